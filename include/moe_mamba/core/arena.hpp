@@ -1,0 +1,56 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "moe_mamba/core/scalar.hpp"
+
+namespace moe_mamba {
+
+/// Hands out pieces of one block of memory, one after the other, each aligned to 64 bytes (a cache line).
+///
+/// An arena is a value: a copy goes on from where the original stood and gives all it took back when it is dropped, so
+/// a function that takes its arena by value needs no release. An arena without memory only counts: structs of buffers
+/// are built once on a counting arena to learn their size, and again on a real one to be used; the two cannot disagree.
+class Arena {
+ public:
+  static constexpr std::size_t alignment = 64;
+
+  /// A counting arena: every piece is null, used() tells the bytes that a real one must have.
+  constexpr Arena() = default;
+
+  /// `base` must be aligned to `alignment` and hold as many bytes as a counting arena told.
+  constexpr explicit Arena(std::byte* base) : base_(base) {}
+
+  /// Room for `count` uninitialised elements.
+  template <class T>
+  constexpr T* take(Index count) {
+    const std::size_t offset = used_;
+    used_ += (static_cast<std::size_t>(count) * sizeof(T) + alignment - 1) / alignment * alignment;
+    return base_ == nullptr ? nullptr : reinterpret_cast<T*>(base_ + offset);
+  }
+
+  /// Bytes handed out so far, padding included.
+  constexpr std::size_t used() const { return used_; }
+
+  /// This arena, `bytes` (a multiple of the alignment) further on, as if a piece of that size had been taken.
+  constexpr Arena advanced(std::size_t bytes) const {
+    Arena arena = *this;
+    arena.used_ += bytes;
+    return arena;
+  }
+
+ private:
+  std::byte* base_ = nullptr;
+  std::size_t used_ = 0;
+};
+
+/// Bytes that a struct of buffers takes: `Buffers` is built from a counting arena and `arguments`.
+template <class Buffers, class... Arguments>
+constexpr std::size_t bytes_of(Arguments&&... arguments) {
+  Arena counting;
+  (void)Buffers(counting, arguments...);
+  return counting.used();
+}
+
+}  // namespace moe_mamba

@@ -1,0 +1,14 @@
+#pragma once
+
+/// The backends that a model can be given as a template argument. Naming one costs nothing; its operations come with
+/// moe_mamba.hpp (Cpu).
+namespace moe_mamba {
+
+namespace cpu {
+class Device;
+}
+
+/// The CPU as a backend.
+using Cpu = cpu::Device;
+
+}  // namespace moe_mamba

@@ -1,0 +1,42 @@
+#pragma once
+
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+
+/// Errors at the API: every message names the argument, its value and what is allowed.
+namespace moe_mamba {
+
+/// "<argument> is <value>; allowed: <allowed>"
+template <class Value>
+std::string error_text(const char* argument, const Value& value, const std::string& allowed) {
+  std::ostringstream text;
+  text << argument << " is " << value << "; allowed: " << allowed;
+  return text.str();
+}
+
+/// Throws std::invalid_argument unless `ok`. `allowed` is a string, or a function that makes it, called on failure
+/// only.
+template <class Value, class Allowed>
+void require(bool ok, const char* argument, const Value& value, const Allowed& allowed) {
+  if (ok) return;
+  if constexpr (std::is_invocable_v<const Allowed&>) {
+    throw std::invalid_argument(error_text(argument, value, allowed()));
+  } else {
+    throw std::invalid_argument(error_text(argument, value, allowed));
+  }
+}
+
+/// Throws std::out_of_range unless `ok`.
+template <class Value, class Allowed>
+void require_range(bool ok, const char* argument, const Value& value, const Allowed& allowed) {
+  if (ok) return;
+  if constexpr (std::is_invocable_v<const Allowed&>) {
+    throw std::out_of_range(error_text(argument, value, allowed()));
+  } else {
+    throw std::out_of_range(error_text(argument, value, allowed));
+  }
+}
+
+}  // namespace moe_mamba

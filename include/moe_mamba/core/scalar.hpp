@@ -1,0 +1,55 @@
+#pragma once
+
+#include <bit>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+/// Scalar types: what parameters are stored in, and what arithmetic is done in.
+namespace moe_mamba {
+
+/// Signed size and index type of the library; offsets never wrap below 2^63 elements.
+using Index = std::ptrdiff_t;
+
+/// One input symbol of a language model.
+using Token = std::int32_t;
+
+/// Brain floating point: the upper half of an IEEE float32. A storage type only: arithmetic is done in float.
+struct bfloat16 {
+  std::uint16_t bits = 0;
+
+  bfloat16() = default;
+
+  /// Rounds to nearest, ties to even. A NaN stays a (quiet) NaN of the same sign.
+  explicit constexpr bfloat16(float value) {
+    const auto word = std::bit_cast<std::uint32_t>(value);
+    if ((word & 0x7fffffffu) > 0x7f800000u) {
+      bits = static_cast<std::uint16_t>((word >> 16) | 0x0040u);
+    } else {
+      bits = static_cast<std::uint16_t>((word + 0x7fffu + ((word >> 16) & 1u)) >> 16);
+    }
+  }
+  explicit constexpr bfloat16(double value) : bfloat16(static_cast<float>(value)) {}
+
+  /// Exact.
+  explicit constexpr operator float() const { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
+  explicit constexpr operator double() const { return static_cast<double>(static_cast<float>(*this)); }
+
+  friend constexpr bool operator==(bfloat16 a, bfloat16 b) { return static_cast<float>(a) == static_cast<float>(b); }
+};
+
+/// A type that parameters can be stored in: float, double or bfloat16.
+template <class T>
+concept StorageScalar = std::same_as<T, float> || std::same_as<T, double> || std::same_as<T, bfloat16>;
+
+/// A type that arithmetic is done in: float or double.
+template <class T>
+concept ComputeScalar = std::same_as<T, float> || std::same_as<T, double>;
+
+/// The arithmetic that goes with a storage type: double with double, float with float and bfloat16. Activations,
+/// running states and gradients are held in it.
+template <StorageScalar Storage>
+using compute_t = std::conditional_t<std::same_as<Storage, double>, double, float>;
+
+}  // namespace moe_mamba

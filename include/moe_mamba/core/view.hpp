@@ -1,0 +1,65 @@
+#pragma once
+
+#include <type_traits>
+
+#include "moe_mamba/core/scalar.hpp"
+
+/// Views: pointers with a shape. They own nothing and check nothing.
+namespace moe_mamba {
+
+/// A batch of equally long sequences. Activations of such a batch are matrices of tokens() rows, the rows of one
+/// sequence after those of the one before it.
+struct Shape {
+  Index batch = 0;
+  Index length = 0;
+
+  constexpr Index tokens() const { return batch * length; }
+  friend constexpr bool operator==(Shape, Shape) = default;
+};
+
+/// A row-major matrix whose rows lie `stride` elements apart; columns are contiguous.
+template <class T>
+struct MatrixView {
+  T* data = nullptr;
+  Index rows = 0;
+  Index columns = 0;
+  Index stride = 0;
+
+  constexpr T* row(Index index) const { return data + index * stride; }
+  constexpr T& operator()(Index row_index, Index column) const { return data[row_index * stride + column]; }
+
+  /// `count` rows from row `first` on.
+  constexpr MatrixView row_block(Index first, Index count) const { return {row(first), count, columns, stride}; }
+  /// `count` columns from column `first` on.
+  constexpr MatrixView column_block(Index first, Index count) const { return {data + first, rows, count, stride}; }
+
+  constexpr operator MatrixView<const T>() const requires(!std::is_const_v<T>) { return {data, rows, columns, stride}; }
+};
+
+/// A matrix that a function only reads. The scalar is not deduced from it but from the function's output, so that a
+/// view of mutable elements fits as well.
+template <class T>
+using Input = std::type_identity_t<MatrixView<const T>>;
+
+/// A contiguous matrix.
+template <class T>
+constexpr MatrixView<T> matrix(T* data, Index rows, Index columns) {
+  return {data, rows, columns, columns};
+}
+
+/// Running states of the sequences of a batch: those of sequence b begin at data + b * stride. Null data stands for
+/// states that are all zero when read and are dropped when written.
+template <class T>
+struct StateView {
+  T* data = nullptr;
+  Index stride = 0;
+
+  constexpr explicit operator bool() const { return data != nullptr; }
+  constexpr T* sequence(Index index) const { return data + index * stride; }
+  /// The states that lie `offset` elements further on in each sequence; null stays null.
+  constexpr StateView at(Index offset) const { return {data == nullptr ? nullptr : data + offset, stride}; }
+
+  constexpr operator StateView<const T>() const requires(!std::is_const_v<T>) { return {data, stride}; }
+};
+
+}  // namespace moe_mamba

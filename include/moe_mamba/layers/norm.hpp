@@ -1,0 +1,139 @@
+#pragma once
+
+#include <array>
+
+#include "moe_mamba/layers/layer.hpp"
+#include "moe_mamba/layers/options.hpp"
+#include "moe_mamba/ops/elementwise.hpp"
+#include "moe_mamba/ops/norm.hpp"
+
+/// Norms. Like layers, but their backward pass adds to dx, which is the gradient of the residual stream.
+namespace moe_mamba {
+
+/// RMSNorm (Zhang & Sennrich 2019) with a gain; see ops/norm.hpp.
+template <int W, int EpsilonNumerator, int EpsilonDenominator>
+struct RmsNormLayer : LayerDefaults {
+  static constexpr std::array<Parameter, 1> parameters =
+      lay_out(std::array{vector_parameter("weight", W, ParameterKind::gain, {Initial::Law::ones})});
+  static constexpr Index active_parameters = parameters_of<RmsNormLayer>;
+  static constexpr double epsilon = static_cast<double>(EpsilonNumerator) / EpsilonDenominator;
+
+  template <class C>
+  struct Saved {
+    constexpr Saved(Arena& arena, Shape shape) : inverse(arena.take<C>(shape.tokens())) {}
+    C* inverse;  // (T)
+  };
+
+  template <class Device, class S, class C>
+  static void forward(Forward<Device, S, C> run, MatrixView<const C> x, MatrixView<C> y) {
+    const Saved<C> saved(run.tape, run.shape);
+    rms_norm(run.device, x, run.parameters, epsilon, y, saved.inverse);
+  }
+
+  template <class Device, class S, class C>
+  static void backward(Backward<Device, S, C> run, MatrixView<const C> x, MatrixView<const C> dy, MatrixView<C> dx) {
+    const Saved<C> saved(run.tape, run.shape);
+    rms_norm_backward(run.device, x, run.parameters, saved.inverse, dy, dx, run.gradients);
+  }
+};
+
+/// LayerNorm (Ba, Kiros & Hinton 2016) with gain and bias; see ops/norm.hpp.
+template <int W, int EpsilonNumerator, int EpsilonDenominator>
+struct LayerNormLayer : LayerDefaults {
+  static constexpr std::array<Parameter, 2> parameters =
+      lay_out(std::array{vector_parameter("weight", W, ParameterKind::gain, {Initial::Law::ones}),
+                         vector_parameter("bias", W, ParameterKind::bias, {Initial::Law::zeros})});
+  static constexpr Index active_parameters = parameters_of<LayerNormLayer>;
+  static constexpr double epsilon = static_cast<double>(EpsilonNumerator) / EpsilonDenominator;
+
+  template <class C>
+  struct Saved {
+    constexpr Saved(Arena& arena, Shape shape)
+        : mean(arena.take<C>(shape.tokens())), inverse(arena.take<C>(shape.tokens())) {}
+    C* mean;     // (T)
+    C* inverse;  // (T)
+  };
+
+  template <class Device, class S, class C>
+  static void forward(Forward<Device, S, C> run, MatrixView<const C> x, MatrixView<C> y) {
+    const Saved<C> saved(run.tape, run.shape);
+    layer_norm(run.device, x, run.parameters, run.parameters + W, epsilon, y, saved.mean, saved.inverse);
+  }
+
+  template <class Device, class S, class C>
+  static void backward(Backward<Device, S, C> run, MatrixView<const C> x, MatrixView<const C> dy, MatrixView<C> dx) {
+    const Saved<C> saved(run.tape, run.shape);
+    layer_norm_backward(run.device, x, run.parameters, saved.mean, saved.inverse, dy, dx, run.gradients,
+                        run.gradients + W);
+  }
+};
+
+/// No norm: y = x.
+template <int W>
+struct NoNormLayer : LayerDefaults {
+  static constexpr std::array<Parameter, 0> parameters{};
+  static constexpr Index active_parameters = 0;
+
+  template <class Device, class S, class C>
+  static void forward(Forward<Device, S, C> run, MatrixView<const C> x, MatrixView<C> y) {
+    copy(run.device, x, y);
+  }
+
+  template <class Device, class S, class C>
+  static void backward(Backward<Device, S, C> run, MatrixView<const C>, MatrixView<const C> dy, MatrixView<C> dx) {
+    add(run.device, dy, dx);
+  }
+};
+
+namespace detail {
+
+template <class Norm, class Option>
+struct NormTakes {
+  static_assert(is_ratio_option<Epsilon, Option>,
+                "RmsNorm and LayerNorm take the option Epsilon<numerator, denominator> and no other: "
+                "NormTakes<norm, option>");
+};
+
+/// The epsilon of a norm, options checked.
+template <class Norm, class... Options>
+consteval Ratio norm_epsilon() {
+  ((void)NormTakes<Norm, Options>{}, ...);
+  (void)OptionGivenOnce<Norm, Epsilon<1, 100000>, static_cast<int>(sizeof...(Options))>{};
+  check_ratio_option<Norm, Epsilon, Options...>();
+  return option_ratio<Epsilon, Options...>({1, 100'000});
+}
+
+}  // namespace detail
+
+/// x / sqrt(mean(x²) + epsilon) · gain. Options: Epsilon<1, 100000>.
+template <class... Options>
+struct RmsNorm {
+  static constexpr bool is_norm = true;
+  template <int W>
+  using Layer = RmsNormLayer<W, detail::norm_epsilon<RmsNorm, Options...>().numerator,
+                             detail::norm_epsilon<RmsNorm, Options...>().denominator>;
+};
+
+/// (x - mean) / sqrt(variance + epsilon) · gain + bias. Options: Epsilon<1, 100000>.
+template <class... Options>
+struct LayerNorm {
+  static constexpr bool is_norm = true;
+  template <int W>
+  using Layer = LayerNormLayer<W, detail::norm_epsilon<LayerNorm, Options...>().numerator,
+                               detail::norm_epsilon<LayerNorm, Options...>().denominator>;
+};
+
+/// Nothing where a norm could be.
+struct NoNorm {
+  static constexpr bool is_norm = true;
+  template <int W>
+  using Layer = NoNormLayer<W>;
+};
+
+/// A definition of a norm.
+template <class T>
+concept NormDefinition = requires {
+  { T::is_norm } -> std::convertible_to<bool>;
+};
+
+}  // namespace moe_mamba

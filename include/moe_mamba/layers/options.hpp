@@ -1,0 +1,156 @@
+#pragma once
+
+#include <type_traits>
+
+/// Options of the definition language: type tags that a layer or model takes in any order, and how they are looked up
+/// and checked. What a layer takes, and what it does when an option is left out, stands above the layer.
+namespace moe_mamba {
+
+// clang-format off
+template <int N> struct Vocabulary   { static constexpr int value = N; };  ///< number of token ids
+template <int N> struct Width        { static constexpr int value = N; };  ///< of the residual stream
+template <int N> struct Inputs       { static constexpr int value = N; };  ///< real numbers a step that go in
+template <int N> struct Outputs      { static constexpr int value = N; };  ///< real numbers a step that come out
+template <int N> struct State        { static constexpr int value = N; };  ///< states of each channel
+template <int N> struct Convolution  { static constexpr int value = N; };  ///< taps of the causal convolution
+template <int N> struct Expand       { static constexpr int value = N; };  ///< inner width over width
+template <int N> struct StepRank     { static constexpr int value = N; };  ///< rank of the step size's projection
+template <int N> struct Hidden       { static constexpr int value = N; };  ///< width between the two products of an MLP
+template <int N> struct Experts      { static constexpr int value = N; };  ///< experts to choose from
+template <int N> struct TopK         { static constexpr int value = N; };  ///< experts that each token goes to
+template <int N> struct SharedExperts{ static constexpr int value = N; };  ///< experts that every token goes to
+
+/// A ratio, since a floating-point number cannot be a template argument everywhere: Capacity<5, 4> is 1.25.
+template <int Numerator, int Denominator = 1> struct Capacity    { static constexpr int numerator = Numerator, denominator = Denominator; };
+template <int Numerator, int Denominator = 1> struct BalanceLoss { static constexpr int numerator = Numerator, denominator = Denominator; };
+template <int Numerator, int Denominator = 1> struct ZLoss       { static constexpr int numerator = Numerator, denominator = Denominator; };
+template <int Numerator, int Denominator = 1> struct Epsilon     { static constexpr int numerator = Numerator, denominator = Denominator; };
+
+struct SoftmaxThenTopK {};           ///< gates are probabilities over all experts (Switch)
+struct TopKThenSoftmax {};           ///< gates are a softmax over the chosen experts (Mixtral)
+struct TiedHead {};                  ///< the head's matrix is the embedding's
+struct Head {};                      ///< the head has a matrix of its own
+struct SumAuxiliaryLosses {};        ///< auxiliary losses of all layers are added up
+struct AverageAuxiliaryLosses {};    ///< … and divided by the number of layers that have one
+template <class Norm> struct PreNorm   { using norm = Norm; };  ///< in front of each bare layer of a body
+template <class Norm> struct FinalNorm { using norm = Norm; };  ///< in front of the head
+// clang-format on
+
+namespace detail {
+
+template <template <int> class Option, class T>
+inline constexpr bool is_integer_option = false;
+template <template <int> class Option, int N>
+inline constexpr bool is_integer_option<Option, Option<N>> = true;
+
+template <template <int, int> class Option, class T>
+inline constexpr bool is_ratio_option = false;
+template <template <int, int> class Option, int N, int D>
+inline constexpr bool is_ratio_option<Option, Option<N, D>> = true;
+
+template <template <class> class Option, class T>
+inline constexpr bool is_norm_option = false;
+template <template <class> class Option, class T>
+inline constexpr bool is_norm_option<Option, Option<T>> = true;
+
+/// Is T one of Types?
+template <class T, class... Types>
+inline constexpr bool is_one_of = (std::is_same_v<T, Types> || ...);
+
+/// The value of the first Option among Options, else Default.
+template <template <int> class Option, int Default, class... Options>
+consteval int option_value() {
+  int value = Default;
+  [[maybe_unused]] bool found = false;
+  (
+      [&] {
+        if constexpr (is_integer_option<Option, Options>) {
+          if (!found) value = Options::value;
+          found = true;
+        }
+      }(),
+      ...);
+  return value;
+}
+
+/// The first of Options for which Matches<Option>::value holds, else Default.
+template <template <class> class Matches, class Default, class... Options>
+struct FirstMatch {
+  using type = Default;
+};
+template <template <class> class Matches, class Default, class First, class... Rest>
+struct FirstMatch<Matches, Default, First, Rest...>
+    : std::conditional_t<Matches<First>::value, std::type_identity<First>, FirstMatch<Matches, Default, Rest...>> {};
+
+/// A number given as a ratio.
+struct Ratio {
+  int numerator = 0;
+  int denominator = 1;
+  constexpr double value() const { return static_cast<double>(numerator) / static_cast<double>(denominator); }
+};
+
+/// The ratio of the first Option among Options, else Default.
+template <template <int, int> class Option, class... Options>
+consteval Ratio option_ratio(Ratio otherwise) {
+  [[maybe_unused]] bool found = false;
+  (
+      [&] {
+        if constexpr (is_ratio_option<Option, Options>) {
+          if (!found) otherwise = {Options::numerator, Options::denominator};
+          found = true;
+        }
+      }(),
+      ...);
+  return otherwise;
+}
+
+// Checks. Each is a class template whose arguments are the layer and the numbers in question, so that every compiler's
+// report shows them beside the sentence. An object of the class is a passed check.
+
+template <class Layer, class Option, int Lowest, int Highest>
+struct OptionInRange {
+  static_assert(Option::value >= Lowest && Option::value <= Highest,
+                "an option's value is out of range: OptionInRange<layer, option, lowest allowed, highest allowed>");
+};
+
+template <class Layer, class Option>
+struct RatioInRange {
+  static_assert(
+      Option::numerator >= 0 && Option::denominator >= 1,
+      "a ratio must have a numerator of 0 or more and a denominator of 1 or more: RatioInRange<layer, option>");
+};
+
+template <class Layer, class Option, int Times>
+struct OptionGivenOnce {
+  static_assert(Times <= 1, "an option is given more than once: OptionGivenOnce<layer, option, times given>");
+};
+
+/// Checks every integer option of one kind among Options: its range, and that it is given once at most.
+template <class Layer, template <int> class Option, int Lowest, int Highest, class... Options>
+consteval bool check_integer_option() {
+  (
+      [] {
+        if constexpr (is_integer_option<Option, Options>) {
+          (void)OptionInRange<Layer, Options, Lowest, Highest>{};
+          (void)OptionGivenOnce<Layer, Options, (0 + ... + int(is_integer_option<Option, Options>))>{};
+        }
+      }(),
+      ...);
+  return true;
+}
+
+/// Checks every ratio of one kind among Options.
+template <class Layer, template <int, int> class Option, class... Options>
+consteval bool check_ratio_option() {
+  (
+      [] {
+        if constexpr (is_ratio_option<Option, Options>) {
+          (void)RatioInRange<Layer, Options>{};
+        }
+      }(),
+      ...);
+  return true;
+}
+
+}  // namespace detail
+}  // namespace moe_mamba

@@ -1,0 +1,112 @@
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <string_view>
+
+#include "moe_mamba/core/scalar.hpp"
+
+/// What a layer says of its parameters at compile time.
+namespace moe_mamba {
+
+/// What an optimizer needs to know of a parameter. Weight decay applies to matrices only.
+enum class ParameterKind { matrix, gain, bias, decay_free };
+
+/// How a parameter begins.
+struct Initial {
+  enum class Law {
+    zeros,
+    ones,
+    uniform,           ///< uniform in ± scale · fan_in^(-1/2)
+    normal,            ///< standard deviation scale
+    truncated_normal,  ///< standard deviation sqrt(scale / fan_in), redrawn beyond two of them
+    log_states,        ///< log(1 … N) in each row: the decay rates 1 … N (Gu & Dao 2023, S4D-real)
+    step_bias,         ///< inverse softplus of a log-uniform draw from [0.001, 0.1], at least 1e-4
+  };
+  Law law = Law::zeros;
+  double scale = 1;
+  Index fan_in = 1;
+  bool per_branch = false;  ///< divided by the square root of the model's number of residual branches
+};
+
+/// A short text that can be put together at compile time: the name of a parameter.
+class ParameterName {
+ public:
+  static constexpr std::size_t capacity = 111;
+
+  constexpr ParameterName() = default;
+  constexpr ParameterName(std::string_view text) { append(text); }
+  constexpr ParameterName(const char* text) : ParameterName(std::string_view(text)) {}
+
+  constexpr std::string_view view() const { return {text_.data(), size_}; }
+
+  /// Longer names than `capacity` do not compile where the name is a constant, and throw elsewhere.
+  constexpr ParameterName& append(std::string_view text) {
+    if (size_ + text.size() > capacity) throw "a parameter's name is longer than 111 characters";
+    for (const char character : text) text_[size_++] = character;
+    return *this;
+  }
+  constexpr ParameterName& append(Index number) {
+    if (number >= 10) append(number / 10);
+    const char digit = static_cast<char>('0' + number % 10);
+    return append(std::string_view(&digit, 1));
+  }
+
+ private:
+  std::array<char, capacity + 1> text_{};
+  std::size_t size_ = 0;
+};
+
+/// One parameter: a tensor of up to three dimensions inside the one array of a model's parameters.
+struct Parameter {
+  ParameterName name;
+  std::array<Index, 3> shape{1, 1, 1};
+  int rank = 1;
+  ParameterKind kind = ParameterKind::matrix;
+  Initial initial;
+  Index offset = 0;
+
+  constexpr Index size() const { return shape[0] * shape[1] * shape[2]; }
+};
+
+constexpr Parameter vector_parameter(const char* name, Index size, ParameterKind kind, Initial initial) {
+  return {name, {size, 1, 1}, 1, kind, initial, 0};
+}
+constexpr Parameter matrix_parameter(const char* name, Index rows, Index columns, Initial initial,
+                                     ParameterKind kind = ParameterKind::matrix) {
+  return {name, {rows, columns, 1}, 2, kind, initial, 0};
+}
+constexpr Parameter stack_parameter(const char* name, Index count, Index rows, Index columns, Initial initial,
+                                    ParameterKind kind = ParameterKind::matrix) {
+  return {name, {count, rows, columns}, 3, kind, initial, 0};
+}
+
+/// The same parameters, one laid after the other without gaps.
+template <std::size_t Count>
+constexpr std::array<Parameter, Count> lay_out(std::array<Parameter, Count> parameters) {
+  Index offset = 0;
+  for (auto& parameter : parameters) {
+    parameter.offset = offset;
+    offset += parameter.size();
+  }
+  return parameters;
+}
+
+/// Elements of all parameters together.
+template <std::size_t Count>
+constexpr Index total_size(const std::array<Parameter, Count>& parameters) {
+  Index size = 0;
+  for (const auto& parameter : parameters) size += parameter.size();
+  return size;
+}
+
+/// Where the parameter `name` begins; a name that is not there does not compile.
+template <std::size_t Count>
+constexpr Index offset_of(const std::array<Parameter, Count>& parameters, std::string_view name) {
+  for (const auto& parameter : parameters) {
+    if (parameter.name.view() == name) return parameter.offset;
+  }
+  throw "no parameter of this name";
+}
+
+}  // namespace moe_mamba

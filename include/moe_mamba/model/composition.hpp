@@ -1,0 +1,152 @@
+#pragma once
+
+#include "moe_mamba/layers/layer.hpp"
+#include "moe_mamba/layers/norm.hpp"
+#include "moe_mamba/layers/options.hpp"
+#include "moe_mamba/model/stage.hpp"
+
+/// The words that put layers together, and how a definition's body becomes stages.
+///
+/// A body is a list of items: a layer stands for Residual<PreNorm, layer>; a norm normalises the residual stream
+/// itself; Residual, Repeat and Sequence are items as well. Parallel (layers/parallel.hpp) makes one layer of two.
+namespace moe_mamba {
+
+/// x + Layer(Norm(x)), with a norm of one's own choice.
+template <class Norm, class Layer>
+struct Residual {};
+
+/// The items, one after the other; for giving a group of items a name.
+template <class... Items>
+struct Sequence {};
+
+/// The items, Times times over. Compile time and code size do not grow with Times.
+template <int Times, class... Items>
+struct Repeat {};
+
+/// A definition of a layer: its member template Layer<Width> is the layer.
+template <class T, int Width>
+concept LayerDefinition = requires {
+  typename T::template Layer<Width>;
+};
+
+namespace detail {
+
+template <class Item, int W, class Norm>
+struct StageOf {
+  static_assert(
+      LayerDefinition<Item, W>,
+      "an item of a model's body must be a layer (Mamba, Moe, Mlp, Parallel or your own, with a member template "
+      "Layer<Width>), a norm, Residual, Repeat or Sequence: StageOf<item, width, norm>");
+};
+
+template <class Item, int W, class Norm>
+requires(LayerDefinition<Item, W> && !NormDefinition<Item>) struct StageOf<Item, W, Norm> {
+  using type = ResidualStage<W, typename Norm::template Layer<W>, typename Item::template Layer<W>>;
+};
+
+template <NormDefinition Item, int W, class Norm>
+struct StageOf<Item, W, Norm> {
+  using type = NormStage<W, typename Item::template Layer<W>>;
+};
+
+template <class OwnNorm, class Layer, int W, class Norm>
+struct StageOf<Residual<OwnNorm, Layer>, W, Norm> {
+  static_assert(NormDefinition<OwnNorm>,
+                "Residual<Norm, Layer> takes a norm first: RmsNorm<>, LayerNorm<>, NoNorm or your own with is_norm");
+  static_assert(LayerDefinition<Layer, W>, "Residual<Norm, Layer> takes a layer second");
+  using type = ResidualStage<W, typename OwnNorm::template Layer<W>, typename Layer::template Layer<W>>;
+};
+
+template <class... Items, int W, class Norm>
+struct StageOf<Sequence<Items...>, W, Norm> {
+  using type = StageList<typename StageOf<Items, W, Norm>::type...>;
+};
+
+template <int Times, class... Items, int W, class Norm>
+struct StageOf<Repeat<Times, Items...>, W, Norm> {
+  static_assert(Times >= 1, "Repeat<Times, items...>: Times must be 1 or more");
+  static_assert(sizeof...(Items) >= 1, "Repeat<Times, items...> needs at least one item");
+  using type = RepeatStage<Times, StageList<typename StageOf<Items, W, Norm>::type...>>;
+};
+
+/// Does a model take T as an option, rather than as an item of its body?
+template <class T>
+inline constexpr bool is_model_option =
+    is_integer_option<Vocabulary, T> || is_integer_option<Width, T> || is_integer_option<Inputs, T> ||
+    is_integer_option<Outputs, T> || is_norm_option<PreNorm, T> || is_norm_option<FinalNorm, T> ||
+    is_one_of<T, TiedHead, Head, SumAuxiliaryLosses, AverageAuxiliaryLosses>;
+
+/// The items of a body among the arguments of a model.
+template <class Found, class... Arguments>
+struct BodyItems {
+  using type = Found;
+};
+template <class... Found, class First, class... Rest>
+struct BodyItems<Sequence<Found...>, First, Rest...>
+    : std::conditional_t<is_model_option<First>, BodyItems<Sequence<Found...>, Rest...>,
+                         BodyItems<Sequence<Found..., First>, Rest...>> {};
+
+template <class T>
+struct IsPreNorm {
+  static constexpr bool value = is_norm_option<PreNorm, T>;
+};
+template <class T>
+struct IsFinalNorm {
+  static constexpr bool value = is_norm_option<FinalNorm, T>;
+};
+
+/// How often a kind of option is given.
+template <template <int> class Option, class... Arguments>
+inline constexpr int times_given = (0 + ... + int(is_integer_option<Option, Arguments>));
+
+template <class Model, class Required, int Times>
+struct ModelNeeds {
+  static_assert(Times >= 1,
+                "a model lacks an option that it needs: ModelNeeds<model, option with an example value, times given>");
+};
+
+template <class Model, int Times>
+struct OneOf {
+  static_assert(Times <= 1, "options that exclude each other, or one option twice: OneOf<model, times given>");
+};
+
+template <class Model, class Norm>
+struct ModelNorm {
+  static_assert(NormDefinition<Norm>,
+                "PreNorm and FinalNorm take a norm: RmsNorm<>, LayerNorm<>, NoNorm or your own with is_norm: "
+                "ModelNorm<model, norm given>");
+};
+
+/// What language and sequence models share: width, body, norms and auxiliary losses.
+template <class Model, class... Arguments>
+struct ModelParts {
+  static consteval bool check() {
+    check_integer_option<Model, Width, 1, 1 << 20, Arguments...>();
+    (void)ModelNeeds<Model, Width<512>, times_given<Width, Arguments...>>{};
+    (void)OneOf<Model, (0 + ... + int(is_norm_option<PreNorm, Arguments>))>{};
+    (void)OneOf<Model, (0 + ... + int(is_norm_option<FinalNorm, Arguments>))>{};
+    (void)OneOf<Model, (0 + ... + int(is_one_of<Arguments, SumAuxiliaryLosses, AverageAuxiliaryLosses>))>{};
+    return true;
+  }
+
+  static constexpr int width = option_value<Width, 1, Arguments...>();
+  using PreNormDefinition = typename FirstMatch<IsPreNorm, PreNorm<RmsNorm<>>, Arguments...>::type::norm;
+  using FinalNormDefinition = typename FirstMatch<IsFinalNorm, FinalNorm<RmsNorm<>>, Arguments...>::type::norm;
+  static constexpr bool norms_are_norms = [] {
+    (void)ModelNorm<Model, PreNormDefinition>{};
+    (void)ModelNorm<Model, FinalNormDefinition>{};
+    return true;
+  }();
+
+  using Norm = typename FinalNormDefinition::template Layer<width>;
+  using Body = typename StageOf<typename BodyItems<Sequence<>, Arguments...>::type, width, PreNormDefinition>::type;
+
+  /// What each auxiliary loss is multiplied with in the loss.
+  static constexpr double auxiliary_weight = is_one_of<AverageAuxiliaryLosses, Arguments...> &&
+                                                     Body::auxiliary_count > 0
+                                                 ? 1.0 / static_cast<double>(std::max<Index>(Body::auxiliary_count, 1))
+                                                 : 1.0;
+};
+
+}  // namespace detail
+}  // namespace moe_mamba

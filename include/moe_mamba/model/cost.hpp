@@ -1,0 +1,50 @@
+#pragma once
+
+#include <array>
+#include <cstddef>
+
+#include "moe_mamba/core/scalar.hpp"
+#include "moe_mamba/layers/parameter.hpp"
+#include "moe_mamba/model/stage.hpp"
+
+/// What a definition costs, and where its parameters lie: facts known at compile time.
+namespace moe_mamba {
+
+struct Cost {
+  Index parameters;         ///< elements of all parameters
+  Index active_parameters;  ///< of them, those that a token meets: of a mixture the chosen and shared experts only
+  /// Operations of matrix products, convolutions (2 a tap) and scans (7 a state) for one token; element-wise work
+  /// between them is not counted.
+  double flops_per_token;
+  /// Forward and backward pass: three times the forward pass, as a product's backward pass is two products.
+  double training_flops_per_token;
+  Index state_bytes;  ///< what one sequence carries from step to step
+  /// Memory that a training step keeps for its backward pass, for one token of a sequence of 4096.
+  Index activation_bytes_per_token;
+};
+
+/// The cost of a definition whose parameters are stored as S.
+template <class Definition, StorageScalar S = float>
+inline constexpr Cost cost = [] {
+  using C = compute_t<S>;
+  using Body = typename Definition::Body;
+  constexpr Shape shape{1, 4096};
+  constexpr std::size_t kept = Body::template tape_bytes<C>(shape) + 2 * sizeof(C) * shape.tokens() * Definition::width;
+  return Cost{.parameters = Definition::parameters,
+              .active_parameters = Definition::active_parameters,
+              .flops_per_token = Definition::flops_per_token,
+              .training_flops_per_token = 3 * Definition::flops_per_token,
+              .state_bytes = Body::state_size * static_cast<Index>(sizeof(C)),
+              .activation_bytes_per_token = static_cast<Index>(kept) / shape.tokens()};
+}();
+
+/// Every parameter of a definition with its name, shape, kind and place, in the order of their places.
+template <class Definition>
+constexpr std::array<Parameter, static_cast<std::size_t>(Definition::parameter_count)> parameter_list() {
+  std::array<Parameter, static_cast<std::size_t>(Definition::parameter_count)> list{};
+  std::size_t count = 0;
+  Definition::visit_parameters([&](const Parameter& parameter) { list[count++] = parameter; });
+  return list;
+}
+
+}  // namespace moe_mamba

@@ -1,0 +1,123 @@
+#pragma once
+
+#include <string_view>
+
+#include "moe_mamba/layers/layer.hpp"
+#include "moe_mamba/model/composition.hpp"
+#include "moe_mamba/ops/cross_entropy.hpp"
+#include "moe_mamba/ops/embedding.hpp"
+#include "moe_mamba/ops/linear.hpp"
+
+namespace moe_mamba {
+
+namespace detail {
+
+template <class Model, class... Arguments>
+consteval bool check_language_model() {
+  check_integer_option<Model, Vocabulary, 1, 1 << 28, Arguments...>();
+  (void)ModelNeeds<Model, Vocabulary<256>, times_given<Vocabulary, Arguments...>>{};
+  (void)OneOf<Model, (0 + ... + int(is_one_of<Arguments, TiedHead, Head>))>{};
+  constexpr bool takes_real_numbers =
+      (false || ... || (is_integer_option<Inputs, Arguments> || is_integer_option<Outputs, Arguments>));
+  static_assert(!takes_real_numbers,
+                "LanguageModel takes Vocabulary<V>, not Inputs<I> or Outputs<O>; a model of real-valued series is a "
+                "SequenceModel");
+  return ModelParts<Model, Arguments...>::check();
+}
+
+}  // namespace detail
+
+/// A model over token ids: embedding, body, norm, head. In any order it takes Vocabulary<V> and Width<D>, which must be
+/// given, and PreNorm<RmsNorm<>>, FinalNorm<RmsNorm<>>, TiedHead (or Head: a matrix of its own), SumAuxiliaryLosses (or
+/// AverageAuxiliaryLosses); everything else is the body, in its order (see model/composition.hpp).
+///
+/// Parameters, in this order: embedding.weight (V, D); layers.<i>.norm.… and layers.<i>.mixer.… for each layer, counted
+/// through all repeats; norm_f.…; lm_head.weight (V, D) with Head.
+template <class... Arguments>
+struct LanguageModel {
+  static_assert(detail::check_language_model<LanguageModel, Arguments...>());
+
+  using Parts = detail::ModelParts<LanguageModel, Arguments...>;
+  using Body = typename Parts::Body;
+  using Norm = typename Parts::Norm;
+  using Input = Token;
+
+  static constexpr int width = Parts::width;
+  static constexpr int vocabulary = detail::option_value<Vocabulary, 1, Arguments...>();
+  static constexpr int input_width = 1;
+  static constexpr int output_width = vocabulary;
+  static constexpr bool tied_head = !detail::is_one_of<Head, Arguments...>;
+  static constexpr double auxiliary_weight = Parts::auxiliary_weight;
+
+  static constexpr Index embedding_size = Index{vocabulary} * width;
+  static constexpr Index body_offset = embedding_size;
+  static constexpr Index norm_offset = body_offset + Body::parameters;
+  static constexpr Index head_offset = tied_head ? 0 : norm_offset + parameters_of<Norm>;
+
+  static constexpr Index parameters = norm_offset + parameters_of<Norm> + (tied_head ? Index{0} : embedding_size);
+  static constexpr Index parameter_count =
+      Body::parameter_count + static_cast<Index>(Norm::parameters.size()) + (tied_head ? 1 : 2);
+  /// The head counts whole; an embedding of its own counts one row.
+  static constexpr Index active_parameters =
+      Body::active_parameters + Norm::active_parameters + embedding_size + (tied_head ? Index{0} : Index{width});
+  static constexpr double flops_per_token = Body::flops_per_token + 2.0 * static_cast<double>(embedding_size);
+
+  template <class Visit>
+  static constexpr void visit_parameters(const Visit& visit) {
+    const Initial initial{Initial::Law::normal, 0.02};
+    visit(matrix_parameter("embedding.weight", vocabulary, width, initial));
+    Index offset = body_offset, layer = 0;
+    Body::visit_parameters(visit, offset, layer);
+    detail::visit_named<Norm>(visit, offset, "norm_f.");
+    if (!tied_head) {
+      Parameter head = matrix_parameter("lm_head.weight", vocabulary, width, initial);
+      head.offset = head_offset;
+      visit(head);
+    }
+  }
+
+  template <class Device, class S, class C>
+  static void enter(Forward<Device, S, C> run, const Token* tokens, MatrixView<C> x) {
+    embed(run.device, tokens, matrix(run.parameters, vocabulary, width), x);
+  }
+
+  template <class Device, class S, class C>
+  static void enter_backward(Backward<Device, S, C> run, const Token* tokens, MatrixView<const C> dx, C*) {
+    embed_backward(run.device, tokens, dx, matrix(run.gradients, vocabulary, width));
+  }
+
+  template <class Device, class S, class C>
+  static void leave(Forward<Device, S, C> run, MatrixView<const C> x, MatrixView<C> logits) {
+    linear(run.device, x, matrix(run.parameters + head_offset, vocabulary, width), logits);
+  }
+
+  template <class Device, class S, class C>
+  static void leave_backward(Backward<Device, S, C> run, MatrixView<const C> x, MatrixView<const C> dlogits,
+                             MatrixView<C> dx) {
+    linear_backward_weight(run.device, dlogits, x, matrix(run.gradients + head_offset, vocabulary, width));
+    linear_backward_input(run.device, dlogits, matrix(run.parameters + head_offset, vocabulary, width), dx,
+                          Into::assign);
+  }
+
+  template <class C, class Device>
+  static std::size_t loss_scratch(Device& device, Index tokens) {
+    return head_cross_entropy_scratch<C>(device, tokens, Index{vocabulary});
+  }
+
+  /// The sum of the unmasked targets' cross-entropies; gradients of `scale` times it where dx has data.
+  template <class Device, class S, class C>
+  static double loss(Device& device, const S* parameters, MatrixView<const C> x, const Token* targets, double scale,
+                     MatrixView<C> dx, C* gradients, Arena scratch) {
+    return head_cross_entropy(
+        device, HeadCrossEntropy<C, S>{
+                    .x = x,
+                    .weight = matrix(parameters + head_offset, vocabulary, width),
+                    .targets = targets,
+                    .scale = scale,
+                    .dx = dx,
+                    .dweight = matrix(gradients == nullptr ? nullptr : gradients + head_offset, vocabulary, width),
+                    .scratch = scratch});
+  }
+};
+
+}  // namespace moe_mamba

@@ -1,0 +1,80 @@
+#pragma once
+
+#include <cmath>
+
+#include "moe_mamba/core/arena.hpp"
+#include "moe_mamba/core/view.hpp"
+#include "moe_mamba/ops/linear.hpp"
+#include "moe_mamba/ops/reference.hpp"
+
+/// The head of a language model and its loss in one: logits, softmax and cross-entropy over pieces of the batch, so
+/// that never all logits are held.
+///
+///   head_cross_entropy(device, HeadCrossEntropy<C, S>{…})  returns the sum over unmasked targets of
+///                                                          logsumexp(W x_t) - (W x_t)[target_t], in double
+///   head_cross_entropy_scratch<C>(device, tokens, vocabulary)   bytes of scratch it needs for that many rows of x;
+///                                                          without <C>, enough for any
+///
+/// With dx given, the gradients of scale · that sum are formed as well, in the same pass.
+namespace moe_mamba {
+
+/// A target that takes no part in the loss.
+inline constexpr Token masked_target = -1;
+
+template <class C, class S>
+struct HeadCrossEntropy {
+  MatrixView<const C> x;       // (T, D)
+  MatrixView<const S> weight;  // (V, D)
+  const Token* targets;        // (T), 0 … V - 1 or masked_target
+  double scale;                // of the gradients: usually 1 / the number of unmasked targets
+  MatrixView<C> dx;            // (T, D), overwritten; null data: no gradients
+  MatrixView<C> dweight;       // (V, D), added to
+  Arena scratch;               // head_cross_entropy_scratch(…) bytes
+};
+
+namespace reference {
+
+template <class C = void>
+std::size_t head_cross_entropy_scratch(const Device&, Index, Index vocabulary) {
+  Arena counting;
+  counting.take<double>(vocabulary);
+  return counting.used();
+}
+
+template <class C, class S>
+double head_cross_entropy(Device&, const HeadCrossEntropy<C, S>& head) {
+  const Index width = head.x.columns, vocabulary = head.weight.rows;
+  Arena scratch = head.scratch;
+  double* logits = scratch.take<double>(vocabulary);
+  double loss = 0;
+  for (Index t = 0; t < head.x.rows; ++t) {
+    const bool masked = head.targets[t] == masked_target;
+    double largest = -HUGE_VAL, sum = 0;
+    for (Index v = 0; v < vocabulary; ++v) {
+      logits[v] = 0;
+      for (Index i = 0; i < width; ++i) logits[v] += double(head.x(t, i)) * double(head.weight(v, i));
+      largest = logits[v] > largest ? logits[v] : largest;
+    }
+    for (Index v = 0; v < vocabulary; ++v) sum += std::exp(logits[v] - largest);
+    const double log_sum_exp = largest + std::log(sum);
+    if (!masked) loss += log_sum_exp - logits[head.targets[t]];
+    if (head.dx.data == nullptr) continue;
+
+    for (Index v = 0; v < vocabulary; ++v) {
+      const double probability = std::exp(logits[v] - log_sum_exp);
+      logits[v] = masked ? 0.0 : head.scale * (probability - (v == head.targets[t] ? 1.0 : 0.0));  // now its gradient
+    }
+    for (Index i = 0; i < width; ++i) {
+      double sum_of_products = 0;
+      for (Index v = 0; v < vocabulary; ++v) {
+        sum_of_products += logits[v] * double(head.weight(v, i));
+        head.dweight(v, i) = C(double(head.dweight(v, i)) + logits[v] * double(head.x(t, i)));
+      }
+      head.dx(t, i) = C(sum_of_products);
+    }
+  }
+  return loss;
+}
+
+}  // namespace reference
+}  // namespace moe_mamba

@@ -1,0 +1,52 @@
+#pragma once
+
+#include <type_traits>
+
+#include "moe_mamba/core/view.hpp"
+#include "moe_mamba/ops/reference.hpp"
+
+/// Plain loops over matrices.
+///
+///   copy(device, x, y)              y = x
+///   add(device, x, y)               y += x
+///   fill(device, value, y)          y = value
+///   squared_error(device, x, target, scale, dx)   returns Σ (x - target)² in double; dx = 2 · scale · (x - target)
+///   where
+///                                                 dx has data
+namespace moe_mamba::reference {
+
+template <class C>
+void copy(Device&, Input<C> x, MatrixView<C> y) {
+  for (Index t = 0; t < y.rows; ++t) {
+    for (Index i = 0; i < y.columns; ++i) y(t, i) = x(t, i);
+  }
+}
+
+template <class C>
+void add(Device&, Input<C> x, MatrixView<C> y) {
+  for (Index t = 0; t < y.rows; ++t) {
+    for (Index i = 0; i < y.columns; ++i) y(t, i) += x(t, i);
+  }
+}
+
+template <class C>
+void fill(Device&, std::type_identity_t<C> value, MatrixView<C> y) {
+  for (Index t = 0; t < y.rows; ++t) {
+    for (Index i = 0; i < y.columns; ++i) y(t, i) = value;
+  }
+}
+
+template <class C>
+double squared_error(Device&, Input<C> x, Input<C> target, double scale, MatrixView<C> dx) {
+  double sum = 0;
+  for (Index t = 0; t < x.rows; ++t) {
+    for (Index i = 0; i < x.columns; ++i) {
+      const double difference = double(x(t, i)) - double(target(t, i));
+      sum += difference * difference;
+      if (dx.data != nullptr) dx(t, i) = C(2 * scale * difference);
+    }
+  }
+  return sum;
+}
+
+}  // namespace moe_mamba::reference

@@ -1,0 +1,99 @@
+#pragma once
+
+#include <cmath>
+
+#include "moe_mamba/core/view.hpp"
+#include "moe_mamba/ops/reference.hpp"
+
+/// Normalisation of rows.
+///
+///   rms_norm(device, x, gain, epsilon, y, inverse)              y = x · inverse · gain, inverse = 1 / sqrt(mean(x²) +
+///   epsilon) rms_norm_backward(device, x, gain, inverse, dy, dx, dgain)                      (Zhang & Sennrich 2019)
+///   layer_norm(device, x, gain, bias, epsilon, y, mean, inverse)  y = (x - mean) · inverse · gain + bias
+///   layer_norm_backward(device, x, gain, mean, inverse, dy, dx, dgain, dbias)       (Ba, Kiros & Hinton 2016)
+///
+/// x, y, dy, dx are (T, D); gain and bias (D); mean and inverse (T), written by the forward pass. dx, dgain and dbias
+/// are added to: the residual stream carries a gradient already. epsilon is a double and is added to the mean square or
+/// variance. A row that holds a NaN comes out as NaN.
+namespace moe_mamba::reference {
+
+template <class C, class S>
+void rms_norm(Device&, Input<C> x, const S* gain, double epsilon, MatrixView<C> y, C* inverse) {
+  for (Index t = 0; t < x.rows; ++t) {
+    double sum = 0;
+    for (Index i = 0; i < x.columns; ++i) sum += double(x(t, i)) * double(x(t, i));
+    const double scale = 1 / std::sqrt(sum / double(x.columns) + epsilon);
+    for (Index i = 0; i < x.columns; ++i) y(t, i) = C(double(x(t, i)) * scale * double(gain[i]));
+    inverse[t] = C(scale);
+  }
+}
+
+template <class C, class S>
+void rms_norm_backward(Device&, Input<C> x, const S* gain, const C* inverse, Input<C> dy, MatrixView<C> dx, C* dgain) {
+  for (Index t = 0; t < x.rows; ++t) {
+    const double scale = double(inverse[t]);
+    double mean = 0;  // of dy · gain · x · inverse
+    for (Index i = 0; i < x.columns; ++i) mean += double(dy(t, i)) * double(gain[i]) * double(x(t, i)) * scale;
+    mean /= double(x.columns);
+    for (Index i = 0; i < x.columns; ++i) {
+      const double normalised = double(x(t, i)) * scale;
+      dx(t, i) = C(double(dx(t, i)) + scale * (double(dy(t, i)) * double(gain[i]) - normalised * mean));
+    }
+  }
+  for (Index i = 0; i < x.columns; ++i) {
+    double sum = double(dgain[i]);
+    for (Index t = 0; t < x.rows; ++t) sum += double(dy(t, i)) * double(x(t, i)) * double(inverse[t]);
+    dgain[i] = C(sum);
+  }
+}
+
+template <class C, class S>
+void layer_norm(Device&, Input<C> x, const S* gain, const S* bias, double epsilon, MatrixView<C> y, C* mean,
+                C* inverse) {
+  for (Index t = 0; t < x.rows; ++t) {
+    double average = 0;
+    for (Index i = 0; i < x.columns; ++i) average += double(x(t, i));
+    average /= double(x.columns);
+    double variance = 0;
+    for (Index i = 0; i < x.columns; ++i) variance += (double(x(t, i)) - average) * (double(x(t, i)) - average);
+    variance /= double(x.columns);
+    const double scale = 1 / std::sqrt(variance + epsilon);
+    for (Index i = 0; i < x.columns; ++i) {
+      y(t, i) = C((double(x(t, i)) - average) * scale * double(gain[i]) + double(bias[i]));
+    }
+    mean[t] = C(average);
+    inverse[t] = C(scale);
+  }
+}
+
+template <class C, class S>
+void layer_norm_backward(Device&, Input<C> x, const S* gain, const C* mean, const C* inverse, Input<C> dy,
+                         MatrixView<C> dx, C* dgain, C* dbias) {
+  for (Index t = 0; t < x.rows; ++t) {
+    const double scale = double(inverse[t]);
+    double mean_gradient = 0, mean_product = 0;  // of dy · gain, and of that times the normalised row
+    for (Index i = 0; i < x.columns; ++i) {
+      const double gradient = double(dy(t, i)) * double(gain[i]);
+      mean_gradient += gradient;
+      mean_product += gradient * (double(x(t, i)) - double(mean[t])) * scale;
+    }
+    mean_gradient /= double(x.columns);
+    mean_product /= double(x.columns);
+    for (Index i = 0; i < x.columns; ++i) {
+      const double normalised = (double(x(t, i)) - double(mean[t])) * scale;
+      const double gradient = double(dy(t, i)) * double(gain[i]);
+      dx(t, i) = C(double(dx(t, i)) + scale * (gradient - mean_gradient - normalised * mean_product));
+    }
+  }
+  for (Index i = 0; i < x.columns; ++i) {
+    double gain_sum = double(dgain[i]), bias_sum = double(dbias[i]);
+    for (Index t = 0; t < x.rows; ++t) {
+      gain_sum += double(dy(t, i)) * (double(x(t, i)) - double(mean[t])) * double(inverse[t]);
+      bias_sum += double(dy(t, i));
+    }
+    dgain[i] = C(gain_sum);
+    dbias[i] = C(bias_sum);
+  }
+}
+
+}  // namespace moe_mamba::reference

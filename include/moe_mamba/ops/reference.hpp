@@ -1,0 +1,17 @@
+#pragma once
+
+#include "moe_mamba/core/memory.hpp"
+
+/// The second, deliberately naive implementation of every operation: plain loops in double, written from the formulas.
+///
+/// Each file of ops/ holds the contract of its operations and their reference in `moe_mamba::reference`. The reference is a
+/// backend like any other (its device is reference::Device), so the layers and whole models run on it unchanged. It is there
+/// to be read and to be compared with, and is never made faster.
+namespace moe_mamba::reference {
+
+/// Selects the reference operations where another backend's device would select its own.
+struct Device {
+  using Memory = HostMemory;
+};
+
+}  // namespace moe_mamba::reference
