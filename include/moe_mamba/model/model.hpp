@@ -130,6 +130,18 @@ class Model {
     backward_body(workspace, back, run, dinputs.empty() ? nullptr : dinputs.data());
   }
 
+  /// Throws what loss() and gradient() would throw for these arguments.
+  template <class Target>
+  void check_batch(const WorkspaceType& workspace, std::span<const Input> inputs, std::span<const Target> targets,
+                   Shape shape, const StatesType* states = nullptr) const {
+    static_assert(std::same_as<Target, Input>, "targets are tokens where inputs are, and numbers where inputs are");
+    check_call(workspace, inputs, shape, states);
+    const Index size = shape.tokens() * (takes_tokens ? 1 : Definition::output_width);
+    require(static_cast<Index>(targets.size()) == size, "targets.size()", targets.size(),
+            [&] { return std::to_string(size) + ", as the shape says"; });
+    if constexpr (takes_tokens) check_tokens("targets", targets, masked_target);
+  }
+
   /// The losses of a batch against targets: (B, L) token ids, or masked_target for those that do not count.
   Losses loss(WorkspaceType& workspace, std::span<const Token> inputs, std::span<const Token> targets, Shape shape,
               StatesType* states = nullptr) const requires takes_tokens {
@@ -260,10 +272,7 @@ class Model {
 
   Losses token_loss(WorkspaceType& workspace, std::span<const Token> inputs, std::span<const Token> targets,
                     Shape shape, std::span<Compute> gradients, StatesType* states, StatesType* dstates) const {
-    check_call(workspace, inputs, shape, states);
-    require(targets.size() == inputs.size(), "targets.size()", targets.size(),
-            [&] { return std::to_string(inputs.size()) + ", as many as inputs"; });
-    check_tokens("targets", targets, masked_target);
+    check_batch(workspace, inputs, targets, shape, states);
 
     const bool with_gradient = !gradients.empty();
     auto run = run_body(workspace, inputs, shape, states);
@@ -285,10 +294,8 @@ class Model {
 
   Losses series_loss(WorkspaceType& workspace, std::span<const Compute> inputs, std::span<const Compute> targets,
                      Shape shape, std::span<Compute> gradients, StatesType* states, StatesType* dstates) const {
-    check_call(workspace, inputs, shape, states);
+    check_batch(workspace, inputs, targets, shape, states);
     const Index tokens = shape.tokens(), numbers = tokens * Definition::output_width;
-    require(static_cast<Index>(targets.size()) == numbers, "targets.size()", targets.size(),
-            [&] { return std::to_string(numbers) + ", batch times length times outputs"; });
 
     auto run = run_body(workspace, inputs, shape, states);
     Arena scratch = run.scratch;

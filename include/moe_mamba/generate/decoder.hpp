@@ -1,0 +1,168 @@
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <iterator>
+#include <limits>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "moe_mamba/core/check.hpp"
+#include "moe_mamba/generate/sampling.hpp"
+#include "moe_mamba/model/model.hpp"
+
+namespace moe_mamba {
+
+struct DecoderOptions {
+  int threads = 1;
+  Index chunk = 128;  ///< tokens of a prompt that are read at a time
+};
+
+/// Reads and writes text, token by token: one running state, and the logits of the next token. Nothing is allocated
+/// after construction. The model must outlive the decoder.
+template <class Definition, StorageScalar S, class Backend = Cpu>
+class Decoder {
+ public:
+  using ModelType = Model<Definition, S, Backend>;
+  using StatesType = States<Definition, S>;
+  using Compute = compute_t<S>;
+
+  /// Throws std::invalid_argument for an option out of range.
+  explicit Decoder(const ModelType& model, DecoderOptions options = {})
+      : model_(model),
+        device_(Threads{options.threads}),
+        workspace_(device_, {1, checked(options.chunk)}),
+        logits_(static_cast<std::size_t>(Definition::output_width)),
+        chunk_(static_cast<std::size_t>(options.chunk)) {}
+
+  /// Reads tokens, in pieces of `chunk`; returns the logits of the token that comes next. Throws, with the decoder as
+  /// it was, std::out_of_range for a token outside the vocabulary and std::invalid_argument for no token at all.
+  std::span<const Compute> prefill(std::span<const Token> tokens) {
+    require(!tokens.empty(), "tokens.size()", tokens.size(), "1 or more");
+    for (std::size_t i = 0; i < tokens.size(); ++i) {
+      require_range(tokens[i] >= 0 && tokens[i] < Definition::vocabulary, "token", tokens[i],
+                    [] { return "0 to " + std::to_string(Definition::vocabulary - 1); });
+    }
+    for (; !tokens.empty(); tokens = tokens.subspan(std::min(chunk_, tokens.size()))) {
+      const auto piece = tokens.first(std::min(chunk_, tokens.size()));
+      model_.forward_last(workspace_, piece, {1, static_cast<Index>(piece.size())}, logits_, &states_);
+    }
+    has_logits_ = true;
+    return logits_;
+  }
+
+  /// Reads one token; returns the logits of the next. Throws std::out_of_range for a token outside the vocabulary.
+  std::span<const Compute> step(Token token) {
+    model_.step(workspace_, states_, {&token, 1}, logits_);
+    has_logits_ = true;
+    return logits_;
+  }
+
+  /// The logits of the token that comes next; zeros where nothing has been read.
+  std::span<const Compute> logits() const { return logits_; }
+
+  /// The running state: a value to copy, keep and restore.
+  const StatesType& state() const { return states_; }
+
+  /// Goes on from a kept state. The logits that belonged to it are gone: read a token before sampling.
+  void restore(const StatesType& state) {
+    states_ = state;
+    has_logits_ = false;
+  }
+
+  /// Forgets everything read.
+  void reset() {
+    states_.reset();
+    has_logits_ = false;
+    std::fill(logits_.begin(), logits_.end(), Compute(0));
+  }
+
+  /// Shows visit(RouterReport) what each mixture-of-experts layer reports of the last call.
+  template <class Visit>
+  void visit_routers(const Visit& visit) const {
+    workspace_.visit_routers(visit);
+  }
+
+  /// The tokens that a decoder goes on to write, drawn as they are asked for; each is read back in before the next.
+  class Generation {
+   public:
+    class Iterator {
+     public:
+      using value_type = Token;
+      using difference_type = std::ptrdiff_t;
+      using iterator_concept = std::input_iterator_tag;
+
+      explicit Iterator(Generation& generation) : generation_(&generation) { generation.draw(); }
+      Token operator*() const { return generation_->token_; }
+      Iterator& operator++() {
+        if (--generation_->left_ > 0) {
+          generation_->decoder_.step(generation_->token_);
+          generation_->draw();
+        }
+        return *this;
+      }
+      void operator++(int) { ++*this; }
+      friend bool operator==(const Iterator& iterator, std::default_sentinel_t) {
+        return iterator.generation_->left_ <= 0;
+      }
+
+     private:
+      Generation* generation_;
+    };
+
+    Iterator begin() { return Iterator(*this); }
+    std::default_sentinel_t end() const { return {}; }
+
+   private:
+    friend class Decoder;
+    Generation(Decoder& decoder, Sampler sampler, Index count)
+        : decoder_(decoder), sampler_(std::move(sampler)), left_(count) {}
+
+    void draw() {
+      if (left_ > 0) token_ = sampler_(decoder_.logits());
+    }
+
+    Decoder& decoder_;
+    Sampler sampler_;
+    Index left_;
+    Token token_ = 0;
+  };
+
+  /// Reads the prompt and goes on with `count` tokens, without end if it is left out. The prompt may be empty where
+  /// something was read before.
+  Generation generate(std::span<const Token> prompt, Sampling sampling, Seed seed,
+                      Index count = std::numeric_limits<Index>::max()) {
+    require(count >= 0, "count", count, "0 or more tokens");
+    require(!prompt.empty() || has_logits_, "prompt.size()", prompt.size(),
+            "1 or more tokens where nothing has been read yet");
+    Sampler sampler(sampling, seed, Index{Definition::vocabulary});
+    if (!prompt.empty()) prefill(prompt);
+    return Generation(*this, std::move(sampler), count);
+  }
+
+  /// The same with a prompt of bytes, for models over bytes.
+  Generation generate(std::string_view prompt, Sampling sampling, Seed seed,
+                      Index count = std::numeric_limits<Index>::max()) {
+    std::vector<Token> tokens(prompt.size());
+    std::transform(prompt.begin(), prompt.end(), tokens.begin(),
+                   [](char byte) { return static_cast<Token>(static_cast<unsigned char>(byte)); });
+    return generate(std::span<const Token>(tokens), sampling, seed, count);
+  }
+
+ private:
+  static Index checked(Index chunk) {
+    require(chunk >= 1, "chunk", chunk, "1 or more tokens");
+    return chunk;
+  }
+
+  const ModelType& model_;
+  Backend device_;
+  Workspace<Definition, S, Backend> workspace_;
+  StatesType states_{1};
+  std::vector<Compute> logits_;
+  std::size_t chunk_;
+  bool has_logits_ = false;
+};
+
+}  // namespace moe_mamba

@@ -1,0 +1,124 @@
+#pragma once
+
+#include <charconv>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "moe_mamba/io/model_file.hpp"
+#include "moe_mamba/train/trainer.hpp"
+#include "moe_mamba/train/windows.hpp"
+
+/// Checkpoints: safetensors files that hold all that a training run needs to go on as if never interrupted. They are
+/// model files as well: load() takes the parameters from them.
+namespace moe_mamba {
+
+/// What a checkpoint tells beside what it puts back.
+struct CheckpointInfo {
+  WindowsState windows;                         ///< where the data stood
+  std::map<std::string, std::string> metadata;  ///< the caller's own
+};
+
+namespace detail {
+
+inline constexpr const char* step_key = "moe_mamba.step";
+inline constexpr const char* seed_key = "moe_mamba.windows.seed";
+inline constexpr const char* position_key = "moe_mamba.windows.position";
+
+inline std::uint64_t metadata_number(const SafetensorsFile& file, const char* key) {
+  const auto found = file.metadata().find(key);
+  const std::string where = file.path().string(), field = std::string("metadata \"") + key + "\"";
+  if (found == file.metadata().end()) throw_content_error(where, field, "missing", "a checkpoint, which has it");
+  const std::string& text = found->second;
+  std::uint64_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc{} || end != text.data() + text.size() || text.empty()) {
+    throw_content_error(where, field, in_quotes(text), "an integer from 0 to 2^64 - 1");
+  }
+  return number;
+}
+
+/// The numbers of a tensor of the training, which must be of type C and, unless that is negative, of this size.
+template <ComputeScalar C>
+std::vector<C> training_numbers(const SafetensorsFile& file, const char* name, Index size) {
+  const TensorEntry& tensor = file.at(name);
+  const std::string field = "tensor " + in_quotes(name);
+  if (tensor.type != data_type_of<C>) {
+    throw_content_error(file.path().string(), field + ": dtype", std::string(name_of(tensor.type)),
+                        std::string(name_of(data_type_of<C>)));
+  }
+  if (size >= 0 && elements(tensor) != size) {
+    throw_content_error(file.path().string(), field + ": elements", std::to_string(elements(tensor)),
+                        std::to_string(size));
+  }
+  std::vector<C> numbers(static_cast<std::size_t>(elements(tensor)));
+  copy_converted(tensor, numbers.data());
+  return numbers;
+}
+
+}  // namespace detail
+
+/// Writes a checkpoint of a trainer between two updates, whole or not at all. Throws std::runtime_error where it cannot
+/// be written.
+template <class Definition, StorageScalar S, class Backend, Schedule Rate>
+void save_checkpoint(const std::filesystem::path& path, Trainer<Definition, S, Backend, Rate>& trainer,
+                     const WindowsState& windows = {}, std::map<std::string, std::string> metadata = {}) {
+  using C = compute_t<S>;
+  const auto progress = trainer.progress();
+  auto tensors = detail::parameter_tensors<Definition, S>(std::as_const(trainer.model()).parameters());
+  const auto add_numbers = [&](const char* name, std::span<const C> numbers) {
+    if (numbers.empty()) return;
+    tensors.push_back({name, data_type_of<C>, {static_cast<Index>(numbers.size())}, std::as_bytes(numbers)});
+  };
+  add_numbers("training.first_moment", progress.first_moment);
+  add_numbers("training.second_moment", progress.second_moment);
+  add_numbers("training.master", progress.master);
+  add_numbers("training.states", progress.states);
+  metadata[detail::step_key] = std::to_string(progress.steps);
+  metadata[detail::seed_key] = std::to_string(windows.seed);
+  metadata[detail::position_key] = std::to_string(windows.position);
+  save_safetensors(path, tensors, metadata);
+}
+
+/// Puts model and trainer back to where a checkpoint was written. Throws std::runtime_error, with both as they were,
+/// for a file that is no checkpoint of this definition and storage type.
+template <class Definition, StorageScalar S, class Backend, Schedule Rate>
+CheckpointInfo load_checkpoint(const std::filesystem::path& path, Trainer<Definition, S, Backend, Rate>& trainer) {
+  using C = compute_t<S>;
+  using TrainerType = Trainer<Definition, S, Backend, Rate>;
+  const SafetensorsFile file(path);
+  detail::check_parameters<Definition>(file);
+  Definition::visit_parameters([&](const Parameter& parameter) {
+    const TensorEntry& tensor = file.at(parameter.name.view());
+    if (tensor.type != data_type_of<S>) {
+      detail::throw_content_error(path.string(), "tensor " + detail::in_quotes(tensor.name) + ": dtype",
+                                  std::string(name_of(tensor.type)), std::string(name_of(data_type_of<S>)));
+    }
+  });
+
+  const auto first = detail::training_numbers<C>(file, "training.first_moment", Definition::parameters);
+  const auto second = detail::training_numbers<C>(file, "training.second_moment", Definition::parameters);
+  const auto master = TrainerType::keeps_master
+                          ? detail::training_numbers<C>(file, "training.master", Definition::parameters)
+                          : std::vector<C>{};
+  const auto states = file.find("training.states") != nullptr ? detail::training_numbers<C>(file, "training.states", -1)
+                                                              : std::vector<C>{};
+  const auto steps = static_cast<Index>(detail::metadata_number(file, detail::step_key));
+  CheckpointInfo info{
+      {detail::metadata_number(file, detail::seed_key), detail::metadata_number(file, detail::position_key)},
+      file.metadata()};
+  for (const char* key : {detail::step_key, detail::seed_key, detail::position_key}) info.metadata.erase(key);
+
+  try {
+    trainer.restore({steps, first, second, master, states});
+  } catch (const std::invalid_argument& error) {
+    throw std::runtime_error(path.string() + ": " + error.what());
+  }
+  detail::read_parameters<Definition>(file, trainer.model().parameters().data());
+  return info;
+}
+
+}  // namespace moe_mamba

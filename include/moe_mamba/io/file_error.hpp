@@ -1,0 +1,30 @@
+#pragma once
+
+#include <filesystem>
+#include <stdexcept>
+#include <string>
+#include <system_error>
+
+#include "moe_mamba/core/check.hpp"
+
+/// Errors of files: std::runtime_error naming the path, what went wrong and why.
+namespace moe_mamba::detail {
+
+/// "<path>: <what>: <reason>"
+[[noreturn]] inline void throw_file_error(const std::filesystem::path& path, const std::string& what,
+                                          const std::string& reason) {
+  throw std::runtime_error(path.string() + ": " + what + ": " + reason);
+}
+
+/// The same with the system's words for an error number.
+[[noreturn]] inline void throw_system_error(const std::filesystem::path& path, const std::string& what, int code) {
+  throw_file_error(path, what, std::generic_category().message(code));
+}
+
+/// "<file>: <field> is <value>; allowed: <allowed>"
+[[noreturn]] inline void throw_content_error(const std::string& file, const std::string& field,
+                                             const std::string& value, const std::string& allowed) {
+  throw std::runtime_error(file + ": " + error_text(field.c_str(), value, allowed));
+}
+
+}  // namespace moe_mamba::detail

@@ -1,0 +1,55 @@
+#pragma once
+
+#include <cerrno>
+#include <cstddef>
+#include <fcntl.h>
+#include <filesystem>
+#include <span>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <utility>
+
+#include "moe_mamba/io/descriptor.hpp"
+#include "moe_mamba/io/file_error.hpp"
+
+namespace moe_mamba {
+
+/// A whole file as read-only memory, read by the system when it is touched, shared by all processes that map it.
+///
+/// The bytes stay valid when the file is replaced or removed (an AtomicFile of the same path does the former), but a
+/// process that shortens the file in place takes them away, as with every mapping. The first byte is aligned to a page.
+class MappedFile {
+ public:
+  /// Throws std::runtime_error if the file is missing, unreadable, not a regular file or empty.
+  explicit MappedFile(const std::filesystem::path& path);
+
+  MappedFile(MappedFile&& other) noexcept : bytes_(std::exchange(other.bytes_, {})) {}
+  MappedFile& operator=(MappedFile&& other) noexcept {
+    std::swap(bytes_, other.bytes_);
+    return *this;
+  }
+  ~MappedFile() {
+    if (bytes_.data() != nullptr) ::munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
+  }
+
+  std::span<const std::byte> bytes() const { return bytes_; }
+
+ private:
+  std::span<const std::byte> bytes_;
+};
+
+inline MappedFile::MappedFile(const std::filesystem::path& path) {
+  // O_NONBLOCK: opening a pipe that nobody writes would wait for ever.
+  const detail::Descriptor file(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+  if (!file) detail::throw_system_error(path, "cannot be opened for reading", errno);
+  struct stat status = {};
+  if (::fstat(file.get(), &status) != 0) detail::throw_system_error(path, "cannot be examined", errno);
+  if (!S_ISREG(status.st_mode)) detail::throw_file_error(path, "cannot be mapped", "it is not a regular file");
+  if (status.st_size == 0) detail::throw_file_error(path, "cannot be mapped", "it is empty");
+  const auto size = static_cast<std::size_t>(status.st_size);
+  void* memory = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, file.get(), 0);
+  if (memory == MAP_FAILED) detail::throw_system_error(path, "cannot be mapped", errno);
+  bytes_ = {static_cast<const std::byte*>(memory), size};
+}
+
+}  // namespace moe_mamba

@@ -1,0 +1,116 @@
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <filesystem>
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "moe_mamba/io/safetensors.hpp"
+#include "moe_mamba/model/model.hpp"
+
+/// Models in safetensors files: one tensor for each parameter, under its name.
+namespace moe_mamba {
+
+namespace detail {
+
+/// Tensors that stand in a checkpoint beside the parameters begin so.
+inline constexpr std::string_view training_prefix = "training.";
+
+/// The parameters of a model as tensors to be written.
+template <class Definition, StorageScalar S>
+std::vector<TensorSource> parameter_tensors(std::span<const S> parameters) {
+  std::vector<TensorSource> tensors;
+  Definition::visit_parameters([&](const Parameter& parameter) {
+    const auto values =
+        parameters.subspan(static_cast<std::size_t>(parameter.offset), static_cast<std::size_t>(parameter.size()));
+    tensors.push_back({std::string(parameter.name.view()), data_type_of<S>,
+                       std::vector<Index>(parameter.shape.begin(), parameter.shape.begin() + parameter.rank),
+                       std::as_bytes(values)});
+  });
+  return tensors;
+}
+
+inline std::string shape_text(std::span<const Index> shape) {
+  std::string text = "[";
+  for (const Index extent : shape) text += (text.size() > 1 ? ", " : "") + std::to_string(extent);
+  return text + "]";
+}
+
+/// Throws std::runtime_error unless the file holds just the definition's parameters, in their shapes and as
+/// floating-point numbers, and, of a checkpoint, tensors of the training beside them.
+template <class Definition>
+void check_parameters(const SafetensorsFile& file) {
+  const std::string where = file.path().string();
+  std::size_t known = 0;
+  Definition::visit_parameters([&](const Parameter& parameter) {
+    const TensorEntry& tensor = file.at(parameter.name.view());
+    const std::span<const Index> shape(parameter.shape.data(), static_cast<std::size_t>(parameter.rank));
+    const std::string name = "tensor " + in_quotes(tensor.name);
+    if (!std::equal(shape.begin(), shape.end(), tensor.shape.begin(), tensor.shape.end())) {
+      throw_content_error(where, name + ": shape", shape_text(tensor.shape),
+                          shape_text(shape) + ", as the definition says");
+    }
+    if (tensor.type != DataType::F64 && tensor.type != DataType::F32 && tensor.type != DataType::F16 &&
+        tensor.type != DataType::BF16) {
+      throw_content_error(where, name + ": dtype", std::string(name_of(tensor.type)), "F64, F32, F16 and BF16");
+    }
+    ++known;
+  });
+  std::size_t training = 0;
+  for (const TensorEntry& tensor : file.tensors()) {
+    if (std::string_view(tensor.name).starts_with(training_prefix)) ++training;
+  }
+  if (known + training == file.tensors().size()) return;
+  for (const TensorEntry& tensor : file.tensors()) {
+    bool wanted = std::string_view(tensor.name).starts_with(training_prefix);
+    Definition::visit_parameters([&](const Parameter& parameter) { wanted |= parameter.name.view() == tensor.name; });
+    if (!wanted) {
+      throw_content_error(where, "tensor", in_quotes(tensor.name), "the parameters of the definition and no other");
+    }
+  }
+}
+
+/// Copies the parameters from a file that has passed check_parameters().
+template <class Definition, StorageScalar S>
+void read_parameters(const SafetensorsFile& file, S* parameters) {
+  Definition::visit_parameters([&](const Parameter& parameter) {
+    copy_converted(file.at(parameter.name.view()), parameters + parameter.offset);
+  });
+}
+
+}  // namespace detail
+
+/// Writes a model's parameters, in their storage type; the file is written whole or not at all. Throws
+/// std::runtime_error where it cannot be written.
+template <class Definition, StorageScalar S, class Backend>
+void save(const Model<Definition, S, Backend>& model, const std::filesystem::path& path,
+          const std::map<std::string, std::string>& metadata = {}) {
+  const auto tensors = detail::parameter_tensors<Definition, S>(model.parameters());
+  save_safetensors(path, tensors, metadata);
+}
+
+/// Reads parameters into a model, rounding to its storage type. Throws std::runtime_error, with the model as it was,
+/// for a file that cannot be read or is damaged, and for tensors that are missing, not of the definition or of another
+/// shape.
+template <class Definition, StorageScalar S, class Backend>
+void load(Model<Definition, S, Backend>& model, const std::filesystem::path& path) {
+  const SafetensorsFile file(path);
+  detail::check_parameters<Definition>(file);
+  detail::read_parameters<Definition>(file, model.parameters().data());
+}
+
+/// A model with the parameters of a file; errors as above.
+template <class Definition, StorageScalar S = float, class Backend = Cpu>
+Model<Definition, S, Backend> load(const std::filesystem::path& path) {
+  const SafetensorsFile file(path);
+  detail::check_parameters<Definition>(file);
+  Model<Definition, S, Backend> model{Uninitialised{}};
+  detail::read_parameters<Definition>(file, model.parameters().data());
+  return model;
+}
+
+}  // namespace moe_mamba

@@ -1,0 +1,240 @@
+#pragma once
+
+#include <bit>
+#include <cmath>
+#include <concepts>
+#include <cstdint>
+#include <cstring>
+#include <filesystem>
+#include <numeric>
+#include <stdexcept>
+#include <type_traits>
+
+#include "moe_mamba/core/check.hpp"
+#include "moe_mamba/io/atomic_file.hpp"
+#include "moe_mamba/io/mapped_file.hpp"
+#include "moe_mamba/io/safetensors_header.hpp"
+
+namespace moe_mamba {
+
+static_assert(std::endian::native == std::endian::little,
+              "safetensors files are little-endian, and so must the machine be");
+
+/// The element type that stores T.
+template <StorageScalar T>
+inline constexpr DataType data_type_of = std::same_as<T, double>  ? DataType::F64
+                                         : std::same_as<T, float> ? DataType::F32
+                                                                  : DataType::BF16;
+
+/// A safetensors file, mapped: opening it reads the header only, and a tensor's data are read when they are touched.
+/// Entries and their data live as long as the object, also when it is moved.
+class SafetensorsFile {
+ public:
+  /// Throws std::runtime_error naming the file, and for wrong contents the tensor, the field, its value and what is
+  /// allowed.
+  explicit SafetensorsFile(const std::filesystem::path& path)
+      : path_(path), file_(path), contents_(parse_safetensors(file_.bytes(), path.string())) {
+    const auto& entries = contents_.tensors;
+    by_name_.resize(entries.size());
+    std::iota(by_name_.begin(), by_name_.end(), std::size_t{0});
+    std::sort(by_name_.begin(), by_name_.end(), [&](auto a, auto b) { return entries[a].name < entries[b].name; });
+  }
+
+  const std::filesystem::path& path() const { return path_; }
+  /// In the order of their data.
+  const std::vector<TensorEntry>& tensors() const { return contents_.tensors; }
+  const std::map<std::string, std::string>& metadata() const { return contents_.metadata; }
+
+  /// The tensor of that name, or null.
+  const TensorEntry* find(std::string_view name) const;
+
+  /// The tensor of that name; throws std::runtime_error if there is none.
+  const TensorEntry& at(std::string_view name) const {
+    const TensorEntry* entry = find(name);
+    if (entry == nullptr) {
+      detail::throw_content_error(path_.string(), "tensor " + detail::in_quotes(name), "missing",
+                                  "one of the " + std::to_string(tensors().size()) + " tensors in the file");
+    }
+    return *entry;
+  }
+
+ private:
+  std::filesystem::path path_;
+  MappedFile file_;
+  SafetensorsContents contents_;
+  std::vector<std::size_t> by_name_;
+};
+
+inline const TensorEntry* SafetensorsFile::find(std::string_view name) const {
+  const auto& entries = contents_.tensors;
+  const auto place =
+      std::lower_bound(by_name_.begin(), by_name_.end(), name,
+                       [&](std::size_t index, std::string_view key) { return entries[index].name < key; });
+  return place != by_name_.end() && entries[*place].name == name ? &entries[*place] : nullptr;
+}
+
+/// A tensor to be written. The data are borrowed until the call returns.
+struct TensorSource {
+  std::string name;
+  DataType type = DataType::F32;
+  std::vector<Index> shape;
+  std::span<const std::byte> data;
+};
+
+namespace detail {
+
+/// Bytes of the UTF-8 character at the begin of `text` (RFC 3629), 0 if there is none: no overlong forms, no
+/// surrogates.
+inline std::size_t utf8_character(std::string_view text) {
+  const auto byte = [&](std::size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0u; };
+  const auto follows = [&](std::size_t i, unsigned low = 0x80, unsigned high = 0xbf) {
+    return byte(i) >= low && byte(i) <= high;
+  };
+  const unsigned first = byte(0);
+  if (text.empty()) return 0;
+  if (first < 0x80) return 1;
+  if (first >= 0xc2 && first <= 0xdf) return follows(1) ? 2 : 0;
+  if (first >= 0xe0 && first <= 0xef) {
+    return follows(1, first == 0xe0 ? 0xa0 : 0x80, first == 0xed ? 0x9f : 0xbf) && follows(2) ? 3 : 0;
+  }
+  if (first >= 0xf0 && first <= 0xf4) {
+    return follows(1, first == 0xf0 ? 0x90 : 0x80, first == 0xf4 ? 0x8f : 0xbf) && follows(2) && follows(3) ? 4 : 0;
+  }
+  return 0;
+}
+
+/// A JSON string. Written here because the JSON library's own writer takes seconds to compile.
+inline std::string json_string(const char* argument, std::string_view text) {
+  constexpr std::string_view digits = "0123456789abcdef";
+  std::string result = "\"";
+  for (std::size_t i = 0; i < text.size();) {
+    const std::size_t bytes = utf8_character(text.substr(i));
+    require(bytes > 0, argument, in_quotes(text), "UTF-8");
+    const auto first = static_cast<unsigned char>(text[i]);
+    if (first == '"' || first == '\\') result += '\\';
+    if (first < 0x20) {
+      result += std::string("\\u00") + digits[first / 16] + digits[first % 16];
+    } else {
+      result += text.substr(i, bytes);
+    }
+    i += bytes;
+  }
+  return result + '"';
+}
+
+/// The file up to its data: length and header, padded with spaces to a multiple of 64 bytes.
+inline std::string safetensors_head(std::span<const TensorSource> tensors,
+                                    const std::map<std::string, std::string>& metadata) {
+  std::string header = "{";
+  if (!metadata.empty()) {
+    header += "\"__metadata__\":{";
+    for (const auto& [key, value] : metadata) {
+      if (header.back() != '{') header += ',';
+      header += json_string("metadata key", key) + ':' + json_string("metadata value", value);
+    }
+    header += '}';
+  }
+  Index begin = 0;
+  std::vector<std::string_view> names;
+  for (const TensorSource& tensor : tensors) {
+    const std::string where = "tensor " + in_quotes(tensor.name);
+    require(tensor.name != metadata_key, "tensor name", tensor.name, "any other name");
+    require(tensor.shape.size() <= safetensors_rank_limit, (where + ": extents in shape").c_str(), tensor.shape.size(),
+            "at most 64");
+    for (const Index extent : tensor.shape) require(extent >= 0, (where + ": extent").c_str(), extent, ">= 0");
+    const Index bytes = tensor_bytes(tensor.type, tensor.shape);
+    require(bytes >= 0 && static_cast<std::uint64_t>(bytes) == tensor.data.size(), (where + ": bytes of data").c_str(),
+            tensor.data.size(), [&] {
+              return std::to_string(bytes) + ", which type " + std::string(name_of(tensor.type)) + " and shape " +
+                     text_of(tensor.shape) + " take";
+            });
+    if (header.size() > 1) header += ',';
+    header += json_string("tensor name", tensor.name) + ":{\"dtype\":\"" + std::string(name_of(tensor.type)) +
+              "\",\"shape\":[";
+    for (std::size_t i = 0; i < tensor.shape.size(); ++i) {
+      header += (i == 0 ? "" : ",") + std::to_string(tensor.shape[i]);
+    }
+    header += "],\"data_offsets\":[" + std::to_string(begin) + ',' + std::to_string(begin + bytes) + "]}";
+    begin += bytes;
+    names.push_back(tensor.name);
+  }
+  header += '}';
+  std::sort(names.begin(), names.end());
+  const auto twice = std::adjacent_find(names.begin(), names.end());
+  require(twice == names.end(), "tensor name", twice == names.end() ? "" : *twice, "each name once");
+
+  constexpr std::size_t length_bytes = 8, alignment = 64;
+  header.resize((header.size() + length_bytes + alignment - 1) / alignment * alignment - length_bytes, ' ');
+  require(header.size() <= safetensors_header_limit, "header length", header.size(), "at most 100000000 bytes");
+  std::string head(length_bytes, '\0');
+  for (std::size_t i = 0; i < length_bytes; ++i) {
+    head[i] = static_cast<char>((static_cast<std::uint64_t>(header.size()) >> (8 * i)) & 0xff);
+  }
+  return head + header;
+}
+
+/// IEEE half precision to float, exact.
+constexpr float half_to_float(std::uint16_t half) {
+  const std::uint32_t sign = (half & 0x8000u) << 16, exponent = (half >> 10) & 0x1fu, mantissa = half & 0x3ffu;
+  if (exponent == 0x1f) return std::bit_cast<float>(sign | 0x7f800000u | (mantissa << 13));
+  if (exponent != 0) return std::bit_cast<float>(sign | ((exponent + 112) << 23) | (mantissa << 13));
+  const float magnitude = static_cast<float>(mantissa) * 0x1p-24f;
+  return sign != 0 ? -magnitude : magnitude;
+}
+
+/// `count` elements of type Stored at `from`, each as `convert(element)`; `from` need not be aligned.
+template <class Stored, class T, class Convert>
+void convert_elements(const std::byte* from, std::size_t count, T* out, Convert convert) {
+  for (std::size_t i = 0; i < count; ++i) {
+    Stored element;
+    std::memcpy(&element, from + i * sizeof(Stored), sizeof(Stored));
+    out[i] = convert(element);
+  }
+}
+
+}  // namespace detail
+
+/// Writes a safetensors file, whole or not at all (see AtomicFile). The tensors keep their order, the data begin at a
+/// multiple of 64 bytes. Throws std::invalid_argument, before any file is touched, where a name is repeated or not
+/// UTF-8 or where data and shape disagree; std::runtime_error where the file cannot be written.
+inline void save_safetensors(const std::filesystem::path& path, std::span<const TensorSource> tensors,
+                             const std::map<std::string, std::string>& metadata = {}) {
+  const std::string head = detail::safetensors_head(tensors, metadata);
+  AtomicFile file(path);
+  file.write(std::as_bytes(std::span(head)));
+  for (const TensorSource& tensor : tensors) file.write(tensor.data);
+  file.commit();
+}
+
+/// Elements in a tensor.
+inline Index elements(const TensorEntry& tensor) {
+  return static_cast<Index>(tensor.data.size()) / bytes_of(tensor.type);
+}
+
+/// Copies a tensor of floating-point numbers into elements(tensor) elements at `out`, rounding to nearest where T is
+/// narrower. Equal types are copied bit by bit. Throws std::runtime_error, before `out` is touched, for other types.
+template <StorageScalar T>
+void copy_converted(const TensorEntry& tensor, T* out) {
+  const auto count = static_cast<std::size_t>(elements(tensor));
+  const std::byte* from = tensor.data.data();
+  if (tensor.type == data_type_of<T>) {
+    if (count != 0) std::memcpy(out, from, tensor.data.size());
+    return;
+  }
+  switch (tensor.type) {
+    case DataType::F64:
+      return detail::convert_elements<double>(from, count, out, [](double x) { return T(x); });
+    case DataType::F32:
+      return detail::convert_elements<float>(from, count, out, [](float x) { return T(x); });
+    case DataType::BF16:
+      return detail::convert_elements<bfloat16>(from, count, out, [](bfloat16 x) { return T(float(x)); });
+    case DataType::F16:
+      return detail::convert_elements<std::uint16_t>(from, count, out,
+                                                     [](std::uint16_t x) { return T(detail::half_to_float(x)); });
+    default:
+      throw std::runtime_error(error_text(("tensor " + detail::in_quotes(tensor.name) + ": dtype").c_str(),
+                                          name_of(tensor.type), "F64, F32, F16 and BF16"));
+  }
+}
+
+}  // namespace moe_mamba

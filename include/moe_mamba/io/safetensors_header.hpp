@@ -1,0 +1,363 @@
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "moe_mamba/core/scalar.hpp"
+#include "moe_mamba/io/file_error.hpp"
+
+/// The header of the safetensors format (github.com/huggingface/safetensors):
+///
+///   8 bytes   N, the length of the header, little-endian
+///   N bytes   the header: a JSON object, tensor name → {"dtype": "F32", "shape": [rows, columns], "data_offsets":
+///   [begin, end]},
+///             with an optional entry "__metadata__" of strings; may end in spaces
+///   the rest  the tensors' elements, little-endian, row-major; offsets count from here
+///
+/// Files are treated as hostile: whatever they hold, reading them gives tensors that lie inside the file or a
+/// std::runtime_error, in time and memory proportional to the header.
+namespace moe_mamba {
+
+/// Type of a tensor's elements.
+enum class DataType { F64, F32, F16, BF16, F8_E4M3, F8_E5M2, I64, I32, I16, I8, U64, U32, U16, U8, BOOL };
+
+namespace detail {
+
+struct DataTypeName {
+  std::string_view name;
+  Index bytes;
+};
+
+/// In the order of DataType.
+inline constexpr std::array<DataTypeName, 15> data_types{{{"F64", 8},
+                                                          {"F32", 4},
+                                                          {"F16", 2},
+                                                          {"BF16", 2},
+                                                          {"F8_E4M3", 1},
+                                                          {"F8_E5M2", 1},
+                                                          {"I64", 8},
+                                                          {"I32", 4},
+                                                          {"I16", 2},
+                                                          {"I8", 1},
+                                                          {"U64", 8},
+                                                          {"U32", 4},
+                                                          {"U16", 2},
+                                                          {"U8", 1},
+                                                          {"BOOL", 1}}};
+
+}  // namespace detail
+
+/// The name in a file.
+constexpr std::string_view name_of(DataType type) { return detail::data_types[static_cast<std::size_t>(type)].name; }
+
+/// Bytes of one element.
+constexpr Index bytes_of(DataType type) { return detail::data_types[static_cast<std::size_t>(type)].bytes; }
+
+/// One tensor of a file. `data` points into the file's bytes and need not be aligned.
+struct TensorEntry {
+  std::string name;
+  DataType type = DataType::F32;
+  std::vector<Index> shape;  // empty: one number
+  std::span<const std::byte> data;
+};
+
+/// What a file holds: its tensors in the order of their data, and its metadata.
+struct SafetensorsContents {
+  std::vector<TensorEntry> tensors;
+  std::map<std::string, std::string> metadata;
+};
+
+namespace detail {
+
+inline constexpr std::uint64_t safetensors_header_limit = 100'000'000;
+inline constexpr std::size_t safetensors_rank_limit = 64;
+inline constexpr std::string_view metadata_key = "__metadata__";
+
+/// A name or value in quotes for a message: control characters escaped, cut where it is long.
+inline std::string in_quotes(std::string_view text) {
+  constexpr std::size_t longest = 100;
+  constexpr std::string_view digits = "0123456789abcdef";
+  std::string result = "\"";
+  for (const char c : text.substr(0, longest)) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x20 || byte == 0x7f) {
+      result += "\\x";
+      result += digits[byte / 16];
+      result += digits[byte % 16];
+    } else {
+      result += c;
+    }
+  }
+  return result + (text.size() > longest ? "\" (cut)" : "\"");
+}
+
+inline std::string text_of(std::span<const Index> shape) {
+  std::string text = "[";
+  for (std::size_t i = 0; i < shape.size(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
+  return text + "]";
+}
+
+/// Bytes that a tensor takes, or -1 where they do not fit an Index. Extents of zero make it empty; the others must not
+/// overflow all the same, so that any part of the shape can be multiplied safely.
+inline Index tensor_bytes(DataType type, std::span<const Index> shape) {
+  Index bytes = bytes_of(type);
+  bool empty = false;
+  for (const Index extent : shape) {
+    if (extent == 0) {
+      empty = true;
+    } else if (bytes > std::numeric_limits<Index>::max() / extent) {
+      return -1;
+    } else {
+      bytes *= extent;
+    }
+  }
+  return empty ? 0 : bytes;
+}
+
+/// Takes the events of the JSON parser. It knows at each moment what may come next, so nothing is stored that does not
+/// belong, no depth is followed beyond three, and a repeated key is seen.
+class SafetensorsHeaderReader {
+ public:
+  SafetensorsHeaderReader(const std::string& file, std::span<const std::byte> data) : file_(file), data_(data) {}
+
+  /// The contents, checked as a whole.
+  SafetensorsContents finish();
+
+  // The parser's interface. Everything unexpected throws.
+  bool null() { unexpected("null"); }
+  bool boolean(bool value) { unexpected(value ? "true" : "false"); }
+  bool number_integer(std::int64_t value) { unexpected(std::to_string(value)); }
+  bool number_unsigned(std::uint64_t value);
+  bool number_float(double, const std::string& text) { unexpected(text.substr(0, 40)); }
+  bool string(std::string& value);
+  bool binary(std::vector<std::uint8_t>&) { unexpected("binary data"); }
+  bool start_object(std::size_t);
+  bool key(std::string& name);
+  bool end_object();
+  bool start_array(std::size_t);
+  bool end_array();
+  bool parse_error(std::size_t position, const std::string&, const nlohmann::json::exception& error) {
+    throw_content_error(file_, "header", "not valid at byte " + std::to_string(position) + " (" + error.what() + ")",
+                        "JSON");
+  }
+
+ private:
+  enum class Place { Outside, Tensors, Metadata, Tensor, Shape, Offsets };
+  struct Range {
+    std::uint64_t begin = 0, end = 0;
+    std::size_t tensor = 0;
+  };
+
+  [[noreturn]] void unexpected(const std::string& value);
+  [[noreturn]] void fail(const std::string& field, const std::string& value, const std::string& allowed) const {
+    throw_content_error(file_, "tensor " + in_quotes(tensor_.name) + ": " + field, value, allowed);
+  }
+  void end_tensor();
+
+  const std::string& file_;
+  std::span<const std::byte> data_;
+  Place place_ = Place::Outside;
+  std::string key_;    // the last one at the place
+  std::string field_;  // of a tensor
+  bool has_metadata_ = false, has_type_ = false, has_shape_ = false, has_offsets_ = false;
+  TensorEntry tensor_;
+  std::vector<std::uint64_t> offsets_;
+  std::vector<Range> ranges_;
+  SafetensorsContents contents_;
+};
+
+inline void SafetensorsHeaderReader::unexpected(const std::string& value) {
+  switch (place_) {
+    case Place::Outside:
+      throw_content_error(file_, "header", value, "a JSON object");
+    case Place::Metadata:
+      throw_content_error(file_, "__metadata__ " + in_quotes(key_), value, "a string");
+    case Place::Tensor:
+      fail(field_, value, field_ == "dtype" ? "a string" : "an array");
+    case Place::Shape:
+    case Place::Offsets:
+      fail(field_ + " element", value, "an integer from 0 to 2^63 - 1");
+    default:
+      if (key_ == metadata_key) throw_content_error(file_, "__metadata__", value, "an object of strings");
+      throw_content_error(file_, "tensor " + in_quotes(key_), value, "an object of dtype, shape and data_offsets");
+  }
+}
+
+inline bool SafetensorsHeaderReader::number_unsigned(std::uint64_t value) {
+  if (place_ != Place::Shape && place_ != Place::Offsets) unexpected(std::to_string(value));
+  if (value > static_cast<std::uint64_t>(std::numeric_limits<Index>::max())) unexpected(std::to_string(value));
+  if (place_ == Place::Shape) {
+    if (tensor_.shape.size() == safetensors_rank_limit) fail("shape", "longer than 64", "at most 64 extents");
+    tensor_.shape.push_back(static_cast<Index>(value));
+  } else {
+    if (offsets_.size() == 2) fail("data_offsets", "longer than 2", "[begin, end]");
+    offsets_.push_back(value);
+  }
+  return true;
+}
+
+inline bool SafetensorsHeaderReader::string(std::string& value) {
+  if (place_ == Place::Metadata) {
+    if (!contents_.metadata.emplace(key_, value).second) {
+      throw_content_error(file_, "__metadata__ " + in_quotes(key_), "there twice", "each key once");
+    }
+  } else if (place_ == Place::Tensor && field_ == "dtype") {
+    const auto type = std::find_if(data_types.begin(), data_types.end(), [&](auto& t) { return t.name == value; });
+    if (type == data_types.end()) {
+      std::string allowed;
+      for (const auto& known : data_types) allowed += (allowed.empty() ? "" : ", ") + std::string(known.name);
+      fail("dtype", in_quotes(value), allowed);
+    }
+    tensor_.type = static_cast<DataType>(type - data_types.begin());
+    has_type_ = true;
+  } else {
+    unexpected("the string " + in_quotes(value));
+  }
+  return true;
+}
+
+inline bool SafetensorsHeaderReader::start_object(std::size_t) {
+  if (place_ == Place::Outside) {
+    place_ = Place::Tensors;
+  } else if (place_ == Place::Tensors && key_ == metadata_key) {
+    if (std::exchange(has_metadata_, true)) throw_content_error(file_, "__metadata__", "there twice", "once");
+    place_ = Place::Metadata;
+  } else if (place_ == Place::Tensors) {
+    place_ = Place::Tensor;
+    tensor_ = TensorEntry{};
+    tensor_.name = key_;
+    has_type_ = has_shape_ = has_offsets_ = false;
+  } else {
+    unexpected("an object");
+  }
+  return true;
+}
+
+inline bool SafetensorsHeaderReader::key(std::string& name) {
+  if (place_ != Place::Tensor) {
+    key_ = name;
+    return true;
+  }
+  field_ = name;
+  const bool known = name == "dtype" || name == "shape" || name == "data_offsets";
+  if (!known) fail("a field", in_quotes(name), "dtype, shape and data_offsets");
+  const bool again = name == "dtype" ? has_type_ : name == "shape" ? has_shape_ : has_offsets_;
+  if (again) fail(name, "there twice", "once");
+  return true;
+}
+
+inline bool SafetensorsHeaderReader::start_array(std::size_t) {
+  if (place_ != Place::Tensor || field_ == "dtype") unexpected("an array");
+  if (field_ == "shape") {
+    place_ = Place::Shape;
+    has_shape_ = true;
+  } else {
+    place_ = Place::Offsets;
+    has_offsets_ = true;
+    offsets_.clear();
+  }
+  return true;
+}
+
+inline bool SafetensorsHeaderReader::end_array() {
+  place_ = Place::Tensor;
+  return true;
+}
+
+inline bool SafetensorsHeaderReader::end_object() {
+  if (place_ == Place::Tensor) end_tensor();
+  place_ = place_ == Place::Tensors ? Place::Outside : Place::Tensors;
+  return true;
+}
+
+inline void SafetensorsHeaderReader::end_tensor() {
+  if (!has_type_) fail("dtype", "missing", "a string");
+  if (!has_shape_) fail("shape", "missing", "an array");
+  if (!has_offsets_ || offsets_.size() != 2) fail("data_offsets", "not a pair", "[begin, end]");
+  const std::uint64_t begin = offsets_[0], end = offsets_[1];
+  const std::string range = "[" + std::to_string(begin) + ", " + std::to_string(end) + "]";
+  if (begin > end) fail("data_offsets", range, "begin <= end");
+  if (end > data_.size()) fail("data_offsets", range, "at most the " + std::to_string(data_.size()) + " bytes of data");
+  const Index bytes = tensor_bytes(tensor_.type, tensor_.shape);
+  if (bytes < 0) fail("shape", text_of(tensor_.shape), "less than 2^63 bytes");
+  if (end - begin != static_cast<std::uint64_t>(bytes)) {
+    fail("data_offsets", range,
+         std::to_string(bytes) + " bytes, which dtype " + std::string(name_of(tensor_.type)) + " and shape " +
+             text_of(tensor_.shape) + " take");
+  }
+  tensor_.data = data_.subspan(begin, end - begin);
+  ranges_.push_back({begin, end, contents_.tensors.size()});
+  contents_.tensors.push_back(std::move(tensor_));
+}
+
+inline SafetensorsContents SafetensorsHeaderReader::finish() {
+  std::sort(ranges_.begin(), ranges_.end(), [](const Range& a, const Range& b) {
+    return std::tie(a.begin, a.end, a.tensor) < std::tie(b.begin, b.end, b.tensor);
+  });
+  std::vector<TensorEntry> ordered;
+  ordered.reserve(ranges_.size());
+  std::uint64_t covered = 0;
+  for (const Range& range : ranges_) {
+    tensor_ = std::move(contents_.tensors[range.tensor]);
+    if (range.begin != covered) {
+      fail("data_offsets", "[" + std::to_string(range.begin) + ", " + std::to_string(range.end) + "]",
+           "begin = " + std::to_string(covered) + ", where the tensor before it ends: no holes, no overlaps");
+    }
+    covered = range.end;
+    ordered.push_back(std::move(tensor_));
+  }
+  if (covered != data_.size()) {
+    throw_content_error(file_, "data after the header", std::to_string(data_.size()) + " bytes",
+                        "the " + std::to_string(covered) + " bytes that the tensors take");
+  }
+  std::vector<std::string_view> names;
+  names.reserve(ordered.size());
+  for (const TensorEntry& entry : ordered) names.push_back(entry.name);
+  std::sort(names.begin(), names.end());
+  if (const auto twice = std::adjacent_find(names.begin(), names.end()); twice != names.end()) {
+    throw_content_error(file_, "tensor " + in_quotes(*twice), "there twice", "each name once");
+  }
+  contents_.tensors = std::move(ordered);
+  return std::move(contents_);
+}
+
+}  // namespace detail
+
+/// Reads a file that lies in memory. The tensors' data point into `bytes`; `file` names it in errors.
+inline SafetensorsContents parse_safetensors(std::span<const std::byte> bytes, const std::string& file) {
+  const std::string size = std::to_string(bytes.size()) + " bytes";
+  if (bytes.size() < 8) detail::throw_content_error(file, "file size", size, "at least 8 bytes");
+  std::uint64_t length = 0;
+  for (std::size_t i = 0; i < 8; ++i) length |= std::to_integer<std::uint64_t>(bytes[i]) << (8 * i);
+  const std::uint64_t longest = std::min<std::uint64_t>(bytes.size() - 8, detail::safetensors_header_limit);
+  if (length < 2 || length > longest) {
+    detail::throw_content_error(file, "header length", std::to_string(length),
+                                "2 to " + std::to_string(longest) + " in a file of " + size);
+  }
+  const auto header = bytes.subspan(8, static_cast<std::size_t>(length));
+  const std::string_view text(reinterpret_cast<const char*>(header.data()), header.size());
+  // The parser would take a byte order mark as nothing and a zero byte as the end.
+  if (text.front() != '{') {
+    detail::throw_content_error(file, "header's first byte", detail::in_quotes(text.substr(0, 1)), "{");
+  }
+  if (const auto zero = text.find('\0'); zero != text.npos) {
+    detail::throw_content_error(file, "header byte " + std::to_string(zero), "zero", "JSON text");
+  }
+  detail::SafetensorsHeaderReader reader(file, bytes.subspan(8 + header.size()));
+  nlohmann::json::sax_parse(text.begin(), text.end(), &reader);
+  return reader.finish();
+}
+
+}  // namespace moe_mamba

@@ -1,0 +1,107 @@
+#pragma once
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fcntl.h>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <sys/stat.h>
+#include <system_error>
+#include <unistd.h>
+#include <vector>
+
+#include "moe_mamba/core/scalar.hpp"
+#include "moe_mamba/io/descriptor.hpp"
+#include "moe_mamba/io/file_error.hpp"
+
+namespace moe_mamba {
+
+/// How many files went into a text, and how many were left out as binary.
+struct TextFiles {
+  Index read = 0;
+  Index skipped = 0;
+};
+
+namespace detail {
+
+/// Appends a regular file's bytes.
+inline void append_file(const std::filesystem::path& path, std::vector<unsigned char>& text) {
+  const Descriptor file(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+  if (!file) throw_system_error(path, "cannot be opened for reading", errno);
+  struct stat status = {};
+  if (::fstat(file.get(), &status) != 0) throw_system_error(path, "cannot be examined", errno);
+  if (!S_ISREG(status.st_mode)) throw_file_error(path, "cannot be read as text", "it is not a regular file");
+
+  // The size is a hint only: the file may grow, and some report none. One byte more lets the end show at once.
+  std::size_t size = text.size(), room = static_cast<std::size_t>(status.st_size) + 1;
+  for (;;) {
+    text.resize(size + room);
+    const ssize_t count = ::read(file.get(), text.data() + size, room);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) throw_system_error(path, "cannot be read", errno);
+    size += static_cast<std::size_t>(count);
+    if (count == 0) break;
+    room = std::max<std::size_t>(room - static_cast<std::size_t>(count), 1 << 16);
+  }
+  text.resize(size);
+}
+
+/// All regular files below a folder, in the order of their paths, which is the same on every machine.
+inline std::vector<std::filesystem::path> files_below(const std::filesystem::path& folder) {
+  namespace fs = std::filesystem;
+  std::vector<fs::path> files;
+  std::error_code error;
+  fs::recursive_directory_iterator entry(folder, error);
+  while (!error && entry != fs::recursive_directory_iterator()) {
+    // A link that points nowhere is no regular file, and no reason to stop.
+    std::error_code unknown;
+    if (entry->is_regular_file(unknown)) files.push_back(entry->path());
+    entry.increment(error);
+  }
+  if (error) throw_system_error(folder, "cannot be listed", error.value());
+  std::sort(files.begin(), files.end(), [](const fs::path& a, const fs::path& b) { return a.native() < b.native(); });
+  return files;
+}
+
+}  // namespace detail
+
+/// The bytes of files and folders, one after the other.
+///
+/// A path to a regular file gives its bytes, whatever they are. A folder gives the regular files in it and in its
+/// folders (links to folders are not followed), sorted by path; there, a file that holds a zero byte counts as binary
+/// and is skipped. Throws std::runtime_error naming the path that is missing, unreadable or neither file nor folder.
+/// `files`, where given, receives the number of files read and skipped.
+inline std::vector<unsigned char> read_text(std::span<const std::filesystem::path> paths, TextFiles* files = nullptr) {
+  std::vector<unsigned char> text;
+  TextFiles count;
+  for (const auto& path : paths) {
+    std::error_code error;
+    const auto status = std::filesystem::status(path, error);
+    if (!std::filesystem::exists(status)) {
+      detail::throw_system_error(path, "cannot be read", error ? error.value() : ENOENT);
+    }
+    if (!std::filesystem::is_directory(status)) {
+      detail::append_file(path, text);
+      ++count.read;
+      continue;
+    }
+    for (const auto& file : detail::files_below(path)) {
+      const std::size_t begin = text.size();
+      detail::append_file(file, text);
+      const bool binary = text.size() > begin && std::memchr(text.data() + begin, 0, text.size() - begin) != nullptr;
+      if (binary) text.resize(begin);
+      ++(binary ? count.skipped : count.read);
+    }
+  }
+  if (files != nullptr) *files = count;
+  return text;
+}
+
+/// The bytes of one file or folder.
+inline std::vector<unsigned char> read_text(const std::filesystem::path& path, TextFiles* files = nullptr) {
+  return read_text(std::span(&path, 1), files);
+}
+
+}  // namespace moe_mamba

@@ -1,0 +1,291 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "moe_mamba/core/check.hpp"
+#include "moe_mamba/model/model.hpp"
+#include "moe_mamba/ops/elementwise.hpp"
+#include "moe_mamba/ops/optimizer.hpp"
+#include "moe_mamba/train/batch.hpp"
+#include "moe_mamba/train/schedule.hpp"
+
+namespace moe_mamba {
+
+/// The optimizer AdamW (Loshchilov & Hutter 2019). Weight decay applies to matrices only: not to gains, biases, A_log
+/// or D.
+struct AdamW {
+  double learning_rate = 1e-3;  ///< the peak, which the schedule's factor is multiplied with; > 0
+  double beta1 = 0.9;           ///< in [0, 1)
+  double beta2 = 0.95;          ///< in [0, 1)
+  double epsilon = 1e-8;        ///< > 0
+  double weight_decay = 0.1;    ///< >= 0
+
+  /// Throws std::invalid_argument.
+  void check() const {
+    require(std::isfinite(learning_rate) && learning_rate > 0, "learning_rate", learning_rate, "finite, above 0");
+    require(beta1 >= 0 && beta1 < 1, "beta1", beta1, "0 <= beta1 < 1");
+    require(beta2 >= 0 && beta2 < 1, "beta2", beta2, "0 <= beta2 < 1");
+    require(std::isfinite(epsilon) && epsilon > 0, "epsilon", epsilon, "finite, above 0");
+    require(std::isfinite(weight_decay) && weight_decay >= 0, "weight_decay", weight_decay, "finite, 0 or more");
+  }
+};
+
+struct TrainerOptions {
+  /// The largest batch to come: memory is taken once, in the constructor. Left out, it is taken in the first step, and
+  /// again where a later batch is larger.
+  Shape largest = {};
+  int threads = 1;
+  double clip_norm = 1.0;  ///< gradients of a larger global norm are scaled down to it; 0: never
+  /// Truncated back-propagation through time: running states are carried from batch to batch where the batch says that
+  /// it continues the one before, and are reset where it does not.
+  bool carry_states = false;
+};
+
+/// What a training step did.
+struct StepReport {
+  double loss = 0;           ///< prediction loss, mean over the batch's targets: nats a token, or mean squared error
+  double auxiliary = 0;      ///< the routers' losses, apart from it
+  double gradient_norm = 0;  ///< global norm of the mean gradient, before clipping
+  double learning_rate = 0;
+  Index targets = 0;  ///< that the loss is over
+  /// Whether parameters were changed. They are not where the gradient holds a NaN or an infinity.
+  bool applied = false;
+};
+
+/// Trains a model: gradients, clipping, schedule and AdamW, on memory taken beforehand. With bfloat16 parameters it
+/// keeps float ones beside them, which the stored ones are the rounding of. The model must outlive the trainer.
+template <class Definition, StorageScalar S, class Backend, Schedule Rate>
+class Trainer {
+ public:
+  using ModelType = Model<Definition, S, Backend>;
+  using Compute = compute_t<S>;
+  using StatesType = States<Definition, S>;
+  using WorkspaceType = Workspace<Definition, S, Backend>;
+  using Input = typename ModelType::Input;
+  static constexpr bool keeps_master = !std::same_as<S, Compute>;
+
+  /// Throws std::invalid_argument for an option out of range.
+  explicit Trainer(ModelType& model, AdamW optimizer = {}, Rate rate = {}, TrainerOptions options = {})
+      : model_(model), optimizer_(optimizer), rate_(rate), options_(options), device_(Threads{options.threads}) {
+    optimizer.check();
+    rate.check();
+    require(std::isfinite(options.clip_norm) && options.clip_norm >= 0, "clip_norm", options.clip_norm,
+            "finite, 0 or more");
+    gradients_.resize(count);
+    first_moment_.resize(count);
+    second_moment_.resize(count);
+    if constexpr (keeps_master) {
+      master_.resize(count);
+      take_master();
+    }
+    find_runs();
+    if (options.largest != Shape{}) reserve(options.largest);
+  }
+
+  /// One update from one batch: token ids, or a sequence model's numbers.
+  template <class BatchType>
+  StepReport step(const BatchType& batch) {
+    accumulate(batch);
+    return update();
+  }
+
+  /// Adds a batch's gradient to what update() will average. Returns the batch's losses.
+  Losses accumulate(const TokenBatch& batch) requires ModelType::takes_tokens {
+    return accumulate(batch.inputs, batch.targets, batch.shape, batch.continues);
+  }
+  Losses accumulate(const SeriesBatch<Compute>& batch) requires(!ModelType::takes_tokens) {
+    return accumulate(batch.inputs, batch.targets, batch.shape, batch.continues);
+  }
+
+  /// One update from the mean gradient of the batches accumulated since the last. Throws std::logic_error where there
+  /// is none.
+  StepReport update() {
+    if (batches_ == 0) throw std::logic_error("update() was called without a batch; allowed: after accumulate()");
+    const double mean = 1.0 / static_cast<double>(batches_);
+    StepReport report{.loss = mean * losses_.prediction,
+                      .auxiliary = mean * losses_.auxiliary,
+                      .gradient_norm = mean * std::sqrt(sum_of_squares(device_, gradients_.data(), total)),
+                      .learning_rate = optimizer_.learning_rate * rate_(steps_),
+                      .targets = losses_.targets};
+    report.applied = std::isfinite(report.gradient_norm);
+    if (report.applied) {
+      const bool clipped = options_.clip_norm > 0 && report.gradient_norm > options_.clip_norm;
+      apply(report.learning_rate, clipped ? mean * options_.clip_norm / report.gradient_norm : mean);
+      ++steps_;
+    }
+    discard();
+    return report;
+  }
+
+  /// Forgets the gradients accumulated since the last update.
+  void discard() {
+    fill(device_, Compute(0), matrix(gradients_.data(), 1, total));
+    batches_ = 0;
+    losses_ = {};
+  }
+
+  /// Mean losses of a batch, without gradients. Running states are not touched.
+  Losses evaluate(const TokenBatch& batch) requires ModelType::takes_tokens {
+    reserve(batch.shape);
+    return model_.loss(*workspace_, batch.inputs, batch.targets, batch.shape);
+  }
+  Losses evaluate(const SeriesBatch<Compute>& batch) requires(!ModelType::takes_tokens) {
+    reserve(batch.shape);
+    return model_.loss(*workspace_, batch.inputs, batch.targets, batch.shape);
+  }
+
+  /// Shows visit(RouterReport) what each mixture-of-experts layer reports of the last batch.
+  template <class Visit>
+  void visit_routers(const Visit& visit) const {
+    if (workspace_) workspace_->visit_routers(visit);
+  }
+
+  /// Updates done.
+  Index steps() const { return steps_; }
+  ModelType& model() { return model_; }
+  Backend& device() { return device_; }
+  const AdamW& optimizer() const { return optimizer_; }
+
+  /// What a checkpoint keeps, beside the parameters. Gradients accumulated since the last update are not in it.
+  struct Progress {
+    Index steps = 0;
+    std::span<const Compute> first_moment, second_moment;
+    std::span<const Compute> master;  // empty where parameters are stored in the compute type
+    std::span<const Compute> states;  // of carried states: (B, state_size); else empty
+  };
+  Progress progress() const {
+    return {steps_, first_moment_, second_moment_, master_,
+            states_ ? std::as_const(*states_).values() : std::span<const Compute>{}};
+  }
+
+  /// Goes on from `progress`; putting back the parameters is the caller's. Throws std::invalid_argument, with
+  /// nothing changed, where a size does not fit.
+  void restore(const Progress& progress) {
+    require(progress.steps >= 0, "progress.steps", progress.steps, "0 or more");
+    check_size("progress.first_moment.size()", progress.first_moment.size(), count);
+    check_size("progress.second_moment.size()", progress.second_moment.size(), count);
+    check_size("progress.master.size()", progress.master.size(), keeps_master ? count : 0);
+    std::optional<StatesType> states;
+    if (!progress.states.empty()) {
+      const auto size = static_cast<std::size_t>(std::max<Index>(StatesType::state_size, 1));
+      require(options_.carry_states && progress.states.size() % size == 0, "progress.states.size()",
+              progress.states.size(), "a multiple of state_size, and 0 without carry_states");
+      states.emplace(static_cast<Index>(progress.states.size() / size));
+      std::copy(progress.states.begin(), progress.states.end(), states->values().begin());
+    }
+    discard();
+    steps_ = progress.steps;
+    std::copy(progress.first_moment.begin(), progress.first_moment.end(), first_moment_.begin());
+    std::copy(progress.second_moment.begin(), progress.second_moment.end(), second_moment_.begin());
+    std::copy(progress.master.begin(), progress.master.end(), master_.begin());
+    states_.reset();
+    if (states) states_.emplace(*states);
+  }
+
+  /// Takes the memory for batches up to this shape now.
+  void reserve(Shape shape) {
+    if (!workspace_ || shape.batch > workspace_->largest().batch || shape.length > workspace_->largest().length) {
+      const Shape old = workspace_ ? workspace_->largest() : Shape{};
+      const Shape largest{std::max(shape.batch, old.batch), std::max(shape.length, old.length)};
+      auto larger = std::make_unique<WorkspaceType>(device_, largest, Purpose::training);
+      workspace_ = std::move(larger);
+    }
+    if (options_.carry_states && !states_) states_.emplace(shape.batch);
+  }
+
+ private:
+  static constexpr Index total = Definition::parameters;
+  static constexpr auto count = static_cast<std::size_t>(total);
+
+  /// Parameters that lie together and decay alike: one call of the optimizer.
+  struct Run {
+    Index offset, size;
+    bool decays;
+  };
+
+  static void check_size(const char* name, std::size_t size, std::size_t wanted) {
+    require(size == wanted, name, size, [&] { return std::to_string(wanted); });
+  }
+
+  void find_runs() {
+    Definition::visit_parameters([&](const Parameter& parameter) {
+      const bool decays = parameter.kind == ParameterKind::matrix;
+      if (!runs_.empty() && runs_.back().decays == decays) {
+        runs_.back().size += parameter.size();
+      } else {
+        runs_.push_back({parameter.offset, parameter.size(), decays});
+      }
+    });
+  }
+
+  void take_master() {
+    const auto stored = model_.parameters();
+    std::transform(stored.begin(), stored.end(), master_.begin(), [](S value) { return static_cast<Compute>(value); });
+  }
+
+  template <class T>
+  Losses accumulate(std::span<const T> inputs, std::span<const T> targets, Shape shape, bool continues) {
+    if (!workspace_ || options_.largest == Shape{}) reserve(shape);
+    model_.check_batch(*workspace_, inputs, targets, shape);
+    if (options_.carry_states) {
+      if (!states_ || states_->count() != shape.batch) states_.emplace(shape.batch);
+      if (!continues) states_->reset();
+    }
+    const Losses losses =
+        model_.gradient(*workspace_, inputs, targets, shape, gradients_, states_ ? &*states_ : nullptr);
+    losses_.prediction += losses.prediction;
+    losses_.auxiliary += losses.auxiliary;
+    losses_.targets += losses.targets;
+    ++batches_;
+    return losses;
+  }
+
+  void apply(double rate, double scale) {
+    const double time = static_cast<double>(steps_ + 1);
+    for (const Run& run : runs_) {
+      adamw(device_, AdamWUpdate<Compute, S>{.count = run.size,
+                                             .parameters = model_.parameters().data() + run.offset,
+                                             .master = keeps_master ? master_.data() + run.offset : nullptr,
+                                             .gradient = gradients_.data() + run.offset,
+                                             .first_moment = first_moment_.data() + run.offset,
+                                             .second_moment = second_moment_.data() + run.offset,
+                                             .scale = scale,
+                                             .rate = rate,
+                                             .beta1 = optimizer_.beta1,
+                                             .beta2 = optimizer_.beta2,
+                                             .epsilon = optimizer_.epsilon,
+                                             .decay = run.decays ? optimizer_.weight_decay : 0.0,
+                                             .correction1 = 1 - std::pow(optimizer_.beta1, time),
+                                             .correction2 = 1 - std::pow(optimizer_.beta2, time)});
+    }
+  }
+
+  ModelType& model_;
+  AdamW optimizer_;
+  Rate rate_;
+  TrainerOptions options_;
+  Backend device_;
+  std::unique_ptr<WorkspaceType> workspace_;
+  std::optional<StatesType> states_;
+  std::vector<Compute> gradients_, first_moment_, second_moment_, master_;
+  std::vector<Run> runs_;
+  Index steps_ = 0, batches_ = 0;
+  Losses losses_;
+};
+
+template <class Definition, StorageScalar S, class Backend>
+Trainer(Model<Definition, S, Backend>&) -> Trainer<Definition, S, Backend, Constant>;
+template <class Definition, StorageScalar S, class Backend>
+Trainer(Model<Definition, S, Backend>&, AdamW) -> Trainer<Definition, S, Backend, Constant>;
+template <class Definition, StorageScalar S, class Backend, Schedule Rate>
+Trainer(Model<Definition, S, Backend>&, AdamW, Rate) -> Trainer<Definition, S, Backend, Rate>;
+template <class Definition, StorageScalar S, class Backend, Schedule Rate>
+Trainer(Model<Definition, S, Backend>&, AdamW, Rate, TrainerOptions) -> Trainer<Definition, S, Backend, Rate>;
+
+}  // namespace moe_mamba

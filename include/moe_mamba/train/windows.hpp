@@ -1,0 +1,222 @@
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <iterator>
+#include <ranges>
+#include <span>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "moe_mamba/core/check.hpp"
+#include "moe_mamba/core/random.hpp"
+#include "moe_mamba/core/scalar.hpp"
+#include "moe_mamba/train/batch.hpp"
+
+/// Batches of windows of a text: tokens, and targets that lie one token further on.
+///
+///   for (auto batch : windows(text, Length{256}, Batch{32}, Seed{1}))              random windows, without end
+///   for (auto batch : sequential_windows(text, Length{256}, Batch{32}))            the text from begin to end, again
+///   and again
+///
+/// The text is borrowed, bytes or tokens; one byte is one token, 0 … 255, whatever the sign of char. A batch lies in
+/// buffers of the object, until the next one is drawn; drawing allocates nothing. The position is the number of batches
+/// drawn, and with it batches can be drawn again: windows restored to a kept state() go on as if never interrupted.
+namespace moe_mamba {
+
+/// Tokens in a window.
+struct Length {
+  Index value = 0;
+};
+
+/// Windows in a batch.
+struct Batch {
+  Index value = 0;
+};
+
+/// What text may consist of: bytes, or tokens as integers of up to 32 bits.
+template <class T>
+concept TextSymbol =
+    (std::integral<T> && !std::same_as<T, bool> && sizeof(T) <= sizeof(Token)) || std::same_as<T, std::byte>;
+
+/// Where windows stand: all that a checkpoint has to keep of them.
+struct WindowsState {
+  std::uint64_t seed = 0;
+  std::uint64_t position = 0;  // batches drawn
+
+  friend constexpr bool operator==(const WindowsState&, const WindowsState&) = default;
+};
+
+namespace detail {
+
+template <TextSymbol Symbol>
+constexpr Token token_of(Symbol symbol) {
+  if constexpr (sizeof(Symbol) == 1) {
+    return static_cast<Token>(static_cast<unsigned char>(symbol));
+  } else {
+    return static_cast<Token>(symbol);
+  }
+}
+
+/// What both kinds of windows share: the borrowed text, the buffers and the range that draws from `Derived`.
+template <class Derived, TextSymbol Symbol>
+class WindowsBase {
+ public:
+  class Iterator {
+   public:
+    using value_type = TokenBatch;
+    using difference_type = std::ptrdiff_t;
+    using iterator_concept = std::input_iterator_tag;
+
+    explicit Iterator(Derived& windows) : windows_(&windows), batch_(windows.next()) {}
+    const TokenBatch& operator*() const { return batch_; }
+    Iterator& operator++() {
+      batch_ = windows_->next();
+      return *this;
+    }
+    void operator++(int) { ++*this; }
+
+   private:
+    Derived* windows_;
+    TokenBatch batch_;
+  };
+
+  /// Draws a batch.
+  Iterator begin() { return Iterator(static_cast<Derived&>(*this)); }
+  std::unreachable_sentinel_t end() const { return {}; }
+
+  Shape shape() const { return shape_; }
+  std::span<const Symbol> text() const { return text_; }
+
+ protected:
+  WindowsBase(std::span<const Symbol> text, Length length, Batch batch)
+      : text_(text), shape_{batch.value, length.value} {
+    constexpr Index limit = Index{1} << 40;  // far beyond any memory, and products stay in range
+    require(length.value >= 1 && length.value <= limit, "length", length.value, "an integer from 1 to 2^40");
+    require(batch.value >= 1 && batch.value <= limit / length.value, "batch", batch.value,
+            [&] { return "an integer from 1 to " + std::to_string(limit / length.value) + ", 2^40 tokens"; });
+    require(length.value < size(), "text length", size(), [&] {
+      return "at least " + std::to_string(length.value + 1) + " tokens: a window and the token after it";
+    });
+  }
+
+  Index size() const { return static_cast<Index>(text_.size()); }
+
+  void allocate() {
+    inputs_.resize(static_cast<std::size_t>(shape_.tokens()));
+    targets_.resize(inputs_.size());
+  }
+
+  /// Row `row` of the batch becomes the window from `start` on.
+  void fill(Index row, Index start) {
+    const Symbol* symbols = text_.data() + start;
+    Token* inputs = inputs_.data() + row * shape_.length;
+    Token* targets = targets_.data() + row * shape_.length;
+    for (Index i = 0; i < shape_.length; ++i) {
+      inputs[i] = token_of(symbols[i]);
+      targets[i] = token_of(symbols[i + 1]);
+    }
+  }
+
+  TokenBatch filled(bool continues) const { return {inputs_, targets_, shape_, continues}; }
+
+ private:
+  std::span<const Symbol> text_;
+  Shape shape_;
+  std::vector<Token> inputs_, targets_;
+};
+
+}  // namespace detail
+
+/// Windows that begin anywhere in the text, each place as likely as any other.
+template <TextSymbol Symbol>
+class Windows : public detail::WindowsBase<Windows<Symbol>, Symbol> {
+ public:
+  /// Throws std::invalid_argument for a length or batch below 1 and for a text of `length` tokens or fewer.
+  Windows(std::span<const Symbol> text, Length length, Batch batch, Seed seed = {})
+      : detail::WindowsBase<Windows<Symbol>, Symbol>(text, length, batch), state_{seed.value, 0} {
+    this->allocate();
+  }
+
+  /// The next batch. It depends on text, shape, seed and position alone.
+  TokenBatch next() {
+    // A stream of random numbers for each batch: no draw depends on how many words the ones before it took.
+    Random random(Seed{state_.seed}, (std::uint64_t{0x77696e64} << 32) + state_.position);
+    const auto starts = static_cast<std::uint64_t>(this->size() - this->shape().length);
+    for (Index row = 0; row < this->shape().batch; ++row) this->fill(row, static_cast<Index>(random.below(starts)));
+    ++state_.position;
+    return this->filled(false);
+  }
+
+  const WindowsState& state() const { return state_; }
+  void restore(const WindowsState& state) { state_ = state; }
+
+ private:
+  WindowsState state_;
+};
+
+/// Windows that follow each other, for truncated back-propagation through time: the text is cut into as many equal
+/// parts as the batch has rows, and each row goes through its part window by window. After the last full window all
+/// rows begin again; the batch that begins a pass has `continues` false, all others true. What remains behind the last
+/// full window of a part, fewer tokens than one window, is left out.
+template <TextSymbol Symbol>
+class SequentialWindows : public detail::WindowsBase<SequentialWindows<Symbol>, Symbol> {
+ public:
+  /// Throws std::invalid_argument for a length or batch below 1 and for a text that does not hold one window a row.
+  SequentialWindows(std::span<const Symbol> text, Length length, Batch batch)
+      : detail::WindowsBase<SequentialWindows<Symbol>, Symbol>(text, length, batch),
+        part_((this->size() - 1) / batch.value) {
+    require(part_ >= length.value, "text length", this->size(), [&] {
+      return "at least " + std::to_string(length.value * batch.value + 1) + " tokens: a window for each of " +
+             std::to_string(batch.value) + " rows and the token after it";
+    });
+    this->allocate();
+  }
+
+  /// The next batch.
+  TokenBatch next() {
+    const auto window = static_cast<Index>(position_ % static_cast<std::uint64_t>(batches_per_pass()));
+    for (Index row = 0; row < this->shape().batch; ++row) this->fill(row, row * part_ + window * this->shape().length);
+    ++position_;
+    return this->filled(window != 0);
+  }
+
+  /// Batches from the begin of the text to its end.
+  Index batches_per_pass() const { return part_ / this->shape().length; }
+
+  WindowsState state() const { return {0, position_}; }
+  void restore(const WindowsState& state) { position_ = state.position; }
+
+ private:
+  Index part_;  // tokens of a row's part of the text
+  std::uint64_t position_ = 0;
+};
+
+namespace detail {
+
+template <std::ranges::contiguous_range Text>
+auto borrowed(Text&& text) {
+  static_assert(std::ranges::borrowed_range<Text>,
+                "windows borrow their text: give them a variable that lives as long as they do, not a temporary");
+  using Symbol = std::remove_cv_t<std::ranges::range_value_t<Text>>;
+  static_assert(TextSymbol<Symbol>, "text consists of bytes or of integers of up to 32 bits");
+  return std::span<const Symbol>(std::ranges::data(text), std::ranges::size(text));
+}
+
+}  // namespace detail
+
+/// Random windows of a vector, array, span or string of bytes or tokens.
+template <std::ranges::contiguous_range Text>
+auto windows(Text&& text, Length length, Batch batch, Seed seed = {}) {
+  return Windows(detail::borrowed(std::forward<Text>(text)), length, batch, seed);
+}
+
+/// Sequential windows of the same.
+template <std::ranges::contiguous_range Text>
+auto sequential_windows(Text&& text, Length length, Batch batch) {
+  return SequentialWindows(detail::borrowed(std::forward<Text>(text)), length, batch);
+}
+
+}  // namespace moe_mamba

@@ -1,0 +1,71 @@
+#include "moe_mamba/io/text.hpp"
+
+#include "moe_mamba/io/mapped_file.hpp"
+#include "support/catch.hpp"
+#include "support/folder.hpp"
+
+using namespace moe_mamba;
+
+namespace {
+
+std::string text_of(const std::vector<unsigned char>& bytes) { return {bytes.begin(), bytes.end()}; }
+
+}  // namespace
+
+TEST_CASE("A folder's text is that of its files in the order of their paths, without binary ones", "[io]") {
+  namespace fs = std::filesystem;
+  const test::Folder folder;
+  fs::create_directories(folder / "b/deep");
+  fs::create_directories(folder / "empty");
+  test::write_bytes(folder / "c", "3");
+  test::write_bytes(folder / "b/z", "2");
+  test::write_bytes(folder / "b/deep/a", "1\xFF\n");
+  test::write_bytes(folder / "a", "0");
+  test::write_bytes(folder / "b/nothing", "");
+  test::write_bytes(folder / "b/image", std::string("x\0y", 3));
+  fs::create_symlink("absent", folder / "b/broken");
+  fs::create_directory_symlink(folder.path(), folder / "b/circle");
+
+  TextFiles files;
+  CHECK(text_of(read_text(folder.path(), &files)) == "01\xFF\n23");
+  CHECK(files.read == 5);
+  CHECK(files.skipped == 1);
+  CHECK(read_text(folder / "empty", &files).empty());
+  CHECK(files.read == 0);
+
+  // Paths are taken in the order given; a file that is named is read whatever it holds.
+  const std::vector<fs::path> paths = {folder / "c", folder / "b/image", folder / "b"};
+  CHECK(text_of(read_text(paths, &files)) == std::string("3x\0y1\xFF\n2", 8));
+  CHECK(files.read == 5);
+  CHECK(files.skipped == 1);
+}
+
+TEST_CASE("A file is read and mapped byte for byte, whatever its size", "[io]") {
+  const test::Folder folder;
+  for (const std::size_t size : {1u, 4095u, 4096u, 65536u, 65537u, 1000003u}) {
+    std::string content(size, '\0');
+    for (std::size_t i = 0; i < size; ++i) content[i] = static_cast<char>(i * 7 % 253);
+    test::write_bytes(folder / "a", content);
+    CHECK(text_of(read_text(folder / "a")) == content);
+    MappedFile opened(folder / "a");
+    MappedFile mapped = std::move(opened);
+    CHECK(opened.bytes().empty());
+    // Replacing the file leaves the mapping as it was.
+    std::filesystem::remove(folder / "a");
+    CHECK(std::string(reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size()) == content);
+  }
+  // Files of the system report no size.
+  CHECK(!read_text("/proc/self/status").empty());
+}
+
+TEST_CASE("Paths that cannot be read are named", "[io]") {
+  const test::Folder folder;
+  test::write_bytes(folder / "a", "text");
+  const auto message = [](const std::filesystem::path& path) {
+    return test::message_of<std::runtime_error>([&] { read_text(path); });
+  };
+  CHECK(message(folder / "absent") == (folder / "absent").string() + ": cannot be read: No such file or directory");
+  CHECK(message(folder / "a/b") == (folder / "a/b").string() + ": cannot be read: Not a directory");
+  CHECK(message("/dev/null") == "/dev/null: cannot be read as text: it is not a regular file");
+  CHECK(message("") == ": cannot be read: No such file or directory");
+}
