@@ -8,6 +8,11 @@ namespace cpu {
 class Device;
 }
 
+/// How many threads a device uses, the caller's own included.
+struct Threads {
+  int count = 1;
+};
+
 /// The CPU as a backend.
 using Cpu = cpu::Device;
 

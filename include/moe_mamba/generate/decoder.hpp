@@ -103,9 +103,7 @@ class Decoder {
         return *this;
       }
       void operator++(int) { ++*this; }
-      friend bool operator==(const Iterator& iterator, std::default_sentinel_t) {
-        return iterator.generation_->left_ <= 0;
-      }
+      bool operator==(std::default_sentinel_t) const { return generation_->left_ <= 0; }
 
      private:
       Generation* generation_;

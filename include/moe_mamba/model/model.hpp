@@ -13,6 +13,8 @@
 #include "moe_mamba/model/initialise.hpp"
 #include "moe_mamba/model/states.hpp"
 #include "moe_mamba/model/workspace.hpp"
+#include "moe_mamba/ops/cross_entropy.hpp"
+#include "moe_mamba/ops/elementwise.hpp"
 
 namespace moe_mamba {
 

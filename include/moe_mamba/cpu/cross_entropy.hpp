@@ -1,0 +1,110 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include "moe_mamba/cpu/exponential.hpp"
+#include "moe_mamba/cpu/linear.hpp"
+#include "moe_mamba/cpu/pieces.hpp"
+#include "moe_mamba/ops/cross_entropy.hpp"
+
+/// The head of a language model and its loss in one, on the CPU; the contract is in ops/cross_entropy.hpp.
+namespace moe_mamba::cpu {
+
+namespace detail {
+
+/// Rows whose logits are held at a time: 4 MiB of them, but enough rows to make the matrix products worth their
+/// packing, and no more than a batch can have. Depends on sizes alone, so that sums do.
+template <ComputeScalar C>
+constexpr Index head_block(Index tokens, Index vocabulary) {
+  const Index row_bytes = std::max<Index>(1, vocabulary) * Index(sizeof(C));
+  return std::min(tokens, std::clamp<Index>((Index(4) << 20) / row_bytes, 64, 4096));
+}
+
+/// Memory of head_cross_entropy.
+template <ComputeScalar C>
+struct HeadBuffers {
+  C* logits;       // (block, V); their gradients in the end
+  double* losses;  // (block)
+
+  HeadBuffers(Arena& arena, Index tokens, Index vocabulary)
+      : logits(arena.take<C>(head_block<C>(tokens, vocabulary) * vocabulary)),
+        losses(arena.take<double>(head_block<C>(tokens, vocabulary))) {}
+};
+
+/// logsumexp(logits) - logits[target]; with `gradients`, logits become scale · (softmax(logits) - one_hot(target)).
+template <ComputeScalar C>
+inline double softmax_cross_entropy(C* logits, Index vocabulary, Token target, C scale, bool gradients) {
+  constexpr Index chunk = 1024;  // summed in the compute type; the sums of chunks are added in double
+  const C largest = sweep_max(logits, vocabulary);
+  const double target_logit = double(logits[target]);
+  double sum = 0;
+  for (Index first = 0; first < vocabulary; first += chunk) {
+    C* at = logits + first;
+    sum += double(sweep_sum<C>(std::min(chunk, vocabulary - first), [=]<class Q>(Index v, Q partial) {
+      const Q power = exponential(sub(load<Q>(at + v), broadcast<Q>(largest)));
+      if (gradients) store<Q>(at + v, power);
+      return add(partial, power);
+    }));
+  }
+  if (gradients) {
+    const C factor = static_cast<C>(double(scale) / sum);
+    sweep<C>(vocabulary,
+             [=]<class Q>(Index v) { store<Q>(logits + v, mul(load<Q>(logits + v), broadcast<Q>(factor))); });
+    logits[target] -= scale;
+  }
+  return double(largest) + std::log(sum) - target_logit;
+}
+
+}  // namespace detail
+
+/// Bytes of scratch that head_cross_entropy needs for `tokens` rows and compute type C, or whatever it is for void.
+template <class C = void>
+std::size_t head_cross_entropy_scratch(const Device& device, Index tokens, Index vocabulary) {
+  if constexpr (std::is_void_v<C>) {
+    return std::max(head_cross_entropy_scratch<float>(device, tokens, vocabulary),
+                    head_cross_entropy_scratch<double>(device, tokens, vocabulary));
+  } else {
+    return bytes_of<detail::HeadBuffers<C>>(tokens, vocabulary);
+  }
+}
+
+/// Works on blocks of rows: their logits, softmax and loss of each row, and from the gradients of the logits, in the
+/// same memory, the block's dx and its part of dweight.
+template <ComputeScalar C, StorageScalar S>
+double head_cross_entropy(Device& device, const HeadCrossEntropy<C, S>& head) {
+  const Index tokens = head.x.rows, vocabulary = head.weight.rows;
+  const bool gradients = head.dx.data != nullptr;
+  const C scale = static_cast<C>(head.scale);
+  const Index block = detail::head_block<C>(tokens, vocabulary);
+  Arena arena = head.scratch;
+  const detail::HeadBuffers<C> buffers(arena, tokens, vocabulary);
+
+  double loss = 0;
+  for (Index first = 0; first < tokens; first += block) {
+    const Index rows = std::min(block, tokens - first);
+    const MatrixView<C> logits = matrix(buffers.logits, rows, vocabulary);
+    const MatrixView<const C> x = head.x.row_block(first, rows);
+    linear(device, x, head.weight, logits);
+    const detail::Pieces pieces{rows, std::max<Index>(1, detail::task_elements / std::max<Index>(1, 4 * vocabulary))};
+    device.parallel(pieces.pieces(), [&](Index piece, int) {
+      for (Index row = pieces.first(piece); row < pieces.last(piece); ++row) {
+        const Token target = head.targets[first + row];
+        buffers.losses[row] = 0;
+        if (target != masked_target) {
+          buffers.losses[row] = detail::softmax_cross_entropy(logits.row(row), vocabulary, target, scale, gradients);
+        } else if (gradients) {
+          std::fill_n(logits.row(row), vocabulary, C(0));
+        }
+      }
+    });
+    for (Index row = 0; row < rows; ++row) loss += buffers.losses[row];
+    if (gradients) {
+      linear_backward_input(device, logits, head.weight, head.dx.row_block(first, rows), Into::assign);
+      linear_backward_weight(device, logits, x, head.dweight);
+    }
+  }
+  return loss;
+}
+
+}  // namespace moe_mamba::cpu

@@ -1,0 +1,68 @@
+#pragma once
+
+#include <algorithm>
+#include <array>
+
+#include "moe_mamba/cpu/pieces.hpp"
+#include "moe_mamba/ops/elementwise.hpp"
+
+/// Plain loops over matrices on the CPU; the contract is in ops/elementwise.hpp.
+namespace moe_mamba::cpu {
+
+/// y = x
+template <ComputeScalar C>
+void copy(Device& device, Input<C> x, MatrixView<C> y) {
+  detail::for_runs(device, y.rows, y.columns, detail::all_contiguous(x, y), [&](Index row, Index column, Index count) {
+    std::copy_n(x.row(row) + column, count, y.row(row) + column);
+  });
+}
+
+/// y += x
+template <ComputeScalar C>
+void add(Device& device, Input<C> x, MatrixView<C> y) {
+  detail::for_runs(device, y.rows, y.columns, detail::all_contiguous(x, y), [&](Index row, Index column, Index count) {
+    const C* from = x.row(row) + column;
+    C* to = y.row(row) + column;
+    detail::sweep<C>(count, [=]<class P>(Index i) { store<P>(to + i, add(load<P>(to + i), load<P>(from + i))); });
+  });
+}
+
+/// y = value
+template <ComputeScalar C>
+void fill(Device& device, std::type_identity_t<C> value, MatrixView<C> y) {
+  detail::for_runs(device, y.rows, y.columns, detail::all_contiguous(y),
+                   [&](Index row, Index column, Index count) { std::fill_n(y.row(row) + column, count, value); });
+}
+
+/// Σ (x - target)², summed in double; dx = 2 · scale · (x - target) where dx has data.
+template <ComputeScalar C>
+double squared_error(Device& device, Input<C> x, Input<C> target, double scale, MatrixView<C> dx) {
+  constexpr Index block = 256;  // differences kept at a time where dx does not keep them
+  std::array<double, 64> sums = {};
+  const detail::Pieces pieces = detail::row_pieces(x.rows, x.columns, static_cast<Index>(sums.size()));
+  device.parallel(pieces.pieces(), [&](Index piece, int) {
+    double sum = 0;
+    for (Index t = pieces.first(piece); t < pieces.last(piece); ++t) {
+      for (Index first = 0; first < x.columns; first += block) {
+        const Index count = std::min(block, x.columns - first);
+        const C* from = x.row(t) + first;
+        const C* goal = target.row(t) + first;
+        alignas(64) C differences[block];
+        detail::sweep<C>(
+            count, [&]<class P>(Index i) { store<P>(differences + i, sub(load<P>(from + i), load<P>(goal + i))); });
+        sum += detail::square_sum(differences, count);
+        if (dx.data == nullptr) continue;
+        C* to = dx.row(t) + first;
+        const C factor = static_cast<C>(2 * scale);
+        detail::sweep<C>(
+            count, [&]<class P>(Index i) { store<P>(to + i, mul(broadcast<P>(factor), load<P>(differences + i))); });
+      }
+    }
+    sums[static_cast<std::size_t>(piece)] = sum;
+  });
+  double total = 0;
+  for (const double sum : sums) total += sum;
+  return total;
+}
+
+}  // namespace moe_mamba::cpu

@@ -1,0 +1,38 @@
+#pragma once
+
+#include "moe_mamba/cpu/pieces.hpp"
+#include "moe_mamba/ops/embedding.hpp"
+
+/// Embedding of tokens on the CPU; the contract is in ops/embedding.hpp.
+namespace moe_mamba::cpu {
+
+/// x[t] = weight[tokens[t]]
+template <ComputeScalar C, StorageScalar S>
+void embed(Device& device, const Token* tokens, MatrixView<const S> weight, MatrixView<C> x) {
+  detail::for_rows(device, x.rows, x.columns, [&](Index first, Index last) {
+    for (Index t = first; t < last; ++t) {
+      const S* from = weight.row(tokens[t]);
+      C* to = x.row(t);
+      detail::sweep<C>(x.columns, [=]<class P>(Index i) { store<P>(to + i, load_widened<P>(from + i)); });
+    }
+  });
+}
+
+/// dweight[tokens[t]] += dx[t]. Each task owns some columns and takes all tokens in their order, so that rows that
+/// share a token add up in one order without a lock.
+template <ComputeScalar C>
+void embed_backward(Device& device, const Token* tokens, Input<C> dx, MatrixView<C> dweight) {
+  constexpr Index line = Arena::alignment / sizeof(C);
+  const Index columns = detail::ceiling_divide(detail::ceiling_divide(dx.columns, device.threads()), line) * line;
+  const detail::Pieces slices{dx.columns, std::max(columns, line)};
+  device.parallel(slices.pieces(), [&](Index slice, int) {
+    const Index first = slices.first(slice), count = slices.last(slice) - first;
+    for (Index t = 0; t < dx.rows; ++t) {
+      const C* from = dx.row(t) + first;
+      C* to = dweight.row(tokens[t]) + first;
+      detail::sweep<C>(count, [=]<class P>(Index i) { store<P>(to + i, add(load<P>(to + i), load<P>(from + i))); });
+    }
+  });
+}
+
+}  // namespace moe_mamba::cpu

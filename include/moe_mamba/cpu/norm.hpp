@@ -1,0 +1,155 @@
+#pragma once
+
+#include <cmath>
+
+#include "moe_mamba/cpu/pieces.hpp"
+#include "moe_mamba/ops/norm.hpp"
+
+/// Normalisation of rows on the CPU; the contract is in ops/norm.hpp. A row is read from memory once; sums over a row
+/// run in the compute type, in four interleaved vectors.
+namespace moe_mamba::cpu {
+
+namespace detail {
+
+/// Calls row(t, sums) for each row, where `sums` are `arrays` arrays of `columns` elements to add to, and adds all to
+/// `totals` in the end. Pieces of rows have partial sums of their own, in the scratch memory of the first thread.
+template <ComputeScalar C, int arrays, class Row>
+void for_rows_with_column_sums(Device& device, Index rows, Index columns, C* const (&totals)[arrays], const Row& row) {
+  struct Sums {
+    C* array[arrays];
+  };
+  constexpr Index line = Arena::alignment / sizeof(C);
+  const Index stride = ceiling_divide(columns, line) * line;
+  const Index room = static_cast<Index>(Device::scratch_bytes / sizeof(C)) / std::max<Index>(1, arrays * stride);
+  const Pieces pieces = row_pieces(rows, columns, std::min<Index>(32, room));
+  Sums total;
+  for (int array = 0; array < arrays; ++array) total.array[array] = totals[array];
+  if (pieces.pieces() <= 1) {
+    for (Index t = 0; t < rows; ++t) row(t, total.array);
+    return;
+  }
+  C* const partial = reinterpret_cast<C*>(device.scratch(0));
+  device.parallel(pieces.pieces(), [&](Index piece, int) {
+    Sums sums;
+    for (int array = 0; array < arrays; ++array) {
+      sums.array[array] = partial + (piece * arrays + array) * stride;
+      std::fill_n(sums.array[array], columns, C(0));
+    }
+    for (Index t = pieces.first(piece); t < pieces.last(piece); ++t) row(t, sums.array);
+  });
+  for (Index piece = 0; piece < pieces.pieces(); ++piece) {
+    for (int array = 0; array < arrays; ++array) {
+      const C* from = partial + (piece * arrays + array) * stride;
+      C* to = total.array[array];
+      sweep<C>(columns, [=]<class P>(Index i) { store<P>(to + i, add(load<P>(to + i), load<P>(from + i))); });
+    }
+  }
+}
+
+}  // namespace detail
+
+/// y = x · inverse · gain with inverse = 1 / sqrt(mean(x²) + epsilon); y may be x.
+template <ComputeScalar C, StorageScalar S>
+void rms_norm(Device& device, Input<C> x, const S* gain, double epsilon, MatrixView<C> y, C* inverse) {
+  const Index columns = x.columns;
+  detail::for_rows(device, x.rows, columns, [&](Index first, Index last) {
+    for (Index t = first; t < last; ++t) {
+      const C* from = x.row(t);
+      C* to = y.row(t);
+      const C square = detail::sweep_sum<C>(columns, [=]<class P>(Index i, P sum) {
+        const P value = load<P>(from + i);
+        return fma(value, value, sum);
+      });
+      const C scale = static_cast<C>(1 / std::sqrt(double(square) / double(columns) + epsilon));
+      inverse[t] = scale;
+      detail::sweep<C>(columns, [=]<class P>(Index i) {
+        store<P>(to + i, mul(mul(load<P>(from + i), broadcast<P>(scale)), load_widened<P>(gain + i)));
+      });
+    }
+  });
+}
+
+/// dx and dgain are added to.
+template <ComputeScalar C, StorageScalar S>
+void rms_norm_backward(Device& device, Input<C> x, const S* gain, const C* inverse, Input<C> dy, MatrixView<C> dx,
+                       C* dgain) {
+  const Index columns = x.columns;
+  detail::for_rows_with_column_sums<C, 1>(device, x.rows, columns, {dgain}, [&](Index t, C* const* sums) {
+    const C* row = x.row(t);
+    const C* gradient = dy.row(t);
+    C* to = dx.row(t);
+    C* gain_sum = sums[0];
+    const C dot = detail::sweep_sum<C>(columns, [=]<class P>(Index i, P sum) {
+      return fma(mul(load<P>(gradient + i), load_widened<P>(gain + i)), load<P>(row + i), sum);
+    });
+    const C scale = inverse[t];
+    const C pull = -(dot / static_cast<C>(columns)) * scale * scale * scale;
+    detail::sweep<C>(columns, [=]<class P>(Index i) {
+      const P value = load<P>(row + i);
+      const P scaled = mul(load<P>(gradient + i), broadcast<P>(scale));
+      const P sum = fma(scaled, load_widened<P>(gain + i), load<P>(to + i));
+      store<P>(to + i, fma(value, broadcast<P>(pull), sum));
+      store<P>(gain_sum + i, fma(scaled, value, load<P>(gain_sum + i)));
+    });
+  });
+}
+
+/// y = (x - mean) · inverse · gain + bias with inverse = 1 / sqrt(mean((x - mean)²) + epsilon); y may be x.
+template <ComputeScalar C, StorageScalar S>
+void layer_norm(Device& device, Input<C> x, const S* gain, const S* bias, double epsilon, MatrixView<C> y, C* mean,
+                C* inverse) {
+  const Index columns = x.columns;
+  detail::for_rows(device, x.rows, columns, [&](Index first, Index last) {
+    for (Index t = first; t < last; ++t) {
+      const C* from = x.row(t);
+      C* to = y.row(t);
+      const C average =
+          detail::sweep_sum<C>(columns, [=]<class P>(Index i, P sum) { return add(sum, load<P>(from + i)); }) /
+          static_cast<C>(columns);
+      const C square = detail::sweep_sum<C>(columns, [=]<class P>(Index i, P sum) {
+        const P centred = sub(load<P>(from + i), broadcast<P>(average));
+        return fma(centred, centred, sum);
+      });
+      const C scale = static_cast<C>(1 / std::sqrt(double(square) / double(columns) + epsilon));
+      mean[t] = average;
+      inverse[t] = scale;
+      detail::sweep<C>(columns, [=]<class P>(Index i) {
+        const P normalised = mul(sub(load<P>(from + i), broadcast<P>(average)), broadcast<P>(scale));
+        store<P>(to + i, fma(normalised, load_widened<P>(gain + i), load_widened<P>(bias + i)));
+      });
+    }
+  });
+}
+
+/// dx, dgain and dbias are added to.
+template <ComputeScalar C, StorageScalar S>
+void layer_norm_backward(Device& device, Input<C> x, const S* gain, const C* mean, const C* inverse, Input<C> dy,
+                         MatrixView<C> dx, C* dgain, C* dbias) {
+  const Index columns = x.columns;
+  detail::for_rows_with_column_sums<C, 2>(device, x.rows, columns, {dgain, dbias}, [&](Index t, C* const* sums) {
+    const C* row = x.row(t);
+    const C* gradient = dy.row(t);
+    C* to = dx.row(t);
+    C* gain_sum = sums[0];
+    C* bias_sum = sums[1];
+    const C average = mean[t], scale = inverse[t];
+    const C total = detail::sweep_sum<C>(
+        columns, [=]<class P>(Index i, P sum) { return fma(load<P>(gradient + i), load_widened<P>(gain + i), sum); });
+    const C dot = detail::sweep_sum<C>(columns, [=]<class P>(Index i, P sum) {
+      const P centred = sub(load<P>(row + i), broadcast<P>(average));
+      return fma(mul(load<P>(gradient + i), load_widened<P>(gain + i)), centred, sum);
+    });
+    const C shift = -(total / static_cast<C>(columns)) * scale;
+    const C pull = -(dot / static_cast<C>(columns)) * scale * scale * scale;
+    detail::sweep<C>(columns, [=]<class P>(Index i) {
+      const P centred = sub(load<P>(row + i), broadcast<P>(average));
+      const P scaled = mul(load<P>(gradient + i), broadcast<P>(scale));
+      const P sum = fma(scaled, load_widened<P>(gain + i), add(load<P>(to + i), broadcast<P>(shift)));
+      store<P>(to + i, fma(centred, broadcast<P>(pull), sum));
+      store<P>(gain_sum + i, fma(scaled, centred, load<P>(gain_sum + i)));
+      store<P>(bias_sum + i, add(load<P>(bias_sum + i), load<P>(gradient + i)));
+    });
+  });
+}
+
+}  // namespace moe_mamba::cpu

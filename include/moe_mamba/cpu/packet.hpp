@@ -1,0 +1,311 @@
+#pragma once
+
+#include <cmath>
+#include <type_traits>
+#include <utility>
+
+#include <Eigen/Core>
+
+#include "moe_mamba/core/scalar.hpp"
+
+/// Short names for the machine's vector registers: a thin layer over Eigen's packet mathematics.
+///
+/// A kernel is written once over a type P that is either Packet<C>, the widest native vector of C, or the scalar C
+/// itself, a packet of one lane for the elements that are left over. All loads and stores take any alignment.
+namespace moe_mamba::cpu {
+
+// Native vector types carry attributes that are dropped, harmlessly, when they become template arguments; and g++ 12
+// takes the deliberately undefined operands inside its AVX-512 intrinsics for mistakes of whoever calls them.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wignored-attributes"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
+/// Eigen's type for the widest vector of C.
+template <ComputeScalar C>
+using native_packet = typename Eigen::internal::packet_traits<C>::type;
+
+/// The widest vector of this machine: Packet<float> has 16, 8, 4 or 1 lanes.
+template <ComputeScalar C>
+struct Packet {
+  using Native = native_packet<C>;
+  Native native;
+};
+
+namespace detail {
+
+template <class P>
+struct PacketTraits;
+
+template <ComputeScalar C>
+struct PacketTraits<C> {
+  using Scalar = C;
+  static constexpr Index lanes = 1;
+};
+
+template <ComputeScalar C>
+struct PacketTraits<Packet<C>> {
+  using Scalar = C;
+  static constexpr Index lanes = Eigen::internal::packet_traits<C>::size;
+};
+
+}  // namespace detail
+
+/// Packet<float>, Packet<double>, float or double.
+template <class P>
+concept PacketLike = requires {
+  detail::PacketTraits<P>::lanes;
+};
+
+/// Elements in a P.
+template <PacketLike P>
+inline constexpr Index lanes = detail::PacketTraits<P>::lanes;
+
+/// The type of P's elements.
+template <PacketLike P>
+using scalar_of = typename detail::PacketTraits<P>::Scalar;
+
+/// Vector registers of the machine that the program is compiled for.
+inline constexpr int vector_registers = EIGEN_ARCH_DEFAULT_NUMBER_OF_REGISTERS;
+
+/// Calls f(0), …, f(count - 1) with constants, one after the other, without a loop: what a compiler must see unrolled
+/// to keep arrays of packets in registers.
+template <class F, int... I>
+[[gnu::always_inline]] inline void unroll(const F& f, std::integer_sequence<int, I...>) {
+  (f(std::integral_constant<int, I>()), ...);
+}
+template <Index count, class F>
+[[gnu::always_inline]] inline void unroll(const F& f) {
+  unroll(f, std::make_integer_sequence<int, static_cast<int>(count)>());
+}
+
+/// The elements at `from` … `from` + lanes<P> - 1.
+template <PacketLike P>
+[[gnu::always_inline]] inline P load(const scalar_of<P>* from) {
+  if constexpr (lanes<P> == 1) {
+    return P{*from};
+  } else {
+    return P{Eigen::internal::ploadu<typename P::Native>(from)};
+  }
+}
+
+template <PacketLike P>
+[[gnu::always_inline]] inline void store(scalar_of<P>* to, const P& value) {
+  if constexpr (std::is_same_v<P, scalar_of<P>>) {
+    *to = value;
+  } else {
+    Eigen::internal::pstoreu(to, value.native);
+  }
+}
+
+/// `value` in each lane.
+template <PacketLike P>
+[[gnu::always_inline]] inline P broadcast(scalar_of<P> value) {
+  if constexpr (std::is_same_v<P, scalar_of<P>>) {
+    return value;
+  } else {
+    return P{Eigen::internal::pset1<typename P::Native>(value)};
+  }
+}
+
+template <PacketLike P>
+[[gnu::always_inline]] inline P zero() {
+  return broadcast<P>(scalar_of<P>(0));
+}
+
+template <ComputeScalar C>
+[[gnu::always_inline]] inline Packet<C> add(const Packet<C>& a, const Packet<C>& b) {
+  return {Eigen::internal::padd(a.native, b.native)};
+}
+template <ComputeScalar C>
+[[gnu::always_inline]] inline Packet<C> sub(const Packet<C>& a, const Packet<C>& b) {
+  return {Eigen::internal::psub(a.native, b.native)};
+}
+template <ComputeScalar C>
+[[gnu::always_inline]] inline Packet<C> mul(const Packet<C>& a, const Packet<C>& b) {
+  return {Eigen::internal::pmul(a.native, b.native)};
+}
+template <ComputeScalar C>
+[[gnu::always_inline]] inline Packet<C> div(const Packet<C>& a, const Packet<C>& b) {
+  return {Eigen::internal::pdiv(a.native, b.native)};
+}
+/// a b + c, rounded once where the machine has the instruction.
+template <ComputeScalar C>
+[[gnu::always_inline]] inline Packet<C> fma(const Packet<C>& a, const Packet<C>& b, const Packet<C>& c) {
+  return {Eigen::internal::pmadd(a.native, b.native, c.native)};
+}
+/// As std::max: `a` unless a < b, so that a NaN in `a` comes out.
+template <ComputeScalar C>
+[[gnu::always_inline]] inline Packet<C> max(const Packet<C>& a, const Packet<C>& b) {
+  return {Eigen::internal::pmax(a.native, b.native)};
+}
+/// As std::min: `a` unless b < a, so that a NaN in `a` comes out.
+template <ComputeScalar C>
+[[gnu::always_inline]] inline Packet<C> min(const Packet<C>& a, const Packet<C>& b) {
+  return {Eigen::internal::pmin(a.native, b.native)};
+}
+template <ComputeScalar C>
+[[gnu::always_inline]] inline Packet<C> negate(const Packet<C>& a) {
+  return {Eigen::internal::pnegate(a.native)};
+}
+template <ComputeScalar C>
+[[gnu::always_inline]] inline Packet<C> abs(const Packet<C>& a) {
+  return {Eigen::internal::pabs(a.native)};
+}
+template <ComputeScalar C>
+[[gnu::always_inline]] inline Packet<C> sqrt(const Packet<C>& a) {
+  return {Eigen::internal::psqrt(a.native)};
+}
+/// To about two units in the last place; where the result would be subnormal or 0, some value between 0 and the
+/// smallest normal number. exp(NaN) is NaN.
+template <ComputeScalar C>
+[[gnu::always_inline]] inline Packet<C> exp(const Packet<C>& a) {
+  return {Eigen::internal::pexp(a.native)};
+}
+template <ComputeScalar C>
+[[gnu::always_inline]] inline Packet<C> log(const Packet<C>& a) {
+  return {Eigen::internal::plog(a.native)};
+}
+/// The sum of the lanes, in an order that is always the same.
+template <ComputeScalar C>
+[[gnu::always_inline]] inline C horizontal_sum(const Packet<C>& a) {
+  return Eigen::internal::predux(a.native);
+}
+/// The largest lane; unspecified where one is NaN.
+template <ComputeScalar C>
+[[gnu::always_inline]] inline C horizontal_max(const Packet<C>& a) {
+  return Eigen::internal::predux_max(a.native);
+}
+
+template <ComputeScalar C>
+[[gnu::always_inline]] inline C add(C a, C b) {
+  return a + b;
+}
+template <ComputeScalar C>
+[[gnu::always_inline]] inline C sub(C a, C b) {
+  return a - b;
+}
+template <ComputeScalar C>
+[[gnu::always_inline]] inline C mul(C a, C b) {
+  return a * b;
+}
+template <ComputeScalar C>
+[[gnu::always_inline]] inline C div(C a, C b) {
+  return a / b;
+}
+template <ComputeScalar C>
+[[gnu::always_inline]] inline C fma(C a, C b, C c) {
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+  return std::fma(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+template <ComputeScalar C>
+[[gnu::always_inline]] inline C max(C a, C b) {
+  return a < b ? b : a;
+}
+template <ComputeScalar C>
+[[gnu::always_inline]] inline C min(C a, C b) {
+  return b < a ? b : a;
+}
+template <ComputeScalar C>
+[[gnu::always_inline]] inline C negate(C a) {
+  return -a;
+}
+template <ComputeScalar C>
+[[gnu::always_inline]] inline C abs(C a) {
+  return std::abs(a);
+}
+template <ComputeScalar C>
+[[gnu::always_inline]] inline C sqrt(C a) {
+  return std::sqrt(a);
+}
+template <ComputeScalar C>
+[[gnu::always_inline]] inline C exp(C a) {
+  return std::exp(a);
+}
+template <ComputeScalar C>
+[[gnu::always_inline]] inline C log(C a) {
+  return std::log(a);
+}
+template <ComputeScalar C>
+[[gnu::always_inline]] inline C horizontal_sum(C a) {
+  return a;
+}
+template <ComputeScalar C>
+[[gnu::always_inline]] inline C horizontal_max(C a) {
+  return a;
+}
+
+/// Turns a square of packets: lane j of packet i becomes lane i of packet j.
+template <ComputeScalar C>
+[[gnu::always_inline]] inline void transpose(Packet<C> (&square)[lanes<Packet<C>>]) {
+  constexpr Index size = lanes<Packet<C>>;
+  if constexpr (size > 1) {
+    Eigen::internal::PacketBlock<native_packet<C>, static_cast<int>(size)> block;
+    unroll<size>([&](auto i) __attribute__((always_inline)) { block.packet[i] = square[i].native; });
+    Eigen::internal::ptranspose(block);
+    unroll<size>([&](auto i) __attribute__((always_inline)) { square[i].native = block.packet[i]; });
+  }
+}
+
+/// The `count` elements at `from`, 0 <= count <= lanes<P>; the lanes after them are zero and not read.
+template <PacketLike P>
+inline P load_partial(const scalar_of<P>* from, Index count) {
+  alignas(64) scalar_of<P> buffer[lanes<P>] = {};
+  for (Index i = 0; i < count; ++i) buffer[i] = from[i];
+  return load<P>(buffer);
+}
+
+/// Writes the first `count` lanes, 0 <= count <= lanes<P>, and nothing after them.
+template <PacketLike P>
+inline void store_partial(scalar_of<P>* to, const P& value, Index count) {
+  alignas(64) scalar_of<P> buffer[lanes<P>];
+  store<P>(buffer, value);
+  for (Index i = 0; i < count; ++i) to[i] = buffer[i];
+}
+
+/// lanes<P> stored elements, converted exactly (double to float rounds) to P's scalar.
+template <PacketLike P, StorageScalar S>
+[[gnu::always_inline]] inline P load_widened(const S* from) {
+  using C = scalar_of<P>;
+  if constexpr (std::is_same_v<S, C>) {
+    return load<P>(from);
+  } else if constexpr (std::is_same_v<P, C>) {
+    return static_cast<C>(*from);
+#if defined(EIGEN_VECTORIZE_AVX512)
+  } else if constexpr (std::is_same_v<S, bfloat16> && lanes<P> == 16) {
+    const __m512i words = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+    return P{_mm512_castsi512_ps(_mm512_slli_epi32(words, 16))};
+#elif defined(EIGEN_VECTORIZE_AVX2)
+  } else if constexpr (std::is_same_v<S, bfloat16> && std::is_same_v<C, float> && lanes<P> == 8) {
+    const __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+    return P{_mm256_castsi256_ps(_mm256_slli_epi32(words, 16))};
+#elif defined(EIGEN_VECTORIZE_SSE2) && !defined(EIGEN_VECTORIZE_AVX)
+  } else if constexpr (std::is_same_v<S, bfloat16> && std::is_same_v<C, float> && lanes<P> == 4) {
+    const __m128i halves = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));
+    return P{_mm_castsi128_ps(_mm_unpacklo_epi16(_mm_setzero_si128(), halves))};
+#endif
+  } else {
+    alignas(64) C buffer[lanes<P>];
+    for (Index i = 0; i < lanes<P>; ++i) buffer[i] = static_cast<C>(from[i]);
+    return load<P>(buffer);
+  }
+}
+
+/// The `count` stored elements at `from`, converted; the lanes after them are zero and not read.
+template <PacketLike P, StorageScalar S>
+inline P load_widened_partial(const S* from, Index count) {
+  alignas(64) scalar_of<P> buffer[lanes<P>] = {};
+  for (Index i = 0; i < count; ++i) buffer[i] = static_cast<scalar_of<P>>(from[i]);
+  return load<P>(buffer);
+}
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
+
+}  // namespace moe_mamba::cpu

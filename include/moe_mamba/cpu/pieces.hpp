@@ -1,0 +1,147 @@
+#pragma once
+
+#include <algorithm>
+
+#include "moe_mamba/core/view.hpp"
+#include "moe_mamba/cpu/device.hpp"
+#include "moe_mamba/cpu/packet.hpp"
+
+/// How the operations that read their operands once cut their work: into pieces that depend on sizes alone, never on
+/// the number of threads, so that neither do results.
+namespace moe_mamba::cpu::detail {
+
+/// Elements of a task: some microseconds of work, far more than it costs to hand the task to a thread.
+inline constexpr Index task_elements = 16384;
+
+constexpr Index ceiling_divide(Index a, Index b) { return (a + b - 1) / b; }
+
+/// 0 … count - 1 in runs of `length`, the last one shorter.
+struct Pieces {
+  Index count = 0;
+  Index length = 1;
+
+  constexpr Index pieces() const { return ceiling_divide(count, length); }
+  constexpr Index first(Index piece) const { return piece * length; }
+  constexpr Index last(Index piece) const { return std::min(count, (piece + 1) * length); }
+};
+
+/// Rows in pieces of about task_elements elements.
+constexpr Pieces row_pieces(Index rows, Index columns) {
+  return {rows, std::max<Index>(1, task_elements / std::max<Index>(1, columns))};
+}
+
+/// The same in at most `limit` (at least one) pieces, for what keeps a partial sum for each.
+constexpr Pieces row_pieces(Index rows, Index columns, Index limit) {
+  return {rows, std::max(row_pieces(rows, columns).length, ceiling_divide(rows, std::max<Index>(1, limit)))};
+}
+
+/// task(first, last) for pieces of the rows 0 … rows - 1.
+template <class Task>
+void for_rows(Device& device, Index rows, Index columns, const Task& task) {
+  const Pieces pieces = row_pieces(rows, columns);
+  device.parallel(pieces.pieces(), [&](Index piece, int) { task(pieces.first(piece), pieces.last(piece)); });
+}
+
+/// Whether each view can be read as one long row.
+template <class... Scalars>
+constexpr bool all_contiguous(const MatrixView<Scalars>&... views) {
+  return ((views.stride == views.columns || views.rows <= 1) && ...);
+}
+
+/// task(row, column, count) for runs that cover equally large matrices; a run goes on over the ends of rows where all
+/// of them are contiguous, which is for the caller to say.
+template <class Task>
+void for_runs(Device& device, Index rows, Index columns, bool contiguous, const Task& task) {
+  if (contiguous) {
+    const Pieces pieces{rows * columns, task_elements};
+    device.parallel(pieces.pieces(), [&](Index piece, int) {
+      task(Index(0), pieces.first(piece), pieces.last(piece) - pieces.first(piece));
+    });
+  } else {
+    for_rows(device, rows, columns, [&](Index first, Index last) {
+      for (Index row = first; row < last; ++row) task(row, Index(0), columns);
+    });
+  }
+}
+
+/// each.operator()<P>(i) for i in 0 … count - 1: in steps of a packet, P = Packet<C>, then one by one, P = C.
+template <ComputeScalar C, class Each>
+[[gnu::always_inline]] inline void sweep(Index count, const Each& each) {
+  constexpr Index step = lanes<Packet<C>>;
+  Index i = 0;
+  for (; i + step <= count; i += step) each.template operator()<Packet<C>>(i);
+  for (; i < count; ++i) each.template operator()<C>(i);
+}
+
+/// The sum over 0 … count - 1 of what each.operator()<P>(i, sum) adds to `sum`, in four interleaved sums of packets: an
+/// order that depends on `count` alone.
+template <ComputeScalar C, class Each>
+[[gnu::always_inline]] inline C sweep_sum(Index count, const Each& each) {
+  using P = Packet<C>;
+  constexpr Index step = lanes<P>;
+  P sum0 = zero<P>(), sum1 = sum0, sum2 = sum0, sum3 = sum0;
+  Index i = 0;
+  for (; i + 4 * step <= count; i += 4 * step) {
+    sum0 = each.template operator()<P>(i, sum0);
+    sum1 = each.template operator()<P>(i + step, sum1);
+    sum2 = each.template operator()<P>(i + 2 * step, sum2);
+    sum3 = each.template operator()<P>(i + 3 * step, sum3);
+  }
+  for (; i + step <= count; i += step) sum0 = each.template operator()<P>(i, sum0);
+  C sum = horizontal_sum(add(add(sum0, sum1), add(sum2, sum3)));
+  for (; i < count; ++i) sum = each.template operator()<C>(i, sum);
+  return sum;
+}
+
+/// The largest of `count` values, at least one; any of them, or NaN, where one is NaN.
+template <ComputeScalar C>
+[[gnu::always_inline]] inline C sweep_max(const C* values, Index count) {
+  using P = Packet<C>;
+  constexpr Index step = lanes<P>;
+  C largest = values[0];
+  Index i = 0;
+  if (count >= step) {
+    P max0 = load<P>(values), max1 = max0;
+    for (; i + 2 * step <= count; i += 2 * step) {
+      max0 = max(max0, load<P>(values + i));
+      max1 = max(max1, load<P>(values + i + step));
+    }
+    for (; i + step <= count; i += step) max0 = max(max0, load<P>(values + i));
+    largest = horizontal_max(max(max0, max1));
+  }
+  for (; i < count; ++i) largest = max(largest, values[i]);
+  return largest;
+}
+
+/// The `lanes<P>` elements at `from` in double.
+template <PacketLike P, ComputeScalar C>
+[[gnu::always_inline]] inline P load_as_double(const C* from) {
+  if constexpr (std::is_same_v<C, double>) {
+    return load<P>(from);
+  } else if constexpr (std::is_same_v<P, double>) {
+    return double(*from);
+#if defined(__AVX512F__)
+  } else if constexpr (lanes<P> == 8) {
+    return P{_mm512_cvtps_pd(_mm256_loadu_ps(from))};
+#elif defined(__AVX__)
+  } else if constexpr (lanes<P> == 4) {
+    return P{_mm256_cvtps_pd(_mm_loadu_ps(from))};
+#elif defined(__SSE2__)
+  } else if constexpr (lanes<P> == 2) {
+    return P{_mm_set_pd(double(from[1]), double(from[0]))};
+#endif
+  } else {
+    return load_widened<P>(from);
+  }
+}
+
+/// Σ values[i]², every square and sum in double.
+template <ComputeScalar C>
+inline double square_sum(const C* values, Index count) {
+  return sweep_sum<double>(count, [=]<class P>(Index i, P sum) {
+    const P value = load_as_double<P>(values + i);
+    return fma(value, value, sum);
+  });
+}
+
+}  // namespace moe_mamba::cpu::detail

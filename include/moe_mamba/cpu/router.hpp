@@ -1,0 +1,158 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "moe_mamba/cpu/exponential.hpp"
+#include "moe_mamba/cpu/pieces.hpp"
+#include "moe_mamba/ops/router.hpp"
+
+/// Routing of tokens to experts on the CPU; the contract is in ops/router.hpp. The softmax of a token runs in the
+/// compute type, the statistics over tokens in double.
+namespace moe_mamba::cpu {
+
+namespace detail {
+
+/// Sums over the tokens of one piece.
+template <int Experts>
+struct alignas(Arena::alignment) RouterSums {
+  double load[Experts];
+  double probability[Experts];
+  double entropy;
+  double square_log_sum_exp;
+};
+
+/// The `TopK` largest of `values`, largest first, ties to the lowest index. With a NaN among the values the choice is
+/// arbitrary, but within range and without repetition.
+template <int Experts, int TopK, ComputeScalar C>
+inline void choose_largest(const C* values, C largest, Index* chosen) {
+  alignas(64) C left[Experts];
+  std::copy_n(values, Experts, left);
+  for (int k = 0; k < TopK; ++k) {
+    if (k > 0) {
+      left[chosen[k - 1]] = -std::numeric_limits<C>::infinity();
+      largest = sweep_max(left, Experts);
+    }
+    const auto taken = [&](Index e) { return std::find(chosen, chosen + k, e) != chosen + k; };
+    Index best = 0;
+    while (best < Experts && !(left[best] == largest && !taken(best))) ++best;
+    if (best == Experts) {
+      for (best = 0; taken(best);) ++best;
+    }
+    chosen[k] = best;
+  }
+}
+
+}  // namespace detail
+
+/// Probabilities, chosen experts, gates and statistics.
+template <ComputeScalar C, int Experts, int TopK>
+void route(Device& device, const Router<C, Experts, TopK>& router) {
+  static_assert(1 <= TopK && TopK <= Experts, "a router chooses 1 to Experts experts for each token");
+  using Sums = detail::RouterSums<Experts>;
+  static_assert(sizeof(Sums) <= Device::scratch_bytes, "too many experts for a router");
+  constexpr Index limit = std::min<Index>(64, Index(Device::scratch_bytes / sizeof(Sums)));
+  // A probability below exp(-700) (double) or exp(-80) (float) adds nothing to the entropy, not even 0 · infinity.
+  constexpr C least = sizeof(C) == 8 ? C(-700) : C(-80);
+
+  const Index tokens = router.logits.rows;
+  const detail::Pieces pieces = detail::row_pieces(tokens, 8 * Experts, limit);
+  Sums* const sums = reinterpret_cast<Sums*>(device.scratch(0));
+  device.parallel(pieces.pieces(), [&](Index piece, int) {
+    Sums& sum = sums[piece];
+    sum = {};
+    for (Index t = pieces.first(piece); t < pieces.last(piece); ++t) {
+      const C* logits = router.logits.row(t);
+      C* probabilities = router.probabilities.row(t);
+      const C largest = detail::sweep_max<C>(logits, Experts);
+      const C total = detail::sweep_sum<C>(Experts, [=]<class P>(Index e, P partial) {
+        const P power = exponential(sub(load<P>(logits + e), broadcast<P>(largest)));
+        store<P>(probabilities + e, power);
+        return add(partial, power);
+      });
+      const C reciprocal = C(1) / total;
+      const C mean_exponent = detail::sweep_sum<C>(Experts, [=]<class P>(Index e, P partial) {
+        const P p = mul(load<P>(probabilities + e), broadcast<P>(reciprocal));
+        store<P>(probabilities + e, p);
+        return fma(p, max(sub(load<P>(logits + e), broadcast<P>(largest)), broadcast<P>(least)), partial);
+      });
+      const double log_total = std::log(double(total));
+      const double log_sum_exp = double(largest) + log_total;
+      router.log_sum_exp[t] = static_cast<C>(log_sum_exp);
+      sum.entropy += log_total - double(mean_exponent);
+      sum.square_log_sum_exp += log_sum_exp * log_sum_exp;
+      for (int e = 0; e < Experts; ++e) sum.probability[e] += double(probabilities[e]);
+
+      // The larger logit has the larger probability; logits tie exactly where probabilities do, without their rounding.
+      Index* experts = router.experts + t * TopK;
+      C* gates = router.gates + t * TopK;
+      detail::choose_largest<Experts, TopK>(logits, largest, experts);
+      C chosen = 0;
+      for (int k = 0; k < TopK; ++k) {
+        sum.load[experts[k]] += 1;
+        gates[k] = probabilities[experts[k]];
+        chosen += gates[k];
+      }
+      if (router.order == GateOrder::top_k_then_softmax) {
+        for (int k = 0; k < TopK; ++k) gates[k] /= chosen;
+      }
+    }
+  });
+
+  Sums all = {};
+  for (Index piece = 0; piece < pieces.pieces(); ++piece) {
+    for (int e = 0; e < Experts; ++e) all.load[e] += sums[piece].load[e];
+    for (int e = 0; e < Experts; ++e) all.probability[e] += sums[piece].probability[e];
+    all.entropy += sums[piece].entropy;
+    all.square_log_sum_exp += sums[piece].square_log_sum_exp;
+  }
+  const double divisor = tokens > 0 ? double(tokens) : 1.0;
+  for (int e = 0; e < Experts; ++e) {
+    router.load[e] = all.load[e];
+    router.mean_probability[e] = all.probability[e] / divisor;
+  }
+  *router.entropy = all.entropy / divisor;
+  *router.mean_square_log_sum_exp = all.square_log_sum_exp / divisor;
+}
+
+/// The gradient of the logits from that of the gates and from the auxiliary losses.
+template <ComputeScalar C, int Experts, int TopK>
+void router_backward(Device& device, const RouterBackward<C, Experts, TopK>& router) {
+  const Index tokens = router.probabilities.rows;
+  if (tokens == 0) return;
+  alignas(64) C balance[Experts];  // the gradient of the balance loss by each probability, the same for all tokens
+  for (int e = 0; e < Experts; ++e) {
+    balance[e] = static_cast<C>(router.balance * Experts * router.load[e] / (double(tokens) * TopK) / double(tokens));
+  }
+  const C z = static_cast<C>(2 * router.z / double(tokens));
+
+  detail::for_rows(device, tokens, 8 * Experts, [&](Index first, Index last) {
+    alignas(64) C dp[Experts];
+    for (Index t = first; t < last; ++t) {
+      const C* p = router.probabilities.row(t);
+      const Index* experts = router.experts + t * TopK;
+      const C* gates = router.gates + t * TopK;
+      const C* dgates = router.dgates + t * TopK;
+      C* dlogits = router.dlogits.row(t);
+
+      std::copy_n(balance, Experts, dp);
+      if (router.order == GateOrder::softmax_then_top_k) {
+        for (int k = 0; k < TopK; ++k) dp[experts[k]] += dgates[k];
+      }
+      const C dot = detail::sweep_sum<C>(
+          Experts, [&]<class P>(Index e, P sum) { return fma(load<P>(dp + e), load<P>(p + e), sum); });
+      const C shift = z * router.log_sum_exp[t] - dot;
+      detail::sweep<C>(Experts, [&]<class P>(Index e) {
+        store<P>(dlogits + e, mul(load<P>(p + e), add(load<P>(dp + e), broadcast<P>(shift))));
+      });
+      if (router.order == GateOrder::top_k_then_softmax) {
+        C gate_dot = 0;
+        for (int k = 0; k < TopK; ++k) gate_dot += gates[k] * dgates[k];
+        for (int k = 0; k < TopK; ++k) dlogits[experts[k]] += gates[k] * (dgates[k] - gate_dot);
+      }
+    }
+  });
+}
+
+}  // namespace moe_mamba::cpu

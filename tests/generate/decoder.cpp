@@ -1,0 +1,130 @@
+// Reading and writing text.
+#include "moe_mamba/generate/decoder.hpp"
+
+#include <algorithm>
+#include <vector>
+
+#include "moe_mamba/moe_mamba.hpp"
+#include "support/allocations.hpp"
+#include "support/catch.hpp"
+#include "support/data.hpp"
+
+using namespace moe_mamba;
+
+namespace {
+
+using Net = LanguageModel<Vocabulary<19>, Width<12>, Repeat<2, Mamba<State<5>>, Moe<Experts<3>, Hidden<16>>>, Head>;
+
+std::vector<Token> some_tokens(Index count) {
+  Random random(Seed{3});
+  std::vector<Token> tokens(static_cast<std::size_t>(count));
+  for (auto& token : tokens) token = static_cast<Token>(random.below(19));
+  return tokens;
+}
+
+std::vector<Token> taken(Decoder<Net, float>& decoder, std::span<const Token> prompt, Sampling sampling, Index count) {
+  std::vector<Token> tokens;
+  for (const Token token : decoder.generate(prompt, sampling, Seed{7}, count)) tokens.push_back(token);
+  return tokens;
+}
+
+}  // namespace
+
+TEST_CASE("logits after a prompt do not depend on how it was read", "[generate]") {
+  const Model<Net, double> model(Seed{1});
+  const auto prompt = some_tokens(37);
+  Decoder whole(model, DecoderOptions{.chunk = 64});
+  const auto logits = whole.prefill(prompt);
+  const std::vector<double> expected(logits.begin(), logits.end());
+  for (const Index chunk : {1, 2, 7, 36, 37, 38}) {
+    Decoder decoder(model, DecoderOptions{.chunk = chunk});
+    const auto actual = decoder.prefill(prompt);
+    CHECK(test::relative_error(std::vector<double>(actual.begin(), actual.end()), expected) < 1e-12);
+  }
+  Decoder steps(model);
+  for (const Token token : prompt) steps.step(token);
+  CHECK(test::relative_error(std::vector<double>(steps.logits().begin(), steps.logits().end()), expected) < 1e-12);
+}
+
+TEST_CASE("greedy generation takes the largest logit and reads it back", "[generate]") {
+  const Model<Net> model(Seed{1});
+  const auto prompt = some_tokens(5);
+  Decoder decoder(model), naive(model);
+  std::vector<Token> expected;
+  auto logits = naive.prefill(prompt);
+  for (int i = 0; i < 12; ++i) {
+    expected.push_back(static_cast<Token>(std::max_element(logits.begin(), logits.end()) - logits.begin()));
+    logits = naive.step(expected.back());
+  }
+  CHECK(taken(decoder, prompt, Greedy{}, 12) == expected);
+}
+
+TEST_CASE("a count is kept to, none is none", "[generate]") {
+  const Model<Net> model(Seed{1});
+  const auto prompt = some_tokens(5);
+  for (const Index count : {0, 1, 2, 9}) {
+    Decoder decoder(model);
+    CHECK(taken(decoder, prompt, TopP{0.9f}, count).size() == static_cast<std::size_t>(count));
+  }
+}
+
+TEST_CASE("the same seed gives the same text, a state restored goes on alike", "[generate]") {
+  const Model<Net> model(Seed{1});
+  const auto prompt = some_tokens(5);
+  Decoder a(model), b(model);
+  const auto text = taken(a, prompt, TopP{0.9f}, 20);
+  CHECK(text == taken(b, prompt, TopP{0.9f}, 20));
+  CHECK(a.state() == b.state());
+
+  const auto kept = a.state();
+  const auto logits = a.step(3);
+  const std::vector<float> expected(logits.begin(), logits.end());
+  taken(a, prompt, TopP{0.9f}, 5);
+  CHECK_FALSE(a.state() == kept);
+  a.restore(kept);
+  const auto again = a.step(3);
+  CHECK(std::equal(expected.begin(), expected.end(), again.begin()));
+}
+
+TEST_CASE("states are plain numbers that can be moved as bytes", "[generate]") {
+  const Model<Net> model(Seed{1});
+  Decoder a(model), b(model);
+  a.prefill(some_tokens(9));
+  std::vector<float> sent(a.state().values().begin(), a.state().values().end());
+  const States<Net> received(std::span<float>(sent), 1);
+  b.restore(received);
+  const auto x = a.step(4), y = b.step(4);
+  CHECK(std::equal(x.begin(), x.end(), y.begin()));
+}
+
+TEST_CASE("reading and sampling allocate nothing", "[generate]") {
+  const Model<Net> model(Seed{1});
+  const auto prompt = some_tokens(50);
+  for (const int threads : {1, 2}) {
+    Decoder decoder(model, DecoderOptions{.threads = threads, .chunk = 16});
+    auto generation = decoder.generate(prompt, TopP{0.9f}, Seed{1}, 30);
+    const test::AllocationCounter counter;
+    decoder.prefill(prompt);
+    decoder.step(3);
+    for (const Token token : generation) CHECK_NOTHROW((void)token);
+    CHECK(counter.count() == 0);
+  }
+}
+
+TEST_CASE("a bad token is refused and changes nothing", "[generate]") {
+  const Model<Net> model(Seed{1});
+  Decoder decoder(model, DecoderOptions{.chunk = 2});
+  CHECK_THROWS_AS(decoder.generate(std::span<const Token>{}, Greedy{}, Seed{1}), std::invalid_argument);
+  decoder.prefill(some_tokens(9));
+  const auto before = decoder.state();
+  const std::vector<float> logits(decoder.logits().begin(), decoder.logits().end());
+  CHECK_THROWS_WITH(decoder.step(19), Catch::Matchers::Contains("19") && Catch::Matchers::Contains("0 to 18"));
+  CHECK_THROWS_AS(decoder.step(-1), std::out_of_range);
+  auto tokens = some_tokens(9);
+  tokens[8] = 77;
+  CHECK_THROWS_AS(decoder.prefill(tokens), std::out_of_range);
+  CHECK_THROWS_AS(decoder.prefill({}), std::invalid_argument);
+  CHECK(decoder.state() == before);
+  CHECK(std::equal(logits.begin(), logits.end(), decoder.logits().begin()));
+  CHECK_THROWS_AS((Decoder(model, DecoderOptions{.chunk = 0})), std::invalid_argument);
+}

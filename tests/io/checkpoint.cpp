@@ -1,0 +1,206 @@
+// Models and checkpoints in files: continue = uninterrupted, damage is named, a kill loses nothing.
+#include "moe_mamba/io/checkpoint.hpp"
+
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "moe_mamba/moe_mamba.hpp"
+#include "support/catch.hpp"
+#include "support/folder.hpp"
+
+using namespace moe_mamba;
+using Catch::Matchers::Contains;
+
+namespace {
+
+using Net = LanguageModel<Vocabulary<11>, Width<8>, Repeat<2, Mamba<State<3>>, Moe<Experts<4>, Hidden<12>>>>;
+using Wider = LanguageModel<Vocabulary<11>, Width<9>, Repeat<2, Mamba<State<3>>, Moe<Experts<4>, Hidden<12>>>>;
+using Longer = LanguageModel<Vocabulary<11>, Width<8>, Repeat<3, Mamba<State<3>>, Moe<Experts<4>, Hidden<12>>>>;
+using Shorter = LanguageModel<Vocabulary<11>, Width<8>, Repeat<1, Mamba<State<3>>, Moe<Experts<4>, Hidden<12>>>>;
+
+std::vector<unsigned char> pattern(Index size) {
+  std::vector<unsigned char> text(static_cast<std::size_t>(size));
+  for (Index i = 0; i < size; ++i) text[static_cast<std::size_t>(i)] = static_cast<unsigned char>((i * i + i / 7) % 11);
+  return text;
+}
+
+template <class S>
+std::vector<std::byte> bytes(const Model<Net, S>& model) {
+  const auto view = std::as_bytes(model.parameters());
+  return {view.begin(), view.end()};
+}
+
+constexpr Cosine rate{.warmup = 2, .steps = 12};
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("continued from a checkpoint = uninterrupted, to the bit", "[io]", float, double, bfloat16) {
+  const test::Folder folder;
+  const auto path = folder.path() / "run.safetensors";
+  const auto text = pattern(2000);
+  for (const bool carried : {false, true}) {
+    const TrainerOptions options{.carry_states = carried};
+    const auto data = [&] { return sequential_windows(text, Length{11}, Batch{2}); };
+
+    Model<Net, TestType> model(Seed{1});
+    Trainer trainer(model, AdamW{}, rate, options);
+    auto batches = data();
+    for (int i = 0; i < 4; ++i) trainer.step(batches.next());
+    save_checkpoint(path, trainer, batches.state(), {{"mood", "good \"äöü\""}});
+    for (int i = 0; i < 4; ++i) trainer.step(batches.next());
+
+    Model<Net, TestType> other(Seed{99});
+    Trainer again(other, AdamW{}, rate, options);
+    auto rest = data();
+    const CheckpointInfo info = load_checkpoint(path, again);
+    CHECK(info.metadata == std::map<std::string, std::string>{{"mood", "good \"äöü\""}});
+    CHECK(again.steps() == 4);
+    rest.restore(info.windows);
+    for (int i = 0; i < 4; ++i) again.step(rest.next());
+    CHECK(bytes(model) == bytes(other));
+  }
+}
+
+TEST_CASE("random windows go on where they stood", "[io]") {
+  const test::Folder folder;
+  const auto text = pattern(2000);
+  auto batches = windows(text, Length{11}, Batch{2}, Seed{8});
+  Model<Net> model(Seed{1}), other(Seed{2});
+  Trainer trainer(model), again(other);
+  for (int i = 0; i < 3; ++i) trainer.step(batches.next());
+  save_checkpoint(folder.path() / "c", trainer, batches.state());
+  auto rest = windows(text, Length{11}, Batch{2});
+  rest.restore(load_checkpoint(folder.path() / "c", again).windows);
+  for (int i = 0; i < 3; ++i) {
+    trainer.step(batches.next());
+    again.step(rest.next());
+  }
+  CHECK(bytes(model) == bytes(other));
+}
+
+TEST_CASE("a saved model is loaded as it was, in its own and in other types", "[io]") {
+  const test::Folder folder;
+  const auto path = folder.path() / "model.safetensors";
+  const Model<Net> model(Seed{4});
+  save(model, path);
+  CHECK(bytes(load<Net>(path)) == bytes(model));
+  const auto rounded = load<Net, bfloat16>(path);
+  const auto widened = load<Net, double>(path);
+  for (std::size_t i = 0; i < model.parameters().size(); ++i) {
+    REQUIRE(rounded.parameters()[i].bits == bfloat16(model.parameters()[i]).bits);
+    REQUIRE(widened.parameters()[i] == static_cast<double>(model.parameters()[i]));
+  }
+  Model<Net> target(Seed{5});
+  load(target, path);
+  CHECK(bytes(target) == bytes(model));
+}
+
+TEST_CASE("a model can be loaded from a checkpoint", "[io]") {
+  const test::Folder folder;
+  Model<Net> model(Seed{4});
+  Trainer trainer(model);
+  save_checkpoint(folder.path() / "c", trainer);
+  CHECK(bytes(load<Net>(folder.path() / "c")) == bytes(model));
+}
+
+TEST_CASE("files of another definition are refused by the tensor's name", "[io]") {
+  const test::Folder folder;
+  const auto path = folder.path() / "model.safetensors";
+  const Model<Net> model(Seed{4});
+  save(model, path);
+  CHECK_THROWS_WITH(load<Wider>(path), Contains("embedding.weight") && Contains("[11, 8]") && Contains("[11, 9]"));
+  CHECK_THROWS_WITH(load<Longer>(path), Contains("layers.4.norm.weight") && Contains("missing"));
+  CHECK_THROWS_WITH(load<Shorter>(path), Contains("layers.2.norm.weight"));
+  CHECK_THROWS_WITH(load<Net>(folder.path() / "absent"), Contains("absent"));
+
+  Model<Wider> other(Seed{6}), same(Seed{6});
+  CHECK_THROWS_AS(load(other, path), std::runtime_error);
+  CHECK(std::equal(other.parameters().begin(), other.parameters().end(), same.parameters().begin()));
+}
+
+TEST_CASE("what is no checkpoint is refused, and trainer and model stay as they were", "[io]") {
+  const test::Folder folder;
+  const auto text = pattern(2000);
+  auto batches = windows(text, Length{11}, Batch{2}, Seed{8});
+  Model<Net> model(Seed{1}), twin(Seed{1});
+  Trainer trainer(model), other(twin);
+  const TokenBatch batch = batches.next();
+  trainer.step(batch);
+  other.step(batch);
+
+  save(model, folder.path() / "model");
+  CHECK_THROWS_WITH(load_checkpoint(folder.path() / "model", trainer), Contains("training.first_moment"));
+
+  Model<Net, double> wide(Seed{1});
+  Trainer wide_trainer(wide);
+  save_checkpoint(folder.path() / "wide", wide_trainer);
+  CHECK_THROWS_WITH(load_checkpoint(folder.path() / "wide", trainer), Contains("F64") && Contains("F32"));
+
+  save_checkpoint(folder.path() / "good", trainer, batches.state());
+  std::string contents;
+  {
+    std::ifstream file(folder.path() / "good", std::ios::binary);
+    contents.assign(std::istreambuf_iterator<char>(file), {});
+  }
+  for (const std::size_t size : {std::size_t{0}, std::size_t{5}, contents.size() / 2, contents.size() - 1}) {
+    std::ofstream(folder.path() / "cut", std::ios::binary) << contents.substr(0, size);
+    CHECK_THROWS_AS(load_checkpoint(folder.path() / "cut", trainer), std::runtime_error);
+  }
+  const auto step = contents.find("\"moe_mamba.step\":\"1\"");
+  REQUIRE(step != std::string::npos);
+  std::string wrong = contents;
+  wrong[step + 18] = 'x';
+  std::ofstream(folder.path() / "wrong", std::ios::binary) << wrong;
+  CHECK_THROWS_WITH(load_checkpoint(folder.path() / "wrong", trainer), Contains("moe_mamba.step"));
+
+  CHECK(bytes(model) == bytes(twin));
+  const TokenBatch next = batches.next();
+  CHECK(trainer.step(next).loss == other.step(next).loss);
+  CHECK(bytes(model) == bytes(twin));
+}
+
+TEST_CASE("an unwritable place is named and leaves nothing behind", "[io]") {
+  const test::Folder folder;
+  Model<Net> model(Seed{1});
+  CHECK_THROWS_WITH(save(model, folder.path() / "absent" / "model"), Contains("absent"));
+  CHECK(std::filesystem::is_empty(folder.path()));
+}
+
+TEST_CASE("a process killed while it saves leaves the old checkpoint or the new one", "[io]") {
+  const test::Folder folder;
+  const auto path = folder.path() / "run.safetensors";
+  const auto text = pattern(2000);
+  Random random(Seed{11});
+  for (int kill_number = 0; kill_number < 25; ++kill_number) {
+    const pid_t child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+      Model<Net> model(Seed{1});
+      Trainer trainer(model);
+      auto batches = windows(text, Length{11}, Batch{2}, Seed{8});
+      for (;;) {
+        trainer.step(batches.next());
+        save_checkpoint(path, trainer, batches.state());
+      }
+    }
+    usleep(static_cast<useconds_t>(random.below(30'000)));
+    kill(child, SIGKILL);
+    int status = 0;
+    waitpid(child, &status, 0);
+    if (!std::filesystem::exists(path)) continue;
+
+    // What is there must be a state that the run went through.
+    Model<Net> model(Seed{2}), expected(Seed{1});
+    Trainer trainer(model), replay(expected);
+    const CheckpointInfo info = load_checkpoint(path, trainer);
+    CHECK(static_cast<Index>(info.windows.position) == trainer.steps());
+    auto batches = windows(text, Length{11}, Batch{2}, Seed{8});
+    for (Index i = 0; i < trainer.steps(); ++i) replay.step(batches.next());
+    CHECK(bytes(model) == bytes(expected));
+  }
+}
