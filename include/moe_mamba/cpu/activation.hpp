@@ -68,7 +68,7 @@ void activate(Device& device, Activation, Input<C> h, MatrixView<C> a) {
   const bool contiguous = !Activation::gated && detail::all_contiguous(h, a);
   detail::for_runs(device, a.rows, a.columns, contiguous, [&](Index row, Index column, Index count) {
     const C* gate = h.row(row) + column;
-    const C* up = gate + a.columns;
+    const C* up = Activation::gated ? gate + a.columns : gate;
     C* to = a.row(row) + column;
     detail::sweep<C>(count, [=]<class P>(Index i) {
       const P value = detail::activation<Activation, false>(load<P>(gate + i)).value;
@@ -87,10 +87,10 @@ void activate_backward(Device& device, Activation, Input<C> h, Input<C> da, Matr
   const bool contiguous = !Activation::gated && detail::all_contiguous(h, da, dh);
   detail::for_runs(device, da.rows, da.columns, contiguous, [&](Index row, Index column, Index count) {
     const C* gate = h.row(row) + column;
-    const C* up = gate + da.columns;
+    const C* up = Activation::gated ? gate + da.columns : gate;
     const C* gradient = da.row(row) + column;
     C* dgate = dh.row(row) + column;
-    C* dup = dgate + da.columns;
+    C* dup = Activation::gated ? dgate + da.columns : dgate;
     detail::sweep<C>(count, [=]<class P>(Index i) {
       const auto f = detail::activation<Activation, true>(load<P>(gate + i));
       const P incoming = load<P>(gradient + i);

@@ -36,10 +36,19 @@ struct GemmBlocks {
   static constexpr Index columns = packets * lanes<Packet<C>>;
   /// Longest block of the inner dimension: a panel of B stays in a first-level cache, 16 KiB with vectors of 256 bits.
   static constexpr Index inner = 256;
-  /// Columns and rows worked on at a time: packed panels of 256 KiB and rows of A of 96 KiB (float) stay in a
-  /// second-level cache. Between half and twice these numbers make no difference on a Zen 3 core with 512 KiB.
-  static constexpr Index column_block = (Index{256} << 10) / (inner * Index{sizeof(C)}) / columns * columns;
+  /// Rows of A worked on at a time: 96 KiB (float) stay in a second-level cache.
   static constexpr Index row_block = 96 / rows * rows;
+  /// Elements of packed panels worked on at a time: 256 KiB stay in a second-level cache. Between half and twice these
+  /// two numbers make no difference on a Zen 3 core with 512 KiB.
+  static constexpr Index panel_elements = (Index{256} << 10) / Index{sizeof(C)};
+
+  /// In how many blocks an inner dimension is cut, and how long these are (the last one may be shorter).
+  static constexpr Index passes(Index size) { return std::max<Index>(1, (size + inner - 1) / inner); }
+  static constexpr Index pass_length(Index size) { return (size + passes(size) - 1) / passes(size); }
+  /// Most columns whose panels are held at a time.
+  static constexpr Index column_block(Index size) {
+    return panel_elements / std::max<Index>(1, pass_length(size)) / columns * columns;
+  }
 };
 
 /// Which of its two dimensions an operand is contiguous along: the inner one or its other one.
@@ -77,6 +86,8 @@ template <int Rows, int step, class C>
   using P = Packet<C>;
   constexpr int packets = GemmBlocks<C>::packets;
   constexpr Index width = lanes<P>;
+  unroll<Rows>([&](auto i)
+                   __attribute__((always_inline)) { __builtin_prefetch(c + std::min<Index>(i, rows - 1) * c_stride); });
   const C* a_row[Rows];
   unroll<Rows>([&](auto i)
                    __attribute__((always_inline)) { a_row[i] = a + std::min<Index>(i, rows - 1) * row_stride; });
@@ -144,22 +155,25 @@ template <class C, class S>
   }
 }
 
-/// The same for a B that is contiguous along its columns.
+/// Copies panels of `columns` columns of B, which is contiguous along its columns, a row of B at a time.
 template <class C, class S>
-void pack_along_columns(const S* b, Index inner_stride, Index inner, Index columns_left, C* panel) {
+void pack_along_columns(const S* b, Index inner_stride, Index inner, Index columns, C* panels) {
   using P = Packet<C>;
   constexpr Index width = lanes<P>, panel_width = GemmBlocks<C>::columns;
-  if (columns_left >= panel_width) {
-    for (Index k = 0; k < inner; ++k) {
+  constexpr Index rows_ahead = 4, line = 64 / Index{sizeof(S)};
+  for (Index k = 0; k < inner; ++k) {
+    const S* const from = b + k * inner_stride;
+    const Index ahead = k + rows_ahead < inner ? rows_ahead * inner_stride : 0;
+    for (Index j = 0; j < columns; j += line) __builtin_prefetch(from + j + ahead);
+    C* to = panels + k * panel_width;
+    Index column = 0;
+    for (; column + panel_width <= columns; column += panel_width, to += inner * panel_width) {
       unroll<GemmBlocks<C>::packets>([&](auto j) __attribute__((always_inline)) {
-        store<P>(panel + k * panel_width + j * width, load_widened<P>(b + k * inner_stride + j * width));
+        store<P>(to + j * width, load_widened<P>(from + column + j * width));
       });
     }
-    return;
-  }
-  for (Index k = 0; k < inner; ++k) {
-    for (Index j = 0; j < panel_width; ++j) {
-      panel[k * panel_width + j] = j < columns_left ? static_cast<C>(b[k * inner_stride + j]) : C(0);
+    if (column < columns) {
+      for (Index j = 0; j < panel_width; ++j) to[j] = column + j < columns ? static_cast<C>(from[column + j]) : C(0);
     }
   }
 }
@@ -179,58 +193,68 @@ void pack_strip(const C* a, Index inner_stride, Index inner, Index rows, C* stri
   }
 }
 
-}  // namespace detail
-
-/// Computes the given rows of at most GemmBlocks<C>::column_block columns of a product. `scratch` is the thread's.
+/// One block of a product: as gemm_block, for columns whose panels fit in the scratch.
 template <Along a_along, Along b_along, class C, class S>
-void gemm_block(const Product<C, S>& product, Range rows, Range columns, std::byte* scratch) {
+void gemm_columns(const Product<C, S>& product, Range rows, Range columns, C* panels) {
   using Blocks = GemmBlocks<C>;
-  static_assert((Blocks::column_block + Blocks::row_block) * Blocks::inner * sizeof(C) <= Device::scratch_bytes);
-  C* const panels = reinterpret_cast<C*>(scratch);
-  C* const strips = panels + Blocks::column_block * Blocks::inner;
-  const Index passes = std::max<Index>(1, (product.inner + Blocks::inner - 1) / Blocks::inner);
-  const Index pass_size = (product.inner + passes - 1) / passes;
-  for (Index pass = 0; pass < passes; ++pass) {
-    const Index first = std::min(pass * pass_size, product.inner);
-    const Index inner = std::min(pass_size, product.inner - first);
-    const bool accumulate = product.accumulate || pass > 0;
-    for (Index row = rows.first; row < rows.last; row += Blocks::row_block) {
-      const Index row_end = std::min(row + Blocks::row_block, rows.last);
-      if constexpr (a_along == Along::outer) {
-        for (Index i = row; i < row_end; i += Blocks::rows) {
-          detail::pack_strip(product.a + first * product.a_stride + i, product.a_stride, inner,
-                             std::min<Index>(Blocks::rows, row_end - i), strips + (i - row) * inner);
+  C* const strip = panels + Blocks::panel_elements;
+  const Index length = Blocks::pass_length(product.inner);
+  for (Index pass = 0; pass < Blocks::passes(product.inner); ++pass) {
+    const Index first = std::min(pass * length, product.inner);
+    const Index inner = std::min(length, product.inner - first);
+    const auto panel = [&](Index column) { return panels + (column - columns.first) * inner; };
+    const auto tile = [&](Index i, Index height, const C* a, Index row_stride, Index column) {
+      constexpr int step = a_along == Along::inner ? 1 : Blocks::rows;
+      const auto compute =
+          height > Blocks::low_rows ? gemm_tile<Blocks::rows, step, C> : gemm_tile<Blocks::low_rows, step, C>;
+      compute(inner, a, row_stride, panel(column), product.c + i * product.c_stride + column, product.c_stride, height,
+              std::min(Blocks::columns, columns.last - column), product.accumulate || pass > 0);
+    };
+    if constexpr (b_along == Along::outer) {
+      pack_along_columns(product.b + first * product.b_stride + columns.first, product.b_stride, inner,
+                         columns.last - columns.first, panels);
+    }
+    if constexpr (a_along == Along::outer) {
+      // Strip by strip, so that C is walked along its rows: with a short inner dimension C is most of what moves.
+      for (Index i = rows.first; i < rows.last; i += Blocks::rows) {
+        const Index height = std::min<Index>(Blocks::rows, rows.last - i);
+        pack_strip(product.a + first * product.a_stride + i, product.a_stride, inner, height, strip);
+        for (Index column = columns.first; column < columns.last; column += Blocks::columns) {
+          tile(i, height, strip, 1, column);
         }
       }
-      for (Index column = columns.first; column < columns.last; column += Blocks::columns) {
-        C* const panel = panels + (column - columns.first) * inner;
-        if (row == rows.first) {
-          if constexpr (b_along == Along::inner) {
-            detail::pack_along_inner(product.b + column * product.b_stride + first, product.b_stride, inner,
-                                     product.columns - column, panel);
-          } else {
-            detail::pack_along_columns(product.b + first * product.b_stride + column, product.b_stride, inner,
-                                       product.columns - column, panel);
+    } else {
+      for (Index row = rows.first; row < rows.last; row += Blocks::row_block) {
+        const Index row_end = std::min(row + Blocks::row_block, rows.last);
+        for (Index column = columns.first; column < columns.last; column += Blocks::columns) {
+          if (b_along == Along::inner && row == rows.first) {
+            pack_along_inner(product.b + column * product.b_stride + first, product.b_stride, inner,
+                             product.columns - column, panel(column));
           }
-        }
-        const Index width = std::min(Blocks::columns, columns.last - column);
-        for (Index i = row; i < row_end; i += Blocks::rows) {
-          const Index height = std::min<Index>(Blocks::rows, row_end - i);
-          constexpr int step = a_along == Along::inner ? 1 : Blocks::rows;
-          const C* const a =
-              a_along == Along::inner ? product.a + i * product.a_stride + first : strips + (i - row) * inner;
-          const Index row_stride = a_along == Along::inner ? product.a_stride : 1;
-          C* const c = product.c + i * product.c_stride + column;
-          if (height > Blocks::low_rows) {
-            detail::gemm_tile<Blocks::rows, step>(inner, a, row_stride, panel, c, product.c_stride, height, width,
-                                                  accumulate);
-          } else {
-            detail::gemm_tile<Blocks::low_rows, step>(inner, a, row_stride, panel, c, product.c_stride, height, width,
-                                                      accumulate);
+          for (Index i = row; i < row_end; i += Blocks::rows) {
+            tile(i, std::min<Index>(Blocks::rows, row_end - i), product.a + i * product.a_stride + first,
+                 product.a_stride, column);
           }
         }
       }
     }
+  }
+}
+
+}  // namespace detail
+
+/// Computes the given rows and columns of a product. `scratch` is the thread's.
+template <Along a_along, Along b_along, class C, class S>
+void gemm_block(const Product<C, S>& product, Range rows, Range columns, std::byte* scratch) {
+  using Blocks = GemmBlocks<C>;
+  static_assert((Blocks::panel_elements + Blocks::rows * Blocks::inner) * sizeof(C) <= Device::scratch_bytes);
+  // With few rows B is most of what moves: one panel through all of the inner dimension, then the next, reads a B that
+  // is contiguous along it from front to back.
+  const bool one_panel = b_along == Along::inner && rows.last - rows.first <= Blocks::row_block;
+  const Index block = one_panel ? Blocks::columns : Blocks::column_block(product.inner);
+  for (Index column = columns.first; column < columns.last; column += block) {
+    detail::gemm_columns<a_along, b_along>(product, rows, {column, std::min(column + block, columns.last)},
+                                           reinterpret_cast<C*>(scratch));
   }
 }
 

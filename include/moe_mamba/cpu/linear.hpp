@@ -29,14 +29,14 @@ struct Cut {
 template <class C>
 Cut cut_results(int threads, Index results, Index rows, Index largest, Index columns, Index inner) {
   using Blocks = GemmBlocks<C>;
-  Cut cut{std::max<Index>(largest, 1), Blocks::column_block};
+  Cut cut{std::max<Index>(largest, 1), std::max<Index>(columns, 1)};
   if (threads == 1 || results == 0) return cut;
   const double multiplications = static_cast<double>(rows) * static_cast<double>(columns) * static_cast<double>(inner);
   const Index pieces = static_cast<Index>(std::min(4.0 * threads, 1 + multiplications / 65536));
   const Index panels = ceiling_divide(columns, Blocks::columns);
   const Index across = std::min(panels, ceiling_divide(pieces, results));
   if (across == 0) return cut;
-  cut.columns = std::min(Blocks::column_block, ceiling_divide(panels, across) * Blocks::columns);
+  cut.columns = ceiling_divide(panels, across) * Blocks::columns;
   const Index down = pieces / (results * across);
   if (down > 1) {
     const Index tiles = ceiling_divide(largest, Blocks::rows);

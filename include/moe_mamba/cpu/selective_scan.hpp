@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numbers>
 
+#include "moe_mamba/cpu/channels.hpp"
 #include "moe_mamba/cpu/device.hpp"
 #include "moe_mamba/cpu/exponential.hpp"
 #include "moe_mamba/ops/selective_scan.hpp"
@@ -23,84 +24,65 @@
 /// overlapping parts: what limits a plain loop is not the number of instructions but how many wait for one another.
 namespace moe_mamba::cpu {
 
+// As in packet.hpp: warnings about native vector types as template arguments.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wignored-attributes"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
 namespace detail {
 
-/// The channels of one packet: all its lanes, or the first `count` where the matrix ends; the others read as zero.
-template <PacketLike P, bool Partial>
-struct ChannelLanes {
-  using C = scalar_of<P>;
-  Index count = lanes<P>;
-
-  [[gnu::always_inline]] P load_channels(const C* from) const {
-    if constexpr (Partial) {
-      return load_partial<P>(from, count);
-    } else {
-      return load<P>(from);
-    }
-  }
-  template <StorageScalar S>
-  [[gnu::always_inline]] P load_parameters(const S* from) const {
-    if constexpr (Partial) {
-      return load_widened_partial<P>(from, count);
-    } else {
-      return load_widened<P>(from);
-    }
-  }
-  [[gnu::always_inline]] void store_channels(C* to, const P& value) const {
-    if constexpr (Partial) {
-      store_partial<P>(to, value, count);
-    } else {
-      store<P>(to, value);
-    }
-  }
-};
-
-/// Calls body(lanes) with the ChannelLanes of the block at `channel` of `channels`.
-template <PacketLike P, class Body>
-[[gnu::always_inline]] inline void with_channel_lanes(Index channel, Index channels, const Body& body) {
-  if (channel + lanes<P> <= channels) {
-    body(ChannelLanes<P, false>{});
-  } else {
-    body(ChannelLanes<P, true>{channels - channel});
+/// Swaps packets and lanes: lane j of packet i for lane i of packet j.
+template <PacketLike P>
+[[gnu::always_inline]] inline void transpose(P (&packets)[lanes<P>]) {
+  constexpr Index width = lanes<P>;
+  if constexpr (width > 1) {
+    Eigen::internal::PacketBlock<typename P::Native, static_cast<int>(width)> block;
+    unrolled<width>([&](auto i) __attribute__((always_inline)) { block.packet[i] = packets[i].native; });
+    Eigen::internal::ptranspose(block);
+    unrolled<width>([&](auto i) __attribute__((always_inline)) { packets[i].native = block.packet[i]; });
   }
 }
 
-/// rates[n][lane] = -exp(a_log[lane][n]) log2(e) for `count` channels: the exponent of 2 in a decay over Δ = 1. Lanes
-/// beyond count get 0.
+/// rates[n][lane] = -exp(a_log[lane][n]) log2(e) for `count` channels: the exponent of 2 in a decay over Δ = 1. The
+/// lanes beyond count get 0.
 template <class P, int States, StorageScalar S>
 void decay_rates(const S* a_log, Index count, scalar_of<P>* rates) {
   using C = scalar_of<P>;
   constexpr Index width = lanes<P>;
   for (Index first = 0; first < States; first += width) {
     const Index here = std::min<Index>(width, States - first);
-    alignas(64) C rows[width][width] = {};  // [lane][n]
-    for (Index lane = 0; lane < count; ++lane) {
+    P packets[width];
+    for (Index lane = 0; lane < width; ++lane) {
+      packets[lane] = zero<P>();
+      if (lane >= count) continue;
       const S* const from = a_log + lane * States + first;
       const P log_rate = here == width ? load_widened<P>(from) : load_widened_partial<P>(from, here);
-      const P rate = mul(exponential(log_rate), broadcast<P>(-std::numbers::log2e_v<C>));
-      store<P>(rows[lane], plain_nan(rate));
+      packets[lane] = plain_nan(mul(exponential(log_rate), broadcast<P>(-std::numbers::log2e_v<C>)));
     }
-    for (Index n = 0; n < here; ++n) {
-      for (Index lane = 0; lane < width; ++lane) rates[(first + n) * width + lane] = rows[lane][n];
-    }
+    transpose(packets);
+    for (Index n = 0; n < here; ++n) store<P>(rates + (first + n) * width, packets[n]);
   }
 }
 
-/// What one block of channels needs of a piece of time; rows are [step][lanes].
-template <class C>
+/// What one block of channels needs of a piece of time. A step has a row of `Columns` packets, the first three of which
+/// are those named here; they lie together, so that a loop over steps is one stream through memory.
+template <PacketLike P, int Columns>
 struct ScanPiece {
+  using C = scalar_of<P>;
+  static constexpr Index row_size = Columns * lanes<P>;
+
   Index steps;
   const C* rates;            // (N, lanes)
-  const C* deltas;           // (steps, lanes): Δ
-  const C* drives;           // (steps, lanes): Δ u
+  C* rows;                   // (steps + 2, Columns, lanes), the last two of anything
   MatrixView<const C> b, c;  // (steps, N)
-};
 
-/// Hints that the memory at `address` will soon be read (or, with Write, written).
-template <bool Write>
-[[gnu::always_inline]] inline void prefetch(const void* address) {
-  __builtin_prefetch(address, Write ? 1 : 0);
-}
+  C* delta(Index t) const { return rows + t * row_size; }               // Δ
+  C* drive(Index t) const { return rows + t * row_size + lanes<P>; }    // Δ u
+  C* sum(Index t) const { return rows + t * row_size + 2 * lanes<P>; }  // gets Σ_n C[n] h[n] added
+};
 
 /// One step: exp(Δ A) h + Δ u B.
 template <PacketLike P>
@@ -108,19 +90,17 @@ template <PacketLike P>
   return fma(decay, state, mul(drive, broadcast<P>(b)));
 }
 
-/// State n of a block over a whole piece, from `h` in front of it to the returned value behind it; adds C[n] h[n] to
-/// sums[step]. With Keep, decays[step] and states[step + 1] are written too, for the way back.
-template <PacketLike P, bool Keep>
-[[gnu::always_inline]] inline P scan_state(const ScanPiece<scalar_of<P>>& piece, Index n, P h, scalar_of<P>* sums,
-                                           scalar_of<P>* decays, scalar_of<P>* states) {
+/// State n of a block over a whole piece, from `h` in front of it to the returned value behind it. keep(t, decay, h)
+/// gets what each step comes to.
+template <PacketLike P, int Columns, class Keep>
+[[gnu::always_inline]] inline P scan_state(const ScanPiece<P, Columns>& piece, Index n, P h, const Keep& keep) {
   using C = scalar_of<P>;
   using Decay = DecayPower<P>;
-  constexpr Index width = lanes<P>;
-  const P rate = load<P>(piece.rates + n * width);
+  const P rate = load<P>(piece.rates + n * lanes<P>);
   const C* b = piece.b.data + n;
   const C* c = piece.c.data + n;
   const auto split = [&](Index t) __attribute__((always_inline)) {
-    return Decay::split(mul(load<P>(piece.deltas + t * width), rate));
+    return Decay::split(mul(load<P>(piece.delta(t)), rate));
   };
   // Three steps at a time: the power for step t + 2 is split, that for t + 1 begun, that for t finished and used.
   Decay current = split(0), next = split(1);
@@ -129,32 +109,27 @@ template <PacketLike P, bool Keep>
     const Decay later = split(t + 2);
     const P decay = current.finish(begun);
     begun = next.begin();
-    h = scan_update(decay, h, load<P>(piece.drives + t * width), *b);
-    store<P>(sums + t * width, fma(h, broadcast<P>(*c), load<P>(sums + t * width)));
-    if constexpr (Keep) {
-      store<P>(decays + t * width, decay);
-      store<P>(states + (t + 1) * width, h);
-    }
+    h = scan_update(decay, h, load<P>(piece.drive(t)), *b);
+    store<P>(piece.sum(t), fma(h, broadcast<P>(*c), load<P>(piece.sum(t))));
+    keep(t, decay, h);
     current = next;
     next = later;
   }
   return h;
 }
 
-/// The same for all states of a single step, with the same results.
-template <PacketLike P, int States>
-[[gnu::always_inline]] inline void scan_step(const ScanPiece<scalar_of<P>>& piece, scalar_of<P>* states,
-                                             scalar_of<P>* sums) {
-  constexpr Index width = lanes<P>;
-  const P delta = load<P>(piece.deltas), drive = load<P>(piece.drives);
-  P sum = load<P>(sums);
+/// All states of a single step, with the same results.
+template <PacketLike P, int States, int Columns>
+[[gnu::always_inline]] inline void scan_step(const ScanPiece<P, Columns>& piece, scalar_of<P>* states) {
+  const P delta = load<P>(piece.delta(0)), drive = load<P>(piece.drive(0));
+  P sum = load<P>(piece.sum(0));
   for (Index n = 0; n < States; ++n) {
-    const P decay = decay_power(mul(delta, load<P>(piece.rates + n * width)));
-    const P h = scan_update(decay, load<P>(states + n * width), drive, piece.b.data[n]);
-    store<P>(states + n * width, h);
+    const P decay = decay_power(mul(delta, load<P>(piece.rates + n * lanes<P>)));
+    const P h = scan_update(decay, load<P>(states + n * lanes<P>), drive, piece.b.data[n]);
+    store<P>(states + n * lanes<P>, h);
     sum = fma(h, broadcast<P>(piece.c.data[n]), sum);
   }
-  store<P>(sums, sum);
+  store<P>(piece.sum(0), sum);
 }
 
 /// Channels that one task takes: enough that rows are read in whole cache lines, few enough that rates and states of
@@ -189,9 +164,7 @@ class ScanTask {
         blocks_(std::min(blocks_at_most, (channels_ - first_ + width - 1) / width)),
         rates_(memory.take<C>(blocks_at_most * block_size)),
         states_(memory.take<C>(blocks_at_most * block_size)),
-        deltas_(memory.take<C>((interval + 2) * width)),
-        drives_(memory.take<C>(interval * width)),
-        sums_(memory.take<C>(interval * width)) {
+        rows_(memory.take<C>((interval + 2) * ScanPiece<P, 3>::row_size)) {
     for (Index block = 0; block < blocks_; ++block) {
       const Index channel = first_ + block * width;
       decay_rates<P, States>(scan.a_log + channel * States, std::min(width, channels_ - channel),
@@ -243,28 +216,28 @@ class ScanTask {
   void run_block(Index row, Index steps, Index block, const Lanes& lane) const {
     const Index at = channel(block);
     const P bias = lane.load_parameters(scan_.delta_bias + at), d = lane.load_parameters(scan_.d + at);
+    const ScanPiece<P, 3> piece{steps, rates_ + block * block_size, rows_, scan_.b.row_block(row, steps),
+                                scan_.c.row_block(row, steps)};
     for (Index t = 0; t < steps; ++t) {
       const P delta = softplus(add(lane.load_channels(scan_.delta.row(row + t) + at), bias));
       const P u = lane.load_channels(scan_.u.row(row + t) + at);
-      store<P>(deltas_ + t * width, delta);
-      store<P>(drives_ + t * width, mul(delta, u));
-      store<P>(sums_ + t * width, mul(d, u));
+      store<P>(piece.delta(t), delta);
+      store<P>(piece.drive(t), mul(delta, u));
+      store<P>(piece.sum(t), mul(d, u));
     }
-    const ScanPiece<C> piece{steps,   rates_ + block * block_size,   deltas_,
-                             drives_, scan_.b.row_block(row, steps), scan_.c.row_block(row, steps)};
     if (steps == 1) {
-      scan_step<P, States>(piece, states(block), sums_);
+      scan_step<P, States>(piece, states(block));
     } else {
-      for (Index t = steps; t < steps + 2; ++t) store<P>(deltas_ + t * width, zero<P>());
+      for (Index t = steps; t < steps + 2; ++t) store<P>(piece.delta(t), zero<P>());
       for (Index n = 0; n < States; ++n) {
         C* const h = states(block) + n * width;
-        store<P>(h, scan_state<P, false>(piece, n, load<P>(h), sums_, nullptr, nullptr));
+        store<P>(h, scan_state<P>(piece, n, load<P>(h), [](Index, const P&, const P&) {}));
         prefetch_rows(row, steps, block, steps * n / States, steps * (n + 1) / States);
       }
     }
     for (Index t = 0; t < steps; ++t) {
       const P gate = silu(lane.load_channels(scan_.z.row(row + t) + at));
-      lane.store_channels(scan_.y.row(row + t) + at, mul(load<P>(sums_ + t * width), gate));
+      lane.store_channels(scan_.y.row(row + t) + at, mul(load<P>(piece.sum(t)), gate));
     }
   }
 
@@ -288,9 +261,7 @@ class ScanTask {
   Index blocks_;
   C* rates_;   // (blocks, N, lanes)
   C* states_;  // (blocks, N, lanes)
-  C* deltas_;  // (interval + 2, lanes)
-  C* drives_;  // (interval, lanes)
-  C* sums_;    // (interval, lanes)
+  C* rows_;    // of a ScanPiece
 };
 
 }  // namespace detail
@@ -319,5 +290,9 @@ void selective_scan(Device& device, const SelectiveScan<C, S, States>& scan) {
     for (Index sequence = first; sequence < std::min(batch, first + span); ++sequence) task.run(sequence);
   });
 }
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
 
 }  // namespace moe_mamba::cpu

@@ -54,64 +54,56 @@ struct ScanPartialSums {
   }
 };
 
+/// The rows of a ScanPiece on the way back, with three columns more.
+template <PacketLike P>
+struct ScanBackwardPiece : ScanPiece<P, 6> {
+  using C = scalar_of<P>;
+  C* dp(Index t) const { return this->delta(t) + 3 * lanes<P>; }         // dy silu(z)
+  C* input_sum(Index t) const { return this->delta(t) + 4 * lanes<P>; }  // gets Σ_n g B
+  C* decay_sum(Index t) const { return this->delta(t) + 5 * lanes<P>; }  // gets Σ_n g decay h A, in units of ln 2
+};
+
 /// What a thread needs of its own.
 template <class C>
 struct ScanBackwardMemory {
   static constexpr Index width = lanes<Packet<C>>;
-  static constexpr Index rows = scan_checkpoint_interval * width;
 
   struct Block {
-    C* deltas;        // Δ; two rows more
-    C* drives;        // Δ u
-    C* dps;           // dy silu(z)
-    C* delta_slopes;  // sigmoid(delta + bias)
-    C* z_slopes;      // dy silu'(z)
-    C* sums;          // Σ_n C h + d u
-    C* input_sums;    // Σ_n g B
-    C* decay_sums;    // Σ_n g decay h A, in units of ln 2
-    C* rates;         // (N, lanes)
-    C* rate_sums;     // (N, lanes): Σ_t g Δ decay h
-    C* carried;       // (N, lanes): the gradient that comes from later steps
+    C* rows;       // of a ScanBackwardPiece
+    C* slopes;     // (steps, 2, lanes): sigmoid(delta + bias), dy silu'(z)
+    C* rates;      // (N, lanes)
+    C* rate_sums;  // (N, lanes): Σ_t g Δ decay h
+    C* carried;    // (N, lanes): the gradient that comes from later steps
   } blocks[scan_group_blocks];
-  C* decays;  // of one n
-  C* states;  // of one n; one row more
-  C* db;      // of one n, summed over blocks
-  C* dc;
+  C* one_state;  // (steps + 1, 4, lanes), of one n at a time; see below
 
-  ScanBackwardMemory(Arena& arena, Index states_count) {
+  C* decay(Index t) const { return one_state + 4 * t * width; }         // exp(Δ A)
+  C* before(Index t) const { return one_state + (4 * t + 1) * width; }  // the state in front of step t, or behind t - 1
+  C* db(Index t) const { return one_state + (4 * t + 2) * width; }      // summed over blocks
+  C* dc(Index t) const { return one_state + (4 * t + 3) * width; }
+
+  ScanBackwardMemory(Arena& arena, Index states) {
+    constexpr Index steps = scan_checkpoint_interval;
     for (Block& block : blocks) {
-      block.deltas = arena.take<C>(rows + 2 * width);
-      for (C** row : {&block.drives, &block.dps, &block.delta_slopes, &block.z_slopes, &block.sums, &block.input_sums,
-                      &block.decay_sums}) {
-        *row = arena.take<C>(rows);
-      }
-      for (C** row : {&block.rates, &block.rate_sums, &block.carried}) *row = arena.take<C>(states_count * width);
+      block.rows = arena.take<C>((steps + 2) * 6 * width);
+      block.slopes = arena.take<C>(steps * 2 * width);
+      block.rates = arena.take<C>(states * width);
+      block.rate_sums = arena.take<C>(states * width);
+      block.carried = arena.take<C>(states * width);
     }
-    decays = arena.take<C>(rows);
-    states = arena.take<C>(rows + width);
-    db = arena.take<C>(rows);
-    dc = arena.take<C>(rows);
+    one_state = arena.take<C>((steps + 1) * 4 * width);
   }
 };
 
-/// The sum of the lanes of each of lanes<P> packets that lie one after the other.
+/// The sum of the lanes of each of lanes<P> packets that lie `stride` elements apart.
 template <PacketLike P>
-[[gnu::always_inline]] inline P sums_over_lanes(const scalar_of<P>* packets) {
+[[gnu::always_inline]] inline P sums_over_lanes(const scalar_of<P>* from, Index stride) {
   constexpr Index width = lanes<P>;
-  if constexpr (width == 1) {
-    return load<P>(packets);
-  } else {
-    using Native = typename P::Native;
-    Eigen::internal::PacketBlock<Native, static_cast<int>(width)> block;
-    for (Index i = 0; i < width; ++i) block.packet[i] = load<P>(packets + i * width).native;
-    Eigen::internal::ptranspose(block);
-    for (Index half = width / 2; half > 0; half /= 2) {
-      for (Index i = 0; i < half; ++i) {
-        block.packet[i] = Eigen::internal::padd(block.packet[i], block.packet[i + half]);
-      }
-    }
-    return P{block.packet[0]};
-  }
+  P packets[width];
+  unrolled<width>([&](auto i) __attribute__((always_inline)) { packets[i] = load<P>(from + i * stride); });
+  transpose(packets);
+  unrolled<width - 1>([&](auto i) __attribute__((always_inline)) { packets[0] = add(packets[0], packets[i + 1]); });
+  return packets[0];
 }
 
 /// One task of the backward pass.
@@ -189,65 +181,70 @@ class ScanBackwardTask {
     each_block([&](Block& block, Index channel, auto lane) { prepare(block, row, steps, channel, lane); });
     for (Index n = 0; n < States; ++n) {
       for (Index t = 0; t < interval; ++t) {
-        store<P>(memory_.db + t * width, zero<P>());
-        store<P>(memory_.dc + t * width, zero<P>());
+        store<P>(memory_.db(t), zero<P>());
+        store<P>(memory_.dc(t), zero<P>());
       }
       each_block([&](Block& block, Index channel, auto lane) {
-        const ScanPiece<C> rows{steps,
-                                block.rates,
-                                block.deltas,
-                                block.drives,
-                                scan_.b.row_block(row, steps),
-                                scan_.c.row_block(row, steps)};
         const P before = lane.load_channels(checkpoint + n * channels_ + channel);
-        store<P>(memory_.states, before);
-        scan_state<P, true>(rows, n, before, block.sums, memory_.decays, memory_.states);
+        store<P>(memory_.before(0), before);
+        const auto rows = piece_of(block, row, steps);
+        scan_state<P, 6>(
+            rows, n, before, [&](Index t, const P& decay, const P& h) __attribute__((always_inline)) {
+              store<P>(memory_.decay(t), decay);
+              store<P>(memory_.before(t + 1), h);
+            });
         walk_back(block, rows, n);
       });
       const Index at = (task_ * States + n) * length + piece * interval;
-      add_lanes(memory_.db, partial_.db + at, steps, first_group);
-      add_lanes(memory_.dc, partial_.dc + at, steps, first_group);
+      add_lanes(memory_.db(0), partial_.db + at, steps, first_group);
+      add_lanes(memory_.dc(0), partial_.dc + at, steps, first_group);
     }
     each_block([&](Block& block, Index channel, auto lane) { conclude(block, row, steps, channel, lane); });
+  }
+
+  ScanBackwardPiece<P> piece_of(const Block& block, Index row, Index steps) const {
+    return {{steps, block.rates, block.rows, scan_.b.row_block(row, steps), scan_.c.row_block(row, steps)}};
   }
 
   /// What does not depend on the states.
   template <class Lanes>
   void prepare(Block& block, Index row, Index steps, Index channel, const Lanes& lane) const {
+    const auto piece = piece_of(block, row, steps);
     const P bias = lane.load_parameters(scan_.delta_bias + channel), d = lane.load_parameters(scan_.d + channel);
     for (Index t = 0; t < steps; ++t) {
       const auto delta = softplus_with_derivative(add(lane.load_channels(scan_.delta.row(row + t) + channel), bias));
       const P u = lane.load_channels(scan_.u.row(row + t) + channel);
       const auto gate = silu_with_derivative(lane.load_channels(scan_.z.row(row + t) + channel));
       const P dy = lane.load_channels(scan_.dy.row(row + t) + channel);
-      store<P>(block.deltas + t * width, delta.value);
-      store<P>(block.delta_slopes + t * width, delta.derivative);
-      store<P>(block.drives + t * width, mul(delta.value, u));
-      store<P>(block.sums + t * width, mul(d, u));
-      store<P>(block.dps + t * width, mul(dy, gate.value));
-      store<P>(block.z_slopes + t * width, mul(dy, gate.derivative));
-      store<P>(block.input_sums + t * width, zero<P>());
-      store<P>(block.decay_sums + t * width, zero<P>());
+      store<P>(piece.delta(t), delta.value);
+      store<P>(piece.drive(t), mul(delta.value, u));
+      store<P>(piece.sum(t), mul(d, u));
+      store<P>(piece.dp(t), mul(dy, gate.value));
+      store<P>(piece.input_sum(t), zero<P>());
+      store<P>(piece.decay_sum(t), zero<P>());
+      store<P>(block.slopes + 2 * t * width, delta.derivative);
+      store<P>(block.slopes + (2 * t + 1) * width, mul(dy, gate.derivative));
     }
-    for (Index t = steps; t < steps + 2; ++t) store<P>(block.deltas + t * width, zero<P>());
+    for (Index t = steps; t < steps + 2; ++t) store<P>(piece.delta(t), zero<P>());
   }
 
   /// From the last step of a piece to the first, for state n.
-  void walk_back(Block& block, const ScanPiece<C>& piece, Index n) const {
+  [[gnu::always_inline]] void walk_back(Block& block, const ScanBackwardPiece<P>& piece, Index n) const {
     const P rate = load<P>(block.rates + n * width);
     P carried = load<P>(block.carried + n * width), rate_sum = load<P>(block.rate_sums + n * width);
-    P after = load<P>(memory_.states + piece.steps * width);
-    for (Index t = piece.steps - 1; t >= 0; --t) {
-      const Index at = t * width;
-      const P before = load<P>(memory_.states + at), dp = load<P>(block.dps + at);
-      const P g = fma(dp, broadcast<P>(piece.c.row(t)[n]), carried);
-      store<P>(memory_.dc + at, fma(dp, after, load<P>(memory_.dc + at)));
-      store<P>(memory_.db + at, fma(g, load<P>(block.drives + at), load<P>(memory_.db + at)));
-      store<P>(block.input_sums + at, fma(g, broadcast<P>(piece.b.row(t)[n]), load<P>(block.input_sums + at)));
-      carried = mul(g, load<P>(memory_.decays + at));
+    P after = load<P>(memory_.before(piece.steps));
+    const C* b = piece.b.row(piece.steps - 1) + n;
+    const C* c = piece.c.row(piece.steps - 1) + n;
+    for (Index t = piece.steps - 1; t >= 0; --t, b -= piece.b.stride, c -= piece.c.stride) {
+      const P before = load<P>(memory_.before(t)), dp = load<P>(piece.dp(t));
+      const P g = fma(dp, broadcast<P>(*c), carried);
+      store<P>(memory_.dc(t), fma(dp, after, load<P>(memory_.dc(t))));
+      store<P>(memory_.db(t), fma(g, load<P>(piece.drive(t)), load<P>(memory_.db(t))));
+      store<P>(piece.input_sum(t), fma(g, broadcast<P>(*b), load<P>(piece.input_sum(t))));
+      carried = mul(g, load<P>(memory_.decay(t)));
       const P through = mul(carried, before);
-      store<P>(block.decay_sums + at, fma(through, rate, load<P>(block.decay_sums + at)));
-      rate_sum = fma(through, load<P>(block.deltas + at), rate_sum);
+      store<P>(piece.decay_sum(t), fma(through, rate, load<P>(piece.decay_sum(t))));
+      rate_sum = fma(through, load<P>(piece.delta(t)), rate_sum);
       after = before;
     }
     store<P>(block.carried + n * width, carried);
@@ -258,30 +255,30 @@ class ScanBackwardTask {
   template <class Lanes>
   void conclude(const Block& block, Index row, Index steps, Index channel, const Lanes& lane) const {
     const P d = lane.load_parameters(scan_.d + channel), ln2 = broadcast<P>(std::numbers::ln2_v<C>);
+    const auto piece = piece_of(block, row, steps);
     const Index at = sequence_ * channels_ + channel;
     P dd = lane.load_channels(partial_.dd + at), dbias = lane.load_channels(partial_.dbias + at);
     for (Index t = 0; t < steps; ++t) {
-      const P u = lane.load_channels(scan_.u.row(row + t) + channel), dp = load<P>(block.dps + t * width);
-      const P input_sum = load<P>(block.input_sums + t * width);
-      const P ddelta = mul(fma(ln2, load<P>(block.decay_sums + t * width), mul(u, input_sum)),
-                           load<P>(block.delta_slopes + t * width));
+      const P u = lane.load_channels(scan_.u.row(row + t) + channel), dp = load<P>(piece.dp(t));
+      const P input_sum = load<P>(piece.input_sum(t));
+      const P ddelta =
+          mul(fma(ln2, load<P>(piece.decay_sum(t)), mul(u, input_sum)), load<P>(block.slopes + 2 * t * width));
       dd = fma(dp, u, dd);
       dbias = add(dbias, ddelta);
       lane.store_channels(scan_.ddelta.row(row + t) + channel, ddelta);
-      lane.store_channels(scan_.du.row(row + t) + channel,
-                          fma(load<P>(block.deltas + t * width), input_sum, mul(d, dp)));
+      lane.store_channels(scan_.du.row(row + t) + channel, fma(load<P>(piece.delta(t)), input_sum, mul(d, dp)));
       lane.store_channels(scan_.dz.row(row + t) + channel,
-                          mul(load<P>(block.z_slopes + t * width), load<P>(block.sums + t * width)));
+                          mul(load<P>(block.slopes + (2 * t + 1) * width), load<P>(piece.sum(t))));
     }
     lane.store_channels(partial_.dd + at, dd);
     lane.store_channels(partial_.dbias + at, dbias);
   }
 
-  /// sums[t] gets (with `overwrite`, becomes) the sum of the lanes of rows[t].
-  static void add_lanes(const C* rows, C* sums, Index steps, bool overwrite) {
+  /// sums[t] gets (with `overwrite`, becomes) the sum of the lanes of a column of ScanBackwardMemory::one_state.
+  static void add_lanes(const C* column, C* sums, Index steps, bool overwrite) {
     for (Index t = 0; t < steps; t += width) {
       const Index count = std::min(width, steps - t);
-      const P sum = sums_over_lanes<P>(rows + t * width);
+      const P sum = sums_over_lanes<P>(column + 4 * t * width, 4 * width);
       if (count == width) {
         store<P>(sums + t, overwrite ? sum : add(load<P>(sums + t), sum));
       } else {
@@ -310,7 +307,7 @@ inline std::size_t selective_scan_scratch(const Device& device, Shape shape, Ind
     (void)detail::ScanPartialSums<C>(counting, shape, channels, states);
     (void)detail::ScanBackwardMemory<C>(thread, states);
     if (thread.used() > Device::scratch_bytes) {
-      counting.skip(thread.used() * static_cast<std::size_t>(device.threads()));
+      (void)counting.take<std::byte>(static_cast<Index>(thread.used()) * device.threads());
     }
     return counting.used();
   };
@@ -322,7 +319,6 @@ inline std::size_t selective_scan_scratch(const Device& device, Shape shape, Ind
 /// A NaN in an input of a step comes out in the gradients of what that step and the ones before it read.
 template <class C, class S, int States>
 void selective_scan_backward(Device& device, const SelectiveScanBackward<C, S, States>& scan) {
-  using P = Packet<C>;
   const Index channels = scan.du.columns, length = scan.shape.length, batch = scan.shape.batch;
   if (batch == 0 || length == 0 || channels == 0) return;
   Arena arena = scan.scratch;

@@ -1,0 +1,179 @@
+#pragma once
+
+#include <algorithm>
+
+#include "moe_mamba/cpu/channels.hpp"
+#include "moe_mamba/cpu/device.hpp"
+#include "moe_mamba/cpu/exponential.hpp"
+#include "moe_mamba/ops/causal_convolution.hpp"
+
+/// The short causal convolution on the CPU. The lanes of a packet are neighbouring channels, time runs inside: taps,
+/// bias and the last inputs stay in registers, each input is read once, and SiLU is taken on the way out.
+///
+/// Results depend neither on the number of threads nor, in the forward pass, on how a sequence is cut into chunks.
+namespace moe_mamba::cpu {
+
+namespace detail {
+
+/// Channels that one task takes: whole cache lines of every row.
+template <ComputeScalar C>
+inline constexpr Index convolution_task_channels = std::max<Index>(lanes<Packet<C>>, 32);
+
+/// Rows ahead of the one at work that are asked for; they lie too far apart for the machine to foresee.
+inline constexpr Index convolution_rows_ahead = 8;
+
+/// weights[k] holds tap k of all lanes' channels.
+template <PacketLike P, int Taps, StorageScalar S>
+[[gnu::always_inline]] inline void load_taps(const S* weight, Index count, P (&weights)[Taps]) {
+  using C = scalar_of<P>;
+  alignas(64) C columns[Taps][lanes<P>] = {};
+  for (Index lane = 0; lane < count; ++lane) {
+    for (Index k = 0; k < Taps; ++k) columns[k][lane] = static_cast<C>(weight[lane * Taps + k]);
+  }
+  unrolled<Taps>([&](auto k) __attribute__((always_inline)) { weights[k] = load<P>(columns[k]); });
+}
+
+/// bias + Σ_k weights[k] inputs[k]
+template <PacketLike P, int Taps>
+[[gnu::always_inline]] inline P convolve(const P& bias, const P (&weights)[Taps], const P (&inputs)[Taps]) {
+  P sum = bias;
+  unrolled<Taps>([&](auto k) __attribute__((always_inline)) { sum = fma(weights[k], inputs[k], sum); });
+  return sum;
+}
+
+/// Moves everything one place towards the front; the last place keeps its value.
+template <class P, int Taps>
+[[gnu::always_inline]] inline void shift(P (&values)[Taps]) {
+  unrolled<Taps - 1>([&](auto k) __attribute__((always_inline)) { values[k] = values[k + 1]; });
+}
+
+/// The forward pass of one block of channels of one sequence.
+template <PacketLike P, class C, class S, int Taps, class Lanes>
+void convolve_block(const CausalConvolution<C, S, Taps>& convolution, Index sequence, Index channel,
+                    const Lanes& lane) {
+  const Index channels = convolution.y.columns, length = convolution.shape.length, row = sequence * length;
+  C* const state = convolution.state ? convolution.state.sequence(sequence) + channel : nullptr;
+  C* const saved = convolution.saved_state == nullptr
+                       ? nullptr
+                       : convolution.saved_state + sequence * (Taps - 1) * channels + channel;
+  const Index last = convolution.shape.tokens() - 1;
+  const P bias = lane.load_parameters(convolution.bias + channel);
+  P weights[Taps], inputs[Taps];
+  load_taps(convolution.weight + channel * Taps, std::min(lanes<P>, channels - channel), weights);
+  // Place K - 1 is for the step's own input; the K - 1 before it are the running state.
+  inputs[0] = zero<P>();
+  unrolled<Taps - 1>([&](auto j) {
+    inputs[j] = state == nullptr ? zero<P>() : lane.load_channels(state + j * channels);
+    if (saved != nullptr) lane.store_channels(saved + j * channels, inputs[j]);
+  });
+  for (Index t = row; t < row + length; ++t) {
+    const Index ahead = std::min(t + convolution_rows_ahead, last);
+    prefetch<false>(convolution.x.row(ahead) + channel);
+    prefetch<true>(convolution.y.row(ahead) + channel);
+    inputs[Taps - 1] = lane.load_channels(convolution.x.row(t) + channel);
+    lane.store_channels(convolution.y.row(t) + channel, silu(convolve(bias, weights, inputs)));
+    shift(inputs);
+  }
+  if (state == nullptr) return;
+  unrolled<Taps - 1>([&](auto j) { lane.store_channels(state + j * channels, inputs[j]); });
+}
+
+/// The backward pass of one block of channels of all sequences. Time runs forward: ds of step t goes to the gradients
+/// of the K inputs it read, of which the oldest is then complete.
+template <PacketLike P, class C, class S, int Taps, class Lanes>
+void convolve_block_backward(const CausalConvolutionBackward<C, S, Taps>& convolution, Index channel,
+                             const Lanes& lane) {
+  const Index channels = convolution.dx.columns, length = convolution.shape.length;
+  const Index count = std::min(lanes<P>, channels - channel), last = convolution.shape.tokens() - 1;
+  const P bias = lane.load_parameters(convolution.bias + channel);
+  P weights[Taps], dweights[Taps], dbias = zero<P>();
+  load_taps(convolution.weight + channel * Taps, count, weights);
+  unrolled<Taps>([&](auto k) { dweights[k] = zero<P>(); });
+  for (Index sequence = 0; sequence < convolution.shape.batch; ++sequence) {
+    const Index row = sequence * length;
+    C* const dstate = convolution.dstate ? convolution.dstate.sequence(sequence) + channel : nullptr;
+    const C* const saved = convolution.saved_state + sequence * (Taps - 1) * channels + channel;
+    P inputs[Taps], gradients[Taps], final_gradients[Taps], sums[Taps], sum = zero<P>();
+    unrolled<Taps>([&](auto k) { inputs[k] = gradients[k] = final_gradients[k] = sums[k] = zero<P>(); });
+    unrolled<Taps - 1>([&](auto j) {
+      inputs[j] = lane.load_channels(saved + j * channels);
+      if (dstate != nullptr) final_gradients[j] = lane.load_channels(dstate + j * channels);
+    });
+    // Where input i of the sequence lies, the initial state counted as the inputs before 0.
+    const auto put = [&](Index i, const P& gradient) __attribute__((always_inline)) {
+      if (i >= 0) {
+        lane.store_channels(convolution.dx.row(row + i) + channel, gradient);
+      } else if (dstate != nullptr) {
+        lane.store_channels(dstate + (i + Taps - 1) * channels, gradient);
+      }
+    };
+    for (Index t = 0; t < length; ++t) {
+      const Index ahead = std::min(row + t + convolution_rows_ahead, last);
+      prefetch<false>(convolution.x.row(ahead) + channel);
+      prefetch<false>(convolution.dy.row(ahead) + channel);
+      inputs[Taps - 1] = lane.load_channels(convolution.x.row(row + t) + channel);
+      const P dy = lane.load_channels(convolution.dy.row(row + t) + channel);
+      const P ds = mul(dy, silu_with_derivative(convolve(bias, weights, inputs)).derivative);
+      sum = add(sum, ds);
+      unrolled<Taps>([&](auto k) __attribute__((always_inline)) {
+        sums[k] = fma(ds, inputs[k], sums[k]);
+        gradients[k] = fma(ds, weights[k], gradients[k]);
+      });
+      put(t - (Taps - 1), gradients[0]);
+      shift(gradients);
+      gradients[Taps - 1] = zero<P>();
+      shift(inputs);
+    }
+    unrolled<Taps - 1>([&](auto j) { put(length - (Taps - 1) + j, add(gradients[j], final_gradients[j])); });
+    unrolled<Taps>([&](auto k) { dweights[k] = add(dweights[k], sums[k]); });
+    dbias = add(dbias, sum);
+  }
+  lane.store_channels(convolution.dbias + channel, add(lane.load_channels(convolution.dbias + channel), dbias));
+  unrolled<Taps>([&](auto k) {
+    alignas(64) C values[lanes<P>];
+    store<P>(values, dweights[k]);
+    for (Index i = 0; i < count; ++i) convolution.dweight[(channel + i) * Taps + k] += values[i];
+  });
+}
+
+/// Calls body(channel, lanes) for each block of task `group`.
+template <PacketLike P, class Body>
+void each_convolution_block(Index group, Index channels, const Body& body) {
+  const Index first = group * convolution_task_channels<scalar_of<P>>;
+  const Index end = std::min(channels, first + convolution_task_channels<scalar_of<P>>);
+  for (Index channel = first; channel < end; channel += lanes<P>) {
+    with_channel_lanes<P>(channel, channels, [&](auto lane) { body(channel, lane); });
+  }
+}
+
+}  // namespace detail
+
+/// See ops/causal_convolution.hpp. saved_state may be null where no backward pass follows. Nothing is allocated.
+template <class C, class S, int Taps>
+void causal_convolution(Device& device, const CausalConvolution<C, S, Taps>& convolution) {
+  static_assert(Taps >= 1, "causal_convolution: Convolution must be at least 1");
+  using P = Packet<C>;
+  const Index channels = convolution.y.columns;
+  const Index groups = (channels + detail::convolution_task_channels<C> - 1) / detail::convolution_task_channels<C>;
+  device.parallel(convolution.shape.batch * groups, [&](Index task, int) {
+    detail::each_convolution_block<P>(task % groups, channels, [&](Index channel, auto lane) {
+      detail::convolve_block<P>(convolution, task / groups, channel, lane);
+    });
+  });
+}
+
+/// See ops/causal_convolution.hpp. Nothing is allocated.
+template <class C, class S, int Taps>
+void causal_convolution_backward(Device& device, const CausalConvolutionBackward<C, S, Taps>& convolution) {
+  static_assert(Taps >= 1, "causal_convolution: Convolution must be at least 1");
+  using P = Packet<C>;
+  const Index channels = convolution.dx.columns;
+  const Index groups = (channels + detail::convolution_task_channels<C> - 1) / detail::convolution_task_channels<C>;
+  device.parallel(groups, [&](Index group, int) {
+    detail::each_convolution_block<P>(group, channels, [&](Index channel, auto lane) {
+      detail::convolve_block_backward<P>(convolution, channel, lane);
+    });
+  });
+}
+
+}  // namespace moe_mamba::cpu

@@ -1,0 +1,67 @@
+#pragma once
+
+#include <type_traits>
+#include <utility>
+
+#include "moe_mamba/cpu/packet.hpp"
+
+/// For operations whose packets hold neighbouring channels of one row (selective scan, causal convolution).
+namespace moe_mamba::cpu::detail {
+
+/// body(0), …, body(Count - 1), the index a constant each time: small arrays of packets stay in registers only where no
+/// loop over them is left.
+template <Index Count, class Body>
+[[gnu::always_inline]] inline void unrolled(const Body& body) {
+  [&]<Index... index>(std::integer_sequence<Index, index...>) __attribute__((always_inline)) {
+    (body(std::integral_constant<Index, index>{}), ...);
+  }
+  (std::make_integer_sequence<Index, Count>{});
+}
+
+/// The channels of one packet: all its lanes, or the first `count` where the matrix ends; the others read as zero.
+template <PacketLike P, bool Partial>
+struct ChannelLanes {
+  using C = scalar_of<P>;
+  Index count = lanes<P>;
+
+  [[gnu::always_inline]] P load_channels(const C* from) const {
+    if constexpr (Partial) {
+      return load_partial<P>(from, count);
+    } else {
+      return load<P>(from);
+    }
+  }
+  template <StorageScalar S>
+  [[gnu::always_inline]] P load_parameters(const S* from) const {
+    if constexpr (Partial) {
+      return load_widened_partial<P>(from, count);
+    } else {
+      return load_widened<P>(from);
+    }
+  }
+  [[gnu::always_inline]] void store_channels(C* to, const P& value) const {
+    if constexpr (Partial) {
+      store_partial<P>(to, value, count);
+    } else {
+      store<P>(to, value);
+    }
+  }
+};
+
+/// Calls body(lanes) with the ChannelLanes of the block at `channel` of `channels`.
+template <PacketLike P, class Body>
+[[gnu::always_inline]] inline void with_channel_lanes(Index channel, Index channels, const Body& body) {
+  if (channel + lanes<P> <= channels) {
+    body(ChannelLanes<P, false>{});
+  } else {
+    body(ChannelLanes<P, true>{channels - channel});
+  }
+}
+
+/// Hints that the memory at `address` will soon be read (or, with Write, written).
+template <bool Write>
+[[gnu::always_inline]] inline void prefetch(const void* address) {
+  __builtin_prefetch(address, Write ? 1 : 0);
+}
+
+}  // namespace moe_mamba::cpu::detail

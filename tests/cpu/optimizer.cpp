@@ -1,0 +1,172 @@
+#include "moe_mamba/cpu/optimizer.hpp"
+
+#include <vector>
+
+#include "support/catch.hpp"
+#include "support/data.hpp"
+
+using namespace moe_mamba;
+
+namespace {
+
+/// Parameters of `count` elements under AdamW.
+template <class S, class C = compute_t<S>>
+struct Training {
+  std::vector<S> parameters;
+  std::vector<C> master, gradient, first_moment, second_moment;
+
+  explicit Training(Index count) {
+    parameters = test::uniform<S>(count, 1);
+    master = test::converted<C>(parameters);
+    first_moment.resize(static_cast<std::size_t>(count));
+    second_moment.resize(static_cast<std::size_t>(count));
+  }
+
+  Training<double> in_double() const {
+    Training<double> result(0);
+    result.parameters = test::converted<double>(parameters);
+    result.master = result.parameters;
+    result.first_moment.resize(parameters.size());
+    result.second_moment.resize(parameters.size());
+    return result;
+  }
+
+  template <class Device>
+  void step(Device& device, int number) {
+    gradient = test::uniform<C>(static_cast<Index>(parameters.size()), std::uint64_t(100 + number), -0.3, 0.3);
+    const bool with_master = !std::is_same_v<S, C>;
+    adamw(device, AdamWUpdate<C, S>{.count = static_cast<Index>(parameters.size()),
+                                    .parameters = parameters.data(),
+                                    .master = with_master ? master.data() : nullptr,
+                                    .gradient = gradient.data(),
+                                    .first_moment = first_moment.data(),
+                                    .second_moment = second_moment.data(),
+                                    .scale = 0.5,
+                                    .rate = 0.01 / number,
+                                    .beta1 = 0.9,
+                                    .beta2 = 0.999,
+                                    .epsilon = 1e-8,
+                                    .decay = 0.1,
+                                    .correction1 = 1 - std::pow(0.9, number),
+                                    .correction2 = 1 - std::pow(0.999, number)});
+  }
+};
+
+const std::vector<Index> counts = {0, 1, 7, 8, 9, 31, 1000, 16383, 16384, 16385, 50001};
+
+/// Equal but for rounding, in float unless told.
+bool close(double actual, double expected, double tolerance = 1e-6) {
+  return std::abs(actual - expected) <= tolerance * std::abs(expected);
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("AdamW agrees with a loop over its formulas, step after step", "[cpu][optimizer]", float, double,
+                   bfloat16) {
+  using C = compute_t<TestType>;
+  // Some ten roundings in the step, which itself is a hundredth of a parameter; then one in the parameter for each of
+  // five steps.
+  const double tolerance = sizeof(C) == 8 ? 1.1e-15 : 6e-7;
+  cpu::Device device;
+  for (const Index count : counts) {
+    Training<TestType> training(count);
+    std::vector<double> w = test::converted<double>(training.parameters), m(w.size()), v(w.size());
+    for (int number = 1; number <= 5; ++number) {
+      training.step(device, number);
+      for (std::size_t i = 0; i < w.size(); ++i) {
+        const double g = 0.5 * double(training.gradient[i]);
+        m[i] = 0.9 * m[i] + (1 - 0.9) * g;
+        v[i] = 0.999 * v[i] + (1 - 0.999) * g * g;
+        const double mean = m[i] / (1 - std::pow(0.9, number)), square = v[i] / (1 - std::pow(0.999, number));
+        w[i] -= 0.01 / number * (mean / (std::sqrt(square) + 1e-8) + 0.1 * w[i]);
+      }
+    }
+    CAPTURE(count);
+    CHECK(test::relative_error(training.first_moment, m) <= tolerance);
+    CHECK(test::relative_error(training.second_moment, v) <= tolerance);
+    if constexpr (std::is_same_v<TestType, bfloat16>) {
+      CHECK(test::relative_error(training.master, w) <= tolerance);
+      CHECK(training.parameters == test::converted<bfloat16>(training.master));
+    } else {
+      CHECK(test::relative_error(training.parameters, w) <= tolerance);
+    }
+  }
+}
+
+TEST_CASE("the reference of AdamW is the same update", "[reference][optimizer]") {
+  cpu::Device device;
+  reference::Device plain;
+  Training<bfloat16> actual(333), expected(333);
+  for (int number = 1; number <= 5; ++number) {
+    actual.step(device, number);
+    expected.step(plain, number);
+  }
+  CHECK(test::relative_error(actual.master, expected.master) <= 6e-7);
+  CHECK(expected.parameters == test::converted<bfloat16>(expected.master));
+}
+
+TEST_CASE("AdamW stores bfloat16 parameters as their conversion rounds them, NaN and infinity included",
+          "[cpu][optimizer]") {
+  cpu::Device device;
+  Training<bfloat16> training(40);
+  const std::vector<float> special = {NAN,  -NAN,  INFINITY,  -INFINITY, 3.4e38f,     -3.4e38f,
+                                      0.0f, -0.0f, 1e-40f,    0x1.01p0f, 0x1.03p0f,   0x1.010002p0f,
+                                      1.0f, -1.5f, 0x1p-126f, 0x1.fep0f, 0x1.ffp127f, -0x1.01p-3f};
+  for (std::size_t i = 0; i < training.master.size(); ++i) training.master[i] = special[i % special.size()];
+  training.gradient.assign(40, 0.0f);
+  adamw(device, AdamWUpdate<float, bfloat16>{40, training.parameters.data(), training.master.data(),
+                                             training.gradient.data(), training.first_moment.data(),
+                                             training.second_moment.data(), 1.0, 0.0, 0.9, 0.99, 1e-8, 0.0, 0.1, 0.01});
+  for (std::size_t i = 0; i < training.master.size(); ++i) {
+    CAPTURE(i, special[i % special.size()]);
+    CHECK(training.parameters[i].bits == bfloat16(training.master[i]).bits);
+  }
+  CHECK(std::isnan(static_cast<float>(training.parameters[0])));
+}
+
+TEST_CASE("a NaN in the gradient reaches its parameter", "[cpu][optimizer]") {
+  cpu::Device device;
+  Training<float> training(20);
+  training.step(device, 1);
+  training.gradient[11] = NAN;
+  adamw(device, AdamWUpdate<float, float>{20, training.parameters.data(), nullptr, training.gradient.data(),
+                                          training.first_moment.data(), training.second_moment.data(), 1.0, 0.1, 0.9,
+                                          0.99, 1e-8, 0.0, 0.1, 0.01});
+  for (std::size_t i = 0; i < 20; ++i) CHECK(std::isnan(training.parameters[i]) == (i == 11));
+}
+
+TEMPLATE_TEST_CASE("the sum of squares is exact to double", "[cpu][optimizer]", float, double) {
+  cpu::Device one;
+  reference::Device plain;
+  for (const Index count : {0, 1, 3, 4, 31, 32, 33, 1000, 65535, 65536, 65537, 5000003}) {
+    const auto values = test::uniform<TestType>(count, 5);
+    const double expected = sum_of_squares(plain, values.data(), count);
+    const double actual = sum_of_squares(one, values.data(), count);
+    CAPTURE(count);
+    // The plain sum loses up to 1.1e-16 a term; on average its root.
+    CHECK(std::abs(actual - expected) <= 1e-15 * std::sqrt(double(count)) * expected);
+    for (const int threads : {2, 3}) {
+      cpu::Device many(Threads{threads});
+      CHECK(sum_of_squares(many, values.data(), count) == actual);
+    }
+  }
+  std::vector<TestType> huge(100, TestType(1e30));  // squares beyond float
+  CHECK(close(sum_of_squares(one, huge.data(), 100), 1e62));
+  huge[70] = NAN;
+  CHECK(std::isnan(sum_of_squares(one, huge.data(), 100)));
+}
+
+TEMPLATE_TEST_CASE("AdamW gives the same bits with 1, 2 and 3 threads", "[cpu][optimizer]", float, bfloat16) {
+  cpu::Device one;
+  Training<TestType> expected(70001);
+  for (int number = 1; number <= 3; ++number) expected.step(one, number);
+  for (const int threads : {2, 3}) {
+    cpu::Device many(Threads{threads});
+    Training<TestType> actual(70001);
+    for (int number = 1; number <= 3; ++number) actual.step(many, number);
+    CHECK(actual.parameters == expected.parameters);
+    CHECK(actual.master == expected.master);
+    CHECK(actual.first_moment == expected.first_moment);
+    CHECK(actual.second_moment == expected.second_moment);
+  }
+}
