@@ -17,8 +17,8 @@ using namespace moe_mamba;
 namespace {
 
 using Mamba130m = LanguageModel<Vocabulary<50280>, Width<768>, Repeat<24, Mamba<>>>;
-using Paper = LanguageModel<Vocabulary<256>, Width<512>,
-                            Repeat<8, Mamba<State<16>>, Moe<Experts<32>, TopK<1>, Hidden<1536>>>>;
+using Paper =
+    LanguageModel<Vocabulary<256>, Width<512>, Repeat<8, Mamba<State<16>>, Moe<Experts<32>, TopK<1>, Hidden<1536>>>>;
 
 // The public mamba-130m's count, and the paper's MoE-Mamba over 256 symbols.
 static_assert(cost<Mamba130m>.parameters == 129'135'360);

@@ -16,7 +16,7 @@
 ///   exponential(x)             1.0e-7    2e-16      results below the smallest normal float may be 0, and a float
 ///                                                   overflows from x = 88.37 on, a third below the largest one
 ///   decay_power(x) = 2^x       1.8e-7    2e-16      -126 <= x <= 0 (double: -1022); smaller x count as that
-///   sigmoid(x), silu(x)        1.7e-7    4e-16      as exponential
+///   sigmoid(x), silu(x)        1.8e-7    4e-16      as exponential
 ///   softplus(x)                2.7e-7    5e-16      as exponential
 ///
 /// The method: x = n ln 2 + r with |r| <= (ln 2) / 2, a polynomial for e^r, and n added to the exponent's bits.

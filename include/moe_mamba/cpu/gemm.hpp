@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstring>
 
 #include "moe_mamba/cpu/device.hpp"
 #include "moe_mamba/cpu/packet.hpp"
@@ -160,7 +161,10 @@ template <class C, class S>
 void pack_along_columns(const S* b, Index inner_stride, Index inner, Index columns, C* panels) {
   using P = Packet<C>;
   constexpr Index width = lanes<P>, panel_width = GemmBlocks<C>::columns;
-  constexpr Index rows_ahead = 4, line = 64 / Index{sizeof(S)};
+  #ifndef RA
+#define RA 4
+#endif
+  constexpr Index rows_ahead = RA, line = 64 / Index{sizeof(S)};
   for (Index k = 0; k < inner; ++k) {
     const S* const from = b + k * inner_stride;
     const Index ahead = k + rows_ahead < inner ? rows_ahead * inner_stride : 0;
@@ -178,18 +182,16 @@ void pack_along_columns(const S* b, Index inner_stride, Index inner, Index colum
   }
 }
 
-/// Copies a strip of A, which is contiguous along its rows, element k of all its rows together.
+/// Copies strips of `rows` rows of A, which is contiguous along its rows: in a strip, element k of all its rows together.
 template <class C>
-void pack_strip(const C* a, Index inner_stride, Index inner, Index rows, C* strip) {
-  constexpr int height = GemmBlocks<C>::rows;
-  if (rows == height) {
-    for (Index k = 0; k < inner; ++k) {
-      unroll<height>([&](auto i) __attribute__((always_inline)) { strip[k * height + i] = a[k * inner_stride + i]; });
-    }
-    return;
-  }
+void pack_strips(const C* a, Index inner_stride, Index inner, Index rows, C* strips) {
+  constexpr Index height = GemmBlocks<C>::rows;
   for (Index k = 0; k < inner; ++k) {
-    for (Index i = 0; i < rows; ++i) strip[k * height + i] = a[k * inner_stride + i];
+    const C* const from = a + k * inner_stride;
+    C* to = strips + k * height;
+    Index row = 0;
+    for (; row + height <= rows; row += height, to += inner * height) std::memcpy(to, from + row, height * sizeof(C));
+    for (Index i = row; i < rows; ++i) to[i - row] = from[i];
   }
 }
 
@@ -197,7 +199,13 @@ void pack_strip(const C* a, Index inner_stride, Index inner, Index rows, C* stri
 template <Along a_along, Along b_along, class C, class S>
 void gemm_columns(const Product<C, S>& product, Range rows, Range columns, C* panels) {
   using Blocks = GemmBlocks<C>;
-  C* const strip = panels + Blocks::panel_elements;
+  
+#ifdef WIDE
+    C* const strips = panels + 3*Blocks::panel_elements;
+#else
+    C* const strips = panels + Blocks::panel_elements;
+#endif
+
   const Index length = Blocks::pass_length(product.inner);
   for (Index pass = 0; pass < Blocks::passes(product.inner); ++pass) {
     const Index first = std::min(pass * length, product.inner);
@@ -215,12 +223,14 @@ void gemm_columns(const Product<C, S>& product, Range rows, Range columns, C* pa
                          columns.last - columns.first, panels);
     }
     if constexpr (a_along == Along::outer) {
-      // Strip by strip, so that C is walked along its rows: with a short inner dimension C is most of what moves.
-      for (Index i = rows.first; i < rows.last; i += Blocks::rows) {
-        const Index height = std::min<Index>(Blocks::rows, rows.last - i);
-        pack_strip(product.a + first * product.a_stride + i, product.a_stride, inner, height, strip);
-        for (Index column = columns.first; column < columns.last; column += Blocks::columns) {
-          tile(i, height, strip, 1, column);
+      for (Index row = rows.first; row < rows.last; row += Blocks::row_block) {
+        const Index count = std::min(Blocks::row_block, rows.last - row);
+        pack_strips(product.a + first * product.a_stride + row, product.a_stride, inner, count, strips);
+        // Strip by strip, so that C is walked along its rows: with a short inner dimension C is most of what moves.
+        for (Index i = 0; i < count; i += Blocks::rows) {
+          for (Index column = columns.first; column < columns.last; column += Blocks::columns) {
+            tile(row + i, std::min<Index>(Blocks::rows, count - i), strips + i * inner, 1, column);
+          }
         }
       }
     } else {
@@ -247,11 +257,19 @@ void gemm_columns(const Product<C, S>& product, Range rows, Range columns, C* pa
 template <Along a_along, Along b_along, class C, class S>
 void gemm_block(const Product<C, S>& product, Range rows, Range columns, std::byte* scratch) {
   using Blocks = GemmBlocks<C>;
-  static_assert((Blocks::panel_elements + Blocks::rows * Blocks::inner) * sizeof(C) <= Device::scratch_bytes);
+  static_assert((Blocks::panel_elements + Blocks::row_block * Blocks::inner) * sizeof(C) <= Device::scratch_bytes);
   // With few rows B is most of what moves: one panel through all of the inner dimension, then the next, reads a B that
   // is contiguous along it from front to back.
   const bool one_panel = b_along == Along::inner && rows.last - rows.first <= Blocks::row_block;
+  
+#ifdef WIDE
+  const Index block = one_panel ? Blocks::columns : (b_along==Along::outer && a_along==Along::inner&& rows.last - rows.first <= 24 ? 3:1)*Blocks::column_block(product.inner);
+#elif defined(NOONE)
+  const Index block = Blocks::column_block(product.inner);
+#else
   const Index block = one_panel ? Blocks::columns : Blocks::column_block(product.inner);
+#endif
+
   for (Index column = columns.first; column < columns.last; column += block) {
     detail::gemm_columns<a_along, b_along>(product, rows, {column, std::min(column + block, columns.last)},
                                            reinterpret_cast<C*>(scratch));

@@ -123,7 +123,9 @@ class Model {
     if (!dinputs.empty()) {
       require(!takes_tokens, "dinputs", "given", "none: tokens have no gradient");
       require(static_cast<Index>(dinputs.size()) == shape.tokens() * Definition::input_width, "dinputs.size()",
-              dinputs.size(), "batch times length times inputs");
+              dinputs.size(), [&] {
+                return std::to_string(shape.tokens() * Definition::input_width) + ", batch times length times inputs";
+              });
     }
     auto run = workspace.buffers(shape);
     const auto back = backward_run(workspace, shape, run, gradients.data(), dstates);

@@ -1,0 +1,29 @@
+# moe_mamba_development: how our own tests, examples and benchmarks are compiled. Nobody else's code sees it.
+if(PROJECT_IS_TOP_LEVEL AND NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "The kind of build" FORCE)
+endif()
+
+set(warnings -Wall -Wextra -Wpedantic -Wconversion)
+
+add_library(moe_mamba_development INTERFACE)
+target_link_libraries(moe_mamba_development INTERFACE moe_mamba::moe_mamba)
+target_compile_options(moe_mamba_development INTERFACE ${warnings} $<$<BOOL:${MOE_MAMBA_WERROR}>:-Werror>)
+
+if(MOE_MAMBA_NATIVE)
+  include(CheckCXXCompilerFlag)
+  foreach(flag -march=native -mcpu=native) # clang spells it the second way on ARM
+    string(MAKE_C_IDENTIFIER "MOE_MAMBA_HAS${flag}" known)
+    check_cxx_compiler_flag(${flag} ${known})
+    if(${known})
+      target_compile_options(moe_mamba_development INTERFACE ${flag})
+      break()
+    endif()
+  endforeach()
+endif()
+
+if(MOE_MAMBA_SANITIZE)
+  list(JOIN MOE_MAMBA_SANITIZE "," sanitizers)
+  set(sanitize -fsanitize=${sanitizers} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  target_compile_options(moe_mamba_development INTERFACE ${sanitize})
+  target_link_options(moe_mamba_development INTERFACE ${sanitize})
+endif()

@@ -1,0 +1,39 @@
+# The library as others take it: tests/packaging is a project of its own, built and run once for each way in. It has two
+# translation units that both include the whole library, so that a definition missing its `inline` fails to link.
+set(packaging ${PROJECT_BINARY_DIR}/packaging)
+
+add_test(NAME packaging.install COMMAND ${CMAKE_COMMAND} --install ${PROJECT_BINARY_DIR} --prefix ${packaging}/prefix)
+set_tests_properties(packaging.install PROPERTIES FIXTURES_SETUP install LABELS packaging)
+
+# packaging_test(<name> <cache entry>...): configure, build and run the consumer. Nothing may be downloaded.
+function(packaging_test name)
+  add_test(
+    NAME packaging.${name}
+    COMMAND
+      ${CMAKE_CTEST_COMMAND} --build-and-test ${PROJECT_SOURCE_DIR}/tests/packaging ${packaging}/${name}
+      --build-generator ${CMAKE_GENERATOR} --build-makeprogram ${CMAKE_MAKE_PROGRAM} --build-options
+      -DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER} -DCMAKE_CXX_COMPILER_LAUNCHER=${CMAKE_CXX_COMPILER_LAUNCHER}
+      -DFETCHCONTENT_FULLY_DISCONNECTED=ON ${ARGN} --test-command consumer)
+  set_tests_properties(packaging.${name} PROPERTIES LABELS packaging TIMEOUT 600)
+endfunction()
+
+packaging_test(find_package -DCONSUME=find_package -DCMAKE_PREFIX_PATH=${packaging}/prefix)
+set_tests_properties(packaging.find_package PROPERTIES FIXTURES_REQUIRED install)
+packaging_test(add_subdirectory -DCONSUME=add_subdirectory -DMOE_MAMBA_SOURCE=${PROJECT_SOURCE_DIR})
+packaging_test(fetch_content -DCONSUME=fetch_content -DFETCHCONTENT_SOURCE_DIR_MOE_MAMBA=${PROJECT_SOURCE_DIR})
+
+# The same where the system has neither Eigen nor nlohmann-json; the archives' folders are put in their places.
+set(dependencies ${packaging}/dependencies)
+get_target_property(eigen_folder Eigen3::Eigen INTERFACE_INCLUDE_DIRECTORIES)
+get_target_property(json_folder nlohmann_json::nlohmann_json INTERFACE_INCLUDE_DIRECTORIES)
+list(GET eigen_folder 0 eigen_folder)
+list(GET json_folder 0 json_folder)
+if(EXISTS "${eigen_folder}/Eigen/Core" AND EXISTS "${json_folder}/nlohmann/json.hpp")
+  file(MAKE_DIRECTORY ${dependencies}/json/include)
+  file(CREATE_LINK ${eigen_folder} ${dependencies}/eigen SYMBOLIC)
+  file(CREATE_LINK ${json_folder}/nlohmann ${dependencies}/json/include/nlohmann SYMBOLIC)
+  packaging_test(
+    fallback -DCONSUME=add_subdirectory -DMOE_MAMBA_SOURCE=${PROJECT_SOURCE_DIR}
+    -DCMAKE_DISABLE_FIND_PACKAGE_Eigen3=ON -DCMAKE_DISABLE_FIND_PACKAGE_nlohmann_json=ON
+    -DFETCHCONTENT_SOURCE_DIR_EIGEN=${dependencies}/eigen -DFETCHCONTENT_SOURCE_DIR_NLOHMANNJSON=${dependencies}/json)
+endif()

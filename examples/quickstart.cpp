@@ -1,0 +1,285 @@
+/// A MoE-Mamba of a few million parameters learns to write in some minutes. See --help, or quickstart.sh, which builds
+/// and runs it.
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <filesystem>
+#include <iostream>
+#include <new>
+#include <string>
+
+#include "moe_mamba/moe_mamba.hpp"
+#include "quickstart/corpus.hpp"
+#include "quickstart/options.hpp"
+#include "quickstart/plan.hpp"
+#include "quickstart/report.hpp"
+#include "quickstart/terminal.hpp"
+
+using namespace moe_mamba;
+using namespace quickstart;
+
+// clang-format off
+/// The model: three times a Mamba layer and a mixture of eight experts, over bytes.
+using Net = LanguageModel<Vocabulary<256>, Width<128>,
+              Repeat<3, Mamba<State<16>>,
+                        Moe<Experts<8>, TopK<1>, Hidden<448>>>>;
+
+/// What --compare trains beside it: Mamba layers alone. One has as many parameters as a router and an expert.
+using Plain = LanguageModel<Vocabulary<256>, Width<128>,
+                Repeat<6, Mamba<State<16>>>>;
+// clang-format on
+
+static_assert(cost<Net>.parameters < 8'000'000);
+static_assert(cost<Plain>.active_parameters > 0.95 * cost<Net>.active_parameters);
+static_assert(cost<Plain>.active_parameters < 1.05 * cost<Net>.active_parameters);
+
+namespace {
+
+constexpr Settings settings;
+
+/// Set by Ctrl-C. The second one ends the program at once, which loses nothing but the steps since the last checkpoint.
+std::atomic<bool> interrupted = false;
+static_assert(std::atomic<bool>::is_always_lock_free);
+
+void watch_for_interrupts() {
+  struct sigaction action = {};
+  action.sa_handler = [](int) { interrupted.store(true); };
+  action.sa_flags = SA_RESTART | static_cast<int>(SA_RESETHAND);
+  for (const int signal : {SIGINT, SIGTERM}) sigaction(signal, &action, nullptr);
+}
+
+double seconds_now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+constexpr int held_out_points = 25;         // of the curve
+constexpr Index held_out_batches = 8;       // for each
+constexpr double checkpoint_interval = 45;  // seconds
+
+/// The held-out loss in nats a byte. The text is read window after window in as many places as a batch has rows, and
+/// what was read before is carried along. Reads `batches` windows in each place, or all that there are.
+template <class Definition>
+double held_out_loss(const Model<Definition>& model, Cpu& device, const Corpus& corpus, Index batches) {
+  const auto size = static_cast<Index>(corpus.held_out.size());
+  auto text = sequential_windows(corpus.held_out, Length{settings.length},
+                                 Batch{std::min(settings.batch, (size - 1) / settings.length)});
+  Workspace<Definition> workspace(device, text.shape());
+  States<Definition> states(text.shape().batch);
+  batches = std::min(batches, text.batches_per_pass());
+  double sum = 0;
+  for (Index i = 0; i < batches; ++i) {
+    const TokenBatch batch = text.next();
+    sum += model.loss(workspace, batch.inputs, batch.targets, batch.shape, &states).prediction;
+  }
+  return sum / static_cast<double>(batches);
+}
+
+template <class Definition>
+auto make_trainer(Model<Definition>& model, Index steps, const Options& options) {
+  return Trainer(model, AdamW{.learning_rate = settings.learning_rate, .weight_decay = settings.weight_decay},
+                 Cosine{.warmup = std::min(settings.warmup, steps / 10), .steps = steps, .floor = settings.floor},
+                 TrainerOptions{.largest = {settings.batch, settings.length}, .threads = options.threads});
+}
+
+/// How many steps fit into the time that was asked for, from the speed of some on a model that is thrown away.
+template <class Definition>
+Index affordable_steps(const Corpus& corpus, const Options& options) {
+  const double begin = seconds_now(), budget = 60 * options.minutes.value_or(3);
+  Model<Definition> model(Seed{1});
+  auto trainer = make_trainer(model, 1000, options);
+  auto batches = windows(corpus.training, Length{settings.length}, Batch{settings.batch});
+  for (int i = 0; i < 2; ++i) trainer.step(batches.next());
+  const double warm = seconds_now();
+  Index steps = 0;
+  do {
+    trainer.step(batches.next());
+    ++steps;
+  } while (!interrupted && seconds_now() - warm < 0.02 * budget);
+  const double step = (seconds_now() - warm) / static_cast<double>(steps), evaluating = seconds_now();
+  held_out_loss(model, trainer.device(), corpus, 2);
+  const double evaluation = (seconds_now() - evaluating) / 2;
+  const double windows_at_end = static_cast<double>(corpus.held_out.size()) / static_cast<double>(settings.tokens());
+  const double pauses = evaluation * (static_cast<double>(held_out_points * held_out_batches) + windows_at_end);
+  return std::max<Index>(10, static_cast<Index>((budget - (seconds_now() - begin) - pauses) / step));
+}
+
+/// What the progress line says.
+std::string status(const History& history, Index steps) {
+  const Point& point = history.open().step > 0 ? history.open() : history.points().back();
+  const double held_out = history.held_out().back().loss;
+  std::string text = format("loss %.3f  held out %.3f nats, %.2f bits/byte  ", point.loss, held_out, bits(held_out)) +
+                     short_number(point.tokens_per_second) + " bytes/s";
+  double least = 1, most = 0;
+  for (const auto& layer : point.load) {
+    least = std::min(least, *std::min_element(layer.begin(), layer.end()));
+    most = std::max(most, *std::max_element(layer.begin(), layer.end()));
+  }
+  if (!point.load.empty()) text += format("  experts %.0f-%.0f%%", 100 * least, 100 * most);
+  const double each = history.seconds() / static_cast<double>(point.step);
+  return text + "  " + clock_time(each * static_cast<double>(steps - point.step)) + " left";
+}
+
+/// Trains a definition, from where its checkpoint stands if there is one, and saves it. Returns whether it came to the
+/// end: Ctrl-C leaves a checkpoint instead.
+template <class Definition>
+bool train(const std::string& name, const std::string& file, const Corpus& corpus, const Options& options,
+           const std::optional<Plan>& like, TrainedModel& trained, Plan& plan) {
+  const auto checkpoint = options.folder / (file + ".checkpoint.safetensors");
+  plan = {.definition = type_name<Definition>(),
+          .settings = settings.text(),
+          .text = corpus.label,
+          .fingerprint = corpus.fingerprint,
+          .seed = options.seed.value_or(1),
+          .budget = budget_of(options)};
+  const auto stored = stored_plan(checkpoint, plan, options);
+  if (stored) {
+    plan = *stored;
+  } else if (like) {
+    plan.steps = like->steps;
+    plan.seed = like->seed;
+    plan.budget = like->budget;
+  } else {
+    plan.steps = options.steps ? *options.steps : affordable_steps<Definition>(corpus, options);
+  }
+
+  constexpr Cost facts = cost<Definition>;
+  std::cout << name << ": " << short_number(static_cast<double>(facts.parameters)) << " parameters, "
+            << short_number(static_cast<double>(facts.active_parameters)) << " active for a byte, "
+            << grouped(plan.steps) << " steps of " << grouped(settings.tokens()) << " bytes\n"
+            << std::flush;
+
+  Model<Definition> model(Seed{plan.seed});
+  auto trainer = make_trainer(model, plan.steps, options);
+  auto batches = windows(corpus.training, Length{settings.length}, Batch{settings.batch}, Seed{plan.seed});
+  History history;
+  if (stored) {
+    const CheckpointInfo info = load_checkpoint(checkpoint, trainer);
+    batches.restore(info.windows);
+    history = History::from_text(info.metadata.at("quickstart.history"));
+    std::cout << "going on from step " << grouped(trainer.steps()) << " of " << checkpoint.string() << '\n';
+  }
+  const auto keep = [&] {
+    auto metadata = plan.metadata();
+    metadata["quickstart.history"] = history.to_text();
+    save_checkpoint(checkpoint, trainer, batches.state(), metadata);
+  };
+  const auto evaluate = [&] {
+    const double begin = seconds_now();
+    history.add_held_out(trainer.steps(), held_out_loss(model, trainer.device(), corpus, held_out_batches));
+    history.add_seconds(seconds_now() - begin);
+  };
+  if (!stored) {
+    evaluate();
+    keep();  // finds out now whether the folder can be written and the disk has room
+  }
+
+  Progress progress;
+  const Index begun = trainer.steps();
+  const Index point_interval = std::max<Index>(1, plan.steps / 100);
+  const Index held_out_interval = std::max<Index>(1, plan.steps / held_out_points);
+  double kept = seconds_now();
+  while (trainer.steps() < plan.steps && !interrupted) {
+    const double begin = seconds_now();
+    const StepReport report = trainer.step(batches.next());
+    if (!report.applied) throw std::runtime_error("the gradient of a step is not finite; the model was left as it was");
+    const Index step = trainer.steps();
+    history.add_step(step, point_interval, report.loss, seconds_now() - begin, settings.tokens(),
+                     [&](const auto& visit) { trainer.visit_routers(visit); });
+    if (step % held_out_interval == 0 || step == plan.steps) evaluate();
+    progress.show(static_cast<double>(step) / static_cast<double>(plan.steps), status(history, plan.steps));
+    if (seconds_now() - kept > checkpoint_interval) {
+      keep();
+      kept = seconds_now();
+    }
+  }
+  progress.close();
+  if (trainer.steps() > begun) keep();
+  if (trainer.steps() < plan.steps) {
+    std::cout << "interrupted; saved " << checkpoint.string() << ". Run it again to go on.\n";
+    return false;
+  }
+  save(model, options.folder / (file + ".safetensors"), {{"definition", plan.definition}});
+  trained = {.name = name,
+             .definition = plan.definition,
+             .cost = facts,
+             .history = history,
+             .steps = plan.steps,
+             .tokens_per_step = settings.tokens(),
+             .held_out_loss = held_out_loss(model, trainer.device(), corpus, corpus.held_out.size())};
+  std::cout << name << ": held out "
+            << format("%.3f nats, %.3f bits per byte", trained.held_out_loss, bits(trained.held_out_loss)) << " after "
+            << clock_time(history.seconds()) << "; saved " << (options.folder / (file + ".safetensors")).string()
+            << "\n";
+  return true;
+}
+
+/// Loads the saved model and lets it write, byte by byte.
+std::string write_text(const Options& options, const Corpus& corpus, std::uint64_t seed, std::string& prompt) {
+  const auto model = load<Net>(options.folder / "model.safetensors");
+  Decoder decoder(model, {.threads = 1});
+  prompt = options.prompt.value_or(default_prompt(corpus));
+  std::string text;
+  std::cout << '\n';
+  for (const char byte : prompt) std::cout << printable(static_cast<unsigned char>(byte));
+  const double begin = seconds_now();
+  for (const Token token : decoder.generate(prompt, TopP{0.9f, 0.8f}, Seed{seed}, options.tokens)) {
+    if (interrupted) break;
+    text += static_cast<char>(token);
+    std::cout << printable(token) << std::flush;
+  }
+  std::cout << "\n\n"
+            << format("%zu bytes, %.0f a second\n", text.size(),
+                      static_cast<double>(text.size()) / std::max(seconds_now() - begin, 1e-9));
+  return text;
+}
+
+void run(const Options& options) {
+  const Corpus corpus = read_corpus(options.texts, static_cast<std::size_t>(settings.length));
+  std::error_code error;
+  std::filesystem::create_directories(options.folder, error);
+  if (error) throw std::runtime_error(options.folder.string() + ": cannot be made a folder: " + error.message());
+  write_file(options.folder / "held-out.txt", std::as_bytes(std::span(corpus.held_out)));
+  std::cout << "text: " << grouped(static_cast<long long>(corpus.size())) << " bytes of " << grouped(corpus.files.read)
+            << " files; every twentieth block is held out\n"
+            << std::flush;
+
+  std::vector<TrainedModel> models(1);
+  Plan plan, plain_plan;
+  if (!train<Net>("MoE-Mamba", "model", corpus, options, {}, models[0], plan)) return;
+  if (options.compare) {
+    models.emplace_back();
+    if (!train<Plain>("plain Mamba", "plain", corpus, options, plan, models[1], plain_plan)) return;
+  }
+
+  ReportFacts facts;
+  facts.threads = options.threads;
+  facts.settings = settings.text();
+  if (options.tokens > 0) facts.generated = write_text(options, corpus, plan.seed, facts.prompt);
+  facts.gzip_bits = compressed_bits("gzip", options.folder / "held-out.txt", corpus.held_out.size());
+  facts.xz_bits = compressed_bits("xz", options.folder / "held-out.txt", corpus.held_out.size());
+  write_file(options.folder / "report.html", report_html(corpus, models, facts));
+  write_file(options.folder / "loss.svg", loss_chart(models, facts).svg(true));
+  std::cout << "report: " << (options.folder / "report.html").string() << '\n';
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  try {
+    const Options options = parse(count, arguments);
+    if (options.help) {
+      std::cout << help_text;
+      return 0;
+    }
+    watch_for_interrupts();
+    run(options);
+    std::cout.flush();
+    if (!std::cout) throw std::runtime_error("the standard output cannot be written");
+    return 0;
+  } catch (const std::bad_alloc&) {
+    std::cerr << "quickstart: out of memory\n";
+  } catch (const std::exception& problem) {
+    std::cerr << "quickstart: " << problem.what() << '\n';
+  }
+  return 1;
+}

@@ -1,0 +1,65 @@
+#!/bin/sh
+# sh examples/quickstart.sh [files or folders…] [options]
+# Installs what is missing (Debian, Ubuntu), builds the quickstart for this machine and runs it with the arguments given;
+# --help tells what it takes. The build folder is build-quickstart/ beside this repository's files.
+set -u
+here=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd) || exit 1
+build=$here/build-quickstart
+jobs=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+
+have() { command -v "$1" >/dev/null 2>&1; }
+have_header() { [ -e "/usr/include/$1" ] || [ -e "/usr/local/include/$1" ]; }
+complain() { printf 'quickstart: %s\n' "$*" >&2; }
+
+missing=""
+have c++ || have g++ || have clang++ || missing="$missing g++"
+have cmake || missing="$missing cmake"
+have ninja || missing="$missing ninja-build"
+have_header eigen3/Eigen/Core || missing="$missing libeigen3-dev"
+have_header nlohmann/json.hpp || missing="$missing nlohmann-json3-dev"
+
+in_words() {
+  complain "please install a C++20 compiler (g++ 12, clang 14 or newer), CMake 3.22 or newer, Ninja, Eigen 3.4 and"
+  complain "nlohmann-json 3.9 or newer, and run this again; Debian and Ubuntu call what is missing:$missing"
+}
+
+if [ -n "$missing" ]; then
+  if have apt-get && { [ "$(id -u)" -eq 0 ] || have sudo; }; then
+    sudo=""
+    if [ "$(id -u)" -ne 0 ]; then
+      sudo=sudo
+      echo "sudo is needed to install:$missing"
+    else
+      echo "installing:$missing"
+    fi
+    $sudo apt-get -q update >/dev/null || complain "apt-get update failed; trying without"
+    # shellcheck disable=SC2086 # the words are packages
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install $missing >/dev/null || {
+      complain "could not install:$missing"
+      in_words
+      exit 1
+    }
+  else
+    in_words
+    # CMake fetches the two libraries that it does not find; without the tools there is nothing to go on with.
+    have cmake && have ninja && { have c++ || have g++ || have clang++; } || exit 1
+    complain "going on: CMake will try to download the libraries"
+  fi
+fi
+
+log=$build/build.log
+mkdir -p "$build" || {
+  complain "$build: cannot be made a folder"
+  exit 1
+}
+[ -e "$build/examples/quickstart" ] || echo "building, which takes a minute or two"
+{
+  cmake -S "$here" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DMOE_MAMBA_NATIVE=ON -DMOE_MAMBA_BUILD_TESTS=OFF \
+    -DMOE_MAMBA_BUILD_BENCHMARKS=OFF -DMOE_MAMBA_BUILD_EXAMPLES=ON &&
+    cmake --build "$build" --target example.quickstart -j "$jobs"
+} >"$log" 2>&1 || {
+  tail -n 30 "$log" >&2
+  complain "could not be built; the whole of the compiler's words are in $log"
+  exit 1
+}
+exec "$build/examples/quickstart" "$@"

@@ -1,0 +1,113 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+
+#include "corpus.hpp"
+#include "history.hpp"
+#include "moe_mamba/io/checkpoint.hpp"
+#include "options.hpp"
+#include "terminal.hpp"
+
+/// What a training run has to hold on to when it is interrupted and goes on.
+namespace quickstart {
+
+/// Of the training; chosen by experiment on the headers of Eigen.
+struct Settings {
+  Index length = 256;  ///< bytes of a window
+  Index batch = 8;     ///< windows of a step
+  double learning_rate = 4e-3;
+  Index warmup = 50;    ///< steps, or a tenth of a short run
+  double floor = 0.05;  ///< of the learning rate, at the end
+  double weight_decay = 0.1;
+
+  Index tokens() const { return length * batch; }
+  std::string text() const {
+    return format(
+        "batches of %lld windows of %lld bytes, AdamW, learning rate %g after %lld steps of warm-up, then "
+        "along a cosine to %g of it, weight decay %g",
+        static_cast<long long>(batch), static_cast<long long>(length), learning_rate, static_cast<long long>(warmup),
+        floor, weight_decay);
+  }
+};
+
+/// A type as C++ would spell it.
+template <class T>
+std::string type_name() {
+  const std::string_view function = __PRETTY_FUNCTION__;  // ends in "T = the type]", or "T = the type; …]"
+  const auto begin = function.find("T = ") + 4;
+  std::string name(function.substr(begin, std::min(function.find(';', begin), function.rfind(']')) - begin));
+  for (const std::string_view part : {std::string_view("moe_mamba::"), std::string_view("<>")}) {
+    for (auto at = name.find(part); at != name.npos; at = name.find(part)) name.erase(at, part.size());
+  }
+  for (auto at = name.find("> >"); at != name.npos; at = name.find("> >")) name.erase(at + 1, 1);
+  return name;
+}
+
+/// What decides how a run goes, and must not change before it ends.
+struct Plan {
+  std::string definition, settings, text;
+  std::uint64_t fingerprint = 0;  ///< of the text
+  std::uint64_t seed = 1;
+  std::string budget;  ///< as asked for: "3 minutes", "500 steps"
+  Index steps = 0;     ///< that this makes
+
+  std::map<std::string, std::string> metadata() const {
+    return {{"quickstart.definition", definition},
+            {"quickstart.settings", settings},
+            {"quickstart.text", text},
+            {"quickstart.fingerprint", std::to_string(fingerprint)},
+            {"quickstart.seed", std::to_string(seed)},
+            {"quickstart.budget", budget},
+            {"quickstart.steps", std::to_string(steps)}};
+  }
+};
+
+/// The budget that is asked for in words.
+inline std::string budget_of(const Options& options) {
+  return options.steps ? std::to_string(*options.steps) + " steps" : format("%g minutes", options.minutes.value_or(3));
+}
+
+/// The plan of the run that a checkpoint belongs to; nothing where there is none. Throws std::runtime_error, saying
+/// what differs, where it is not the run that is asked for now (`wanted`). A seed or a budget that was not asked for in
+/// `options` is the checkpoint's.
+inline std::optional<Plan> stored_plan(const std::filesystem::path& checkpoint, const Plan& wanted,
+                                       const Options& options) {
+  if (options.fresh || !std::filesystem::exists(checkpoint)) return std::nullopt;
+  const moe_mamba::SafetensorsFile file(checkpoint);
+  const auto entry = [&](const char* key) {
+    const auto found = file.metadata().find(std::string("quickstart.") + key);
+    if (found != file.metadata().end()) return found->second;
+    throw std::runtime_error(checkpoint.string() + ": is no checkpoint of the quickstart; --fresh begins anew");
+  };
+  const auto compare = [&](const char* what, const std::string& then, const std::string& now) {
+    if (then == now) return;
+    throw std::runtime_error(checkpoint.string() + ": was begun with the " + what + " " + then + ", not " + now +
+                             "; --fresh begins anew");
+  };
+  const auto number = [&](const char* key) {
+    return detail::number<std::uint64_t>(key, entry(key), 0, ~std::uint64_t{0}, "an integer");
+  };
+  Plan plan{entry("definition"),
+            entry("settings"),
+            entry("text"),
+            number("fingerprint"),
+            number("seed"),
+            entry("budget"),
+            static_cast<Index>(number("steps"))};
+  compare("definition", plan.definition, wanted.definition);
+  compare("settings", plan.settings, wanted.settings);
+  if (plan.fingerprint != wanted.fingerprint) {
+    compare("text", plan.text, wanted.text == plan.text ? "the same files with other bytes" : wanted.text);
+  }
+  if (options.seed) compare("seed", std::to_string(plan.seed), std::to_string(wanted.seed));
+  if (options.steps || options.minutes) compare("budget", plan.budget, wanted.budget);
+  return plan;
+}
+
+}  // namespace quickstart

@@ -1,0 +1,237 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <numbers>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "chart.hpp"
+#include "corpus.hpp"
+#include "history.hpp"
+#include "moe_mamba/model/cost.hpp"
+#include "terminal.hpp"
+
+/// The report of a run: one HTML file that needs no other.
+namespace quickstart {
+
+inline double bits(double nats) { return nats / std::numbers::ln2; }
+
+/// One trained model, as the report shows it.
+struct TrainedModel {
+  std::string name;        ///< "MoE-Mamba"
+  std::string definition;  ///< in C++
+  moe_mamba::Cost cost;
+  History history;
+  Index steps = 0, tokens_per_step = 0;
+  double held_out_loss = 0;  ///< nats a byte, on all of the held-out text
+};
+
+/// What the report says beside the models.
+struct ReportFacts {
+  double gzip_bits = -1, xz_bits = -1;  ///< for each held-out byte; negative where the program is missing
+  int threads = 1;
+  std::string settings;  ///< of the training, in words
+  std::string prompt, generated;
+};
+
+namespace detail {
+
+/// Bytes that a browser shows as they are: what is no UTF-8 and what controls is replaced.
+inline std::string readable(std::string_view text) {
+  std::string result;
+  for (std::size_t i = 0; i < text.size();) {
+    const auto lead = static_cast<unsigned char>(text[i]);
+    const std::size_t length = lead < 0x80 ? 1 : lead >= 0xc2 && lead < 0xe0 ? 2 : lead >= 0xe0 && lead < 0xf0 ? 3 : 0;
+    bool whole = length > 0 && i + length <= text.size();
+    for (std::size_t k = 1; whole && k < length; ++k) whole = (static_cast<unsigned char>(text[i + k]) & 0xc0) == 0x80;
+    const bool control = length == 1 && lead < 0x20 && lead != '\n' && lead != '\t';
+    if (whole && !control && lead != 0x7f && lead != 0xe0 && lead != 0xed) {
+      result += text.substr(i, length);
+      i += length;
+    } else {
+      result += "\xef\xbf\xbd";
+      ++i;
+    }
+  }
+  return result;
+}
+
+inline std::string row(const std::string& name, const std::vector<std::string>& values) {
+  std::string text = "<tr><th>" + name + "</th>";
+  for (const auto& value : values) text += "<td>" + value + "</td>";
+  return text + "</tr>\n";
+}
+
+/// f(model) for each model, as a row.
+template <class F>
+std::string row(const std::string& name, const std::vector<TrainedModel>& models, const F& f) {
+  std::vector<std::string> values;
+  for (const auto& model : models) values.push_back(f(model));
+  return row(name, values);
+}
+
+inline std::string facts_table(const std::vector<TrainedModel>& models) {
+  const auto count = [](moe_mamba::Index value) { return grouped(static_cast<long long>(value)); };
+  std::string text =
+      "<table><thead>" + row("", models, [](const auto& model) { return escaped(model.name); }) + "</thead>\n";
+  text += row("held-out loss, nats per byte", models, [](const auto& m) { return format("%.4f", m.held_out_loss); });
+  text += row("held-out bits per byte", models,
+              [](const auto& m) { return "<b>" + format("%.3f", bits(m.held_out_loss)) + "</b>"; });
+  text += row("parameters", models, [&](const auto& m) { return count(m.cost.parameters); });
+  text += row("of them active for a byte", models, [&](const auto& m) { return count(m.cost.active_parameters); });
+  text += row("MFLOP per byte, forward", models,
+              [](const auto& m) { return format("%.2f", m.cost.flops_per_token / 1e6); });
+  text += row("MFLOP per byte, training", models,
+              [](const auto& m) { return format("%.2f", m.cost.training_flops_per_token / 1e6); });
+  text += row("running state, bytes", models, [&](const auto& m) { return count(m.cost.state_bytes); });
+  text += row("kept for the backward pass, bytes per token", models,
+              [&](const auto& m) { return count(m.cost.activation_bytes_per_token); });
+  text += row("training steps", models, [&](const auto& m) { return count(m.steps); });
+  text += row("bytes read in training", models, [&](const auto& m) { return count(m.steps * m.tokens_per_step); });
+  text += row("time, min:s", models, [](const auto& m) { return clock_time(m.history.seconds()); });
+  text += row("bytes per second, with all pauses", models, [](const auto& m) {
+    return short_number(static_cast<double>(m.steps * m.tokens_per_step) / std::max(m.history.seconds(), 1e-9));
+  });
+  return text + "</table>\n";
+}
+
+}  // namespace detail
+
+/// Training and held-out loss over the bytes read, in bits per byte, with the compressors for orientation.
+inline LineChart loss_chart(const std::vector<TrainedModel>& models, const ReportFacts& facts) {
+  double end = 0, low = 8;
+  const auto note = [&](double value) {
+    if (value > 0) low = std::min(low, value);
+  };
+  note(facts.gzip_bits);
+  note(facts.xz_bits);
+  for (const auto& model : models) {
+    end = std::max(end, 1e-6 * static_cast<double>(model.steps * model.tokens_per_step));
+    for (const auto& point : model.history.points()) note(bits(point.loss));
+    for (const auto& point : model.history.held_out()) note(bits(point.loss));
+  }
+  LineChart chart("Loss", {"bytes read in training, millions", 0, end},
+                  {"bits per byte", std::floor(2 * low) / 2, std::max(5.0, std::ceil(low) + 1)});
+  const char* classes[] = {"first", "second"};
+  for (std::size_t i = 0; i < models.size(); ++i) {
+    const auto& model = models[i];
+    const double millions = 1e-6 * static_cast<double>(model.tokens_per_step);
+    LineChart::Points training, held_out;
+    for (const auto& point : model.history.points()) {
+      training.emplace_back(millions * static_cast<double>(point.step), bits(point.loss));
+    }
+    for (const auto& point : model.history.held_out()) {
+      held_out.emplace_back(millions * static_cast<double>(point.step), bits(point.loss));
+    }
+    chart.line(training, std::string(classes[i % 2]) + " thin", model.name + ", training");
+    chart.line(held_out, classes[i % 2], model.name + ", held out", true);
+  }
+  if (facts.gzip_bits > 0) chart.mark(facts.gzip_bits, format("gzip -9: %.2f", facts.gzip_bits));
+  if (facts.xz_bits > 0) chart.mark(facts.xz_bits, format("xz -9: %.2f", facts.xz_bits));
+  return chart;
+}
+
+/// Bytes a second over the time of the run.
+inline LineChart throughput_chart(const std::vector<TrainedModel>& models) {
+  double end = 0, high = 0;
+  for (const auto& model : models) {
+    for (const auto& point : model.history.points()) {
+      end = std::max(end, point.seconds / 60);
+      high = std::max(high, point.tokens_per_second / 1000);
+    }
+  }
+  LineChart chart("Throughput of training steps", {"minutes", 0, std::max(end, 1e-3)},
+                  {"thousand bytes per second", 0, std::max(1.1 * high, 1e-3)});
+  const char* classes[] = {"first", "second"};
+  for (std::size_t i = 0; i < models.size(); ++i) {
+    LineChart::Points points;
+    for (const auto& point : models[i].history.points()) {
+      points.emplace_back(point.seconds / 60, point.tokens_per_second / 1000);
+    }
+    chart.line(points, classes[i % 2], models[i].name);
+  }
+  return chart;
+}
+
+/// One strip for each mixture-of-experts layer: the share of tokens that each expert got, over the bytes read.
+inline std::string load_charts(const TrainedModel& model) {
+  const auto& points = model.history.points();
+  if (points.empty() || points.front().load.empty()) return "";
+  std::string text;
+  for (std::size_t layer = 0; layer < points.front().load.size(); ++layer) {
+    std::vector<HeatColumn> columns;
+    for (const auto& point : points) {
+      columns.push_back({1e-6 * static_cast<double>(point.step * model.tokens_per_step), point.load[layer]});
+    }
+    const double even = 1.0 / static_cast<double>(points.front().load[layer].size());
+    text += heat_map(format("Mixture %zu of %zu", layer + 1, points.front().load.size()), "expert",
+                     "bytes read in training, millions", columns, 2.5 * even);
+  }
+  return text;
+}
+
+inline std::string report_html(const Corpus& corpus, const std::vector<TrainedModel>& models,
+                               const ReportFacts& facts) {
+  using detail::row;
+  std::string text = R"(<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>A MoE-Mamba on this machine</title>
+<style>
+  :root { color-scheme: light dark; }
+  body { font: 16px/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; color: #344054; background: #fff;
+         max-width: 60rem; margin: 2.5rem auto; padding: 0 1.25rem; }
+  h1, h2, b { color: #101828; } h1 { font-size: 1.7rem; margin-bottom: .3rem; } h2 { font-size: 1.2rem; margin-top: 2.4rem; }
+  table { border-collapse: collapse; font-variant-numeric: tabular-nums; } td { text-align: right; }
+  th { text-align: left; font-weight: 400; } thead td { font-weight: 600; color: #101828; }
+  th, td { padding: .22rem 1.4rem .22rem 0; border-bottom: 1px solid #e4e7ec; }
+  pre { background: #f5f6f8; padding: 1rem; border-radius: 6px; overflow-x: auto; font-size: .85rem; white-space: pre-wrap; }
+  svg.chart { max-width: 100%; height: auto; display: block; margin: 1rem 0; } .quiet { color: #667085; }
+  @media (prefers-color-scheme: dark) {
+    body { color: #cbd2dc; background: #12161d; } h1, h2, b, thead td { color: #f2f4f7; }
+    th, td { border-color: #2b3340; } pre { background: #1b212b; } .quiet { color: #98a2b3; }
+  })";
+  text += std::string(chart_style) + "</style></head>\n<body>\n<h1>A MoE-Mamba, trained on this machine</h1>\n";
+  text += "<p class=\"quiet\">" + grouped(static_cast<long long>(corpus.size())) + " bytes of " +
+          grouped(corpus.files.read) + (corpus.files.read == 1 ? " file: " : " files: ") + escaped(corpus.label) +
+          ". " + format("%d thread%s. ", facts.threads, facts.threads == 1 ? "" : "s") +
+          "Training: " + escaped(facts.settings) + ".</p>\n";
+  text += format("<p>After %s the model needs <b>%.2f bits</b> for a byte that it has not seen",
+                 clock_time(models.front().history.seconds()).c_str(), bits(models.front().held_out_loss));
+  if (models.size() > 1)
+    text += format("; plain Mamba with as many active parameters, %.2f", bits(models[1].held_out_loss));
+  text += ".</p>\n" + loss_chart(models, facts).svg();
+
+  text += "<h2>The same bytes, by other means</h2>\n<table>\n";
+  for (const auto& model : models)
+    text += row(escaped(model.name), {format("%.3f bits per byte", bits(model.held_out_loss))});
+  const auto compressor = [](double value) {
+    return value > 0 ? format("%.3f bits per byte", value) : std::string("the program is not installed");
+  };
+  text += row("gzip -9", {compressor(facts.gzip_bits)}) + row("xz -9", {compressor(facts.xz_bits)});
+  text +=
+      "</table>\n<p class=\"quiet\">For orientation: all see the " +
+      grouped(static_cast<long long>(corpus.held_out.size())) +
+      " held-out bytes (held-out.txt), a twentieth of the text in blocks spread over it. The compressors begin from "
+      "nothing; the models have read the other nineteen twentieths, and their own size is not counted.</p>\n";
+
+  text += "<h2>The model</h2>\n";
+  for (const auto& model : models) text += "<pre>" + escaped(model.definition) + "</pre>\n";
+  text += detail::facts_table(models);
+  const std::string load = load_charts(models.front());
+  if (!load.empty()) {
+    text +=
+        "<h2>Who does the work</h2>\n<p class=\"quiet\">The share of the bytes that each expert got: blank for none, "
+        "full colour for two and a half times an even share or more.</p>\n" +
+        load;
+  }
+  text += "<h2>Speed</h2>\n" + throughput_chart(models).svg();
+  if (!facts.generated.empty()) {
+    text += "<h2>What it writes</h2>\n<pre><b>" + escaped(detail::readable(facts.prompt)) + "</b>" +
+            escaped(detail::readable(facts.generated)) + "</pre>\n";
+  }
+  return text + "</body></html>\n";
+}
+
+}  // namespace quickstart

@@ -1,0 +1,133 @@
+/// A layer of one's own, outside the library: a learned moving average of each channel, and a linear map behind it.
+///
+///   h_t = h_{t-1} + s ⊙ (x_t - h_{t-1}), s = sigmoid(rate);   y_t = W h_t
+///
+/// It has what layers/layer.hpp asks for, so models take it like one of their own: with running states, chunks,
+/// training, files. It is written in terms of two operations, the library's linear() and one of its own.
+#include <cstdio>
+
+#include "moe_mamba/moe_mamba.hpp"
+
+namespace mine {
+
+using namespace moe_mamba;
+
+/// The operation, forward: `state` (D for each sequence) goes in and comes out; may be null.
+template <class C, class S>
+void moving_average(cpu::Device& device, Shape shape, Input<C> x, const S* rate, StateView<C> state, MatrixView<C> h) {
+  device.parallel(h.columns, [&](Index channel, int) {
+    const C s = sigmoid(C(rate[channel]));
+    for (Index sequence = 0; sequence < shape.batch; ++sequence) {
+      C last = state ? state.sequence(sequence)[channel] : C(0);
+      for (Index row = sequence * shape.length; row < (sequence + 1) * shape.length; ++row) {
+        h(row, channel) = last += s * (x(row, channel) - last);
+      }
+      if (state) state.sequence(sequence)[channel] = last;
+    }
+  });
+}
+
+/// Backward: dx is overwritten, drate is added to, dstate goes in by the final and comes out by the initial states.
+template <class C, class S>
+void moving_average_backward(cpu::Device& device, Shape shape, Input<C> x, const S* rate, Input<C> initial, Input<C> h,
+                             Input<C> dh, MatrixView<C> dx, C* drate, StateView<C> dstate) {
+  device.parallel(dx.columns, [&](Index channel, int) {  // over channels: each has a rate of its own to sum into
+    const C s = sigmoid(C(rate[channel]));
+    for (Index sequence = 0; sequence < shape.batch; ++sequence) {
+      C gradient = dstate ? dstate.sequence(sequence)[channel] : C(0);
+      for (Index row = (sequence + 1) * shape.length; row-- > sequence * shape.length;) {
+        const C before = row == sequence * shape.length ? initial(sequence, channel) : h(row - 1, channel);
+        gradient += dh(row, channel);
+        dx(row, channel) = s * gradient;
+        drate[channel] += gradient * (x(row, channel) - before) * s * (C(1) - s);
+        gradient *= C(1) - s;
+      }
+      if (dstate) dstate.sequence(sequence)[channel] = gradient;
+    }
+  });
+}
+
+/// The layer, of width D.
+template <int D>
+struct MovingAverageLayer : LayerDefaults {
+  static constexpr auto parameters = lay_out(std::array{
+      vector_parameter("rate", D, ParameterKind::decay_free, {Initial::Law::step_bias}),
+      matrix_parameter("out.weight", D, D, {Initial::Law::uniform, 1, D, true}),
+  });
+  static constexpr Index out = offset_of(parameters, "out.weight");
+  static constexpr Index active_parameters = total_size(parameters);
+  static constexpr double flops_per_token = 2.0 * D * D + 3.0 * D;
+  static constexpr Index state_size = D;
+
+  /// What the backward pass wants to know.
+  template <class C>
+  struct Saved {
+    constexpr Saved(Arena& arena, Shape shape)
+        : initial(matrix(arena.take<C>(shape.batch * D), shape.batch, Index{D})),
+          h(matrix(arena.take<C>(shape.tokens() * D), shape.tokens(), Index{D})) {}
+    MatrixView<C> initial;  // (B, D)
+    MatrixView<C> h;        // (T, D)
+  };
+
+  template <class C, class Device>
+  static std::size_t scratch_bytes(Device&, Shape shape, bool) {
+    return bytes_of<Saved<C>>(shape);  // dh is as large as h
+  }
+
+  template <class Device, class S, class C>
+  static void forward(Forward<Device, S, C> run, MatrixView<const C> x, MatrixView<C> y) {
+    const Saved<C> saved(run.tape, run.shape);
+    fill(run.device, C(0), saved.initial);
+    if (run.state) copy(run.device, {run.state.data, run.shape.batch, D, run.state.stride}, saved.initial);
+    moving_average(run.device, run.shape, x, run.parameters, run.state, saved.h);
+    linear(run.device, saved.h, matrix(run.parameters + out, D, D), y);
+  }
+
+  template <class Device, class S, class C>
+  static void backward(Backward<Device, S, C> run, MatrixView<const C> x, MatrixView<const C> dy, MatrixView<C> dx) {
+    const Saved<C> saved(run.tape, run.shape);
+    const auto dh = Saved<C>(run.scratch, run.shape).h;
+    linear_backward_weight(run.device, dy, saved.h, matrix(run.gradients + out, D, D));
+    linear_backward_input(run.device, dy, matrix(run.parameters + out, D, D), dh, Into::assign);
+    moving_average_backward(run.device, run.shape, x, run.parameters, saved.initial, saved.h, dh, dx, run.gradients,
+                            run.dstate);
+  }
+};
+
+/// The word that definitions use.
+struct MovingAverage {
+  template <int Width>
+  using Layer = MovingAverageLayer<Width>;
+};
+
+}  // namespace mine
+
+int main() {
+  using namespace moe_mamba;
+  using Net = SequenceModel<Inputs<1>, Outputs<1>, Width<16>, Repeat<2, mine::MovingAverage, Mlp<Hidden<32>>>>;
+  std::printf("%td parameters, %td of running state\n", cost<Net>.parameters, cost<Net>.state_bytes);
+
+  // To be learned: a noisy signal goes in, its average over some twenty steps, squared, comes out.
+  constexpr Shape shape{16, 128};
+  std::vector<float> inputs(shape.tokens()), targets(shape.tokens());
+  Random random(Seed{1});
+  const auto draw = [&] {
+    for (Index row = 0; row < shape.tokens(); ++row) {
+      const auto at = static_cast<std::size_t>(row);
+      static float average = 0;
+      if (row % shape.length == 0) average = 0;
+      inputs[at] = static_cast<float>(1 + random.normal());
+      average += 0.05f * (inputs[at] - average);
+      targets[at] = average * average;
+    }
+    return SeriesBatch<float>{inputs, targets, shape};
+  };
+
+  Model<Net> model(Seed{1});
+  Trainer trainer(model, AdamW{.learning_rate = 5e-3}, Cosine{.warmup = 20, .steps = 400});
+  const double before = trainer.evaluate(draw()).prediction;
+  for (int step = 0; step < 400; ++step) trainer.step(draw());
+  const double after = trainer.evaluate(draw()).prediction;
+  std::printf("mean squared error %.4f before training, %.4f after\n", before, after);
+  return after < 0.05 * before ? 0 : 1;
+}

@@ -1,0 +1,527 @@
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "moe_mamba/cpu/selective_scan_backward.hpp"
+#include "support/catch.hpp"
+#include "support/data.hpp"
+
+using namespace moe_mamba;
+using test::relative_error;
+
+namespace {
+
+struct alignas(Arena::alignment) CacheLine {
+  std::byte bytes[Arena::alignment];
+};
+
+template <class C>
+struct Outputs {
+  std::vector<C> y, state, checkpoints;
+};
+
+template <class C>
+struct Gradients {
+  std::vector<C> du, ddelta, dz, db, dc, dbias, da_log, dd, dstate;
+
+  /// Calls f(name, a, b) with each pair of members.
+  template <class Other, class F>
+  void with(const Gradients<Other>& other, const F& f) const {
+    f("du", du, other.du), f("ddelta", ddelta, other.ddelta), f("dz", dz, other.dz), f("db", db, other.db);
+    f("dc", dc, other.dc), f("dbias", dbias, other.dbias), f("da_log", da_log, other.da_log), f("dd", dd, other.dd);
+    f("dstate", dstate, other.dstate);
+  }
+};
+
+/// Inputs of a scan; equal arguments give equal values for each C. Rows and states lie further apart than they must.
+template <class C, class S, int N>
+struct Problem {
+  Shape shape;
+  Index channels, stride, state_stride;
+  std::vector<C> u, delta, b, c, z, state, dy, dstate;
+  std::vector<S> bias, a_log, d;
+
+  Problem(Shape s, Index e, std::uint64_t seed, double low = -4, double high = 1)
+      : shape(s), channels(e), stride(e + 3), state_stride(N * e + 5) {
+    const Index t = s.tokens();
+    u = test::uniform<C>(t * stride, seed + 1);
+    delta = test::uniform<C>(t * stride, seed + 2, low, high);
+    z = test::uniform<C>(t * stride, seed + 3, -3, 3);
+    dy = test::uniform<C>(t * stride, seed + 4);
+    b = test::uniform<C>(t * (N + 2), seed + 5);
+    c = test::uniform<C>(t * (N + 2), seed + 6);
+    state = test::uniform<C>(s.batch * state_stride, seed + 7);
+    dstate = test::uniform<C>(s.batch * state_stride, seed + 8);
+    bias = test::uniform<S>(e, seed + 9);
+    a_log = test::uniform<S>(e * N, seed + 10, -1, 3);
+    d = test::uniform<S>(e, seed + 11);
+  }
+
+  MatrixView<const C> wide(const std::vector<C>& values) const {
+    return {values.data(), shape.tokens(), channels, stride};
+  }
+  MatrixView<const C> narrow(const std::vector<C>& values) const { return {values.data(), shape.tokens(), N, N + 2}; }
+
+  template <class Device>
+  Outputs<C> forward(Device& device, bool with_state = true) const {
+    const Index t = shape.tokens();
+    Outputs<C> out{test::poison<C>(t * channels), state,
+                   test::poison<C>(shape.batch * scan_checkpoints(shape.length) * N * channels)};
+    std::vector<CacheLine> scratch(selective_scan_scratch(device, shape, channels, N) / sizeof(CacheLine));
+    selective_scan(
+        device, SelectiveScan<C, S, N>{
+                    shape, wide(u), wide(delta), narrow(b), narrow(c), wide(z), bias.data(), a_log.data(), d.data(),
+                    with_state ? StateView<C>{out.state.data(), state_stride} : StateView<C>{}, out.checkpoints.data(),
+                    matrix(out.y.data(), t, channels), Arena(reinterpret_cast<std::byte*>(scratch.data()))});
+    return out;
+  }
+
+  template <class Device>
+  Gradients<C> backward(Device& device, const std::vector<C>& checkpoints, bool with_state = true) const {
+    const Index t = shape.tokens(), e = channels;
+    Gradients<C> g{test::poison<C>(t * e),     test::poison<C>(t * e), test::poison<C>(t * e),
+                   test::poison<C>(t * N),     test::poison<C>(t * N), test::uniform<C>(e, 1),
+                   test::uniform<C>(e * N, 2), test::uniform<C>(e, 3), dstate};
+    std::vector<CacheLine> scratch(selective_scan_scratch(device, shape, channels, N) / sizeof(CacheLine));
+    selective_scan_backward(device, SelectiveScanBackward<C, S, N>{
+                                        shape,
+                                        wide(u),
+                                        wide(delta),
+                                        narrow(b),
+                                        narrow(c),
+                                        wide(z),
+                                        bias.data(),
+                                        a_log.data(),
+                                        d.data(),
+                                        checkpoints.data(),
+                                        wide(dy),
+                                        matrix(g.du.data(), t, e),
+                                        matrix(g.ddelta.data(), t, e),
+                                        matrix(g.dz.data(), t, e),
+                                        matrix(g.db.data(), t, N),
+                                        matrix(g.dc.data(), t, N),
+                                        g.dbias.data(),
+                                        g.da_log.data(),
+                                        g.dd.data(),
+                                        with_state ? StateView<C>{g.dstate.data(), state_stride} : StateView<C>{},
+                                        Arena(reinterpret_cast<std::byte*>(scratch.data()))});
+    return g;
+  }
+
+  /// Steps first … first + length - 1 of sequence `sequence` alone, without a state of its own yet.
+  Problem part(Index sequence, Index first, Index length) const {
+    Problem p = *this;
+    p.shape = {1, length};
+    const auto cut = [&](std::vector<C>& values, Index width) {
+      const auto begin = values.begin() + (sequence * shape.length + first) * width;
+      values = std::vector<C>(begin, begin + length * width);
+    };
+    for (auto* rows : {&p.u, &p.delta, &p.z, &p.dy}) cut(*rows, stride);
+    for (auto* rows : {&p.b, &p.c}) cut(*rows, N + 2);
+    for (auto* states : {&p.state, &p.dstate}) {
+      const auto begin = states->begin() + sequence * state_stride;
+      *states = std::vector<C>(begin, begin + state_stride);
+    }
+    return p;
+  }
+};
+
+/// The scan in plain loops in C: what a float result may be off by is judged by what this is off by.
+template <class C, class S, int N>
+void plain(const Problem<C, S, N>& p, Outputs<C>& out, Gradients<C>& g) {
+  const Index e = p.channels, length = p.shape.length, tokens = p.shape.tokens();
+  out = {std::vector<C>(static_cast<std::size_t>(tokens * e)), p.state, {}};
+  g = {out.y,
+       out.y,
+       out.y,
+       std::vector<C>(static_cast<std::size_t>(tokens * N)),
+       std::vector<C>(static_cast<std::size_t>(tokens * N)),
+       test::uniform<C>(e, 1),
+       test::uniform<C>(e * N, 2),
+       test::uniform<C>(e, 3),
+       p.dstate};
+  const auto at = [](std::vector<C>& v, Index i) -> C& { return v[static_cast<std::size_t>(i)]; };
+  for (Index s = 0; s < p.shape.batch; ++s) {
+    for (Index k = 0; k < e; ++k) {
+      std::vector<C> h, decay;
+      C a[N];
+      for (int n = 0; n < N; ++n) {
+        a[n] = -std::exp(static_cast<C>(p.a_log[static_cast<std::size_t>(k * N + n)]));
+        h.push_back(at(out.state, s * p.state_stride + n * e + k));
+      }
+      const C bias = static_cast<C>(p.bias[static_cast<std::size_t>(k)]);
+      const C d = static_cast<C>(p.d[static_cast<std::size_t>(k)]);
+      std::vector<C> sums;
+      for (Index t = 0; t < length; ++t) {
+        const Index row = s * length + t;
+        const C step = softplus(p.wide(p.delta)(row, k) + bias), u = p.wide(p.u)(row, k);
+        C sum = d * u;
+        for (int n = 0; n < N; ++n) {
+          decay.push_back(std::exp(step * a[n]));
+          h.push_back(decay.back() * at(h, t * N + n) + step * u * p.narrow(p.b)(row, n));
+          sum += p.narrow(p.c)(row, n) * h.back();
+        }
+        sums.push_back(sum);
+        at(out.y, row * e + k) = sum * silu(p.wide(p.z)(row, k));
+      }
+      for (int n = 0; n < N; ++n) at(out.state, s * p.state_stride + n * e + k) = at(h, length * N + n);
+      for (Index t = length - 1; t >= 0; --t) {
+        const Index row = s * length + t;
+        const C x = p.wide(p.delta)(row, k) + bias, step = softplus(x), u = p.wide(p.u)(row, k);
+        const C dy = p.wide(p.dy)(row, k), dp = dy * silu(p.wide(p.z)(row, k));
+        C du = d * dp, dstep = 0;
+        for (int n = 0; n < N; ++n) {
+          C& carried = at(g.dstate, s * p.state_stride + n * e + k);
+          const C b = p.narrow(p.b)(row, n), dh = p.narrow(p.c)(row, n) * dp + carried;
+          at(g.dc, row * N + n) += dp * at(h, (t + 1) * N + n);
+          at(g.db, row * N + n) += dh * step * u;
+          du += step * dh * b;
+          carried = dh * at(decay, t * N + n);
+          dstep += dh * u * b + carried * at(h, t * N + n) * a[n];
+          at(g.da_log, k * N + n) += carried * at(h, t * N + n) * step * a[n];
+        }
+        at(g.du, row * e + k) = du;
+        at(g.ddelta, row * e + k) = dstep * sigmoid(x);
+        at(g.dz, row * e + k) = dy * at(sums, t) * silu_derivative(p.wide(p.z)(row, k));
+        at(g.dbias, k) += dstep * sigmoid(x);
+        at(g.dd, k) += dp * u;
+      }
+    }
+  }
+}
+
+/// Forward and backward of the CPU against the reference in double, on the same values.
+template <class C, class S, int N>
+void compare(Shape shape, Index channels, std::uint64_t seed, double low = -4, double high = 1) {
+  CAPTURE(sizeof(C), sizeof(S), N, shape.batch, shape.length, channels, seed);
+  const Problem<C, S, N> problem(shape, channels, seed, low, high);
+  const Problem<double, S, N> exact(shape, channels, seed, low, high);
+  cpu::Device device(Threads{2});
+  reference::Device naive;
+  const auto actual = problem.forward(device);
+  const auto expected = exact.forward(naive);
+  const auto gradients = problem.backward(device, actual.checkpoints);
+  const auto expected_gradients = exact.backward(naive, expected.checkpoints);
+  // Double: 1e-12 is some thousand rounding errors, of which a sum has that many. Float: three times what plain loops
+  // in float are off by, and never mind differences of a few units in the last place of the largest element.
+  Outputs<C> simple;
+  Gradients<C> simple_gradients;
+  plain(problem, simple, simple_gradients);
+  const auto close = [](const char* name, const auto& value, const auto& plain_value, const auto& exact_value) {
+    CAPTURE(name);
+    const double bound = std::is_same_v<C, double> ? 1e-12 : 3 * relative_error(plain_value, exact_value) + 1e-6;
+    CHECK(relative_error(value, exact_value) <= bound);
+  };
+  close("y", actual.y, simple.y, expected.y);
+  close("state", actual.state, simple.state, expected.state);
+  CHECK(relative_error(actual.checkpoints, expected.checkpoints) <= (std::is_same_v<C, double> ? 1e-12 : 2e-5));
+  std::vector<std::vector<C>> plain_values;
+  simple_gradients.with(simple_gradients, [&](const char*, const auto& v, const auto&) { plain_values.push_back(v); });
+  std::size_t index = 0;
+  gradients.with(expected_gradients, [&](const char* name, const auto& value, const auto& exact_value) {
+    close(name, value, plain_values[index++], exact_value);
+  });
+}
+
+template <class C, class S, int N>
+void compare_shapes() {
+  const Index widths[] = {1, 2, 7, 8, 17, 33};
+  const Index lengths[] = {0, 1, 2, 63, 64, 65, 127, 130};
+  for (std::uint64_t i = 0; i < 8; ++i) {
+    const Index batch = 1 + static_cast<Index>(i % 3);
+    compare<C, S, N>({batch, lengths[i]}, widths[(i * 5 + N) % 6], 100 * i);
+  }
+}
+
+template <class T>
+bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
+  return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin(), [](T x, T y) {
+           return std::bit_cast<std::conditional_t<sizeof(T) == 8, std::uint64_t, std::uint32_t>>(x) ==
+                  std::bit_cast<std::conditional_t<sizeof(T) == 8, std::uint64_t, std::uint32_t>>(y);
+         });
+}
+
+template <class T>
+void append(std::vector<T>& to, const std::vector<T>& from) {
+  to.insert(to.end(), from.begin(), from.end());
+}
+
+/// The chunks that end at `ends`, forward with the state carried on, then backward with its gradient carried back.
+template <class C, class S, int N>
+void run_chunks(const Problem<C, S, N>& whole, const std::vector<Index>& ends, Outputs<C>& out, Gradients<C>& g) {
+  cpu::Device device;
+  std::vector<Problem<C, S, N>> parts;
+  std::vector<Outputs<C>> outputs;
+  out = {{}, whole.state, {}};
+  for (std::size_t i = 0; i < ends.size(); ++i) {
+    const Index first = i == 0 ? 0 : ends[i - 1];
+    parts.push_back(whole.part(0, first, ends[i] - first));
+    parts.back().state = out.state;
+    outputs.push_back(parts.back().forward(device));
+    append(out.y, outputs.back().y);
+    out.state = outputs.back().state;
+  }
+  g.dstate = whole.dstate;
+  g.dbias = test::uniform<C>(whole.channels, 1);
+  g.da_log = test::uniform<C>(whole.channels * N, 2);
+  g.dd = test::uniform<C>(whole.channels, 3);
+  std::vector<Gradients<C>> gradients(ends.size());
+  for (std::size_t i = ends.size(); i-- > 0;) {
+    parts[i].dstate = g.dstate;
+    gradients[i] = parts[i].backward(device, outputs[i].checkpoints);
+    g.dstate = gradients[i].dstate;
+    const auto add = [](std::vector<C>& sum, const std::vector<C>& values, std::uint64_t seed) {
+      const auto start = test::uniform<C>(static_cast<Index>(sum.size()), seed);  // what the call added to
+      for (std::size_t k = 0; k < sum.size(); ++k) sum[k] += values[k] - start[k];
+    };
+    add(g.dbias, gradients[i].dbias, 1);
+    add(g.da_log, gradients[i].da_log, 2);
+    add(g.dd, gradients[i].dd, 3);
+  }
+  for (const auto& part : gradients) {
+    append(g.du, part.du), append(g.ddelta, part.ddelta), append(g.dz, part.dz);
+    append(g.db, part.db), append(g.dc, part.dc);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("the selective scan and its gradients equal the reference for all sizes", "[cpu][scan]") {
+  SECTION("double, 1 state") { compare_shapes<double, double, 1>(); }
+  SECTION("double, 3 states") { compare_shapes<double, double, 3>(); }
+  SECTION("double, 16 states") { compare_shapes<double, double, 16>(); }
+  SECTION("double, 64 states") { compare<double, double, 64>({2, 65}, 5, 1); }
+  SECTION("float, 1 state") { compare_shapes<float, float, 1>(); }
+  SECTION("float, 3 states") { compare_shapes<float, float, 3>(); }
+  SECTION("float, 16 states") { compare_shapes<float, float, 16>(); }
+  SECTION("float, 64 states") { compare<float, float, 64>({2, 127}, 9, 2); }
+  SECTION("float, several tasks of channels") { compare<float, float, 3>({2, 66}, 301, 3); }
+  SECTION("bfloat16 parameters") { compare_shapes<float, bfloat16, 16>(); }
+}
+
+TEST_CASE("very large and very small steps keep to the reference", "[cpu][scan]") {
+  compare<float, float, 16>({1, 70}, 11, 5, 20, 100);
+  compare<float, float, 16>({1, 70}, 11, 6, -85, -20);
+  compare<double, double, 16>({1, 70}, 11, 7, 20, 800);
+  compare<double, double, 16>({1, 70}, 11, 8, -700, -20);
+  // Below that Δ underflows; the state must pass through unchanged.
+  Problem<float, float, 16> still({1, 5}, 9, 9, -300, -200);
+  cpu::Device device;
+  CHECK(same_bits(still.forward(device).state, still.state));
+}
+
+TEST_CASE("the reference's gradients of the selective scan equal finite differences", "[reference][scan]") {
+  constexpr int states = 3;
+  Problem<double, double, states> problem({2, 4}, 2, 11, -2, 2);
+  reference::Device device;
+  const auto loss = [&] {  // every y and every element of the final states, with the weights dy and dstate
+    const auto out = problem.forward(device);
+    double sum = 0;
+    for (Index row = 0; row < problem.shape.tokens(); ++row) {
+      for (Index e = 0; e < problem.channels; ++e) {
+        sum += problem.wide(problem.dy)(row, e) * out.y[static_cast<std::size_t>(row * problem.channels + e)];
+      }
+    }
+    for (Index s = 0; s < problem.shape.batch; ++s) {
+      for (Index i = 0; i < states * problem.channels; ++i) {
+        const auto at = static_cast<std::size_t>(s * problem.state_stride + i);
+        sum += problem.dstate[at] * out.state[at];
+      }
+    }
+    return sum;
+  };
+  const auto g = problem.backward(device, problem.forward(device).checkpoints);
+  const auto check = [&](const char* name, std::vector<double>& x, const std::vector<double>& gradient,
+                         const std::vector<double>& start, Index rows, Index columns, Index x_stride, Index g_stride) {
+    CAPTURE(name);
+    std::vector<double> expected, actual;
+    for (Index row = 0; row < rows; ++row) {
+      for (Index column = 0; column < columns; ++column) {
+        const auto at = static_cast<std::size_t>(row * g_stride + column);
+        actual.push_back(gradient[at] - (start.empty() ? 0.0 : start[at]));
+        expected.push_back(test::finite_difference(x[static_cast<std::size_t>(row * x_stride + column)], 1e-3, loss));
+      }
+    }
+    CHECK(relative_error(actual, expected) < 1e-8);
+  };
+  const Index e = problem.channels, t = problem.shape.tokens();
+  check("u", problem.u, g.du, {}, t, e, problem.stride, e);
+  check("delta", problem.delta, g.ddelta, {}, t, e, problem.stride, e);
+  check("z", problem.z, g.dz, {}, t, e, problem.stride, e);
+  check("b", problem.b, g.db, {}, t, states, states + 2, states);
+  check("c", problem.c, g.dc, {}, t, states, states + 2, states);
+  check("state", problem.state, g.dstate, {}, 2, states * e, problem.state_stride, problem.state_stride);
+  check("bias", problem.bias, g.dbias, test::uniform<double>(e, 1), 1, e, e, e);
+  check("a_log", problem.a_log, g.da_log, test::uniform<double>(e * states, 2), 1, e * states, e, e);
+  check("d", problem.d, g.dd, test::uniform<double>(e, 3), 1, e, e, e);
+}
+
+TEST_CASE("chunks with the state carried give the bits of the whole, and their gradients add up to its",
+          "[cpu][scan]") {
+  const Problem<float, float, 16> whole({1, 17}, 19, 21);
+  const Problem<double, double, 3> precise({1, 17}, 5, 22);
+  cpu::Device device;
+  const auto expected = whole.forward(device);
+  const auto precise_expected = precise.forward(device);
+  const auto precise_gradients = precise.backward(device, precise_expected.checkpoints);
+  const auto check = [&](const std::vector<Index>& ends) {
+    Outputs<float> out;
+    Gradients<float> ignored;
+    run_chunks(whole, ends, out, ignored);
+    CHECK(same_bits(out.y, expected.y));
+    CHECK(same_bits(out.state, expected.state));
+    Outputs<double> precise_out;
+    Gradients<double> gradients;
+    run_chunks(precise, ends, precise_out, gradients);
+    CHECK(same_bits(precise_out.y, precise_expected.y));
+    gradients.with(precise_gradients, [](const char* name, const auto& actual, const auto& exact) {
+      CAPTURE(name);
+      CHECK(relative_error(actual, exact) < 1e-13);
+    });
+  };
+  for (Index split = 0; split <= 17; ++split) check({split, 17});
+  check({1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17});
+  Random random(Seed{5});
+  for (int i = 0; i < 20; ++i) {
+    std::vector<Index> ends;
+    for (Index t = 1; t < 17; ++t) {
+      if (random.uniform() < 0.3) ends.push_back(t);
+    }
+    ends.push_back(17);
+    check(ends);
+  }
+}
+
+TEST_CASE("a scan over a hundred thousand steps equals its chunks", "[cpu][scan]") {
+  constexpr Index length = 100'003;
+  const Problem<float, float, 3> whole({1, length}, 9, 31);
+  cpu::Device device;
+  const auto expected = whole.forward(device);
+  const auto expected_gradients = whole.backward(device, expected.checkpoints);
+  Outputs<float> out;
+  Gradients<float> gradients;
+  run_chunks(whole, {1, 64, 4097, 50'000, 99'999, length}, out, gradients);
+  CHECK(same_bits(out.y, expected.y));
+  CHECK(same_bits(out.state, expected.state));
+  // Parameters' gradients are sums of 10^5 terms, in float, in another order; the others are not.
+  gradients.with(expected_gradients, [](const char* name, const auto& actual, const auto& exact) {
+    CAPTURE(name);
+    CHECK(relative_error(actual, exact) < 1e-3);
+  });
+  CHECK(relative_error(gradients.du, expected_gradients.du) < 1e-5);
+  CHECK(relative_error(gradients.db, expected_gradients.db) < 1e-5);
+}
+
+TEST_CASE("the number of threads does not change a bit of the selective scan", "[cpu][scan]") {
+  const Problem<float, float, 16> problem({3, 70}, 203, 41);
+  cpu::Device one;
+  const auto expected = problem.forward(one);
+  const auto gradients = problem.backward(one, expected.checkpoints);
+  for (int threads : {2, 3}) {
+    cpu::Device device(Threads{threads});
+    const auto out = problem.forward(device);
+    CHECK(same_bits(out.y, expected.y));
+    CHECK(same_bits(out.state, expected.state));
+    CHECK(same_bits(out.checkpoints, expected.checkpoints));
+    problem.backward(device, out.checkpoints).with(gradients, [](const char* name, const auto& a, const auto& b) {
+      CAPTURE(name);
+      CHECK(same_bits(a, b));
+    });
+  }
+}
+
+TEST_CASE("a sequence scanned in a batch gives the bits it gives alone", "[cpu][scan]") {
+  for (Index length : {1, 2, 66}) {
+    const Problem<float, bfloat16, 16> batch({3, length}, 21, 51);
+    cpu::Device device(Threads{2});
+    const auto out = batch.forward(device);
+    const auto gradients = batch.backward(device, out.checkpoints);
+    for (Index s = 0; s < 3; ++s) {
+      const auto single = batch.part(s, 0, length);
+      const auto alone = single.forward(device);
+      const auto alone_gradients = single.backward(device, alone.checkpoints);
+      const auto part = [&](const std::vector<float>& all, Index size) {
+        return std::vector<float>(all.begin() + s * size, all.begin() + (s + 1) * size);
+      };
+      CHECK(same_bits(part(out.y, length * 21), alone.y));
+      CHECK(same_bits(part(out.state, batch.state_stride), alone.state));
+      CHECK(same_bits(part(gradients.du, length * 21), alone_gradients.du));
+      CHECK(same_bits(part(gradients.ddelta, length * 21), alone_gradients.ddelta));
+      CHECK(same_bits(part(gradients.dz, length * 21), alone_gradients.dz));
+      CHECK(same_bits(part(gradients.db, length * 16), alone_gradients.db));
+      CHECK(same_bits(part(gradients.dc, length * 16), alone_gradients.dc));
+      CHECK(same_bits(part(gradients.dstate, batch.state_stride), alone_gradients.dstate));
+    }
+  }
+}
+
+TEST_CASE("a missing state counts as zero, forward and backward", "[cpu][scan]") {
+  Problem<double, double, 3> problem({2, 70}, 5, 61);
+  std::fill(problem.state.begin(), problem.state.end(), 0.0);
+  std::fill(problem.dstate.begin(), problem.dstate.end(), 0.0);
+  cpu::Device device;
+  const auto with = problem.forward(device), without = problem.forward(device, false);
+  CHECK(same_bits(with.y, without.y));
+  CHECK(same_bits(without.state, problem.state));
+  const auto gradients = problem.backward(device, with.checkpoints, false);
+  CHECK(same_bits(gradients.du, problem.backward(device, with.checkpoints).du));
+  CHECK(same_bits(gradients.dstate, problem.dstate));
+}
+
+TEST_CASE("NaN in any input of the scan comes out where it has an influence, and nowhere else", "[cpu][scan]") {
+  constexpr Index length = 70, channels = 11, at_step = 66, at_channel = 9;
+  // Also NaNs with a payload, which bit tricks could turn into numbers.
+  for (std::uint32_t bits : {0x7fc00000u, 0x7fc00001u, 0xffc01ff1u, 0x7fffffffu}) {
+    const float nan = std::bit_cast<float>(bits);
+    cpu::Device device;
+    const auto check = [&](const char* name, const auto& poison, Index first, Index last, bool all_channels) {
+      CAPTURE(name, bits);
+      Problem<float, float, 16> problem({1, length}, channels, 71);
+      poison(problem);
+      const auto y = problem.forward(device).y;
+      Index wrong = 0;
+      for (Index t = 0; t < length; ++t) {
+        for (Index e = 0; e < channels; ++e) {
+          const bool expected = t >= first && t <= last && (all_channels || e == at_channel);
+          wrong += std::isnan(y[static_cast<std::size_t>(t * channels + e)]) != expected;
+        }
+      }
+      CHECK(wrong == 0);
+    };
+    using Case = Problem<float, float, 16>;
+    const auto wide = [](Case& p) { return static_cast<std::size_t>(at_step * p.stride + at_channel); };
+    const Index end = length - 1;
+    check(
+        "u", [&](Case& p) { p.u[wide(p)] = nan; }, at_step, end, false);
+    check(
+        "delta", [&](Case& p) { p.delta[wide(p)] = nan; }, at_step, end, false);
+    check(
+        "z", [&](Case& p) { p.z[wide(p)] = nan; }, at_step, at_step, false);
+    check(
+        "b", [&](Case& p) { p.b[at_step * 18 + 3] = nan; }, at_step, end, true);
+    check(
+        "c", [&](Case& p) { p.c[at_step * 18 + 3] = nan; }, at_step, at_step, true);
+    check(
+        "bias", [&](Case& p) { p.bias[at_channel] = nan; }, 0, end, false);
+    check(
+        "a_log", [&](Case& p) { p.a_log[at_channel * 16 + 3] = nan; }, 0, end, false);
+    check(
+        "d", [&](Case& p) { p.d[at_channel] = nan; }, 0, end, false);
+    check(
+        "state", [&](Case& p) { p.state[3 * channels + at_channel] = nan; }, 0, end, false);
+
+    Problem<float, float, 16> problem({1, length}, channels, 71);
+    const auto checkpoints = problem.forward(device).checkpoints;
+    problem.dy[wide(problem)] = nan;
+    const auto gradients = problem.backward(device, checkpoints);
+    CHECK(std::isnan(gradients.du[at_channel]));
+    CHECK(std::isnan(gradients.dd[at_channel]));
+    CHECK(std::isnan(gradients.da_log[at_channel * 16]));
+    CHECK(std::isnan(gradients.dc[at_step * 16]));
+    CHECK_FALSE(std::isnan(gradients.du[at_channel - 1]));
+    CHECK_FALSE(std::isnan(gradients.dc[(at_step - 1) * 16]));
+  }
+}

@@ -1,0 +1,242 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "layers/finite_differences.hpp"
+#include "layers/naive.hpp"
+#include "moe_mamba/layers/layer.hpp"
+#include "support/catch.hpp"
+#include "support/data.hpp"
+
+/// One layer on its own, between guards.
+namespace test {
+
+using moe_mamba::Arena;
+using moe_mamba::MatrixView;
+using moe_mamba::Shape;
+using moe_mamba::StateView;
+
+/// Memory that begins as NaNs, with a guard behind it that tells whether anything wrote past the end.
+class GuardedMemory {
+ public:
+  explicit GuardedMemory(std::size_t bytes) : bytes_(bytes), storage_(bytes + 2 * guard + Arena::alignment, mark) {
+    const auto address = reinterpret_cast<std::uintptr_t>(storage_.data()) + guard;
+    first_ = guard + (Arena::alignment - address % Arena::alignment) % Arena::alignment;
+  }
+  Arena arena() { return Arena(storage_.data() + first_); }
+  bool intact() const {
+    const auto is_mark = [](std::byte byte) { return byte == mark; };
+    return std::all_of(storage_.begin(), storage_.begin() + static_cast<std::ptrdiff_t>(first_), is_mark) &&
+           std::all_of(storage_.begin() + static_cast<std::ptrdiff_t>(first_ + bytes_), storage_.end(), is_mark);
+  }
+
+ private:
+  static constexpr std::byte mark{0xff};  // eight of them are a NaN, as four are
+  static constexpr std::size_t guard = 4096;
+  std::size_t bytes_, first_ = 0;
+  std::vector<std::byte> storage_;
+};
+
+/// What auxiliary losses count for in the gradients of a layer alone.
+inline constexpr double auxiliary_weight = 0.5;
+
+/// A layer with parameters, running states and gradients, called as a stage would call it.
+template <class Layer, class S, class Device>
+class LayerRun {
+ public:
+  using C = moe_mamba::compute_t<S>;
+
+  LayerRun(Device& device, Shape shape, Index width, const std::vector<double>& values,
+           const std::vector<double>& initial_states)
+      : parameters(converted<S>(values)),
+        states(converted<C>(initial_states)),
+        report(static_cast<std::size_t>(Layer::report_size + 1), std::nan("")),
+        gradients(values.size()),
+        device_(device),
+        shape_(shape),
+        width_(width),
+        tape_(moe_mamba::tape_bytes<Layer, C>(shape)),
+        scratch_(scratch_size()) {}
+
+  std::vector<C> forward(const std::vector<C>& x) {
+    auto y = poison<C>(shape_.tokens() * width_);
+    x_ = x;
+    Layer::forward(moe_mamba::Forward<Device, S, C>{device_, shape_, true, parameters.data(),
+                                                    StateView<C>{states.data(), Layer::state_size}, report.data(),
+                                                    tape_.arena(), scratch_.arena()},
+                   view(x_), moe_mamba::matrix(y.data(), shape_.tokens(), width_));
+    check_guards();
+    return y;
+  }
+
+  /// dx, of the input of the last forward(). Norms add to what `dx` holds, layers overwrite it.
+  std::vector<C> backward(const std::vector<C>& dy, std::vector<C> dx, std::vector<C>& dstates) {
+    GuardedMemory scratch(scratch_size());
+    Layer::backward(moe_mamba::Backward<Device, S, C>{device_, shape_, auxiliary_weight, parameters.data(),
+                                                      gradients.data(), StateView<C>{dstates.data(), Layer::state_size},
+                                                      report.data(), tape_.arena(), scratch.arena()},
+                    view(x_), view(dy), moe_mamba::matrix(dx.data(), shape_.tokens(), width_));
+    check_guards();
+    CHECK(scratch.intact());
+    return dx;
+  }
+
+  std::vector<S> parameters;
+  std::vector<C> states;
+  std::vector<double> report;
+  std::vector<C> gradients;
+
+ private:
+  std::size_t scratch_size() const {
+    if constexpr (requires { Layer::template scratch_bytes<C>(device_, shape_, true); }) {
+      return Layer::template scratch_bytes<C>(device_, shape_, true);
+    } else {
+      return 0;
+    }
+  }
+  MatrixView<const C> view(const std::vector<C>& x) const {
+    return moe_mamba::matrix(x.data(), shape_.tokens(), width_);
+  }
+  void check_guards() const {
+    CHECK(tape_.intact());
+    CHECK(scratch_.intact());
+  }
+
+  Device& device_;
+  Shape shape_;
+  Index width_;
+  std::vector<C> x_;
+  GuardedMemory tape_, scratch_;
+};
+
+/// What a naive layer gives: outputs, final states, auxiliary losses.
+struct NaiveOutcome {
+  naive::Matrix y;
+  naive::Run run;
+};
+
+/// A layer and its naive counterpart on the same random numbers.
+///
+/// `naive_layer(run, x)` is the counterpart; it finds the parameters in run.weights under their own names.
+template <class Layer>
+class LayerComparison {
+ public:
+  using NaiveLayer = std::function<naive::Matrix(naive::Run&, const naive::Matrix&)>;
+
+  LayerComparison(Shape shape, Index width, NaiveLayer naive_layer, std::uint64_t seed)
+      : shape_(shape), width_(width), naive_layer_(std::move(naive_layer)) {
+    parameters = uniform<double>(moe_mamba::parameters_of<Layer>, seed, -0.7, 0.7);
+    x = uniform<double>(shape.tokens() * width, seed + 1);
+    states = uniform<double>(shape.batch * Layer::state_size, seed + 2);
+    dy_ = uniform<double>(shape.tokens() * width, seed + 3);
+    dstates_ = uniform<double>(shape.batch * Layer::state_size, seed + 4);
+    for (const auto& parameter : Layer::parameters) {
+      weights_.add(std::string(parameter.name.view()), parameters.data() + parameter.offset);
+    }
+  }
+
+  LayerComparison(const LayerComparison&) = delete;
+  LayerComparison& operator=(const LayerComparison&) = delete;
+
+  NaiveOutcome expected() const {
+    naive::Run run{weights_, shape_.batch, shape_.length, {}};
+    for (Index b = 0; b < shape_.batch; ++b) {
+      run.states.emplace_back(states.begin() + b * Layer::state_size, states.begin() + (b + 1) * Layer::state_size);
+    }
+    naive::Matrix input(shape_.tokens(), width_);
+    input.values = x;
+    naive::Matrix y = naive_layer_(run, input);
+    return {y, run};
+  }
+
+  /// Outputs, states and report of the layer, computed in S, lie within `bound` of the naive ones.
+  template <class S, class Device>
+  void check_forward(Device& device, double bound) const {
+    using C = moe_mamba::compute_t<S>;
+    LayerRun<Layer, S, Device> layer(device, shape_, width_, parameters, states);
+    const auto y = layer.forward(converted<C>(x));
+    const NaiveOutcome naive = expected();
+    CHECK((weights_.all_used() || shape_.tokens() == 0));
+    CHECK(relative_error(y, naive.y.values) <= bound);
+    std::vector<double> naive_states;
+    for (const auto& state : naive.run.states) naive_states.insert(naive_states.end(), state.begin(), state.end());
+    CHECK(relative_error(layer.states, naive_states) <= bound);
+
+    std::size_t router = 0;
+    Layer::visit_routers(
+        [&](const moe_mamba::RouterReport& report) {
+          REQUIRE(router < naive.run.routers.size());
+          const naive::Router& other = naive.run.routers[router++];
+          CHECK(std::abs(report.balance_loss - other.balance_loss) <= bound);
+          CHECK(std::abs(report.z_loss - other.z_loss) <= bound);
+          CHECK(std::abs(report.entropy - other.entropy) <= bound * (1 + other.entropy));
+          CHECK(report.dropped == other.dropped);
+          CHECK(std::vector<double>(report.load.begin(), report.load.end()) == other.load);
+        },
+        layer.report.data());
+    CHECK(router == naive.run.routers.size());
+  }
+
+  /// The backward pass in double agrees with finite differences of the naive layer: of Σ dy·y + Σ dstate·state, plus
+  /// the weighted auxiliary losses, by every `stride`-th parameter, input and initial state.
+  template <class Device>
+  void check_backward(Device& device, bool adds_to_dx, Index stride = 1) {
+    LayerRun<Layer, double, Device> layer(device, shape_, width_, parameters, states);
+    (void)layer.forward(x);
+    // What is added to begins at one, what is overwritten as NaN.
+    std::fill(layer.gradients.begin(), layer.gradients.end(), 1.0);
+    auto dstates = dstates_;
+    const auto dx = layer.backward(dy_, std::vector<double>(x.size(), adds_to_dx ? 1.0 : std::nan("")), dstates);
+
+    for (const auto& parameter : Layer::parameters) {
+      INFO("gradient by " << parameter.name.view());
+      const auto first = static_cast<std::size_t>(parameter.offset);
+      check_tensor({parameters.data() + first, static_cast<std::size_t>(parameter.size())}, &layer.gradients[first], 1,
+                   stride);
+    }
+    INFO("gradient by the input");
+    check_tensor(x, dx.data(), adds_to_dx ? 1 : 0, stride);
+    if (Layer::state_size > 0) {
+      INFO("gradient by the initial states");
+      check_tensor(states, dstates.data(), 0, stride);
+    }
+  }
+
+  std::vector<double> parameters, x, states;
+
+ private:
+  double objective(std::uint64_t& decisions) const {
+    const NaiveOutcome outcome = expected();
+    decisions = outcome.run.decisions;
+    double value = 0;
+    for (std::size_t i = 0; i < dy_.size(); ++i) value += dy_[i] * outcome.y.values[i];
+    std::size_t i = 0;
+    for (const auto& state : outcome.run.states) {
+      for (const double number : state) value += dstates_[i++] * number;
+    }
+    for (const auto& router : outcome.run.routers) {
+      value += auxiliary_weight * (router.balance_loss + router.z_loss);
+    }
+    return value;
+  }
+
+  void check_tensor(std::span<double> values, const double* gradient, double at_start, Index stride) {
+    check_gradient(values, gradient, at_start, stride, [&](std::uint64_t& decisions) { return objective(decisions); });
+  }
+
+  Shape shape_;
+  Index width_;
+  NaiveLayer naive_layer_;
+  std::vector<double> dy_, dstates_;
+  naive::Weights weights_;
+};
+
+}  // namespace test

@@ -1,0 +1,116 @@
+// Mixtures of experts against the naive one, forward and backward.
+#include "moe_mamba/layers/moe.hpp"
+
+#include "layers/harness.hpp"
+#include "moe_mamba/moe_mamba.hpp"
+
+using namespace moe_mamba;
+
+namespace {
+
+template <class Layer>
+void check_moe(Index width, const naive::Moe& config, Shape shape, std::uint64_t seed = 1) {
+  test::LayerComparison<Layer> comparison(
+      shape, width, [&](naive::Run& run, const naive::Matrix& x) { return naive::moe(config, run, "", x); }, seed);
+  INFO("B = " << shape.batch << ", L = " << shape.length << ", E = " << config.experts << ", K = " << config.top_k);
+  Cpu cpu(Threads{2});
+  reference::Device reference;
+  // The two sum in other orders: some dozen roundings. In float the same with 2⁻²⁴; no two experts of these draws lie
+  // so close together that rounding would choose the other.
+  comparison.template check_forward<double>(cpu, 1e-13);
+  comparison.template check_forward<double>(reference, 1e-13);
+  comparison.template check_forward<float>(cpu, 1e-5);
+  comparison.check_backward(cpu, false, 2);
+  comparison.check_backward(reference, false, 2);
+}
+
+}  // namespace
+
+TEST_CASE("A mixture with one expert a token computes what the formulas say, and its gradient", "[layers][moe]") {
+  using Layer = Moe<Experts<4>, TopK<1>, Hidden<3>, Gelu, ZLoss<1, 10>, BalanceLoss<1, 5>>::Layer<5>;
+  const naive::Moe config{.experts = 4, .hidden = 3, .activation = naive::Activation::gelu, .balance = 0.2, .z = 0.1};
+  for (const Shape shape : {Shape{1, 1}, Shape{2, 5}, Shape{1, 17}}) check_moe<Layer>(5, config, shape);
+}
+
+TEST_CASE("A mixture with two experts a token and renormalised gates computes what the formulas say", "[layers][moe]") {
+  using Layer = Moe<Experts<5>, TopK<2>, Hidden<3>, SwiGlu, TopKThenSoftmax, ZLoss<1, 10>, SharedExperts<2>>::Layer<4>;
+  const naive::Moe config{.experts = 5,
+                          .top_k = 2,
+                          .hidden = 3,
+                          .shared = 2,
+                          .activation = naive::Activation::swiglu,
+                          .renormalise = true,
+                          .z = 0.1};
+  for (const Shape shape : {Shape{1, 1}, Shape{3, 4}}) check_moe<Layer>(4, config, shape);
+}
+
+TEST_CASE("A mixture whose tokens go to all experts computes what the formulas say", "[layers][moe]") {
+  using Layer = Moe<Experts<3>, TopK<3>, Hidden<2>, SquaredRelu, SoftmaxThenTopK>::Layer<3>;
+  check_moe<Layer>(3, {.experts = 3, .top_k = 3, .hidden = 2, .activation = naive::Activation::squared_relu}, {2, 4});
+}
+
+TEST_CASE("A mixture of one expert computes what the formulas say", "[layers][moe]") {
+  check_moe<Moe<Experts<1>, Hidden<2>>::Layer<3>>(3, {.hidden = 2}, {2, 3});
+}
+
+TEST_CASE("A mixture of limited capacity drops the latest tokens and reports them", "[layers][moe]") {
+  using Layer = Moe<Experts<3>, TopK<2>, Hidden<4>, GeGlu, Capacity<3, 4>>::Layer<4>;
+  const naive::Moe config{.experts = 3,
+                          .top_k = 2,
+                          .hidden = 4,
+                          .activation = naive::Activation::geglu,
+                          .capacity_numerator = 3,
+                          .capacity_denominator = 4};
+  for (const Shape shape : {Shape{1, 1}, Shape{2, 7}, Shape{3, 3}}) check_moe<Layer>(4, config, shape);
+
+  test::LayerComparison<Layer> comparison(
+      {2, 7}, 4, [&](naive::Run& run, const naive::Matrix& x) { return naive::moe(config, run, "", x); }, 1);
+  CHECK(comparison.expected().run.routers[0].dropped > 0);
+}
+
+TEST_CASE("A mixture reads no tokens and reports none", "[layers][moe]") {
+  using Layer = Moe<Experts<4>, TopK<2>, Hidden<3>, Silu, Capacity<1>, SharedExperts<1>, ZLoss<1>>::Layer<5>;
+  check_moe<Layer>(5,
+                   {.experts = 4,
+                    .top_k = 2,
+                    .hidden = 3,
+                    .shared = 1,
+                    .activation = naive::Activation::silu,
+                    .capacity_numerator = 1,
+                    .z = 1},
+                   {2, 0});
+}
+
+TEST_CASE("The balance loss is its coefficient when routing is even, and that times the experts when it is not",
+          "[layers][moe]") {
+  // Three experts; token i is the i-th unit vector and the router a large multiple of the identity, so that token i
+  // goes to expert i with a probability of 1 but for rounding.
+  using Layer = Moe<Experts<3>, TopK<1>, Hidden<1>, BalanceLoss<1, 4>, ZLoss<1, 2>>::Layer<3>;
+  std::vector<double> parameters(static_cast<std::size_t>(parameters_of<Layer>));
+  for (std::size_t i = 0; i < 3; ++i) parameters[4 * i] = 50;
+  Cpu device;
+  const auto losses = [&](std::vector<double> x) {
+    test::LayerRun<Layer, double, Cpu> layer(device, {1, static_cast<Index>(x.size()) / 3}, 3, parameters, {});
+    (void)layer.forward(x);
+    return std::pair{layer.report[0], layer.report[1]};
+  };
+  const auto [even, even_z] = losses({1, 0, 0, 0, 1, 0, 0, 0, 1});
+  const auto close = [](double value, double exact) { return std::abs(value - exact) <= 1e-14 * exact; };
+  CHECK(close(even, 0.25));
+  CHECK(close(even_z, 0.5 * 50 * 50));
+  const auto [uneven, uneven_z] = losses({0, 1, 0, 0, 1, 0, 0, 1, 0});
+  CHECK(close(uneven, 0.25 * 3));
+  // All logits equal: every probability a third, all tokens to the lowest expert.
+  const auto [tied, tied_z] = losses({0, 0, 0, 0, 0, 0});
+  CHECK(close(tied, 0.25));
+  CHECK(close(tied_z, 0.5 * std::log(3.0) * std::log(3.0)));
+}
+
+TEST_CASE("Ties between experts go to the lowest index", "[layers][moe]") {
+  using Layer = Moe<Experts<5>, TopK<2>, Hidden<1>>::Layer<2>;
+  const std::vector<double> parameters(static_cast<std::size_t>(parameters_of<Layer>));
+  Cpu device;
+  test::LayerRun<Layer, float, Cpu> layer(device, {1, 3}, 2, parameters, {});
+  (void)layer.forward({1, 2, 3, 4, 5, 6});
+  CHECK(std::vector<double>(layer.report.begin() + 4, layer.report.begin() + 9) == std::vector<double>{3, 3, 0, 0, 0});
+}

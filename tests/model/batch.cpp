@@ -1,0 +1,104 @@
+// The sequences of a batch do not see each other.
+#include <algorithm>
+#include <numeric>
+#include <vector>
+
+#include "model/definitions.hpp"
+#include "support/catch.hpp"
+
+using namespace moe_mamba;
+using test::Bench;
+
+namespace {
+
+/// Sequences `which` of a batch, one behind the other.
+template <class T>
+std::vector<T> pick(const std::vector<T>& rows, Index size, const std::vector<Index>& which) {
+  std::vector<T> result;
+  for (const Index b : which) result.insert(result.end(), rows.begin() + b * size, rows.begin() + (b + 1) * size);
+  return result;
+}
+
+template <class Definition, class S>
+void check_batch(double bound) {
+  using C = compute_t<S>;
+  constexpr Index B = 5, L = 7;
+  constexpr Index input_size = (test::Data<Definition, C>::takes_tokens ? 1 : Index{Definition::input_width}) * L;
+  constexpr Index output_size = Definition::output_width * L;
+  Cpu device(Threads{2});
+  Bench<Definition, S> bench(device, {2 * B, L}, test::parameters<Definition>(), Purpose::inference);
+  const auto inputs = test::data<Definition, C>({B, L}).inputs;
+  const auto initial = test::random_states<Definition, S>(B);
+
+  const auto run = [&](const std::vector<Index>& which, std::vector<C>& final_states) {
+    const Index count = static_cast<Index>(which.size());
+    States<Definition, S> states(count);
+    for (Index b = 0; b < count; ++b) {
+      const auto from = initial.sequence(which[static_cast<std::size_t>(b)]);
+      std::copy(from.begin(), from.end(), states.sequence(b).begin());
+    }
+    const auto outputs = bench.forward(pick(inputs, input_size, which), {count, L}, &states);
+    final_states.assign(states.values().begin(), states.values().end());
+    return outputs;
+  };
+
+  std::vector<Index> all(B);
+  std::iota(all.begin(), all.end(), Index{0});
+  std::vector<C> states, other_states;
+  const auto outputs = run(all, states);
+  const auto check = [&](const std::vector<Index>& which) {
+    const auto other = run(which, other_states);
+    CHECK(test::relative_error(other, pick(outputs, output_size, which)) <= bound);
+    CHECK(test::relative_error(other_states, pick(states, States<Definition, S>::state_size, which)) <= bound);
+  };
+  for (const Index b : all) check({b});  // alone
+  check({4, 2, 0, 1, 3});                // permuted
+  check({0, 1, 3, 4});                   // one removed
+  check({0, 3, 1, 2, 3, 4, 3, 3});       // some added
+}
+
+}  // namespace
+
+TEST_CASE("A sequence does not depend on its batch mates", "[model][batch]") {
+  // Rounding at most: rows may be summed in another order when there are few of them.
+  check_batch<test::MixtureNet, double>(1e-13);
+  check_batch<test::MixtureNet, float>(1e-5);
+  check_batch<test::ManyWaysNet, double>(1e-13);
+  check_batch<test::SeriesNet, double>(1e-13);
+}
+
+TEST_CASE("The gradient of a batch is the mean of its sequences' gradients", "[model][batch]") {
+  // Without auxiliary losses, which are of the whole batch.
+  using Net = LanguageModel<Vocabulary<7>, Width<5>, Mamba<State<3>>,
+                            Moe<Experts<3>, TopK<2>, Hidden<3>, Silu, BalanceLoss<0>>>;
+  const Shape shape{4, 6};
+  Cpu device(Threads{2});
+  Bench<Net> bench(device, shape, test::parameters<Net>());
+  const auto data = test::data<Net, double>(shape);
+  const auto gradients = bench.gradient(data);
+  std::vector<double> mean(gradients.size());
+  for (Index b = 0; b < shape.batch; ++b) {
+    const auto one = bench.gradient(
+        {{1, shape.length}, pick(data.inputs, shape.length, {b}), pick(data.targets, shape.length, {b})});
+    for (std::size_t i = 0; i < mean.size(); ++i) mean[i] += one[i] / static_cast<double>(shape.batch);
+  }
+  CHECK(test::relative_error(mean, gradients) <= 1e-13);
+}
+
+TEST_CASE("With a capacity limit the earliest tokens of a batch take the places", "[model][batch]") {
+  // This is what couples the tokens of a call, and why dropless is the default.
+  using Net = test::CapacityNet;
+  Cpu device;
+  Bench<Net> bench(device, {4, 6}, test::parameters<Net>(), Purpose::inference);
+  const auto data = test::data<Net, double>({4, 6});
+  double dropped = 0;
+  (void)bench.forward(data.inputs, data.shape);
+  bench.workspace.visit_routers([&](const RouterReport& report) {
+    dropped = report.dropped;
+    CHECK(std::accumulate(report.load.begin(), report.load.end(), 0.0) == 2 * 24);
+    double over = 0;
+    for (const double load : report.load) over += std::max(load - 12, 0.0);  // ceil(3/4 · 24 · 2 / 3)
+    CHECK(report.dropped == over);
+  });
+  CHECK(dropped > 0);
+}

@@ -1,0 +1,144 @@
+// A sequence read whole, in pieces or step by step is the same sequence, forward and backward.
+#include <memory>
+#include <vector>
+
+#include "model/definitions.hpp"
+#include "support/catch.hpp"
+
+using namespace moe_mamba;
+using test::Bench;
+
+namespace {
+
+/// The lengths of the pieces that the bits of `cuts` cut a sequence into: bit i cuts behind step i.
+std::vector<Index> pieces(Index length, unsigned cuts) {
+  std::vector<Index> lengths{0};
+  for (Index t = 0; t < length; ++t) {
+    ++lengths.back();
+    if (t + 1 < length && (cuts >> t & 1u) != 0) lengths.push_back(0);
+  }
+  return lengths;
+}
+
+/// Steps first … first + length - 1 of every sequence of `rows`, (B, L, columns).
+template <class T>
+std::vector<T> steps(const std::vector<T>& rows, Shape shape, Index columns, Index first, Index length) {
+  std::vector<T> result;
+  for (Index b = 0; b < shape.batch; ++b) {
+    const auto begin = rows.begin() + (b * shape.length + first) * columns;
+    result.insert(result.end(), begin, begin + length * columns);
+  }
+  return result;
+}
+
+template <class Definition>
+constexpr Index input_columns = test::Data<Definition, double>::takes_tokens ? 1 : Index{Definition::input_width};
+
+template <class Definition, class S>
+void check_forward(Shape shape, unsigned stride, double bound) {
+  using C = compute_t<S>;
+  Cpu device;
+  Bench<Definition, S> bench(device, shape, test::parameters<Definition>(), Purpose::inference);
+  const auto data = test::data<Definition, C>(shape);
+  const auto initial = test::random_states<Definition, S>(shape.batch);
+  auto whole_states = initial;
+  const auto whole = bench.forward(data.inputs, shape, &whole_states);
+  const std::vector<C> end(whole_states.values().begin(), whole_states.values().end());
+  constexpr Index O = Definition::output_width;
+
+  for (unsigned cuts = 0; cuts < 1u << (shape.length - 1); cuts += stride) {
+    INFO("cut behind the steps of the bits of " << cuts);
+    auto states = initial;
+    Index first = 0;
+    for (const Index length : pieces(shape.length, cuts)) {
+      const auto inputs = steps(data.inputs, shape, input_columns<Definition>, first, length);
+      const auto outputs = bench.forward(inputs, {shape.batch, length}, &states);
+      CHECK(test::relative_error(outputs, steps(whole, shape, O, first, length)) <= bound);
+      first += length;
+    }
+    CHECK(test::relative_error(std::vector<C>(states.values().begin(), states.values().end()), end) <= bound);
+  }
+
+  // Steps, each through step(), and a prompt through forward_last().
+  auto states = initial;
+  std::vector<C> outputs(static_cast<std::size_t>(shape.batch * O));
+  for (Index t = 0; t < shape.length; ++t) {
+    const auto inputs = steps(data.inputs, shape, input_columns<Definition>, t, 1);
+    outputs.assign(outputs.size(), C(std::nan("")));
+    bench.model.step(bench.workspace, states, inputs, outputs);
+    CHECK(test::relative_error(outputs, steps(whole, shape, O, t, 1)) <= bound);
+  }
+  states = initial;
+  bench.model.forward_last(bench.workspace, data.inputs, shape, outputs, &states);
+  CHECK(test::relative_error(outputs, steps(whole, shape, O, shape.length - 1, 1)) <= bound);
+  CHECK(states == whole_states);
+}
+
+/// Experts without losses of their own: these are means over a call, which chunks have one each of.
+using PlainMixture =
+    LanguageModel<Vocabulary<7>, Width<5>,
+                  Repeat<2, Mamba<State<3>, Expand<1>>, Moe<Experts<3>, TopK<2>, Hidden<3>, Silu, BalanceLoss<0>>>>;
+
+/// The gradient of Σ doutputs · outputs over pieces of the given lengths: all forward passes, then the backward passes
+/// from the last piece to the first, the gradient by the states handed back.
+template <class Definition>
+void check_truncated(Shape shape, const std::vector<Index>& lengths) {
+  INFO(lengths.size() << " pieces of " << shape.length << " steps, the first of " << lengths.front());
+  constexpr Index O = Definition::output_width;
+  Cpu device;
+  const auto parameters = test::parameters<Definition>();
+  const auto data = test::data<Definition, double>(shape);
+  const auto doutputs = test::uniform<double>(shape.tokens() * O, 5);
+  const auto initial = test::random_states<Definition, double>(shape.batch);
+  const auto final_gradient = test::random_states<Definition, double>(shape.batch, 2);
+
+  Bench<Definition> whole(device, shape, parameters);
+  auto states = initial, dstates = final_gradient;
+  std::vector<double> gradients(parameters.size());
+  (void)whole.forward(data.inputs, shape, &states);
+  whole.model.backward(whole.workspace, doutputs, gradients, {}, &dstates);
+
+  std::vector<std::unique_ptr<Bench<Definition>>> benches;  // a tape for each piece
+  auto piece_states = initial, piece_dstates = final_gradient;
+  std::vector<double> piece_gradients(parameters.size());
+  Index first = 0;
+  for (const Index length : lengths) {
+    benches.push_back(
+        std::make_unique<Bench<Definition>>(device, Shape{shape.batch, std::max<Index>(length, 1)}, parameters));
+    (void)benches.back()->forward(steps(data.inputs, shape, input_columns<Definition>, first, length),
+                                  {shape.batch, length}, &piece_states);
+    first += length;
+  }
+  for (std::size_t piece = lengths.size(); piece-- > 0;) {
+    first -= lengths[piece];
+    benches[piece]->model.backward(benches[piece]->workspace, steps(doutputs, shape, O, first, lengths[piece]),
+                                   piece_gradients, {}, &piece_dstates);
+  }
+  const auto numbers = [](const States<Definition, double>& values) {
+    return std::vector<double>(values.values().begin(), values.values().end());
+  };
+  CHECK(test::relative_error(piece_gradients, gradients) <= 1e-11);
+  CHECK(test::relative_error(numbers(piece_states), numbers(states)) <= 1e-12);
+  CHECK(test::relative_error(numbers(piece_dstates), numbers(dstates)) <= 1e-11);
+}
+
+}  // namespace
+
+TEST_CASE("Every way to cut nine steps gives the same outputs and states", "[model][chunks]") {
+  // In double some hundred roundings of 2⁻⁵³, in float of 2⁻²⁴.
+  check_forward<test::MambaNet, double>({2, 9}, 1, 1e-12);
+  check_forward<test::MixtureNet, double>({2, 9}, 1, 1e-12);
+  check_forward<test::ManyWaysNet, double>({2, 9}, 7, 1e-12);
+  check_forward<test::SeriesNet, double>({2, 9}, 7, 1e-12);
+  check_forward<test::MixtureNet, float>({2, 9}, 1, 1e-5);
+}
+
+TEST_CASE("Gradients of chained pieces are those of the whole sequence", "[model][chunks]") {
+  for (unsigned cuts = 0; cuts < 256; cuts += 15) {
+    check_truncated<test::MambaNet>({2, 9}, pieces(9, cuts));
+    check_truncated<PlainMixture>({2, 9}, pieces(9, cuts));
+  }
+  check_truncated<test::MambaNet>({2, 9}, {4, 0, 5, 0});
+  // Across the pieces that the scan recomputes, which lie elsewhere in each way to cut.
+  check_truncated<PlainMixture>({1, 200}, {63, 1, 65, 71});
+}

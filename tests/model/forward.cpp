@@ -1,0 +1,65 @@
+// Whole models against the naive ones.
+#include "model/forward_check.hpp"
+
+using namespace moe_mamba;
+using test::Bench;
+
+namespace {
+
+const std::vector<Shape> shapes{{1, 1}, {3, 9}, {2, 5}, {1, 0}};
+
+}  // namespace
+
+// Sums in other orders: some hundred roundings on the longest way through a model, of 2⁻⁵³ each.
+TEMPLATE_TEST_CASE("In double a model computes what the formulas say", "[model]", test::MambaNet, test::MixtureNet,
+                   test::ManyWaysNet, test::CapacityNet, test::SeriesNet) {
+  test::check_model_forward<TestType, double>(shapes, 1e-13);
+}
+
+// Parameters and inputs are exact in float; what is left are the same roundings, of 2⁻²⁴. None of these draws has two
+// experts so close together that rounding would choose the other.
+TEMPLATE_TEST_CASE("In float a model computes what the formulas say", "[model]", test::MambaNet, test::MixtureNet,
+                   test::ManyWaysNet, test::CapacityNet, test::SeriesNet) {
+  test::check_model_forward<TestType, float>(shapes, 3e-5);
+}
+
+// Parameters are rounded, which the naive model sees too; arithmetic is that of float.
+TEMPLATE_TEST_CASE("With parameters in bfloat16 a model computes what the formulas say for the rounded ones", "[model]",
+                   test::MixtureNet, test::ManyWaysNet, test::SeriesNet) {
+  test::check_model_forward<TestType, bfloat16>(shapes, 3e-5);
+}
+
+TEST_CASE("Routers are numbered as in the names of their parameters", "[model]") {
+  Cpu device;
+  Bench<test::ManyWaysNet> bench(device, {1, 3}, test::parameters<test::ManyWaysNet>());
+  (void)bench.forward({1, 2, 3}, {1, 3});
+  std::vector<Index> layers;
+  bench.workspace.visit_routers([&](const RouterReport& report) { layers.push_back(report.layer); });
+  CHECK(layers == std::vector<Index>{0, 2});
+  CHECK(bench.model.parameter("layers.2.mixer.1.router.weight").size() == 15);
+}
+
+TEST_CASE("Masked targets are left out of the loss, of the mean and of the gradient", "[model]") {
+  using Net = test::MixtureNet;
+  Cpu device;
+  Bench<Net> bench(device, {2, 6}, test::parameters<Net>());
+  auto data = test::data<Net, double>({2, 6});
+  for (const std::size_t masked : {0u, 3u, 4u, 11u}) data.targets[masked] = masked_target;
+  const auto expected = naive::forward<Net>(test::parameters<Net>(), data.inputs, 2, 6,
+                                            {2, naive::Vector(naive::at(Net::Body::state_size))});
+  const Losses losses = bench.loss(data);
+  CHECK(losses.targets == 8);
+  CHECK(std::abs(losses.prediction - naive::cross_entropy(expected.outputs, data.targets)) <= 1e-13);
+
+  // Nothing to predict: no cross-entropy, and only the routers' gradient.
+  for (auto& target : data.targets) target = masked_target;
+  std::vector<double> gradients(static_cast<std::size_t>(Net::parameters));
+  const Losses none = bench.gradient(data, gradients);
+  CHECK(none.targets == 0);
+  CHECK(none.prediction == 0);
+  CHECK(none.auxiliary == losses.auxiliary);
+  const auto head = bench.model.parameter("norm_f.weight");
+  for (std::size_t i = 0; i < head.size(); ++i) {
+    CHECK(gradients[static_cast<std::size_t>(head.data() - bench.model.parameters().data()) + i] == 0);
+  }
+}

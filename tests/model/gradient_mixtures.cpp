@@ -1,0 +1,9 @@
+// Gradients of models with everything that a mixture of experts can be told.
+#include "model/gradient_check.hpp"
+
+using namespace moe_mamba;
+
+TEMPLATE_TEST_CASE("The gradient of a model of many ways to mix is that of finite differences", "[model]",
+                   test::ManyWaysNet, test::CapacityNet) {
+  for (const Shape shape : {Shape{1, 1}, Shape{2, 5}}) test::check_model_gradient<TestType>(shape);
+}

@@ -1,0 +1,196 @@
+// How parameters begin: the laws of DESIGN's table, tensor by tensor, and that a seed says it all.
+#include "moe_mamba/model/initialise.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "moe_mamba/cpu/device.hpp"
+#include "moe_mamba/layers/mamba.hpp"
+#include "moe_mamba/layers/mlp.hpp"
+#include "moe_mamba/layers/moe.hpp"
+#include "moe_mamba/layers/parallel.hpp"
+#include "moe_mamba/model/cost.hpp"
+#include "moe_mamba/model/language_model.hpp"
+#include "moe_mamba/model/model.hpp"
+#include "moe_mamba/model/sequence_model.hpp"
+#include "support/catch.hpp"
+
+using namespace moe_mamba;
+
+namespace {
+
+constexpr int D = 48, E = 144, N = 16, R = 7, K = 4, F = 40;
+using Net = LanguageModel<
+    Vocabulary<300>, Width<D>, Head,
+    Repeat<2, Mamba<State<N>, Expand<3>, StepRank<R>>, Moe<Experts<6>, Hidden<F>, SwiGlu, SharedExperts<2>>>,
+    Parallel<Mlp<Hidden<F>>, Mamba<State<N>, Expand<3>, StepRank<R>>>, LayerNorm<>>;
+constexpr double branches = 5;
+using Series = SequenceModel<Inputs<20>, Outputs<30>, Width<D>, Mlp<Hidden<F>>>;
+
+template <class Definition, class S = double>
+std::vector<S> values(Seed seed) {
+  std::vector<S> result(static_cast<std::size_t>(Definition::parameters));
+  initialise<Definition>(seed, result.data());
+  return result;
+}
+
+struct Moments {
+  double mean = 0, deviation = 0, smallest = 0, largest = 0, count = 0;
+};
+
+template <class Range>
+Moments moments(const Range& range) {
+  Moments m{0, 0, *std::min_element(range.begin(), range.end()), *std::max_element(range.begin(), range.end()),
+            static_cast<double>(range.size())};
+  for (const double x : range) m.mean += x / m.count;
+  for (const double x : range) m.deviation += (x - m.mean) * (x - m.mean) / m.count;
+  m.deviation = std::sqrt(m.deviation);
+  return m;
+}
+
+/// Five standard errors: one test in a million fails by chance, and the seed is fixed. `kurtosis`: of the law.
+void check_moments(const Moments& m, double mean, double deviation, double kurtosis) {
+  CHECK(std::abs(m.mean - mean) <= 5 * deviation / std::sqrt(m.count));
+  CHECK(std::abs(m.deviation / deviation - 1) <= 5 * std::sqrt((kurtosis - 1) / (4 * m.count)));
+}
+
+void check_uniform(const std::vector<double>& x, double bound) {
+  const Moments m = moments(x);
+  check_moments(m, 0, bound / std::sqrt(3.0), 1.8);
+  CHECK(m.smallest >= -bound);
+  CHECK(m.largest <= bound);
+  CHECK(m.largest - m.smallest >= 2 * bound * (1 - 20 / m.count));
+}
+
+/// Cut off at two standard deviations, which leaves 0.8796 of the deviation.
+void check_truncated(const std::vector<double>& x, double fan_in) {
+  const double s = std::sqrt(0.1 / fan_in);
+  const Moments m = moments(x);
+  check_moments(m, 0, 0.87962566 * s, 2.4);
+  CHECK(m.smallest >= -2 * s);
+  CHECK(m.largest <= 2 * s);
+  CHECK(m.largest >= 1.9 * s);
+  CHECK(m.smallest <= -1.9 * s);
+}
+
+void check_parameter(std::string_view name, const std::vector<double>& x) {
+  INFO(name);
+  const auto is = [&](std::string_view end) { return name.ends_with(end); };
+  if (is("norm.weight") || is("norm_f.weight") || is(".D")) {
+    CHECK(x == std::vector<double>(x.size(), 1));
+  } else if (is("norm.bias")) {
+    CHECK(x == std::vector<double>(x.size(), 0));
+  } else if (is("embedding.weight") || is("lm_head.weight")) {
+    check_moments(moments(x), 0, 0.02, 3);
+    CHECK(moments(x).largest >= 0.06);  // not cut off
+  } else if (is("in_proj.weight")) {
+    check_uniform(x, 1 / std::sqrt(double(D)));
+  } else if (is("conv1d.weight") || is("conv1d.bias")) {
+    check_uniform(x, 1 / std::sqrt(double(K)));
+  } else if (is("x_proj.weight")) {
+    check_uniform(x, 1 / std::sqrt(double(E)));
+  } else if (is("dt_proj.weight")) {
+    check_uniform(x, 1 / std::sqrt(double(R)));
+  } else if (is("out_proj.weight")) {
+    check_uniform(x, 1 / std::sqrt(double(E)) / std::sqrt(branches));
+  } else if (is("dt_proj.bias")) {
+    // Steps are log-uniform in [0.001, 0.1].
+    std::vector<double> logarithms;
+    for (const double bias : x) logarithms.push_back(std::log(std::log1p(std::exp(bias))));
+    const double low = std::log(0.001), high = std::log(0.1);
+    const Moments m = moments(logarithms);
+    CHECK(m.smallest >= low - 1e-9);
+    CHECK(m.largest <= high + 1e-9);
+    CHECK(m.largest - m.smallest >= 0.8 * (high - low));
+    check_moments(m, (low + high) / 2, (high - low) / std::sqrt(12.0), 1.8);
+  } else if (is("A_log")) {
+    std::size_t wrong = 0;
+    for (std::size_t i = 0; i < x.size(); ++i) wrong += x[i] != std::log(static_cast<double>(i % N + 1)) ? 1u : 0u;
+    CHECK(wrong == 0);
+  } else if (is("router.weight") || is("up.weight")) {
+    check_truncated(x, D);
+  } else if (is("down.weight")) {
+    check_truncated(x, F);
+  } else if (is("input.weight") || is("input.bias")) {
+    check_uniform(x, 1 / std::sqrt(20.0));
+  } else if (is("output.weight") || is("output.bias")) {
+    check_uniform(x, 1 / std::sqrt(double(D)));
+  } else {
+    FAIL("a parameter that this test does not know");
+  }
+}
+
+template <class Definition>
+void check_all() {
+  const auto all = values<Definition>(Seed{1});
+  for (const Parameter& parameter : parameter_list<Definition>()) {
+    const auto begin = all.begin() + parameter.offset;
+    check_parameter(parameter.name.view(), {begin, begin + parameter.size()});
+  }
+}
+
+}  // namespace
+
+TEST_CASE("Every parameter begins by its law", "[model][initialise]") {
+  static_assert(Net::Body::branches == 5);
+  check_all<Net>();
+  check_all<Series>();
+}
+
+TEST_CASE("The same seed gives the same bits, another one other values", "[model][initialise]") {
+  const auto a = values<Net>(Seed{1}), b = values<Net>(Seed{1}), c = values<Net>(Seed{2}),
+             d = values<Net>(Seed{std::uint64_t{1} << 63});
+  CHECK(std::memcmp(a.data(), b.data(), a.size() * sizeof(double)) == 0);
+  for (const Parameter& parameter : parameter_list<Net>()) {
+    using Law = Initial::Law;
+    const Law law = parameter.initial.law;
+    const bool is_random = law != Law::zeros && law != Law::ones && law != Law::log_states;
+    INFO(parameter.name.view());
+    std::size_t equal = 0, size = static_cast<std::size_t>(parameter.size());
+    for (std::size_t i = 0; i < size; ++i) {
+      const std::size_t at = static_cast<std::size_t>(parameter.offset) + i;
+      equal += a[at] == c[at] || a[at] == d[at] || c[at] == d[at] ? 1u : 0u;
+    }
+    CHECK(equal == (is_random ? 0 : size));
+  }
+}
+
+TEST_CASE("No two tensors begin alike", "[model][initialise]") {
+  const auto all = values<Net>(Seed{1});
+  // Each value up to the factor of its law would show a stream drawn from twice: ratios of the first two values.
+  std::set<double> ratios;
+  std::size_t tensors = 0;
+  for (const Parameter& parameter : parameter_list<Net>()) {
+    const auto first = static_cast<std::size_t>(parameter.offset);
+    if (parameter.initial.law != Initial::Law::uniform && parameter.initial.law != Initial::Law::truncated_normal &&
+        parameter.initial.law != Initial::Law::normal) {
+      continue;
+    }
+    ++tensors;
+    ratios.insert(std::round(1e9 * all[first] / all[first + 1]));
+  }
+  CHECK(ratios.size() == tensors);
+}
+
+TEST_CASE("Initial values do not depend on the scalar type but for rounding", "[model][initialise]") {
+  const auto exact = values<Net>(Seed{5});
+  const auto single = values<Net, float>(Seed{5});
+  const auto brain = values<Net, bfloat16>(Seed{5});
+  std::size_t differ = 0;
+  for (std::size_t i = 0; i < exact.size(); ++i) {
+    differ += single[i] != static_cast<float>(exact[i]) || brain[i] != bfloat16(static_cast<float>(exact[i])) ? 1u : 0u;
+  }
+  CHECK(differ == 0);
+}
+
+TEST_CASE("A model starts from its seed", "[model][initialise]") {
+  using Small = LanguageModel<Vocabulary<9>, Width<8>, Mamba<>>;
+  const auto expected = values<Small, float>(Seed{3});
+  const Model<Small> model(Seed{3});
+  CHECK(std::equal(expected.begin(), expected.end(), model.parameters().begin(), model.parameters().end()));
+}

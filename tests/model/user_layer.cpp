@@ -1,0 +1,253 @@
+// A layer that is defined here, outside the library, is a layer like any other.
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "layers/finite_differences.hpp"
+#include "model/definitions.hpp"
+#include "support/catch.hpp"
+
+namespace user {
+
+using moe_mamba::Index;
+using moe_mamba::Into;
+using moe_mamba::MatrixView;
+using moe_mamba::Shape;
+using moe_mamba::StateView;
+
+/// A leaky integrator of each channel: h_t = λ h_{t-1} + (1 - λ) x_t with λ = sigmoid(leak); y_t = h_t.
+template <class C, class S>
+struct Integration {
+  Shape shape;
+  MatrixView<const C> x;  // (T, D)
+  const S* leak;          // (D)
+  StateView<C> state;     // (D) a sequence, in and out; may be null
+  C* initial;             // (B, D): receives a copy of the initial states
+  MatrixView<C> y;        // (T, D)
+};
+
+template <class C, class S>
+struct IntegrationBackward {
+  Shape shape;
+  MatrixView<const C> x, y, dy;
+  const S* leak;
+  const C* initial;
+  MatrixView<C> dx;     // overwritten
+  C* dleak;             // added to
+  StateView<C> dstate;  // in and out; may be null
+};
+
+/// An operation for whatever device: it needs nothing of it.
+template <class Device, class C, class S>
+void integrate(Device&, const Integration<C, S>& run) {
+  for (Index b = 0; b < run.shape.batch; ++b) {
+    for (Index i = 0; i < run.y.columns; ++i) {
+      const C keep = moe_mamba::sigmoid(static_cast<C>(run.leak[i]));
+      C h = run.state ? run.state.sequence(b)[i] : C(0);
+      run.initial[b * run.y.columns + i] = h;
+      for (Index t = b * run.shape.length; t < (b + 1) * run.shape.length; ++t) {
+        h = keep * h + (C(1) - keep) * run.x(t, i);
+        run.y(t, i) = h;
+      }
+      if (run.state) run.state.sequence(b)[i] = h;
+    }
+  }
+}
+
+template <class Device, class C, class S>
+void integrate_backward(Device&, const IntegrationBackward<C, S>& run) {
+  for (Index b = 0; b < run.shape.batch; ++b) {
+    for (Index i = 0; i < run.dx.columns; ++i) {
+      const C keep = moe_mamba::sigmoid(static_cast<C>(run.leak[i]));
+      C dh = run.dstate ? run.dstate.sequence(b)[i] : C(0), dkeep = 0;
+      for (Index t = (b + 1) * run.shape.length; t-- > b * run.shape.length;) {
+        const C before = t > b * run.shape.length ? run.y(t - 1, i) : run.initial[b * run.dx.columns + i];
+        dh += run.dy(t, i);
+        dkeep += dh * (before - run.x(t, i));
+        run.dx(t, i) = (C(1) - keep) * dh;
+        dh *= keep;
+      }
+      if (run.dstate) run.dstate.sequence(b)[i] = dh;
+      run.dleak[i] += dkeep * keep * (C(1) - keep);
+    }
+  }
+}
+
+/// The integrator behind a linear map, which is an operation of the library's.
+template <int D>
+struct IntegratorLayer : moe_mamba::LayerDefaults {
+  static constexpr std::array<moe_mamba::Parameter, 2> parameters = moe_mamba::lay_out(std::array{
+      moe_mamba::matrix_parameter("in.weight", D, D, {moe_mamba::Initial::Law::uniform, 1, D}),
+      moe_mamba::vector_parameter("leak", D, moe_mamba::ParameterKind::decay_free, {moe_mamba::Initial::Law::zeros}),
+  });
+  static constexpr Index leak = moe_mamba::offset_of(parameters, "leak");
+  static constexpr Index active_parameters = moe_mamba::total_size(parameters);
+  static constexpr double flops_per_token = 2.0 * D * D;
+  static constexpr Index state_size = D;
+
+  template <class C>
+  struct Saved {
+    constexpr Saved(moe_mamba::Arena& arena, Shape shape)
+        : x(moe_mamba::matrix(arena.take<C>(shape.tokens() * D), shape.tokens(), Index{D})),
+          y(moe_mamba::matrix(arena.take<C>(shape.tokens() * D), shape.tokens(), Index{D})),
+          initial(arena.take<C>(shape.batch * D)) {}
+    MatrixView<C> x, y;
+    C* initial;
+  };
+
+  template <class C, class Device>
+  static std::size_t scratch_bytes(Device&, Shape shape, bool training) {
+    return training ? moe_mamba::bytes_of<Saved<C>>(shape) : 0;
+  }
+
+  template <class Device, class S, class C>
+  static void forward(moe_mamba::Forward<Device, S, C> run, MatrixView<const C> x, MatrixView<C> y) {
+    const Saved<C> saved(run.tape, run.shape);
+    linear(run.device, x, moe_mamba::matrix(run.parameters, Index{D}, Index{D}), saved.x);
+    integrate(run.device, Integration<C, S>{.shape = run.shape,
+                                            .x = saved.x,
+                                            .leak = run.parameters + leak,
+                                            .state = run.state,
+                                            .initial = saved.initial,
+                                            .y = saved.y});
+    copy(run.device, saved.y, y);
+  }
+
+  template <class Device, class S, class C>
+  static void backward(moe_mamba::Backward<Device, S, C> run, MatrixView<const C> x, MatrixView<const C> dy,
+                       MatrixView<C> dx) {
+    const Saved<C> saved(run.tape, run.shape);
+    const Saved<C> scratch(run.scratch, run.shape);
+    integrate_backward(run.device, IntegrationBackward<C, S>{.shape = run.shape,
+                                                             .x = saved.x,
+                                                             .y = saved.y,
+                                                             .dy = dy,
+                                                             .leak = run.parameters + leak,
+                                                             .initial = saved.initial,
+                                                             .dx = scratch.x,
+                                                             .dleak = run.gradients + leak,
+                                                             .dstate = run.dstate});
+    linear_backward_weight(run.device, scratch.x, x, moe_mamba::matrix(run.gradients, Index{D}, Index{D}));
+    linear_backward_input(run.device, scratch.x, moe_mamba::matrix(run.parameters, Index{D}, Index{D}), dx,
+                          Into::assign);
+  }
+};
+
+/// The word for it in a definition.
+struct Integrator {
+  template <int D>
+  using Layer = IntegratorLayer<D>;
+};
+
+/// And an activation.
+struct Sine {
+  static constexpr bool gated = false;
+  template <class T>
+  static T value(T x) {
+    return std::sin(x);
+  }
+  template <class T>
+  static T derivative(T x) {
+    return std::cos(x);
+  }
+};
+
+}  // namespace user
+
+using namespace moe_mamba;
+using test::Bench;
+using user::Integrator;
+
+namespace {
+
+using Net = LanguageModel<Vocabulary<7>, Width<5>, Integrator, Mlp<Hidden<6>, user::Sine>,
+                          Repeat<2, Parallel<Integrator, Moe<Experts<3>, TopK<2>, Hidden<4>, user::Sine>>>>;
+
+static_assert(LayerType<Integrator::Layer<5>>);
+static_assert(Net::Body::state_size == 3 * 5);
+static_assert(cost<Net>.state_bytes == 3 * 5 * 4);
+static_assert(cost<LanguageModel<Vocabulary<7>, Width<5>, Integrator>>.parameters == 35 + 5 + 30 + 5);
+
+std::vector<Losses> train(Bench<Net, float>& bench, const test::Data<Net, float>& data, int steps) {
+  std::vector<Losses> losses;
+  std::vector<float> gradients(static_cast<std::size_t>(Net::parameters));
+  for (int step = 0; step < steps; ++step) {
+    std::fill(gradients.begin(), gradients.end(), 0.0f);
+    losses.push_back(bench.gradient(data, gradients));
+    for (std::size_t i = 0; i < gradients.size(); ++i) bench.model.parameters()[i] -= 0.3f * gradients[i];
+  }
+  return losses;
+}
+
+}  // namespace
+
+TEST_CASE("A user's layer has its parameters among the model's", "[model][user]") {
+  const auto list = parameter_list<Net>();
+  std::vector<std::string> names;
+  for (const Parameter& parameter : list) names.emplace_back(parameter.name.view());
+  CHECK(names[2] == "layers.0.mixer.in.weight");
+  CHECK(names[3] == "layers.0.mixer.leak");
+  CHECK(std::count(names.begin(), names.end(), "layers.3.mixer.0.leak") == 1);
+}
+
+TEST_CASE("A model with a user's layer has the gradient of finite differences on every backend", "[model][user]") {
+  const Shape shape{2, 5};
+  Cpu cpu(Threads{2});
+  reference::Device reference;
+  auto values = test::parameters<Net>();
+  const auto data = test::data<Net, double>(shape);
+  Bench<Net> bench(cpu, shape, values);
+  Bench<Net, double, reference::Device> other(reference, shape, values);
+  auto initial = test::random_states<Net, double>(2);
+  const auto dfinal = test::random_states<Net, double>(2, 2);
+
+  std::vector<double> gradients(values.size()), reference_gradients(values.size());
+  auto states = initial, dstates = dfinal, reference_states = initial, reference_dstates = dfinal;
+  (void)bench.gradient(data, gradients, &states, &dstates);
+  (void)other.gradient(data, reference_gradients, &reference_states, &reference_dstates);
+  CHECK(test::relative_error(gradients, reference_gradients) <= 1e-12);
+
+  const auto objective = [&](std::uint64_t& decisions) {
+    std::copy(values.begin(), values.end(), other.model.parameters().begin());
+    auto at = initial;
+    double sum = other.loss(data, &at).total();
+    for (std::size_t i = 0; i < at.values().size(); ++i) sum += dfinal.values()[i] * at.values()[i];
+    decisions = 0;
+    other.workspace.visit_routers([&](const RouterReport& report) {
+      for (const double load : report.load) decisions = decisions * 31 + static_cast<std::uint64_t>(load);
+    });
+    return sum;
+  };
+  for (const Parameter& parameter : parameter_list<Net>()) {
+    INFO("gradient by " << parameter.name.view());
+    test::check_gradient(std::span(values).subspan(static_cast<std::size_t>(parameter.offset),
+                                                   static_cast<std::size_t>(parameter.size())),
+                         gradients.data() + parameter.offset, 0, 3, objective);
+  }
+  INFO("gradient by the initial states");
+  test::check_gradient(initial.values(), dstates.values().data(), 0, 1, objective);
+}
+
+TEST_CASE("A user's layer carries its state from call to call", "[model][user]") {
+  Cpu device;
+  Bench<Net> bench(device, {1, 6}, test::parameters<Net>(), Purpose::inference);
+  const std::vector<Token> tokens{1, 2, 3, 4, 5, 6};
+  States<Net, double> whole_states, states;
+  const auto whole = bench.forward(tokens, {1, 6}, &whole_states);
+  for (std::size_t t = 0; t < 6; ++t) {
+    std::vector<double> outputs(7);
+    bench.model.step(bench.workspace, states, std::span(tokens).subspan(t, 1), outputs);
+    CHECK(test::relative_error(outputs, std::vector<double>(whole.begin() + static_cast<std::ptrdiff_t>(7 * t),
+                                                            whole.begin() + static_cast<std::ptrdiff_t>(7 * t + 7))) <=
+          1e-13);
+  }
+}
+
+TEST_CASE("A model with a user's layer learns", "[model][user]") {
+  Cpu device(Threads{2});
+  Bench<Net, float> bench(device, {3, 8}, test::parameters<Net>());
+  auto data = test::data<Net, float>({3, 8});
+  data.targets = data.inputs;  // to say what was read
+  const auto losses = train(bench, data, 200);
+  CHECK(losses.back().prediction < 0.2 * losses.front().prediction);
+}

@@ -1,0 +1,9 @@
+// expect: Mamba takes the options State<N>, Convolution<K>, Expand<F> and StepRank<R> and no other
+// expect: MambaTakes<.*Mamba<.*, moe_mamba::Relu ?>
+#include "definition.hpp"
+
+using namespace moe_mamba;
+
+using Net = LanguageModel<Vocabulary<256>, Width<64>, Mamba<Relu>>;
+
+constexpr auto parameters = cost<Net>.parameters;

@@ -1,0 +1,9 @@
+// expect: Mamba takes the options State<N>, Convolution<K>, Expand<F> and StepRank<R> and no other
+// expect: MambaTakes<.*Mamba<.*, moe_mamba::TopK<2> ?>
+#include "definition.hpp"
+
+using namespace moe_mamba;
+
+using Net = LanguageModel<Vocabulary<256>, Width<64>, Mamba<State<16>, TopK<2>>>;
+
+constexpr auto parameters = cost<Net>.parameters;

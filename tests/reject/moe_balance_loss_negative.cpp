@@ -1,0 +1,9 @@
+// expect: a ratio must have a numerator of 0 or more and a denominator of 1 or more
+// expect: RatioInRange<.*Moe<.*, moe_mamba::BalanceLoss<-1, 100> ?>
+#include "definition.hpp"
+
+using namespace moe_mamba;
+
+using Net = LanguageModel<Vocabulary<256>, Width<64>, Moe<Experts<4>, BalanceLoss<-1, 100>>>;
+
+constexpr auto parameters = cost<Net>.parameters;

@@ -1,0 +1,9 @@
+// expect: Moe: Capacity<n, d> must be positive
+// expect: PositiveCapacity<.*Moe<.*, moe_mamba::Capacity<0(, 1)?> ?>
+#include "definition.hpp"
+
+using namespace moe_mamba;
+
+using Net = LanguageModel<Vocabulary<256>, Width<64>, Moe<Experts<4>, Capacity<0>>>;
+
+constexpr auto parameters = cost<Net>.parameters;

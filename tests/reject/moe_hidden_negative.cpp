@@ -1,0 +1,9 @@
+// expect: an option's value is out of range: OptionInRange<layer, option, lowest allowed, highest allowed>
+// expect: OptionInRange<.*Moe<.*, moe_mamba::Hidden<-8>, 1, 16777216>
+#include "definition.hpp"
+
+using namespace moe_mamba;
+
+using Net = LanguageModel<Vocabulary<256>, Width<64>, Moe<Experts<4>, Hidden<-8>>>;
+
+constexpr auto parameters = cost<Net>.parameters;

@@ -1,0 +1,9 @@
+// expect: Moe: with TopK<1> a softmax over the one chosen expert is always 1.*allowed: SoftmaxThenTopK, or TopK from 2
+// up
+#include "definition.hpp"
+
+using namespace moe_mamba;
+
+using Net = LanguageModel<Vocabulary<256>, Width<64>, Moe<Experts<4>, TopKThenSoftmax>>;
+
+constexpr auto parameters = cost<Net>.parameters;

@@ -1,0 +1,9 @@
+// expect: Moe takes the options Experts<N>, TopK<K>, .* and no other
+// expect: MoeTakes<.*Moe<.*, moe_mamba::State<16> ?>
+#include "definition.hpp"
+
+using namespace moe_mamba;
+
+using Net = LanguageModel<Vocabulary<256>, Width<64>, Moe<Experts<4>, State<16>>>;
+
+constexpr auto parameters = cost<Net>.parameters;

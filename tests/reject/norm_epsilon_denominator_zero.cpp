@@ -1,0 +1,9 @@
+// expect: a ratio must have a numerator of 0 or more and a denominator of 1 or more
+// expect: RatioInRange<.*LayerNorm<.*, moe_mamba::Epsilon<1, 0> ?>
+#include "definition.hpp"
+
+using namespace moe_mamba;
+
+using Net = LanguageModel<Vocabulary<256>, Width<64>, LayerNorm<Epsilon<1, 0>>, Mamba<>>;
+
+constexpr auto parameters = cost<Net>.parameters;

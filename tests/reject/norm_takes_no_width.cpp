@@ -1,0 +1,9 @@
+// expect: RmsNorm and LayerNorm take the option Epsilon<numerator, denominator> and no other
+// expect: NormTakes<.*RmsNorm<.*, moe_mamba::Width<64> ?>
+#include "definition.hpp"
+
+using namespace moe_mamba;
+
+using Net = LanguageModel<Vocabulary<256>, Width<64>, RmsNorm<Width<64>>, Mamba<>>;
+
+constexpr auto parameters = cost<Net>.parameters;
