@@ -98,7 +98,7 @@ class Bench {
   }
 
   template <class S>
-  void decode(const Model<Definition, S>& model, const std::string& name, int threads) {
+  void decode(Model<Definition, S>& model, const std::string& name, int threads) {
     cpu::Device device(Threads{threads});
     Workspace<Definition, S> workspace(device, {1, 1});
     States<Definition, S> states(1);
@@ -110,10 +110,23 @@ class Bench {
       next = (next + 1) % tokens.size();
     };
     // What one token meets, of a mixture the chosen experts: as many bytes of the same memory.
-    const auto met = std::as_bytes(model.parameters())
+    const auto met = std::as_bytes(std::span<const S>(model.parameters()))
                          .first(static_cast<std::size_t>(cost<Definition>.active_parameters) * sizeof(S));
     const auto samples = interleave(report_.settings(), {step, [&] { plain_read(device, met); }});
     report_.add({name, threads, samples[0], 1 / samples[0].median(), "tok/s", {of_read(samples[0], samples[1], 0.7)}});
+    profile_decode(model, name, threads, tokens, logits);
+  }
+
+  template <class S>
+  void profile_decode(Model<Definition, S>& measured, const std::string& name, int threads,
+                      std::span<const Token> tokens, std::span<float> logits) {
+    const Model<Definition, S, profiled::Device> model(measured.parameters());
+    profiled::Device device(Threads{threads});
+    Workspace<Definition, S, profiled::Device> workspace(device, {1, 1});
+    States<Definition, S> states(1);
+    report_.add_shares(name, threads, device.profile([&] {
+      for (const Token& token : tokens.first(16)) model.step(workspace, states, {&token, 1}, logits);
+    }));
   }
 
   void train(int threads, Shape shape) {

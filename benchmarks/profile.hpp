@@ -128,6 +128,15 @@ void activate_backward(Device& device, Arguments&&... arguments) {
   device.timed(Part::elementwise, [&](auto& cpu) { activate_backward(cpu, std::forward<Arguments>(arguments)...); });
 }
 template <class... Arguments>
+void grouped_activate(Device& device, Arguments&&... arguments) {
+  device.timed(Part::elementwise, [&](auto& cpu) { grouped_activate(cpu, std::forward<Arguments>(arguments)...); });
+}
+template <class... Arguments>
+void grouped_activate_backward(Device& device, Arguments&&... arguments) {
+  device.timed(Part::elementwise,
+               [&](auto& cpu) { grouped_activate_backward(cpu, std::forward<Arguments>(arguments)...); });
+}
+template <class... Arguments>
 void copy(Device& device, Arguments&&... arguments) {
   device.timed(Part::elementwise, [&](auto& cpu) { copy(cpu, std::forward<Arguments>(arguments)...); });
 }

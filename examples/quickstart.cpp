@@ -52,26 +52,28 @@ double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-constexpr int held_out_points = 25;         // of the curve
-constexpr Index held_out_batches = 8;       // for each
+constexpr Index held_out_points = 12;       // of the curve
 constexpr double checkpoint_interval = 45;  // seconds
 
-/// The held-out loss in nats a byte. The text is read window after window in as many places as a batch has rows, and
-/// what was read before is carried along. Reads `batches` windows in each place, or all that there are.
+/// Windows one after the other, in twelve places at a time, one for each held-out block of a long text.
+auto held_out_windows(const Corpus& corpus) {
+  const auto places = (static_cast<Index>(corpus.held_out.size()) - 1) / settings.length;
+  return sequential_windows(corpus.held_out, Length{settings.length},
+                            Batch{std::clamp<Index>(places, 1, static_cast<Index>(most_blocks))});
+}
+
+/// The held-out loss in nats a byte. What was read before a window is carried along.
 template <class Definition>
-double held_out_loss(const Model<Definition>& model, Cpu& device, const Corpus& corpus, Index batches) {
-  const auto size = static_cast<Index>(corpus.held_out.size());
-  auto text = sequential_windows(corpus.held_out, Length{settings.length},
-                                 Batch{std::min(settings.batch, (size - 1) / settings.length)});
+double held_out_loss(const Model<Definition>& model, Cpu& device, const Corpus& corpus) {
+  auto text = held_out_windows(corpus);
   Workspace<Definition> workspace(device, text.shape());
   States<Definition> states(text.shape().batch);
-  batches = std::min(batches, text.batches_per_pass());
   double sum = 0;
-  for (Index i = 0; i < batches; ++i) {
+  for (Index i = 0; i < text.batches_per_pass(); ++i) {
     const TokenBatch batch = text.next();
     sum += model.loss(workspace, batch.inputs, batch.targets, batch.shape, &states).prediction;
   }
-  return sum / static_cast<double>(batches);
+  return sum / static_cast<double>(text.batches_per_pass());
 }
 
 template <class Definition>
@@ -85,6 +87,7 @@ auto make_trainer(Model<Definition>& model, Index steps, const Options& options)
 template <class Definition>
 Index affordable_steps(const Corpus& corpus, const Options& options) {
   const double begin = seconds_now(), budget = 60 * options.minutes.value_or(3);
+  std::cout << "measuring how fast this machine is\n" << std::flush;
   Model<Definition> model(Seed{1});
   auto trainer = make_trainer(model, 1000, options);
   auto batches = windows(corpus.training, Length{settings.length}, Batch{settings.batch});
@@ -95,11 +98,9 @@ Index affordable_steps(const Corpus& corpus, const Options& options) {
     trainer.step(batches.next());
     ++steps;
   } while (!interrupted && seconds_now() - warm < 0.02 * budget);
-  const double step = (seconds_now() - warm) / static_cast<double>(steps), evaluating = seconds_now();
-  held_out_loss(model, trainer.device(), corpus, 2);
-  const double evaluation = (seconds_now() - evaluating) / 2;
-  const double windows_at_end = static_cast<double>(corpus.held_out.size()) / static_cast<double>(settings.tokens());
-  const double pauses = evaluation * (static_cast<double>(held_out_points * held_out_batches) + windows_at_end);
+  const double step = (seconds_now() - warm) / static_cast<double>(steps), pausing = seconds_now();
+  held_out_loss(model, trainer.device(), corpus);
+  const double pauses = static_cast<double>(held_out_points) * (seconds_now() - pausing);
   return std::max<Index>(10, static_cast<Index>((budget - (seconds_now() - begin) - pauses) / step));
 }
 
@@ -119,28 +120,22 @@ std::string status(const History& history, Index steps) {
   return text + "  " + clock_time(each * static_cast<double>(steps - point.step)) + " left";
 }
 
-/// Trains a definition, from where its checkpoint stands if there is one, and saves it. Returns whether it came to the
-/// end: Ctrl-C leaves a checkpoint instead.
+/// Trains a definition, from where its checkpoint stands if there is one, and saves it. Returns nothing if Ctrl-C came
+/// first: the checkpoint stands then. A new run is as long as the one `like`, where that is given.
 template <class Definition>
-bool train(const std::string& name, const std::string& file, const Corpus& corpus, const Options& options,
-           const std::optional<Plan>& like, TrainedModel& trained, Plan& plan) {
+std::optional<TrainedModel> train(const std::string& name, const std::string& file, const Corpus& corpus,
+                                  const Options& options, const Plan* like = nullptr) {
   const auto checkpoint = options.folder / (file + ".checkpoint.safetensors");
-  plan = {.definition = type_name<Definition>(),
-          .settings = settings.text(),
-          .text = corpus.label,
-          .fingerprint = corpus.fingerprint,
-          .seed = options.seed.value_or(1),
-          .budget = budget_of(options)};
+  Plan plan = wanted_plan(type_name<Definition>(), settings, corpus, options);
   const auto stored = stored_plan(checkpoint, plan, options);
   if (stored) {
     plan = *stored;
-  } else if (like) {
-    plan.steps = like->steps;
-    plan.seed = like->seed;
-    plan.budget = like->budget;
+  } else if (like != nullptr) {
+    plan.follow(*like);
   } else {
     plan.steps = options.steps ? *options.steps : affordable_steps<Definition>(corpus, options);
   }
+  if (interrupted) return std::nullopt;
 
   constexpr Cost facts = cost<Definition>;
   std::cout << name << ": " << short_number(static_cast<double>(facts.parameters)) << " parameters, "
@@ -165,7 +160,7 @@ bool train(const std::string& name, const std::string& file, const Corpus& corpu
   };
   const auto evaluate = [&] {
     const double begin = seconds_now();
-    history.add_held_out(trainer.steps(), held_out_loss(model, trainer.device(), corpus, held_out_batches));
+    history.add_held_out(trainer.steps(), held_out_loss(model, trainer.device(), corpus));
     history.add_seconds(seconds_now() - begin);
   };
   if (!stored) {
@@ -196,21 +191,15 @@ bool train(const std::string& name, const std::string& file, const Corpus& corpu
   if (trainer.steps() > begun) keep();
   if (trainer.steps() < plan.steps) {
     std::cout << "interrupted; saved " << checkpoint.string() << ". Run it again to go on.\n";
-    return false;
+    return std::nullopt;
   }
   save(model, options.folder / (file + ".safetensors"), {{"definition", plan.definition}});
-  trained = {.name = name,
-             .definition = plan.definition,
-             .cost = facts,
-             .history = history,
-             .steps = plan.steps,
-             .tokens_per_step = settings.tokens(),
-             .held_out_loss = held_out_loss(model, trainer.device(), corpus, corpus.held_out.size())};
+  TrainedModel trained{name, plan, facts, history, settings.tokens()};
   std::cout << name << ": held out "
-            << format("%.3f nats, %.3f bits per byte", trained.held_out_loss, bits(trained.held_out_loss)) << " after "
-            << clock_time(history.seconds()) << "; saved " << (options.folder / (file + ".safetensors")).string()
-            << "\n";
-  return true;
+            << format("%.3f nats, %.3f bits per byte", trained.held_out_loss(), bits(trained.held_out_loss()))
+            << " after " << clock_time(history.seconds()) << "; saved "
+            << (options.folder / (file + ".safetensors")).string() << '\n';
+  return trained;
 }
 
 /// Loads the saved model and lets it write, byte by byte.
@@ -240,21 +229,21 @@ void run(const Options& options) {
   if (error) throw std::runtime_error(options.folder.string() + ": cannot be made a folder: " + error.message());
   write_file(options.folder / "held-out.txt", std::as_bytes(std::span(corpus.held_out)));
   std::cout << "text: " << grouped(static_cast<long long>(corpus.size())) << " bytes of " << grouped(corpus.files.read)
-            << " files; every twentieth block is held out\n"
+            << " files; a twentieth is held out\n"
             << std::flush;
 
-  std::vector<TrainedModel> models(1);
-  Plan plan, plain_plan;
-  if (!train<Net>("MoE-Mamba", "model", corpus, options, {}, models[0], plan)) return;
-  if (options.compare) {
-    models.emplace_back();
-    if (!train<Plain>("plain Mamba", "plain", corpus, options, plan, models[1], plain_plan)) return;
-  }
+  std::vector<TrainedModel> models;
+  const auto add = [&](std::optional<TrainedModel> model) {
+    if (model) models.push_back(std::move(*model));
+    return model.has_value();
+  };
+  if (!add(train<Net>("MoE-Mamba", "model", corpus, options))) return;
+  if (options.compare && !add(train<Plain>("plain Mamba", "plain", corpus, options, &models[0].plan))) return;
 
   ReportFacts facts;
   facts.threads = options.threads;
   facts.settings = settings.text();
-  if (options.tokens > 0) facts.generated = write_text(options, corpus, plan.seed, facts.prompt);
+  if (options.tokens > 0) facts.generated = write_text(options, corpus, models[0].plan.seed, facts.prompt);
   facts.gzip_bits = compressed_bits("gzip", options.folder / "held-out.txt", corpus.held_out.size());
   facts.xz_bits = compressed_bits("xz", options.folder / "held-out.txt", corpus.held_out.size());
   write_file(options.folder / "report.html", report_html(corpus, models, facts));

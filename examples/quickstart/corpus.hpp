@@ -30,11 +30,12 @@ struct Corpus {
   std::size_t size() const { return training.size() + held_out.size(); }
 };
 
-/// Every twentieth block is held out. Blocks have 16 KiB, or a twentieth of a shorter text.
-inline constexpr std::size_t block_size = std::size_t{16} << 10, held_out_every = 20;
+/// A twentieth of the text is held out, at most 96 KiB, in twelve blocks that are spread evenly; in fewer, where a
+/// block would be shorter than a window.
+inline constexpr std::size_t share = 20, most_blocks = 12, largest_block = std::size_t{8} << 10;
 
-/// Reads the files and folders and holds out a twentieth. Throws std::runtime_error for what cannot be read and
-/// std::invalid_argument for a text of which a twentieth is shorter than a window and the byte after it.
+/// Reads the files and folders. Throws std::runtime_error for what cannot be read and std::invalid_argument for a text
+/// of which a twentieth is shorter than a window and the byte after it.
 inline Corpus read_corpus(std::vector<std::filesystem::path> paths, std::size_t window) {
   Corpus corpus;
   if (paths.empty()) {
@@ -44,19 +45,27 @@ inline Corpus read_corpus(std::vector<std::filesystem::path> paths, std::size_t 
   }
   for (const auto& path : paths) corpus.label += (corpus.label.empty() ? "" : ", ") + path.string();
   const std::vector<unsigned char> text = moe_mamba::read_text(paths, &corpus.files);
-  const std::size_t block = std::min(block_size, text.size() / held_out_every);
-  moe_mamba::require(block > window, "the text's length", std::to_string(text.size()) + " bytes", [&] {
-    return std::to_string(held_out_every * (window + 1)) + " bytes or more, for a held-out twentieth of a window of " +
+  const std::size_t least = share * (window + 1), blocks = std::min(most_blocks, text.size() / least);
+  moe_mamba::require(blocks > 0, "the text's length", std::to_string(text.size()) + " bytes", [&] {
+    return std::to_string(least) + " bytes or more: the twentieth that is held out must have a window of " +
            std::to_string(window) + " bytes and the byte after it";
   });
+  const std::size_t block = std::min(largest_block, text.size() / (share * blocks));
 
   corpus.fingerprint = 0xcbf29ce484222325u;  // FNV-1a
   for (const unsigned char byte : text) corpus.fingerprint = (corpus.fingerprint ^ byte) * 0x100000001b3u;
-  for (std::size_t first = 0, number = 0; first < text.size(); first += block, ++number) {
-    auto& part = number % held_out_every == held_out_every / 2 ? corpus.held_out : corpus.training;
-    const auto begin = text.begin() + static_cast<std::ptrdiff_t>(first);
-    part.insert(part.end(), begin, begin + static_cast<std::ptrdiff_t>(std::min(block, text.size() - first)));
+  const auto append = [&](std::vector<unsigned char>& part, std::size_t begin, std::size_t end) {
+    part.insert(part.end(), text.begin() + static_cast<std::ptrdiff_t>(begin),
+                text.begin() + static_cast<std::ptrdiff_t>(end));
+  };
+  std::size_t done = 0;
+  for (std::size_t number = 0; number < blocks; ++number) {
+    const std::size_t begin = (2 * number + 1) * text.size() / (2 * blocks) - block / 2;
+    append(corpus.training, done, begin);
+    append(corpus.held_out, begin, begin + block);
+    done = begin + block;
   }
+  append(corpus.training, done, text.size());
   return corpus;
 }
 

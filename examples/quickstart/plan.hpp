@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <map>
@@ -7,6 +8,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "corpus.hpp"
 #include "history.hpp"
@@ -57,6 +59,13 @@ struct Plan {
   std::string budget;  ///< as asked for: "3 minutes", "500 steps"
   Index steps = 0;     ///< that this makes
 
+  /// Takes over what makes two runs comparable.
+  void follow(const Plan& other) {
+    seed = other.seed;
+    budget = other.budget;
+    steps = other.steps;
+  }
+
   std::map<std::string, std::string> metadata() const {
     return {{"quickstart.definition", definition},
             {"quickstart.settings", settings},
@@ -68,9 +77,18 @@ struct Plan {
   }
 };
 
-/// The budget that is asked for in words.
-inline std::string budget_of(const Options& options) {
-  return options.steps ? std::to_string(*options.steps) + " steps" : format("%g minutes", options.minutes.value_or(3));
+/// What is asked for; the steps are still open.
+inline Plan wanted_plan(std::string definition, const Settings& settings, const Corpus& corpus,
+                        const Options& options) {
+  Plan plan;
+  plan.definition = std::move(definition);
+  plan.settings = settings.text();
+  plan.text = corpus.label;
+  plan.fingerprint = corpus.fingerprint;
+  plan.seed = options.seed.value_or(1);
+  plan.budget =
+      options.steps ? std::to_string(*options.steps) + " steps" : format("%g minutes", options.minutes.value_or(3));
+  return plan;
 }
 
 /// The plan of the run that a checkpoint belongs to; nothing where there is none. Throws std::runtime_error, saying

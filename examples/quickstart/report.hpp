@@ -1,5 +1,7 @@
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <filesystem>
 #include <numbers>
@@ -11,6 +13,7 @@
 #include "corpus.hpp"
 #include "history.hpp"
 #include "moe_mamba/model/cost.hpp"
+#include "plan.hpp"
 #include "terminal.hpp"
 
 /// The report of a run: one HTML file that needs no other.
@@ -20,12 +23,18 @@ inline double bits(double nats) { return nats / std::numbers::ln2; }
 
 /// One trained model, as the report shows it.
 struct TrainedModel {
-  std::string name;        ///< "MoE-Mamba"
-  std::string definition;  ///< in C++
+  std::string name;  ///< "MoE-Mamba"
+  Plan plan;
   moe_mamba::Cost cost;
   History history;
-  Index steps = 0, tokens_per_step = 0;
-  double held_out_loss = 0;  ///< nats a byte, on all of the held-out text
+  Index tokens_per_step = 0;
+
+  /// At the end, in nats a byte.
+  double held_out_loss() const { return history.held_out().back().loss; }
+  /// Bytes read in training until a step.
+  Index bytes(Index step) const { return step * tokens_per_step; }
+  Index bytes() const { return bytes(plan.steps); }
+  double megabytes(Index step) const { return 1e-6 * static_cast<double>(bytes(step)); }
 };
 
 /// What the report says beside the models.
@@ -76,9 +85,9 @@ inline std::string facts_table(const std::vector<TrainedModel>& models) {
   const auto count = [](moe_mamba::Index value) { return grouped(static_cast<long long>(value)); };
   std::string text =
       "<table><thead>" + row("", models, [](const auto& model) { return escaped(model.name); }) + "</thead>\n";
-  text += row("held-out loss, nats per byte", models, [](const auto& m) { return format("%.4f", m.held_out_loss); });
+  text += row("held-out loss, nats per byte", models, [](const auto& m) { return format("%.4f", m.held_out_loss()); });
   text += row("held-out bits per byte", models,
-              [](const auto& m) { return "<b>" + format("%.3f", bits(m.held_out_loss)) + "</b>"; });
+              [](const auto& m) { return "<b>" + format("%.3f", bits(m.held_out_loss())) + "</b>"; });
   text += row("parameters", models, [&](const auto& m) { return count(m.cost.parameters); });
   text += row("of them active for a byte", models, [&](const auto& m) { return count(m.cost.active_parameters); });
   text += row("MFLOP per byte, forward", models,
@@ -88,11 +97,11 @@ inline std::string facts_table(const std::vector<TrainedModel>& models) {
   text += row("running state, bytes", models, [&](const auto& m) { return count(m.cost.state_bytes); });
   text += row("kept for the backward pass, bytes per token", models,
               [&](const auto& m) { return count(m.cost.activation_bytes_per_token); });
-  text += row("training steps", models, [&](const auto& m) { return count(m.steps); });
-  text += row("bytes read in training", models, [&](const auto& m) { return count(m.steps * m.tokens_per_step); });
+  text += row("training steps", models, [&](const auto& m) { return count(m.plan.steps); });
+  text += row("bytes read in training", models, [&](const auto& m) { return count(m.bytes()); });
   text += row("time, min:s", models, [](const auto& m) { return clock_time(m.history.seconds()); });
   text += row("bytes per second, with all pauses", models, [](const auto& m) {
-    return short_number(static_cast<double>(m.steps * m.tokens_per_step) / std::max(m.history.seconds(), 1e-9));
+    return short_number(static_cast<double>(m.bytes()) / std::max(m.history.seconds(), 1e-9));
   });
   return text + "</table>\n";
 }
@@ -108,7 +117,7 @@ inline LineChart loss_chart(const std::vector<TrainedModel>& models, const Repor
   note(facts.gzip_bits);
   note(facts.xz_bits);
   for (const auto& model : models) {
-    end = std::max(end, 1e-6 * static_cast<double>(model.steps * model.tokens_per_step));
+    end = std::max(end, model.megabytes(model.plan.steps));
     for (const auto& point : model.history.points()) note(bits(point.loss));
     for (const auto& point : model.history.held_out()) note(bits(point.loss));
   }
@@ -117,13 +126,12 @@ inline LineChart loss_chart(const std::vector<TrainedModel>& models, const Repor
   const char* classes[] = {"first", "second"};
   for (std::size_t i = 0; i < models.size(); ++i) {
     const auto& model = models[i];
-    const double millions = 1e-6 * static_cast<double>(model.tokens_per_step);
     LineChart::Points training, held_out;
     for (const auto& point : model.history.points()) {
-      training.emplace_back(millions * static_cast<double>(point.step), bits(point.loss));
+      training.emplace_back(model.megabytes(point.step), bits(point.loss));
     }
     for (const auto& point : model.history.held_out()) {
-      held_out.emplace_back(millions * static_cast<double>(point.step), bits(point.loss));
+      held_out.emplace_back(model.megabytes(point.step), bits(point.loss));
     }
     chart.line(training, std::string(classes[i % 2]) + " thin", model.name + ", training");
     chart.line(held_out, classes[i % 2], model.name + ", held out", true);
@@ -163,7 +171,7 @@ inline std::string load_charts(const TrainedModel& model) {
   for (std::size_t layer = 0; layer < points.front().load.size(); ++layer) {
     std::vector<HeatColumn> columns;
     for (const auto& point : points) {
-      columns.push_back({1e-6 * static_cast<double>(point.step * model.tokens_per_step), point.load[layer]});
+      columns.push_back({model.megabytes(point.step), point.load[layer]});
     }
     const double even = 1.0 / static_cast<double>(points.front().load[layer].size());
     text += heat_map(format("Mixture %zu of %zu", layer + 1, points.front().load.size()), "expert",
@@ -198,26 +206,26 @@ inline std::string report_html(const Corpus& corpus, const std::vector<TrainedMo
           ". " + format("%d thread%s. ", facts.threads, facts.threads == 1 ? "" : "s") +
           "Training: " + escaped(facts.settings) + ".</p>\n";
   text += format("<p>After %s the model needs <b>%.2f bits</b> for a byte that it has not seen",
-                 clock_time(models.front().history.seconds()).c_str(), bits(models.front().held_out_loss));
+                 clock_time(models.front().history.seconds()).c_str(), bits(models.front().held_out_loss()));
   if (models.size() > 1)
-    text += format("; plain Mamba with as many active parameters, %.2f", bits(models[1].held_out_loss));
+    text += format("; plain Mamba with as many active parameters, %.2f", bits(models[1].held_out_loss()));
   text += ".</p>\n" + loss_chart(models, facts).svg();
 
   text += "<h2>The same bytes, by other means</h2>\n<table>\n";
   for (const auto& model : models)
-    text += row(escaped(model.name), {format("%.3f bits per byte", bits(model.held_out_loss))});
+    text += row(escaped(model.name), {format("%.3f bits per byte", bits(model.held_out_loss()))});
   const auto compressor = [](double value) {
     return value > 0 ? format("%.3f bits per byte", value) : std::string("the program is not installed");
   };
   text += row("gzip -9", {compressor(facts.gzip_bits)}) + row("xz -9", {compressor(facts.xz_bits)});
-  text +=
-      "</table>\n<p class=\"quiet\">For orientation: all see the " +
-      grouped(static_cast<long long>(corpus.held_out.size())) +
-      " held-out bytes (held-out.txt), a twentieth of the text in blocks spread over it. The compressors begin from "
-      "nothing; the models have read the other nineteen twentieths, and their own size is not counted.</p>\n";
+  text += "</table>\n<p class=\"quiet\">For orientation: all see the " +
+          grouped(static_cast<long long>(corpus.held_out.size())) +
+          " held-out bytes (held-out.txt), in blocks spread over the text. The compressors begin from nothing; the "
+          "models have "
+          "read from the rest of the text before, and their own size is not counted.</p>\n";
 
   text += "<h2>The model</h2>\n";
-  for (const auto& model : models) text += "<pre>" + escaped(model.definition) + "</pre>\n";
+  for (const auto& model : models) text += "<pre>" + escaped(model.plan.definition) + "</pre>\n";
   text += detail::facts_table(models);
   const std::string load = load_charts(models.front());
   if (!load.empty()) {

@@ -34,7 +34,7 @@ inline std::string short_number(double value) {
 inline std::string grouped(long long value) {
   std::string text = std::to_string(value);
   for (auto place = static_cast<std::ptrdiff_t>(text.size()) - 3; place > 0; place -= 3) {
-    text.insert(static_cast<std::size_t>(place), ",");
+    text.insert(static_cast<std::size_t>(place), 1, ',');
   }
   return text;
 }

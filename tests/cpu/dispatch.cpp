@@ -65,7 +65,8 @@ struct Combining {
     const C* factors = gated ? gates.data() : nullptr;
     const auto of_rows = [&](std::vector<C>& values) { return matrix(values.data(), group.kept(), width); };
     const auto of_tokens = [&](std::vector<C>& values) { return matrix(values.data(), group.tokens, width); };
-    gather_rows(device, of_tokens(x), group.source.data(), group.kept(), of_rows(gathered));
+    gather_rows(device, Groups{group.offsets.data(), static_cast<Index>(group.offsets.size()) - 1}, of_tokens(x),
+                group.source.data(), of_rows(gathered));
     combine_rows(device, of_rows(y), group.slots.data(), group.top_k, factors, of_tokens(out), into);
     combine_rows_backward(device, of_rows(y), group.slots.data(), group.top_k, factors, of_tokens(dout), of_rows(dy),
                           dgates.data());

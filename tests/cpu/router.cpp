@@ -19,7 +19,7 @@ struct Routing {
   std::vector<C> logits, probabilities, log_sum_exp, gates, dgates, dlogits;
   std::vector<Index> experts;
   std::vector<double> load, mean_probability;
-  double entropy = NAN, square = NAN;
+  double entropy = NAN, square = NAN, reported_balance = NAN;
 
   Routing(GateOrder order_, Index tokens_, double range = 3) : order(order_), tokens(tokens_) {
     logits = test::uniform<C>(tokens * E, 1, -range, range);
@@ -33,9 +33,10 @@ struct Routing {
 
   template <class Device>
   void run(Device& device) {
-    route(device, Router<C, E, K>{order, matrix<const C>(logits.data(), tokens, E),
-                                  matrix(probabilities.data(), tokens, E), log_sum_exp.data(), experts.data(),
-                                  gates.data(), load.data(), mean_probability.data(), &entropy, &square});
+    route(device,
+          Router<C, E, K>{order, matrix<const C>(logits.data(), tokens, E), matrix(probabilities.data(), tokens, E),
+                          log_sum_exp.data(), experts.data(), gates.data(), load.data(), mean_probability.data(),
+                          &entropy, &square, &reported_balance});
   }
   template <class Device>
   void run_backward(Device& device) {
@@ -86,6 +87,8 @@ TEMPLATE_TEST_CASE("routing and its gradient agree with the reference", "[cpu][r
         CHECK(test::relative_error(actual.log_sum_exp, expected.log_sum_exp) <= tolerance);
         CHECK(test::relative_error(actual.gates, expected.gates) <= tolerance);
         CHECK(test::relative_error(actual.mean_probability, expected.mean_probability) <= tolerance);
+        CHECK(actual.reported_balance == Approx(tokens == 0 ? 0.0 : expected.even()).epsilon(tolerance).margin(1e-300));
+        CHECK(expected.reported_balance == Approx(tokens == 0 ? 0.0 : expected.even()).epsilon(1e-12).margin(1e-300));
         CHECK(std::abs(actual.entropy - expected.entropy) <= tolerance * std::max(1.0, expected.entropy));
         CHECK(std::abs(actual.square - expected.square) <= tolerance * std::max(1.0, expected.square));
         if (tokens == 0) CHECK((actual.entropy == 0 && actual.square == 0 && actual.mean_probability[0] == 0));

@@ -70,7 +70,7 @@ TEST_CASE("A sequence does not depend on its batch mates", "[model][batch]") {
 TEST_CASE("The gradient of a batch is the mean of its sequences' gradients", "[model][batch]") {
   // Without auxiliary losses, which are of the whole batch.
   using Net = LanguageModel<Vocabulary<7>, Width<5>, Mamba<State<3>>,
-                            Moe<Experts<3>, TopK<2>, Hidden<3>, Silu, BalanceLoss<0>>>;
+                            Moe<Experts<4>, TopK<2>, Hidden<3>, Silu, BalanceLoss<0>>>;
   const Shape shape{4, 6};
   Cpu device(Threads{2});
   Bench<Net> bench(device, shape, test::parameters<Net>());
@@ -97,7 +97,7 @@ TEST_CASE("With a capacity limit the earliest tokens of a batch take the places"
     dropped = report.dropped;
     CHECK(std::accumulate(report.load.begin(), report.load.end(), 0.0) == 2 * 24);
     double over = 0;
-    for (const double load : report.load) over += std::max(load - 12, 0.0);  // ceil(3/4 · 24 · 2 / 3)
+    for (const double load : report.load) over += std::max(load - 9, 0.0);  // ceil(3/4 · 24 · 2 / 4)
     CHECK(report.dropped == over);
   });
   CHECK(dropped > 0);

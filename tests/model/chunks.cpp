@@ -77,7 +77,7 @@ void check_forward(Shape shape, unsigned stride, double bound) {
 /// Experts without losses of their own: these are means over a call, which chunks have one each of.
 using PlainMixture =
     LanguageModel<Vocabulary<7>, Width<5>,
-                  Repeat<2, Mamba<State<3>, Expand<1>>, Moe<Experts<3>, TopK<2>, Hidden<3>, Silu, BalanceLoss<0>>>>;
+                  Repeat<2, Mamba<State<3>, Expand<1>>, Moe<Experts<4>, TopK<2>, Hidden<3>, Silu, BalanceLoss<0>>>>;
 
 /// The gradient of Σ doutputs · outputs over pieces of the given lengths: all forward passes, then the backward passes
 /// from the last piece to the first, the gradient by the states handed back.

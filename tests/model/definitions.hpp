@@ -9,7 +9,8 @@
 #include "moe_mamba/moe_mamba.hpp"
 #include "support/data.hpp"
 
-/// Small models that the tests share, and batches for them. Widths are odd on purpose.
+/// Small models that the tests share, and batches for them. Widths are odd on purpose; numbers of states and of experts
+/// recur, so that the models share kernels and compile fast.
 namespace test {
 
 using namespace moe_mamba;
@@ -21,23 +22,23 @@ using MambaNet = LanguageModel<Vocabulary<11>, Width<6>, Mamba<State<3>, Expand<
 /// The library's purpose, small: Mamba and one expert of several in turn.
 using MixtureNet =
     LanguageModel<Vocabulary<13>, Width<5>,
-                  Repeat<2, Mamba<State<4>, Expand<2>>, Moe<Experts<4>, TopK<1>, Hidden<3>, ZLoss<1, 50>>>>;
+                  Repeat<2, Mamba<State<3>, Expand<2>>, Moe<Experts<4>, TopK<1>, Hidden<3>, ZLoss<1, 50>>>>;
 
 /// Every other way to mix: renormalised gates, shared experts, all experts, gated activations, averaged losses.
 using ManyWaysNet =
     LanguageModel<Vocabulary<7>, Width<5>, Head, AverageAuxiliaryLosses, PreNorm<LayerNorm<>>, FinalNorm<NoNorm>,
                   Moe<Experts<4>, TopK<2>, Hidden<3>, SwiGlu, TopKThenSoftmax, SharedExperts<1>, ZLoss<1, 10>>,
                   LayerNorm<Epsilon<1, 1000>>,
-                  Parallel<Mamba<State<1>>, Moe<Experts<3>, TopK<3>, Hidden<2>, Gelu, BalanceLoss<1, 5>>>,
+                  Parallel<Mamba<State<2>>, Moe<Experts<3>, TopK<3>, Hidden<2>, Gelu, BalanceLoss<1, 5>>>,
                   Residual<NoNorm, Mlp<Hidden<4>, GeGlu>>>;
 
 /// Experts that take no more than their share, so that tokens of a batch depend on each other.
 using CapacityNet =
-    LanguageModel<Vocabulary<7>, Width<5>, Moe<Experts<3>, TopK<2>, Hidden<3>, Silu, Capacity<3, 4>>, RmsNorm<>, Mlp<>>;
+    LanguageModel<Vocabulary<7>, Width<5>, Moe<Experts<4>, TopK<2>, Hidden<3>, Silu, Capacity<3, 4>>, RmsNorm<>, Mlp<>>;
 
 /// A model of series.
 using SeriesNet = SequenceModel<Inputs<3>, Outputs<2>, Width<5>, Repeat<2, Mamba<State<3>, Expand<2>>>,
-                                Moe<Experts<3>, Hidden<4>, Silu>>;
+                                Moe<Experts<4>, Hidden<4>, Silu>>;
 
 /// Parameters as initialised, each moved a little, so that no gain is one, no bias zero and no two layers are alike.
 template <class Definition>

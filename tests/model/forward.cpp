@@ -16,19 +16,6 @@ TEMPLATE_TEST_CASE("In double a model computes what the formulas say", "[model]"
   test::check_model_forward<TestType, double>(shapes, 1e-13);
 }
 
-// Parameters and inputs are exact in float; what is left are the same roundings, of 2⁻²⁴. None of these draws has two
-// experts so close together that rounding would choose the other.
-TEMPLATE_TEST_CASE("In float a model computes what the formulas say", "[model]", test::MambaNet, test::MixtureNet,
-                   test::ManyWaysNet, test::CapacityNet, test::SeriesNet) {
-  test::check_model_forward<TestType, float>(shapes, 3e-5);
-}
-
-// Parameters are rounded, which the naive model sees too; arithmetic is that of float.
-TEMPLATE_TEST_CASE("With parameters in bfloat16 a model computes what the formulas say for the rounded ones", "[model]",
-                   test::MixtureNet, test::ManyWaysNet, test::SeriesNet) {
-  test::check_model_forward<TestType, bfloat16>(shapes, 3e-5);
-}
-
 TEST_CASE("Routers are numbered as in the names of their parameters", "[model]") {
   Cpu device;
   Bench<test::ManyWaysNet> bench(device, {1, 3}, test::parameters<test::ManyWaysNet>());

@@ -54,21 +54,3 @@ TEST_CASE("backward() from the loss's gradient by the logits is gradient()", "[m
   bench.model.backward(bench.workspace, doutputs, gradients);
   CHECK(test::relative_error(gradients, expected) <= 1e-13);
 }
-
-TEST_CASE("In float a model's gradient is that of double, to rounding", "[model]") {
-  using Net = test::MixtureNet;
-  const Shape shape{2, 5};
-  Cpu device;
-  test::Bench<Net> bench(device, shape, test::parameters<Net>());
-  test::Bench<Net, float> rounded(device, shape, test::parameters<Net>());
-  test::Bench<Net, bfloat16> stored(device, shape, test::parameters<Net>());
-  // Forward and backward a few hundred roundings of 2⁻²⁴ each, relative to the largest of all gradients.
-  CHECK(test::relative_error(rounded.gradient(test::data<Net, float>(shape)),
-                             bench.gradient(test::data<Net, double>(shape))) <= 3e-5);
-
-  for (std::size_t i = 0; i < stored.model.parameters().size(); ++i) {
-    bench.model.parameters()[i] = static_cast<double>(stored.model.parameters()[i]);
-  }
-  CHECK(test::relative_error(stored.gradient(test::data<Net, float>(shape)),
-                             bench.gradient(test::data<Net, double>(shape))) <= 3e-5);
-}

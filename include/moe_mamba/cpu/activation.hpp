@@ -105,4 +105,19 @@ void activate_backward(Device& device, Activation, Input<C> h, Input<C> da, Matr
   });
 }
 
+/// activate() for the rows of all groups.
+template <class Activation, ComputeScalar C>
+void grouped_activate(Device& device, Groups groups, Activation function, Input<C> h, MatrixView<C> a) {
+  const Index rows = groups.offsets[groups.count];
+  activate(device, function, h.row_block(0, rows), a.row_block(0, rows));
+}
+
+/// activate_backward() for the rows of all groups.
+template <class Activation, ComputeScalar C>
+void grouped_activate_backward(Device& device, Groups groups, Activation function, Input<C> h, Input<C> da,
+                               MatrixView<C> dh) {
+  const Index rows = groups.offsets[groups.count];
+  activate_backward(device, function, h.row_block(0, rows), da.row_block(0, rows), dh.row_block(0, rows));
+}
+
 }  // namespace moe_mamba::cpu

@@ -35,10 +35,10 @@ inline void group_tokens(Device&, const GroupTokens& group) {
   *group.dropped = static_cast<double>(dropped);
 }
 
-/// y[s] = x[source[s]] for s < count
+/// y[s] = x[source[s]] for the rows s of all groups
 template <ComputeScalar C>
-void gather_rows(Device& device, Input<C> x, const Index* source, Index count, MatrixView<C> y) {
-  detail::for_rows(device, count, x.columns, [&](Index first, Index last) {
+void gather_rows(Device& device, Groups groups, Input<C> x, const Index* source, MatrixView<C> y) {
+  detail::for_rows(device, groups.offsets[groups.count], x.columns, [&](Index first, Index last) {
     for (Index s = first; s < last; ++s) std::copy_n(x.row(source[s]), x.columns, y.row(s));
   });
 }

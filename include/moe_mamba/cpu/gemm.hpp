@@ -161,10 +161,7 @@ template <class C, class S>
 void pack_along_columns(const S* b, Index inner_stride, Index inner, Index columns, C* panels) {
   using P = Packet<C>;
   constexpr Index width = lanes<P>, panel_width = GemmBlocks<C>::columns;
-  #ifndef RA
-#define RA 4
-#endif
-  constexpr Index rows_ahead = RA, line = 64 / Index{sizeof(S)};
+  constexpr Index rows_ahead = 4, line = 64 / Index{sizeof(S)};
   for (Index k = 0; k < inner; ++k) {
     const S* const from = b + k * inner_stride;
     const Index ahead = k + rows_ahead < inner ? rows_ahead * inner_stride : 0;
@@ -182,7 +179,8 @@ void pack_along_columns(const S* b, Index inner_stride, Index inner, Index colum
   }
 }
 
-/// Copies strips of `rows` rows of A, which is contiguous along its rows: in a strip, element k of all its rows together.
+/// Copies strips of `rows` rows of A, which is contiguous along its rows: in a strip, element k of all its rows
+/// together.
 template <class C>
 void pack_strips(const C* a, Index inner_stride, Index inner, Index rows, C* strips) {
   constexpr Index height = GemmBlocks<C>::rows;
@@ -199,13 +197,7 @@ void pack_strips(const C* a, Index inner_stride, Index inner, Index rows, C* str
 template <Along a_along, Along b_along, class C, class S>
 void gemm_columns(const Product<C, S>& product, Range rows, Range columns, C* panels) {
   using Blocks = GemmBlocks<C>;
-  
-#ifdef WIDE
-    C* const strips = panels + 3*Blocks::panel_elements;
-#else
-    C* const strips = panels + Blocks::panel_elements;
-#endif
-
+  C* const strips = panels + Blocks::panel_elements;
   const Index length = Blocks::pass_length(product.inner);
   for (Index pass = 0; pass < Blocks::passes(product.inner); ++pass) {
     const Index first = std::min(pass * length, product.inner);
@@ -261,15 +253,7 @@ void gemm_block(const Product<C, S>& product, Range rows, Range columns, std::by
   // With few rows B is most of what moves: one panel through all of the inner dimension, then the next, reads a B that
   // is contiguous along it from front to back.
   const bool one_panel = b_along == Along::inner && rows.last - rows.first <= Blocks::row_block;
-  
-#ifdef WIDE
-  const Index block = one_panel ? Blocks::columns : (b_along==Along::outer && a_along==Along::inner&& rows.last - rows.first <= 24 ? 3:1)*Blocks::column_block(product.inner);
-#elif defined(NOONE)
-  const Index block = Blocks::column_block(product.inner);
-#else
   const Index block = one_panel ? Blocks::columns : Blocks::column_block(product.inner);
-#endif
-
   for (Index column = columns.first; column < columns.last; column += block) {
     detail::gemm_columns<a_along, b_along>(product, rows, {column, std::min(column + block, columns.last)},
                                            reinterpret_cast<C*>(scratch));

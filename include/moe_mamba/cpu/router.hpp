@@ -108,10 +108,13 @@ void route(Device& device, const Router<C, Experts, TopK>& router) {
     all.square_log_sum_exp += sums[piece].square_log_sum_exp;
   }
   const double divisor = tokens > 0 ? double(tokens) : 1.0;
+  double balance = 0;
   for (int e = 0; e < Experts; ++e) {
     router.load[e] = all.load[e];
     router.mean_probability[e] = all.probability[e] / divisor;
+    balance += router.load[e] * router.mean_probability[e];
   }
+  *router.balance = balance * Experts / (divisor * TopK);
   *router.entropy = all.entropy / divisor;
   *router.mean_square_log_sum_exp = all.square_log_sum_exp / divisor;
 }

@@ -93,7 +93,7 @@ template <PacketLike P>
 /// State n of a block over a whole piece, from `h` in front of it to the returned value behind it. keep(t, decay, h)
 /// gets what each step comes to.
 template <PacketLike P, int Columns, class Keep>
-[[gnu::always_inline]] inline P scan_state(const ScanPiece<P, Columns>& piece, Index n, P h, const Keep& keep) {
+[[gnu::always_inline]] inline P scan_state(ScanPiece<P, Columns> piece, Index n, P h, const Keep& keep) {
   using C = scalar_of<P>;
   using Decay = DecayPower<P>;
   const P rate = load<P>(piece.rates + n * lanes<P>);
@@ -215,9 +215,9 @@ class ScanTask {
   template <class Lanes>
   void run_block(Index row, Index steps, Index block, const Lanes& lane) const {
     const Index at = channel(block);
-    const P bias = lane.load_parameters(scan_.delta_bias + at), d = lane.load_parameters(scan_.d + at);
     const ScanPiece<P, 3> piece{steps, rates_ + block * block_size, rows_, scan_.b.row_block(row, steps),
                                 scan_.c.row_block(row, steps)};
+    const P bias = lane.load_parameters(scan_.delta_bias + at), d = lane.load_parameters(scan_.d + at);
     for (Index t = 0; t < steps; ++t) {
       const P delta = softplus(add(lane.load_channels(scan_.delta.row(row + t) + at), bias));
       const P u = lane.load_channels(scan_.u.row(row + t) + at);
@@ -225,19 +225,24 @@ class ScanTask {
       store<P>(piece.drive(t), mul(delta, u));
       store<P>(piece.sum(t), mul(d, u));
     }
-    if (steps == 1) {
-      scan_step<P, States>(piece, states(block));
-    } else {
-      for (Index t = steps; t < steps + 2; ++t) store<P>(piece.delta(t), zero<P>());
-      for (Index n = 0; n < States; ++n) {
-        C* const h = states(block) + n * width;
-        store<P>(h, scan_state<P>(piece, n, load<P>(h), [](Index, const P&, const P&) {}));
-        prefetch_rows(row, steps, block, steps * n / States, steps * (n + 1) / States);
-      }
-    }
+    recur(piece, row, block);
     for (Index t = 0; t < steps; ++t) {
       const P gate = silu(lane.load_channels(scan_.z.row(row + t) + at));
       lane.store_channels(scan_.y.row(row + t) + at, mul(load<P>(piece.sum(t)), gate));
+    }
+  }
+
+  void recur(const ScanPiece<P, 3>& piece, Index row, Index block) const {
+    const Index steps = piece.steps;
+    if (steps == 1) {
+      scan_step<P, States>(piece, states(block));
+      return;
+    }
+    for (Index t = steps; t < steps + 2; ++t) store<P>(piece.delta(t), zero<P>());
+    for (Index n = 0; n < States; ++n) {
+      C* const h = states(block) + n * width;
+      store<P>(h, scan_state<P>(piece, n, load<P>(h), [](Index, const P&, const P&) {}));
+      prefetch_rows(row, steps, block, steps * n / States, steps * (n + 1) / States);
     }
   }
 

@@ -63,6 +63,20 @@ struct ScanBackwardPiece : ScanPiece<P, 6> {
   C* decay_sum(Index t) const { return this->delta(t) + 5 * lanes<P>; }  // gets Σ_n g decay h A, in units of ln 2
 };
 
+/// What is kept of one state's way through a piece, and the sums for it over blocks.
+template <PacketLike P>
+struct ScanTrace {
+  using C = scalar_of<P>;
+  static constexpr Index row_size = 4 * lanes<P>;
+
+  C* rows = nullptr;  // (steps + 1, 4, lanes)
+
+  C* decay(Index t) const { return rows + t * row_size; }              // exp(Δ A)
+  C* before(Index t) const { return rows + t * row_size + lanes<P>; }  // the state in front of step t, behind t - 1
+  C* db(Index t) const { return rows + t * row_size + 2 * lanes<P>; }  // Σ g Δ u
+  C* dc(Index t) const { return rows + t * row_size + 3 * lanes<P>; }  // Σ dp h
+};
+
 /// What a thread needs of its own.
 template <class C>
 struct ScanBackwardMemory {
@@ -75,12 +89,7 @@ struct ScanBackwardMemory {
     C* rate_sums;  // (N, lanes): Σ_t g Δ decay h
     C* carried;    // (N, lanes): the gradient that comes from later steps
   } blocks[scan_group_blocks];
-  C* one_state;  // (steps + 1, 4, lanes), of one n at a time; see below
-
-  C* decay(Index t) const { return one_state + 4 * t * width; }         // exp(Δ A)
-  C* before(Index t) const { return one_state + (4 * t + 1) * width; }  // the state in front of step t, or behind t - 1
-  C* db(Index t) const { return one_state + (4 * t + 2) * width; }      // summed over blocks
-  C* dc(Index t) const { return one_state + (4 * t + 3) * width; }
+  ScanTrace<Packet<C>> trace;
 
   ScanBackwardMemory(Arena& arena, Index states) {
     constexpr Index steps = scan_checkpoint_interval;
@@ -91,7 +100,7 @@ struct ScanBackwardMemory {
       block.rate_sums = arena.take<C>(states * width);
       block.carried = arena.take<C>(states * width);
     }
-    one_state = arena.take<C>((steps + 1) * 4 * width);
+    trace.rows = arena.take<C>((steps + 1) * trace.row_size);
   }
 };
 
@@ -181,23 +190,15 @@ class ScanBackwardTask {
     each_block([&](Block& block, Index channel, auto lane) { prepare(block, row, steps, channel, lane); });
     for (Index n = 0; n < States; ++n) {
       for (Index t = 0; t < interval; ++t) {
-        store<P>(memory_.db(t), zero<P>());
-        store<P>(memory_.dc(t), zero<P>());
+        store<P>(memory_.trace.db(t), zero<P>());
+        store<P>(memory_.trace.dc(t), zero<P>());
       }
       each_block([&](Block& block, Index channel, auto lane) {
-        const P before = lane.load_channels(checkpoint + n * channels_ + channel);
-        store<P>(memory_.before(0), before);
-        const auto rows = piece_of(block, row, steps);
-        scan_state<P, 6>(
-            rows, n, before, [&](Index t, const P& decay, const P& h) __attribute__((always_inline)) {
-              store<P>(memory_.decay(t), decay);
-              store<P>(memory_.before(t + 1), h);
-            });
-        walk_back(block, rows, n);
+        go_and_return(block, piece_of(block, row, steps), n, lane.load_channels(checkpoint + n * channels_ + channel));
       });
       const Index at = (task_ * States + n) * length + piece * interval;
-      add_lanes(memory_.db(0), partial_.db + at, steps, first_group);
-      add_lanes(memory_.dc(0), partial_.dc + at, steps, first_group);
+      add_lanes(memory_.trace.db(0), partial_.db + at, steps, first_group);
+      add_lanes(memory_.trace.dc(0), partial_.dc + at, steps, first_group);
     }
     each_block([&](Block& block, Index channel, auto lane) { conclude(block, row, steps, channel, lane); });
   }
@@ -228,20 +229,27 @@ class ScanBackwardTask {
     for (Index t = steps; t < steps + 2; ++t) store<P>(piece.delta(t), zero<P>());
   }
 
-  /// From the last step of a piece to the first, for state n.
-  [[gnu::always_inline]] void walk_back(Block& block, const ScanBackwardPiece<P>& piece, Index n) const {
+  /// State n over a piece, from `initial` to the last step, and back to the first.
+  void go_and_return(Block& block, const ScanBackwardPiece<P> piece, Index n, const P initial) const {
+    const ScanTrace<P> trace = memory_.trace;  // a copy, which stores of packets cannot change
+    store<P>(trace.before(0), initial);
+    P after = scan_state<P, 6>(
+        piece, n, initial, [trace](Index t, const P& decay, const P& h) __attribute__((always_inline)) {
+          store<P>(trace.decay(t), decay);
+          store<P>(trace.before(t + 1), h);
+        });
     const P rate = load<P>(block.rates + n * width);
     P carried = load<P>(block.carried + n * width), rate_sum = load<P>(block.rate_sums + n * width);
-    P after = load<P>(memory_.before(piece.steps));
     const C* b = piece.b.row(piece.steps - 1) + n;
     const C* c = piece.c.row(piece.steps - 1) + n;
     for (Index t = piece.steps - 1; t >= 0; --t, b -= piece.b.stride, c -= piece.c.stride) {
-      const P before = load<P>(memory_.before(t)), dp = load<P>(piece.dp(t));
-      const P g = fma(dp, broadcast<P>(*c), carried);
-      store<P>(memory_.dc(t), fma(dp, after, load<P>(memory_.dc(t))));
-      store<P>(memory_.db(t), fma(g, load<P>(piece.drive(t)), load<P>(memory_.db(t))));
+      const P before = load<P>(trace.before(t)), dp = load<P>(piece.dp(t));
+      const P decay = load<P>(trace.decay(t)), own = mul(dp, broadcast<P>(*c));
+      const P g = add(own, carried);
+      store<P>(trace.dc(t), fma(dp, after, load<P>(trace.dc(t))));
+      store<P>(trace.db(t), fma(g, load<P>(piece.drive(t)), load<P>(trace.db(t))));
       store<P>(piece.input_sum(t), fma(g, broadcast<P>(*b), load<P>(piece.input_sum(t))));
-      carried = mul(g, load<P>(memory_.decay(t)));
+      carried = fma(decay, carried, mul(decay, own));  // decay g, in one instruction from step to step
       const P through = mul(carried, before);
       store<P>(piece.decay_sum(t), fma(through, rate, load<P>(piece.decay_sum(t))));
       rate_sum = fma(through, load<P>(piece.delta(t)), rate_sum);
@@ -274,11 +282,11 @@ class ScanBackwardTask {
     lane.store_channels(partial_.dbias + at, dbias);
   }
 
-  /// sums[t] gets (with `overwrite`, becomes) the sum of the lanes of a column of ScanBackwardMemory::one_state.
+  /// sums[t] gets (with `overwrite`, becomes) the sum of the lanes of a column of ScanTrace.
   static void add_lanes(const C* column, C* sums, Index steps, bool overwrite) {
     for (Index t = 0; t < steps; t += width) {
       const Index count = std::min(width, steps - t);
-      const P sum = sums_over_lanes<P>(column + 4 * t * width, 4 * width);
+      const P sum = sums_over_lanes<P>(column + t * ScanTrace<P>::row_size, ScanTrace<P>::row_size);
       if (count == width) {
         store<P>(sums + t, overwrite ? sum : add(load<P>(sums + t), sum));
       } else {

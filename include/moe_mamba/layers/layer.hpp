@@ -19,8 +19,7 @@
 ///   active_parameters     how many of their elements a token is multiplied with
 ///   flops_per_token       floating-point operations of the forward pass, for one token
 ///   state_size            compute scalars that a sequence carries from call to call
-///   report_size           doubles that a forward pass reports; auxiliary_loss(report) adds up what of it is a loss,
-///   and
+///   report_size           doubles that a forward pass reports; auxiliary_loss(report) adds up what of it is a loss, and
 ///                         visit_routers(visit, report) shows each router's share to visit(RouterReport)
 ///   auxiliary_count       how many auxiliary losses there are to be averaged, if they are
 ///   Saved<C>              buffers that the forward pass leaves for the backward pass: Saved(Arena&, Shape)

@@ -56,12 +56,15 @@ struct MoeLayer : LayerDefaults {
 
   static constexpr Index report_size = 4 + E;
   static constexpr Index auxiliary_count = 1;
-  static constexpr double auxiliary_loss(const double* report) { return report[0] + report[1]; }
+  /// A report holds the balance and z-loss without their factors, the entropy, the drops, and the load of each expert.
+  static constexpr double auxiliary_loss(const double* report) {
+    return Config::balance.value() * report[0] + Config::z.value() * report[1];
+  }
 
   template <class Visit>
   static void visit_routers(const Visit& visit, const double* report) {
-    visit(RouterReport{.balance_loss = report[0],
-                       .z_loss = report[1],
+    visit(RouterReport{.balance_loss = Config::balance.value() * report[0],
+                       .z_loss = Config::z.value() * report[1],
                        .entropy = report[2],
                        .dropped = report[3],
                        .load = {report + 4, static_cast<std::size_t>(E)}});
@@ -128,7 +131,6 @@ struct MoeLayer : LayerDefaults {
     const S* p = run.parameters;
     const Index tokens = run.shape.tokens();
 
-    double mean_square = 0;
     linear(device, x, matrix(p + router_weight, E, D), scratch.logits);
     route(device, Router<C, E, K>{.order = Config::order,
                                   .logits = scratch.logits,
@@ -139,13 +141,8 @@ struct MoeLayer : LayerDefaults {
                                   .load = run.report + 4,
                                   .mean_probability = scratch.mean_probability,
                                   .entropy = run.report + 2,
-                                  .mean_square_log_sum_exp = &mean_square});
-    double balance = 0;
-    for (Index e = 0; e < E; ++e) balance += run.report[4 + e] * scratch.mean_probability[e];
-    const double share = tokens == 0 ? 0.0 : static_cast<double>(E) / static_cast<double>(tokens * K);
-    run.report[0] = Config::balance.value() * share * balance;
-    run.report[1] = Config::z.value() * mean_square;
-
+                                  .mean_square_log_sum_exp = run.report + 1,
+                                  .balance = run.report});
     group_tokens(device, GroupTokens{.tokens = tokens,
                                      .top_k = K,
                                      .expert_count = E,
@@ -155,10 +152,9 @@ struct MoeLayer : LayerDefaults {
                                      .source = saved.source,
                                      .offsets = saved.offsets,
                                      .dropped = run.report + 3});
-    gather_rows(device, x, saved.source, saved.offsets[E], saved.x);
+    gather_rows(device, saved.groups(), x, saved.source, saved.x);
     grouped_linear(device, saved.groups(), saved.x, MatrixStack<const S>{p + up, gates * H, D}, saved.hidden);
-    const Index rows = saved.offsets[E];
-    activate(device, Activation{}, saved.hidden.row_block(0, rows), saved.active.row_block(0, rows));
+    grouped_activate(device, saved.groups(), Activation{}, saved.hidden, saved.active);
     grouped_linear(device, saved.groups(), saved.active, MatrixStack<const S>{p + down, D, H}, saved.y);
 
     if constexpr (has_shared) {
@@ -176,14 +172,12 @@ struct MoeLayer : LayerDefaults {
     const BackwardScratch<C> scratch(run.scratch, device, run.shape);
     const S* p = run.parameters;
     C* g = run.gradients;
-    const Index rows = saved.offsets[E];
 
     combine_rows_backward(device, saved.y, saved.slots, Index{K}, saved.gate, dy, scratch.dy, scratch.dgate);
     grouped_linear_backward_weight(device, saved.groups(), scratch.dy, saved.active, MatrixStack<C>{g + down, D, H});
     grouped_linear_backward_input(device, saved.groups(), scratch.dy, MatrixStack<const S>{p + down, D, H},
                                   scratch.dactive, Into::assign);
-    activate_backward(device, Activation{}, saved.hidden.row_block(0, rows), scratch.dactive.row_block(0, rows),
-                      scratch.dhidden.row_block(0, rows));
+    grouped_activate_backward(device, saved.groups(), Activation{}, saved.hidden, scratch.dactive, scratch.dhidden);
     grouped_linear_backward_weight(device, saved.groups(), scratch.dhidden, saved.x,
                                    MatrixStack<C>{g + up, gates * H, D});
     grouped_linear_backward_input(device, saved.groups(), scratch.dhidden, MatrixStack<const S>{p + up, gates * H, D},

@@ -2,6 +2,7 @@
 
 #include "moe_mamba/core/mathematics.hpp"
 #include "moe_mamba/core/view.hpp"
+#include "moe_mamba/ops/linear.hpp"
 #include "moe_mamba/ops/reference.hpp"
 
 /// Activations of feed-forward layers.
@@ -9,6 +10,8 @@
 ///   activate(device, Activation{}, h, a)                      a = f(h)              (T, H) → (T, H)
 ///                                                             a = f(gate) · up      (T, 2H) → (T, H), h = [gate | up]
 ///   activate_backward(device, Activation{}, h, da, dh)        dh = da ∂a/∂h, overwritten
+///   grouped_activate…(device, groups, …)                      the same two for the rows of all groups; rows behind them
+///                                                             are left alone
 ///
 /// where Activation is one of the types below, or a user's own of the same form: `gated`, `value(x)` and
 /// `derivative(x)`.
@@ -106,6 +109,19 @@ void activate_backward(Device&, Activation, Input<C> h, Input<C> da, MatrixView<
       }
     }
   }
+}
+
+template <class Activation, class C>
+void grouped_activate(Device& device, Groups groups, Activation activation, Input<C> h, MatrixView<C> a) {
+  const Index rows = groups.offsets[groups.count];
+  activate(device, activation, h.row_block(0, rows), a.row_block(0, rows));
+}
+
+template <class Activation, class C>
+void grouped_activate_backward(Device& device, Groups groups, Activation activation, Input<C> h, Input<C> da,
+                               MatrixView<C> dh) {
+  const Index rows = groups.offsets[groups.count];
+  activate_backward(device, activation, h.row_block(0, rows), da.row_block(0, rows), dh.row_block(0, rows));
 }
 
 }  // namespace reference

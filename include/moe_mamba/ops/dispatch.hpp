@@ -8,15 +8,12 @@
 
 /// Bringing the tokens of one expert together and their results back.
 ///
-///   group_tokens(device, GroupTokens{…})                     where each assignment goes: a stable counting sort by
-///   expert gather_rows(device, x, source, count, y)                 y[s] = x[source[s]] for s < count
-///   combine_rows(device, y, slots, top_k, gates, out, into)  out[t] = Σ_k gates[t, k] · y[slots[t, k]], or added to
-///   out;
-///                                                            a slot of -1 adds nothing; null gates count as 1
+///   group_tokens(device, GroupTokens{…})         where each assignment goes: a stable counting sort by expert
+///   gather_rows(device, groups, x, source, y)    y[s] = x[source[s]] for the rows s of all groups
+///   combine_rows(device, y, slots, top_k, gates, out, into)
+///       out[t] = Σ_k gates[t, k] · y[slots[t, k]], or added to out; a slot of -1 adds nothing; null gates count as 1
 ///   combine_rows_backward(device, y, slots, top_k, gates, dout, dy, dgates)
-///                                                            dy[slots[t, k]] = gates[t, k] · dout[t], overwritten;
-///                                                            dgates[t, k] = dout[t] · y[slots[t, k]], 0 where slot is
-///                                                            -1
+///       dy[slots[t, k]] = gates[t, k] · dout[t], overwritten; dgates[t, k] = dout[t] · y[slots[t, k]], 0 where slot is -1
 ///
 /// x, out, dout are (T, D), y and dy (assignments, D), slots and gates (T, K).
 namespace moe_mamba {
@@ -57,8 +54,8 @@ inline void group_tokens(Device&, const GroupTokens& group) {
 }
 
 template <class C>
-void gather_rows(Device&, Input<C> x, const Index* source, Index count, MatrixView<C> y) {
-  for (Index s = 0; s < count; ++s) {
+void gather_rows(Device&, Groups groups, Input<C> x, const Index* source, MatrixView<C> y) {
+  for (Index s = 0; s < groups.offsets[groups.count]; ++s) {
     for (Index i = 0; i < x.columns; ++i) y(s, i) = x(source[s], i);
   }
 }

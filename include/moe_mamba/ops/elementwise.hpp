@@ -10,9 +10,8 @@
 ///   copy(device, x, y)              y = x
 ///   add(device, x, y)               y += x
 ///   fill(device, value, y)          y = value
-///   squared_error(device, x, target, scale, dx)   returns Σ (x - target)² in double; dx = 2 · scale · (x - target)
-///   where
-///                                                 dx has data
+///   squared_error(device, x, target, scale, dx)   returns Σ (x - target)² in double;
+///                                                 dx = 2 · scale · (x - target) where dx has data
 namespace moe_mamba::reference {
 
 template <class C>

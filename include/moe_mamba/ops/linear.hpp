@@ -93,8 +93,7 @@ void grouped_linear_backward_input(Device& device, Groups groups, Input<C> dy, M
 }
 
 template <class C>
-void grouped_linear_backward_weight(Device& device, Groups groups, Input<C> dy, Input<C> x,
-                                    MatrixStack<C> dweight) {
+void grouped_linear_backward_weight(Device& device, Groups groups, Input<C> dy, Input<C> x, MatrixStack<C> dweight) {
   for (Index g = 0; g < groups.count; ++g) {
     const Index first = groups.offsets[g], count = groups.offsets[g + 1] - first;
     linear_backward_weight(device, dy.row_block(first, count), x.row_block(first, count), dweight[g]);

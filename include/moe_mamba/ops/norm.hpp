@@ -7,10 +7,12 @@
 
 /// Normalisation of rows.
 ///
-///   rms_norm(device, x, gain, epsilon, y, inverse)              y = x · inverse · gain, inverse = 1 / sqrt(mean(x²) +
-///   epsilon) rms_norm_backward(device, x, gain, inverse, dy, dx, dgain)                      (Zhang & Sennrich 2019)
-///   layer_norm(device, x, gain, bias, epsilon, y, mean, inverse)  y = (x - mean) · inverse · gain + bias
-///   layer_norm_backward(device, x, gain, mean, inverse, dy, dx, dgain, dbias)       (Ba, Kiros & Hinton 2016)
+///   rms_norm(device, x, gain, epsilon, y, inverse)          y = x · inverse · gain        (Zhang & Sennrich 2019)
+///                                                           inverse = 1 / sqrt(mean(x²) + epsilon)
+///   rms_norm_backward(device, x, gain, inverse, dy, dx, dgain)
+///   layer_norm(device, x, gain, bias, epsilon, y, mean, inverse)                  (Ba, Kiros & Hinton 2016)
+///                                                           y = (x - mean) · inverse · gain + bias
+///   layer_norm_backward(device, x, gain, mean, inverse, dy, dx, dgain, dbias)
 ///
 /// x, y, dy, dx are (T, D); gain and bias (D); mean and inverse (T), written by the forward pass. dx, dgain and dbias
 /// are added to: the residual stream carries a gradient already. epsilon is a double and is added to the mean square or

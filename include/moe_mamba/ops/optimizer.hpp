@@ -8,8 +8,7 @@
 /// Operations on whole parameter arrays.
 ///
 ///   sum_of_squares(device, values, count)            in double, summed in an order that depends on count alone
-///   adamw(device, AdamWUpdate<C, S>{…})              one update (Loshchilov & Hutter 2019, arXiv 1711.05101, algorithm
-///   2):
+///   adamw(device, AdamWUpdate<C, S>{…})              one update (Loshchilov & Hutter 2019, arXiv 1711.05101):
 ///        g = scale · gradient;  m = β₁ m + (1 - β₁) g;  v = β₂ v + (1 - β₂) g²
 ///        w = w - rate · (m / (1 - β₁ᵗ) / (sqrt(v / (1 - β₂ᵗ)) + ε) + decay · w)
 namespace moe_mamba {

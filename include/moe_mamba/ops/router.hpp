@@ -7,14 +7,14 @@
 
 /// Routing of tokens to experts (Shazeer et al. 2017; Fedus et al. 2021, arXiv 2101.03961).
 ///
-///   route(device, Router<C, E, K>{…})                     probabilities, the K chosen experts of each token and their
-///   gates router_backward(device, RouterBackward<C, E, K>{…})   the gradient of the logits, auxiliary losses included
+///   route(device, Router<C, E, K>{…})                     probabilities, the K chosen experts of each token, their gates
+///   router_backward(device, RouterBackward<C, E, K>{…})   the gradient of the logits, auxiliary losses included
 ///
-/// p = softmax(logits); the K experts with the largest p are chosen, ties go to the lowest expert index, best first.
-/// Gates: softmax_then_top_k: g = p (Switch); top_k_then_softmax: g = softmax over the chosen logits (Mixtral). Balance
-/// loss: balance · E · Σ_i f_i P_i with f_i the share of the T·K assignments that went to i (before any capacity limit;
-/// no gradient) and P_i the mean of p_i over the tokens: it equals `balance` when all is even, whatever K. z-loss (Zoph
-/// et al. 2022, arXiv 2202.08906): z · mean over tokens of logsumexp(logits)².
+/// p = softmax(logits); the K experts with the largest p are chosen, ties go to the lowest expert index, best first. Gates:
+/// softmax_then_top_k: g = p (Switch); top_k_then_softmax: g = softmax over the chosen logits (Mixtral).
+/// Balance loss: balance · E · Σ_i f_i P_i with f_i the share of the T·K assignments that went to i (before any capacity
+/// limit; no gradient) and P_i the mean of p_i over the tokens: it equals `balance` when all is even, whatever K.
+/// z-loss (Zoph et al. 2022, arXiv 2202.08906): z · mean over tokens of logsumexp(logits)².
 namespace moe_mamba {
 
 enum class GateOrder { softmax_then_top_k, top_k_then_softmax };
@@ -30,7 +30,8 @@ struct Router {
   double* load;                     // (E): tokens assigned to each expert, overwritten
   double* mean_probability;         // (E): P, overwritten; 0 for no tokens
   double* entropy;                  // mean over tokens of -Σ p log p in nats, overwritten
-  double* mean_square_log_sum_exp;  // mean over tokens of log_sum_exp², overwritten
+  double* mean_square_log_sum_exp;  // mean over tokens of log_sum_exp², overwritten: the z-loss without its factor
+  double* balance;  // E · Σ_i f_i P_i, overwritten: the balance loss without its factor; 0 for no tokens
 };
 
 template <class C, int Experts, int TopK>
@@ -92,6 +93,10 @@ void route(Device&, const Router<C, Experts, TopK>& router) {
   }
   *router.entropy = entropy;
   *router.mean_square_log_sum_exp = square;
+  *router.balance = 0;
+  for (int e = 0; e < Experts && tokens > 0; ++e) {
+    *router.balance += Experts * (router.load[e] / (double(tokens) * TopK)) * router.mean_probability[e];
+  }
 }
 
 template <class C, int Experts, int TopK>
