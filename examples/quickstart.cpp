@@ -170,8 +170,8 @@ std::optional<TrainedModel> train(const std::string& name, const std::string& fi
 
   Progress progress;
   const Index begun = trainer.steps();
-  const Index point_interval = std::max<Index>(1, plan.steps / 100);
-  const Index held_out_interval = std::max<Index>(1, plan.steps / held_out_points);
+  const Index point_interval = (plan.steps + 99) / 100;
+  const Index held_out_interval = (plan.steps + held_out_points - 1) / held_out_points;
   double kept = seconds_now();
   while (trainer.steps() < plan.steps && !interrupted) {
     const double begin = seconds_now();

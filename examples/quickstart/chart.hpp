@@ -100,12 +100,12 @@ class LineChart {
     legend_at_ += 48 + 7.0 * static_cast<double>(label.size());
   }
 
-  /// A dashed line at height y with its name at the right end.
-  void mark(double y, const std::string& label) {
+  /// A dashed line at height y with its name at the right end, above or below it.
+  void mark(double y, const std::string& label, bool above) {
     body_ += format("<line class=\"mark\" x1=\"%.0f\" y1=\"%.1f\" x2=\"%.0f\" y2=\"%.1f\"/>\n", left, place_y(y), right,
                     place_y(y));
-    names_ += format("<text x=\"%.0f\" y=\"%.1f\" text-anchor=\"end\">", right - 4, place_y(y) - 5) + escaped(label) +
-              "</text>\n";
+    names_ += format("<text x=\"%.0f\" y=\"%.1f\" text-anchor=\"end\">", right - 4, place_y(y) + (above ? -5 : 15)) +
+              escaped(label) + "</text>\n";
   }
 
   /// The whole picture. With `standalone` it is a file of its own.
@@ -141,7 +141,7 @@ class LineChart {
   }
 
  private:
-  static constexpr double width = 860, height = 380, left = 70, right = 840, top = 62, bottom = 322;
+  static constexpr double width = 860, height = 420, left = 70, right = 840, top = 62, bottom = 362;
 
   /// A name for the frame that no other chart of the page has.
   std::string clip() const {

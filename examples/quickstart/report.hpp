@@ -122,7 +122,7 @@ inline LineChart loss_chart(const std::vector<TrainedModel>& models, const Repor
     for (const auto& point : model.history.held_out()) note(bits(point.loss));
   }
   LineChart chart("Loss", {"bytes read in training, millions", 0, end},
-                  {"bits per byte", std::floor(2 * low) / 2, std::max(5.0, std::ceil(low) + 1)});
+                  {"bits per byte", std::floor(2 * low - 0.3) / 2, std::max(4.0, std::ceil(low) + 1)});
   const char* classes[] = {"first", "second"};
   for (std::size_t i = 0; i < models.size(); ++i) {
     const auto& model = models[i];
@@ -136,8 +136,9 @@ inline LineChart loss_chart(const std::vector<TrainedModel>& models, const Repor
     chart.line(training, std::string(classes[i % 2]) + " thin", model.name + ", training");
     chart.line(held_out, classes[i % 2], model.name + ", held out", true);
   }
-  if (facts.gzip_bits > 0) chart.mark(facts.gzip_bits, format("gzip -9: %.2f", facts.gzip_bits));
-  if (facts.xz_bits > 0) chart.mark(facts.xz_bits, format("xz -9: %.2f", facts.xz_bits));
+  const bool gzip_above = facts.gzip_bits >= facts.xz_bits;
+  if (facts.gzip_bits > 0) chart.mark(facts.gzip_bits, format("gzip -9: %.2f", facts.gzip_bits), gzip_above);
+  if (facts.xz_bits > 0) chart.mark(facts.xz_bits, format("xz -9: %.2f", facts.xz_bits), !gzip_above);
   return chart;
 }
 
@@ -205,7 +206,7 @@ inline std::string report_html(const Corpus& corpus, const std::vector<TrainedMo
           grouped(corpus.files.read) + (corpus.files.read == 1 ? " file: " : " files: ") + escaped(corpus.label) +
           ". " + format("%d thread%s. ", facts.threads, facts.threads == 1 ? "" : "s") +
           "Training: " + escaped(facts.settings) + ".</p>\n";
-  text += format("<p>After %s the model needs <b>%.2f bits</b> for a byte that it has not seen",
+  text += format("<p>After %s minutes the model needs <b>%.2f bits</b> for a byte that it has not seen",
                  clock_time(models.front().history.seconds()).c_str(), bits(models.front().held_out_loss()));
   if (models.size() > 1)
     text += format("; plain Mamba with as many active parameters, %.2f", bits(models[1].held_out_loss()));

@@ -117,7 +117,7 @@ struct Mamba {
 };
 
 inline Matrix mamba(const Mamba& sizes, Run& run, const std::string& prefix, const Matrix& u) {
-  const auto [E, N, K, R] = sizes;
+  const Index E = sizes.E, N = sizes.N, K = sizes.K, R = sizes.R;
   const auto weight = [&](const char* name) { return run.weights(prefix + name); };
   const double *taps = weight("conv1d.weight"), *taps_bias = weight("conv1d.bias");
   const double *step = weight("dt_proj.weight"), *step_bias = weight("dt_proj.bias");

@@ -121,6 +121,7 @@ void check_nothing_allocates(int threads) {
   CHECK(allocations_of([&] {
           training.workspace.visit_routers([&](const RouterReport& report) { load += report.load[0]; });
         }) == 0);
+  CHECK(load >= 0);
   // A smaller batch than the largest.
   CHECK(allocations_of([&] {
           inference.model.step(inference.workspace, states, steps.inputs, last);
