@@ -187,7 +187,8 @@ void Report::write_json(const std::string& path) const {
 #else
         {"compiler", "g++ " __VERSION__},
 #endif
-        {"vector_bytes", vector_bytes}, {"quick", settings_.quick}, {"threads", settings_.threads}, {"groups", groups},
+        {"vector_bytes", vector_bytes}, {"quick", settings_.quick}, {"processor_time", settings_.processor_time},
+        {"threads", settings_.threads}, {"groups", groups},
   };
   std::ofstream file(path);
   file << document.dump(1) << '\n';

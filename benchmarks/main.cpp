@@ -105,12 +105,17 @@ int run(int count, char** words) {
     return 2;
   }
   Report report(settings);
+  const auto write = [&] {
+    if (!settings.json.empty()) report.write_json(settings.json);
+  };
+  write();  // before the long wait: does it go there?
   show_ceilings(report);
   for (const auto& group : groups) {
     const auto& only = settings.only;
-    if (only.empty() || std::find(only.begin(), only.end(), group.name) != only.end()) group.run(report);
+    if (!only.empty() && std::find(only.begin(), only.end(), group.name) == only.end()) continue;
+    group.run(report);
+    write();
   }
-  if (!settings.json.empty()) report.write_json(settings.json);
   return 0;
 }
 

@@ -22,9 +22,9 @@ namespace quickstart {
 /// Of the training; chosen by experiment on the headers of Eigen.
 struct Settings {
   Index length = 256;  ///< bytes of a window
-  Index batch = 8;     ///< windows of a step
-  double learning_rate = 4e-3;
-  Index warmup = 50;    ///< steps, or a tenth of a short run
+  Index batch = 4;     ///< windows of a step
+  double learning_rate = 6e-3;
+  Index warmup = 100;   ///< steps, or a tenth of a short run
   double floor = 0.05;  ///< of the learning rate, at the end
   double weight_decay = 0.1;
 

@@ -33,7 +33,7 @@ template <StorageScalar S, PacketLike P>
     store<P>(to, value);
   } else if constexpr (std::is_same_v<P, C>) {
     *to = S(value);
-#if defined(__AVX512F__)
+#if defined(EIGEN_VECTORIZE_AVX512)
   } else if constexpr (std::is_same_v<S, bfloat16> && lanes<P> == 16) {
     const __m512i words = _mm512_castps_si512(value.native), upper = _mm512_srli_epi32(words, 16);
     const __m512i odd = _mm512_and_si512(upper, _mm512_set1_epi32(1));
@@ -43,7 +43,7 @@ template <StorageScalar S, PacketLike P>
     const __m512i quiet = _mm512_or_si512(upper, _mm512_set1_epi32(0x40));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
                         _mm512_cvtepi32_epi16(_mm512_mask_blend_epi32(nan, rounded, quiet)));
-#elif defined(__AVX2__)
+#elif defined(EIGEN_VECTORIZE_AVX2)
   } else if constexpr (std::is_same_v<S, bfloat16> && lanes<P> == 8) {
     const __m256i words = _mm256_castps_si256(value.native), upper = _mm256_srli_epi32(words, 16);
     const __m256i odd = _mm256_and_si256(upper, _mm256_set1_epi32(1));

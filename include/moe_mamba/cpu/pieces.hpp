@@ -69,7 +69,7 @@ template <ComputeScalar C, class Each>
 [[gnu::always_inline]] inline void sweep(Index count, const Each& each) {
   constexpr Index step = lanes<Packet<C>>;
   Index i = 0;
-  for (; i + step <= count; i += step) each.template operator()<Packet<C>>(i);
+  for (; count - i >= step; i += step) each.template operator()<Packet<C>>(i);
   for (; i < count; ++i) each.template operator()<C>(i);
 }
 
@@ -81,13 +81,13 @@ template <ComputeScalar C, class Each>
   constexpr Index step = lanes<P>;
   P sum0 = zero<P>(), sum1 = sum0, sum2 = sum0, sum3 = sum0;
   Index i = 0;
-  for (; i + 4 * step <= count; i += 4 * step) {
+  for (; count - i >= 4 * step; i += 4 * step) {
     sum0 = each.template operator()<P>(i, sum0);
     sum1 = each.template operator()<P>(i + step, sum1);
     sum2 = each.template operator()<P>(i + 2 * step, sum2);
     sum3 = each.template operator()<P>(i + 3 * step, sum3);
   }
-  for (; i + step <= count; i += step) sum0 = each.template operator()<P>(i, sum0);
+  for (; count - i >= step; i += step) sum0 = each.template operator()<P>(i, sum0);
   C sum = horizontal_sum(add(add(sum0, sum1), add(sum2, sum3)));
   for (; i < count; ++i) sum = each.template operator()<C>(i, sum);
   return sum;
@@ -102,11 +102,11 @@ template <ComputeScalar C>
   Index i = 0;
   if (count >= step) {
     P max0 = load<P>(values), max1 = max0;
-    for (; i + 2 * step <= count; i += 2 * step) {
+    for (; count - i >= 2 * step; i += 2 * step) {
       max0 = max(max0, load<P>(values + i));
       max1 = max(max1, load<P>(values + i + step));
     }
-    for (; i + step <= count; i += step) max0 = max(max0, load<P>(values + i));
+    for (; count - i >= step; i += step) max0 = max(max0, load<P>(values + i));
     largest = horizontal_max(max(max0, max1));
   }
   for (; i < count; ++i) largest = max(largest, values[i]);
@@ -120,13 +120,13 @@ template <PacketLike P, ComputeScalar C>
     return load<P>(from);
   } else if constexpr (std::is_same_v<P, double>) {
     return double(*from);
-#if defined(__AVX512F__)
+#if defined(EIGEN_VECTORIZE_AVX512)
   } else if constexpr (lanes<P> == 8) {
     return P{_mm512_cvtps_pd(_mm256_loadu_ps(from))};
-#elif defined(__AVX__)
+#elif defined(EIGEN_VECTORIZE_AVX)
   } else if constexpr (lanes<P> == 4) {
     return P{_mm256_cvtps_pd(_mm_loadu_ps(from))};
-#elif defined(__SSE2__)
+#elif defined(EIGEN_VECTORIZE_SSE2)
   } else if constexpr (lanes<P> == 2) {
     return P{_mm_set_pd(double(from[1]), double(from[0]))};
 #endif
