@@ -93,8 +93,11 @@ TEST_CASE("The balance loss is its coefficient when routing is even, and that ti
     test::LayerRun<Layer, double, Cpu> layer(device, {1, static_cast<Index>(x.size()) / 3}, 3, parameters, {});
     (void)layer.forward(x);
     std::pair<double, double> reported;
-    Layer::visit_routers([&](const RouterReport& report) { reported = {report.balance_loss, report.z_loss}; },
-                         layer.report.data());
+    Layer::visit_routers(
+        [&](const RouterReport& report) {
+          reported = {report.balance_loss, report.z_loss};
+        },
+        layer.report.data());
     return reported;
   };
   const auto [even, even_z] = losses({1, 0, 0, 0, 1, 0, 0, 0, 1});

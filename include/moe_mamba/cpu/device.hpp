@@ -11,8 +11,8 @@
 #include "moe_mamba/core/arena.hpp"
 #include "moe_mamba/core/backend.hpp"
 #include "moe_mamba/core/check.hpp"
-#include "moe_mamba/core/scalar.hpp"
 #include "moe_mamba/core/memory.hpp"
+#include "moe_mamba/core/scalar.hpp"
 
 namespace moe_mamba::cpu {
 

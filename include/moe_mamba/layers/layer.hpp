@@ -135,6 +135,19 @@ concept LayerType = requires(const double* report) {
   typename T::template Saved<float>;
 };
 
+/// A definition of a norm.
+template <class T>
+concept NormDefinition = requires {
+  { T::is_norm } -> std::convertible_to<bool>;
+};
+
+/// A definition of a layer: its member template Layer<Width> is the layer.
+template <class T, int Width>
+concept LayerDefinition = requires {
+  typename T::template Layer<Width>;
+}
+&&!NormDefinition<T>;
+
 /// Elements of a layer's parameters.
 template <class Layer>
 inline constexpr Index parameters_of = total_size(Layer::parameters);

@@ -269,7 +269,8 @@ struct MoeNeedsExperts {
 
 template <class Layer, class Chosen, class All>
 struct MoeTopK {
-  static_assert(Chosen::value <= All::value, "Moe: TopK must be from 1 to Experts: MoeTopK<layer, TopK, Experts>");
+  static_assert(All::value < 1 || Chosen::value <= All::value,
+                "Moe: TopK must be from 1 to Experts: MoeTopK<layer, TopK, Experts>");
 };
 
 template <class Layer, class Router>

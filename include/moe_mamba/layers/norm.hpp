@@ -130,10 +130,4 @@ struct NoNorm {
   using Layer = NoNormLayer<W>;
 };
 
-/// A definition of a norm.
-template <class T>
-concept NormDefinition = requires {
-  { T::is_norm } -> std::convertible_to<bool>;
-};
-
 }  // namespace moe_mamba

@@ -85,11 +85,24 @@ struct ParallelLayer {
   }
 };
 
+namespace detail {
+
+template <class First, class Second, int W>
+struct ParallelOf {
+  static_assert(
+      LayerDefinition<First, W> && LayerDefinition<Second, W>,
+      "Parallel<A, B> takes two layers (Mamba, Moe, Mlp, Parallel or your own), not norms, options or groups: "
+      "ParallelOf<A, B, width>");
+  using type = ParallelLayer<W, typename First::template Layer<W>, typename Second::template Layer<W>>;
+};
+
+}  // namespace detail
+
 /// Two layers side by side on the same normed input.
 template <class First, class Second>
 struct Parallel {
   template <int W>
-  using Layer = ParallelLayer<W, typename First::template Layer<W>, typename Second::template Layer<W>>;
+  using Layer = typename detail::ParallelOf<First, Second, W>::type;
 };
 
 }  // namespace moe_mamba

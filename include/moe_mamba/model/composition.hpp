@@ -23,12 +23,6 @@ struct Sequence {};
 template <int Times, class... Items>
 struct Repeat {};
 
-/// A definition of a layer: its member template Layer<Width> is the layer.
-template <class T, int Width>
-concept LayerDefinition = requires {
-  typename T::template Layer<Width>;
-};
-
 namespace detail {
 
 template <class Item, int W, class Norm>
@@ -117,26 +111,26 @@ struct ModelNorm {
                 "ModelNorm<model, norm given>");
 };
 
+template <class Model, class... Arguments>
+consteval bool check_model() {
+  check_integer_option<Model, Width, 1, 1 << 20, Arguments...>();
+  (void)ModelNeeds<Model, Width<512>, times_given<Width, Arguments...>>{};
+  (void)OneOf<Model, (0 + ... + int(is_norm_option<PreNorm, Arguments>))>{};
+  (void)OneOf<Model, (0 + ... + int(is_norm_option<FinalNorm, Arguments>))>{};
+  (void)OneOf<Model, (0 + ... + int(is_one_of<Arguments, SumAuxiliaryLosses, AverageAuxiliaryLosses>))>{};
+  (void)ModelNorm<Model, typename FirstMatch<IsPreNorm, PreNorm<RmsNorm<>>, Arguments...>::type::norm>{};
+  (void)ModelNorm<Model, typename FirstMatch<IsFinalNorm, FinalNorm<RmsNorm<>>, Arguments...>::type::norm>{};
+  return true;
+}
+
 /// What language and sequence models share: width, body, norms and auxiliary losses.
 template <class Model, class... Arguments>
 struct ModelParts {
-  static consteval bool check() {
-    check_integer_option<Model, Width, 1, 1 << 20, Arguments...>();
-    (void)ModelNeeds<Model, Width<512>, times_given<Width, Arguments...>>{};
-    (void)OneOf<Model, (0 + ... + int(is_norm_option<PreNorm, Arguments>))>{};
-    (void)OneOf<Model, (0 + ... + int(is_norm_option<FinalNorm, Arguments>))>{};
-    (void)OneOf<Model, (0 + ... + int(is_one_of<Arguments, SumAuxiliaryLosses, AverageAuxiliaryLosses>))>{};
-    return true;
-  }
+  static_assert(check_model<Model, Arguments...>());
 
   static constexpr int width = option_value<Width, 1, Arguments...>();
   using PreNormDefinition = typename FirstMatch<IsPreNorm, PreNorm<RmsNorm<>>, Arguments...>::type::norm;
   using FinalNormDefinition = typename FirstMatch<IsFinalNorm, FinalNorm<RmsNorm<>>, Arguments...>::type::norm;
-  static constexpr bool norms_are_norms = [] {
-    (void)ModelNorm<Model, PreNormDefinition>{};
-    (void)ModelNorm<Model, FinalNormDefinition>{};
-    return true;
-  }();
 
   using Norm = typename FinalNormDefinition::template Layer<width>;
   using Body = typename StageOf<typename BodyItems<Sequence<>, Arguments...>::type, width, PreNormDefinition>::type;

@@ -26,6 +26,7 @@ struct Cost {
 /// The cost of a definition whose parameters are stored as S.
 template <class Definition, StorageScalar S = float>
 inline constexpr Cost cost = [] {
+  (void)detail::WholeModel<Definition>{};
   using C = compute_t<S>;
   using Body = typename Definition::Body;
   constexpr Shape shape{1, 4096};

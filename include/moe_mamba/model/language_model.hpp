@@ -22,7 +22,7 @@ consteval bool check_language_model() {
   static_assert(!takes_real_numbers,
                 "LanguageModel takes Vocabulary<V>, not Inputs<I> or Outputs<O>; a model of real-valued series is a "
                 "SequenceModel");
-  return ModelParts<Model, Arguments...>::check();
+  return check_model<Model, Arguments...>();
 }
 
 }  // namespace detail

@@ -23,7 +23,7 @@ consteval bool check_sequence_model() {
       !takes_tokens,
       "SequenceModel takes Inputs<I> and Outputs<O>, not Vocabulary<V>, TiedHead or Head; a model over tokens is "
       "a LanguageModel");
-  return ModelParts<Model, Arguments...>::check();
+  return check_model<Model, Arguments...>();
 }
 
 }  // namespace detail

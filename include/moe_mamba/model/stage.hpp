@@ -10,7 +10,26 @@
 
 /// Stages: what the body of a model is made of. A stage changes the residual stream x, (T, D), in place; it has the
 /// same compile-time facts as a layer, and its passes take the same `Forward` and `Backward`.
+namespace moe_mamba {
+
+/// The type of a whole model: LanguageModel<…> or SequenceModel<…>.
+template <class T>
+concept ModelDefinition = requires {
+  typename T::Body;
+  T::parameters;
+  T::width;
+};
+
+}  // namespace moe_mamba
+
 namespace moe_mamba::detail {
+
+template <class Definition>
+struct WholeModel {
+  static_assert(ModelDefinition<Definition>,
+                "a definition must be a LanguageModel<...> or a SequenceModel<...>, with the layers in its body: "
+                "WholeModel<what was given>");
+};
 
 /// Shows `visit` every parameter of a layer or norm at its place in the model, its name behind `prefix`.
 template <class Layer, class Visit>

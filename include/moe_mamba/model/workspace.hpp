@@ -11,6 +11,7 @@
 #include "moe_mamba/core/check.hpp"
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/layers/layer.hpp"
+#include "moe_mamba/model/stage.hpp"
 
 namespace moe_mamba {
 
@@ -20,15 +21,22 @@ enum class Purpose { inference, training };
 template <class Definition, StorageScalar S, class Backend>
 class Model;
 
+/// A definition whose inputs are token ids: a LanguageModel.
+template <class T>
+concept TokenDefinition = requires {
+  T::vocabulary;
+};
+
 /// The memory that calls on a model work in, sized once for the largest batch and longest sequence to come. Calls on
 /// one workspace follow one another; calls on different ones may run at the same time, on the same model too.
 template <class Definition, StorageScalar S = float, class Backend = Cpu>
 class Workspace {
+  static constexpr detail::WholeModel<Definition> checked{};
+
  public:
   using Compute = compute_t<S>;
-  using Input = std::conditional_t < requires { Definition::vocabulary; }
-  , Token, Compute > ;
-  static constexpr bool takes_tokens = std::same_as<Input, Token>;
+  static constexpr bool takes_tokens = TokenDefinition<Definition>;
+  using Input = std::conditional_t<takes_tokens, Token, Compute>;
 
   /// `device` must outlive the workspace. Throws std::invalid_argument for an empty shape and std::bad_alloc.
   Workspace(Backend& device, Shape largest, Purpose purpose = Purpose::inference)
