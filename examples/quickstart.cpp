@@ -116,6 +116,7 @@ std::string status(const History& history, Index steps) {
     most = std::max(most, *std::max_element(layer.begin(), layer.end()));
   }
   if (!point.load.empty()) text += format("  experts %.0f-%.0f%%", 100 * least, 100 * most);
+  if (50 * point.step < steps) return text;  // too early to tell
   const double each = history.seconds() / static_cast<double>(point.step);
   return text + "  " + clock_time(each * static_cast<double>(steps - point.step)) + " left";
 }

@@ -68,9 +68,10 @@ void for_runs(Device& device, Index rows, Index columns, bool contiguous, const 
 template <ComputeScalar C, class Each>
 [[gnu::always_inline]] inline void sweep(Index count, const Each& each) {
   constexpr Index step = lanes<Packet<C>>;
-  Index i = 0;
-  for (; count - i >= step; i += step) each.template operator()<Packet<C>>(i);
-  for (; i < count; ++i) each.template operator()<C>(i);
+  // The rest as a number below `step`, or g++ 12 takes the second loop for endless and warns.
+  const Index rest = count & (step - 1), packed = count - rest;
+  for (Index i = 0; i < packed; i += step) each.template operator()<Packet<C>>(i);
+  for (Index i = 0; i < rest; ++i) each.template operator()<C>(packed + i);
 }
 
 /// The sum over 0 … count - 1 of what each.operator()<P>(i, sum) adds to `sum`, in four interleaved sums of packets: an
@@ -89,7 +90,8 @@ template <ComputeScalar C, class Each>
   }
   for (; count - i >= step; i += step) sum0 = each.template operator()<P>(i, sum0);
   C sum = horizontal_sum(add(add(sum0, sum1), add(sum2, sum3)));
-  for (; i < count; ++i) sum = each.template operator()<C>(i, sum);
+  const Index rest = count & (step - 1);
+  for (Index k = 0; k < rest; ++k) sum = each.template operator()<C>(count - rest + k, sum);
   return sum;
 }
 

@@ -152,7 +152,8 @@ inline std::string safetensors_head(std::span<const TensorSource> tensors,
     header += json_string("tensor name", tensor.name) + ":{\"dtype\":\"" + std::string(name_of(tensor.type)) +
               "\",\"shape\":[";
     for (std::size_t i = 0; i < tensor.shape.size(); ++i) {
-      header += (i == 0 ? "" : ",") + std::to_string(tensor.shape[i]);
+      if (i > 0) header += ',';
+      header += std::to_string(tensor.shape[i]);
     }
     header += "],\"data_offsets\":[" + std::to_string(begin) + ',' + std::to_string(begin + bytes) + "]}";
     begin += bytes;
