@@ -68,6 +68,17 @@ TEST_CASE("a count is kept to, none is none", "[generate]") {
   }
 }
 
+TEST_CASE("generating in two calls is generating in one", "[generate]") {
+  const Model<Net> model(Seed{1});
+  const auto prompt = some_tokens(5);
+  Decoder once(model), twice(model);
+  const auto expected = taken(once, prompt, Greedy{}, 12);
+  auto text = taken(twice, prompt, Greedy{}, 5);
+  for (const Token token : taken(twice, {}, Greedy{}, 7)) text.push_back(token);
+  CHECK(text == expected);
+  CHECK(once.state() == twice.state());
+}
+
 TEST_CASE("the same seed gives the same text, a state restored goes on alike", "[generate]") {
   const Model<Net> model(Seed{1});
   const auto prompt = some_tokens(5);

@@ -1,12 +1,11 @@
 // Models and checkpoints in files: continue = uninterrupted, damage is named, a kill loses nothing.
 #include "moe_mamba/io/checkpoint.hpp"
 
+#include <fstream>
 #include <signal.h>
+#include <string>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include <fstream>
-#include <string>
 #include <vector>
 
 #include "moe_mamba/moe_mamba.hpp"

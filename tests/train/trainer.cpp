@@ -156,8 +156,21 @@ TEST_CASE("a NaN is reported and changes no parameter", "[train]") {
   CHECK(std::isnan(report.loss));
   CHECK_FALSE(report.applied);
   CHECK(trainer.steps() == 0);
-  CHECK(std::equal(before.begin(), before.end(), model.parameters().begin(),
-                   [](float a, float b) { return std::bit_cast<std::uint32_t>(a) == std::bit_cast<std::uint32_t>(b); }));
+  CHECK(std::equal(before.begin(), before.end(), model.parameters().begin(), [](float a, float b) {
+    return std::bit_cast<std::uint32_t>(a) == std::bit_cast<std::uint32_t>(b);
+  }));
+}
+
+TEST_CASE("carried states do not keep a NaN beyond the step that was not applied", "[train]") {
+  using Filter = SequenceModel<Inputs<1>, Outputs<1>, Width<8>, Mamba<State<4>>>;
+  Model<Filter, double> model(Seed{1});
+  Trainer trainer(model, AdamW{}, Constant{}, TrainerOptions{.carry_states = true});
+  const auto good = test::uniform<double>(2 * 9, 1);
+  auto bad = good;
+  bad[3] = std::nan("");
+  CHECK(trainer.step(SeriesBatch<double>{good, good, {2, 9}}).applied);
+  CHECK_FALSE(trainer.step(SeriesBatch<double>{bad, good, {2, 9}, true}).applied);
+  CHECK(trainer.step(SeriesBatch<double>{good, good, {2, 9}, true}).applied);
 }
 
 TEMPLATE_TEST_CASE("a step on reserved memory allocates nothing", "[train]", float, double, bfloat16) {

@@ -30,21 +30,21 @@ template <PacketLike P, int Taps, StorageScalar S>
   for (Index lane = 0; lane < count; ++lane) {
     for (Index k = 0; k < Taps; ++k) columns[k][lane] = static_cast<C>(weight[lane * Taps + k]);
   }
-  unrolled<Taps>([&](auto k) __attribute__((always_inline)) { weights[k] = load<P>(columns[k]); });
+  unroll<Taps>([&](auto k) __attribute__((always_inline)) { weights[k] = load<P>(columns[k]); });
 }
 
 /// bias + Σ_k weights[k] inputs[k]
 template <PacketLike P, int Taps>
 [[gnu::always_inline]] inline P convolve(const P& bias, const P (&weights)[Taps], const P (&inputs)[Taps]) {
   P sum = bias;
-  unrolled<Taps>([&](auto k) __attribute__((always_inline)) { sum = fma(weights[k], inputs[k], sum); });
+  unroll<Taps>([&](auto k) __attribute__((always_inline)) { sum = fma(weights[k], inputs[k], sum); });
   return sum;
 }
 
 /// Moves everything one place towards the front; the last place keeps its value.
 template <class P, int Taps>
 [[gnu::always_inline]] inline void shift(P (&values)[Taps]) {
-  unrolled<Taps - 1>([&](auto k) __attribute__((always_inline)) { values[k] = values[k + 1]; });
+  unroll<Taps - 1>([&](auto k) __attribute__((always_inline)) { values[k] = values[k + 1]; });
 }
 
 /// The forward pass of one block of channels of one sequence.
@@ -62,7 +62,7 @@ void convolve_block(const CausalConvolution<C, S, Taps>& convolution, Index sequ
   load_taps(convolution.weight + channel * Taps, std::min(lanes<P>, channels - channel), weights);
   // Place K - 1 is for the step's own input; the K - 1 before it are the running state.
   inputs[0] = zero<P>();
-  unrolled<Taps - 1>([&](auto j) {
+  unroll<Taps - 1>([&](auto j) {
     inputs[j] = state == nullptr ? zero<P>() : lane.load_channels(state + j * channels);
     if (saved != nullptr) lane.store_channels(saved + j * channels, inputs[j]);
   });
@@ -75,7 +75,7 @@ void convolve_block(const CausalConvolution<C, S, Taps>& convolution, Index sequ
     shift(inputs);
   }
   if (state == nullptr) return;
-  unrolled<Taps - 1>([&](auto j) { lane.store_channels(state + j * channels, inputs[j]); });
+  unroll<Taps - 1>([&](auto j) { lane.store_channels(state + j * channels, inputs[j]); });
 }
 
 /// The backward pass of one block of channels of all sequences. Time runs forward: ds of step t goes to the gradients
@@ -88,14 +88,14 @@ void convolve_block_backward(const CausalConvolutionBackward<C, S, Taps>& convol
   const P bias = lane.load_parameters(convolution.bias + channel);
   P weights[Taps], dweights[Taps], dbias = zero<P>();
   load_taps(convolution.weight + channel * Taps, count, weights);
-  unrolled<Taps>([&](auto k) { dweights[k] = zero<P>(); });
+  unroll<Taps>([&](auto k) { dweights[k] = zero<P>(); });
   for (Index sequence = 0; sequence < convolution.shape.batch; ++sequence) {
     const Index row = sequence * length;
     C* const dstate = convolution.dstate ? convolution.dstate.sequence(sequence) + channel : nullptr;
     const C* const saved = convolution.saved_state + sequence * (Taps - 1) * channels + channel;
     P inputs[Taps], gradients[Taps], final_gradients[Taps], sums[Taps], sum = zero<P>();
-    unrolled<Taps>([&](auto k) { inputs[k] = gradients[k] = final_gradients[k] = sums[k] = zero<P>(); });
-    unrolled<Taps - 1>([&](auto j) {
+    unroll<Taps>([&](auto k) { inputs[k] = gradients[k] = final_gradients[k] = sums[k] = zero<P>(); });
+    unroll<Taps - 1>([&](auto j) {
       inputs[j] = lane.load_channels(saved + j * channels);
       if (dstate != nullptr) final_gradients[j] = lane.load_channels(dstate + j * channels);
     });
@@ -115,7 +115,7 @@ void convolve_block_backward(const CausalConvolutionBackward<C, S, Taps>& convol
       const P dy = lane.load_channels(convolution.dy.row(row + t) + channel);
       const P ds = mul(dy, silu_with_derivative(convolve(bias, weights, inputs)).derivative);
       sum = add(sum, ds);
-      unrolled<Taps>([&](auto k) __attribute__((always_inline)) {
+      unroll<Taps>([&](auto k) __attribute__((always_inline)) {
         sums[k] = fma(ds, inputs[k], sums[k]);
         gradients[k] = fma(ds, weights[k], gradients[k]);
       });
@@ -124,12 +124,12 @@ void convolve_block_backward(const CausalConvolutionBackward<C, S, Taps>& convol
       gradients[Taps - 1] = zero<P>();
       shift(inputs);
     }
-    unrolled<Taps - 1>([&](auto j) { put(length - (Taps - 1) + j, add(gradients[j], final_gradients[j])); });
-    unrolled<Taps>([&](auto k) { dweights[k] = add(dweights[k], sums[k]); });
+    unroll<Taps - 1>([&](auto j) { put(length - (Taps - 1) + j, add(gradients[j], final_gradients[j])); });
+    unroll<Taps>([&](auto k) { dweights[k] = add(dweights[k], sums[k]); });
     dbias = add(dbias, sum);
   }
   lane.store_channels(convolution.dbias + channel, add(lane.load_channels(convolution.dbias + channel), dbias));
-  unrolled<Taps>([&](auto k) {
+  unroll<Taps>([&](auto k) {
     alignas(64) C values[lanes<P>];
     store<P>(values, dweights[k]);
     for (Index i = 0; i < count; ++i) convolution.dweight[(channel + i) * Taps + k] += values[i];

@@ -1,22 +1,9 @@
 #pragma once
 
-#include <type_traits>
-#include <utility>
-
 #include "moe_mamba/cpu/packet.hpp"
 
 /// For operations whose packets hold neighbouring channels of one row (selective scan, causal convolution).
 namespace moe_mamba::cpu::detail {
-
-/// body(0), …, body(Count - 1), the index a constant each time: small arrays of packets stay in registers only where no
-/// loop over them is left.
-template <Index Count, class Body>
-[[gnu::always_inline]] inline void unrolled(const Body& body) {
-  [&]<Index... index>(std::integer_sequence<Index, index...>) __attribute__((always_inline)) {
-    (body(std::integral_constant<Index, index>{}), ...);
-  }
-  (std::make_integer_sequence<Index, Count>{});
-}
 
 /// The channels of one packet: all its lanes, or the first `count` where the matrix ends; the others read as zero.
 template <PacketLike P, bool Partial>

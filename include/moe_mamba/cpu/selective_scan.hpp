@@ -24,27 +24,7 @@
 /// overlapping parts: what limits a plain loop is not the number of instructions but how many wait for one another.
 namespace moe_mamba::cpu {
 
-// As in packet.hpp: warnings about native vector types as template arguments.
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wignored-attributes"
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
-
 namespace detail {
-
-/// Swaps packets and lanes: lane j of packet i for lane i of packet j.
-template <PacketLike P>
-[[gnu::always_inline]] inline void transpose(P (&packets)[lanes<P>]) {
-  constexpr Index width = lanes<P>;
-  if constexpr (width > 1) {
-    Eigen::internal::PacketBlock<typename P::Native, static_cast<int>(width)> block;
-    unrolled<width>([&](auto i) __attribute__((always_inline)) { block.packet[i] = packets[i].native; });
-    Eigen::internal::ptranspose(block);
-    unrolled<width>([&](auto i) __attribute__((always_inline)) { packets[i].native = block.packet[i]; });
-  }
-}
 
 /// rates[n][lane] = -exp(a_log[lane][n]) log2(e) for `count` channels: the exponent of 2 in a decay over Δ = 1. The
 /// lanes beyond count get 0.
@@ -295,9 +275,5 @@ void selective_scan(Device& device, const SelectiveScan<C, S, States>& scan) {
     for (Index sequence = first; sequence < std::min(batch, first + span); ++sequence) task.run(sequence);
   });
 }
-
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic pop
-#endif
 
 }  // namespace moe_mamba::cpu

@@ -113,9 +113,9 @@ template <PacketLike P>
 [[gnu::always_inline]] inline P sums_over_lanes(const scalar_of<P>* from, Index stride) {
   constexpr Index width = lanes<P>;
   P packets[width];
-  unrolled<width>([&](auto i) __attribute__((always_inline)) { packets[i] = load<P>(from + i * stride); });
+  unroll<width>([&](auto i) __attribute__((always_inline)) { packets[i] = load<P>(from + i * stride); });
   transpose(packets);
-  unrolled<width - 1>([&](auto i) __attribute__((always_inline)) { packets[0] = add(packets[0], packets[i + 1]); });
+  unroll<width - 1>([&](auto i) __attribute__((always_inline)) { packets[0] = add(packets[0], packets[i + 1]); });
   return packets[0];
 }
 

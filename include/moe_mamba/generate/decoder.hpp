@@ -36,6 +36,9 @@ class Decoder {
         logits_(static_cast<std::size_t>(Definition::output_width)),
         chunk_(static_cast<std::size_t>(options.chunk)) {}
 
+  /// A model that would be gone before the decoder.
+  explicit Decoder(const ModelType&&, DecoderOptions = {}) = delete;
+
   /// Reads tokens, in pieces of `chunk`; returns the logits of the token that comes next. Throws, with the decoder as
   /// it was, std::out_of_range for a token outside the vocabulary and std::invalid_argument for no token at all.
   std::span<const Compute> prefill(std::span<const Token> tokens) {
@@ -84,7 +87,9 @@ class Decoder {
     workspace_.visit_routers(visit);
   }
 
-  /// The tokens that a decoder goes on to write, drawn as they are asked for; each is read back in before the next.
+  /// The tokens that a decoder goes on to write, drawn as they are asked for; each is read back in when the iterator goes
+  /// on, the last one too, so that afterwards state and logits are those of the whole text. (A token at which a loop is
+  /// left by `break` has not been read back.)
   class Generation {
    public:
     class Iterator {
@@ -96,10 +101,9 @@ class Decoder {
       explicit Iterator(Generation& generation) : generation_(&generation) { generation.draw(); }
       Token operator*() const { return generation_->token_; }
       Iterator& operator++() {
-        if (--generation_->left_ > 0) {
-          generation_->decoder_.step(generation_->token_);
-          generation_->draw();
-        }
+        generation_->decoder_.step(generation_->token_);
+        --generation_->left_;
+        generation_->draw();
         return *this;
       }
       void operator++(int) { ++*this; }

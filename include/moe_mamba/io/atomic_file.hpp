@@ -100,11 +100,9 @@ inline void AtomicFile::create() {
       const bool taken = locked ? !names(temporary_, file_.get()) : errno == EWOULDBLOCK;
       if (!taken) return;
       file_ = detail::Descriptor();
-    } else if (errno == EINTR) {
-      continue;
-    } else if (errno != EEXIST) {
+    } else if (errno != EINTR && errno != EEXIST) {
       detail::throw_system_error(path_, "cannot create a temporary file beside it", errno);
-    } else if (remove_if_stale(temporary_)) {
+    } else if (errno == EINTR || remove_if_stale(temporary_)) {
       continue;
     }
     ++n;

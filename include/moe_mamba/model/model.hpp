@@ -4,6 +4,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "moe_mamba/core/backend.hpp"
 #include "moe_mamba/core/check.hpp"
@@ -59,6 +60,15 @@ class Model {
   explicit Model(std::span<S> parameters) : data_(parameters.data()) {
     require(static_cast<Index>(parameters.size()) == Definition::parameters, "parameters.size()", parameters.size(),
             [] { return std::to_string(Definition::parameters) + ", the definition's count"; });
+  }
+
+  /// The model moved from has no parameters left and may only be assigned to or destroyed. Trainers and decoders keep to
+  /// the object that they were made with.
+  Model(Model&& other) noexcept : memory_(std::move(other.memory_)), data_(std::exchange(other.data_, nullptr)) {}
+  Model& operator=(Model&& other) noexcept {
+    memory_ = std::move(other.memory_);
+    data_ = std::exchange(other.data_, nullptr);
+    return *this;
   }
 
   /// All parameters, laid out as parameter_list<Definition>() says.

@@ -49,12 +49,15 @@ struct TrainerOptions {
 
 /// What a training step did.
 struct StepReport {
-  double loss = 0;           ///< prediction loss, mean over the batch's targets: nats a token, or mean squared error
+  /// Prediction loss, mean over the batch's targets: nats a token, or mean squared error. Of several accumulated batches
+  /// the mean of their losses, each counting alike.
+  double loss = 0;
   double auxiliary = 0;      ///< the routers' losses, apart from it
   double gradient_norm = 0;  ///< global norm of the mean gradient, before clipping
   double learning_rate = 0;
   Index targets = 0;  ///< that the loss is over
-  /// Whether parameters were changed. They are not where the gradient holds a NaN or an infinity.
+  /// Whether parameters were changed. They are not where the gradient holds a NaN or an infinity; carried states, which
+  /// may hold one then too, begin from nothing again.
   bool applied = false;
 };
 
@@ -118,6 +121,8 @@ class Trainer {
       const bool clipped = options_.clip_norm > 0 && report.gradient_norm > options_.clip_norm;
       apply(report.learning_rate, clipped ? mean * options_.clip_norm / report.gradient_norm : mean);
       ++steps_;
+    } else if (states_) {
+      states_->reset();
     }
     discard();
     return report;
