@@ -4,24 +4,25 @@
 #include <type_traits>
 #include <utility>
 
-#include <Eigen/Core>
-
 #include "moe_mamba/core/scalar.hpp"
 
-/// Short names for the machine's vector registers: a thin layer over Eigen's packet mathematics.
-///
-/// A kernel is written once over a type P that is either Packet<C>, the widest native vector of C, or the scalar C
-/// itself, a packet of one lane for the elements that are left over. All loads and stores take any alignment.
-namespace moe_mamba::cpu {
-
-// Native vector types carry attributes that are dropped, harmlessly, when they become template arguments; and g++ 12
-// takes the deliberately undefined operands inside its AVX-512 intrinsics for mistakes of whoever calls them.
+// g++ 12 takes the deliberately undefined operands inside its AVX-512 intrinsics for mistakes of whoever calls them, here
+// and in Eigen; and native vector types carry attributes that are dropped, harmlessly, when they become template
+// arguments.
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wignored-attributes"
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
+
+#include <Eigen/Core>
+
+/// Short names for the machine's vector registers: a thin layer over Eigen's packet mathematics.
+///
+/// A kernel is written once over a type P that is either Packet<C>, the widest native vector of C, or the scalar C
+/// itself, a packet of one lane for the elements that are left over. All loads and stores take any alignment.
+namespace moe_mamba::cpu {
 
 /// Eigen's type for the widest vector of C.
 template <ComputeScalar C>
@@ -304,8 +305,30 @@ inline P load_widened_partial(const S* from, Index count) {
   return load<P>(buffer);
 }
 
+/// The `lanes<P>` elements at `from` in double.
+template <PacketLike P, ComputeScalar C>
+[[gnu::always_inline]] inline P load_as_double(const C* from) {
+  if constexpr (std::is_same_v<C, double>) {
+    return load<P>(from);
+  } else if constexpr (std::is_same_v<P, double>) {
+    return double(*from);
+#if defined(EIGEN_VECTORIZE_AVX512)
+  } else if constexpr (lanes<P> == 8) {
+    return P{_mm512_cvtps_pd(_mm256_loadu_ps(from))};
+#elif defined(EIGEN_VECTORIZE_AVX)
+  } else if constexpr (lanes<P> == 4) {
+    return P{_mm256_cvtps_pd(_mm_loadu_ps(from))};
+#elif defined(EIGEN_VECTORIZE_SSE2)
+  } else if constexpr (lanes<P> == 2) {
+    return P{_mm_set_pd(double(from[1]), double(from[0]))};
+#endif
+  } else {
+    return load_widened<P>(from);
+  }
+}
+
+}  // namespace moe_mamba::cpu
+
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic pop
 #endif
-
-}  // namespace moe_mamba::cpu

@@ -115,28 +115,6 @@ template <ComputeScalar C>
   return largest;
 }
 
-/// The `lanes<P>` elements at `from` in double.
-template <PacketLike P, ComputeScalar C>
-[[gnu::always_inline]] inline P load_as_double(const C* from) {
-  if constexpr (std::is_same_v<C, double>) {
-    return load<P>(from);
-  } else if constexpr (std::is_same_v<P, double>) {
-    return double(*from);
-#if defined(EIGEN_VECTORIZE_AVX512)
-  } else if constexpr (lanes<P> == 8) {
-    return P{_mm512_cvtps_pd(_mm256_loadu_ps(from))};
-#elif defined(EIGEN_VECTORIZE_AVX)
-  } else if constexpr (lanes<P> == 4) {
-    return P{_mm256_cvtps_pd(_mm_loadu_ps(from))};
-#elif defined(EIGEN_VECTORIZE_SSE2)
-  } else if constexpr (lanes<P> == 2) {
-    return P{_mm_set_pd(double(from[1]), double(from[0]))};
-#endif
-  } else {
-    return load_widened<P>(from);
-  }
-}
-
 /// Σ values[i]², every square and sum in double.
 template <ComputeScalar C>
 inline double square_sum(const C* values, Index count) {
