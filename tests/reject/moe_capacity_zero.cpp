@@ -1,5 +1,5 @@
-// expect: Moe: Capacity<n, d> must be positive
-// expect: PositiveCapacity<.*Moe<.*, moe_mamba::Capacity<0(, 1)?> ?>
+// expect: an option's ratio is out of range; its denominator must be 1 or more
+// expect: RatioInRange<.*Moe<.*, moe_mamba::Capacity<0(, 1)?>, 1>
 #include "definition.hpp"
 
 using namespace moe_mamba;

@@ -1,5 +1,5 @@
-// expect: a ratio must have a numerator of 0 or more and a denominator of 1 or more
-// expect: RatioInRange<.*LayerNorm<.*, moe_mamba::Epsilon<1, 0> ?>
+// expect: an option's ratio is out of range; its denominator must be 1 or more
+// expect: RatioInRange<.*LayerNorm<.*, moe_mamba::Epsilon<1, 0>, 1>
 #include "definition.hpp"
 
 using namespace moe_mamba;

@@ -1,5 +1,5 @@
-// expect: Epsilon<numerator, denominator> must be positive
-// expect: RmsNorm<moe_mamba::Epsilon<0, ?1> ?>
+// expect: an option's ratio is out of range; its denominator must be 1 or more
+// expect: RatioInRange<.*RmsNorm<.*, moe_mamba::Epsilon<0(, 1)?>, 1>
 #include "definition.hpp"
 
 using namespace moe_mamba;

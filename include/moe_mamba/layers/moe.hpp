@@ -281,22 +281,10 @@ struct TopOneNotRenormalised {
       "allowed: SoftmaxThenTopK, or TopK from 2 up");
 };
 
-template <class Layer, class Option>
-struct PositiveCapacity {
-  static_assert(Option::numerator >= 1 && Option::denominator >= 1,
-                "Moe: Capacity<n, d> must be positive, n and d from 1 up (leave it out for no limit): "
-                "PositiveCapacity<layer, option>");
-};
-
 template <class Layer, int Times>
 struct OneGateOrder {
   static_assert(Times <= 1,
                 "Moe: SoftmaxThenTopK and TopKThenSoftmax exclude each other, and each is given once at most");
-};
-
-template <class Layer, class Option, int Times>
-struct RatioGivenOnce {
-  static_assert(Times <= 1, "an option is given more than once: RatioGivenOnce<layer, option, times given>");
 };
 
 template <class Layer, class... Options>
@@ -312,16 +300,9 @@ consteval bool check_moe() {
   (void)MoeTopK<Layer, TopK<top_k>, Experts<option_value<Experts, 1, Options...>()>>{};
   if constexpr (top_k == 1) ((void)TopOneNotRenormalised<Layer, Options>{}, ...);
   (void)OneGateOrder<Layer, (0 + ... + int(is_one_of<Options, SoftmaxThenTopK, TopKThenSoftmax>))>{};
-  check_ratio_option<Layer, BalanceLoss, Options...>();
-  check_ratio_option<Layer, ZLoss, Options...>();
-  (void)RatioGivenOnce<Layer, BalanceLoss<1>, (0 + ... + int(is_ratio_option<BalanceLoss, Options>))>{};
-  (void)RatioGivenOnce<Layer, ZLoss<1>, (0 + ... + int(is_ratio_option<ZLoss, Options>))>{};
-  (void)RatioGivenOnce<Layer, Capacity<1>, (0 + ... + int(is_ratio_option<Capacity, Options>))>{};
-  (
-      [] {
-        if constexpr (is_ratio_option<Capacity, Options>) (void)PositiveCapacity<Layer, Options>{};
-      }(),
-      ...);
+  check_ratio_option<Layer, BalanceLoss, 0, Options...>();
+  check_ratio_option<Layer, ZLoss, 0, Options...>();
+  check_ratio_option<Layer, Capacity, 1, Options...>();
   return true;
 }
 

@@ -94,23 +94,11 @@ struct NormTakes {
                 "NormTakes<norm, option>");
 };
 
-template <class Norm, class Option>
-struct PositiveEpsilon {
-  static_assert(Option::numerator != 0,
-                "Epsilon<numerator, denominator> must be positive: PositiveEpsilon<norm, option>");
-};
-
 /// The epsilon of a norm, options checked.
 template <class Norm, class... Options>
 consteval Ratio norm_epsilon() {
   ((void)NormTakes<Norm, Options>{}, ...);
-  (void)OptionGivenOnce<Norm, Epsilon<1, 100000>, static_cast<int>(sizeof...(Options))>{};
-  check_ratio_option<Norm, Epsilon, Options...>();
-  (
-      [] {
-        if constexpr (is_ratio_option<Epsilon, Options>) (void)PositiveEpsilon<Norm, Options>{};
-      }(),
-      ...);
+  check_ratio_option<Norm, Epsilon, 1, Options...>();
   return option_ratio<Epsilon, Options...>({1, 100'000});
 }
 

@@ -113,11 +113,11 @@ struct OptionInRange {
                 "an option's value is out of range: OptionInRange<layer, option, lowest allowed, highest allowed>");
 };
 
-template <class Layer, class Option>
+template <class Layer, class Option, int Lowest>
 struct RatioInRange {
-  static_assert(
-      Option::numerator >= 0 && Option::denominator >= 1,
-      "a ratio must have a numerator of 0 or more and a denominator of 1 or more: RatioInRange<layer, option>");
+  static_assert(Option::numerator >= Lowest && Option::denominator >= 1,
+                "an option's ratio is out of range; its denominator must be 1 or more and its numerator what is "
+                "allowed: RatioInRange<layer, option, lowest numerator allowed>");
 };
 
 template <class Layer, class Option, int Times>
@@ -139,13 +139,14 @@ consteval bool check_integer_option() {
   return true;
 }
 
-/// Checks every ratio of one kind among Options.
-template <class Layer, template <int, int> class Option, class... Options>
+/// Checks every ratio of one kind among Options: its range, and that it is given once at most.
+template <class Layer, template <int, int> class Option, int Lowest, class... Options>
 consteval bool check_ratio_option() {
   (
       [] {
         if constexpr (is_ratio_option<Option, Options>) {
-          (void)RatioInRange<Layer, Options>{};
+          (void)RatioInRange<Layer, Options, Lowest>{};
+          (void)OptionGivenOnce<Layer, Options, (0 + ... + int(is_ratio_option<Option, Options>))>{};
         }
       }(),
       ...);
