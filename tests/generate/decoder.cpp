@@ -97,6 +97,20 @@ TEST_CASE("the same seed gives the same text, a state restored goes on alike", "
   CHECK(std::equal(expected.begin(), expected.end(), again.begin()));
 }
 
+TEST_CASE("a state restored with its logits goes on as if nothing had happened", "[generate]") {
+  const Model<Net> model(Seed{1});
+  Decoder a(model), b(model);
+  a.prefill(some_tokens(9));
+  const auto kept = a.state();
+  const std::vector<float> logits(a.logits().begin(), a.logits().end());
+  const auto text = taken(a, {}, TopP{0.9f}, 20);
+  b.restore(kept, logits);
+  CHECK(taken(b, {}, TopP{0.9f}, 20) == text);
+  b.restore(kept);
+  CHECK_THROWS_AS(taken(b, {}, TopP{0.9f}, 20), std::invalid_argument);
+  CHECK_THROWS_WITH(b.restore(kept, std::span(logits).first(18)), Catch::Matchers::Contains("logits.size() is 18"));
+}
+
 TEST_CASE("states are plain numbers that can be moved as bytes", "[generate]") {
   const Model<Net> model(Seed{1});
   Decoder a(model), b(model);

@@ -62,16 +62,20 @@ class Decoder {
     return logits_;
   }
 
-  /// The logits of the token that comes next; zeros where nothing has been read.
+  /// The logits of the token that comes next; of no meaning where nothing has been read since the last restore().
   std::span<const Compute> logits() const { return logits_; }
 
   /// The running state: a value to copy, keep and restore.
   const StatesType& state() const { return states_; }
 
-  /// Goes on from a kept state. The logits that belonged to it are gone: read a token before sampling.
-  void restore(const StatesType& state) {
+  /// Goes on from a kept state, and the logits kept with it. Without logits, read a token before sampling. Throws
+  /// std::invalid_argument where a size does not fit.
+  void restore(const StatesType& state, std::span<const Compute> logits = {}) {
+    require(logits.empty() || logits.size() == logits_.size(), "logits.size()", logits.size(),
+            [&] { return std::to_string(logits_.size()) + ", the vocabulary, or none"; });
     states_ = state;
-    has_logits_ = false;
+    has_logits_ = !logits.empty();
+    std::copy(logits.begin(), logits.end(), logits_.begin());
   }
 
   /// Forgets everything read.
