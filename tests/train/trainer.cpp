@@ -204,6 +204,39 @@ TEST_CASE("carried states go on where the batch before ended", "[train]") {
   }
 }
 
+TEST_CASE("a batch that continues another has as many sequences, one that does not may have any number", "[train]") {
+  const auto text = pattern(200);
+  auto two = sequential_windows(text, Length{9}, Batch{2});
+  auto three = sequential_windows(text, Length{9}, Batch{3});
+  for (const Shape largest : {Shape{}, Shape{3, 9}}) {
+    Model<Net> model(Seed{1});
+    Trainer trainer(model, AdamW{}, Constant{}, TrainerOptions{.largest = largest, .carry_states = true});
+    TokenBatch batch = two.next();
+    trainer.step(batch);
+    batch = three.next();
+    batch.continues = true;
+    CHECK_THROWS_WITH(trainer.step(batch), Catch::Matchers::Contains("shape.batch is 3; allowed: 2"));
+    batch.continues = false;
+    CHECK(trainer.step(batch).applied);
+    batch.continues = true;
+    CHECK(trainer.step(batch).applied);
+    trainer.evaluate(two.next());
+    CHECK(trainer.step(batch).applied);
+  }
+}
+
+TEST_CASE("batches larger than what was reserved are refused, and no memory is taken for malformed ones", "[train]") {
+  const std::vector<Token> tokens(18, 0);
+  Model<Net> model(Seed{1});
+  Trainer fixed(model, AdamW{}, Constant{}, TrainerOptions{.largest = {2, 8}}), open(model);
+  using Catch::Matchers::Contains;
+  CHECK_THROWS_WITH(fixed.step(TokenBatch{tokens, tokens, {2, 9}}), Contains("shape.length is 9; allowed: 0 to 8"));
+  CHECK_THROWS_WITH(fixed.evaluate(TokenBatch{tokens, tokens, {3, 6}}), Contains("shape.batch is 3; allowed: 1 to 2"));
+  CHECK_THROWS_WITH(open.step(TokenBatch{tokens, tokens, {Index{1} << 39, 2}}), Contains("inputs.size() is 18"));
+  CHECK_THROWS_WITH(open.step(TokenBatch{tokens, tokens, {Index{1} << 62, 8}}), Contains("shape.tokens()"));
+  CHECK_THROWS_WITH(open.step(TokenBatch{{}, {}, {0, 9}}), Contains("shape.batch is 0"));
+}
+
 TEST_CASE("a sequence model learns a leaky sum", "[train]") {
   using Filter = SequenceModel<Inputs<1>, Outputs<1>, Width<8>, Repeat<1, Mamba<State<4>>>>;
   Model<Filter, double> model(Seed{1});

@@ -144,16 +144,25 @@ class Model {
     backward_body(workspace, back, run, dinputs.empty() ? nullptr : dinputs.data());
   }
 
-  /// Throws what loss() and gradient() would throw for these arguments.
+  /// Throws what loss() and gradient() would throw for these arguments on any workspace, however large.
   template <class Target>
-  void check_batch(const WorkspaceType& workspace, std::span<const Input> inputs, std::span<const Target> targets,
-                   Shape shape, const StatesType* states = nullptr) const {
+  static void check_batch(std::span<const Input> inputs, std::span<const Target> targets, Shape shape) {
     static_assert(std::same_as<Target, Input>, "targets are tokens where inputs are, and numbers where inputs are");
-    check_call(workspace, inputs, shape, states);
+    WorkspaceType::check_shape(shape);
+    check_inputs(inputs, shape);
     const Index size = shape.tokens() * (takes_tokens ? 1 : Definition::output_width);
     require(static_cast<Index>(targets.size()) == size, "targets.size()", targets.size(),
             [&] { return std::to_string(size) + ", as the shape says"; });
     if constexpr (takes_tokens) check_tokens("targets", targets, masked_target);
+  }
+
+  /// Throws what loss() and gradient() would throw for these arguments.
+  template <class Target>
+  static void check_batch(const WorkspaceType& workspace, std::span<const Input> inputs,
+                          std::span<const Target> targets, Shape shape, const StatesType* states = nullptr) {
+    workspace.check(shape);
+    check_batch(inputs, targets, shape);
+    check_states("states.count()", states, shape);
   }
 
   /// The losses of a batch against targets: (B, L) token ids, or masked_target for those that do not count.
@@ -193,11 +202,15 @@ class Model {
   void check_call(const WorkspaceType& workspace, std::span<const Input> inputs, Shape shape,
                   const StatesType* states) const {
     workspace.check(shape);
+    check_inputs(inputs, shape);
+    check_states("states.count()", states, shape);
+  }
+
+  static void check_inputs(std::span<const Input> inputs, Shape shape) {
     require(static_cast<Index>(inputs.size()) == shape.tokens() * Definition::input_width, "inputs.size()",
             inputs.size(),
             [&] { return std::to_string(shape.tokens() * Definition::input_width) + ", as the shape says"; });
     if constexpr (takes_tokens) check_tokens("inputs", inputs, 0);
-    check_states("states.count()", states, shape);
   }
 
   static void check_states(const char* name, const StatesType* states, Shape shape) {

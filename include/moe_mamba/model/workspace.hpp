@@ -113,6 +113,13 @@ class Workspace {
     return Buffers(arena, shape, purpose_ == Purpose::training);
   }
 
+  /// What holds for any workspace, and keeps sizes from overflowing.
+  static void check_shape(Shape shape) {
+    require(shape.batch >= 1, "shape.batch", shape.batch, "1 or more sequences");
+    require(shape.length >= 0, "shape.length", shape.length, "0 or more steps");
+    require(shape.length <= largest_tokens / shape.batch, "shape.tokens()", "more than 2^40", "2^40 or fewer");
+  }
+
   void check(Shape shape) const {
     require(shape.batch >= 1 && shape.batch <= largest_.batch, "shape.batch", shape.batch,
             [&] { return "1 to " + std::to_string(largest_.batch) + ", the workspace's largest"; });

@@ -88,7 +88,10 @@ class Trainer {
       take_master();
     }
     find_runs();
-    if (options.largest != Shape{}) reserve(options.largest);
+    if (options.largest != Shape{}) {
+      reserve(options.largest);
+      if (options.carry_states) states_.emplace(options.largest.batch);
+    }
   }
 
   /// One update from one batch: token ids, or a sequence model's numbers.
@@ -98,7 +101,8 @@ class Trainer {
     return update();
   }
 
-  /// Adds a batch's gradient to what update() will average. Returns the batch's losses.
+  /// Adds a batch's gradient to what update() will average. Returns the batch's losses. A batch that continues the one
+  /// before must be of as many sequences, where states are carried.
   Losses accumulate(const TokenBatch& batch) requires ModelType::takes_tokens {
     return accumulate(batch.inputs, batch.targets, batch.shape, batch.continues);
   }
@@ -121,8 +125,8 @@ class Trainer {
       const bool clipped = options_.clip_norm > 0 && report.gradient_norm > options_.clip_norm;
       apply(report.learning_rate, clipped ? mean * options_.clip_norm / report.gradient_norm : mean);
       ++steps_;
-    } else if (states_) {
-      states_->reset();
+    } else {
+      carrying_ = false;
     }
     discard();
     return report;
@@ -137,12 +141,10 @@ class Trainer {
 
   /// Mean losses of a batch, without gradients. Running states are not touched.
   Losses evaluate(const TokenBatch& batch) requires ModelType::takes_tokens {
-    reserve(batch.shape);
-    return model_.loss(*workspace_, batch.inputs, batch.targets, batch.shape);
+    return evaluate(batch.inputs, batch.targets, batch.shape);
   }
   Losses evaluate(const SeriesBatch<Compute>& batch) requires(!ModelType::takes_tokens) {
-    reserve(batch.shape);
-    return model_.loss(*workspace_, batch.inputs, batch.targets, batch.shape);
+    return evaluate(batch.inputs, batch.targets, batch.shape);
   }
 
   /// Shows visit(RouterReport) what each mixture-of-experts layer reports of the last batch.
@@ -166,7 +168,7 @@ class Trainer {
   };
   Progress progress() const {
     return {steps_, first_moment_, second_moment_, master_,
-            states_ ? std::as_const(*states_).values() : std::span<const Compute>{}};
+            carrying_ ? std::as_const(*states_).values() : std::span<const Compute>{}};
   }
 
   /// Goes on from `progress`; putting back the parameters is the caller's. Throws std::invalid_argument, with
@@ -189,19 +191,8 @@ class Trainer {
     std::copy(progress.first_moment.begin(), progress.first_moment.end(), first_moment_.begin());
     std::copy(progress.second_moment.begin(), progress.second_moment.end(), second_moment_.begin());
     std::copy(progress.master.begin(), progress.master.end(), master_.begin());
-    states_.reset();
+    carrying_ = states.has_value();
     if (states) states_.emplace(*states);
-  }
-
-  /// Takes the memory for batches up to this shape now.
-  void reserve(Shape shape) {
-    if (!workspace_ || shape.batch > workspace_->largest().batch || shape.length > workspace_->largest().length) {
-      const Shape old = workspace_ ? workspace_->largest() : Shape{};
-      const Shape largest{std::max(shape.batch, old.batch), std::max(shape.length, old.length)};
-      auto larger = std::make_unique<WorkspaceType>(device_, largest, Purpose::training);
-      workspace_ = std::move(larger);
-    }
-    if (options_.carry_states && !states_) states_.emplace(shape.batch);
   }
 
  private:
@@ -234,13 +225,47 @@ class Trainer {
     std::transform(stored.begin(), stored.end(), master_.begin(), [](S value) { return static_cast<Compute>(value); });
   }
 
+  /// Takes the memory for batches up to this shape where there is not enough yet.
+  void reserve(Shape shape) {
+    if (!workspace_ || shape.batch > workspace_->largest().batch || shape.length > workspace_->largest().length) {
+      const Shape old = workspace_ ? workspace_->largest() : Shape{};
+      const Shape largest{std::max(shape.batch, old.batch), std::max(shape.length, old.length)};
+      auto larger = std::make_unique<WorkspaceType>(device_, largest, Purpose::training);
+      workspace_ = std::move(larger);
+    }
+  }
+
+  /// Throws, before anything has changed, what is wrong with a batch.
+  template <class T>
+  void check(std::span<const T> inputs, std::span<const T> targets, Shape shape) const {
+    if (options_.largest == Shape{}) {
+      ModelType::check_batch(inputs, targets, shape);
+    } else {
+      ModelType::check_batch(*workspace_, inputs, targets, shape);
+    }
+  }
+
+  template <class T>
+  Losses evaluate(std::span<const T> inputs, std::span<const T> targets, Shape shape) {
+    check(inputs, targets, shape);
+    if (options_.largest == Shape{}) reserve(shape);
+    return model_.loss(*workspace_, inputs, targets, shape);
+  }
+
   template <class T>
   Losses accumulate(std::span<const T> inputs, std::span<const T> targets, Shape shape, bool continues) {
-    if (!workspace_ || options_.largest == Shape{}) reserve(shape);
-    model_.check_batch(*workspace_, inputs, targets, shape);
-    if (options_.carry_states) {
-      if (!states_ || states_->count() != shape.batch) states_.emplace(shape.batch);
-      if (!continues) states_->reset();
+    check(inputs, targets, shape);
+    const bool carried = carrying_ && continues;
+    require(!carried || states_->count() == shape.batch, "shape.batch", shape.batch,
+            [&] { return std::to_string(states_->count()) + ", as in the batch that this one continues"; });
+    if (options_.largest == Shape{}) reserve(shape);
+    if (options_.carry_states && !carried) {
+      if (states_ && states_->count() == shape.batch) {
+        states_->reset();
+      } else {
+        states_.emplace(shape.batch);
+      }
+      carrying_ = true;
     }
     const Losses losses =
         model_.gradient(*workspace_, inputs, targets, shape, gradients_, states_ ? &*states_ : nullptr);
@@ -278,6 +303,7 @@ class Trainer {
   Backend device_;
   std::unique_ptr<WorkspaceType> workspace_;
   std::optional<StatesType> states_;
+  bool carrying_ = false;  // whether states_ are those behind a batch
   std::vector<Compute> gradients_, first_moment_, second_moment_, master_;
   std::vector<Run> runs_;
   Index steps_ = 0, batches_ = 0;
