@@ -2,6 +2,7 @@
 #   reject.<compiler>.<program>   tests/reject/<program>.cpp must not compile, and the report must say why
 #   header.<header>               each header compiles alone, without a warning
 #   warnings.<compiler>.<file>    the umbrella header and each example compile without a warning
+#   docs.<compiler>               the pieces of code in README.md and docs/ compile
 find_program(MOE_MAMBA_GXX NAMES g++)
 find_program(MOE_MAMBA_CLANGXX NAMES clang++ clang++-19 clang++-18 clang++-17 clang++-16 clang++-15 clang++-14)
 set(compilers)
@@ -45,6 +46,8 @@ endforeach()
 file(GLOB examples RELATIVE ${PROJECT_SOURCE_DIR} CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/examples/*.cpp
      ${PROJECT_SOURCE_DIR}/examples/*/*.cpp)
 foreach(compiler IN LISTS compilers)
+  add_test(NAME docs.${compiler} COMMAND sh ${PROJECT_SOURCE_DIR}/tests/docs/check.sh ${${compiler}_path} ${flags})
+  set_tests_properties(docs.${compiler} PROPERTIES LABELS docs TIMEOUT 300)
   set(test warnings.${compiler}.moe_mamba.hpp)
   add_test(NAME ${test} COMMAND ${${compiler}_path} ${strict} -include moe_mamba/moe_mamba.hpp -x c++ /dev/null)
   set_tests_properties(${test} PROPERTIES LABELS warnings TIMEOUT 300)

@@ -11,6 +11,17 @@ have() { command -v "$1" >/dev/null 2>&1; }
 have_header() { [ -e "/usr/include/$1" ] || [ -e "/usr/local/include/$1" ]; }
 complain() { printf 'quickstart: %s\n' "$*" >&2; }
 
+# The program's own words, which need no program to be shown.
+for word in "$@"; do
+  case $word in
+  --) break ;;
+  --help | -h)
+    sed -n '/help_text = R"(/,/^)";/{s/.*help_text = R"(//;/^)";/d;p;}' "$here/examples/quickstart/options.hpp"
+    exit 0
+    ;;
+  esac
+done
+
 missing=""
 have c++ || have g++ || have clang++ || missing="$missing g++"
 have cmake || missing="$missing cmake"

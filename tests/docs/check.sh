@@ -1,0 +1,54 @@
+#!/bin/sh
+# sh tests/docs/check.sh <compiler> <flags>...
+# Every piece of C++ in README.md and docs/ must compile: one with a main() as it stands, others behind context.hpp, those
+# that begin with a struct in a namespace of their own and the rest in the body of a function.
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+
+for page in README.md docs/*.md; do
+  awk -v name="$folder/$(basename "$page" .md)" '
+    /^ *```cpp$/ { inside = 1; match($0, /^ */); indent = RLENGTH; file = sprintf("%s-%02d.txt", name, ++count); next }
+    /^ *```$/ { inside = 0 }
+    inside { print substr($0, indent + 1) > file }' "$page"
+done
+
+failures=0
+pieces=0
+compile() { # compile <flags and file>...
+  "$compiler" "$@" >"$folder/report" 2>&1 || {
+    echo "$program does not compile:"
+    cat "$program" "$folder/report"
+    failures=$((failures + 1))
+  }
+}
+
+compiler=$1
+shift
+all=$folder/all.cpp
+echo '#include "tests/docs/context.hpp"' >"$all"
+for piece in "$folder"/*.txt; do
+  pieces=$((pieces + 1))
+  name=$(basename "$piece" .txt)
+  if grep -q '^int main' "$piece"; then
+    program=$folder/$name.cpp
+    cp "$piece" "$program"
+    compile "$@" "$program"
+  else
+    identifier=$(echo "$name" | tr -- - _)
+    {
+      if grep -q '^struct' "$piece"; then echo "namespace $identifier {"; else echo "void $identifier() {"; fi
+      echo "#line 1 \"$name\""
+      cat "$piece"
+      echo "}"
+    } >>"$all"
+  fi
+done
+program=$all
+compile "$@" -I. "$program"
+[ $pieces -ge 8 ] || {
+  echo "only $pieces pieces of code were found"
+  failures=$((failures + 1))
+}
+[ $failures -eq 0 ]
