@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include "moe_mamba/cpu/device.hpp"
+#include "moe_mamba/cpu/dot_products.hpp"
 #include "moe_mamba/cpu/gemm.hpp"
-#include "moe_mamba/cpu/gemv.hpp"
 #include "moe_mamba/cpu/packet.hpp"
 #include "moe_mamba/cpu/pieces.hpp"
 #include "moe_mamba/ops/linear.hpp"
@@ -78,7 +78,7 @@ void multiply_groups(Device& device, Groups groups, MatrixView<const C> x, const
     const Range piece_columns{column, std::min(column + cut.columns, y.columns)};
     if constexpr (b_along == Along::inner) {
       if (count <= few_rows) {
-        gemv_block(product, piece_rows, piece_columns);
+        dot_products(product, piece_rows, piece_columns, device.scratch(thread));
         return;
       }
     }

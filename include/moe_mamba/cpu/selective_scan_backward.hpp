@@ -108,17 +108,6 @@ struct ScanBackwardMemory {
   }
 };
 
-/// The sum of the lanes of each of lanes<P> packets that lie `stride` elements apart.
-template <PacketLike P>
-[[gnu::always_inline]] inline P sums_over_lanes(const scalar_of<P>* from, Index stride) {
-  constexpr Index width = lanes<P>;
-  P packets[width];
-  unroll<width>([&](auto i) __attribute__((always_inline)) { packets[i] = load<P>(from + i * stride); });
-  transpose(packets);
-  unroll<width - 1>([&](auto i) __attribute__((always_inline)) { packets[0] = add(packets[0], packets[i + 1]); });
-  return packets[0];
-}
-
 /// One task of the backward pass.
 template <class C, class S, int States>
 class ScanBackwardTask {
@@ -296,7 +285,11 @@ class ScanBackwardTask {
   static void add_lanes(const C* column, C* sums, Index steps, bool overwrite) {
     for (Index t = 0; t < steps; t += width) {
       const Index count = std::min(width, steps - t);
-      const P sum = sums_over_lanes<P>(column + t * ScanTrace<P>::row_size, ScanTrace<P>::row_size);
+      P rows[width];
+      unroll<width>([&](auto i) __attribute__((always_inline)) {
+        rows[i] = load<P>(column + (t + i) * ScanTrace<P>::row_size);
+      });
+      const P sum = sums_over_lanes(rows);
       if (count == width) {
         store<P>(sums + t, overwrite ? sum : add(load<P>(sums + t), sum));
       } else {
