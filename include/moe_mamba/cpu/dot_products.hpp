@@ -21,6 +21,13 @@ namespace moe_mamba::cpu {
 /// rows, 0.85 to 0.95 at 32, the same at 48. With AVX2's 16 registers: 0.75 to 0.9 at 8 rows, 0.9 to 1.2 at 16.
 inline constexpr Index few_rows = vector_registers >= 32 ? 32 : 12;
 
+/// Whether so few rows are multiplied that dot products are faster. Short ones are mostly adding up of lanes: 128 elements
+/// pay up to 12 rows, 32 up to 3 (AVX-512); a single row always pays.
+template <ComputeScalar C>
+constexpr bool are_few_rows(Index rows, Index inner) {
+  return rows <= 1 || (rows <= few_rows && 2 * rows * lanes<Packet<C>> <= 3 * inner);
+}
+
 namespace detail {
 
 /// Most rows of a tile, of four columns: twelve of 16 registers or 24 of 32 hold sums. One row alone, where each weight

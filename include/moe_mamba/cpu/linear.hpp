@@ -77,7 +77,7 @@ void multiply_groups(Device& device, Groups groups, MatrixView<const C> x, const
     const Index column = task % column_pieces * cut.columns;
     const Range piece_columns{column, std::min(column + cut.columns, y.columns)};
     if constexpr (b_along == Along::inner) {
-      if (count <= few_rows) {
+      if (are_few_rows<C>(count, x.columns)) {
         dot_products(product, piece_rows, piece_columns, device.scratch(thread));
         return;
       }
