@@ -11,17 +11,17 @@
 /// The selective scan on the CPU.
 ///
 /// The lanes of a packet are neighbouring channels: no sum over lanes is needed anywhere in the forward pass, and rows
-/// of u, delta, z and y are read as they lie. A block is one packet of channels. Time is cut into pieces of
-/// scan_checkpoint_interval steps, so that the rows of B and C of a piece stay in the first-level cache while block
-/// after block uses them. Within a piece a block goes through three loops: Δ and Δ u of all steps; the recurrence, one
-/// state after the other, each with its rate and running value in registers; then the gate.
+/// of u, delta, z and y are read as they lie. A block is one packet of channels. Time is cut into pieces so short that
+/// all that a block touches in one stays in the first-level cache, the rows of B and C among it, which block after block
+/// uses. Within a piece a block goes through three loops: Δ and Δ u of all steps; the recurrence, a group of states after
+/// the other, each with its rate and running value in registers; then the gate.
 ///
 /// A step's arithmetic depends neither on where pieces begin nor on the number of threads: prefill, chunks and single
 /// steps give the same bits.
 ///
-/// On AVX2 a state update of 8 channels takes 15 arithmetic instructions, 5 loads and a store; 9 of the former go to
-/// the two multipliers, a limit of 4.5 cycles. 6.4 were measured (Zen 3), 7.6 before the power was cut in three
-/// overlapping parts: what limits a plain loop is not the number of instructions but how many wait for one another.
+/// A state update of a packet takes 14 arithmetic instructions, 7 cycles where two are begun in each. With AVX-512 13 to
+/// 14 cycles were measured, all included (1536 channels, 16 states, from the third-level cache): softplus and gate take
+/// 5, waiting for memory most of the rest.
 namespace moe_mamba::cpu {
 
 namespace detail {
@@ -56,7 +56,7 @@ struct ScanPiece {
 
   Index steps;
   const C* rates;            // (N, lanes)
-  C* rows;                   // (steps + 2, Columns, lanes), the last two of anything
+  C* rows;                   // (steps, Columns, lanes)
   MatrixView<const C> b, c;  // (steps, N)
 
   C* delta(Index t) const { return rows + t * row_size; }               // Δ
@@ -68,34 +68,6 @@ struct ScanPiece {
 template <PacketLike P>
 [[gnu::always_inline]] inline P scan_update(const P& decay, const P& state, const P& drive, scalar_of<P> b) {
   return fma(decay, state, mul(drive, broadcast<P>(b)));
-}
-
-/// State n of a block over a whole piece, from `h` in front of it to the returned value behind it. keep(t, decay, h)
-/// gets what each step comes to.
-template <PacketLike P, int Columns, class Keep>
-[[gnu::always_inline]] inline P scan_state(ScanPiece<P, Columns> piece, Index n, P h, const Keep& keep) {
-  using C = scalar_of<P>;
-  using Decay = DecayPower<P>;
-  const P rate = load<P>(piece.rates + n * lanes<P>);
-  const C* b = piece.b.data + n;
-  const C* c = piece.c.data + n;
-  const auto split = [&](Index t) __attribute__((always_inline)) {
-    return Decay::split(mul(load<P>(piece.delta(t)), rate));
-  };
-  // Three steps at a time: the power for step t + 2 is split, that for t + 1 begun, that for t finished and used.
-  Decay current = split(0), next = split(1);
-  P begun = current.begin();
-  for (Index t = 0; t < piece.steps; ++t, b += piece.b.stride, c += piece.c.stride) {
-    const Decay later = split(t + 2);
-    const P decay = current.finish(begun);
-    begun = next.begin();
-    h = scan_update(decay, h, load<P>(piece.drive(t)), *b);
-    store<P>(piece.sum(t), fma(h, broadcast<P>(*c), load<P>(piece.sum(t))));
-    keep(t, decay, h);
-    current = next;
-    next = later;
-  }
-  return h;
 }
 
 /// All states of a single step, with the same results.
@@ -112,6 +84,13 @@ template <PacketLike P, int States, int Columns>
   store<P>(piece.sum(0), sum);
 }
 
+/// Steps of a piece, and states that go through it together: as many as leave some registers for the arithmetic. Pieces
+/// of 16 to 64 steps made no difference where the first-level cache is 48 KiB; these fit in 32. Groups of 4 states took a
+/// tenth longer.
+inline constexpr Index scan_piece_steps = 32;
+inline constexpr int scan_group_states = vector_registers >= 32 ? 16 : 8;
+static_assert(scan_checkpoint_interval % scan_piece_steps == 0);
+
 /// Channels that one task takes: enough that rows are read in whole cache lines, few enough that rates and states of
 /// all of them stay in the first-level cache with usual sizes and fit a thread's scratch memory with any.
 template <class C, int States>
@@ -127,7 +106,7 @@ template <class C, class S, int States>
 class ScanTask {
   using P = Packet<C>;
   static constexpr Index width = lanes<P>;
-  static constexpr Index interval = scan_checkpoint_interval;
+  static constexpr Index interval = scan_piece_steps;
   static constexpr Index block_size = States * width;
   static constexpr Index blocks_at_most = scan_task_channels<C, States>() / width;
 
@@ -144,7 +123,7 @@ class ScanTask {
         blocks_(std::min(blocks_at_most, (channels_ - first_ + width - 1) / width)),
         rates_(memory.take<C>(blocks_at_most * block_size)),
         states_(memory.take<C>(blocks_at_most * block_size)),
-        rows_(memory.take<C>((interval + 2) * ScanPiece<P, 3>::row_size)) {
+        rows_(memory.take<C>(interval * ScanPiece<P, 3>::row_size)) {
     for (Index block = 0; block < blocks_; ++block) {
       const Index channel = first_ + block * width;
       decay_rates<P, States>(scan.a_log + channel * States, std::min(width, channels_ - channel),
@@ -166,9 +145,10 @@ class ScanTask {
     for (Index first = 0; first < length; first += interval) {
       const Index steps = std::min(interval, length - first);
       C* const checkpoint =
-          scan_.checkpoints == nullptr
+          scan_.checkpoints == nullptr || first % scan_checkpoint_interval != 0
               ? nullptr
-              : scan_.checkpoints + (sequence * scan_checkpoints(length) + first / interval) * States * channels_;
+              : scan_.checkpoints +
+                    (sequence * scan_checkpoints(length) + first / scan_checkpoint_interval) * States * channels_;
       for (Index block = 0; block < blocks_; ++block) {
         with_channel_lanes<P>(channel(block), channels_, [&](auto lane) {
           if (checkpoint != nullptr) save(checkpoint, block, lane);
@@ -218,25 +198,28 @@ class ScanTask {
       scan_step<P, States>(piece, states(block));
       return;
     }
-    for (Index t = steps; t < steps + 2; ++t) store<P>(piece.delta(t), zero<P>());
-    for (Index n = 0; n < States; ++n) {
-      C* const h = states(block) + n * width;
-      store<P>(h, scan_state<P>(piece, n, load<P>(h), [](Index, const P&, const P&) {}));
-      prefetch_rows(row, steps, block, steps * n / States, steps * (n + 1) / States);
-    }
-  }
-
-  /// Rows lie too far apart for the machine to foresee: fetches what the gate of this block wants from steps `from` to
-  /// `to` of the piece, and what the next block, or the first one of the next piece, wants to begin with.
-  void prefetch_rows(Index row, Index steps, Index block, Index from, Index to) const {
+    constexpr int group = std::min(scan_group_states, States), rest = States % group;
+    // Rows lie too far apart for the machine to foresee: the first group fetches what the gate of this block wants, the
+    // second one what the next block, or the first one of the next piece, wants to begin with.
     const bool last = block + 1 == blocks_;
     const Index at = channel(block), next = last ? first_ : at + width;
-    for (Index t = row + from; t < row + to; ++t) {
-      const Index later = last ? std::min(t + steps, scan_.shape.tokens() - 1) : t;
-      prefetch<false>(scan_.z.row(t) + at);
-      prefetch<true>(scan_.y.row(t) + at);
-      prefetch<false>(scan_.delta.row(later) + next);
-      prefetch<false>(scan_.u.row(later) + next);
+    const Index later = last ? std::min(steps, scan_.shape.tokens() - row - steps) : 0;
+    for (Index n = 0; n + group <= States; n += group) {
+      scan_states<group>(
+          piece, n, states(block) + n * width, [&](Index t) __attribute__((always_inline)) {
+            if (n == 0) {
+              prefetch<false>(scan_.z.row(row + t) + at);
+              prefetch<true>(scan_.y.row(row + t) + at);
+            }
+            if (n == group || States < 2 * group) {
+              prefetch<false>(scan_.delta.row(row + t + later) + next);
+              prefetch<false>(scan_.u.row(row + t + later) + next);
+            }
+          });
+    }
+    if constexpr (rest > 0) {
+      constexpr Index n = States - rest;
+      scan_states<rest>(piece, n, states(block) + n * width, [](Index) {});
     }
   }
 

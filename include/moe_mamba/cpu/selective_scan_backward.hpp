@@ -67,6 +67,60 @@ struct ScanBackwardPiece : ScanPiece<P, 6> {
   C* decay_sum(Index t) const { return this->delta(t) + 5 * lanes<P>; }  // gets Σ_n g decay h A, in units of ln 2
 };
 
+/// State n of a block over a whole piece, from `h` in front of it to the returned value behind it. keep(t, decay, h)
+/// gets what each step comes to. Two rows behind the last step are read, of anything.
+template <PacketLike P, int Columns, class Keep>
+[[gnu::always_inline]] inline P scan_state(ScanPiece<P, Columns> piece, Index n, P h, const Keep& keep) {
+  using C = scalar_of<P>;
+  using Decay = DecayPower<P>;
+  const P rate = load<P>(piece.rates + n * lanes<P>);
+  const C* b = piece.b.data + n;
+  const C* c = piece.c.data + n;
+  const auto split = [&](Index t) __attribute__((always_inline)) {
+    return Decay::split(mul(load<P>(piece.delta(t)), rate));
+  };
+  // Three steps at a time: the power for step t + 2 is split, that for t + 1 begun, that for t finished and used.
+  Decay current = split(0), next = split(1);
+  P begun = current.begin();
+  for (Index t = 0; t < piece.steps; ++t, b += piece.b.stride, c += piece.c.stride) {
+    const Decay later = split(t + 2);
+    const P decay = current.finish(begun);
+    begun = next.begin();
+    h = scan_update(decay, h, load<P>(piece.drive(t)), *b);
+    store<P>(piece.sum(t), fma(h, broadcast<P>(*c), load<P>(piece.sum(t))));
+    keep(t, decay, h);
+    current = next;
+    next = later;
+  }
+  return h;
+}
+
+/// Group states of a block over a whole piece, with the same results. `h` is (Group, lanes), in and out; the states stay
+/// in registers and what a step has for all of them is loaded once. They wait for nothing of one another but the sum.
+template <int Group, PacketLike P, int Columns, class Beside>
+[[gnu::always_inline]] inline void scan_states(const ScanPiece<P, Columns> piece, Index n, scalar_of<P>* state,
+                                               const Beside& beside) {
+  using C = scalar_of<P>;
+  P h[Group], rate[Group];
+  unroll<Group>([&](auto i) __attribute__((always_inline)) {
+    h[i] = load<P>(state + i * lanes<P>);
+    rate[i] = load<P>(piece.rates + (n + i) * lanes<P>);
+  });
+  const C* b = piece.b.data + n;
+  const C* c = piece.c.data + n;
+  for (Index t = 0; t < piece.steps; ++t, b += piece.b.stride, c += piece.c.stride) {
+    const P delta = load<P>(piece.delta(t)), drive = load<P>(piece.drive(t));
+    P sum = load<P>(piece.sum(t));
+    unroll<Group>([&](auto i) __attribute__((always_inline)) {
+      h[i] = scan_update(decay_power(mul(delta, rate[i])), h[i], drive, b[i]);
+      sum = fma(h[i], broadcast<P>(c[i]), sum);
+    });
+    store<P>(piece.sum(t), sum);
+    beside(t);
+  }
+  unroll<Group>([&](auto i) __attribute__((always_inline)) { store<P>(state + i * lanes<P>, h[i]); });
+}
+
 /// What is kept of one state's way through a piece, and the sums for it over blocks.
 template <PacketLike P>
 struct ScanTrace {
