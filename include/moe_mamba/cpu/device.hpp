@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -51,6 +52,8 @@ class Device {
 
   /// Calls task(index, thread) for each index in 0 … tasks - 1, on all threads, and returns when all are done. Which
   /// thread takes which index is open, so a task's result must not depend on it. Does not nest, allocates nothing.
+  ///
+  /// Threads that are late, because the system runs something else, are not waited for: the others do their share.
   template <class Task>
   void parallel(Index tasks, const Task& task) {
     if (tasks <= 0) return;
@@ -58,25 +61,52 @@ class Device {
       for (Index index = 0; index < tasks; ++index) task(index, 0);
       return;
     }
-    task_ = std::addressof(task);
-    call_ = [](const void* object, Index index, int thread) { (*static_cast<const Task*>(object))(index, thread); };
-    tasks_ = tasks;
-    next_.store(0, std::memory_order_relaxed);
-    running_.store(count_ - 1, std::memory_order_relaxed);
-    generation_.fetch_add(1, std::memory_order_release);
-    generation_.notify_all();
-    run_tasks(0);
-    for (int left = running_.load(std::memory_order_acquire); left != 0;
-         left = running_.load(std::memory_order_acquire)) {
-      wait_for_change(running_, left);
+    for (Index first = 0; first < tasks; first += Turn::most) {
+      task_ = std::addressof(task);
+      call_ = [](const void* object, Index index, int thread) { (*static_cast<const Task*>(object))(index, thread); };
+      first_ = first;
+      run(std::min(Turn::most, tasks - first));
     }
   }
 
  private:
-  void run_tasks(int thread) {
-    for (Index index = next_.fetch_add(1, std::memory_order_relaxed); index < tasks_;
-         index = next_.fetch_add(1, std::memory_order_relaxed)) {
-      call_(task_, index, thread);
+  /// What the threads share of a call, in one word, so that a late thread cannot take a task of the next call by mistake:
+  /// the call's number and how many tasks nobody has taken yet.
+  struct Turn {
+    static constexpr int bits = 32;
+    static constexpr Index most = (Index{1} << bits) - 1;
+    std::uint64_t word;
+
+    static Turn of(std::uint32_t call, Index left) {
+      return {(std::uint64_t{call} << bits) | static_cast<std::uint64_t>(left)};
+    }
+    std::uint32_t call() const { return static_cast<std::uint32_t>(word >> bits); }
+    Index left() const { return static_cast<Index>(word & static_cast<std::uint64_t>(most)); }
+  };
+
+  /// Runs a call of up to Turn::most tasks.
+  void run(Index tasks) {
+    const std::uint32_t call = call_number_.load(std::memory_order_relaxed) + 1;
+    unfinished_.store(static_cast<std::uint32_t>(tasks), std::memory_order_relaxed);
+    turn_.store(Turn::of(call, tasks).word, std::memory_order_release);
+    call_number_.store(call, std::memory_order_release);
+    call_number_.notify_all();
+    take_tasks(call, 0);
+    for (std::uint32_t left = unfinished_.load(std::memory_order_acquire); left != 0;
+         left = unfinished_.load(std::memory_order_acquire)) {
+      wait_for_change(unfinished_, left);
+    }
+  }
+
+  /// Takes tasks of a call, last one first, until none is left. Who has taken one may read what belongs to the call:
+  /// parallel() does not return before it is done.
+  void take_tasks(std::uint32_t call, int thread) {
+    Turn turn{turn_.load(std::memory_order_acquire)};
+    while (turn.call() == call && turn.left() > 0) {
+      if (!turn_.compare_exchange_weak(turn.word, turn.word - 1, std::memory_order_acquire)) continue;
+      call_(task_, first_ + turn.left() - 1, thread);
+      if (unfinished_.fetch_sub(1, std::memory_order_acq_rel) == 1) unfinished_.notify_one();
+      turn.word = turn_.load(std::memory_order_acquire);
     }
   }
 
@@ -94,18 +124,17 @@ class Device {
 
   void work(int thread) {
     for (std::uint32_t seen = 0;;) {
-      wait_for_change(generation_, seen);
-      seen = generation_.load(std::memory_order_acquire);
+      wait_for_change(call_number_, seen);
+      seen = call_number_.load(std::memory_order_acquire);
       if (stopping_.load(std::memory_order_relaxed)) return;
-      run_tasks(thread);
-      if (running_.fetch_sub(1, std::memory_order_acq_rel) == 1) running_.notify_one();
+      take_tasks(seen, thread);
     }
   }
 
   void stop() {
     stopping_.store(true, std::memory_order_relaxed);
-    generation_.fetch_add(1, std::memory_order_release);
-    generation_.notify_all();
+    call_number_.fetch_add(1, std::memory_order_release);
+    call_number_.notify_all();
     for (auto& worker : workers_) worker.join();
   }
 
@@ -113,10 +142,10 @@ class Device {
   Memory scratch_;
   const void* task_ = nullptr;
   void (*call_)(const void*, Index, int) = nullptr;
-  Index tasks_ = 0;
-  std::atomic<Index> next_{0};
-  std::atomic<int> running_{0};
-  std::atomic<std::uint32_t> generation_{0};
+  Index first_ = 0;
+  std::atomic<std::uint64_t> turn_{0};
+  std::atomic<std::uint32_t> unfinished_{0};  // of 32 bits, as call_number_: what a system can wait on
+  std::atomic<std::uint32_t> call_number_{0};
   std::atomic<bool> stopping_{false};
   std::vector<std::thread> workers_;
 };

@@ -79,7 +79,7 @@ void adamw(Device& device, const AdamWUpdate<C, S>& update) {
     const Index first = pieces.first(piece);
     S* parameters = update.parameters + first;
     C* master = update.master == nullptr ? nullptr : update.master + first;
-    const C* gradient = update.gradient + first;
+    C* gradient = update.gradient + first;
     C* first_moment = update.first_moment + first;
     C* second_moment = update.second_moment + first;
     detail::sweep<C>(pieces.last(piece) - first, [=]<class P>(Index i) {
@@ -90,6 +90,7 @@ void adamw(Device& device, const AdamWUpdate<C, S>& update) {
       const P adapted = div(mul(broadcast<P>(correct1), m), add(deviation, broadcast<P>(epsilon)));
       const P old = master != nullptr ? load<P>(master + i) : load_widened<P>(parameters + i);
       const P updated = fma(broadcast<P>(rate), fma(broadcast<P>(decay), old, adapted), old);
+      store<P>(gradient + i, zero<P>());
       store<P>(first_moment + i, m);
       store<P>(second_moment + i, v);
       if (master != nullptr) store<P>(master + i, updated);

@@ -10,19 +10,20 @@
 ///   sum_of_squares(device, values, count)            in double, summed in an order that depends on count alone
 ///   adamw(device, AdamWUpdate<C, S>{…})              one update (Loshchilov & Hutter 2019, arXiv 1711.05101):
 ///        g = scale · gradient;  m = β₁ m + (1 - β₁) g;  v = β₂ v + (1 - β₂) g²
-///        w = w - rate · (m / (1 - β₁ᵗ) / (sqrt(v / (1 - β₂ᵗ)) + ε) + decay · w)
+///        w = w - rate · (m / (1 - β₁ᵗ) / (sqrt(v / (1 - β₂ᵗ)) + ε) + decay · w);  gradient = 0
+///      The gradient is cleared on the way, for the next sum: by itself that would be a pass over memory more.
 namespace moe_mamba {
 
 template <class C, class S>
 struct AdamWUpdate {
-  Index count;        // elements, all of one decay
-  S* parameters;      // (count), overwritten
-  C* master;          // (count): parameters in the compute type, or null where S is C; the stored ones are its rounding
-  const C* gradient;  // (count)
-  C* first_moment;    // (count), m
-  C* second_moment;   // (count), v
-  double scale;       // of the gradient: clipping, accumulation
-  double rate;        // learning rate of this step
+  Index count;       // elements, all of one decay
+  S* parameters;     // (count), overwritten
+  C* master;         // (count): parameters in the compute type, or null where S is C; the stored ones are its rounding
+  C* gradient;       // (count), zero afterwards
+  C* first_moment;   // (count), m
+  C* second_moment;  // (count), v
+  double scale;      // of the gradient: clipping, accumulation
+  double rate;       // learning rate of this step
   double beta1, beta2, epsilon;
   double decay;
   double correction1;  // 1 - β₁ᵗ
@@ -48,6 +49,7 @@ void adamw(Device&, const AdamWUpdate<C, S>& update) {
     const double direction =
         m / update.correction1 / (std::sqrt(v / update.correction2) + update.epsilon) + update.decay * old;
     const C w = C(old - update.rate * direction);
+    update.gradient[i] = 0;
     update.first_moment[i] = C(m);
     update.second_moment[i] = C(v);
     if (update.master != nullptr) update.master[i] = w;

@@ -124,11 +124,13 @@ class Trainer {
     if (report.applied) {
       const bool clipped = options_.clip_norm > 0 && report.gradient_norm > options_.clip_norm;
       apply(report.learning_rate, clipped ? mean * options_.clip_norm / report.gradient_norm : mean);
+      batches_ = 0;
+      losses_ = {};
       ++steps_;
     } else {
       carrying_ = false;
+      discard();
     }
-    discard();
     return report;
   }
 
@@ -276,6 +278,7 @@ class Trainer {
     return losses;
   }
 
+  /// Changes the parameters and clears the gradients.
   void apply(double rate, double scale) {
     const double time = static_cast<double>(steps_ + 1);
     for (const Run& run : runs_) {

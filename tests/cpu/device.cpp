@@ -1,0 +1,75 @@
+// Sharing work among threads.
+#include "moe_mamba/cpu/device.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <thread>
+#include <vector>
+
+#include "support/catch.hpp"
+
+using namespace moe_mamba;
+
+TEST_CASE("every task is done once, by one of the threads, before the call returns", "[cpu][device]") {
+  for (const int threads : {1, 2, 3, 16}) {
+    cpu::Device device(Threads{threads});
+    CHECK(device.threads() == threads);
+    for (int repeat = 0; repeat < 200; ++repeat) {
+      for (const Index tasks : {Index{0}, Index{1}, Index{2}, Index{3}, Index{threads}, Index{100}}) {
+        // Not atomic: a task that were done twice at a time, or after the call, would be seen by a sanitizer as well.
+        std::vector<int> done(static_cast<std::size_t>(tasks));
+        std::atomic<bool> in_range = true;
+        device.parallel(tasks, [&](Index index, int thread) {
+          if (thread < 0 || thread >= threads) in_range = false;
+          ++done[static_cast<std::size_t>(index)];
+        });
+        REQUIRE(in_range);
+        REQUIRE(std::all_of(done.begin(), done.end(), [](int times) { return times == 1; }));
+      }
+    }
+  }
+}
+
+TEST_CASE("unequal tasks are shared out", "[cpu][device]") {
+  cpu::Device device(Threads{3});
+  std::vector<int> by(60);
+  device.parallel(60, [&](Index index, int thread) {
+    by[static_cast<std::size_t>(index)] = thread;
+    std::this_thread::sleep_for(std::chrono::microseconds(index % 7 == 0 ? 5000 : 300));
+  });
+  for (const int thread : {0, 1, 2}) CHECK(std::count(by.begin(), by.end(), thread) > 0);
+}
+
+TEST_CASE("calls on several devices run side by side", "[cpu][device]") {
+  std::vector<std::thread> callers;
+  std::atomic<Index> sum = 0;
+  for (int caller = 0; caller < 4; ++caller) {
+    callers.emplace_back([&sum] {
+      cpu::Device device(Threads{2});
+      for (int repeat = 0; repeat < 300; ++repeat) {
+        device.parallel(9, [&](Index index, int) { sum.fetch_add(index); });
+      }
+    });
+  }
+  for (auto& caller : callers) caller.join();
+  CHECK(sum == 4 * 300 * 36);
+}
+
+TEST_CASE("a thread's scratch memory is its own", "[cpu][device]") {
+  cpu::Device device(Threads{3});
+  for (int thread = 0; thread < 3; ++thread) {
+    CHECK(reinterpret_cast<std::uintptr_t>(device.scratch(thread)) % Arena::alignment == 0);
+    std::fill_n(device.scratch(thread), cpu::Device::scratch_bytes, std::byte(thread));
+  }
+  for (int thread = 0; thread < 3; ++thread) {
+    const std::byte* const memory = device.scratch(thread);
+    CHECK(
+        std::all_of(memory, memory + cpu::Device::scratch_bytes, [=](std::byte b) { return b == std::byte(thread); }));
+  }
+}
+
+TEST_CASE("a number of threads out of range is refused", "[cpu][device]") {
+  CHECK_THROWS_WITH(cpu::Device(Threads{0}), Catch::Matchers::Contains("Threads is 0"));
+  CHECK_THROWS_AS(cpu::Device(Threads{1025}), std::invalid_argument);
+}
