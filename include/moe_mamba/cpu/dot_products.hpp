@@ -34,12 +34,13 @@ namespace detail {
 /// is used once, takes eight columns, as many as hide the time of an addition.
 inline constexpr int dot_rows_at_once = vector_registers >= 32 ? 6 : 3;
 
-/// What is needed next, `distance` elements further on than `row`s `stride` apart, and which part of it a tile fetches:
-/// those that work on the same columns share it, since all at once memory would be waited for and then left idle.
+/// What is needed next and is fetched meanwhile: the rows of B behind these. The tiles that work on the same columns share
+/// it in equal parts, since all at once memory would be waited for and then left idle; and each goes through its part from
+/// front to back, as the machine's own prefetcher likes it.
 template <class S>
 struct Ahead {
-  const S* row;
-  Index stride, distance;
+  const S* rows;
+  Index elements;
   int turn, turns;
 };
 
@@ -51,12 +52,10 @@ template <int Rows, int Columns, class C, class T, class S>
   using P = Packet<C>;
   constexpr int width = static_cast<int>(lanes<P>);
   const T* b_row[Columns];
-  const S* next[Columns];
-  unroll<Columns>([&](auto j) __attribute__((always_inline)) {
-    const Index row = std::min<Index>(j, columns - 1);
-    b_row[j] = b + row * b_stride;
-    next[j] = ahead.row + row * ahead.stride + (j * ahead.turns / Columns == ahead.turn ? ahead.distance : 0);
-  });
+  unroll<Columns>([&](auto j)
+                      __attribute__((always_inline)) { b_row[j] = b + std::min<Index>(j, columns - 1) * b_stride; });
+  const Index spacing = width / ahead.turns;
+  const S* next = ahead.rows + ahead.elements / ahead.turns * ahead.turn;
   P sum[Rows][Columns];
   unroll<Rows * Columns>([&](auto i) __attribute__((always_inline)) { sum[i / Columns][i % Columns] = zero<P>(); });
   Index k = 0;
@@ -65,9 +64,10 @@ template <int Rows, int Columns, class C, class T, class S>
     unroll<Rows>([&](auto i) __attribute__((always_inline)) { a_k[i] = load<P>(a + i * a_stride + k); });
     unroll<Columns>([&](auto j) __attribute__((always_inline)) {
       const P b_k = load_widened<P>(b_row[j] + k);
-      __builtin_prefetch(next[j] + k);
+      __builtin_prefetch(next + j * spacing);
       unroll<Rows>([&](auto i) __attribute__((always_inline)) { sum[i][j] = fma(a_k[i], b_k, sum[i][j]); });
     });
+    next += Columns * spacing;
   }
   if (k < inner) {
     P a_k[Rows];
@@ -120,7 +120,8 @@ void dot_columns(const Product<C, S>& product, Range rows, Range columns, C* scr
   for (Index column = columns.first; column < columns.last; column += Columns) {
     const S* const b = product.b + column * product.b_stride;
     const Index left = columns.last - column, here = std::min<Index>(Columns, left);
-    const Ahead<S> ahead{b, product.b_stride, left >= 2 * Columns ? Columns * product.b_stride : 0, 0,
+    const bool more = left >= 2 * Columns;
+    const Ahead<S> ahead{more ? b + Columns * product.b_stride : b, Columns * product.b_stride, 0,
                          static_cast<int>(turns)};
     if (!widen) {
       dot_rows<Rows, Columns>(product, rows, column, here, b, product.b_stride, ahead);
