@@ -288,9 +288,25 @@ template <ComputeScalar C>
   return packets[0];
 }
 
+#if defined(EIGEN_VECTORIZE_AVX512)
+namespace detail {
+
+/// The first `count` of 16 or 8 lanes.
+inline __mmask16 first_lanes(Index count) { return static_cast<__mmask16>((1u << count) - 1); }
+
+}  // namespace detail
+#endif
+
 /// The `count` elements at `from`, 0 <= count <= lanes<P>; the lanes after them are zero and not read.
 template <PacketLike P>
-inline P load_partial(const scalar_of<P>* from, Index count) {
+[[gnu::always_inline]] inline P load_partial(const scalar_of<P>* from, Index count) {
+#if defined(EIGEN_VECTORIZE_AVX512)
+  if constexpr (lanes<P> == 16) {
+    return P{_mm512_maskz_loadu_ps(detail::first_lanes(count), from)};
+  } else if constexpr (lanes<P> == 8) {
+    return P{_mm512_maskz_loadu_pd(static_cast<__mmask8>(detail::first_lanes(count)), from)};
+  }
+#endif
   alignas(64) scalar_of<P> buffer[lanes<P>] = {};
   for (Index i = 0; i < count; ++i) buffer[i] = from[i];
   return load<P>(buffer);
@@ -298,7 +314,16 @@ inline P load_partial(const scalar_of<P>* from, Index count) {
 
 /// Writes the first `count` lanes, 0 <= count <= lanes<P>, and nothing after them.
 template <PacketLike P>
-inline void store_partial(scalar_of<P>* to, const P& value, Index count) {
+[[gnu::always_inline]] inline void store_partial(scalar_of<P>* to, const P& value, Index count) {
+#if defined(EIGEN_VECTORIZE_AVX512)
+  if constexpr (lanes<P> == 16) {
+    _mm512_mask_storeu_ps(to, detail::first_lanes(count), value.native);
+    return;
+  } else if constexpr (lanes<P> == 8) {
+    _mm512_mask_storeu_pd(to, static_cast<__mmask8>(detail::first_lanes(count)), value.native);
+    return;
+  }
+#endif
   alignas(64) scalar_of<P> buffer[lanes<P>];
   store<P>(buffer, value);
   for (Index i = 0; i < count; ++i) to[i] = buffer[i];
@@ -334,10 +359,14 @@ template <PacketLike P, StorageScalar S>
 
 /// The `count` stored elements at `from`, converted; the lanes after them are zero and not read.
 template <PacketLike P, StorageScalar S>
-inline P load_widened_partial(const S* from, Index count) {
-  alignas(64) scalar_of<P> buffer[lanes<P>] = {};
-  for (Index i = 0; i < count; ++i) buffer[i] = static_cast<scalar_of<P>>(from[i]);
-  return load<P>(buffer);
+[[gnu::always_inline]] inline P load_widened_partial(const S* from, Index count) {
+  if constexpr (std::is_same_v<S, scalar_of<P>>) {
+    return load_partial<P>(from, count);
+  } else {
+    alignas(64) scalar_of<P> buffer[lanes<P>] = {};
+    for (Index i = 0; i < count; ++i) buffer[i] = static_cast<scalar_of<P>>(from[i]);
+    return load<P>(buffer);
+  }
 }
 
 /// The `lanes<P>` elements at `from` in double.

@@ -27,23 +27,28 @@ namespace moe_mamba::cpu {
 namespace detail {
 
 /// rates[n][lane] = -exp(a_log[lane][n]) log2(e) for `count` channels: the exponent of 2 in a decay over Δ = 1. The
-/// lanes beyond count get 0.
+/// lanes beyond count get some number.
 template <class P, int States, StorageScalar S>
 void decay_rates(const S* a_log, Index count, scalar_of<P>* rates) {
   using C = scalar_of<P>;
   constexpr Index width = lanes<P>;
-  for (Index first = 0; first < States; first += width) {
-    const Index here = std::min<Index>(width, States - first);
+  constexpr Index whole = States / width * width;
+  for (Index first = 0; first < whole; first += width) {
     P packets[width];
     for (Index lane = 0; lane < width; ++lane) {
-      packets[lane] = zero<P>();
-      if (lane >= count) continue;
-      const S* const from = a_log + lane * States + first;
-      const P log_rate = here == width ? load_widened<P>(from) : load_widened_partial<P>(from, here);
-      packets[lane] = plain_nan(mul(exponential(log_rate), broadcast<P>(-std::numbers::log2e_v<C>)));
+      packets[lane] = lane < count ? load_widened<P>(a_log + lane * States + first) : zero<P>();
     }
     transpose(packets);
-    for (Index n = 0; n < here; ++n) store<P>(rates + (first + n) * width, packets[n]);
+    for (Index n = 0; n < width; ++n) store<P>(rates + (first + n) * width, packets[n]);
+  }
+  for (Index n = whole; n < States; ++n) {
+    for (Index lane = 0; lane < width; ++lane) {
+      rates[n * width + lane] = lane < count ? static_cast<C>(a_log[lane * States + n]) : C(0);
+    }
+  }
+  for (Index n = 0; n < States; ++n) {
+    const P rate = mul(exponential(load<P>(rates + n * width)), broadcast<P>(-std::numbers::log2e_v<C>));
+    store<P>(rates + n * width, plain_nan(rate));
   }
 }
 
@@ -68,6 +73,32 @@ struct ScanPiece {
 template <PacketLike P>
 [[gnu::always_inline]] inline P scan_update(const P& decay, const P& state, const P& drive, scalar_of<P> b) {
   return fma(decay, state, mul(drive, broadcast<P>(b)));
+}
+
+/// Group states of a block over a whole piece, with the same results. `h` is (Group, lanes), in and out; the states stay
+/// in registers and what a step has for all of them is loaded once. They wait for nothing of one another but the sum.
+template <int Group, PacketLike P, int Columns, class Beside>
+[[gnu::always_inline]] inline void scan_states(const ScanPiece<P, Columns> piece, Index n, scalar_of<P>* state,
+                                               const Beside& beside) {
+  using C = scalar_of<P>;
+  P h[Group], rate[Group];
+  unroll<Group>([&](auto i) __attribute__((always_inline)) {
+    h[i] = load<P>(state + i * lanes<P>);
+    rate[i] = load<P>(piece.rates + (n + i) * lanes<P>);
+  });
+  const C* b = piece.b.data + n;
+  const C* c = piece.c.data + n;
+  for (Index t = 0; t < piece.steps; ++t, b += piece.b.stride, c += piece.c.stride) {
+    const P delta = load<P>(piece.delta(t)), drive = load<P>(piece.drive(t));
+    P sum = load<P>(piece.sum(t));
+    unroll<Group>([&](auto i) __attribute__((always_inline)) {
+      h[i] = scan_update(decay_power(mul(delta, rate[i])), h[i], drive, b[i]);
+      sum = fma(h[i], broadcast<P>(c[i]), sum);
+    });
+    store<P>(piece.sum(t), sum);
+    beside(t);
+  }
+  unroll<Group>([&](auto i) __attribute__((always_inline)) { store<P>(state + i * lanes<P>, h[i]); });
 }
 
 /// All states of a single step, with the same results.

@@ -95,32 +95,6 @@ template <PacketLike P, int Columns, class Keep>
   return h;
 }
 
-/// Group states of a block over a whole piece, with the same results. `h` is (Group, lanes), in and out; the states stay
-/// in registers and what a step has for all of them is loaded once. They wait for nothing of one another but the sum.
-template <int Group, PacketLike P, int Columns, class Beside>
-[[gnu::always_inline]] inline void scan_states(const ScanPiece<P, Columns> piece, Index n, scalar_of<P>* state,
-                                               const Beside& beside) {
-  using C = scalar_of<P>;
-  P h[Group], rate[Group];
-  unroll<Group>([&](auto i) __attribute__((always_inline)) {
-    h[i] = load<P>(state + i * lanes<P>);
-    rate[i] = load<P>(piece.rates + (n + i) * lanes<P>);
-  });
-  const C* b = piece.b.data + n;
-  const C* c = piece.c.data + n;
-  for (Index t = 0; t < piece.steps; ++t, b += piece.b.stride, c += piece.c.stride) {
-    const P delta = load<P>(piece.delta(t)), drive = load<P>(piece.drive(t));
-    P sum = load<P>(piece.sum(t));
-    unroll<Group>([&](auto i) __attribute__((always_inline)) {
-      h[i] = scan_update(decay_power(mul(delta, rate[i])), h[i], drive, b[i]);
-      sum = fma(h[i], broadcast<P>(c[i]), sum);
-    });
-    store<P>(piece.sum(t), sum);
-    beside(t);
-  }
-  unroll<Group>([&](auto i) __attribute__((always_inline)) { store<P>(state + i * lanes<P>, h[i]); });
-}
-
 /// What is kept of one state's way through a piece, and the sums for it over blocks.
 template <PacketLike P>
 struct ScanTrace {
