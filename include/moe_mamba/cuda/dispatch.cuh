@@ -1,0 +1,119 @@
+#pragma once
+
+#include <type_traits>
+
+#include "moe_mamba/cuda/block/counting_sort.cuh"
+#include "moe_mamba/cuda/pieces.cuh"
+#include "moe_mamba/ops/dispatch.hpp"
+
+/// Bringing the tokens of one expert together and their results back, on a CUDA device; the contract is in
+/// ops/dispatch.hpp.
+namespace moe_mamba::cuda {
+
+namespace detail {
+
+struct ExpertOfAssignment {
+  const Index* experts;
+  __device__ Index operator()(Index assignment) const { return experts[assignment]; }
+};
+
+struct PlaceAssignment {
+  GroupTokens group;
+  __device__ void operator()(Index assignment, Index expert, Index position) const {
+    if (position < group.capacity) {
+      const Index slot = group.offsets[expert] + position;
+      group.slots[assignment] = slot;
+      group.source[slot] = assignment / group.top_k;
+    } else {
+      group.slots[assignment] = -1;
+    }
+  }
+};
+
+template <class C>
+struct GatherElement {
+  MatrixView<const C> x;
+  const Index* source;
+  MatrixView<C> y;
+  __device__ void operator()(Index s, Index column) const { y(s, column) = x(source[s], column); }
+};
+
+template <class C>
+struct CombineElement {
+  MatrixView<const C> y;
+  const Index* slots;
+  Index top_k;
+  const C* gates;
+  MatrixView<C> out;
+  bool add;
+  __device__ void operator()(Index t, Index column) const {
+    C sum = add ? out(t, column) : C(0);
+    for (Index a = t * top_k; a < (t + 1) * top_k; ++a) {
+      const Index slot = slots[a];
+      if (slot >= 0) sum += (gates == nullptr ? C(1) : gates[a]) * y(slot, column);
+    }
+    out(t, column) = sum;
+  }
+};
+
+template <int threads, class C>
+__global__ void __launch_bounds__(threads)
+    combine_backward_kernel(MatrixView<const C> y, const Index* slots, Index top_k, Index assignments, const C* gates,
+                            MatrixView<const C> dout, MatrixView<C> dy, C* dgates) {
+  for (Index a = blockIdx.x; a < assignments; a += gridDim.x) {
+    const Index slot = slots[a], t = a / top_k;
+    C dot = 0;
+    if (slot >= 0) {
+      const C gate = gates == nullptr ? C(1) : gates[a];
+      for (Index i = threadIdx.x; i < dout.columns; i += threads) {
+        const C gradient = dout(t, i);
+        if (dgates != nullptr) dot += gradient * y(slot, i);
+        dy(slot, i) = gate * gradient;
+      }
+    }
+    if (dgates == nullptr) continue;
+    dot = block_sum<threads>(dot);
+    if (threadIdx.x == 0) dgates[a] = dot;
+  }
+}
+
+}  // namespace detail
+
+/// A stable counting sort in pieces that run at the same time. Throws std::invalid_argument for more experts than the
+/// device's scratch memory takes, 2^20 at least.
+inline void group_tokens(Device& device, const GroupTokens& group) {
+  detail::counting_sort(device, group.tokens * group.top_k, group.expert_count, group.capacity,
+                        detail::ExpertOfAssignment{group.experts}, detail::PlaceAssignment{group}, group.offsets,
+                        group.dropped, Arena(device.scratch()));
+}
+
+/// y[s] = x[source[s]] for the rows s of all groups
+template <ComputeScalar C>
+void gather_rows(Device& device, Groups groups, Input<C> x, const Index* source, MatrixView<C> y) {
+  detail::for_elements(device, {y.rows, groups.offsets + groups.count}, x.columns,
+                       detail::GatherElement<C>{x, source, y});
+}
+
+/// out[t] = Σ_k gates[t, k] · y[slots[t, k]], or added to out
+template <ComputeScalar C>
+void combine_rows(Device& device, Input<C> y, const Index* slots, Index top_k, const std::type_identity_t<C>* gates,
+                  MatrixView<C> out, Into into) {
+  detail::for_elements(device, {out.rows}, out.columns,
+                       detail::CombineElement<C>{y, slots, top_k, gates, out, into == Into::add});
+}
+
+/// dy[slots[t, k]] = gates[t, k] · dout[t] and dgates[t, k] = dout[t] · y[slots[t, k]]; dgates may be null.
+template <ComputeScalar C>
+void combine_rows_backward(Device& device, Input<C> y, const Index* slots, Index top_k,
+                           const std::type_identity_t<C>* gates, Input<C> dout, MatrixView<C> dy,
+                           std::type_identity_t<C>* dgates) {
+  constexpr int threads = 128;
+  const Index assignments = dout.rows * top_k;
+  if (assignments == 0) return;
+  detail::combine_backward_kernel<threads>
+      <<<unsigned(std::min(assignments, Index{1} << 30)), threads, 0, device.stream()>>>(y, slots, top_k, assignments,
+                                                                                         gates, dout, dy, dgates);
+  check_launch("combine_backward_kernel");
+}
+
+}  // namespace moe_mamba::cuda
