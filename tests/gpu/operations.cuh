@@ -33,6 +33,8 @@ class Guarded {
     std::vector<unsigned char> bytes(memory_.size(), 0x5a);
     if (size_ > 0) std::memcpy(bytes.data() + guard, values.data(), size_ * sizeof(T));
     cuda::check(cudaMemcpy(memory_.data(), bytes.data(), bytes.size(), cudaMemcpyHostToDevice), "cudaMemcpy");
+    // The copy may return before it is done, and the device's stream does not wait for it.
+    cuda::check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
   }
   T* data() const { return reinterpret_cast<T*>(memory_.data() + guard); }
 

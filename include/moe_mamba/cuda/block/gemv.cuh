@@ -1,19 +1,12 @@
 #pragma once
 
-#include <cstdint>
-
+#include "moe_mamba/cuda/block/rounding.cuh"
 #include "moe_mamba/cuda/pieces.cuh"
 #include "moe_mamba/ops/linear.hpp"
 
 /// Products of a few rows, as in generation: they read each weight once or twice, so that all there is to do is to read
 /// them fast. Nothing is rounded but the sums.
 namespace moe_mamba::cuda::detail {
-
-/// `count` elements that are read together.
-template <class T, int count>
-struct alignas(16) Chunk {
-  T values[count];
-};
 
 inline constexpr int gemv_threads = 128;
 
@@ -56,11 +49,6 @@ __global__ void __launch_bounds__(gemv_threads)
   }
   sum = warp_sum(sum);
   if (lane == 0) y(row, column) = sum;
-}
-
-template <class T>
-bool aligned_to_16(const T* data, Index stride) {
-  return reinterpret_cast<std::uintptr_t>(data) % 16 == 0 && stride * Index(sizeof(T)) % 16 == 0;
 }
 
 template <class C, class S>

@@ -1,214 +1,107 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
+#include "moe_mamba/cuda/block/tensor_tile.cuh"
 #include "moe_mamba/cuda/block/tiles.cuh"
+#include "moe_mamba/cuda/block/warp_product.cuh"
+#include "moe_mamba/cuda/block/warpgroup_product.cuh"
 
-/// Grouped products with bfloat16 weights on tensor cores (compute capability 8.0 and up): activations are rounded to
-/// bfloat16 on their way into shared memory, products are summed in float.
+/// Grouped products of bfloat16 factors, summed in float, on tensor cores.
 namespace moe_mamba::cuda::detail {
 
-/// What a tile is made of. A warp's share is 64 by 64: as much arithmetic for what it reads as registers allow.
-struct TensorTile {
-  static constexpr int threads = 256;
-  static constexpr int rows = 128, columns = 256, inner = 32;
-  static constexpr int warp_rows = 64, warp_columns = 64;
-  static constexpr int stages = 4;
-  // Lines of shared memory are 16 bytes longer than their content, so that eight of them lie in different banks.
-  static constexpr int a_pitch = inner + 8;
-  static constexpr int a_size = rows * a_pitch;
-  static constexpr int b_size = columns * (inner + 8);  // at least inner · (columns + 8) as well
-  static constexpr int shared_bytes = stages * (a_size + b_size) * int(sizeof(bfloat16));
-  static_assert(b_size >= inner * (columns + 8));
-};
-
-/// Copies 16 bytes to shared memory without waiting, or zeros where there is nothing to read.
-__device__ inline void copy_async(bfloat16* to, const bfloat16* from, bool present) {
-  const auto address = static_cast<unsigned>(__cvta_generic_to_shared(to));
-  const int bytes = present ? 16 : 0;
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(from), "r"(bytes) : "memory");
-}
-__device__ inline void end_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-/// Waits until at most `pending` of the last groups of copies are not done.
-template <int pending>
-__device__ inline void wait_copies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
-}
-
-/// Four 8 by 8 matrices from shared memory, transposed or not; each lane names a line.
-template <bool transposed>
-__device__ inline void load_matrices(unsigned (&to)[4], const bfloat16* line) {
-  const auto address = static_cast<unsigned>(__cvta_generic_to_shared(line));
-  if constexpr (transposed) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-                 : "r"(address)
-                 : "memory");
-  } else {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-                 : "r"(address)
-                 : "memory");
-  }
-}
-
-/// sums (16 by 8) += a (16 by 16) b (16 by 8)
-__device__ inline void multiply_matrices(float (&sums)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-      "{%0, %1, %2, %3};"
-      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-/// Two floats rounded to bfloat16, the first in the lower half.
-__device__ inline unsigned rounded_pair(float first, float second) {
-  unsigned pair;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));
-  return pair;
-}
-
-/// The part of a tile's activations that a thread carries from device to shared memory: runs of four.
-struct ActivationLoads {
-  static constexpr int runs = TensorTile::rows * TensorTile::inner / 4 / TensorTile::threads;
-  static constexpr int runs_across = TensorTile::inner / 4;
-  float4 values[runs];
-
-  __device__ static int row(int run) { return (int(threadIdx.x) + run * TensorTile::threads) / runs_across; }
-  __device__ static int column(int run) { return (int(threadIdx.x) + run * TensorTile::threads) % runs_across * 4; }
-
-  __device__ void load(const float* x, Index stride, Index rows, Index k_first, Index k_count) {
-    for (int run = 0; run < runs; ++run) {
-      const Index k = k_first + column(run);
-      values[run] = row(run) < rows && k < k_count ? *reinterpret_cast<const float4*>(x + row(run) * stride + k)
-                                                   : float4{0, 0, 0, 0};
-    }
-  }
-  __device__ void store(bfloat16* to) const {
-    for (int run = 0; run < runs; ++run) {
-      const float4& four = values[run];
-      *reinterpret_cast<uint2*>(to + row(run) * TensorTile::a_pitch + column(run)) =
-          uint2{rounded_pair(four.x, four.y), rounded_pair(four.z, four.w)};
-    }
-  }
-};
-
-/// Weights of a tile: lines of the inner index (columns of them), or, not `inner_contiguous`, lines of columns.
-template <bool inner_contiguous>
-__device__ inline void load_weights(bfloat16* to, const bfloat16* weight, Index stride, Index column, Index columns,
-                                    Index k_first, Index k_count) {
-  constexpr int lines = inner_contiguous ? TensorTile::columns : TensorTile::inner;
-  constexpr int across = (inner_contiguous ? TensorTile::inner : TensorTile::columns) / 8;
-  for (int run = int(threadIdx.x); run < lines * across; run += TensorTile::threads) {
-    const int line = run / across, at = run % across * 8;
-    const Index i = column + (inner_contiguous ? line : at), k = k_first + (inner_contiguous ? at : line);
-    const bool present = i < columns && k < k_count;
-    const bfloat16* from = weight + (inner_contiguous ? i * stride + k : k * stride + i);
-    copy_async(to + line * (across * 8 + 8) + at, present ? from : weight, present);
-  }
-}
-
-/// y = or += x B for rows in groups, as grouped_kernel. Needs 16-byte aligned rows of x and weight, and a number of
-/// elements that are contiguous in the weights that 8 divides, as well as the inner size.
+/// y = or += x B for rows in groups, as grouped_kernel; x holds the rows of all groups from `first_row` on. Needs rows
+/// of x and weights that are aligned to 16 bytes, and sizes along them that 8 divides.
 template <bool inner_contiguous>
 __global__ void __launch_bounds__(TensorTile::threads, 1)
-    grouped_tensor_kernel(Groups groups, MatrixView<const float> x, const bfloat16* weight, Index step, Index stride,
-                          MatrixView<float> y, bool add) {
+    grouped_tensor_kernel(Groups groups, Index first_row, MatrixView<const bfloat16> x, const bfloat16* weight,
+                          Index step, Index stride, MatrixView<float> y, bool add) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  using Product = WarpgroupProduct<inner_contiguous>;
+#else
+  using Product = WarpProduct<inner_contiguous>;
+#endif
   using Tile = TensorTile;
-  constexpr int row_parts = Tile::warp_rows / 16, column_parts = Tile::warp_columns / 8;
-  constexpr int b_pitch = inner_contiguous ? Tile::inner + 8 : Tile::columns + 8;
+  using ACopies = LineCopies<Tile::rows, Tile::inner>;
+  using BCopies = std::conditional_t<inner_contiguous, LineCopies<Tile::columns, Tile::inner>,
+                                     LineCopies<Tile::inner, Tile::columns>>;
   extern __shared__ uint4 shared_words[];
-  auto* const a_shared = reinterpret_cast<bfloat16*>(shared_words);
-  auto* const b_shared = a_shared + Tile::stages * Tile::a_size;
-  const int lane = int(threadIdx.x) % warp_size, warp = int(threadIdx.x) / warp_size;
-  const int warp_row = warp / (Tile::columns / Tile::warp_columns) * Tile::warp_rows;
-  const int warp_column = warp % (Tile::columns / Tile::warp_columns) * Tile::warp_columns;
+  const unsigned shared_address = static_cast<unsigned>(__cvta_generic_to_shared(shared_words));
+  const unsigned a_shared = (shared_address + Tile::alignment - 1) / Tile::alignment * Tile::alignment;
+  const unsigned b_shared = a_shared + Tile::stages * Tile::a_bytes;
   const Index k_count = x.columns, steps = ceiling_divide(k_count, Index{Tile::inner});
 
-  TileWalk walk(groups, Tile::rows, Tile::columns, y.columns);
-  for (Index tile = blockIdx.x; walk.find(tile); tile += gridDim.x) {
-    const float* const a = x.row(walk.first_row);
-    const bfloat16* const b = weight + walk.group * step;
-    const bool busy = warp_row < walk.rows;  // whether any of this warp's rows are there
-    float sums[row_parts][column_parts][4] = {};
-    ActivationLoads loads;
-
-    const auto copy_weights = [&](Index at) {
-      if (at < steps) {
-        load_weights<inner_contiguous>(b_shared + at % Tile::stages * Tile::b_size, b, stride, walk.column, y.columns,
-                                       at * Tile::inner, k_count);
+  TileWalk walk(groups, first_row, x.rows, Tile::rows, Tile::columns, y.columns);
+  Index tile = blockIdx.x;
+  ACopies a_copies(x.data, 0);
+  BCopies b_copies(weight, 0);
+  const auto copy_step = [&](Index at) {
+    if (at < steps) {
+      const Index k_left = k_count - at * Tile::inner, columns_left = y.columns - walk.column;
+      const auto stage = unsigned(at % Tile::stages);
+      a_copies.copy(a_shared + stage * Tile::a_bytes, walk.rows, k_left, x.data);
+      a_copies.at += Tile::inner;
+      if constexpr (inner_contiguous) {
+        b_copies.copy(b_shared + stage * Tile::b_bytes, columns_left, k_left, weight);
+        b_copies.at += Tile::inner;
+      } else {
+        b_copies.copy(b_shared + stage * Tile::b_bytes, k_left, columns_left, weight);
+        b_copies.at += Tile::inner * stride;
       }
-      end_copies();
-    };
-    for (int at = 0; at < Tile::stages - 1; ++at) copy_weights(at);
-    for (int at = 0; at < 2; ++at) {
-      loads.load(a, x.stride, walk.rows, at * Tile::inner, k_count);
-      loads.store(a_shared + at * Tile::a_size);
     }
+    end_copies();
+  };
+  // Looks for the next tile of this block and starts to copy its first steps.
+  const auto begin = [&] {
+    if (!walk.find(tile)) return false;
+    a_copies = ACopies(x.row(walk.first_row - first_row), x.stride);
+    b_copies = BCopies(weight + walk.group * step + (inner_contiguous ? walk.column * stride : walk.column), stride);
+    for (int at = 0; at < Product::ahead; ++at) copy_step(at);
+    tile += gridDim.x;
+    return true;
+  };
 
+  for (bool more = begin(); more;) {
+    const Index tile_row = walk.first_row, tile_column = walk.column;
+    const int tile_rows = int(walk.rows);
+    const bool busy = Product::busy(tile_rows, y.columns - tile_column);
+    Product product;
     for (Index at = 0; at < steps; ++at) {
-      wait_copies<Tile::stages - 2>();
-      __syncthreads();  // step `at` is there for all, and step `at - 1` has been read by all
-      copy_weights(at + Tile::stages - 1);
-      const bool more = at + 2 < steps;
-      if (more) loads.load(a, x.stride, walk.rows, (at + 2) * Tile::inner, k_count);
-
-      const bfloat16* const a_stage = a_shared + at % Tile::stages * Tile::a_size;
-      const bfloat16* const b_stage = b_shared + at % Tile::stages * Tile::b_size;
-      if (busy) {
-#pragma unroll
-        for (int k = 0; k < Tile::inner; k += 16) {
-          unsigned a_parts[row_parts][4];
-#pragma unroll
-          for (int i = 0; i < row_parts; ++i) {
-            load_matrices<false>(a_parts[i],
-                                 a_stage + (warp_row + i * 16 + lane % 16) * Tile::a_pitch + k + lane / 16 * 8);
-          }
-#pragma unroll
-          for (int j = 0; j < column_parts; j += 2) {
-            unsigned b_parts[4];  // two parts of 8 columns
-            const int column = warp_column + j * 8 + lane / 16 * 8;
-            if constexpr (inner_contiguous) {
-              load_matrices<false>(b_parts, b_stage + (column + lane % 8) * b_pitch + k + lane / 8 % 2 * 8);
-            } else {
-              load_matrices<true>(b_parts, b_stage + (k + lane % 16) * b_pitch + column);
-            }
-#pragma unroll
-            for (int i = 0; i < row_parts; ++i) {
-              multiply_matrices(sums[i][j], a_parts[i], b_parts[0], b_parts[1]);
-              multiply_matrices(sums[i][j + 1], a_parts[i], b_parts[2], b_parts[3]);
-            }
-          }
-        }
-      }
-      if (more) loads.store(a_shared + (at + 2) % Tile::stages * Tile::a_size);
+      wait_copies<Product::ahead - 1>();
+      Product::publish();
+      __syncthreads();  // step `at` is there for all, and what comes next overwrites has been read by all
+      copy_step(at + Product::ahead);
+      const auto stage = unsigned(at % Tile::stages);
+      if (busy) product.multiply(a_shared + stage * Tile::a_bytes, b_shared + stage * Tile::b_bytes);
     }
+    Product::finish();
     wait_copies<0>();
-    __syncthreads();  // shared memory is free for the next tile
+    __syncthreads();  // shared memory is free for the next tile, whose first steps come while this one is written
+    more = begin();
+    if (!busy) continue;
 
+    const int lane = int(threadIdx.x) % warp_size;
     const bool pairs = y.stride % 2 == 0 && reinterpret_cast<std::uintptr_t>(y.data) % sizeof(float2) == 0;
 #pragma unroll
-    for (int i = 0; i < row_parts; ++i) {
+    for (int part = 0; part < 2 * Product::row_parts; ++part) {
+      const int row = Product::first_row() + part * 8 + lane / 4;
+      if (row >= tile_rows) continue;
+      float* const to = y.row(tile_row + row);
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int row = warp_row + i * 16 + half * 8 + lane / 4;
-        if (row >= walk.rows) continue;
-        float* const to = y.row(walk.first_row + row);
-#pragma unroll
-        for (int j = 0; j < column_parts; ++j) {
-          const Index column = walk.column + warp_column + j * 8 + lane % 4 * 2;
-          float first = sums[i][j][half * 2], second = sums[i][j][half * 2 + 1];
-          if (pairs && column + 1 < y.columns) {
-            auto* const pair = reinterpret_cast<float2*>(to + column);
-            if (add) {
-              first += pair->x;
-              second += pair->y;
-            }
-            *pair = float2{first, second};
-          } else {
-            if (column < y.columns) to[column] = add ? to[column] + first : first;
-            if (column + 1 < y.columns) to[column + 1] = add ? to[column + 1] + second : second;
+      for (int j = 0; j < Product::column_parts; ++j) {
+        const Index column = tile_column + Product::first_column() + j * 8 + lane % 4 * 2;
+        float first = product.sums[part / 2][j][part % 2 * 2], second = product.sums[part / 2][j][part % 2 * 2 + 1];
+        if (pairs && column + 1 < y.columns) {
+          auto* const pair = reinterpret_cast<float2*>(to + column);
+          if (add) {
+            first += pair->x;
+            second += pair->y;
           }
+          *pair = float2{first, second};
+        } else {
+          if (column < y.columns) to[column] = add ? to[column] + first : first;
+          if (column + 1 < y.columns) to[column + 1] = add ? to[column + 1] + second : second;
         }
       }
     }

@@ -10,12 +10,15 @@ namespace moe_mamba::cuda::detail {
 /// How many there are, the device alone knows: a block asks for every gridDim.x-th until there is none.
 struct TileWalk {
   Groups groups;
+  Index first_of_all, end_of_all;  // rows that are looked at
   Index tile_rows, tile_columns, column_tiles;
   Index group = 0, tiles_before = 0;          // where the search goes on
   Index first_row = 0, rows = 0, column = 0;  // what it found: rows from first_row on, in `group`
 
-  __device__ TileWalk(Groups groups_, Index tile_rows_, Index tile_columns_, Index columns)
+  __device__ TileWalk(Groups groups_, Index first, Index count, Index tile_rows_, Index tile_columns_, Index columns)
       : groups(groups_),
+        first_of_all(first),
+        end_of_all(first + count),
         tile_rows(tile_rows_),
         tile_columns(tile_columns_),
         column_tiles(ceiling_divide(columns, tile_columns_)) {}
@@ -23,8 +26,9 @@ struct TileWalk {
   /// Whether there is a tile of this number; numbers must grow from call to call.
   __device__ bool find(Index tile) {
     for (; group < groups.count; ++group) {
-      const Index first = groups.offsets[group], count = groups.offsets[group + 1] - first;
-      const Index tiles = ceiling_divide(count, tile_rows) * column_tiles;
+      const Index first = max(groups.offsets[group], first_of_all);
+      const Index count = min(groups.offsets[group + 1], end_of_all) - first;
+      const Index tiles = count > 0 ? ceiling_divide(count, tile_rows) * column_tiles : 0;
       if (tile - tiles_before < tiles) {
         const Index row = (tile - tiles_before) / column_tiles * tile_rows;
         first_row = first + row;
@@ -51,10 +55,6 @@ struct Factor {
   const T* data;
   Index stride;
   Index count;  // values of i
-
-  __device__ T operator()(Index i, Index k) const {
-    return inner_contiguous ? data[i * stride + k] : data[k * stride + i];
-  }
 };
 
 /// A tile of C by 256 threads with a square of sums each. An inner step is loaded into registers while the one before is
@@ -76,25 +76,49 @@ struct FmaTile {
   /// Row or column `i` of a thread's own within the tile: quads, for wide loads, as far apart as there are threads.
   __device__ static int place(int thread, int i) { return i / 4 * (4 * across) + thread * 4 + i % 4; }
 
+  /// What a thread carries of a factor from device to shared memory: elements a fixed step apart, contiguous from
+  /// thread to thread.
   template <class F>
-  __device__ static void load(const F& factor, Index first, Index k_first, Index k_count, C (&values)[loads]) {
-    for (int j = 0; j < loads; ++j) {
-      const int at = int(threadIdx.x) + j * threads;
-      const Index i = first + (F::inner_contiguous ? at / inner : at % side);
-      const Index k = k_first + (F::inner_contiguous ? at % inner : at / side);
-      values[j] = i < factor.count && k < k_count ? static_cast<C>(factor(i, k)) : C(0);
-    }
-  }
+  struct Carrier;
+  template <class T, bool inner_contiguous>
+  struct Carrier<Factor<T, inner_contiguous>> {
+    static constexpr int line = inner_contiguous ? inner : side;  // contiguous elements
+    static constexpr int lines = threads / line;                  // that a load of all threads covers
+    const T* at;
+    Index step, stride;
+    int i, k, present;
+    C values[loads];
 
-  template <class F>
-  __device__ static void store(const C (&values)[loads], C (&to)[inner][pitch]) {
-    for (int j = 0; j < loads; ++j) {
-      const int at = int(threadIdx.x) + j * threads;
-      const int i = F::inner_contiguous ? at / inner : at % side;
-      const int k = F::inner_contiguous ? at % inner : at / side;
-      to[k][i] = values[j];
+    __device__ Carrier(const Factor<T, inner_contiguous>& factor, Index first) {
+      const int across_line = int(threadIdx.x) % line, down = int(threadIdx.x) / line;
+      i = inner_contiguous ? down : across_line;
+      k = inner_contiguous ? across_line : down;
+      stride = factor.stride;
+      step = lines * stride;
+      at = factor.data + (inner_contiguous ? (first + i) * stride + k : k * stride + first + i);
+      const int left = int(min(factor.count - first, Index{side})) - i;
+      present = inner_contiguous ? (left + lines - 1) / lines : left > 0 ? loads : 0;
     }
-  }
+
+    /// The next inner step, of which `k_left` elements are there.
+    __device__ void load(Index k_left) {
+      const int left = int(min(k_left, Index{inner})) - k;
+      const int here = min(present, inner_contiguous ? (left > 0 ? loads : 0) : (left + lines - 1) / lines);
+#pragma unroll
+      for (int j = 0; j < loads; ++j) values[j] = j < here ? static_cast<C>(at[j * step]) : C(0);
+      at += inner_contiguous ? inner : inner * stride;
+    }
+    __device__ void store(C (&to)[inner][pitch]) const {
+#pragma unroll
+      for (int j = 0; j < loads; ++j) {
+        if constexpr (inner_contiguous) {
+          to[k][i + j * lines] = values[j];
+        } else {
+          to[k + j * lines][i] = values[j];
+        }
+      }
+    }
+  };
 
   /// out = or += a bᵀ, for the rows of a and b from `a_first` and `b_first` on that lie in one tile. The whole block
   /// calls; shared memory may be used again behind a __syncthreads().
@@ -103,30 +127,37 @@ struct FmaTile {
                                   MatrixView<C> out, bool add) {
     const int ty = int(threadIdx.x) / across, tx = int(threadIdx.x) % across;
     C sums[own][own] = {};
-    C a_next[loads], b_next[loads];
-    load(a, a_first, 0, k_count, a_next);
-    load(b, b_first, 0, k_count, b_next);
+    Carrier<A> a_next(a, a_first);
+    Carrier<B> b_next(b, b_first);
+    a_next.load(k_count);
+    b_next.load(k_count);
     int stage = 0;
-    for (Index k_first = 0; k_first < k_count; k_first += inner, stage ^= 1) {
-      store<A>(a_next, shared.a[stage]);
-      store<B>(b_next, shared.b[stage]);
+    for (Index k_left = k_count; k_left > 0; k_left -= inner, stage ^= 1) {
+      a_next.store(shared.a[stage]);
+      b_next.store(shared.b[stage]);
       __syncthreads();
-      if (k_first + inner < k_count) {
-        load(a, a_first, k_first + inner, k_count, a_next);
-        load(b, b_first, k_first + inner, k_count, b_next);
+      if (k_left > inner) {
+        a_next.load(k_left - inner);
+        b_next.load(k_left - inner);
       }
 #pragma unroll
       for (int k = 0; k < inner; ++k) {
         C a_own[own], b_own[own];
+#pragma unroll
         for (int i = 0; i < own; ++i) a_own[i] = shared.a[stage][k][place(ty, i)];
+#pragma unroll
         for (int i = 0; i < own; ++i) b_own[i] = shared.b[stage][k][place(tx, i)];
+#pragma unroll
         for (int i = 0; i < own; ++i) {
+#pragma unroll
           for (int j = 0; j < own; ++j) sums[i][j] += a_own[i] * b_own[j];
         }
       }
     }
+#pragma unroll
     for (int i = 0; i < own; ++i) {
       const Index row = a_first + place(ty, i);
+#pragma unroll
       for (int j = 0; j < own; ++j) {
         const Index column = b_first + place(tx, j);
         if (row >= a.count || column >= b.count) continue;
@@ -143,7 +174,7 @@ __global__ void __launch_bounds__(FmaTile<C>::threads, 2)
                    bool add) {
   using Tile = FmaTile<C>;
   __shared__ typename Tile::Shared shared;
-  TileWalk walk(groups, Tile::side, Tile::side, y.columns);
+  TileWalk walk(groups, 0, y.rows, Tile::side, Tile::side, y.columns);
   for (Index tile = blockIdx.x; walk.find(tile); tile += gridDim.x) {
     const Factor<C, true> a{x.row(walk.first_row), x.stride, walk.rows};
     const Factor<S, inner_contiguous> b{weight + walk.group * step, stride, y.columns};
