@@ -63,7 +63,7 @@ void check_dispatch(test::Report& report) {
     double dropped = 0;
     reference::Device plain;
     group(plain, experts.data(), slots.data(), source.data(), offsets.data(), &dropped);
-    for (const Index width : {1, 33, 129}) {
+    for (const Index width : {1, 33, 128}) {
       if (assignments > 40000 && width > 33) continue;
       const double bound = (4 + std::sqrt(double(width))) * test::rounding<C>;
       report.check(

@@ -9,7 +9,7 @@ template <class C>
 void check_elementwise(test::Report& report) {
   const double one_rounding = 1.5 * test::rounding<C>;
   for (const Shape size :
-       {Shape{0, 5}, {5, 0}, {1, 1}, {1, 31}, {3, 33}, {31, 7}, {129, 127}, {1031, 257}, {1, 100003}}) {
+       {Shape{0, 5}, {5, 0}, {1, 1}, {1, 31}, {3, 33}, {31, 7}, {32, 128}, {129, 127}, {1031, 257}, {1, 100003}}) {
     for (const Index padding : {0, 5}) {
       const Index rows = size.batch, columns = size.length, stride = columns + padding;
       const std::string name = std::to_string(rows) + " x " + std::to_string(columns) + " + " + std::to_string(padding);

@@ -10,34 +10,42 @@ namespace moe_mamba::cuda {
 namespace detail {
 
 template <class Activation, class C>
-struct ActivateElement {
+struct ActivateRun {
   MatrixView<const C> h;
   MatrixView<C> a;
   Index up;  // from an element of the gate to its mate
+  template <int count>
   __device__ void operator()(Index row, Index column) const {
-    const C value = Activation::value(h(row, column));
+    auto values = load_run<count>(h, row, column);
+    for (int i = 0; i < count; ++i) values.values[i] = Activation::value(values.values[i]);
     if constexpr (Activation::gated) {
-      a(row, column) = value * h(row, column + up);
-    } else {
-      a(row, column) = value;
+      const auto mates = load_run<count>(h, row, column + up);
+      for (int i = 0; i < count; ++i) values.values[i] *= mates.values[i];
     }
+    store_run<count>(values, a, row, column);
   }
 };
 
 template <class Activation, class C>
-struct ActivateBackwardElement {
+struct ActivateBackwardRun {
   MatrixView<const C> h, da;
   MatrixView<C> dh;
   Index up;
+  template <int count>
   __device__ void operator()(Index row, Index column) const {
-    const C x = h(row, column), gradient = da(row, column);
+    const auto x = load_run<count>(h, row, column), gradient = load_run<count>(da, row, column);
+    Run<C, count> dx;
+    for (int i = 0; i < count; ++i) dx.values[i] = gradient.values[i] * Activation::derivative(x.values[i]);
     if constexpr (Activation::gated) {
-      const C mate = h(row, column + up);
-      dh(row, column + up) = gradient * Activation::value(x);
-      dh(row, column) = gradient * mate * Activation::derivative(x);
-    } else {
-      dh(row, column) = gradient * Activation::derivative(x);
+      const auto mates = load_run<count>(h, row, column + up);
+      Run<C, count> dmates;
+      for (int i = 0; i < count; ++i) {
+        dmates.values[i] = gradient.values[i] * Activation::value(x.values[i]);
+        dx.values[i] *= mates.values[i];
+      }
+      store_run<count>(dmates, dh, row, column + up);
     }
+    store_run<count>(dx, dh, row, column);
   }
 };
 
@@ -49,30 +57,38 @@ inline Rows rows_of(Groups groups, Index most) { return {most, groups.offsets + 
 /// a = f(h), or a = f(gate) · up with h = [gate | up]; a may be h where the activation is not gated.
 template <class Activation, ComputeScalar C>
 void activate(Device& device, Activation, Input<C> h, MatrixView<C> a) {
-  const bool contiguous = !Activation::gated && detail::all_contiguous(h, a);
-  detail::for_elements(device, a.rows, a.columns, contiguous, detail::ActivateElement<Activation, C>{h, a, a.columns});
+  if (!Activation::gated && detail::all_contiguous(h, a)) {
+    h = detail::flattened(h);
+    a = detail::flattened(a);
+  }
+  const detail::ActivateRun<Activation, C> each{h, a, a.columns};
+  detail::for_runs<C>(device, {a.rows}, a.columns, each, h, a);
 }
 
 /// dh = da ∂a/∂h; dh may be h, or da where the activation is not gated.
 template <class Activation, ComputeScalar C>
 void activate_backward(Device& device, Activation, Input<C> h, Input<C> da, MatrixView<C> dh) {
-  const bool contiguous = !Activation::gated && detail::all_contiguous(h, da, dh);
-  detail::for_elements(device, da.rows, da.columns, contiguous,
-                       detail::ActivateBackwardElement<Activation, C>{h, da, dh, da.columns});
+  if (!Activation::gated && detail::all_contiguous(h, da, dh)) {
+    h = detail::flattened(h);
+    da = detail::flattened(da);
+    dh = detail::flattened(dh);
+  }
+  const detail::ActivateBackwardRun<Activation, C> each{h, da, dh, da.columns};
+  detail::for_runs<C>(device, {da.rows}, da.columns, each, h, da, dh);
 }
 
 /// activate() for the rows of all groups.
 template <class Activation, ComputeScalar C>
 void grouped_activate(Device& device, Groups groups, Activation, Input<C> h, MatrixView<C> a) {
-  detail::for_elements(device, detail::rows_of(groups, a.rows), a.columns,
-                       detail::ActivateElement<Activation, C>{h, a, a.columns});
+  const detail::ActivateRun<Activation, C> each{h, a, a.columns};
+  detail::for_runs<C>(device, detail::rows_of(groups, a.rows), a.columns, each, h, a);
 }
 
 /// activate_backward() for the rows of all groups.
 template <class Activation, ComputeScalar C>
 void grouped_activate_backward(Device& device, Groups groups, Activation, Input<C> h, Input<C> da, MatrixView<C> dh) {
-  detail::for_elements(device, detail::rows_of(groups, da.rows), da.columns,
-                       detail::ActivateBackwardElement<Activation, C>{h, da, dh, da.columns});
+  const detail::ActivateBackwardRun<Activation, C> each{h, da, dh, da.columns};
+  detail::for_runs<C>(device, detail::rows_of(groups, da.rows), da.columns, each, h, da, dh);
 }
 
 }  // namespace moe_mamba::cuda

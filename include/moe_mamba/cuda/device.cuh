@@ -50,7 +50,7 @@ class Device {
 
   /// Bytes of scratch memory for operations that need some of their own: several thousand rows of activations that
   /// are converted to the type of the weights, enough for products at full speed.
-  static constexpr std::size_t scratch_bytes = std::size_t{64} << 20;
+  static constexpr std::size_t scratch_bytes = std::size_t{128} << 20;
 
   /// On a stream of the caller's, which must outlive the device; without one, on a stream of its own. Throws Error.
   explicit Device(cudaStream_t stream = nullptr) : stream_(stream), owns_(stream == nullptr) {

@@ -31,28 +31,36 @@ struct PlaceAssignment {
 };
 
 template <class C>
-struct GatherElement {
+struct GatherRun {
   MatrixView<const C> x;
   const Index* source;
   MatrixView<C> y;
-  __device__ void operator()(Index s, Index column) const { y(s, column) = x(source[s], column); }
+  template <int count>
+  __device__ void operator()(Index s, Index column) const {
+    store_run<count>(load_run<count>(x, source[s], column), y, s, column);
+  }
 };
 
 template <class C>
-struct CombineElement {
+struct CombineRun {
   MatrixView<const C> y;
   const Index* slots;
   Index top_k;
   const C* gates;
   MatrixView<C> out;
   bool add;
+  template <int count>
   __device__ void operator()(Index t, Index column) const {
-    C sum = add ? out(t, column) : C(0);
+    Run<C, count> sum = {};
+    if (add) sum = load_run<count>(out, t, column);
     for (Index a = t * top_k; a < (t + 1) * top_k; ++a) {
       const Index slot = slots[a];
-      if (slot >= 0) sum += (gates == nullptr ? C(1) : gates[a]) * y(slot, column);
+      if (slot < 0) continue;
+      const C gate = gates == nullptr ? C(1) : gates[a];
+      const auto result = load_run<count>(y, slot, column);
+      for (int i = 0; i < count; ++i) sum.values[i] += gate * result.values[i];
     }
-    out(t, column) = sum;
+    store_run<count>(sum, out, t, column);
   }
 };
 
@@ -90,16 +98,16 @@ inline void group_tokens(Device& device, const GroupTokens& group) {
 /// y[s] = x[source[s]] for the rows s of all groups
 template <ComputeScalar C>
 void gather_rows(Device& device, Groups groups, Input<C> x, const Index* source, MatrixView<C> y) {
-  detail::for_elements(device, {y.rows, groups.offsets + groups.count}, x.columns,
-                       detail::GatherElement<C>{x, source, y});
+  const detail::GatherRun<C> each{x, source, y};
+  detail::for_runs<C>(device, {y.rows, groups.offsets + groups.count}, x.columns, each, x, y);
 }
 
 /// out[t] = Σ_k gates[t, k] · y[slots[t, k]], or added to out
 template <ComputeScalar C>
 void combine_rows(Device& device, Input<C> y, const Index* slots, Index top_k, const std::type_identity_t<C>* gates,
                   MatrixView<C> out, Into into) {
-  detail::for_elements(device, {out.rows}, out.columns,
-                       detail::CombineElement<C>{y, slots, top_k, gates, out, into == Into::add});
+  const detail::CombineRun<C> each{y, slots, top_k, gates, out, into == Into::add};
+  detail::for_runs<C>(device, {out.rows}, out.columns, each, y, out);
 }
 
 /// dy[slots[t, k]] = gates[t, k] · dout[t] and dgates[t, k] = dout[t] · y[slots[t, k]]; dgates may be null.

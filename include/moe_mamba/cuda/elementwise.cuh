@@ -9,24 +9,38 @@ namespace moe_mamba::cuda {
 namespace detail {
 
 template <class C>
-struct CopyElement {
+struct CopyRun {
   MatrixView<const C> x;
   MatrixView<C> y;
-  __device__ void operator()(Index row, Index column) const { y(row, column) = x(row, column); }
+  template <int count>
+  __device__ void operator()(Index row, Index column) const {
+    store_run<count>(load_run<count>(x, row, column), y, row, column);
+  }
 };
 
 template <class C>
-struct AddElement {
+struct AddRun {
   MatrixView<const C> x;
   MatrixView<C> y;
-  __device__ void operator()(Index row, Index column) const { y(row, column) += x(row, column); }
+  template <int count>
+  __device__ void operator()(Index row, Index column) const {
+    const auto addend = load_run<count>(x, row, column);
+    auto sum = load_run<count>(y, row, column);
+    for (int i = 0; i < count; ++i) sum.values[i] += addend.values[i];
+    store_run<count>(sum, y, row, column);
+  }
 };
 
 template <class C>
-struct FillElement {
+struct FillRun {
   C value;
   MatrixView<C> y;
-  __device__ void operator()(Index row, Index column) const { y(row, column) = value; }
+  template <int count>
+  __device__ void operator()(Index row, Index column) const {
+    Run<C, count> values;
+    for (int i = 0; i < count; ++i) values.values[i] = value;
+    store_run<count>(values, y, row, column);
+  }
 };
 
 template <class C>
@@ -46,19 +60,28 @@ struct SquaredErrorElement {
 /// y = x
 template <ComputeScalar C>
 void copy(Device& device, Input<C> x, MatrixView<C> y) {
-  detail::for_elements(device, y.rows, y.columns, detail::all_contiguous(x, y), detail::CopyElement<C>{x, y});
+  if (detail::all_contiguous(x, y)) {
+    x = detail::flattened(x);
+    y = detail::flattened(y);
+  }
+  detail::for_runs<C>(device, {y.rows}, y.columns, detail::CopyRun<C>{x, y}, x, y);
 }
 
 /// y += x
 template <ComputeScalar C>
 void add(Device& device, Input<C> x, MatrixView<C> y) {
-  detail::for_elements(device, y.rows, y.columns, detail::all_contiguous(x, y), detail::AddElement<C>{x, y});
+  if (detail::all_contiguous(x, y)) {
+    x = detail::flattened(x);
+    y = detail::flattened(y);
+  }
+  detail::for_runs<C>(device, {y.rows}, y.columns, detail::AddRun<C>{x, y}, x, y);
 }
 
 /// y = value
 template <ComputeScalar C>
 void fill(Device& device, std::type_identity_t<C> value, MatrixView<C> y) {
-  detail::for_elements(device, y.rows, y.columns, detail::all_contiguous(y), detail::FillElement<C>{value, y});
+  if (detail::all_contiguous(y)) y = detail::flattened(y);
+  detail::for_runs<C>(device, {y.rows}, y.columns, detail::FillRun<C>{value, y}, y);
 }
 
 /// *sum = Σ (x - target)², summed in double; dx = 2 · scale · (x - target) where dx has data.

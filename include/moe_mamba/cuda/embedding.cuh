@@ -12,11 +12,17 @@ namespace moe_mamba::cuda {
 namespace detail {
 
 template <class C, class S>
-struct EmbedElement {
+struct EmbedRun {
   const Token* tokens;
   MatrixView<const S> weight;
   MatrixView<C> x;
-  __device__ void operator()(Index t, Index i) const { x(t, i) = static_cast<C>(weight(tokens[t], i)); }
+  template <int count>
+  __device__ void operator()(Index t, Index i) const {
+    const auto from = load_run<count>(weight, tokens[t], i);
+    Run<C, count> to;
+    for (int j = 0; j < count; ++j) to.values[j] = static_cast<C>(from.values[j]);
+    store_run<count>(to, x, t, i);
+  }
 };
 
 /// A digit of the token at each place of an order; a null order is that of the tokens.
@@ -122,7 +128,8 @@ __global__ void __launch_bounds__(SortedTokens<C>::piece) join_runs_kernel(Sorte
 /// x[t] = weight[tokens[t]]
 template <ComputeScalar C, StorageScalar S>
 void embed(Device& device, const Token* tokens, MatrixView<const S> weight, MatrixView<C> x) {
-  detail::for_elements(device, {x.rows}, x.columns, detail::EmbedElement<C, S>{tokens, weight, x});
+  const detail::EmbedRun<C, S> each{tokens, weight, x};
+  detail::for_runs<C>(device, {x.rows}, x.columns, each, weight, x);
 }
 
 /// dweight[tokens[t]] += dx[t]. Tokens are sorted by id, 2^18 at a time, so that each row is added up in one order

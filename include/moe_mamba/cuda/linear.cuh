@@ -23,7 +23,7 @@ namespace moe_mamba::cuda {
 namespace detail {
 
 /// Products of no more rows than this read weights faster than cuBLAS multiplies; grouped ones, than a tile does.
-inline constexpr Index few_rows = 4, few_grouped_rows = 16;
+inline constexpr int few_rows = 4, few_grouped_rows = 16;
 
 template <class T>
 inline constexpr cudaDataType_t blas_type = CUDA_R_32F;
@@ -46,7 +46,7 @@ void blas_product(Device& device, MatrixView<const T> a, bool a_transposed, Matr
   const Index inner = a_transposed ? a.rows : a.columns;
   if (out.rows == 0 || out.columns == 0 || (add && inner == 0)) return;
   if (inner == 0) {
-    for_elements(device, out.rows, out.columns, all_contiguous(out), ZeroElement<C>{out});
+    for_elements(device, {out.rows}, out.columns, ZeroElement<C>{out});
     return;
   }
   const C one = 1, beta = add ? C(1) : C(0);
@@ -130,8 +130,10 @@ struct PlainColumn {
 template <ComputeScalar C, StorageScalar S>
 void linear(Device& device, Input<C> x, MatrixView<const S> weight, MatrixView<C> y) {
   if (y.rows == 0 || y.columns == 0) return;
-  if (y.rows <= detail::few_rows) {
-    detail::gemv(device, Groups{}, x, weight.data, 0, weight.stride, y);
+  if (y.rows == 1) {
+    detail::gemv<1>(device, Groups{}, x, weight.data, 0, weight.stride, y);
+  } else if (y.rows <= detail::few_rows) {
+    detail::gemv<detail::few_rows>(device, Groups{}, x, weight.data, 0, weight.stride, y);
   } else {
     detail::multiply_by_weight(device, x, weight, true, y, false);
   }
@@ -156,7 +158,7 @@ void grouped_linear(Device& device, Groups groups, Input<C> x, MatrixStack<const
   if (y.rows > detail::few_grouped_rows) {
     detail::multiply_groups<true>(device, groups, x, weight.data, step, weight.columns, y, false);
   } else if (y.rows > 0 && y.columns > 0 && groups.count > 0) {
-    detail::gemv(device, groups, x, weight.data, step, weight.columns, y);
+    detail::gemv<1>(device, groups, x, weight.data, step, weight.columns, y);
   }
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <type_traits>
 
 #include "moe_mamba/core/arena.hpp"
@@ -76,10 +77,56 @@ constexpr bool all_contiguous(const MatrixView<Scalars>&... views) {
   return ((views.stride == views.columns || views.rows <= 1) && ...);
 }
 
-/// for_elements over equally large matrices, as one long row where the caller says that they are.
-template <class Each>
-void for_elements(Device& device, Index rows, Index columns, bool contiguous, const Each& each) {
-  for_elements(device, {contiguous ? std::min<Index>(rows, 1) : rows}, contiguous ? rows * columns : columns, each);
+/// Elements of a row that are read and written together.
+template <class T, int count>
+struct alignas(sizeof(T) * count) Run {
+  T values[count];
+};
+
+template <int count, class T>
+__device__ inline Run<std::remove_const_t<T>, count> load_run(const MatrixView<T>& from, Index row, Index column) {
+  return *reinterpret_cast<const Run<std::remove_const_t<T>, count>*>(&from(row, column));
+}
+template <int count, class T>
+__device__ inline void store_run(const Run<T, count>& run, const MatrixView<T>& to, Index row, Index column) {
+  *reinterpret_cast<Run<T, count>*>(&to(row, column)) = run;
+}
+
+/// Whether rows begin where runs may.
+template <int count, class... Scalars>
+bool all_aligned(const MatrixView<Scalars>&... views) {
+  return (
+      (reinterpret_cast<std::uintptr_t>(views.data) % (sizeof(Scalars) * count) == 0 && views.stride % count == 0) &&
+      ...);
+}
+
+template <int count, class Each>
+__global__ void __launch_bounds__(ElementGrid::threads) run_kernel(Rows rows, Index columns, Each each) {
+  walk_elements(rows.count(), columns / count,
+                [&](Index row, Index run) { each.template operator()<count>(row, run * count); });
+}
+
+/// each.operator()<count>(row, column) for runs of `count` elements that cover the matrix: 16 bytes of C where all of
+/// `views`, which are what `each` goes through row by row, allow it, single elements otherwise.
+template <class C, class Each, class... Scalars>
+void for_runs(Device& device, Rows rows, Index columns, const Each& each, const MatrixView<Scalars>&... views) {
+  constexpr int wide = 16 / int(sizeof(C));
+  if (rows.most == 0 || columns == 0) return;
+  if (columns % wide == 0 && all_aligned<wide>(views...)) {
+    const ElementGrid grid(rows.most, columns / wide);
+    run_kernel<wide><<<grid.blocks, grid.block, 0, device.stream()>>>(rows, columns, each);
+  } else {
+    const ElementGrid grid(rows.most, columns);
+    run_kernel<1><<<grid.blocks, grid.block, 0, device.stream()>>>(rows, columns, each);
+  }
+  check_launch("run_kernel");
+}
+
+/// A matrix as one long row.
+template <class T>
+constexpr MatrixView<T> flattened(const MatrixView<T>& view) {
+  const Index size = view.rows * view.columns;
+  return {view.data, size > 0 ? Index{1} : Index{0}, size, size};
 }
 
 /// Partial sums of one number: this many blocks at most, so that one block can add them up.

@@ -7,12 +7,6 @@
 /// Rounding of activations to bfloat16 for products with weights of it.
 namespace moe_mamba::cuda::detail {
 
-/// Elements that are read together: 16 bytes of T at least.
-template <class T, int count>
-struct alignas(16) Chunk {
-  T values[count];
-};
-
 template <class T>
 bool aligned_to_16(const T* data, Index stride) {
   return reinterpret_cast<std::uintptr_t>(data) % 16 == 0 && stride * Index(sizeof(T)) % 16 == 0;
@@ -31,15 +25,14 @@ struct RoundRun {
   MatrixView<const float> x;
   MatrixView<bfloat16> y;
   __device__ void operator()(Index row, Index run) const {
-    const float* const from = x.row(row) + run * 8;
     bfloat16* const to = y.row(row) + run * 8;
     if constexpr (wide) {
-      const auto v = *reinterpret_cast<const Chunk<float, 8>*>(from);
+      const auto low = load_run<4>(x, row, run * 8), high = load_run<4>(x, row, run * 8 + 4);
       *reinterpret_cast<uint4*>(to) =
-          uint4{rounded_pair(v.values[0], v.values[1]), rounded_pair(v.values[2], v.values[3]),
-                rounded_pair(v.values[4], v.values[5]), rounded_pair(v.values[6], v.values[7])};
+          uint4{rounded_pair(low.values[0], low.values[1]), rounded_pair(low.values[2], low.values[3]),
+                rounded_pair(high.values[0], high.values[1]), rounded_pair(high.values[2], high.values[3])};
     } else {
-      for (Index i = 0; i < 8 && run * 8 + i < x.columns; ++i) to[i] = bfloat16(from[i]);
+      for (Index i = 0; i < 8 && run * 8 + i < x.columns; ++i) to[i] = bfloat16(x(row, run * 8 + i));
     }
   }
 };
