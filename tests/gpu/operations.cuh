@@ -105,8 +105,8 @@ class Report {
   }
 
   /// call(device, pointers…) on copies of the arrays: on the device twice at once and once more as a graph, which must
-  /// leave the same bits each time and no mark around the arrays, and by the reference in double, which every array must
-  /// agree with to `bound`.
+  /// leave the same bits each time and no mark around the arrays, and by the reference in double, which every array
+  /// must agree with to `bound`.
   template <class... T, class Call>
   void check(const std::string& what, double bound, const std::tuple<std::vector<T>...>& arrays, const Call& call) {
     constexpr auto indices = std::index_sequence_for<T...>{};

@@ -45,8 +45,8 @@ struct PlaceToken {
   }
 };
 
-/// Tokens in the order of their ids, in pieces whose sums over runs of one id are taken at the same time. A run that lies
-/// in one piece is added to its row of dweight; of one that crosses the ends of pieces, each piece keeps its part.
+/// Tokens in the order of their ids, in pieces whose sums over runs of one id are taken at the same time. A run that
+/// lies in one piece is added to its row of dweight; of one that crosses the ends of pieces, each piece keeps its part.
 template <class C>
 struct SortedTokens {
   static constexpr int piece = 128;

@@ -11,8 +11,8 @@
 
 /// Matrix products with weights stored [out, in], on a CUDA device; the contract is in ops/linear.hpp.
 ///
-/// One matrix is cuBLAS's work, many are that of tiles walked by as many blocks as the device runs at a time, in launches
-/// whose shape does not depend on the groups' sizes, which the device alone knows. float is multiplied as float (no
+/// One matrix is cuBLAS's work; many are cut into tiles, which as many blocks as the device runs at a time go through,
+/// in launches that do not depend on the groups' sizes: the device alone knows them. float is multiplied as float (no
 /// TF32), double as double. With bfloat16 weights, activations and gradients are rounded to bfloat16 first and the
 /// products summed in float, but for products of a few rows and for grouped ones of sizes that 8 does not divide, which
 /// round nothing. Weight gradients are products of floats and exact to float. Results are the same from run to run.
@@ -38,8 +38,7 @@ struct ZeroElement {
   __device__ void operator()(Index row, Index column) const { y(row, column) = C(0); }
 };
 
-/// out (m, n) = or += a b, row by row in memory; a (m, k) and b (k, n) are given transposed where it says so. Scalars of
-/// a and b are the same.
+/// out (m, n) = or += a b, row by row in memory; a (m, k) and b (k, n) are given transposed where it says so.
 template <class T, class C>
 void blas_product(Device& device, MatrixView<const T> a, bool a_transposed, MatrixView<const T> b, bool b_transposed,
                   MatrixView<C> out, bool add) {
@@ -80,7 +79,8 @@ inline unsigned walking_blocks(Device& device, Index tiles, int blocks_per_proce
   return unsigned(std::min(tiles, Index(device.processors()) * blocks_per_processor));
 }
 
-/// y = or += x B for rows in groups, B of group g from weight + g · step on, inner index first where `inner_contiguous`.
+/// y = or += x B for rows in groups; B of group g begins at weight + g · step, and what is contiguous in it is the
+/// inner index (as in Wᵀ) or, where not `inner_contiguous`, the columns (as in W).
 template <bool inner_contiguous, class C, class S>
 void multiply_groups(Device& device, Groups groups, MatrixView<const C> x, const S* weight, Index step, Index stride,
                      MatrixView<C> y, bool add) {

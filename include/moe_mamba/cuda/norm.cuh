@@ -3,14 +3,13 @@
 #include "moe_mamba/cuda/pieces.cuh"
 #include "moe_mamba/ops/norm.hpp"
 
-/// Normalisation of rows on a CUDA device; the contract is in ops/norm.hpp. Some threads share a row, and their sums run
-/// in the compute type; sums over rows, for the gradients of gain and bias, run in double.
+/// Normalisation of rows on a CUDA device; the contract is in ops/norm.hpp. A row is shared by some threads, whose sums
+/// run in the compute type; sums over rows, for the gradients of gain and bias, run in double.
 namespace moe_mamba::cuda {
 
 namespace detail {
 
-/// Calls row_kernel-like `launch` with the number of threads for each row, a compile-time constant: a warp for rows
-/// that keep no more busy.
+/// launch(threads for each row, as a type): a warp for rows that keep no more busy.
 template <class Launch>
 void with_row_threads(Index columns, const Launch& launch) {
   if (columns <= 1024) {
@@ -20,7 +19,7 @@ void with_row_threads(Index columns, const Launch& launch) {
   }
 }
 
-/// each(row, thread): `threads` threads for each row, at most 2^30 rows at a time.
+/// each.operator()<threads>(row, thread): a block of `threads` for each row.
 template <int threads, class Each>
 __global__ void __launch_bounds__(threads) row_kernel(Index rows, Each each) {
   for (Index row = blockIdx.x; row < rows; row += gridDim.x) each.template operator()<threads>(row, int(threadIdx.x));

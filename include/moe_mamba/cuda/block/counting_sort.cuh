@@ -96,9 +96,9 @@ __global__ void __launch_bounds__(threads)
   if (dropped != nullptr) *dropped = double(beyond);
 }
 
-/// Sorts items 0 … count - 1 by key(item) in 0 … keys - 1: place(item, key, position) for each, where its position among
-/// the items of its key is `position`; offsets (keys + 1) and dropped (or null) as offsets_kernel says, written before
-/// `place` is called. Takes what is left of the scratch memory behind `arena`.
+/// Sorts items 0 … count - 1 by key(item) in 0 … keys - 1: place(item, key, position) for each, with its position among
+/// the items of its key. Before that, offsets (keys + 1) and dropped (or null) are written, as offsets_kernel says.
+/// Takes what is left of the scratch memory behind `arena`.
 template <class Key, class Place>
 void counting_sort(Device& device, Index count, Index keys, Index capacity, const Key& key, const Place& place,
                    Index* offsets, double* dropped, Arena arena) {

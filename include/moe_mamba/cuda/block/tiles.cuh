@@ -57,8 +57,8 @@ struct Factor {
   Index count;  // values of i
 };
 
-/// A tile of C by 256 threads with a square of sums each. An inner step is loaded into registers while the one before is
-/// multiplied.
+/// A tile of C by 256 threads with a square of sums each. An inner step is loaded into registers while the one before
+/// is multiplied.
 template <class C>
 struct FmaTile {
   static constexpr int threads = 256, across = 16;
@@ -167,7 +167,8 @@ struct FmaTile {
   }
 };
 
-/// y = or += x B for rows in groups, B of group g from weight + g · step on, inner index first where `inner_contiguous`.
+/// y = or += x B for rows in groups; B of group g begins at weight + g · step, and what is contiguous in it is the
+/// inner index (as in Wᵀ) or, where not `inner_contiguous`, the columns (as in W).
 template <class C, class S, bool inner_contiguous>
 __global__ void __launch_bounds__(FmaTile<C>::threads, 2)
     grouped_kernel(Groups groups, MatrixView<const C> x, const S* weight, Index step, Index stride, MatrixView<C> y,
