@@ -90,9 +90,8 @@ void grouped_linear_backward_weight(Device& device, Arguments&&... arguments) {
                [&](auto& cpu) { grouped_linear_backward_weight(cpu, std::forward<Arguments>(arguments)...); });
 }
 template <class... Arguments>
-double head_cross_entropy(Device& device, Arguments&&... arguments) {
-  return device.timed(Part::head,
-                      [&](auto& cpu) { return head_cross_entropy(cpu, std::forward<Arguments>(arguments)...); });
+void head_cross_entropy(Device& device, Arguments&&... arguments) {
+  device.timed(Part::head, [&](auto& cpu) { head_cross_entropy(cpu, std::forward<Arguments>(arguments)...); });
 }
 template <class... Arguments>
 void selective_scan(Device& device, Arguments&&... arguments) {
@@ -181,9 +180,8 @@ void embed_backward(Device& device, Arguments&&... arguments) {
   device.timed(Part::embedding, [&](auto& cpu) { embed_backward(cpu, std::forward<Arguments>(arguments)...); });
 }
 template <class... Arguments>
-double sum_of_squares(Device& device, Arguments&&... arguments) {
-  return device.timed(Part::optimizer,
-                      [&](auto& cpu) { return sum_of_squares(cpu, std::forward<Arguments>(arguments)...); });
+void sum_of_squares(Device& device, Arguments&&... arguments) {
+  device.timed(Part::optimizer, [&](auto& cpu) { sum_of_squares(cpu, std::forward<Arguments>(arguments)...); });
 }
 template <class... Arguments>
 void adamw(Device& device, Arguments&&... arguments) {

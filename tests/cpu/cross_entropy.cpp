@@ -55,10 +55,11 @@ struct Head {
     std::vector<Line> scratch(bytes / sizeof(Line) + 1);
     for (auto& byte : scratch.back().bytes) byte = std::byte{0x5a};
     const MatrixView<C> dx_view = gradients ? matrix(dx.data(), size.tokens, size.width) : MatrixView<C>{};
-    const double loss = head_cross_entropy(
+    double loss = NAN;
+    head_cross_entropy(
         device, HeadCrossEntropy<C, S>{matrix<const C>(x.data(), size.tokens, size.width),
                                        matrix<const S>(weight.data(), size.vocabulary, size.width), targets.data(),
-                                       scale, dx_view, matrix(dweight.data(), size.vocabulary, size.width),
+                                       scale, dx_view, matrix(dweight.data(), size.vocabulary, size.width), &loss,
                                        Arena(scratch.front().bytes)});
     for (const auto byte : scratch.back().bytes) CHECK(byte == std::byte{0x5a});
     return loss;

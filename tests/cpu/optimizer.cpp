@@ -1,5 +1,6 @@
 #include "moe_mamba/cpu/optimizer.hpp"
 
+#include <memory>
 #include <vector>
 
 #include "support/catch.hpp"
@@ -54,6 +55,13 @@ struct Training {
 };
 
 const std::vector<Index> counts = {0, 1, 7, 8, 9, 31, 1000, 16383, 16384, 16385, 50001};
+
+template <class Device, class C>
+double squares(Device& device, const std::vector<C>& values) {
+  double sum = NAN;
+  sum_of_squares(device, values.data(), static_cast<Index>(values.size()), &sum);
+  return sum;
+}
 
 /// Equal but for rounding, in float unless told.
 bool close(double actual, double expected, double tolerance = 1e-6) {
@@ -138,25 +146,49 @@ TEST_CASE("a NaN in the gradient reaches its parameter", "[cpu][optimizer]") {
   for (std::size_t i = 0; i < 20; ++i) CHECK(std::isnan(training.parameters[i]) == (i == 11));
 }
 
+TEST_CASE("AdamW clips a gradient by its norm, and leaves all alone where that is not finite", "[cpu][optimizer]") {
+  const auto updated = [](auto& device, double scale, const double* squares, double clip_norm) {
+    Training<float> training(20);
+    training.gradient = test::uniform<float>(20, 7);
+    adamw(device, AdamWUpdate<float, float>{20, training.parameters.data(), nullptr, training.gradient.data(),
+                                            training.first_moment.data(), training.second_moment.data(), scale, 0.1,
+                                            0.9, 0.99, 1e-8, 0.1, 0.1, 0.01, squares, clip_norm});
+    auto all = training.parameters;
+    all.insert(all.end(), training.first_moment.begin(), training.first_moment.end());
+    return all;
+  };
+  const auto check = [&](auto device) {
+    const double squares = 64, nan = NAN, infinite = INFINITY;  // a norm of 8, of 4 with the scale
+    CHECK(updated(*device, 0.5, &squares, 5.0) == updated(*device, 0.5, nullptr, 0.0));
+    CHECK(updated(*device, 0.5, &squares, 0.0) == updated(*device, 0.5, nullptr, 0.0));
+    CHECK(updated(*device, 0.5, &squares, 2.0) == updated(*device, 0.25, nullptr, 0.0));
+    auto before = Training<float>(20).parameters;
+    before.resize(40, 0.0f);
+    CHECK(updated(*device, 0.5, &nan, 1.0) == before);
+    CHECK(updated(*device, 0.5, &infinite, 0.0) == before);
+  };
+  check(std::make_unique<cpu::Device>());
+  check(std::make_unique<reference::Device>());
+}
+
 TEMPLATE_TEST_CASE("the sum of squares is exact to double", "[cpu][optimizer]", float, double) {
   cpu::Device one;
   reference::Device plain;
   for (const Index count : {0, 1, 3, 4, 31, 32, 33, 1000, 65535, 65536, 65537, 5000003}) {
     const auto values = test::uniform<TestType>(count, 5);
-    const double expected = sum_of_squares(plain, values.data(), count);
-    const double actual = sum_of_squares(one, values.data(), count);
+    const double expected = squares(plain, values), actual = squares(one, values);
     CAPTURE(count);
     // The plain sum loses up to 1.1e-16 a term; on average its root.
     CHECK(std::abs(actual - expected) <= 1e-15 * std::sqrt(double(count)) * expected);
     for (const int threads : {2, 3}) {
       cpu::Device many(Threads{threads});
-      CHECK(sum_of_squares(many, values.data(), count) == actual);
+      CHECK(squares(many, values) == actual);
     }
   }
   std::vector<TestType> huge(100, TestType(1e30));  // squares beyond float
-  CHECK(close(sum_of_squares(one, huge.data(), 100), 1e62));
+  CHECK(close(squares(one, huge), 1e62));
   huge[70] = NAN;
-  CHECK(std::isnan(sum_of_squares(one, huge.data(), 100)));
+  CHECK(std::isnan(squares(one, huge)));
 }
 
 TEMPLATE_TEST_CASE("AdamW gives the same bits with 1, 2 and 3 threads", "[cpu][optimizer]", float, bfloat16) {

@@ -72,7 +72,7 @@ std::size_t head_cross_entropy_scratch(const Device& device, Index tokens, Index
 /// Works on blocks of rows: their logits, softmax and loss of each row, and from the gradients of the logits, in the
 /// same memory, the block's dx and its part of dweight.
 template <ComputeScalar C, StorageScalar S>
-double head_cross_entropy(Device& device, const HeadCrossEntropy<C, S>& head) {
+void head_cross_entropy(Device& device, const HeadCrossEntropy<C, S>& head) {
   const Index tokens = head.x.rows, vocabulary = head.weight.rows;
   const bool gradients = head.dx.data != nullptr;
   const C scale = static_cast<C>(head.scale);
@@ -104,7 +104,7 @@ double head_cross_entropy(Device& device, const HeadCrossEntropy<C, S>& head) {
       linear_backward_weight(device, logits, x, head.dweight);
     }
   }
-  return loss;
+  *head.loss = loss;
 }
 
 }  // namespace moe_mamba::cpu

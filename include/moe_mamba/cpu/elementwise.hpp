@@ -34,14 +34,14 @@ void fill(Device& device, std::type_identity_t<C> value, MatrixView<C> y) {
                    [&](Index row, Index column, Index count) { std::fill_n(y.row(row) + column, count, value); });
 }
 
-/// Σ (x - target)², summed in double; dx = 2 · scale · (x - target) where dx has data.
+/// *sum = Σ (x - target)², summed in double; dx = 2 · scale · (x - target) where dx has data.
 template <ComputeScalar C>
-double squared_error(Device& device, Input<C> x, Input<C> target, double scale, MatrixView<C> dx) {
+void squared_error(Device& device, Input<C> x, Input<C> target, double scale, MatrixView<C> dx, double* sum) {
   constexpr Index block = 256;  // differences kept at a time where dx does not keep them
   std::array<double, 64> sums = {};
   const detail::Pieces pieces = detail::row_pieces(x.rows, x.columns, static_cast<Index>(sums.size()));
   device.parallel(pieces.pieces(), [&](Index piece, int) {
-    double sum = 0;
+    double part = 0;
     for (Index t = pieces.first(piece); t < pieces.last(piece); ++t) {
       for (Index first = 0; first < x.columns; first += block) {
         const Index count = std::min(block, x.columns - first);
@@ -50,7 +50,7 @@ double squared_error(Device& device, Input<C> x, Input<C> target, double scale, 
         alignas(64) C differences[block];
         detail::sweep<C>(
             count, [&]<class P>(Index i) { store<P>(differences + i, sub(load<P>(from + i), load<P>(goal + i))); });
-        sum += detail::square_sum(differences, count);
+        part += detail::square_sum(differences, count);
         if (dx.data == nullptr) continue;
         C* to = dx.row(t) + first;
         const C factor = static_cast<C>(2 * scale);
@@ -58,11 +58,10 @@ double squared_error(Device& device, Input<C> x, Input<C> target, double scale, 
             count, [&]<class P>(Index i) { store<P>(to + i, mul(broadcast<P>(factor), load<P>(differences + i))); });
       }
     }
-    sums[static_cast<std::size_t>(piece)] = sum;
+    sums[static_cast<std::size_t>(piece)] = part;
   });
-  double total = 0;
-  for (const double sum : sums) total += sum;
-  return total;
+  *sum = 0;
+  for (const double part : sums) *sum += part;
 }
 
 }  // namespace moe_mamba::cpu

@@ -8,9 +8,9 @@
 /// Operations on whole parameter arrays on the CPU; the contract is in ops/optimizer.hpp.
 namespace moe_mamba::cpu {
 
-/// Σ values[i]² in double, in at most 64 pieces whose sums are added in their order.
+/// *sum = Σ values[i]² in double, in at most 64 pieces whose sums are added in their order.
 template <ComputeScalar C>
-double sum_of_squares(Device& device, const C* values, Index count) {
+void sum_of_squares(Device& device, const C* values, Index count, double* sum) {
   std::array<double, 64> sums = {};
   constexpr Index limit = static_cast<Index>(sums.size());
   const detail::Pieces pieces{count, std::max(Index(1) << 16, detail::ceiling_divide(count, limit))};
@@ -18,9 +18,8 @@ double sum_of_squares(Device& device, const C* values, Index count) {
     const Index first = pieces.first(piece);
     sums[static_cast<std::size_t>(piece)] = detail::square_sum(values + first, pieces.last(piece) - first);
   });
-  double total = 0;
-  for (const double sum : sums) total += sum;
-  return total;
+  *sum = 0;
+  for (const double part : sums) *sum += part;
 }
 
 namespace detail {
@@ -64,11 +63,12 @@ template <StorageScalar S, PacketLike P>
 
 }  // namespace detail
 
-/// One AdamW update, one pass over the arrays.
+/// One AdamW update, one pass over the arrays; none where the norm of the gradient is not finite.
 template <ComputeScalar C, StorageScalar S>
 void adamw(Device& device, const AdamWUpdate<C, S>& update) {
-  const C scale = static_cast<C>(update.scale), rate = static_cast<C>(-update.rate),
+  const C scale = static_cast<C>(gradient_scale(update)), rate = static_cast<C>(-update.rate),
           decay = static_cast<C>(update.decay);
+  if (scale != scale) return;
   const C keep1 = static_cast<C>(update.beta1), take1 = static_cast<C>(1 - update.beta1);
   const C keep2 = static_cast<C>(update.beta2), take2 = static_cast<C>(1 - update.beta2);
   const C correct1 = static_cast<C>(1 / update.correction1), correct2 = static_cast<C>(1 / update.correction2);

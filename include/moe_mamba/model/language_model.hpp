@@ -104,11 +104,11 @@ struct LanguageModel {
     return head_cross_entropy_scratch<C>(device, tokens, Index{vocabulary});
   }
 
-  /// The sum of the unmasked targets' cross-entropies; gradients of `scale` times it where dx has data.
+  /// *sum = the sum of the unmasked targets' cross-entropies; gradients of `scale` times it where dx has data.
   template <class Device, class S, class C>
-  static double loss(Device& device, const S* parameters, MatrixView<const C> x, const Token* targets, double scale,
-                     MatrixView<C> dx, C* gradients, Arena scratch) {
-    return head_cross_entropy(
+  static void loss(Device& device, const S* parameters, MatrixView<const C> x, const Token* targets, double scale,
+                   MatrixView<C> dx, C* gradients, double* sum, Arena scratch) {
+    head_cross_entropy(
         device, HeadCrossEntropy<C, S>{
                     .x = x,
                     .weight = matrix(parameters + head_offset, vocabulary, width),
@@ -116,6 +116,7 @@ struct LanguageModel {
                     .scale = scale,
                     .dx = dx,
                     .dweight = matrix(gradients == nullptr ? nullptr : gradients + head_offset, vocabulary, width),
+                    .loss = sum,
                     .scratch = scratch});
   }
 };

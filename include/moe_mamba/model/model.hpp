@@ -306,10 +306,10 @@ class Model {
     Losses losses;
     for (const Token target : targets) losses.targets += target != masked_target ? 1 : 0;
     const double mean = 1.0 / static_cast<double>(std::max<Index>(losses.targets, 1));
-    losses.prediction =
-        mean * Definition::loss(workspace.device_, static_cast<const S*>(data_), MatrixView<const Compute>(run.normed),
-                                targets.data(), mean, with_gradient ? run.dx : MatrixView<Compute>{},
-                                with_gradient ? gradients.data() : nullptr, run.scratch);
+    Definition::loss(workspace.device_, static_cast<const S*>(data_), MatrixView<const Compute>(run.normed),
+                     targets.data(), mean, with_gradient ? run.dx : MatrixView<Compute>{},
+                     with_gradient ? gradients.data() : nullptr, &workspace.report_.back(), run.scratch);
+    losses.prediction = mean * workspace.report_.back();
     losses.auxiliary = workspace.auxiliary_loss();
     if (with_gradient) {
       backward_body(workspace, backward_run(workspace, shape, run, gradients.data(), dstates), run, nullptr);
@@ -331,9 +331,9 @@ class Model {
     const double mean = 1.0 / static_cast<double>(std::max<Index>(numbers, 1));
     const bool with_gradient = !gradients.empty();
     Losses losses{.targets = numbers};
-    losses.prediction =
-        mean * squared_error(workspace.device_, outputs, matrix(targets.data(), tokens, outputs.columns), mean,
-                             with_gradient ? outputs : MatrixView<Compute>{});
+    squared_error(workspace.device_, outputs, matrix(targets.data(), tokens, outputs.columns), mean,
+                  with_gradient ? outputs : MatrixView<Compute>{}, &workspace.report_.back());
+    losses.prediction = mean * workspace.report_.back();
     losses.auxiliary = workspace.auxiliary_loss();
     if (with_gradient) {
       const auto back = backward_run(workspace, shape, run, gradients.data(), dstates);

@@ -40,7 +40,7 @@ class Workspace {
 
   /// `device` must outlive the workspace. Throws std::invalid_argument for an empty shape and std::bad_alloc.
   Workspace(Backend& device, Shape largest, Purpose purpose = Purpose::inference)
-      : device_(device), largest_(largest), purpose_(purpose), report_(std::max<std::size_t>(report_size, 1)) {
+      : device_(device), largest_(largest), purpose_(purpose), report_(report_size + 1) {
     require(largest.batch >= 1, "largest.batch", largest.batch, "1 or more sequences");
     require(largest.length >= 1, "largest.length", largest.length, "1 or more steps");
     require(largest.length <= largest_tokens / largest.batch, "largest.tokens()", "more than 2^40", "2^40 or fewer");
@@ -135,8 +135,8 @@ class Workspace {
   Shape largest_;
   Purpose purpose_;
   typename Backend::Memory memory_;
-  std::vector<double> report_;
-  Shape recorded_{};  // of the forward pass whose tape is kept; batch 0: none
+  std::vector<double> report_;  // of the routers, and last the sum of the losses over the targets
+  Shape recorded_{};            // of the forward pass whose tape is kept; batch 0: none
 };
 
 }  // namespace moe_mamba

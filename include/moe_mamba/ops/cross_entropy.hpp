@@ -10,7 +10,7 @@
 /// The head of a language model and its loss in one: logits, softmax and cross-entropy over pieces of the batch, so
 /// that never all logits are held.
 ///
-///   head_cross_entropy(device, HeadCrossEntropy<C, S>{…})  returns the sum over unmasked targets of
+///   head_cross_entropy(device, HeadCrossEntropy<C, S>{…})  loss = the sum over unmasked targets of
 ///                                                          logsumexp(W x_t) - (W x_t)[target_t], in double
 ///   head_cross_entropy_scratch<C>(device, tokens, vocabulary)   bytes of scratch it needs for that many rows of x;
 ///                                                          without <C>, enough for any
@@ -29,6 +29,7 @@ struct HeadCrossEntropy {
   double scale;                // of the gradients: usually 1 / the number of unmasked targets
   MatrixView<C> dx;            // (T, D), overwritten; null data: no gradients
   MatrixView<C> dweight;       // (V, D), added to
+  double* loss;                // overwritten; it stays where the device works, so that nobody has to wait for it
   Arena scratch;               // head_cross_entropy_scratch(…) bytes
 };
 
@@ -42,7 +43,7 @@ std::size_t head_cross_entropy_scratch(const Device&, Index, Index vocabulary) {
 }
 
 template <class C, class S>
-double head_cross_entropy(Device&, const HeadCrossEntropy<C, S>& head) {
+void head_cross_entropy(Device&, const HeadCrossEntropy<C, S>& head) {
   const Index width = head.x.columns, vocabulary = head.weight.rows;
   Arena scratch = head.scratch;
   double* logits = scratch.take<double>(vocabulary);
@@ -73,7 +74,7 @@ double head_cross_entropy(Device&, const HeadCrossEntropy<C, S>& head) {
       head.dx(t, i) = C(sum_of_products);
     }
   }
-  return loss;
+  *head.loss = loss;
 }
 
 }  // namespace reference

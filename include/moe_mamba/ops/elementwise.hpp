@@ -10,8 +10,8 @@
 ///   copy(device, x, y)              y = x
 ///   add(device, x, y)               y += x
 ///   fill(device, value, y)          y = value
-///   squared_error(device, x, target, scale, dx)   returns Σ (x - target)² in double;
-///                                                 dx = 2 · scale · (x - target) where dx has data
+///   squared_error(device, x, target, scale, dx, sum)   *sum = Σ (x - target)², in double;
+///                                                      dx = 2 · scale · (x - target) where dx has data
 namespace moe_mamba::reference {
 
 template <class C>
@@ -36,16 +36,15 @@ void fill(Device&, std::type_identity_t<C> value, MatrixView<C> y) {
 }
 
 template <class C>
-double squared_error(Device&, Input<C> x, Input<C> target, double scale, MatrixView<C> dx) {
-  double sum = 0;
+void squared_error(Device&, Input<C> x, Input<C> target, double scale, MatrixView<C> dx, double* sum) {
+  *sum = 0;
   for (Index t = 0; t < x.rows; ++t) {
     for (Index i = 0; i < x.columns; ++i) {
       const double difference = double(x(t, i)) - double(target(t, i));
-      sum += difference * difference;
+      *sum += difference * difference;
       if (dx.data != nullptr) dx(t, i) = C(2 * scale * difference);
     }
   }
-  return sum;
 }
 
 }  // namespace moe_mamba::reference

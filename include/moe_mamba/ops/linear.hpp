@@ -16,7 +16,8 @@
 ///
 /// Outputs must not overlap inputs. Sums run over the inner index in an order that depends on the inner size alone, so a
 /// row's result does not change with the other rows of the same call nor with the number of threads; calls of at most
-/// a few rows may take another order than larger ones.
+/// a few rows may take another order than larger ones. On a CUDA device the order of an ungrouped product is cuBLAS's,
+/// which may be another one for another number of rows.
 namespace moe_mamba {
 
 /// Whether an operation overwrites its output or adds to it.

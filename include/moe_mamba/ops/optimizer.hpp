@@ -2,14 +2,15 @@
 
 #include <cmath>
 
+#include "moe_mamba/core/annotation.hpp"
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/ops/reference.hpp"
 
 /// Operations on whole parameter arrays.
 ///
-///   sum_of_squares(device, values, count)            in double, summed in an order that depends on count alone
+///   sum_of_squares(device, values, count, sum)       *sum = Σ values², in double, in an order that depends on count alone
 ///   adamw(device, AdamWUpdate<C, S>{…})              one update (Loshchilov & Hutter 2019, arXiv 1711.05101):
-///        g = scale · gradient;  m = β₁ m + (1 - β₁) g;  v = β₂ v + (1 - β₂) g²
+///        g = gradient_scale(…) · gradient;  m = β₁ m + (1 - β₁) g;  v = β₂ v + (1 - β₂) g²
 ///        w = w - rate · (m / (1 - β₁ᵗ) / (sqrt(v / (1 - β₂ᵗ)) + ε) + decay · w);  gradient = 0
 ///      The gradient is cleared on the way, for the next sum: by itself that would be a pass over memory more.
 namespace moe_mamba {
@@ -22,27 +23,43 @@ struct AdamWUpdate {
   C* gradient;       // (count), zero afterwards
   C* first_moment;   // (count), m
   C* second_moment;  // (count), v
-  double scale;      // of the gradient: clipping, accumulation
+  double scale;      // of the gradient: accumulation
   double rate;       // learning rate of this step
   double beta1, beta2, epsilon;
   double decay;
   double correction1;  // 1 - β₁ᵗ
   double correction2;  // 1 - β₂ᵗ
+  /// The sum of squares of the whole gradient, unscaled, or null. With it, a gradient whose scaled norm is beyond
+  /// clip_norm (0: any) is scaled down to that, and one whose norm is not finite changes nothing. Read where the device
+  /// works, so that an update need not wait for the norm.
+  const double* squares = nullptr;
+  double clip_norm = 0;
 };
+
+/// What the gradient of an update is multiplied with, clipping included; NaN where the update is to be left out.
+template <class C, class S>
+MOE_MAMBA_HOST_DEVICE inline double gradient_scale(const AdamWUpdate<C, S>& update) {
+  using std::sqrt;
+  if (update.squares == nullptr) return update.scale;
+  const double norm = update.scale * sqrt(*update.squares);
+  if (!(norm - norm == 0)) return norm - norm;  // NaN and infinity
+  return update.clip_norm > 0 && norm > update.clip_norm ? update.scale * update.clip_norm / norm : update.scale;
+}
 
 namespace reference {
 
 template <class C>
-double sum_of_squares(Device&, const C* values, Index count) {
-  double sum = 0;
-  for (Index i = 0; i < count; ++i) sum += double(values[i]) * double(values[i]);
-  return sum;
+void sum_of_squares(Device&, const C* values, Index count, double* sum) {
+  *sum = 0;
+  for (Index i = 0; i < count; ++i) *sum += double(values[i]) * double(values[i]);
 }
 
 template <class C, class S>
 void adamw(Device&, const AdamWUpdate<C, S>& update) {
+  const double scale = gradient_scale(update);
+  if (scale != scale) return;
   for (Index i = 0; i < update.count; ++i) {
-    const double g = update.scale * double(update.gradient[i]);
+    const double g = scale * double(update.gradient[i]);
     const double m = update.beta1 * double(update.first_moment[i]) + (1 - update.beta1) * g;
     const double v = update.beta2 * double(update.second_moment[i]) + (1 - update.beta2) * g * g;
     const double old = update.master != nullptr ? double(update.master[i]) : double(update.parameters[i]);

@@ -117,13 +117,13 @@ class Trainer {
     const double mean = 1.0 / static_cast<double>(batches_);
     StepReport report{.loss = mean * losses_.prediction,
                       .auxiliary = mean * losses_.auxiliary,
-                      .gradient_norm = mean * std::sqrt(sum_of_squares(device_, gradients_.data(), total)),
                       .learning_rate = optimizer_.learning_rate * rate_(steps_),
                       .targets = losses_.targets};
+    sum_of_squares(device_, gradients_.data(), total, &squares_);
+    apply(report.learning_rate, mean);
+    report.gradient_norm = mean * std::sqrt(squares_);
     report.applied = std::isfinite(report.gradient_norm);
     if (report.applied) {
-      const bool clipped = options_.clip_norm > 0 && report.gradient_norm > options_.clip_norm;
-      apply(report.learning_rate, clipped ? mean * options_.clip_norm / report.gradient_norm : mean);
       batches_ = 0;
       losses_ = {};
       ++steps_;
@@ -278,7 +278,8 @@ class Trainer {
     return losses;
   }
 
-  /// Changes the parameters and clears the gradients.
+  /// Clips the gradient where it is too large, changes the parameters and clears the gradient; where that is not finite,
+  /// leaves all as it is.
   void apply(double rate, double scale) {
     const double time = static_cast<double>(steps_ + 1);
     for (const Run& run : runs_) {
@@ -295,7 +296,9 @@ class Trainer {
                                              .epsilon = optimizer_.epsilon,
                                              .decay = run.decays ? optimizer_.weight_decay : 0.0,
                                              .correction1 = 1 - std::pow(optimizer_.beta1, time),
-                                             .correction2 = 1 - std::pow(optimizer_.beta2, time)});
+                                             .correction2 = 1 - std::pow(optimizer_.beta2, time),
+                                             .squares = &squares_,
+                                             .clip_norm = options_.clip_norm});
     }
   }
 
@@ -309,6 +312,7 @@ class Trainer {
   bool carrying_ = false;  // whether states_ are those behind a batch
   std::vector<Compute> gradients_, first_moment_, second_moment_, master_;
   std::vector<Run> runs_;
+  double squares_ = 0;  // of the accumulated gradients
   Index steps_ = 0, batches_ = 0;
   Losses losses_;
 };

@@ -1,0 +1,89 @@
+#pragma once
+
+#include "moe_mamba/core/scalar.hpp"
+#include "moe_mamba/cuda/block/tensor_tile.cuh"
+
+/// The product of a tile by eight warps with matrix instructions that read registers: compute capability 8.0 and up.
+namespace moe_mamba::cuda::detail {
+
+/// Four 8 by 8 matrices from shared memory, transposed or not; each lane names a line.
+template <bool transposed>
+__device__ inline void load_matrices(unsigned (&to)[4], unsigned line) {
+  if constexpr (transposed) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(line)
+                 : "memory");
+  } else {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(line)
+                 : "memory");
+  }
+}
+
+/// sums (16 by 8) += a (16 by 16) b (16 by 8)
+__device__ inline void multiply_matrices(float (&sums)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+/// A warp's share of a tile: 64 by 64, as much arithmetic for what it reads as registers allow.
+template <bool inner_contiguous>
+struct WarpProduct {
+  static constexpr int ahead = TensorTile::stages - 1;  // steps that are copied before they are needed
+  static constexpr int row_parts = 4, column_parts = 8;
+  float sums[row_parts][column_parts][4] = {};
+
+  __device__ static int warp() { return int(threadIdx.x) / warp_size; }
+  __device__ static int first_row() { return warp() / 4 * 64; }
+  __device__ static int first_column() { return warp() % 4 * 64; }
+  /// Whether any of the results of this warp are among the tile's rows and columns.
+  __device__ static bool busy(int rows, Index columns) { return first_row() < rows && first_column() < columns; }
+  /// Makes copies to shared memory visible to multiply().
+  __device__ static void publish() {}
+
+  /// sums += the step whose factors lie at `a` and `b`
+  __device__ void multiply(unsigned a, unsigned b) {
+    const int lane = int(threadIdx.x) % warp_size;
+    const unsigned swizzle = unsigned(lane) % 8;
+    a += unsigned(first_row() + lane % 16) * TensorTile::line_bytes;
+    b += unsigned(inner_contiguous ? first_column() + lane / 16 * 8 + lane % 8
+                                   : first_column() / 64 * TensorTile::inner + lane % 16) *
+         TensorTile::line_bytes;
+    unsigned a_parts[2][row_parts][4], b_parts[2][column_parts / 2][4];  // one set is loaded, one multiplied
+    const auto load_parts = [&](int k, int set) {
+#pragma unroll
+      for (int i = 0; i < row_parts; ++i) {
+        const unsigned run = unsigned(k * 2 + lane / 16) ^ swizzle;
+        load_matrices<false>(a_parts[set][i], a + unsigned(i) * 16 * TensorTile::line_bytes + run * 16);
+      }
+#pragma unroll
+      for (int j = 0; j < column_parts / 2; ++j) {
+        const unsigned run = unsigned(inner_contiguous ? k * 2 + lane / 8 % 2 : j * 2 + lane / 16) ^ swizzle;
+        const unsigned lines = unsigned(inner_contiguous ? j : k) * 16;
+        load_matrices<!inner_contiguous>(b_parts[set][j], b + lines * TensorTile::line_bytes + run * 16);
+      }
+    };
+    load_parts(0, 0);
+#pragma unroll
+    for (int k = 0; k < TensorTile::inner / 16; ++k) {
+      const int set = k % 2;
+      if (k + 1 < TensorTile::inner / 16) load_parts(k + 1, 1 - set);
+#pragma unroll
+      for (int j = 0; j < column_parts; ++j) {
+        const unsigned(&part)[4] = b_parts[set][j / 2];
+#pragma unroll
+        for (int i = 0; i < row_parts; ++i) {
+          multiply_matrices(sums[i][j], a_parts[set][i], part[j % 2 * 2], part[j % 2 * 2 + 1]);
+        }
+      }
+    }
+  }
+  /// Waits for the last multiply().
+  __device__ static void finish() {}
+};
+
+}  // namespace moe_mamba::cuda::detail

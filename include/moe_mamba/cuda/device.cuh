@@ -1,0 +1,100 @@
+#pragma once
+
+#include <cstddef>
+#include <utility>
+
+#include "moe_mamba/core/arena.hpp"
+#include "moe_mamba/core/scalar.hpp"
+#include "moe_mamba/cuda/check.cuh"
+
+namespace moe_mamba::cuda {
+
+/// A block of uninitialised device memory of its own.
+class Memory {
+ public:
+  Memory() = default;
+
+  /// Aligned to 256 bytes. Throws Error. Allocates with the driver, which may wait for the device: never in a step.
+  explicit Memory(std::size_t bytes) : bytes_(bytes) {
+    if (bytes > 0) check(cudaMalloc(reinterpret_cast<void**>(&data_), bytes), "cudaMalloc");
+  }
+  ~Memory() { cudaFree(data_); }
+  Memory(Memory&& other) noexcept { swap(other); }
+  Memory& operator=(Memory&& other) noexcept {
+    Memory(std::move(other)).swap(*this);
+    return *this;
+  }
+
+  std::byte* data() const { return data_; }
+  std::size_t size() const { return bytes_; }
+
+ private:
+  void swap(Memory& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(bytes_, other.bytes_);
+  }
+
+  std::byte* data_ = nullptr;
+  std::size_t bytes_ = 0;
+};
+
+/// Where the operations of this folder run: a stream of a CUDA device, with a cuBLAS handle and scratch memory.
+///
+/// Every operation takes a device as its first argument, puts its kernels into the stream and returns without waiting;
+/// pointers are to device memory unless a contract says otherwise. Nothing allocates after construction, so that a
+/// sequence of operations can be captured as a graph. A device serves one caller at a time; programs that run several
+/// models at once give each its own.
+class Device {
+ public:
+  using Memory = cuda::Memory;
+
+  /// Bytes of scratch memory for operations that need some of their own: several thousand rows of activations that
+  /// are converted to the type of the weights, enough for products at full speed.
+  static constexpr std::size_t scratch_bytes = std::size_t{128} << 20;
+
+  /// On a stream of the caller's, which must outlive the device; without one, on a stream of its own. Throws Error.
+  explicit Device(cudaStream_t stream = nullptr) : stream_(stream), owns_(stream == nullptr) {
+    if (owns_) check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+    try {
+      int index = 0;
+      check(cudaGetDevice(&index), "cudaGetDevice");
+      check(cudaDeviceGetAttribute(&processors_, cudaDevAttrMultiProcessorCount, index), "cudaDeviceGetAttribute");
+      check(cublasCreate(&blas_), "cublasCreate");
+      check(cublasSetStream(blas_, stream_), "cublasSetStream");
+      blas_workspace_ = Memory(std::size_t{32} << 20);
+      check(cublasSetWorkspace(blas_, blas_workspace_.data(), blas_workspace_.size()), "cublasSetWorkspace");
+      scratch_ = Memory(scratch_bytes);
+    } catch (...) {
+      release();
+      throw;
+    }
+  }
+  ~Device() { release(); }
+  Device(const Device&) = delete;
+  Device& operator=(const Device&) = delete;
+
+  cudaStream_t stream() const { return stream_; }
+  cublasHandle_t blas() const { return blas_; }
+  /// Streaming multiprocessors, for grids that fill the device once.
+  int processors() const { return processors_; }
+  /// Memory that an operation may use while it runs; operations in the stream follow one another.
+  std::byte* scratch() const { return scratch_.data(); }
+
+  /// Waits until everything put into the stream is done.
+  void synchronize() const { check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize"); }
+
+ private:
+  void release() noexcept {
+    if (blas_ != nullptr) cublasDestroy(blas_);
+    if (owns_ && stream_ != nullptr) cudaStreamDestroy(stream_);
+  }
+
+  cudaStream_t stream_ = nullptr;
+  bool owns_ = false;
+  int processors_ = 0;
+  cublasHandle_t blas_ = nullptr;
+  Memory blas_workspace_;
+  Memory scratch_;
+};
+
+}  // namespace moe_mamba::cuda

@@ -1,0 +1,95 @@
+#pragma once
+
+#include "moe_mamba/cuda/pieces.cuh"
+#include "moe_mamba/ops/elementwise.hpp"
+
+/// Plain loops over matrices on a CUDA device; the contract is in ops/elementwise.hpp.
+namespace moe_mamba::cuda {
+
+namespace detail {
+
+template <class C>
+struct CopyRun {
+  MatrixView<const C> x;
+  MatrixView<C> y;
+  template <int count>
+  __device__ void operator()(Index row, Index column) const {
+    store_run<count>(load_run<count>(x, row, column), y, row, column);
+  }
+};
+
+template <class C>
+struct AddRun {
+  MatrixView<const C> x;
+  MatrixView<C> y;
+  template <int count>
+  __device__ void operator()(Index row, Index column) const {
+    const auto addend = load_run<count>(x, row, column);
+    auto sum = load_run<count>(y, row, column);
+    for (int i = 0; i < count; ++i) sum.values[i] += addend.values[i];
+    store_run<count>(sum, y, row, column);
+  }
+};
+
+template <class C>
+struct FillRun {
+  C value;
+  MatrixView<C> y;
+  template <int count>
+  __device__ void operator()(Index row, Index column) const {
+    Run<C, count> values;
+    for (int i = 0; i < count; ++i) values.values[i] = value;
+    store_run<count>(values, y, row, column);
+  }
+};
+
+template <class C>
+struct SquaredErrorElement {
+  MatrixView<const C> x, target;
+  C factor;
+  MatrixView<C> dx;
+  __device__ double operator()(Index row, Index column) const {
+    const C difference = x(row, column) - target(row, column);
+    if (dx.data != nullptr) dx(row, column) = factor * difference;
+    return double(difference) * double(difference);
+  }
+};
+
+}  // namespace detail
+
+/// y = x
+template <ComputeScalar C>
+void copy(Device& device, Input<C> x, MatrixView<C> y) {
+  if (detail::all_contiguous(x, y)) {
+    x = detail::flattened(x);
+    y = detail::flattened(y);
+  }
+  detail::for_runs<C>(device, {y.rows}, y.columns, detail::CopyRun<C>{x, y}, x, y);
+}
+
+/// y += x
+template <ComputeScalar C>
+void add(Device& device, Input<C> x, MatrixView<C> y) {
+  if (detail::all_contiguous(x, y)) {
+    x = detail::flattened(x);
+    y = detail::flattened(y);
+  }
+  detail::for_runs<C>(device, {y.rows}, y.columns, detail::AddRun<C>{x, y}, x, y);
+}
+
+/// y = value
+template <ComputeScalar C>
+void fill(Device& device, std::type_identity_t<C> value, MatrixView<C> y) {
+  if (detail::all_contiguous(y)) y = detail::flattened(y);
+  detail::for_runs<C>(device, {y.rows}, y.columns, detail::FillRun<C>{value, y}, y);
+}
+
+/// *sum = Σ (x - target)², summed in double; dx = 2 · scale · (x - target) where dx has data.
+template <ComputeScalar C>
+void squared_error(Device& device, Input<C> x, Input<C> target, double scale, MatrixView<C> dx, double* sum) {
+  const bool contiguous = detail::all_contiguous(x, target) && (dx.data == nullptr || detail::all_contiguous(dx));
+  detail::sum_elements(device, x.rows, x.columns, contiguous,
+                       detail::SquaredErrorElement<C>{x, target, static_cast<C>(2 * scale), dx}, sum);
+}
+
+}  // namespace moe_mamba::cuda

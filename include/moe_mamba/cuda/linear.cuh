@@ -1,0 +1,198 @@
+#pragma once
+
+#include <algorithm>
+
+#include "moe_mamba/cuda/block/gemv.cuh"
+#include "moe_mamba/cuda/block/rounding.cuh"
+#include "moe_mamba/cuda/block/tensor_tiles.cuh"
+#include "moe_mamba/cuda/block/tiles.cuh"
+#include "moe_mamba/cuda/pieces.cuh"
+#include "moe_mamba/ops/linear.hpp"
+
+/// Matrix products with weights stored [out, in], on a CUDA device; the contract is in ops/linear.hpp.
+///
+/// One matrix is cuBLAS's work; many are cut into tiles, which as many blocks as the device runs at a time go through,
+/// in launches that do not depend on the groups' sizes: the device alone knows them. float is multiplied as float (no
+/// TF32), double as double. With bfloat16 weights, activations and gradients are rounded to bfloat16 first and the
+/// products summed in float, but for products of a few rows and for grouped ones of sizes that 8 does not divide, which
+/// round nothing. Weight gradients are products of floats and exact to float. Results are the same from run to run.
+///
+/// Grouped products with bfloat16 weights run half as fast again where code is compiled for sm_90a instead of sm_90.
+namespace moe_mamba::cuda {
+
+namespace detail {
+
+/// Products of no more rows than this read weights faster than cuBLAS multiplies; grouped ones, than a tile does.
+inline constexpr int few_rows = 4, few_grouped_rows = 16;
+
+template <class T>
+inline constexpr cudaDataType_t blas_type = CUDA_R_32F;
+template <>
+inline constexpr cudaDataType_t blas_type<double> = CUDA_R_64F;
+template <>
+inline constexpr cudaDataType_t blas_type<bfloat16> = CUDA_R_16BF;
+
+template <class C>
+struct ZeroElement {
+  MatrixView<C> y;
+  __device__ void operator()(Index row, Index column) const { y(row, column) = C(0); }
+};
+
+/// out (m, n) = or += a b, row by row in memory; a (m, k) and b (k, n) are given transposed where it says so.
+template <class T, class C>
+void blas_product(Device& device, MatrixView<const T> a, bool a_transposed, MatrixView<const T> b, bool b_transposed,
+                  MatrixView<C> out, bool add) {
+  const Index inner = a_transposed ? a.rows : a.columns;
+  if (out.rows == 0 || out.columns == 0 || (add && inner == 0)) return;
+  if (inner == 0) {
+    for_elements(device, {out.rows}, out.columns, ZeroElement<C>{out});
+    return;
+  }
+  const C one = 1, beta = add ? C(1) : C(0);
+  // To cuBLAS, whose matrices lie column by column, each of these is its transpose, and so is their product.
+  check(cublasGemmEx_64(device.blas(), b_transposed ? CUBLAS_OP_T : CUBLAS_OP_N,
+                        a_transposed ? CUBLAS_OP_T : CUBLAS_OP_N, out.columns, out.rows, inner, &one, b.data,
+                        blas_type<T>, std::max<Index>(b.stride, 1), a.data, blas_type<T>, std::max<Index>(a.stride, 1),
+                        &beta, out.data, blas_type<C>, std::max<Index>(out.stride, 1),
+                        sizeof(C) == 8 ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+        "cublasGemmEx");
+}
+
+/// out = or += a W or a Wᵀ, in as many rows at a time as fit converted into the scratch memory where W is bfloat16.
+template <class C, class S>
+void multiply_by_weight(Device& device, MatrixView<const C> a, MatrixView<const S> weight, bool transposed,
+                        MatrixView<C> out, bool add) {
+  if constexpr (std::is_same_v<C, S>) {
+    blas_product(device, a, false, weight, transposed, out, add);
+  } else {
+    const RoundedRows scratch(a.columns);
+    for (Index first = 0; first < out.rows; first += scratch.most) {
+      const Index rows = std::min(scratch.most, out.rows - first);
+      const auto rounded = scratch.round(device, a.row_block(first, rows));
+      blas_product(device, rounded, false, weight, transposed, out.row_block(first, rows), add);
+    }
+  }
+}
+
+/// A grid of a kernel that walks tiles: as many blocks as run at a time, or as there are tiles at most.
+inline unsigned walking_blocks(Device& device, Index tiles, int blocks_per_processor) {
+  return unsigned(std::min(tiles, Index(device.processors()) * blocks_per_processor));
+}
+
+/// y = or += x B for rows in groups; B of group g begins at weight + g · step, and what is contiguous in it is the
+/// inner index (as in Wᵀ) or, where not `inner_contiguous`, the columns (as in W).
+template <bool inner_contiguous, class C, class S>
+void multiply_groups(Device& device, Groups groups, MatrixView<const C> x, const S* weight, Index step, Index stride,
+                     MatrixView<C> y, bool add) {
+  if (y.rows == 0 || y.columns == 0 || groups.count == 0) return;
+  if constexpr (std::is_same_v<S, bfloat16>) {
+    const bool eights = x.columns % 8 == 0 && (inner_contiguous || y.columns % 8 == 0);
+    if (eights && aligned_to_16(weight, stride) && step % 8 == 0) {
+      using Tile = TensorTile;
+      constexpr auto kernel = grouped_tensor_kernel<inner_contiguous>;
+      check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Tile::shared_bytes),
+            "cudaFuncSetAttribute");
+      const RoundedRows scratch(x.columns);
+      for (Index first = 0; first < y.rows; first += scratch.most) {
+        const Index rows = std::min(scratch.most, y.rows - first);
+        const auto rounded = scratch.round(device, x.row_block(first, rows));
+        const Index tiles = TileWalk::most(rows, groups.count, y.columns, Tile::rows, Tile::columns);
+        kernel<<<walking_blocks(device, tiles, 1), Tile::threads, Tile::shared_bytes, device.stream()>>>(
+            groups, first, rounded, weight, step, stride, y, add);
+        check_launch("grouped_tensor_kernel");
+      }
+      return;
+    }
+  }
+  using Tile = FmaTile<C>;
+  const Index tiles = TileWalk::most(y.rows, groups.count, y.columns, Tile::side, Tile::side);
+  grouped_kernel<C, S, inner_contiguous><<<walking_blocks(device, tiles, 2), Tile::threads, 0, device.stream()>>>(
+      groups, x, weight, step, stride, y, add);
+  check_launch("grouped_kernel");
+}
+
+template <class C, class S>
+struct AddBiasElement {
+  const S* bias;
+  MatrixView<C> y;
+  __device__ void operator()(Index row, Index column) const { y(row, column) += static_cast<C>(bias[column]); }
+};
+
+template <class C>
+struct PlainColumn {
+  MatrixView<const C> dy;
+  __device__ void operator()(Index row, Index column, double (&sums)[1]) const { sums[0] += double(dy(row, column)); }
+};
+
+}  // namespace detail
+
+/// y = x Wᵀ
+template <ComputeScalar C, StorageScalar S>
+void linear(Device& device, Input<C> x, MatrixView<const S> weight, MatrixView<C> y) {
+  if (y.rows == 0 || y.columns == 0) return;
+  if (y.rows == 1) {
+    detail::gemv<1>(device, Groups{}, x, weight.data, 0, weight.stride, y);
+  } else if (y.rows <= detail::few_rows) {
+    detail::gemv<detail::few_rows>(device, Groups{}, x, weight.data, 0, weight.stride, y);
+  } else {
+    detail::multiply_by_weight(device, x, weight, true, y, false);
+  }
+}
+
+/// dx = or += dy W
+template <ComputeScalar C, StorageScalar S>
+void linear_backward_input(Device& device, Input<C> dy, MatrixView<const S> weight, MatrixView<C> dx, Into into) {
+  detail::multiply_by_weight(device, dy, weight, false, dx, into == Into::add);
+}
+
+/// dW += dyᵀ x
+template <ComputeScalar C>
+void linear_backward_weight(Device& device, Input<C> dy, Input<C> x, MatrixView<C> dweight) {
+  detail::blas_product(device, dy, true, x, false, dweight, true);
+}
+
+/// y = x Wᵀ, row by row with the matrix of its group
+template <ComputeScalar C, StorageScalar S>
+void grouped_linear(Device& device, Groups groups, Input<C> x, MatrixStack<const S> weight, MatrixView<C> y) {
+  const Index step = weight.rows * weight.columns;
+  if (y.rows > detail::few_grouped_rows) {
+    detail::multiply_groups<true>(device, groups, x, weight.data, step, weight.columns, y, false);
+  } else if (y.rows > 0 && y.columns > 0 && groups.count > 0) {
+    detail::gemv<1>(device, groups, x, weight.data, step, weight.columns, y);
+  }
+}
+
+/// dx = or += dy W, row by row with the matrix of its group
+template <ComputeScalar C, StorageScalar S>
+void grouped_linear_backward_input(Device& device, Groups groups, Input<C> dy, MatrixStack<const S> weight,
+                                   MatrixView<C> dx, Into into) {
+  detail::multiply_groups<false>(device, groups, dy, weight.data, weight.rows * weight.columns, weight.columns, dx,
+                                 into == Into::add);
+}
+
+/// dW of each group += dyᵀ x over the rows of the group, in their order
+template <ComputeScalar C>
+void grouped_linear_backward_weight(Device& device, Groups groups, Input<C> dy, Input<C> x, MatrixStack<C> dweight) {
+  using Tile = detail::FmaTile<C>;
+  const Index tiles = groups.count * detail::ceiling_divide<Index>(dweight.rows, Tile::side) *
+                      detail::ceiling_divide<Index>(dweight.columns, Tile::side);
+  if (tiles == 0 || x.rows == 0) return;
+  detail::grouped_weight_kernel<<<unsigned(std::min(tiles, Index{1} << 30)), Tile::threads, 0, device.stream()>>>(
+      groups, dy, x, dweight);
+  check_launch("grouped_weight_kernel");
+}
+
+/// y += bias, for each row
+template <ComputeScalar C, StorageScalar S>
+void add_bias(Device& device, const S* bias, MatrixView<C> y) {
+  detail::for_elements(device, {y.rows}, y.columns, detail::AddBiasElement<C, S>{bias, y});
+}
+
+/// dbias += the sum of dy's rows, in double
+template <ComputeScalar C>
+void bias_backward(Device& device, Input<C> dy, C* dbias) {
+  detail::sum_columns<1>(device, dy.rows, dy.columns, detail::PlainColumn<C>{dy}, detail::AddColumnSums<C, 1>{{dbias}},
+                         Arena(device.scratch()));
+}
+
+}  // namespace moe_mamba::cuda

@@ -1,0 +1,73 @@
+#pragma once
+
+#include "moe_mamba/cuda/pieces.cuh"
+#include "moe_mamba/ops/optimizer.hpp"
+
+/// Operations on whole parameter arrays on a CUDA device; the contract is in ops/optimizer.hpp.
+namespace moe_mamba::cuda {
+
+namespace detail {
+
+template <class C>
+struct SquareElement {
+  const C* values;
+  __device__ double operator()(Index, Index i) const { return double(values[i]) * double(values[i]); }
+};
+
+/// The numbers of an update in the compute type.
+template <class C>
+struct AdamWFactors {
+  C rate, decay, keep1, take1, keep2, take2, correct1, correct2, epsilon;
+};
+
+template <class C, class S>
+__global__ void adamw_kernel(AdamWUpdate<C, S> update, AdamWFactors<C> factors) {
+  const double exact_scale = gradient_scale(update);
+  if (exact_scale != exact_scale) return;
+  const C scale = static_cast<C>(exact_scale);
+  const Index step = Index(gridDim.x) * blockDim.x;
+  for (Index i = Index(blockIdx.x) * blockDim.x + threadIdx.x; i < update.count; i += step) {
+    const C g = scale * update.gradient[i];
+    const C m = factors.keep1 * update.first_moment[i] + factors.take1 * g;
+    const C v = factors.keep2 * update.second_moment[i] + factors.take2 * g * g;
+    const C adapted = factors.correct1 * m / (sqrt(factors.correct2 * v) + factors.epsilon);
+    const C old = update.master != nullptr ? update.master[i] : static_cast<C>(update.parameters[i]);
+    const C updated = old - factors.rate * (adapted + factors.decay * old);
+    update.gradient[i] = 0;
+    update.first_moment[i] = m;
+    update.second_moment[i] = v;
+    if (update.master != nullptr) update.master[i] = updated;
+    update.parameters[i] = static_cast<S>(updated);
+  }
+}
+
+}  // namespace detail
+
+/// *sum = Σ values[i]² in double
+template <ComputeScalar C>
+void sum_of_squares(Device& device, const C* values, Index count, double* sum) {
+  detail::sum_elements(device, 1, count, true, detail::SquareElement<C>{values}, sum);
+}
+
+/// One AdamW update, one pass over the arrays; none where the norm of the gradient is not finite.
+template <ComputeScalar C, StorageScalar S>
+void adamw(Device& device, const AdamWUpdate<C, S>& update) {
+  if (update.count == 0) return;
+  const detail::AdamWFactors<C> factors{
+      .rate = static_cast<C>(update.rate),
+      .decay = static_cast<C>(update.decay),
+      .keep1 = static_cast<C>(update.beta1),
+      .take1 = static_cast<C>(1 - update.beta1),
+      .keep2 = static_cast<C>(update.beta2),
+      .take2 = static_cast<C>(1 - update.beta2),
+      .correct1 = static_cast<C>(1 / update.correction1),
+      .correct2 = static_cast<C>(1 / update.correction2),
+      .epsilon = static_cast<C>(update.epsilon),
+  };
+  constexpr int threads = 256;
+  const Index blocks = std::min(detail::ceiling_divide<Index>(update.count, threads), Index(device.processors()) * 32);
+  detail::adamw_kernel<<<unsigned(blocks), threads, 0, device.stream()>>>(update, factors);
+  check_launch("adamw_kernel");
+}
+
+}  // namespace moe_mamba::cuda

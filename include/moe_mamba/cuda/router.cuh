@@ -1,0 +1,243 @@
+#pragma once
+
+#include "moe_mamba/cuda/pieces.cuh"
+#include "moe_mamba/ops/router.hpp"
+
+/// Routing of tokens to experts on a CUDA device; the contract is in ops/router.hpp. A warp takes a token: its softmax
+/// runs in the compute type, the statistics over tokens in double.
+namespace moe_mamba::cuda {
+
+namespace detail {
+
+/// Numbers in the order of `value`, NaN below all; zeros of both signs are one.
+__device__ inline unsigned order_key(float value) {
+  if (value != value) return 0;
+  const unsigned bits = __float_as_uint(value + 0.0f);
+  return (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
+}
+__device__ inline unsigned long long order_key(double value) {
+  if (value != value) return 0;
+  const auto bits = static_cast<unsigned long long>(__double_as_longlong(value + 0.0));
+  return (bits & 0x8000000000000000ull) != 0 ? ~bits : bits | 0x8000000000000000ull;
+}
+
+/// What is looked for among a token's logits: the largest, ties to the lowest index.
+template <class C>
+struct Choice {
+  decltype(order_key(C())) key;
+  int expert;
+
+  __device__ bool before(const Choice& other) const {
+    return key > other.key || (key == other.key && expert < other.expert);
+  }
+};
+
+/// The first of `count` logits in the order of choice that lies behind `previous` (the first of all where its expert is
+/// -1), known to the whole warp.
+template <class C>
+__device__ inline Choice<C> next_choice(const C* logits, int count, Choice<C> previous) {
+  Choice<C> best{0, count};
+  for (int e = int(threadIdx.x) % warp_size; e < count; e += warp_size) {
+    const Choice<C> candidate{order_key(logits[e]), e};
+    if ((previous.expert < 0 || previous.before(candidate)) && candidate.before(best)) best = candidate;
+  }
+  for (int distance = warp_size / 2; distance > 0; distance /= 2) {
+    const Choice<C> other{__shfl_xor_sync(whole_warp, best.key, distance),
+                          __shfl_xor_sync(whole_warp, best.expert, distance)};
+    if (other.before(best)) best = other;
+  }
+  return best;
+}
+
+/// Sums of a block's tokens.
+struct RouterSums {
+  double entropy, square_log_sum_exp;
+};
+
+/// Experts whose loads a block counts in shared memory; more of them are rarely met by one address at a time.
+inline constexpr int most_shared_loads = 2048;
+
+template <int threads, class C, int Experts, int TopK>
+__global__ void __launch_bounds__(threads)
+    route_kernel(Router<C, Experts, TopK> router, Index tokens_per_block, unsigned long long* loads, RouterSums* sums) {
+  constexpr int warps = threads / warp_size;
+  constexpr bool shared_loads = Experts <= most_shared_loads;
+  // A probability below exp(-700) (double) or exp(-80) (float) adds nothing to the entropy, not even 0 · infinity.
+  constexpr C least = sizeof(C) == 8 ? C(-700) : C(-80);
+  __shared__ unsigned counts[shared_loads ? Experts : 1];
+  const int lane = int(threadIdx.x) % warp_size;
+  if constexpr (shared_loads) {
+    for (int e = int(threadIdx.x); e < Experts; e += threads) counts[e] = 0;
+    __syncthreads();
+  }
+
+  double entropy = 0, square = 0;
+  const Index first = Index(blockIdx.x) * tokens_per_block, last = min(first + tokens_per_block, router.logits.rows);
+  for (Index t = first + threadIdx.x / warp_size; t < last; t += warps) {
+    const C* logits = router.logits.row(t);
+    C* probabilities = router.probabilities.row(t);
+    Choice<C> choice = next_choice(logits, Experts, Choice<C>{0, -1});
+    const C largest = logits[choice.expert];
+    C total = 0;
+    for (int e = lane; e < Experts; e += warp_size) total += exp(logits[e] - largest);
+    total = warp_sum(total);
+    C mean_exponent = 0;
+    for (int e = lane; e < Experts; e += warp_size) {
+      const C exponent = logits[e] - largest, p = exp(exponent) / total;
+      probabilities[e] = p;
+      mean_exponent += p * max(exponent, least);
+    }
+    mean_exponent = warp_sum(mean_exponent);
+    const double log_total = log(double(total)), log_sum_exp = double(largest) + log_total;
+    entropy += log_total - double(mean_exponent);
+    square += log_sum_exp * log_sum_exp;
+
+    // The larger logit has the larger probability; logits tie exactly where probabilities do, without their rounding.
+    C chosen = 0;
+    for (int k = 0; k < TopK; ++k) {
+      if (k > 0) choice = next_choice(logits, Experts, choice);
+      const C gate = exp(logits[choice.expert] - largest) / total;
+      chosen += gate;
+      if (lane != 0) continue;
+      router.experts[t * TopK + k] = choice.expert;
+      router.gates[t * TopK + k] = gate;
+      if constexpr (shared_loads) {
+        atomicAdd(&counts[choice.expert], 1u);
+      } else {
+        atomicAdd(&loads[choice.expert], 1ull);
+      }
+    }
+    if (lane != 0) continue;
+    router.log_sum_exp[t] = static_cast<C>(log_sum_exp);
+    if (router.order == GateOrder::top_k_then_softmax) {
+      for (int k = 0; k < TopK; ++k) router.gates[t * TopK + k] /= chosen;
+    }
+  }
+
+  // Every thread of a warp has the warp's sums.
+  entropy = block_sum<threads>(lane == 0 ? entropy : 0.0);
+  square = block_sum<threads>(lane == 0 ? square : 0.0);
+  if (threadIdx.x == 0) sums[blockIdx.x] = {entropy, square};
+  if constexpr (shared_loads) {
+    // block_sum has waited for all. Counts of whole numbers are the same in any order.
+    for (int e = int(threadIdx.x); e < Experts; e += threads) {
+      if (counts[e] > 0) atomicAdd(&loads[e], static_cast<unsigned long long>(counts[e]));
+    }
+  }
+}
+
+template <class C>
+struct ProbabilityColumn {
+  MatrixView<const C> probabilities;
+  __device__ void operator()(Index t, Index e, double (&sums)[1]) const { sums[0] += double(probabilities(t, e)); }
+};
+
+struct MeanColumn {
+  double divisor;
+  double* mean;
+  __device__ void operator()(Index column, const double (&sums)[1]) const { mean[column] = sums[0] / divisor; }
+};
+
+template <int threads, class C, int Experts, int TopK>
+__global__ void __launch_bounds__(threads)
+    router_statistics_kernel(Router<C, Experts, TopK> router, double divisor, const unsigned long long* loads,
+                             const RouterSums* sums, int blocks) {
+  double balance = 0, entropy = 0, square = 0;
+  for (int e = int(threadIdx.x); e < Experts; e += threads) {
+    const double load = double(loads[e]);
+    router.load[e] = load;
+    balance += load * router.mean_probability[e];
+  }
+  for (int block = int(threadIdx.x); block < blocks; block += threads) {
+    entropy += sums[block].entropy;
+    square += sums[block].square_log_sum_exp;
+  }
+  balance = block_sum<threads>(balance);
+  entropy = block_sum<threads>(entropy);
+  square = block_sum<threads>(square);
+  if (threadIdx.x != 0) return;
+  *router.balance = balance * Experts / (divisor * TopK);
+  *router.entropy = entropy / divisor;
+  *router.mean_square_log_sum_exp = square / divisor;
+}
+
+template <int threads, class C, int Experts, int TopK>
+__global__ void __launch_bounds__(threads)
+    router_backward_kernel(RouterBackward<C, Experts, TopK> router, double balance, C z) {
+  const int lane = int(threadIdx.x) % warp_size;
+  const Index tokens = router.probabilities.rows, step = Index(gridDim.x) * (threads / warp_size);
+  for (Index t = (Index(blockIdx.x) * threads + threadIdx.x) / warp_size; t < tokens; t += step) {
+    const C* p = router.probabilities.row(t);
+    const Index* experts = router.experts + t * TopK;
+    const C* gates = router.gates + t * TopK;
+    const C* dgates = router.dgates + t * TopK;
+    const bool of_probabilities = router.order == GateOrder::softmax_then_top_k;
+
+    // The gradient by each probability: from the balance loss, and from the gates where they are probabilities.
+    const auto dp = [&](int e) {
+      C sum = static_cast<C>(balance * router.load[e]);
+      if (of_probabilities) {
+        for (int k = 0; k < TopK; ++k) sum += experts[k] == e ? dgates[k] : C(0);
+      }
+      return sum;
+    };
+    C dot = 0;
+    for (int e = lane; e < Experts; e += warp_size) dot += dp(e) * p[e];
+    dot = warp_sum(dot);
+    C gate_dot = 0;
+    if (!of_probabilities) {
+      for (int k = 0; k < TopK; ++k) gate_dot += gates[k] * dgates[k];
+    }
+    const C shift = z * router.log_sum_exp[t] - dot;
+    for (int e = lane; e < Experts; e += warp_size) {
+      C gradient = p[e] * (dp(e) + shift);
+      if (!of_probabilities) {
+        for (int k = 0; k < TopK; ++k) gradient += experts[k] == e ? gates[k] * (dgates[k] - gate_dot) : C(0);
+      }
+      router.dlogits(t, e) = gradient;
+    }
+  }
+}
+
+}  // namespace detail
+
+/// Probabilities, chosen experts, gates and statistics. With a NaN among a token's logits its choice is arbitrary, but
+/// within range and without repetition.
+template <ComputeScalar C, int Experts, int TopK>
+void route(Device& device, const Router<C, Experts, TopK>& router) {
+  static_assert(1 <= TopK && TopK <= Experts, "a router chooses 1 to Experts experts for each token");
+  constexpr int threads = 256, most_blocks = 1024;
+  const Index tokens = router.logits.rows;
+  const double divisor = tokens > 0 ? double(tokens) : 1.0;
+  Arena arena(device.scratch());
+  auto* const loads = arena.take<unsigned long long>(Experts);
+  auto* const sums = arena.take<detail::RouterSums>(most_blocks);
+
+  check(cudaMemsetAsync(loads, 0, sizeof(*loads) * Experts, device.stream()), "cudaMemsetAsync");
+  const Index tokens_per_block = std::max<Index>(16, detail::ceiling_divide<Index>(tokens, most_blocks));
+  const int blocks = int(detail::ceiling_divide(tokens, tokens_per_block));
+  if (blocks > 0) {
+    detail::route_kernel<threads>
+        <<<unsigned(blocks), threads, 0, device.stream()>>>(router, tokens_per_block, loads, sums);
+    check_launch("route_kernel");
+  }
+  detail::sum_columns<1>(device, tokens, Index{Experts}, detail::ProbabilityColumn<C>{router.probabilities},
+                         detail::MeanColumn{divisor, router.mean_probability}, arena);
+  detail::router_statistics_kernel<threads><<<1, threads, 0, device.stream()>>>(router, divisor, loads, sums, blocks);
+  check_launch("router_statistics_kernel");
+}
+
+/// The gradient of the logits from that of the gates and from the auxiliary losses.
+template <ComputeScalar C, int Experts, int TopK>
+void router_backward(Device& device, const RouterBackward<C, Experts, TopK>& router) {
+  constexpr int threads = 128;
+  const Index tokens = router.probabilities.rows;
+  if (tokens == 0) return;
+  const double assignments = double(tokens) * TopK;
+  const Index blocks = detail::ceiling_divide<Index>(tokens, threads / detail::warp_size);
+  detail::router_backward_kernel<threads><<<unsigned(std::min(blocks, Index{1} << 30)), threads, 0, device.stream()>>>(
+      router, router.balance * Experts / assignments / double(tokens), static_cast<C>(2 * router.z / double(tokens)));
+  check_launch("router_backward_kernel");
+}
+
+}  // namespace moe_mamba::cuda

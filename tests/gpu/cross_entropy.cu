@@ -1,0 +1,72 @@
+#include "gpu/operations.cuh"
+#include "moe_mamba/cuda/cross_entropy.cuh"
+
+using namespace moe_mamba;
+
+namespace {
+
+struct Size {
+  Index tokens, vocabulary, width;
+};
+
+template <class C, class S>
+void check_cross_entropy(test::Report& report, double bound) {
+  for (const Size size : {Size{0, 5, 3},
+                          {1, 2, 1},
+                          {2, 9, 4},
+                          {31, 257, 8},
+                          {33, 1023, 40},
+                          {129, 128, 33},
+                          {1031, 33, 16},
+                          {65, 50021, 8}}) {
+    const Index tokens = size.tokens, vocabulary = size.vocabulary, width = size.width;
+    Random random(Seed{4});
+    std::vector<Token> targets;
+    for (Index t = 0; t < tokens; ++t) {
+      const auto target = static_cast<Token>(random.below(static_cast<std::uint64_t>(vocabulary)));
+      targets.push_back(t % 3 == 1 ? masked_target : target);
+    }
+    cuda::Device sizes;
+    cuda::Memory device_scratch(head_cross_entropy_scratch<C>(sizes, tokens, vocabulary) + 64);
+    std::vector<double> host_scratch(static_cast<std::size_t>(vocabulary) + 16);
+    for (const bool gradients : {false, true}) {
+      // Activations that bfloat16 holds, so that the bound tells of sums and exponentials alone; gradients of logits
+      // are rounded to it.
+      report.check(
+          std::to_string(tokens) + " x " + std::to_string(vocabulary) + " x " + std::to_string(width),
+          gradients ? bound : 80 * test::rounding<C>,
+          std::make_tuple(test::converted<C>(test::uniform<bfloat16>(tokens * width, 1)),
+                          test::uniform<S>(vocabulary * width, 2), targets, test::poison<C>(tokens * width),
+                          test::uniform<C>(vocabulary * width, 3), test::poison<double>(1)),
+          [&](auto& device, const auto* x, const auto* weight, const Token* goals, auto* dx, auto* dweight,
+              double* loss) {
+            using Compute = std::remove_pointer_t<decltype(dx)>;
+            using Storage = std::remove_const_t<std::remove_pointer_t<decltype(weight)>>;
+            constexpr bool on_host = std::is_same_v<decltype(device), reference::Device&>;
+            auto* scratch = on_host ? reinterpret_cast<std::byte*>(host_scratch.data()) : device_scratch.data();
+            head_cross_entropy(device,
+                               HeadCrossEntropy<Compute, Storage>{.x = test::fixed(x, tokens, width),
+                                                                  .weight = test::fixed(weight, vocabulary, width),
+                                                                  .targets = goals,
+                                                                  .scale = 0.125,
+                                                                  .dx = matrix(gradients ? dx : nullptr, tokens, width),
+                                                                  .dweight = matrix(dweight, vocabulary, width),
+                                                                  .loss = loss,
+                                                                  .scratch = Arena(scratch)});
+          });
+    }
+  }
+}
+
+}  // namespace
+
+int main() {
+  return test::run_checks([](test::Report& report) {
+    report.group("cross-entropy float");
+    check_cross_entropy<float, float>(report, 60 * test::rounding<float>);
+    report.group("cross-entropy float, bfloat16 parameters");
+    check_cross_entropy<float, bfloat16>(report, 2 * test::rounding<float> * (1 << 16));
+    report.group("cross-entropy double");
+    check_cross_entropy<double, double>(report, 300 * test::rounding<double>);
+  });
+}

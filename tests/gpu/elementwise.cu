@@ -1,0 +1,57 @@
+#include "gpu/operations.cuh"
+#include "moe_mamba/cuda/elementwise.cuh"
+
+using namespace moe_mamba;
+
+namespace {
+
+template <class C>
+void check_elementwise(test::Report& report) {
+  const double one_rounding = 1.5 * test::rounding<C>;
+  for (const Shape size :
+       {Shape{0, 5}, {5, 0}, {1, 1}, {1, 31}, {3, 33}, {31, 7}, {32, 128}, {129, 127}, {1031, 257}, {1, 100003}}) {
+    for (const Index padding : {0, 5}) {
+      const Index rows = size.batch, columns = size.length, stride = columns + padding;
+      const std::string name = std::to_string(rows) + " x " + std::to_string(columns) + " + " + std::to_string(padding);
+      const auto x = test::uniform<C>(rows * stride, 1), target = test::uniform<C>(rows * stride, 2);
+      const auto view = [&](auto* data) {
+        return MatrixView<std::remove_pointer_t<decltype(data)>>{data, rows, columns, stride};
+      };
+      report.check("fill, add, copy " + name, one_rounding,
+                   std::make_tuple(x, test::poison<C>(rows * stride), test::poison<C>(rows * stride)),
+                   [&](auto& device, auto* from, auto* y, auto* copied) {
+                     fill(device, 0.25, view(y));
+                     add(device, view(from), view(y));
+                     copy(device, view(from), view(copied));
+                   });
+      for (const bool gradient : {false, true}) {
+        // Over as many terms, the reference's plain sum in double loses as many roundings, at random.
+        const double sum_rounding = 2 * std::sqrt(double(rows * columns)) * test::rounding<double>;
+        report.check("squared error " + name, 4 * test::rounding<C> + sum_rounding,
+                     std::make_tuple(x, target, test::poison<C>(rows * stride), test::poison<double>(1)),
+                     [&](auto& device, auto* from, auto* goal, auto* dx, double* sum) {
+                       squared_error(device, view(from), view(goal), 0.125,
+                                     gradient ? view(dx) : MatrixView<std::remove_pointer_t<decltype(dx)>>{}, sum);
+                     });
+      }
+    }
+  }
+  auto x = test::uniform<C>(63, 3);
+  x[40] = C(NAN);
+  report.check("NaN", 4 * test::rounding<C>,
+               std::make_tuple(x, test::uniform<C>(63, 4), test::poison<C>(63), test::poison<double>(1)),
+               [&](auto& device, auto* from, auto* goal, auto* dx, double* sum) {
+                 squared_error(device, matrix(from, 3, 21), matrix(goal, 3, 21), 0.125, matrix(dx, 3, 21), sum);
+               });
+}
+
+}  // namespace
+
+int main() {
+  return test::run_checks([](test::Report& report) {
+    report.group("elementwise float");
+    check_elementwise<float>(report);
+    report.group("elementwise double");
+    check_elementwise<double>(report);
+  });
+}

@@ -1,0 +1,61 @@
+#include "gpu/operations.cuh"
+#include "moe_mamba/cuda/norm.cuh"
+
+using namespace moe_mamba;
+
+namespace {
+
+template <class C, class S>
+void check_norms(test::Report& report) {
+  for (const Shape size : {Shape{0, 8}, {1, 1}, {1, 31}, {31, 33}, {33, 128}, {129, 1031}, {1031, 127}, {5, 5003}}) {
+    const Index rows = size.batch, columns = size.length, stride = columns + 3;
+    const std::string name = std::to_string(rows) + " x " + std::to_string(columns);
+    // Sums of a row in the compute type, in runs of at least a thirty-second of it.
+    const double bound =
+        (8 + std::sqrt(double(columns)) / 2) * test::rounding<C> + std::sqrt(double(rows)) * test::rounding<double>;
+    auto x = test::uniform<C>(rows * stride, 1, -1, 2);
+    if (rows > 3) x[static_cast<std::size_t>(2 * stride)] = C(NAN);
+    const auto gain = test::uniform<S>(columns, 2), bias = test::uniform<S>(columns, 3);
+    const auto dy = test::uniform<C>(rows * stride, 4), dx = test::uniform<C>(rows * stride, 5);
+    const auto dgain = test::uniform<C>(columns, 6), dbias = test::uniform<C>(columns, 7);
+    const auto y = test::poison<C>(rows * stride), inverse = test::poison<C>(rows);
+    const auto view = [&](auto* data) {
+      return MatrixView<std::remove_pointer_t<decltype(data)>>{data, rows, columns, stride};
+    };
+    report.check("rms norm " + name, bound, std::make_tuple(x, gain, y, inverse),
+                 [&](auto& device, auto* from, auto* g, auto* to, auto* scale) {
+                   rms_norm(device, view(from), g, 1e-5, view(to), scale);
+                 });
+    report.check("rms norm in place " + name, bound, std::make_tuple(x, gain, inverse),
+                 [&](auto& device, auto* from, auto* g, auto* scale) {
+                   rms_norm(device, view(from), g, 1e-5, view(from), scale);
+                 });
+    report.check("rms norm backward " + name, bound,
+                 std::make_tuple(x, gain, test::uniform<C>(rows, 8, 0.5, 1), dy, dx, dgain),
+                 [&](auto& device, auto* from, auto* g, const auto* scale, auto* dto, auto* dfrom, auto* dg) {
+                   rms_norm_backward(device, view(from), g, scale, view(dto), view(dfrom), dg);
+                 });
+    report.check("layer norm " + name, columns == 1 ? 1e-3 : bound, std::make_tuple(x, gain, bias, y, inverse, inverse),
+                 [&](auto& device, auto* from, auto* g, auto* b, auto* to, auto* mean, auto* scale) {
+                   layer_norm(device, view(from), g, b, 1e-5, view(to), mean, scale);
+                 });
+    report.check(
+        "layer norm backward " + name, bound,
+        std::make_tuple(x, gain, test::uniform<C>(rows, 9), test::uniform<C>(rows, 8, 0.5, 1), dy, dx, dgain, dbias),
+        [&](auto& device, auto* from, auto* g, const auto* mean, const auto* scale, auto* dto, auto* dfrom, auto* dg,
+            auto* db) { layer_norm_backward(device, view(from), g, mean, scale, view(dto), view(dfrom), dg, db); });
+  }
+}
+
+}  // namespace
+
+int main() {
+  return test::run_checks([](test::Report& report) {
+    report.group("norms float");
+    check_norms<float, float>(report);
+    report.group("norms float, bfloat16 parameters");
+    check_norms<float, bfloat16>(report);
+    report.group("norms double");
+    check_norms<double, double>(report);
+  });
+}

@@ -1,0 +1,129 @@
+#include "gpu/operations.cuh"
+#include "moe_mamba/cuda/router.cuh"
+
+using namespace moe_mamba;
+
+namespace {
+
+/// Logits of which some tie, within a token and with its largest.
+template <class C>
+std::vector<C> draw_logits(Index tokens, Index stride) {
+  auto logits = test::uniform<C>(tokens * stride, 1, -4, 4);
+  for (std::size_t i = 0; i + 3 < logits.size(); i += 5) logits[i + 3] = logits[i];
+  for (std::size_t i = 0; i < logits.size(); i += 97) logits[i] = i % 2 == 0 ? C(0) : C(-0.0);
+  return logits;
+}
+
+template <class C, int Experts, int TopK>
+void check_router(test::Report& report, GateOrder order) {
+  const std::string kind = std::to_string(TopK) + " of " + std::to_string(Experts) + ", ";
+  for (const Index tokens : {0, 1, 31, 32, 33, 127, 128, 129, 1031, 20011}) {
+    if (tokens * Experts > 2'000'000) continue;
+    const Index stride = Experts + 1, assignments = tokens * TopK;
+    // Exponentials, their sum and its logarithm; sums over the tokens are in double, the reference's plain ones.
+    const double sum_rounding = 2 * std::sqrt(double(tokens)) * test::rounding<double>;
+    report.check(
+        "route " + kind + std::to_string(tokens), 40 * test::rounding<C> + sum_rounding,
+        std::make_tuple(draw_logits<C>(tokens, stride), test::poison<C>(tokens * Experts), test::poison<C>(tokens),
+                        std::vector<Index>(std::size_t(assignments), -7), test::poison<C>(assignments),
+                        test::poison<double>(Experts), test::poison<double>(Experts), test::poison<double>(3)),
+        [&](auto& device, const auto* logits, auto* probabilities, auto* log_sum_exp, Index* experts, auto* gates,
+            double* load, double* mean, double* statistics) {
+          using Compute = std::remove_pointer_t<decltype(gates)>;
+          route(device, Router<Compute, Experts, TopK>{.order = order,
+                                                       .logits = {logits, tokens, Experts, stride},
+                                                       .probabilities = matrix(probabilities, tokens, Index{Experts}),
+                                                       .log_sum_exp = log_sum_exp,
+                                                       .experts = experts,
+                                                       .gates = gates,
+                                                       .load = load,
+                                                       .mean_probability = mean,
+                                                       .entropy = statistics,
+                                                       .mean_square_log_sum_exp = statistics + 1,
+                                                       .balance = statistics + 2});
+        });
+
+    // Any probabilities, gates and experts will do for the backward pass, as long as experts do not repeat.
+    Random random(Seed{5});
+    std::vector<Index> experts;
+    for (Index t = 0; t < tokens; ++t) {
+      const auto first = static_cast<Index>(random.below(Experts));
+      for (int k = 0; k < TopK; ++k) experts.push_back((first + k) % Experts);
+    }
+    report.check("router backward " + kind + std::to_string(tokens), 40 * test::rounding<C>,
+                 std::make_tuple(test::uniform<C>(tokens * Experts, 2, 0, 1), test::uniform<C>(tokens, 3), experts,
+                                 test::uniform<C>(assignments, 4, 0, 1), test::uniform<C>(assignments, 5),
+                                 test::uniform<double>(Experts, 6, 0, 100), test::poison<C>(tokens * Experts)),
+                 [&](auto& device, const auto* probabilities, const auto* log_sum_exp, const Index* chosen,
+                     const auto* gates, const auto* dgates, const double* load, auto* dlogits) {
+                   using Compute = std::remove_pointer_t<decltype(dlogits)>;
+                   router_backward(device, RouterBackward<Compute, Experts, TopK>{
+                                               .order = order,
+                                               .probabilities = test::fixed(probabilities, tokens, Index{Experts}),
+                                               .log_sum_exp = log_sum_exp,
+                                               .experts = chosen,
+                                               .gates = gates,
+                                               .load = load,
+                                               .dgates = dgates,
+                                               .balance = 0.3,
+                                               .z = 0.2,
+                                               .dlogits = matrix(dlogits, tokens, Index{Experts})});
+                 });
+  }
+}
+
+template <class C, int Experts, int TopK>
+void check_orders(test::Report& report) {
+  check_router<C, Experts, TopK>(report, GateOrder::softmax_then_top_k);
+  check_router<C, Experts, TopK>(report, GateOrder::top_k_then_softmax);
+}
+
+/// A NaN among the logits: the experts of its token are within range and differ, its results are NaN.
+void check_nan(test::Report& report, cuda::Device& device) {
+  constexpr int experts = 40, top_k = 40;
+  auto logits = test::uniform<float>(3 * experts, 1);
+  logits[experts + 7] = logits[experts + 30] = NAN;
+  bool intact = true;
+  const test::Guarded<float> from(logits), probabilities(test::poison<float>(3 * experts)),
+      log_sum_exp(test::poison<float>(3)), gates(test::poison<float>(3 * top_k));
+  const test::Guarded<Index> chosen(std::vector<Index>(3 * top_k, -1));
+  const test::Guarded<double> sums(test::poison<double>(2 * experts + 3));
+  route(device,
+        Router<float, experts, top_k>{GateOrder::softmax_then_top_k, test::fixed(from.data(), 3, experts),
+                                      matrix(probabilities.data(), 3, experts), log_sum_exp.data(), chosen.data(),
+                                      gates.data(), sums.data(), sums.data() + experts, sums.data() + 2 * experts,
+                                      sums.data() + 2 * experts + 1, sums.data() + 2 * experts + 2});
+  device.synchronize();
+  const auto indices = chosen.read(intact);
+  for (int t = 0; t < 3; ++t) {
+    std::vector<int> seen(experts);
+    for (int k = 0; k < top_k; ++k) {
+      const Index e = indices[std::size_t(t * top_k + k)];
+      report.expect("expert within range", e >= 0 && e < experts);
+      if (e >= 0 && e < experts) ++seen[std::size_t(e)];
+    }
+    for (const int count : seen) report.expect("experts differ", count == 1);
+  }
+  const auto p = probabilities.read(intact);
+  report.expect("NaN comes out", std::isnan(p[experts]) && !std::isnan(p[0]) && !std::isnan(p[2 * experts]) && intact);
+}
+
+}  // namespace
+
+int main() {
+  return test::run_checks([](test::Report& report) {
+    report.group("router float");
+    check_orders<float, 1, 1>(report);
+    check_orders<float, 8, 1>(report);
+    check_orders<float, 8, 2>(report);
+    check_orders<float, 33, 33>(report);
+    check_orders<float, 128, 4>(report);
+    check_orders<float, 2500, 2>(report);
+    report.group("router double");
+    check_orders<double, 5, 2>(report);
+    check_orders<double, 64, 8>(report);
+    report.group("router with a NaN");
+    cuda::Device device;
+    check_nan(report, device);
+  });
+}
