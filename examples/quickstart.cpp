@@ -45,7 +45,7 @@ void watch_for_interrupts() {
   struct sigaction action = {};
   action.sa_handler = [](int) { interrupted.store(true); };
   action.sa_flags = SA_RESTART | static_cast<int>(SA_RESETHAND);
-  for (const int signal : {SIGINT, SIGTERM}) sigaction(signal, &action, nullptr);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) sigaction(signal, &action, nullptr);
 }
 
 double seconds_now() {
@@ -224,7 +224,7 @@ std::string write_text(const Options& options, const Corpus& corpus, std::uint64
 }
 
 void run(const Options& options) {
-  const Corpus corpus = read_corpus(options.texts, static_cast<std::size_t>(settings.length));
+  const Corpus corpus = read_corpus(options.texts, options.folder, static_cast<std::size_t>(settings.length));
   std::error_code error;
   std::filesystem::create_directories(options.folder, error);
   if (error) throw std::runtime_error(options.folder.string() + ": cannot be made a folder: " + error.message());

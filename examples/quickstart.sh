@@ -58,6 +58,11 @@ if [ -n "$missing" ]; then
   fi
 fi
 
+# A build folder that came along with a copy of this one knows the other's paths only.
+if [ -e "$build/CMakeCache.txt" ] && ! grep -qF "CMAKE_HOME_DIRECTORY:INTERNAL=$here" "$build/CMakeCache.txt"; then
+  rm -rf "$build"
+fi
+
 log=$build/build.log
 mkdir -p "$build" || {
   complain "$build: cannot be made a folder"

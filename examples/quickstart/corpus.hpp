@@ -34,9 +34,10 @@ struct Corpus {
 /// block would be shorter than a window.
 inline constexpr std::size_t share = 20, most_blocks = 12, largest_block = std::size_t{8} << 10;
 
-/// Reads the files and folders. Throws std::runtime_error for what cannot be read and std::invalid_argument for a text
+/// Reads the files and folders, except what an earlier run wrote to `out`. Throws std::runtime_error for what cannot be read and std::invalid_argument for a text
 /// of which a twentieth is shorter than a window and the byte after it.
-inline Corpus read_corpus(std::vector<std::filesystem::path> paths, std::size_t window) {
+inline Corpus read_corpus(std::vector<std::filesystem::path> paths, const std::filesystem::path& out,
+                          std::size_t window) {
   Corpus corpus;
   if (paths.empty()) {
     const std::filesystem::path eigen = QUICKSTART_EIGEN;
@@ -44,7 +45,7 @@ inline Corpus read_corpus(std::vector<std::filesystem::path> paths, std::size_t 
     if (std::filesystem::exists(eigen / "unsupported" / "Eigen")) paths.push_back(eigen / "unsupported" / "Eigen");
   }
   for (const auto& path : paths) corpus.label += (corpus.label.empty() ? "" : ", ") + path.string();
-  const std::vector<unsigned char> text = moe_mamba::read_text(paths, &corpus.files);
+  const std::vector<unsigned char> text = moe_mamba::read_text(paths, &corpus.files, out);
   const std::size_t least = share * (window + 1), blocks = std::min(most_blocks, text.size() / least);
   moe_mamba::require(blocks > 0, "the text's length", std::to_string(text.size()) + " bytes", [&] {
     return std::to_string(least) + " bytes or more: the twentieth that is held out must have a window of " +

@@ -122,7 +122,8 @@ inline LineChart loss_chart(const std::vector<TrainedModel>& models, const Repor
     for (const auto& point : model.history.held_out()) note(bits(point.loss));
   }
   LineChart chart("Loss", {"bytes read in training, millions", 0, end},
-                  {"bits per byte", std::floor(2 * low - 0.3) / 2, std::max(4.0, std::ceil(low) + 1)});
+                  {"bits per byte", std::floor(2 * low - 0.3) / 2,
+                   std::max({4.0, std::ceil(low) + 1, 0.3 + std::max(facts.gzip_bits, facts.xz_bits)})});
   const char* classes[] = {"first", "second"};
   for (std::size_t i = 0; i < models.size(); ++i) {
     const auto& model = models[i];

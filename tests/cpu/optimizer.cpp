@@ -124,6 +124,7 @@ TEST_CASE("AdamW stores bfloat16 parameters as their conversion rounds them, NaN
                                       0.0f, -0.0f, 1e-40f,    0x1.01p0f, 0x1.03p0f,   0x1.010002p0f,
                                       1.0f, -1.5f, 0x1p-126f, 0x1.fep0f, 0x1.ffp127f, -0x1.01p-3f};
   for (std::size_t i = 0; i < training.master.size(); ++i) training.master[i] = special[i % special.size()];
+  training.parameters = test::converted<bfloat16>(training.master);
   training.gradient.assign(40, 0.0f);
   adamw(device, AdamWUpdate<float, bfloat16>{40, training.parameters.data(), training.master.data(),
                                              training.gradient.data(), training.first_moment.data(),

@@ -1,6 +1,7 @@
 // Models and checkpoints in files: continue = uninterrupted, damage is named, a kill loses nothing.
 #include "moe_mamba/io/checkpoint.hpp"
 
+#include <cstring>
 #include <fstream>
 #include <signal.h>
 #include <string>
@@ -161,6 +162,54 @@ TEST_CASE("what is no checkpoint is refused, and trainer and model stay as they 
   const TokenBatch next = batches.next();
   CHECK(trainer.step(next).loss == other.step(next).loss);
   CHECK(bytes(model) == bytes(twin));
+}
+
+TEST_CASE("a flipped bit in the data is noticed, in a model file and in a checkpoint", "[io]") {
+  const test::Folder folder;
+  Model<Net, bfloat16> model(Seed{1}), target(Seed{2}), before(Seed{2});
+  Trainer trainer(model), other(target);
+  save(model, folder / "model");
+  save_checkpoint(folder / "checkpoint", trainer);
+  Random random(Seed{3});
+  for (const char* name : {"model", "checkpoint"}) {
+    const std::string good = test::read_bytes(folder / name);
+    std::uint64_t header = 0;
+    std::memcpy(&header, good.data(), sizeof header);
+    const std::size_t data = sizeof header + header;
+    for (int repeat = 0; repeat < 100; ++repeat) {
+      std::string bad = good;
+      const std::size_t at = repeat == 0 ? data : data + random.below(good.size() - data);
+      bad[at] = static_cast<char>(bad[at] ^ (1 << random.below(8)));
+      test::write_bytes(folder / "bad", bad);
+      CHECK_THROWS_WITH(load(target, folder / "bad"), Contains("checksum") && Contains("damaged"));
+      CHECK_THROWS_WITH(load_checkpoint(folder / "bad", other), Contains("checksum"));
+    }
+    CHECK(bytes(target) == bytes(before));
+  }
+  // A file of somebody else's has no checksum and is taken as it is.
+  const auto tensors = detail::parameter_tensors<Net, bfloat16>(std::as_const(model).parameters());
+  save_safetensors(folder / "foreign", tensors);
+  load(target, folder / "foreign");
+  CHECK(bytes(target) == bytes(model));
+}
+
+TEST_CASE("the checksum depends on names and on every byte, but not on the order of tensors", "[io]") {
+  std::vector<std::byte> a(100), b(37);
+  for (std::size_t i = 0; i < a.size(); ++i) a[i] = std::byte(i);
+  const auto sum = [](const std::vector<TensorSource>& tensors) {
+    return detail::checksum(std::span<const TensorSource>(tensors));
+  };
+  const TensorSource x{"x", DataType::U8, {100}, a}, y{"y", DataType::U8, {37}, b}, z{"z", DataType::U8, {37}, b};
+  const std::string whole = sum({x, y});
+  CHECK(whole.size() == 16);
+  CHECK(sum({y, x}) == whole);
+  CHECK(sum({x, z}) != whole);
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    a[i] ^= std::byte(1);
+    CHECK(sum({x, y}) != whole);
+    a[i] ^= std::byte(1);
+  }
+  CHECK(sum({x, y}) == whole);
 }
 
 TEST_CASE("an unwritable place is named and leaves nothing behind", "[io]") {

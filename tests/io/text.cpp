@@ -58,6 +58,24 @@ TEST_CASE("A file is read and mapped byte for byte, whatever its size", "[io]") 
   CHECK(!read_text("/proc/self/status").empty());
 }
 
+TEST_CASE("A folder that is left out is passed over wherever it lies, also by another name", "[io]") {
+  const test::Folder folder;
+  std::filesystem::create_directories(folder / "a/out/deep");
+  std::filesystem::create_directories(folder / "b");
+  test::write_bytes(folder / "a/1", "one ");
+  test::write_bytes(folder / "a/out/2", "two ");
+  test::write_bytes(folder / "a/out/deep/3", "three ");
+  test::write_bytes(folder / "b/4", "four ");
+  const std::filesystem::path all = folder / ".";
+  const auto read = [&](const std::filesystem::path& except) {
+    return text_of(read_text(std::span(&all, 1), nullptr, except));
+  };
+  CHECK(read({}) == "one two three four ");
+  CHECK(read(folder / "a/out") == "one four ");
+  CHECK(read(folder / "b/../a/out") == "one four ");
+  CHECK(read(folder / "absent") == "one two three four ");
+}
+
 TEST_CASE("Paths that cannot be read are named", "[io]") {
   const test::Folder folder;
   test::write_bytes(folder / "a", "text");

@@ -68,6 +68,21 @@ TEST_CASE("a bfloat16 model learns too, and its parameters are the rounding of t
   CHECK(equal);
 }
 
+TEST_CASE("parameters written after the trainer was made are those it goes on from", "[train]") {
+  const auto text = pattern(3000);
+  auto batches = windows(text, Length{13}, Batch{3}, Seed{5});
+  Model<Net, bfloat16> model(Seed{1});
+  const Model<Net, bfloat16> other(Seed{2});
+  Trainer trainer(model, AdamW{.learning_rate = 1e-6});
+  trainer.step(batches.next());
+  std::copy(other.parameters().begin(), other.parameters().end(), model.parameters().begin());
+  trainer.step(batches.next());
+  const auto now = test::converted<double>(std::vector<bfloat16>(model.parameters().begin(), model.parameters().end()));
+  const auto written =
+      test::converted<double>(std::vector<bfloat16>(other.parameters().begin(), other.parameters().end()));
+  CHECK(test::relative_error(now, written) < 0.01);  // a rounding to eight bits either way
+}
+
 TEST_CASE("updates are those of a plain loop in double", "[train]") {
   const auto text = pattern(3000);
   const AdamW optimizer{.learning_rate = 3e-3, .beta1 = 0.8, .beta2 = 0.9, .epsilon = 1e-6, .weight_decay = 0.3};

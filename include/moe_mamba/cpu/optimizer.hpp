@@ -61,6 +61,15 @@ template <StorageScalar S, PacketLike P>
   }
 }
 
+/// Where the stored elements are the rounding of the master ones, these; else the stored ones.
+template <StorageScalar S, PacketLike P>
+[[gnu::always_inline]] inline P master_or_stored(const scalar_of<P>* master, const S* stored) {
+  S rounded[lanes<P>];
+  const P exact = load<P>(master), actual = load_widened<P>(stored);
+  store_rounded<S, P>(rounded, exact);
+  return select_equal(load_widened<P>(rounded), actual, exact, actual);
+}
+
 }  // namespace detail
 
 /// One AdamW update, one pass over the arrays; none where the norm of the gradient is not finite.
@@ -88,7 +97,8 @@ void adamw(Device& device, const AdamWUpdate<C, S>& update) {
       const P v = fma(mul(broadcast<P>(take2), g), g, mul(broadcast<P>(keep2), load<P>(second_moment + i)));
       const P deviation = sqrt(mul(broadcast<P>(correct2), v));
       const P adapted = div(mul(broadcast<P>(correct1), m), add(deviation, broadcast<P>(epsilon)));
-      const P old = master != nullptr ? load<P>(master + i) : load_widened<P>(parameters + i);
+      const P old = master != nullptr ? detail::master_or_stored<S, P>(master + i, parameters + i)
+                                      : load_widened<P>(parameters + i);
       const P updated = fma(broadcast<P>(rate), fma(broadcast<P>(decay), old, adapted), old);
       store<P>(gradient + i, zero<P>());
       store<P>(first_moment + i, m);

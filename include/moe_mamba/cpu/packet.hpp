@@ -6,6 +6,11 @@
 
 #include "moe_mamba/core/scalar.hpp"
 
+#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+#error \
+    "moe_mamba: -ffast-math and -Ofast let the compiler assume that there is no NaN and reorder sums, which changes results and hides NaNs; allowed: -O3, with -fno-fast-math for the files that include moe_mamba"
+#endif
+
 // g++ 12 takes the deliberately undefined operands inside its AVX-512 intrinsics for mistakes of whoever calls them, here
 // and in Eigen; and native vector types carry attributes that are dropped, harmlessly, when they become template
 // arguments.
@@ -239,6 +244,17 @@ template <ComputeScalar C>
 template <ComputeScalar C>
 [[gnu::always_inline]] inline C horizontal_max(C a) {
   return a;
+}
+
+/// Where `a` equals `b`: `yes`, else `no`.
+template <ComputeScalar C>
+[[gnu::always_inline]] inline Packet<C> select_equal(const Packet<C>& a, const Packet<C>& b, const Packet<C>& yes,
+                                                     const Packet<C>& no) {
+  return {Eigen::internal::pselect(Eigen::internal::pcmp_eq(a.native, b.native), yes.native, no.native)};
+}
+template <ComputeScalar C>
+[[gnu::always_inline]] inline C select_equal(C a, C b, C yes, C no) {
+  return a == b ? yes : no;
 }
 
 /// Turns a square of packets: lane j of packet i becomes lane i of packet j.

@@ -31,7 +31,8 @@ __global__ void adamw_kernel(AdamWUpdate<C, S> update, AdamWFactors<C> factors) 
     const C m = factors.keep1 * update.first_moment[i] + factors.take1 * g;
     const C v = factors.keep2 * update.second_moment[i] + factors.take2 * g * g;
     const C adapted = factors.correct1 * m / (sqrt(factors.correct2 * v) + factors.epsilon);
-    const C old = update.master != nullptr ? update.master[i] : static_cast<C>(update.parameters[i]);
+    const bool kept = update.master != nullptr && static_cast<S>(update.master[i]) == update.parameters[i];
+    const C old = kept ? update.master[i] : static_cast<C>(update.parameters[i]);
     const C updated = old - factors.rate * (adapted + factors.decay * old);
     update.gradient[i] = 0;
     update.first_moment[i] = m;

@@ -23,6 +23,9 @@ struct DecoderOptions {
 /// after construction. The model must outlive the decoder.
 template <class Definition, StorageScalar S, class Backend = Cpu>
 class Decoder {
+  static_assert(TokenDefinition<Definition>,
+                "a Decoder needs a LanguageModel, which reads tokens; a SequenceModel takes its steps by model.step()");
+
  public:
   using ModelType = Model<Definition, S, Backend>;
   using StatesType = States<Definition, S>;
@@ -138,7 +141,7 @@ class Decoder {
   /// Reads the prompt and goes on with `count` tokens, without end if it is left out. The prompt may be empty where
   /// something was read before.
   Generation generate(std::span<const Token> prompt, Sampling sampling, Seed seed,
-                      Index count = std::numeric_limits<Index>::max()) {
+                      Index count = std::numeric_limits<Index>::max()) & {
     require(count >= 0, "count", count, "0 or more tokens");
     require(!prompt.empty() || has_logits_, "prompt.size()", prompt.size(),
             "1 or more tokens where nothing has been read yet");
@@ -147,9 +150,13 @@ class Decoder {
     return Generation(*this, std::move(sampler), count);
   }
 
+  /// A decoder that would be gone before the first token is drawn: give it a name.
+  template <class... Arguments>
+  Generation generate(Arguments&&...) && = delete;
+
   /// The same with a prompt of bytes, for models over bytes.
   Generation generate(std::string_view prompt, Sampling sampling, Seed seed,
-                      Index count = std::numeric_limits<Index>::max()) {
+                      Index count = std::numeric_limits<Index>::max()) & {
     std::vector<Token> tokens(prompt.size());
     std::transform(prompt.begin(), prompt.end(), tokens.begin(),
                    [](char byte) { return static_cast<Token>(static_cast<unsigned char>(byte)); });

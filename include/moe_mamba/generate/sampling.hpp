@@ -72,7 +72,7 @@ class Sampler {
   Sampler(Sampling sampling, Seed seed, Index vocabulary, std::uint64_t stream = 0)
       : sampling_(sampling), random_(seed, (std::uint64_t{0x73616d70} << 32) + stream) {
     check(sampling);
-    require(vocabulary > 0, "vocabulary", vocabulary, "an integer > 0");
+    require(vocabulary > 0 && vocabulary <= Index{1} << 28, "vocabulary", vocabulary, "1 to 2^28");
     candidates_.resize(static_cast<std::size_t>(vocabulary));
   }
 

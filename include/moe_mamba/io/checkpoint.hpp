@@ -80,7 +80,7 @@ void save_checkpoint(const std::filesystem::path& path, Trainer<Definition, S, B
   metadata[detail::step_key] = std::to_string(progress.steps);
   metadata[detail::seed_key] = std::to_string(windows.seed);
   metadata[detail::position_key] = std::to_string(windows.position);
-  save_safetensors(path, tensors, metadata);
+  save_safetensors(path, tensors, detail::with_checksum(std::move(metadata), tensors));
 }
 
 /// Puts model and trainer back to where a checkpoint was written. Throws std::runtime_error, with both as they were,
@@ -110,7 +110,9 @@ CheckpointInfo load_checkpoint(const std::filesystem::path& path, Trainer<Defini
   CheckpointInfo info{
       {detail::metadata_number(file, detail::seed_key), detail::metadata_number(file, detail::position_key)},
       file.metadata()};
-  for (const char* key : {detail::step_key, detail::seed_key, detail::position_key}) info.metadata.erase(key);
+  for (const char* key : {detail::step_key, detail::seed_key, detail::position_key, detail::checksum_key}) {
+    info.metadata.erase(key);
+  }
 
   try {
     trainer.restore({steps, first, second, master, states});

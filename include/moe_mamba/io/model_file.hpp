@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "moe_mamba/io/checksum.hpp"
 #include "moe_mamba/io/safetensors.hpp"
 #include "moe_mamba/model/model.hpp"
 
@@ -60,6 +61,7 @@ void check_parameters(const SafetensorsFile& file) {
     }
     ++known;
   });
+  check_checksum(file);
   std::size_t training = 0;
   for (const TensorEntry& tensor : file.tensors()) {
     if (std::string_view(tensor.name).starts_with(training_prefix)) ++training;
@@ -90,7 +92,7 @@ template <class Definition, StorageScalar S, class Backend>
 void save(const Model<Definition, S, Backend>& model, const std::filesystem::path& path,
           const std::map<std::string, std::string>& metadata = {}) {
   const auto tensors = detail::parameter_tensors<Definition, S>(model.parameters());
-  save_safetensors(path, tensors, metadata);
+  save_safetensors(path, tensors, detail::with_checksum(metadata, tensors));
 }
 
 /// Reads parameters into a model, rounding to its storage type. Throws std::runtime_error, with the model as it was,

@@ -48,19 +48,26 @@ inline void append_file(const std::filesystem::path& path, std::vector<unsigned 
   text.resize(size);
 }
 
-/// All regular files below a folder, in the order of their paths, which is the same on every machine.
-inline std::vector<std::filesystem::path> files_below(const std::filesystem::path& folder) {
+/// All regular files below a folder but not in the folder `except`, in the order of their paths, which is the same on
+/// every machine.
+inline std::vector<std::filesystem::path> files_below(const std::filesystem::path& folder,
+                                                      const std::filesystem::path& except) {
   namespace fs = std::filesystem;
   std::vector<fs::path> files;
   std::error_code error;
+  fs::path at = folder;
   fs::recursive_directory_iterator entry(folder, error);
   while (!error && entry != fs::recursive_directory_iterator()) {
-    // A link that points nowhere is no regular file, and no reason to stop.
+    // A link that points nowhere is no regular file, and no reason to stop; nor is an `except` that is not there.
     std::error_code unknown;
-    if (entry->is_regular_file(unknown)) files.push_back(entry->path());
+    at = entry->path();
+    if (entry->is_regular_file(unknown)) files.push_back(at);
+    if (entry->is_directory(unknown) && !except.empty() && fs::equivalent(at, except, unknown)) {
+      entry.disable_recursion_pending();
+    }
     entry.increment(error);
   }
-  if (error) throw_system_error(folder, "cannot be listed", error.value());
+  if (error) throw_system_error(at, "cannot be listed", error.value());
   std::sort(files.begin(), files.end(), [](const fs::path& a, const fs::path& b) { return a.native() < b.native(); });
   return files;
 }
@@ -72,8 +79,10 @@ inline std::vector<std::filesystem::path> files_below(const std::filesystem::pat
 /// A path to a regular file gives its bytes, whatever they are. A folder gives the regular files in it and in its
 /// folders (links to folders are not followed), sorted by path; there, a file that holds a zero byte counts as binary
 /// and is skipped. Throws std::runtime_error naming the path that is missing, unreadable or neither file nor folder.
-/// `files`, where given, receives the number of files read and skipped.
-inline std::vector<unsigned char> read_text(std::span<const std::filesystem::path> paths, TextFiles* files = nullptr) {
+/// `files`, where given, receives the number of files read and skipped. A folder `except` below the others, such as the
+/// one that a program writes to, is passed over.
+inline std::vector<unsigned char> read_text(std::span<const std::filesystem::path> paths, TextFiles* files = nullptr,
+                                            const std::filesystem::path& except = {}) {
   std::vector<unsigned char> text;
   TextFiles count;
   for (const auto& path : paths) {
@@ -87,7 +96,7 @@ inline std::vector<unsigned char> read_text(std::span<const std::filesystem::pat
       ++count.read;
       continue;
     }
-    for (const auto& file : detail::files_below(path)) {
+    for (const auto& file : detail::files_below(path, except)) {
       const std::size_t begin = text.size();
       detail::append_file(file, text);
       const bool binary = text.size() > begin && std::memchr(text.data() + begin, 0, text.size() - begin) != nullptr;

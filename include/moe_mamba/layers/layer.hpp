@@ -135,10 +135,11 @@ concept LayerType = requires(const double* report) {
   typename T::template Saved<float>;
 };
 
-/// A definition of a norm.
+/// A definition of a norm: like that of a layer, and it says so.
 template <class T>
 concept NormDefinition = requires {
   { T::is_norm } -> std::convertible_to<bool>;
+  typename T::template Layer<1>;
 };
 
 /// A definition of a layer: its member template Layer<Width> is the layer.

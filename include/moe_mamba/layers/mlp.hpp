@@ -95,10 +95,10 @@ struct OneActivation {
 
 template <class Layer, class Option>
 struct MlpTakes {
-  static_assert(
-      is_integer_option<Hidden, Option> || ActivationType<Option>,
-      "Mlp takes the option Hidden<H> and an activation (Relu, SquaredRelu, Gelu, Silu, SwiGlu, GeGlu or your own) "
-      "and no other: MlpTakes<layer, option>");
+  static_assert(is_integer_option<Hidden, Option> || ActivationType<Option>,
+                "Mlp takes the option Hidden<H> and an activation (Relu, SquaredRelu, Gelu, Silu, SwiGlu, GeGlu or "
+                "your own with gated, value and derivative) "
+                "and no other: MlpTakes<layer, option>");
 };
 
 template <class Layer, class... Options>

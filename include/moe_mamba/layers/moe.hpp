@@ -259,7 +259,7 @@ struct MoeTakes {
           is_one_of<Option, SoftmaxThenTopK, TopKThenSoftmax> || ActivationType<Option>,
       "Moe takes the options Experts<N>, TopK<K>, Hidden<H>, SharedExperts<N>, Capacity<n, d>, BalanceLoss<n, d>, "
       "ZLoss<n, d>, SoftmaxThenTopK or TopKThenSoftmax, and an activation (Relu, SquaredRelu, Gelu, Silu, SwiGlu, "
-      "GeGlu or your own) and no other: MoeTakes<layer, option>");
+      "GeGlu or your own with gated, value and derivative) and no other: MoeTakes<layer, option>");
 };
 
 template <class Layer, int Times>

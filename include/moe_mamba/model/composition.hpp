@@ -53,6 +53,7 @@ struct StageOf<Residual<OwnNorm, Layer>, W, Norm> {
 
 template <class... Items, int W, class Norm>
 struct StageOf<Sequence<Items...>, W, Norm> {
+  static_assert(sizeof...(Items) >= 1, "Sequence<items...> needs at least one item");
   using type = StageList<typename StageOf<Items, W, Norm>::type...>;
 };
 
@@ -106,15 +107,22 @@ struct OneOf {
 
 template <class Model, class Norm>
 struct ModelNorm {
-  static_assert(NormDefinition<Norm>,
-                "PreNorm and FinalNorm take a norm: RmsNorm<>, LayerNorm<>, NoNorm or your own with is_norm: "
-                "ModelNorm<model, norm given>");
+  static_assert(
+      NormDefinition<Norm>,
+      "PreNorm and FinalNorm take a norm: RmsNorm<>, LayerNorm<>, NoNorm or your own with is_norm and a member "
+      "template Layer<Width>: ModelNorm<model, norm given>");
+};
+
+template <class Model, int Items>
+struct ModelBody {
+  static_assert(Items >= 1, "a model needs a body: one layer or more, such as Mamba<>: ModelBody<model, items given>");
 };
 
 template <class Model, class... Arguments>
 consteval bool check_model() {
   check_integer_option<Model, Width, 1, 1 << 20, Arguments...>();
   (void)ModelNeeds<Model, Width<512>, times_given<Width, Arguments...>>{};
+  (void)ModelBody<Model, (0 + ... + int(!is_model_option<Arguments>))>{};
   (void)OneOf<Model, (0 + ... + int(is_norm_option<PreNorm, Arguments>))>{};
   (void)OneOf<Model, (0 + ... + int(is_norm_option<FinalNorm, Arguments>))>{};
   (void)OneOf<Model, (0 + ... + int(is_one_of<Arguments, SumAuxiliaryLosses, AverageAuxiliaryLosses>))>{};

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "moe_mamba/core/check.hpp"
@@ -74,7 +75,8 @@ class States {
 
  private:
   static Index checked(Index count) {
-    require(count >= 1, "count", count, "1 or more sequences");
+    constexpr Index most = (Index{1} << 48) / (state_size > 0 ? state_size : 1);
+    require(count >= 1 && count <= most, "count", count, [] { return "1 to " + std::to_string(most) + " sequences"; });
     return count;
   }
 

@@ -12,6 +12,7 @@
 ///   adamw(device, AdamWUpdate<C, S>{…})              one update (Loshchilov & Hutter 2019, arXiv 1711.05101):
 ///        g = gradient_scale(…) · gradient;  m = β₁ m + (1 - β₁) g;  v = β₂ v + (1 - β₂) g²
 ///        w = w - rate · (m / (1 - β₁ᵗ) / (sqrt(v / (1 - β₂ᵗ)) + ε) + decay · w);  gradient = 0
+///      Where a stored parameter is not the rounding of its master, somebody has written it since: it counts then.
 ///      The gradient is cleared on the way, for the next sum: by itself that would be a pass over memory more.
 namespace moe_mamba {
 
@@ -19,7 +20,7 @@ template <class C, class S>
 struct AdamWUpdate {
   Index count;       // elements, all of one decay
   S* parameters;     // (count), overwritten
-  C* master;         // (count): parameters in the compute type, or null where S is C; the stored ones are its rounding
+  C* master;         // (count): what the stored parameters are the rounding of, or null where S is C
   C* gradient;       // (count), zero afterwards
   C* first_moment;   // (count), m
   C* second_moment;  // (count), v
@@ -62,7 +63,8 @@ void adamw(Device&, const AdamWUpdate<C, S>& update) {
     const double g = scale * double(update.gradient[i]);
     const double m = update.beta1 * double(update.first_moment[i]) + (1 - update.beta1) * g;
     const double v = update.beta2 * double(update.second_moment[i]) + (1 - update.beta2) * g * g;
-    const double old = update.master != nullptr ? double(update.master[i]) : double(update.parameters[i]);
+    const bool kept = update.master != nullptr && S(update.master[i]) == update.parameters[i];
+    const double old = kept ? double(update.master[i]) : double(update.parameters[i]);
     const double direction =
         m / update.correction1 / (std::sqrt(v / update.correction2) + update.epsilon) + update.decay * old;
     const C w = C(old - update.rate * direction);
