@@ -1,10 +1,11 @@
 #pragma once
 
-#include <bit>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
+
+#include "moe_mamba/core/annotation.hpp"
 
 /// Scalar types: what parameters are stored in, and what arithmetic is done in.
 namespace moe_mamba {
@@ -22,21 +23,27 @@ struct bfloat16 {
   bfloat16() = default;
 
   /// Rounds to nearest, ties to even. A NaN stays a (quiet) NaN of the same sign.
-  explicit constexpr bfloat16(float value) {
-    const auto word = std::bit_cast<std::uint32_t>(value);
+  MOE_MAMBA_HOST_DEVICE explicit constexpr bfloat16(float value) {
+    const auto word = __builtin_bit_cast(std::uint32_t, value);  // std::bit_cast is not for device code
     if ((word & 0x7fffffffu) > 0x7f800000u) {
       bits = static_cast<std::uint16_t>((word >> 16) | 0x0040u);
     } else {
       bits = static_cast<std::uint16_t>((word + 0x7fffu + ((word >> 16) & 1u)) >> 16);
     }
   }
-  explicit constexpr bfloat16(double value) : bfloat16(static_cast<float>(value)) {}
+  MOE_MAMBA_HOST_DEVICE explicit constexpr bfloat16(double value) : bfloat16(static_cast<float>(value)) {}
 
   /// Exact.
-  explicit constexpr operator float() const { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
-  explicit constexpr operator double() const { return static_cast<double>(static_cast<float>(*this)); }
+  MOE_MAMBA_HOST_DEVICE explicit constexpr operator float() const {
+    return __builtin_bit_cast(float, static_cast<std::uint32_t>(bits) << 16);
+  }
+  MOE_MAMBA_HOST_DEVICE explicit constexpr operator double() const {
+    return static_cast<double>(static_cast<float>(*this));
+  }
 
-  friend constexpr bool operator==(bfloat16 a, bfloat16 b) { return static_cast<float>(a) == static_cast<float>(b); }
+  MOE_MAMBA_HOST_DEVICE friend constexpr bool operator==(bfloat16 a, bfloat16 b) {
+    return static_cast<float>(a) == static_cast<float>(b);
+  }
 };
 
 /// A type that parameters can be stored in: float, double or bfloat16.

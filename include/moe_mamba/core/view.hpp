@@ -2,6 +2,7 @@
 
 #include <type_traits>
 
+#include "moe_mamba/core/annotation.hpp"
 #include "moe_mamba/core/scalar.hpp"
 
 /// Views: pointers with a shape. They own nothing and check nothing.
@@ -13,7 +14,7 @@ struct Shape {
   Index batch = 0;
   Index length = 0;
 
-  constexpr Index tokens() const { return batch * length; }
+  MOE_MAMBA_HOST_DEVICE constexpr Index tokens() const { return batch * length; }
   friend constexpr bool operator==(Shape, Shape) = default;
 };
 
@@ -25,15 +26,23 @@ struct MatrixView {
   Index columns = 0;
   Index stride = 0;
 
-  constexpr T* row(Index index) const { return data + index * stride; }
-  constexpr T& operator()(Index row_index, Index column) const { return data[row_index * stride + column]; }
+  MOE_MAMBA_HOST_DEVICE constexpr T* row(Index index) const { return data + index * stride; }
+  MOE_MAMBA_HOST_DEVICE constexpr T& operator()(Index row_index, Index column) const {
+    return data[row_index * stride + column];
+  }
 
   /// `count` rows from row `first` on.
-  constexpr MatrixView row_block(Index first, Index count) const { return {row(first), count, columns, stride}; }
+  MOE_MAMBA_HOST_DEVICE constexpr MatrixView row_block(Index first, Index count) const {
+    return {row(first), count, columns, stride};
+  }
   /// `count` columns from column `first` on.
-  constexpr MatrixView column_block(Index first, Index count) const { return {data + first, rows, count, stride}; }
+  MOE_MAMBA_HOST_DEVICE constexpr MatrixView column_block(Index first, Index count) const {
+    return {data + first, rows, count, stride};
+  }
 
-  constexpr operator MatrixView<const T>() const requires(!std::is_const_v<T>) { return {data, rows, columns, stride}; }
+  MOE_MAMBA_HOST_DEVICE constexpr operator MatrixView<const T>() const requires(!std::is_const_v<T>) {
+    return {data, rows, columns, stride};
+  }
 };
 
 /// A matrix that a function only reads. The scalar is not deduced from it but from the function's output, so that a
@@ -54,12 +63,16 @@ struct StateView {
   T* data = nullptr;
   Index stride = 0;
 
-  constexpr explicit operator bool() const { return data != nullptr; }
-  constexpr T* sequence(Index index) const { return data + index * stride; }
+  MOE_MAMBA_HOST_DEVICE constexpr explicit operator bool() const { return data != nullptr; }
+  MOE_MAMBA_HOST_DEVICE constexpr T* sequence(Index index) const { return data + index * stride; }
   /// The states that lie `offset` elements further on in each sequence; null stays null.
-  constexpr StateView at(Index offset) const { return {data == nullptr ? nullptr : data + offset, stride}; }
+  MOE_MAMBA_HOST_DEVICE constexpr StateView at(Index offset) const {
+    return {data == nullptr ? nullptr : data + offset, stride};
+  }
 
-  constexpr operator StateView<const T>() const requires(!std::is_const_v<T>) { return {data, stride}; }
+  MOE_MAMBA_HOST_DEVICE constexpr operator StateView<const T>() const requires(!std::is_const_v<T>) {
+    return {data, stride};
+  }
 };
 
 }  // namespace moe_mamba

@@ -1,0 +1,354 @@
+#pragma once
+
+#include "moe_mamba/cuda/block/scan_tile.cuh"
+#include "moe_mamba/ops/selective_scan.hpp"
+
+/// The body of the backward kernel of the selective scan; see cuda/selective_scan_backward.cuh.
+namespace moe_mamba::cuda::detail {
+
+/// Sums that blocks leave for the launch that adds them up.
+template <class C>
+struct ScanPartialSums {
+  C* db;      // (groups of channels, T, N)
+  C* dc;      // (groups of channels, T, N)
+  C* da_log;  // (B, chunks, E, N)
+  C* dd;      // (B, chunks, E)
+  C* dbias;   // (B, chunks, E)
+
+  ScanPartialSums(Arena& arena, Shape shape, Index chunks, Index channels, Index states) {
+    const Index groups = ceiling_of(channels, Index{scan_backward_width(sizeof(C), states)});
+    db = arena.take<C>(groups * shape.tokens() * states);
+    dc = arena.take<C>(groups * shape.tokens() * states);
+    da_log = arena.take<C>(shape.batch * chunks * channels * states);
+    dd = arena.take<C>(shape.batch * chunks * channels);
+    dbias = arena.take<C>(shape.batch * chunks * channels);
+  }
+};
+
+/// The sums over the lanes of a warp of Count values, a power of two up to 32; a lane gets that of value
+/// lane · Count / 32. With each exchange a lane gives half of its values away for its share of the other half, so that
+/// the whole takes about one exchange a value.
+template <int Count, int Mask = warp_size / 2, class C, int Size>
+__device__ __forceinline__ C sum_over_lanes(C (&values)[Size], int lane) {
+  if constexpr (Count > 1) {
+    const bool upper = (lane & Mask) != 0;
+#pragma unroll
+    for (int i = 0; i < Count / 2; ++i) {
+      const C given = upper ? values[i] : values[i + Count / 2], kept = upper ? values[i + Count / 2] : values[i];
+      values[i] = kept + __shfl_xor_sync(0xffffffffu, given, Mask);
+    }
+    return sum_over_lanes<Count / 2, Mask / 2>(values, lane);
+  } else if constexpr (Mask > 0) {
+    values[0] += __shfl_xor_sync(0xffffffffu, values[0], Mask);
+    return sum_over_lanes<1, Mask / 2>(values, lane);
+  } else {
+    return values[0];
+  }
+}
+
+template <class C, class Tuning>
+struct ScanBackwardStorage {
+  static constexpr int parts_a_step = 3;
+
+  C delta[Tuning::piece][Tuning::width];  // Δ, of a piece
+  C u[Tuning::piece][Tuning::width];
+  C starts[Tuning::tiles][Tuning::states][Tuning::threads];  // the state in front of each tile
+  ScanCoefficients<C, Tuning::padded> b[Tuning::piece][Tuning::warps];
+  ScanCoefficients<C, Tuning::padded> c[Tuning::steps][Tuning::warps];
+  C dp[Tuning::steps][Tuning::width];                                  // dy silu(z), of a tile
+  C parts[parts_a_step][Tuning::warps][Tuning::steps][Tuning::width];  // sums over the states of a warp
+  C sums[2][Tuning::width / warp_size][Tuning::warps][Tuning::sums];   // dB and dC, over lanes
+};
+
+/// What a thread does of a backward pass: its states of one channel in one chunk.
+template <class C, class S, int States>
+class ScanBackwardThread {
+  using Tuning = ScanBackwardTuning<C, States>;
+  using Scan = SelectiveScanBackward<C, S, States>;
+
+ public:
+  using Storage = ScanBackwardStorage<C, Tuning>;
+
+  __device__ __forceinline__ ScanBackwardThread(const Scan& scan, const ScanCarry<C>& carry,
+                                                const ScanPartialSums<C>& partial, int first_state, Storage& storage)
+      : scan_(scan),
+        carry_(carry),
+        partial_(partial),
+        storage_(storage),
+        place_(scan.u.columns, scan.shape.length, carry.chunking, Tuning::width),
+        channels_(scan.u.columns),
+        group_(place_.warp % Tuning::warps),
+        half_(place_.warp / Tuning::warps),
+        column_(half_ * warp_size + place_.lane),
+        channel_(place_.channel + half_ * warp_size),
+        inside_(channel_ < channels_),
+        first_pass_(first_state == 0),
+        first_state_(first_state),
+        own_state_(first_state + group_ * Tuning::states) {}
+
+  __device__ __forceinline__ void run() {
+    start();
+    for (Index first = place_.end - 1 - (place_.end - 1) % Tuning::piece; first >= place_.begin;
+         first -= Tuning::piece) {
+      const int steps = static_cast<int>(min(Index{Tuning::piece}, place_.end - first));
+      const int tiles = (steps + Tuning::steps - 1) / Tuning::steps;
+      load(first + (tiles - 1) * Tuning::steps);
+      prepare_piece(first, tiles * Tuning::steps);
+      __syncthreads();
+      run_forward(first, tiles);
+      for (int tile = tiles - 1; tile >= 0; --tile) {
+        prepare_tile();
+        __syncthreads();
+        if (tile > 0) load(first + (tile - 1) * Tuning::steps);
+        go_and_return(tile);
+        __syncthreads();
+        conclude(first, tile);
+      }
+    }
+    finish();
+  }
+
+ private:
+  __device__ __forceinline__ bool owns(int r) const { return inside_ && own_state_ + r < States; }
+  __device__ __forceinline__ Index offset(int r) const { return (own_state_ + r) * channels_ + channel_; }
+  __device__ __forceinline__ Index row(Index step) const { return place_.sequence * scan_.shape.length + step; }
+  __device__ __forceinline__ Index part() const { return place_.sequence * carry_.chunking.count + place_.chunk; }
+
+  __device__ __forceinline__ void start() {
+    const C* from = scan_.dstate.data == nullptr ? nullptr : scan_.dstate.data + place_.sequence * scan_.dstate.stride;
+    if (carry_.states != nullptr) from = carry_.states + part() * States * channels_;
+    for (int r = 0; r < Tuning::states; ++r) {
+      carried_[r] = from != nullptr && owns(r) ? from[offset(r)] : C(0);
+      rate_[r] = owns(r) ? decay_rate<C>(scan_.a_log[channel_ * States + own_state_ + r]) : C(0);
+      rate_sum_[r] = C(0);
+    }
+    bias_ = inside_ ? static_cast<C>(scan_.delta_bias[channel_]) : C(0);
+    // What the skip adds is added once, in the first pass.
+    d_ = inside_ && first_pass_ ? static_cast<C>(scan_.d[channel_]) : C(0);
+  }
+
+  /// Δ, u and B of a piece. Steps from the end of the sequence to that of the last tile are as if they were not there.
+  __device__ __forceinline__ void prepare_piece(Index first, int steps) {
+    for (int t = group_; t < steps; t += Tuning::warps) {
+      const bool here = inside_ && first + t < place_.end;
+      storage_.delta[t][column_] =
+          here ? softplus_of(scan_.delta.data[row(first + t) * scan_.delta.stride + channel_] + bias_) : C(0);
+      storage_.u[t][column_] = here ? scan_.u.data[row(first + t) * scan_.u.stride + channel_] : C(0);
+    }
+    for (int i = static_cast<int>(threadIdx.x); i < steps * Tuning::pass; i += Tuning::threads) {
+      const int t = i / Tuning::pass, n = i % Tuning::pass;
+      storage_.b[t][n / Tuning::states].of[n % Tuning::states] = coefficient(scan_.b, first + t, n);
+    }
+  }
+
+  /// Element n of the pass in a row of B or C.
+  __device__ __forceinline__ C coefficient(const MatrixView<const C>& rows, Index step, int n) const {
+    const bool here = step < place_.end && (Tuning::exact || first_state_ + n < States);
+    return here ? rows.data[row(step) * rows.stride + first_state_ + n] : C(0);
+  }
+
+  /// From the checkpoint through all tiles but the last.
+  __device__ __forceinline__ void run_forward(Index first, int tiles) {
+    const Index pieces = (scan_.shape.length + Tuning::piece - 1) / Tuning::piece;
+    const C* const checkpoint =
+        scan_.checkpoints + (place_.sequence * pieces + first / Tuning::piece) * States * channels_;
+    C h[Tuning::states];
+    for (int r = 0; r < Tuning::states; ++r) h[r] = owns(r) ? checkpoint[offset(r)] : C(0);
+    for (int tile = 0;; ++tile) {
+#pragma unroll
+      for (int r = 0; r < Tuning::states; ++r) storage_.starts[tile][r][threadIdx.x] = h[r];
+      if (tile + 1 == tiles) break;
+#pragma unroll
+      for (int i = 0; i < Tuning::steps; ++i) {
+        const int t = tile * Tuning::steps + i;
+        const C delta = storage_.delta[t][column_], drive = delta * storage_.u[t][column_];
+        const auto b = storage_.b[t][group_];
+#pragma unroll
+        for (int r = 0; r < Tuning::states; ++r) h[r] = fma(power_of_two(delta * rate_[r]), h[r], drive * b.of[r]);
+      }
+    }
+  }
+
+  /// Asks for the rows of the tile at step `first`.
+  __device__ __forceinline__ void load(Index first) {
+#pragma unroll
+    for (int i = 0; i < Tuning::rows; ++i) {
+      const Index step = first + group_ + i * Tuning::warps;
+      const bool here = inside_ && step < place_.end;
+      const auto at = [&](const MatrixView<const C>& rows) {
+        return here ? rows.data[row(step) * rows.stride + channel_] : C(0);
+      };
+      next_.delta[i] = at(scan_.delta);
+      next_.z[i] = at(scan_.z);
+      next_.dy[i] = at(scan_.dy);
+    }
+#pragma unroll
+    for (int i = 0; i < narrow; ++i) {
+      const int index = static_cast<int>(threadIdx.x) + i * Tuning::threads;
+      if (index >= Tuning::steps * Tuning::pass) break;
+      next_.c[i] = coefficient(scan_.c, first + index / Tuning::pass, index % Tuning::pass);
+    }
+  }
+
+  /// What a tile needs besides, and what its end needs.
+  __device__ __forceinline__ void prepare_tile() {
+#pragma unroll
+    for (int i = 0; i < Tuning::rows; ++i) {
+      const auto gate = silu_and_slope_of(next_.z[i]);
+      dp_[i] = next_.dy[i] * gate.value;
+      dgate_[i] = next_.dy[i] * gate.slope;
+      slope_[i] = sigmoid_of(next_.delta[i] + bias_);
+      storage_.dp[group_ + i * Tuning::warps][column_] = dp_[i];
+    }
+#pragma unroll
+    for (int i = 0; i < narrow; ++i) {
+      const int index = static_cast<int>(threadIdx.x) + i * Tuning::threads;
+      const int t = index / Tuning::pass, n = index % Tuning::pass;
+      if (t >= Tuning::steps) break;
+      storage_.c[t][n / Tuning::states].of[n % Tuning::states] = next_.c[i];
+    }
+  }
+
+  /// Forward through a tile, keeping states and decays, and back.
+  __device__ __forceinline__ void go_and_return(int tile) {
+    constexpr int steps = Tuning::steps, states = Tuning::states;
+    C before[steps + 1][states], decay[steps][states];  // before[t]: the state in front of step t
+#pragma unroll
+    for (int r = 0; r < states; ++r) before[0][r] = storage_.starts[tile][r][threadIdx.x];
+#pragma unroll
+    for (int t = 0; t < steps; ++t) {
+      const C delta = storage_.delta[tile * steps + t][column_], u = storage_.u[tile * steps + t][column_];
+      const auto b = storage_.b[tile * steps + t][group_], c = storage_.c[t][group_];
+      const C drive = delta * u;
+      C output = C(0);
+#pragma unroll
+      for (int r = 0; r < states; ++r) {
+        decay[t][r] = power_of_two(delta * rate_[r]);
+        before[t + 1][r] = fma(decay[t][r], before[t][r], drive * b.of[r]);
+        output = fma(c.of[r], before[t + 1][r], output);
+      }
+      storage_.parts[0][group_][t][column_] = output;
+    }
+    C db[Tuning::sums] = {}, dc[Tuning::sums] = {};
+#pragma unroll
+    for (int t = steps - 1; t >= 0; --t) {
+      const C delta = storage_.delta[tile * steps + t][column_], u = storage_.u[tile * steps + t][column_];
+      const C dp = storage_.dp[t][column_], drive = delta * u;
+      const auto b = storage_.b[tile * steps + t][group_], c = storage_.c[t][group_];
+      C input = C(0), decays = C(0);
+#pragma unroll
+      for (int r = 0; r < states; ++r) {
+        const C g = fma(dp, c.of[r], carried_[r]);
+        dc[t * Tuning::padded + r] = dp * before[t + 1][r];
+        db[t * Tuning::padded + r] = drive * g;
+        input = fma(g, b.of[r], input);
+        carried_[r] = decay[t][r] * g;
+        const C through = carried_[r] * before[t][r];
+        decays = fma(through, rate_[r], decays);
+        rate_sum_[r] = fma(through, delta, rate_sum_[r]);
+      }
+      storage_.parts[1][group_][t][column_] = input;
+      storage_.parts[2][group_][t][column_] = decays;
+    }
+    constexpr int lanes = warp_size / Tuning::sums;  // that end with the same sum
+    const C db_sum = sum_over_lanes<Tuning::sums>(db, place_.lane),
+            dc_sum = sum_over_lanes<Tuning::sums>(dc, place_.lane);
+    if (place_.lane % lanes == 0) {
+      storage_.sums[0][half_][group_][place_.lane / lanes] = db_sum;
+      storage_.sums[1][half_][group_][place_.lane / lanes] = dc_sum;
+    }
+  }
+
+  /// Adds up the parts of a tile and writes what belongs to its steps.
+  __device__ __forceinline__ void conclude(Index first, int tile) {
+    constexpr C ln2 = std::numbers::ln2_v<C>;  // rates are exponents of 2
+    first += tile * Tuning::steps;
+#pragma unroll
+    for (int i = 0; i < Tuning::rows; ++i) {
+      const int t = group_ + i * Tuning::warps;
+      if (first + t >= place_.end || !inside_) break;
+      const C delta = storage_.delta[tile * Tuning::steps + t][column_];
+      const C u = storage_.u[tile * Tuning::steps + t][column_];
+      C output = d_ * u, input = C(0), decays = C(0);
+#pragma unroll
+      for (int group = 0; group < Tuning::warps; ++group) {
+        output += storage_.parts[0][group][t][column_];
+        input += storage_.parts[1][group][t][column_];
+        decays += storage_.parts[2][group][t][column_];
+      }
+      const C ddelta = fma(ln2, decays, u * input) * slope_[i];
+      dd_ = fma(dp_[i], u, dd_);
+      dbias_ += ddelta;
+      const auto put = [&](const MatrixView<C>& rows, C value) {
+        C& to = rows.data[row(first + t) * rows.stride + channel_];
+        to = first_pass_ ? value : to + value;
+      };
+      put(scan_.ddelta, ddelta);
+      put(scan_.du, fma(delta, input, d_ * dp_[i]));
+      put(scan_.dz, dgate_[i] * output);
+    }
+    const Index group = (channel_ - column_) / Tuning::width;
+    for (int i = static_cast<int>(threadIdx.x); i < 2 * Tuning::steps * Tuning::pass; i += Tuning::threads) {
+      const int n = i % Tuning::pass, t = i / Tuning::pass % Tuning::steps, which = i / Tuning::pass / Tuning::steps;
+      if (first + t >= place_.end || (!Tuning::exact && first_state_ + n >= States)) continue;
+      C sum = C(0);
+#pragma unroll
+      for (int half = 0; half < Tuning::width / warp_size; ++half) {
+        sum += storage_.sums[which][half][n / Tuning::states][t * Tuning::padded + n % Tuning::states];
+      }
+      C* const to = which == 0 ? partial_.db : partial_.dc;
+      to[(group * scan_.shape.tokens() + row(first + t)) * States + first_state_ + n] = sum;
+    }
+  }
+
+  __device__ __forceinline__ void finish() {
+    const bool first_chunk = place_.begin == 0 && scan_.dstate.data != nullptr;
+    for (int r = 0; r < Tuning::states; ++r) {
+      if (!owns(r)) continue;
+      if (first_chunk) scan_.dstate.data[place_.sequence * scan_.dstate.stride + offset(r)] = carried_[r];
+      // dA/da_log = A
+      partial_.da_log[(part() * channels_ + channel_) * States + own_state_ + r] =
+          rate_[r] * std::numbers::ln2_v<C> * rate_sum_[r];
+    }
+    // The warps of a channel add what they found, one after the other.
+    C& dd = storage_.dp[0][column_];
+    C& dbias = storage_.dp[1][column_];
+    for (int group = 0; group < Tuning::warps; ++group) {
+      __syncthreads();
+      if (group_ != group) continue;
+      dd = group == 0 ? dd_ : dd + dd_;
+      dbias = group == 0 ? dbias_ : dbias + dbias_;
+      if (group + 1 < Tuning::warps || !inside_) continue;
+      const Index at = part() * channels_ + channel_;
+      if (first_pass_) partial_.dd[at] = dd;
+      partial_.dbias[at] = first_pass_ ? dbias : partial_.dbias[at] + dbias;
+    }
+  }
+
+  static constexpr int narrow = ceiling_of(Tuning::steps * Tuning::pass, Tuning::threads);
+
+  const Scan& scan_;
+  const ScanCarry<C>& carry_;
+  const ScanPartialSums<C>& partial_;
+  Storage& storage_;
+  ScanPlace place_;
+  Index channels_;
+  int group_;   // of states
+  int half_;    // of channels
+  int column_;  // the channel's place in the block
+  Index channel_;
+  bool inside_;
+  bool first_pass_;
+  int first_state_;  // of the pass
+  int own_state_;    // the thread's first one
+  C bias_, d_;
+  C rate_[Tuning::states], rate_sum_[Tuning::states];  // rate_sum: Σ_t g Δ decay h
+  C carried_[Tuning::states];                          // the gradient that comes from later steps
+  C dd_ = C(0), dbias_ = C(0);
+  struct {
+    C delta[Tuning::rows], z[Tuning::rows], dy[Tuning::rows], c[narrow];
+  } next_;                                                          // the tile that was asked for
+  C dp_[Tuning::rows], dgate_[Tuning::rows], slope_[Tuning::rows];  // of the tile at work
+};
+
+}  // namespace moe_mamba::cuda::detail

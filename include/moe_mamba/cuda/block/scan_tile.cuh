@@ -1,0 +1,69 @@
+#pragma once
+
+#include "moe_mamba/core/arena.hpp"
+#include "moe_mamba/core/view.hpp"
+#include "moe_mamba/cuda/block/scan_mathematics.cuh"
+#include "moe_mamba/cuda/tuning/selective_scan.hpp"
+
+/// What the kernels of the scan share.
+namespace moe_mamba::cuda::detail {
+
+/// Values of B or C that are loaded at once.
+template <class C, int Count>
+struct alignas(Count * sizeof(C) < 16 ? Count * sizeof(C) : 16) ScanCoefficients {
+  C of[Count];
+};
+
+/// What the launches of a scan that is cut into chunks hand to one another.
+template <class C>
+struct ScanCarry {
+  ScanChunking chunking;
+  C* states = nullptr;      // (B, chunks, N, E): what a chunk makes of zero states, then what it really begins with
+  C* delta_sums = nullptr;  // (B, chunks, E): Σ_t Δ_t
+
+  ScanCarry(Arena& arena, ScanChunking cut, Index batch, Index channels, Index count) : chunking(cut) {
+    if (cut.count == 1) return;
+    states = arena.take<C>(batch * cut.count * count * channels);
+    delta_sums = arena.take<C>(batch * cut.count * channels);
+  }
+};
+
+/// The part of a scan that a thread works on.
+struct ScanPlace {
+  int lane, warp;
+  Index channel;  // of the lane; may lie past the last one
+  Index sequence, chunk;
+  Index begin, end;  // steps of the chunk
+
+  /// Blocks are numbered by sequence, chunk, and group of `width` channels.
+  __device__ __forceinline__ ScanPlace(Index channels, Index length, ScanChunking chunking, int width = warp_size)
+      : lane(static_cast<int>(threadIdx.x) % warp_size), warp(static_cast<int>(threadIdx.x) / warp_size) {
+    const Index groups = (channels + width - 1) / width, part = blockIdx.x / groups;
+    channel = (blockIdx.x - part * groups) * width + lane;
+    sequence = part / chunking.count;
+    chunk = part - sequence * chunking.count;
+    begin = chunk * chunking.length;
+    end = min(begin + chunking.length, length);
+  }
+};
+
+/// Carries states over the chunks of a sequence: each chunk's gets replaced by what the chunk begins with. With Backward
+/// the gradients of states, from the last chunk to the first. A thread takes one state of one channel.
+template <class C, class S, int States, bool Backward>
+__global__ void __launch_bounds__(128)
+    scan_carry_kernel(ScanCarry<C> carry, const S* a_log, StateView<const C> initial, Index batch, Index channels) {
+  const Index index = Index{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (index >= batch * States * channels) return;
+  const Index channel = index % channels, n = index / channels % States, sequence = index / channels / States;
+  const C rate = decay_rate<C>(a_log[channel * States + n]);
+  C h = initial.data == nullptr ? C(0) : initial.data[sequence * initial.stride + n * channels + channel];
+  for (Index i = 0; i < carry.chunking.count; ++i) {
+    const Index chunk = sequence * carry.chunking.count + (Backward ? carry.chunking.count - 1 - i : i);
+    C& state = carry.states[(chunk * States + n) * channels + channel];
+    const C own = state;
+    state = h;
+    h = fma(power_of_two(rate * carry.delta_sums[chunk * channels + channel]), h, own);
+  }
+}
+
+}  // namespace moe_mamba::cuda::detail

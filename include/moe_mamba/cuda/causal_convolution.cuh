@@ -1,0 +1,306 @@
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+
+#include "moe_mamba/cuda/block/scan_mathematics.cuh"
+#include "moe_mamba/cuda/device.cuh"
+#include "moe_mamba/ops/causal_convolution.hpp"
+
+/// The short causal convolution on the GPU. A block takes 32 channels, one a lane, and tiles of 64 steps, which its warps
+/// share out; the inputs of a tile and the K - 1 before it lie in shared memory, so that each is read once or little more.
+namespace moe_mamba::cuda {
+
+namespace detail {
+
+inline constexpr int convolution_width = 32;  // channels of a block: the lanes of a warp
+inline constexpr int convolution_steps = 64;  // of a tile; K - 1 at least, so that only the first reads the state
+inline constexpr int convolution_warps = 8;
+
+/// The warps that find something to do.
+inline int convolution_warps_for(Index length) {
+  return static_cast<int>(std::min<Index>(convolution_warps, std::max<Index>(1, length)));
+}
+
+/// Channels and tiles of all sequences.
+struct ConvolutionTiles {
+  Index groups;  // of channels
+  Index tiles;   // of a sequence
+  Index total;   // tiles of all sequences
+
+  ConvolutionTiles(Shape shape, Index channels)
+      : groups((channels + convolution_width - 1) / convolution_width),
+        tiles((shape.length + convolution_steps - 1) / convolution_steps),
+        total(shape.batch * tiles) {}
+};
+
+/// What a thread needs to know of where it is.
+struct ConvolutionPlace {
+  int lane, warp, warps;
+  Index channel, block;  // block: among those of the same channels
+  bool inside;
+
+  __device__ __forceinline__ ConvolutionPlace(Index groups, Index channels)
+      : lane(static_cast<int>(threadIdx.x) % convolution_width),
+        warp(static_cast<int>(threadIdx.x) / convolution_width),
+        warps(static_cast<int>(blockDim.x) / convolution_width),
+        channel(blockIdx.x % groups * convolution_width + lane),
+        block(blockIdx.x / groups),
+        inside(channel < channels) {}
+};
+
+/// Input `step` of a sequence, those before 0 from its initial state, or zero where there are none.
+template <int Taps, class C>
+__device__ __forceinline__ C convolution_input(const MatrixView<const C>& x, Shape shape, const C* state,
+                                               Index sequence, Index step, Index channel) {
+  if (step >= shape.length) return C(0);
+  if (step >= 0) return x.data[(sequence * shape.length + step) * x.stride + channel];
+  return state == nullptr ? C(0) : state[(step + Taps - 1) * x.columns + channel];
+}
+
+template <class C, class S, int Taps>
+struct ConvolutionWeights {
+  C bias = C(0), taps[Taps];
+
+  __device__ __forceinline__ ConvolutionWeights(const S* weight, const S* from_bias, Index channel, bool inside) {
+#pragma unroll
+    for (int k = 0; k < Taps; ++k) taps[k] = inside ? static_cast<C>(weight[channel * Taps + k]) : C(0);
+    if (inside) bias = static_cast<C>(from_bias[channel]);
+  }
+
+  /// bias + Σ_k weight[k] inputs[k][lane]
+  __device__ __forceinline__ C convolve(const C (*inputs)[convolution_width], int lane) const {
+    C sum = bias;
+#pragma unroll
+    for (int k = 0; k < Taps; ++k) sum = fma(taps[k], inputs[k][lane], sum);
+    return sum;
+  }
+};
+
+/// A block takes one tile of its channels. That with the first tile of a sequence is the only one to read the running
+/// state, and writes it.
+template <class C, class S, int Taps>
+__global__ void __launch_bounds__(convolution_width* convolution_warps)
+    convolution_kernel(const __grid_constant__ CausalConvolution<C, S, Taps> convolution, ConvolutionTiles tiles) {
+  __shared__ C inputs[convolution_steps + Taps - 1][convolution_width];
+  const Index channels = convolution.x.columns, length = convolution.shape.length;
+  const ConvolutionPlace place(tiles.groups, channels);
+  const Index sequence = place.block / tiles.tiles, tile = place.block - sequence * tiles.tiles;
+  const Index first = tile * convolution_steps;
+  const int steps = static_cast<int>(min(Index{convolution_steps}, length - first));
+  C* const state =
+      convolution.state.data == nullptr ? nullptr : convolution.state.data + sequence * convolution.state.stride;
+#pragma unroll 4
+  for (int i = place.warp; i < steps + Taps - 1; i += place.warps) {
+    inputs[i][place.lane] = place.inside ? convolution_input<Taps, C>(convolution.x, convolution.shape, state, sequence,
+                                                                      first + i - (Taps - 1), place.channel)
+                                         : C(0);
+  }
+  const ConvolutionWeights<C, S, Taps> weights(convolution.weight, convolution.bias, place.channel, place.inside);
+  __syncthreads();
+  if (!place.inside) return;
+  for (int t = place.warp; t < steps; t += place.warps) {
+    convolution.y.data[(sequence * length + first + t) * convolution.y.stride + place.channel] =
+        silu_of(weights.convolve(inputs + t, place.lane));
+  }
+  if (first > 0) return;
+  for (int j = place.warp; j < Taps - 1; j += place.warps) {
+    if (convolution.saved_state != nullptr) {
+      convolution.saved_state[(sequence * (Taps - 1) + j) * channels + place.channel] = inputs[j][place.lane];
+    }
+    if (state != nullptr) {
+      const Index step = length - (Taps - 1) + j;
+      state[j * channels + place.channel] =
+          step < 0 ? inputs[length + j][place.lane]
+                   : convolution.x.data[(sequence * length + step) * convolution.x.stride + place.channel];
+    }
+  }
+}
+
+/// Shared memory of a block on the way back. The sums over its warps take the place of the inputs when those are done.
+template <class C, int Taps>
+struct ConvolutionBackwardStorage {
+  static constexpr int around = Taps - 1;
+  C inputs[convolution_steps + 2 * around][convolution_width];
+  C ds[convolution_steps + around][convolution_width];
+};
+
+/// A block takes `span` tiles, one after the other, and keeps sums of its own for the parameters; they go to `parts`
+/// (blocks of the same channels, K + 1, E), or where that is null, there being one block, to the gradients.
+template <class C, class S, int Taps>
+__global__ void __launch_bounds__(convolution_width* convolution_warps)
+    convolution_backward_kernel(const __grid_constant__ CausalConvolutionBackward<C, S, Taps> convolution,
+                                ConvolutionTiles tiles, Index span, C* parts) {
+  extern __shared__ __align__(16) unsigned char shared[];
+  using Storage = ConvolutionBackwardStorage<C, Taps>;
+  Storage& storage = *reinterpret_cast<Storage*>(shared);
+  constexpr int around = Storage::around;
+  const Index channels = convolution.x.columns, length = convolution.shape.length;
+  const ConvolutionPlace place(tiles.groups, channels);
+  const ConvolutionWeights<C, S, Taps> weights(convolution.weight, convolution.bias, place.channel, place.inside);
+  C dweight[Taps] = {}, dbias = C(0);
+  const Index end = min((place.block + 1) * span, tiles.total);
+  for (Index index = place.block * span; index < end; ++index) {
+    const Index sequence = index / tiles.tiles, first = (index - sequence * tiles.tiles) * convolution_steps;
+    const int steps = static_cast<int>(min(Index{convolution_steps}, length - first));
+    const C* const saved = convolution.saved_state + sequence * around * channels;
+    const C* const dstate =
+        convolution.dstate.data == nullptr ? nullptr : convolution.dstate.data + sequence * convolution.dstate.stride;
+#pragma unroll 4
+    for (int i = place.warp; i < steps + 2 * around; i += place.warps) {
+      storage.inputs[i][place.lane] = place.inside
+                                          ? convolution_input<Taps, C>(convolution.x, convolution.shape, saved,
+                                                                       sequence, first + i - around, place.channel)
+                                          : C(0);
+    }
+    __syncthreads();
+    for (int t = place.warp; t < steps + around; t += place.warps) {
+      const bool here = place.inside && first + t < length;
+      const C dy =
+          here ? convolution.dy.data[(sequence * length + first + t) * convolution.dy.stride + place.channel] : C(0);
+      storage.ds[t][place.lane] =
+          here ? dy * silu_and_slope_of(weights.convolve(storage.inputs + t, place.lane)).slope : C(0);
+    }
+    __syncthreads();
+    for (int t = place.warp; t < steps; t += place.warps) {
+      const C ds = storage.ds[t][place.lane];
+      C dx = C(0);
+#pragma unroll
+      for (int k = 0; k < Taps; ++k) {
+        dx = fma(weights.taps[Taps - 1 - k], storage.ds[t + k][place.lane], dx);
+        dweight[k] = fma(ds, storage.inputs[t + k][place.lane], dweight[k]);
+      }
+      dbias += ds;
+      const Index j = first + t - (length - around);  // among the inputs that the final state holds
+      if (!place.inside) continue;
+      if (dstate != nullptr && j >= 0) dx += dstate[j * channels + place.channel];
+      convolution.dx.data[(sequence * length + first + t) * convolution.dx.stride + place.channel] = dx;
+    }
+    __syncthreads();
+  }
+  // The warps add what they found, one after the other.
+  auto* const sums = reinterpret_cast<C(*)[convolution_width]>(shared);  // (K + 1, lanes)
+  for (int warp = 0; warp < place.warps; ++warp) {
+    if (warp == place.warp) {
+#pragma unroll
+      for (int k = 0; k < Taps; ++k) sums[k][place.lane] = warp == 0 ? dweight[k] : sums[k][place.lane] + dweight[k];
+      sums[Taps][place.lane] = warp == 0 ? dbias : sums[Taps][place.lane] + dbias;
+    }
+    __syncthreads();
+  }
+  if (!place.inside) return;
+  for (int k = place.warp; k < Taps + 1; k += place.warps) {
+    const C sum = sums[k][place.lane];
+    if (parts != nullptr) {
+      parts[(place.block * (Taps + 1) + k) * channels + place.channel] = sum;
+    } else if (k < Taps) {
+      convolution.dweight[place.channel * Taps + k] += sum;
+    } else {
+      convolution.dbias[place.channel] += sum;
+    }
+  }
+}
+
+/// Adds the sums of `count` blocks to the gradients of the parameters, in order.
+template <class C, int Taps>
+__global__ void __launch_bounds__(256)
+    convolution_parameter_gradients_kernel(const C* parts, Index count, Index channels, C* dweight, C* dbias) {
+  const Index index = Index{blockIdx.x} * blockDim.x + threadIdx.x, size = (Taps + 1) * channels;
+  if (index >= size) return;
+  C sum = C(0);
+  for (Index part = 0; part < count; ++part) sum += parts[part * size + index];
+  const Index k = index / channels, channel = index - k * channels;
+  if (k < Taps) {
+    dweight[channel * Taps + k] += sum;
+  } else {
+    dbias[channel] += sum;
+  }
+}
+
+/// The gradient of the initial state, after everything that reads that of the final one, in whose place it goes. A thread
+/// takes a channel of a sequence.
+template <class C, class S, int Taps>
+__global__ void __launch_bounds__(128)
+    convolution_state_gradient_kernel(const __grid_constant__ CausalConvolutionBackward<C, S, Taps> convolution) {
+  const Index channels = convolution.x.columns, length = convolution.shape.length;
+  const Index index = Index{blockIdx.x} * blockDim.x + threadIdx.x;
+  const Index sequence = index / channels, channel = index - sequence * channels;
+  if (sequence >= convolution.shape.batch) return;
+  const S* const weight = convolution.weight + channel * Taps;
+  const C* const saved = convolution.saved_state + sequence * (Taps - 1) * channels;
+  C* const dstate = convolution.dstate.data + sequence * convolution.dstate.stride + channel;
+  const auto ds = [&](Index t) {
+    C sum = static_cast<C>(convolution.bias[channel]);
+    for (int k = 0; k < Taps; ++k) {
+      sum = fma(
+          static_cast<C>(weight[k]),
+          convolution_input<Taps, C>(convolution.x, convolution.shape, saved, sequence, t + k - (Taps - 1), channel),
+          sum);
+    }
+    return convolution.dy.data[(sequence * length + t) * convolution.dy.stride + channel] *
+           silu_and_slope_of(sum).slope;
+  };
+  // From the last, as an element depends on what an earlier one was before.
+  for (int j = Taps - 2; j >= 0; --j) {
+    C sum = C(0);
+    for (int k = 0; k <= j; ++k) {
+      if (j - k < length) sum = fma(static_cast<C>(weight[k]), ds(j - k), sum);
+    }
+    if (j >= length) sum += dstate[(j - length) * channels];
+    dstate[j * channels] = sum;
+  }
+}
+
+}  // namespace detail
+
+/// See ops/causal_convolution.hpp. Pointers are to device memory. saved_state may be null where no backward pass follows.
+/// Nothing is allocated and nothing waits. Results of the forward pass do not depend on how a sequence is cut into chunks.
+/// Throws Error where a kernel cannot be launched.
+template <class C, class S, int Taps>
+void causal_convolution(Device& device, const CausalConvolution<C, S, Taps>& convolution) {
+  static_assert(Taps >= 1 && Taps <= detail::convolution_steps + 1,
+                "causal_convolution: Convolution must be from 1 to 65 on a GPU");
+  const Index channels = convolution.x.columns;
+  if (convolution.shape.batch == 0 || channels == 0) return;
+  // An empty sequence has a tile too: its state is saved.
+  detail::ConvolutionTiles tiles({convolution.shape.batch, std::max<Index>(1, convolution.shape.length)}, channels);
+  const int threads = detail::convolution_width * detail::convolution_warps_for(convolution.shape.length);
+  detail::convolution_kernel<C, S, Taps>
+      <<<static_cast<unsigned>(tiles.total * tiles.groups), threads, 0, device.stream()>>>(convolution, tiles);
+  check_launch("causal_convolution");
+}
+
+/// See ops/causal_convolution.hpp. Nothing is allocated and nothing waits; the same call gives the same bits each time.
+/// Throws Error where a kernel cannot be launched.
+template <class C, class S, int Taps>
+void causal_convolution_backward(Device& device, const CausalConvolutionBackward<C, S, Taps>& convolution) {
+  static_assert(Taps >= 1 && Taps <= detail::convolution_steps + 1,
+                "causal_convolution: Convolution must be from 1 to 65 on a GPU");
+  const Index channels = convolution.x.columns;
+  if (convolution.shape.tokens() == 0 || channels == 0) return;
+  const detail::ConvolutionTiles tiles(convolution.shape, channels);
+  // As many blocks for each group of channels as fill the device, and as their sums have room for.
+  const Index room = static_cast<Index>(Device::scratch_bytes / sizeof(C)) / (channels * (Taps + 1));
+  const Index wanted = (Index{8} * device.processors() + tiles.groups - 1) / tiles.groups;
+  const Index most = std::clamp(std::min(room, wanted), Index{1}, tiles.total);
+  const Index span = (tiles.total + most - 1) / most, blocks = (tiles.total + span - 1) / span;
+  C* const parts = blocks == 1 ? nullptr : reinterpret_cast<C*>(device.scratch());
+  const auto kernel = detail::convolution_backward_kernel<C, S, Taps>;
+  constexpr int shared = sizeof(detail::ConvolutionBackwardStorage<C, Taps>);
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "cudaFuncSetAttribute");
+  const int threads = detail::convolution_width * detail::convolution_warps_for(convolution.shape.length);
+  kernel<<<static_cast<unsigned>(blocks * tiles.groups), threads, shared, device.stream()>>>(convolution, tiles, span,
+                                                                                             parts);
+  if (parts != nullptr) {
+    const auto grid = static_cast<unsigned>((channels * (Taps + 1) + 255) / 256);
+    detail::convolution_parameter_gradients_kernel<C, Taps>
+        <<<grid, 256, 0, device.stream()>>>(parts, blocks, channels, convolution.dweight, convolution.dbias);
+  }
+  if (convolution.dstate.data != nullptr && Taps > 1) {
+    const auto grid = static_cast<unsigned>((convolution.shape.batch * channels + 127) / 128);
+    detail::convolution_state_gradient_kernel<C, S, Taps><<<grid, 128, 0, device.stream()>>>(convolution);
+  }
+  check_launch("causal_convolution_backward");
+}
+
+}  // namespace moe_mamba::cuda
