@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <type_traits>
 
 #include "moe_mamba/cuda/block/scan_mathematics.cuh"
 #include "moe_mamba/cuda/device.cuh"
@@ -17,9 +18,14 @@ inline constexpr int convolution_width = 32;  // channels of a block: the lanes 
 inline constexpr int convolution_steps = 64;  // of a tile; K - 1 at least, so that only the first reads the state
 inline constexpr int convolution_warps = 8;
 
-/// The warps that find something to do.
-inline int convolution_warps_for(Index length) {
-  return static_cast<int>(std::min<Index>(convolution_warps, std::max<Index>(1, length)));
+/// Calls launch(warps) with the warps of a block: one where sequences are so short that others would find nothing to do.
+template <class Launch>
+void with_convolution_warps(Index length, const Launch& launch) {
+  if (length < convolution_warps) {
+    launch(std::integral_constant<int, 1>{});
+  } else {
+    launch(std::integral_constant<int, convolution_warps>{});
+  }
 }
 
 /// Channels and tiles of all sequences.
@@ -36,24 +42,22 @@ struct ConvolutionTiles {
 
 /// What a thread needs to know of where it is.
 struct ConvolutionPlace {
-  int lane, warp, warps;
+  int lane, warp;
   Index channel, block;  // block: among those of the same channels
   bool inside;
 
   __device__ __forceinline__ ConvolutionPlace(Index groups, Index channels)
       : lane(static_cast<int>(threadIdx.x) % convolution_width),
         warp(static_cast<int>(threadIdx.x) / convolution_width),
-        warps(static_cast<int>(blockDim.x) / convolution_width),
         channel(blockIdx.x % groups * convolution_width + lane),
         block(blockIdx.x / groups),
         inside(channel < channels) {}
 };
 
-/// Input `step` of a sequence, those before 0 from its initial state, or zero where there are none.
+/// Input `step` of a sequence; those before 0 are its initial state, or zero where there is none.
 template <int Taps, class C>
 __device__ __forceinline__ C convolution_input(const MatrixView<const C>& x, Shape shape, const C* state,
                                                Index sequence, Index step, Index channel) {
-  if (step >= shape.length) return C(0);
   if (step >= 0) return x.data[(sequence * shape.length + step) * x.stride + channel];
   return state == nullptr ? C(0) : state[(step + Taps - 1) * x.columns + channel];
 }
@@ -77,10 +81,26 @@ struct ConvolutionWeights {
   }
 };
 
+/// Stages the `count` inputs of a sequence from step `first` on, each at its place in `inputs`.
+template <int Taps, int Warps, int AtMost, class C>
+__device__ __forceinline__ void stage_convolution_inputs(const MatrixView<const C>& x, Shape shape, const C* state,
+                                                         Index sequence, Index first, int count,
+                                                         const ConvolutionPlace& place,
+                                                         C (*inputs)[convolution_width]) {
+  if (!place.inside) count = 0;
+#pragma unroll
+  for (int i = 0; i < (AtMost + Warps - 1) / Warps; ++i) {
+    const int j = place.warp + i * Warps;
+    if (j < count) {
+      inputs[j][place.lane] = convolution_input<Taps>(x, shape, state, sequence, first + j, place.channel);
+    }
+  }
+}
+
 /// A block takes one tile of its channels. That with the first tile of a sequence is the only one to read the running
 /// state, and writes it.
-template <class C, class S, int Taps>
-__global__ void __launch_bounds__(convolution_width* convolution_warps)
+template <class C, class S, int Taps, int Warps>
+__global__ void __launch_bounds__(convolution_width* Warps)
     convolution_kernel(const __grid_constant__ CausalConvolution<C, S, Taps> convolution, ConvolutionTiles tiles) {
   __shared__ C inputs[convolution_steps + Taps - 1][convolution_width];
   const Index channels = convolution.x.columns, length = convolution.shape.length;
@@ -90,21 +110,19 @@ __global__ void __launch_bounds__(convolution_width* convolution_warps)
   const int steps = static_cast<int>(min(Index{convolution_steps}, length - first));
   C* const state =
       convolution.state.data == nullptr ? nullptr : convolution.state.data + sequence * convolution.state.stride;
-#pragma unroll 4
-  for (int i = place.warp; i < steps + Taps - 1; i += place.warps) {
-    inputs[i][place.lane] = place.inside ? convolution_input<Taps, C>(convolution.x, convolution.shape, state, sequence,
-                                                                      first + i - (Taps - 1), place.channel)
-                                         : C(0);
-  }
+  stage_convolution_inputs<Taps, Warps, convolution_steps + Taps - 1, C>(
+      convolution.x, convolution.shape, state, sequence, first - (Taps - 1), steps + Taps - 1, place, inputs);
   const ConvolutionWeights<C, S, Taps> weights(convolution.weight, convolution.bias, place.channel, place.inside);
   __syncthreads();
   if (!place.inside) return;
-  for (int t = place.warp; t < steps; t += place.warps) {
-    convolution.y.data[(sequence * length + first + t) * convolution.y.stride + place.channel] =
-        silu_of(weights.convolve(inputs + t, place.lane));
+  C* y = convolution.y.data + (sequence * length + first + place.warp) * convolution.y.stride + place.channel;
+#pragma unroll(Taps > 8 ? 1 : 8)
+  for (int t = place.warp; t < convolution_steps; t += Warps) {
+    if (t < steps) *y = silu_of(weights.convolve(inputs + t, place.lane));
+    y += Warps * convolution.y.stride;
   }
   if (first > 0) return;
-  for (int j = place.warp; j < Taps - 1; j += place.warps) {
+  for (int j = place.warp; j < Taps - 1; j += Warps) {
     if (convolution.saved_state != nullptr) {
       convolution.saved_state[(sequence * (Taps - 1) + j) * channels + place.channel] = inputs[j][place.lane];
     }
@@ -134,7 +152,7 @@ __global__ void __launch_bounds__(convolution_width* convolution_warps)
   extern __shared__ __align__(16) unsigned char shared[];
   using Storage = ConvolutionBackwardStorage<C, Taps>;
   Storage& storage = *reinterpret_cast<Storage*>(shared);
-  constexpr int around = Storage::around;
+  constexpr int around = Storage::around, warps = convolution_warps;
   const Index channels = convolution.x.columns, length = convolution.shape.length;
   const ConvolutionPlace place(tiles.groups, channels);
   const ConvolutionWeights<C, S, Taps> weights(convolution.weight, convolution.bias, place.channel, place.inside);
@@ -146,23 +164,30 @@ __global__ void __launch_bounds__(convolution_width* convolution_warps)
     const C* const saved = convolution.saved_state + sequence * around * channels;
     const C* const dstate =
         convolution.dstate.data == nullptr ? nullptr : convolution.dstate.data + sequence * convolution.dstate.stride;
-#pragma unroll 4
-    for (int i = place.warp; i < steps + 2 * around; i += place.warps) {
-      storage.inputs[i][place.lane] = place.inside
-                                          ? convolution_input<Taps, C>(convolution.x, convolution.shape, saved,
-                                                                       sequence, first + i - around, place.channel)
-                                          : C(0);
+    const int reached = static_cast<int>(min(Index{steps + around}, length - first));  // steps whose ds matters here
+    constexpr int rows = (convolution_steps + around + warps - 1) / warps;
+    stage_convolution_inputs<Taps, warps, convolution_steps + 2 * around, C>(
+        convolution.x, convolution.shape, saved, sequence, first - around, reached + around, place, storage.inputs);
+    C dy[rows];
+#pragma unroll
+    for (int i = 0; i < rows; ++i) {
+      const int t = place.warp + i * warps;
+      const Index row = sequence * length + first + t;
+      dy[i] = place.inside && t < reached ? convolution.dy.data[row * convolution.dy.stride + place.channel] : C(0);
     }
     __syncthreads();
-    for (int t = place.warp; t < steps + around; t += place.warps) {
-      const bool here = place.inside && first + t < length;
-      const C dy =
-          here ? convolution.dy.data[(sequence * length + first + t) * convolution.dy.stride + place.channel] : C(0);
+#pragma unroll
+    for (int i = 0; i < rows; ++i) {
+      const int t = place.warp + i * warps;
+      if (t >= steps + around) break;
       storage.ds[t][place.lane] =
-          here ? dy * silu_and_slope_of(weights.convolve(storage.inputs + t, place.lane)).slope : C(0);
+          t < reached ? dy[i] * silu_and_slope_of(weights.convolve(storage.inputs + t, place.lane)).slope : C(0);
     }
     __syncthreads();
-    for (int t = place.warp; t < steps; t += place.warps) {
+#pragma unroll(Taps > 8 ? 1 : 8)
+    for (int i = 0; i < convolution_steps / warps; ++i) {
+      const int t = place.warp + i * warps;
+      if (t >= steps || !place.inside) break;
       const C ds = storage.ds[t][place.lane];
       C dx = C(0);
 #pragma unroll
@@ -172,7 +197,6 @@ __global__ void __launch_bounds__(convolution_width* convolution_warps)
       }
       dbias += ds;
       const Index j = first + t - (length - around);  // among the inputs that the final state holds
-      if (!place.inside) continue;
       if (dstate != nullptr && j >= 0) dx += dstate[j * channels + place.channel];
       convolution.dx.data[(sequence * length + first + t) * convolution.dx.stride + place.channel] = dx;
     }
@@ -180,7 +204,7 @@ __global__ void __launch_bounds__(convolution_width* convolution_warps)
   }
   // The warps add what they found, one after the other.
   auto* const sums = reinterpret_cast<C(*)[convolution_width]>(shared);  // (K + 1, lanes)
-  for (int warp = 0; warp < place.warps; ++warp) {
+  for (int warp = 0; warp < warps; ++warp) {
     if (warp == place.warp) {
 #pragma unroll
       for (int k = 0; k < Taps; ++k) sums[k][place.lane] = warp == 0 ? dweight[k] : sums[k][place.lane] + dweight[k];
@@ -189,7 +213,7 @@ __global__ void __launch_bounds__(convolution_width* convolution_warps)
     __syncthreads();
   }
   if (!place.inside) return;
-  for (int k = place.warp; k < Taps + 1; k += place.warps) {
+  for (int k = place.warp; k < Taps + 1; k += warps) {
     const C sum = sums[k][place.lane];
     if (parts != nullptr) {
       parts[(place.block * (Taps + 1) + k) * channels + place.channel] = sum;
@@ -264,9 +288,11 @@ void causal_convolution(Device& device, const CausalConvolution<C, S, Taps>& con
   if (convolution.shape.batch == 0 || channels == 0) return;
   // An empty sequence has a tile too: its state is saved.
   detail::ConvolutionTiles tiles({convolution.shape.batch, std::max<Index>(1, convolution.shape.length)}, channels);
-  const int threads = detail::convolution_width * detail::convolution_warps_for(convolution.shape.length);
-  detail::convolution_kernel<C, S, Taps>
-      <<<static_cast<unsigned>(tiles.total * tiles.groups), threads, 0, device.stream()>>>(convolution, tiles);
+  const auto grid = static_cast<unsigned>(tiles.total * tiles.groups);
+  detail::with_convolution_warps(convolution.shape.length, [&](auto warps) {
+    detail::convolution_kernel<C, S, Taps, decltype(warps)::value>
+        <<<grid, detail::convolution_width * warps, 0, device.stream()>>>(convolution, tiles);
+  });
   check_launch("causal_convolution");
 }
 
@@ -285,12 +311,12 @@ void causal_convolution_backward(Device& device, const CausalConvolutionBackward
   const Index most = std::clamp(std::min(room, wanted), Index{1}, tiles.total);
   const Index span = (tiles.total + most - 1) / most, blocks = (tiles.total + span - 1) / span;
   C* const parts = blocks == 1 ? nullptr : reinterpret_cast<C*>(device.scratch());
-  const auto kernel = detail::convolution_backward_kernel<C, S, Taps>;
+  const auto grid = static_cast<unsigned>(blocks * tiles.groups);
   constexpr int shared = sizeof(detail::ConvolutionBackwardStorage<C, Taps>);
+  const auto kernel = detail::convolution_backward_kernel<C, S, Taps>;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "cudaFuncSetAttribute");
-  const int threads = detail::convolution_width * detail::convolution_warps_for(convolution.shape.length);
-  kernel<<<static_cast<unsigned>(blocks * tiles.groups), threads, shared, device.stream()>>>(convolution, tiles, span,
-                                                                                             parts);
+  constexpr int threads = detail::convolution_width * detail::convolution_warps;
+  kernel<<<grid, threads, shared, device.stream()>>>(convolution, tiles, span, parts);
   if (parts != nullptr) {
     const auto grid = static_cast<unsigned>((channels * (Taps + 1) + 255) / 256);
     detail::convolution_parameter_gradients_kernel<C, Taps>

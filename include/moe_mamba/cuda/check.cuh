@@ -1,10 +1,9 @@
 #pragma once
 
-#include <stdexcept>
-#include <string>
-
 #include <cublas_v2.h>
 #include <cuda_runtime.h>
+#include <stdexcept>
+#include <string>
 
 /// Errors of CUDA's libraries as exceptions.
 namespace moe_mamba::cuda {
@@ -17,9 +16,7 @@ class Error : public std::runtime_error {
 
 namespace detail {
 
-inline void throw_error(const char* call, const std::string& what) {
-  throw Error(std::string(call) + ": " + what);
-}
+inline void throw_error(const char* call, const std::string& what) { throw Error(std::string(call) + ": " + what); }
 
 }  // namespace detail
 

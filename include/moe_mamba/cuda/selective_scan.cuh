@@ -21,9 +21,8 @@ namespace detail {
 
 template <class C, class Tuning>
 struct ScanStorage {
-  C delta[Tuning::steps][warp_size];
-  C drive[Tuning::steps][warp_size];  // Δ u
-  ScanCoefficients<C, Tuning::padded> b[Tuning::steps][Tuning::warps], c[Tuning::steps][Tuning::warps];
+  ScanInput<C> inputs[Tuning::steps][warp_size];                                      // Δ and Δ u
+  ScanCoefficients<C, Tuning::padded> coefficients[Tuning::steps][2][Tuning::warps];  // B and C
   C parts[Tuning::warps][Tuning::steps][warp_size];  // Σ_n C h over the states of a warp
 };
 
@@ -44,21 +43,25 @@ class ScanThread {
         place_(scan.u.columns, scan.shape.length, carry.chunking),
         channels_(scan.u.columns),
         inside_(place_.channel < channels_),
-        first_pass_(first_state == 0),
         first_state_(first_state),
-        own_state_(first_state + place_.warp * Tuning::states) {}
+        own_state_(first_state + place_.warp * Tuning::states),
+        first_row_(place_.sequence * scan.shape.length + place_.begin + place_.warp),
+        delta_(scan.delta, first_row_, place_.channel),
+        u_(scan.u, first_row_, place_.channel),
+        z_(scan.z, first_row_, place_.channel),
+        y_(scan.y, first_row_, place_.channel) {}
 
   __device__ __forceinline__ void run() {
     start();
-    load(place_.begin);
+    load(steps_from(place_.begin));
     for (Index first = place_.begin; first < place_.end; first += Tuning::steps) {
-      const int steps = static_cast<int>(min(Index{Tuning::steps}, place_.end - first));
+      const int steps = steps_from(first);
       if (!Summary && scan_.checkpoints != nullptr && first % scan_checkpoint_interval == 0) {
         const Index pieces = (scan_.shape.length + scan_checkpoint_interval - 1) / scan_checkpoint_interval;
         save(scan_.checkpoints + (place_.sequence * pieces + first / scan_checkpoint_interval) * States * channels_);
       }
       prepare(steps);
-      if (first + Tuning::steps < place_.end) load(first + Tuning::steps);
+      load(steps_from(first + Tuning::steps));
       __syncthreads();
       if (steps == Tuning::steps) {
 #pragma unroll
@@ -67,13 +70,18 @@ class ScanThread {
         for (int t = 0; t < steps; ++t) update(t);
       }
       __syncthreads();
-      if (!Summary) conclude(first, steps);
+      if (!Summary) conclude(steps);
     }
     finish();
   }
 
  private:
+  /// Steps of the tile at step `first`; 0 behind the last.
+  __device__ __forceinline__ int steps_from(Index first) const {
+    return static_cast<int>(max(Index{0}, min(Index{Tuning::steps}, place_.end - first)));
+  }
   __device__ __forceinline__ bool owns(int r) const { return inside_ && own_state_ + r < States; }
+  __device__ __forceinline__ bool first_pass() const { return Tuning::passes == 1 || first_state_ == 0; }
   /// Of state r of the thread in a running state, a checkpoint or a carry.
   __device__ __forceinline__ Index offset(int r) const { return (own_state_ + r) * channels_ + place_.channel; }
   __device__ __forceinline__ C* carried() const {
@@ -93,7 +101,15 @@ class ScanThread {
     }
     bias_ = inside_ ? static_cast<C>(scan_.delta_bias[place_.channel]) : C(0);
     // The skip is added once, in the first pass.
-    d_ = inside_ && first_pass_ ? static_cast<C>(scan_.d[place_.channel]) : C(0);
+    d_ = inside_ && first_pass() ? static_cast<C>(scan_.d[place_.channel]) : C(0);
+#pragma unroll
+    for (int j = 0; j < Tuning::coefficients; ++j) {
+      const int index = place_.lane + j * warp_size, n = first_state_ + index % Tuning::pass;
+      reads_coefficient_[j] = index < (Summary ? 1 : 2) * Tuning::pass && n < States;
+      const MatrixView<const C>& rows = index < Tuning::pass ? scan_.b : scan_.c;
+      coefficients_[j] = rows.data + first_row_ * rows.stride + n;
+      coefficient_steps_[j] = Tuning::warps * rows.stride;
+    }
   }
 
   __device__ __forceinline__ void save(C* to) const {
@@ -102,27 +118,23 @@ class ScanThread {
     }
   }
 
-  /// Asks for the rows of the tile at step `first`.
-  __device__ __forceinline__ void load(Index first) {
-    const Index row = place_.sequence * scan_.shape.length + first;
+  /// Asks for the rows of the next tile, of `steps` steps.
+  __device__ __forceinline__ void load(int steps) {
+    const int wide_steps = inside_ ? steps : 0;
 #pragma unroll
     for (int i = 0; i < Tuning::rows; ++i) {
       const int t = place_.warp + i * Tuning::warps;
-      const bool here = inside_ && t < Tuning::steps && first + t < place_.end;
-      const auto at = [&](const MatrixView<const C>& rows) {
-        return here ? rows.data[(row + t) * rows.stride + place_.channel] : C(0);
-      };
-      next_.delta[i] = at(scan_.delta);
-      next_.u[i] = at(scan_.u);
-      if (!Summary) next_.z[i] = at(scan_.z);
-    }
+      if (t < wide_steps) {
+        next_.delta[i] = *delta_.at;
+        next_.u[i] = *u_.at;
+        if (!Summary) next_.z[i] = *z_.at;
+      }
+      delta_.move(1), u_.move(1), z_.move(1);
 #pragma unroll
-    for (int i = 0; i < Tuning::narrow; ++i) {
-      const int index = static_cast<int>(threadIdx.x) + i * Tuning::threads;
-      const int t = index / Tuning::pass, n = first_state_ + index % Tuning::pass;
-      const bool here = t < Tuning::steps && first + t < place_.end && (Tuning::exact || n < States);
-      next_.b[i] = here ? scan_.b.data[(row + t) * scan_.b.stride + n] : C(0);
-      if (!Summary) next_.c[i] = here ? scan_.c.data[(row + t) * scan_.c.stride + n] : C(0);
+      for (int j = 0; j < Tuning::coefficients; ++j) {
+        if (t < steps && reads_coefficient_[j]) next_.coefficients[i][j] = *coefficients_[j];
+        coefficients_[j] += coefficient_steps_[j];
+      }
     }
   }
 
@@ -131,36 +143,33 @@ class ScanThread {
 #pragma unroll
     for (int i = 0; i < Tuning::rows; ++i) {
       const int t = place_.warp + i * Tuning::warps;
-      if (t >= Tuning::steps) break;
       const C delta = softplus_of(next_.delta[i] + bias_);
-      storage_.delta[t][place_.lane] = delta;
-      storage_.drive[t][place_.lane] = delta * next_.u[i];
+      storage_.inputs[t][place_.lane] = {delta, delta * next_.u[i]};
       if (!Summary) {
         gate_[i] = silu_of(next_.z[i]);
         skip_[i] = d_ * next_.u[i];
       } else if (t < steps) {
         delta_sum_ += delta;
       }
-    }
 #pragma unroll
-    for (int i = 0; i < Tuning::narrow; ++i) {
-      const int index = static_cast<int>(threadIdx.x) + i * Tuning::threads;
-      const int t = index / Tuning::pass, n = index % Tuning::pass;
-      if (t >= Tuning::steps) break;
-      storage_.b[t][n / Tuning::states].of[n % Tuning::states] = next_.b[i];
-      if (!Summary) storage_.c[t][n / Tuning::states].of[n % Tuning::states] = next_.c[i];
+      for (int j = 0; j < Tuning::coefficients; ++j) {
+        const int index = place_.lane + j * warp_size, n = index % Tuning::pass;
+        if (index >= 2 * Tuning::pass) continue;
+        storage_.coefficients[t][index / Tuning::pass][n / Tuning::states].of[n % Tuning::states] =
+            next_.coefficients[i][j];
+      }
     }
   }
 
   __device__ __forceinline__ void update(int t) {
-    const C delta = storage_.delta[t][place_.lane], drive = storage_.drive[t][place_.lane];
-    const auto b = storage_.b[t][place_.warp];
+    const auto input = storage_.inputs[t][place_.lane];
+    const auto b = storage_.coefficients[t][0][place_.warp];
 #pragma unroll
     for (int r = 0; r < Tuning::states; ++r) {
-      h_[r] = fma(power_of_two(delta * rate_[r]), h_[r], drive * b.of[r]);
+      h_[r] = fma(power_of_two(input.delta * rate_[r]), h_[r], input.u * b.of[r]);
     }
     if (Summary) return;
-    const auto c = storage_.c[t][place_.warp];
+    const auto c = storage_.coefficients[t][1][place_.warp];
     C part = c.of[0] * h_[0];
 #pragma unroll
     for (int r = 1; r < Tuning::states; ++r) part = fma(c.of[r], h_[r], part);
@@ -168,17 +177,16 @@ class ScanThread {
   }
 
   /// Adds up a tile's parts and writes y.
-  __device__ __forceinline__ void conclude(Index first, int steps) const {
-    const Index row = place_.sequence * scan_.shape.length + first;
+  __device__ __forceinline__ void conclude(int steps) {
+    if (!inside_) steps = 0;
 #pragma unroll
     for (int i = 0; i < Tuning::rows; ++i) {
       const int t = place_.warp + i * Tuning::warps;
-      if (t >= steps || !inside_) break;
       C sum = skip_[i];
 #pragma unroll
       for (int warp = 0; warp < Tuning::warps; ++warp) sum += storage_.parts[warp][t][place_.lane];
-      C& y = scan_.y.data[(row + t) * scan_.y.stride + place_.channel];
-      y = first_pass_ ? sum * gate_[i] : fma(sum, gate_[i], y);
+      if (t < steps) *y_.at = first_pass() ? sum * gate_[i] : fma(sum, gate_[i], *y_.at);
+      y_.move(1);
     }
   }
 
@@ -205,14 +213,19 @@ class ScanThread {
   ScanPlace place_;
   Index channels_;
   bool inside_;
-  bool first_pass_;
   int first_state_;  // of the pass
   int own_state_;    // the thread's first one
   C bias_, d_;
   C rate_[Tuning::states], h_[Tuning::states];
+  Index first_row_;  // the thread's first one
+  RowCursor<const C, Tuning::warps> delta_, u_, z_;
+  RowCursor<C, Tuning::warps> y_;
+  const C* coefficients_[Tuning::coefficients];
+  Index coefficient_steps_[Tuning::coefficients];
+  bool reads_coefficient_[Tuning::coefficients];
   struct {
-    C delta[Tuning::rows], u[Tuning::rows], z[Tuning::rows], b[Tuning::narrow], c[Tuning::narrow];
-  } next_;                                     // the tile that was asked for
+    C delta[Tuning::rows], u[Tuning::rows], z[Tuning::rows], coefficients[Tuning::rows][Tuning::coefficients];
+  } next_ = {};                                // the tile that was asked for
   C gate_[Tuning::rows], skip_[Tuning::rows];  // silu(z) and d u of the tile at work
   C delta_sum_ = C(0);
 };

@@ -57,20 +57,20 @@ __global__ void __launch_bounds__(ScanForwardTuning<C, States>::threads)
       const auto at = [&](const MatrixView<const C>& rows) {
         return here ? rows.data[(row + t) * rows.stride + place.channel] : C(0);
       };
-      storage.delta[t][place.lane] = here ? softplus_of(at(scan.delta) + bias) : C(0);
-      storage.drive[t][place.lane] = at(scan.dy) * silu_of(at(scan.z));
+      storage.inputs[t][place.lane] = {here ? softplus_of(at(scan.delta) + bias) : C(0),
+                                       at(scan.dy) * silu_of(at(scan.z))};
     }
     for (int i = static_cast<int>(threadIdx.x); i < Tuning::steps * Tuning::pass; i += Tuning::threads) {
       const int t = i / Tuning::pass, n = i % Tuning::pass;
       const bool here = first + t < place.end && first_state + n < States;
-      storage.c[t][n / Tuning::states].of[n % Tuning::states] =
+      storage.coefficients[t][1][n / Tuning::states].of[n % Tuning::states] =
           here ? scan.c.data[(row + t) * scan.c.stride + first_state + n] : C(0);
     }
     __syncthreads();
 #pragma unroll
     for (int t = Tuning::steps - 1; t >= 0; --t) {
-      const C delta = storage.delta[t][place.lane], dp = storage.drive[t][place.lane];
-      const auto c = storage.c[t][place.warp];
+      const C delta = storage.inputs[t][place.lane].delta, dp = storage.inputs[t][place.lane].u;
+      const auto c = storage.coefficients[t][1][place.warp];
       delta_sum += delta;
 #pragma unroll
       for (int r = 0; r < Tuning::states; ++r) {

@@ -50,12 +50,13 @@ template <class C, class Tuning>
 struct ScanBackwardStorage {
   static constexpr int parts_a_step = 3;
 
-  C delta[Tuning::piece][Tuning::width];  // Δ, of a piece
-  C u[Tuning::piece][Tuning::width];
-  C starts[Tuning::tiles][Tuning::states][Tuning::threads];  // the state in front of each tile
+  ScanInput<C> inputs[Tuning::piece][Tuning::width];             // Δ and u, of a piece
+  C starts[Tuning::tiles - 1][Tuning::states][Tuning::threads];  // the state in front of each tile but the first
   ScanCoefficients<C, Tuning::padded> b[Tuning::piece][Tuning::warps];
   ScanCoefficients<C, Tuning::padded> c[Tuning::steps][Tuning::warps];
   C dp[Tuning::steps][Tuning::width];                                  // dy silu(z), of a tile
+  C dgate[Tuning::steps][Tuning::width];                               // dy silu'(z)
+  C slope[Tuning::steps][Tuning::width];                               // of softplus
   C parts[parts_a_step][Tuning::warps][Tuning::steps][Tuning::width];  // sums over the states of a warp
   C sums[2][Tuning::width / warp_size][Tuning::warps][Tuning::sums];   // dB and dC, over lanes
 };
@@ -82,27 +83,37 @@ class ScanBackwardThread {
         column_(half_ * warp_size + place_.lane),
         channel_(place_.channel + half_ * warp_size),
         inside_(channel_ < channels_),
-        first_pass_(first_state == 0),
         first_state_(first_state),
-        own_state_(first_state + group_ * Tuning::states) {}
+        own_state_(first_state + group_ * Tuning::states),
+        last_tile_(row(place_.end - 1 - (place_.end - 1) % Tuning::steps)),
+        delta_(scan.delta, last_tile_ + group_, channel_),
+        z_(scan.z, last_tile_ + group_, channel_),
+        dy_(scan.dy, last_tile_ + group_, channel_),
+        c_(scan.c, last_tile_ + static_cast<int>(threadIdx.x) / Tuning::pass,
+           first_state + static_cast<int>(threadIdx.x) % Tuning::pass),
+        ddelta_(scan.ddelta, last_tile_ + group_, channel_),
+        du_(scan.du, last_tile_ + group_, channel_),
+        dz_(scan.dz, last_tile_ + group_, channel_) {}
 
   __device__ __forceinline__ void run() {
     start();
+    int steps = static_cast<int>((place_.end - 1) % Tuning::steps) + 1;  // of the tile at work
+    load(steps);
     for (Index first = place_.end - 1 - (place_.end - 1) % Tuning::piece; first >= place_.begin;
          first -= Tuning::piece) {
-      const int steps = static_cast<int>(min(Index{Tuning::piece}, place_.end - first));
-      const int tiles = (steps + Tuning::steps - 1) / Tuning::steps;
-      load(first + (tiles - 1) * Tuning::steps);
+      const int piece_steps = static_cast<int>(min(Index{Tuning::piece}, place_.end - first));
+      const int tiles = (piece_steps + Tuning::steps - 1) / Tuning::steps;
       prepare_piece(first, tiles * Tuning::steps);
       __syncthreads();
       run_forward(first, tiles);
       for (int tile = tiles - 1; tile >= 0; --tile) {
         prepare_tile();
         __syncthreads();
-        if (tile > 0) load(first + (tile - 1) * Tuning::steps);
-        go_and_return(tile);
+        if (tile > 0 || first > place_.begin) load(Tuning::steps);
+        go_and_return(first, tile);
         __syncthreads();
-        conclude(first, tile);
+        conclude(tile, steps);
+        steps = Tuning::steps;
       }
     }
     finish();
@@ -124,70 +135,86 @@ class ScanBackwardThread {
     }
     bias_ = inside_ ? static_cast<C>(scan_.delta_bias[channel_]) : C(0);
     // What the skip adds is added once, in the first pass.
-    d_ = inside_ && first_pass_ ? static_cast<C>(scan_.d[channel_]) : C(0);
+    d_ = inside_ && first_pass() ? static_cast<C>(scan_.d[channel_]) : C(0);
+    const int thread = static_cast<int>(threadIdx.x);
+    const Index tokens = scan_.shape.tokens(), group = (channel_ - column_) / Tuning::width;
+#pragma unroll
+    for (int i = 0; i < Tuning::elements; ++i) {
+      const int index = thread + i * Tuning::threads, n = index % Tuning::pass;
+      C* const parts = is_dc(index) ? partial_.dc : partial_.db;
+      elements_[i] = parts + (group * tokens + last_tile_ + step_of(index)) * States + first_state_ + n;
+    }
   }
+
+  /// Where an element of dB and dC of a tile belongs.
+  static __device__ __forceinline__ bool is_dc(int index) { return index >= Tuning::steps * Tuning::pass; }
+  static __device__ __forceinline__ int step_of(int index) { return index / Tuning::pass % Tuning::steps; }
+  __device__ __forceinline__ bool first_pass() const { return Tuning::passes == 1 || first_state_ == 0; }
 
   /// Δ, u and B of a piece. Steps from the end of the sequence to that of the last tile are as if they were not there.
   __device__ __forceinline__ void prepare_piece(Index first, int steps) {
+    RowCursor<const C, Tuning::warps> delta(scan_.delta, row(first + group_), channel_);
+    RowCursor<const C, Tuning::warps> u(scan_.u, row(first + group_), channel_);
+    const int here = inside_ ? static_cast<int>(min(Index{Tuning::piece}, place_.end - first)) : 0;
+#pragma unroll 4
     for (int t = group_; t < steps; t += Tuning::warps) {
-      const bool here = inside_ && first + t < place_.end;
-      storage_.delta[t][column_] =
-          here ? softplus_of(scan_.delta.data[row(first + t) * scan_.delta.stride + channel_] + bias_) : C(0);
-      storage_.u[t][column_] = here ? scan_.u.data[row(first + t) * scan_.u.stride + channel_] : C(0);
+      ScanInput<C> input = {};
+      if (t < here) input = {softplus_of(*delta.at + bias_), *u.at};
+      delta.move(1), u.move(1);
+      storage_.inputs[t][column_] = input;
     }
     for (int i = static_cast<int>(threadIdx.x); i < steps * Tuning::pass; i += Tuning::threads) {
       const int t = i / Tuning::pass, n = i % Tuning::pass;
-      storage_.b[t][n / Tuning::states].of[n % Tuning::states] = coefficient(scan_.b, first + t, n);
+      const bool present = first + t < place_.end && (Tuning::exact || first_state_ + n < States);
+      storage_.b[t][n / Tuning::states].of[n % Tuning::states] =
+          present ? scan_.b.data[row(first + t) * scan_.b.stride + first_state_ + n] : C(0);
     }
   }
 
-  /// Element n of the pass in a row of B or C.
-  __device__ __forceinline__ C coefficient(const MatrixView<const C>& rows, Index step, int n) const {
-    const bool here = step < place_.end && (Tuning::exact || first_state_ + n < States);
-    return here ? rows.data[row(step) * rows.stride + first_state_ + n] : C(0);
+  __device__ __forceinline__ C checkpoint(Index first, int r) const {
+    const Index pieces = (scan_.shape.length + Tuning::piece - 1) / Tuning::piece;
+    const Index piece = place_.sequence * pieces + first / Tuning::piece;
+    return owns(r) ? scan_.checkpoints[piece * States * channels_ + offset(r)] : C(0);
   }
 
-  /// From the checkpoint through all tiles but the last.
+  /// From the checkpoint in front of step `first` through all tiles of the piece but the last.
   __device__ __forceinline__ void run_forward(Index first, int tiles) {
-    const Index pieces = (scan_.shape.length + Tuning::piece - 1) / Tuning::piece;
-    const C* const checkpoint =
-        scan_.checkpoints + (place_.sequence * pieces + first / Tuning::piece) * States * channels_;
     C h[Tuning::states];
-    for (int r = 0; r < Tuning::states; ++r) h[r] = owns(r) ? checkpoint[offset(r)] : C(0);
-    for (int tile = 0;; ++tile) {
 #pragma unroll
-      for (int r = 0; r < Tuning::states; ++r) storage_.starts[tile][r][threadIdx.x] = h[r];
-      if (tile + 1 == tiles) break;
+    for (int r = 0; r < Tuning::states; ++r) h[r] = checkpoint(first, r);
+    for (int tile = 1; tile < tiles; ++tile) {
 #pragma unroll
       for (int i = 0; i < Tuning::steps; ++i) {
-        const int t = tile * Tuning::steps + i;
-        const C delta = storage_.delta[t][column_], drive = delta * storage_.u[t][column_];
+        const int t = (tile - 1) * Tuning::steps + i;
+        const auto input = storage_.inputs[t][column_];
         const auto b = storage_.b[t][group_];
+        const C drive = input.delta * input.u;
 #pragma unroll
-        for (int r = 0; r < Tuning::states; ++r) h[r] = fma(power_of_two(delta * rate_[r]), h[r], drive * b.of[r]);
+        for (int r = 0; r < Tuning::states; ++r) {
+          h[r] = fma(power_of_two(input.delta * rate_[r]), h[r], drive * b.of[r]);
+        }
       }
+#pragma unroll
+      for (int r = 0; r < Tuning::states; ++r) storage_.starts[tile - 1][r][threadIdx.x] = h[r];
     }
   }
 
-  /// Asks for the rows of the tile at step `first`.
-  __device__ __forceinline__ void load(Index first) {
+  /// Asks for the rows of the tile in front of the one before, of `steps` steps; the others read as zero.
+  __device__ __forceinline__ void load(int steps) {
+    const int thread = static_cast<int>(threadIdx.x), n = first_state_ + thread % Tuning::pass;
+    next_.c = thread / Tuning::pass < steps && (Tuning::exact || n < States) ? *c_.at : C(0);
+    c_.move(-1);
+    if (!inside_) steps = 0;
 #pragma unroll
     for (int i = 0; i < Tuning::rows; ++i) {
-      const Index step = first + group_ + i * Tuning::warps;
-      const bool here = inside_ && step < place_.end;
-      const auto at = [&](const MatrixView<const C>& rows) {
-        return here ? rows.data[row(step) * rows.stride + channel_] : C(0);
-      };
-      next_.delta[i] = at(scan_.delta);
-      next_.z[i] = at(scan_.z);
-      next_.dy[i] = at(scan_.dy);
+      const bool here = group_ + i * Tuning::warps < steps;
+      next_.delta[i] = here ? *delta_.at : C(0);
+      next_.z[i] = here ? *z_.at : C(0);
+      next_.dy[i] = here ? *dy_.at : C(0);
+      delta_.move(1), z_.move(1), dy_.move(1);
     }
-#pragma unroll
-    for (int i = 0; i < narrow; ++i) {
-      const int index = static_cast<int>(threadIdx.x) + i * Tuning::threads;
-      if (index >= Tuning::steps * Tuning::pass) break;
-      next_.c[i] = coefficient(scan_.c, first + index / Tuning::pass, index % Tuning::pass);
-    }
+    constexpr int back = -2 * Tuning::rows;
+    delta_.move(back), z_.move(back), dy_.move(back);
   }
 
   /// What a tile needs besides, and what its end needs.
@@ -195,29 +222,26 @@ class ScanBackwardThread {
 #pragma unroll
     for (int i = 0; i < Tuning::rows; ++i) {
       const auto gate = silu_and_slope_of(next_.z[i]);
-      dp_[i] = next_.dy[i] * gate.value;
-      dgate_[i] = next_.dy[i] * gate.slope;
-      slope_[i] = sigmoid_of(next_.delta[i] + bias_);
-      storage_.dp[group_ + i * Tuning::warps][column_] = dp_[i];
+      const int t = group_ + i * Tuning::warps;
+      storage_.dp[t][column_] = next_.dy[i] * gate.value;
+      storage_.dgate[t][column_] = next_.dy[i] * gate.slope;
+      storage_.slope[t][column_] = sigmoid_of(next_.delta[i] + bias_);
     }
-#pragma unroll
-    for (int i = 0; i < narrow; ++i) {
-      const int index = static_cast<int>(threadIdx.x) + i * Tuning::threads;
-      const int t = index / Tuning::pass, n = index % Tuning::pass;
-      if (t >= Tuning::steps) break;
-      storage_.c[t][n / Tuning::states].of[n % Tuning::states] = next_.c[i];
-    }
+    const int thread = static_cast<int>(threadIdx.x), t = thread / Tuning::pass, n = thread % Tuning::pass;
+    if (t < Tuning::steps) storage_.c[t][n / Tuning::states].of[n % Tuning::states] = next_.c;
   }
 
-  /// Forward through a tile, keeping states and decays, and back.
-  __device__ __forceinline__ void go_and_return(int tile) {
+  /// Forward through a tile of the piece at step `first`, keeping states and decays, and back.
+  __device__ __forceinline__ void go_and_return(Index first, int tile) {
     constexpr int steps = Tuning::steps, states = Tuning::states;
     C before[steps + 1][states], decay[steps][states];  // before[t]: the state in front of step t
 #pragma unroll
-    for (int r = 0; r < states; ++r) before[0][r] = storage_.starts[tile][r][threadIdx.x];
+    for (int r = 0; r < states; ++r) {
+      before[0][r] = tile == 0 ? checkpoint(first, r) : storage_.starts[tile - 1][r][threadIdx.x];
+    }
 #pragma unroll
     for (int t = 0; t < steps; ++t) {
-      const C delta = storage_.delta[tile * steps + t][column_], u = storage_.u[tile * steps + t][column_];
+      const auto [delta, u] = storage_.inputs[tile * steps + t][column_];
       const auto b = storage_.b[tile * steps + t][group_], c = storage_.c[t][group_];
       const C drive = delta * u;
       C output = C(0);
@@ -232,7 +256,7 @@ class ScanBackwardThread {
     C db[Tuning::sums] = {}, dc[Tuning::sums] = {};
 #pragma unroll
     for (int t = steps - 1; t >= 0; --t) {
-      const C delta = storage_.delta[tile * steps + t][column_], u = storage_.u[tile * steps + t][column_];
+      const auto [delta, u] = storage_.inputs[tile * steps + t][column_];
       const C dp = storage_.dp[t][column_], drive = delta * u;
       const auto b = storage_.b[tile * steps + t][group_], c = storage_.c[t][group_];
       C input = C(0), decays = C(0);
@@ -260,15 +284,29 @@ class ScanBackwardThread {
   }
 
   /// Adds up the parts of a tile and writes what belongs to its steps.
-  __device__ __forceinline__ void conclude(Index first, int tile) {
+  __device__ __forceinline__ void conclude(int tile, int steps) {
     constexpr C ln2 = std::numbers::ln2_v<C>;  // rates are exponents of 2
-    first += tile * Tuning::steps;
+#pragma unroll
+    for (int i = 0; i < Tuning::elements; ++i) {
+      const int index = static_cast<int>(threadIdx.x) + i * Tuning::threads, n = index % Tuning::pass;
+      C& to = *elements_[i];
+      elements_[i] -= Tuning::steps * States;
+      if (index >= 2 * Tuning::steps * Tuning::pass || step_of(index) >= steps) continue;
+      if (!Tuning::exact && first_state_ + n >= States) continue;
+      C sum = C(0);
+#pragma unroll
+      for (int half = 0; half < Tuning::width / warp_size; ++half) {
+        sum +=
+            storage_.sums[is_dc(index)][half][n / Tuning::states][step_of(index) * Tuning::padded + n % Tuning::states];
+      }
+      to = sum;
+    }
+    if (!inside_) return;
 #pragma unroll
     for (int i = 0; i < Tuning::rows; ++i) {
       const int t = group_ + i * Tuning::warps;
-      if (first + t >= place_.end || !inside_) break;
-      const C delta = storage_.delta[tile * Tuning::steps + t][column_];
-      const C u = storage_.u[tile * Tuning::steps + t][column_];
+      const auto [delta, u] = storage_.inputs[tile * Tuning::steps + t][column_];
+      const C dp = storage_.dp[t][column_];
       C output = d_ * u, input = C(0), decays = C(0);
 #pragma unroll
       for (int group = 0; group < Tuning::warps; ++group) {
@@ -276,29 +314,20 @@ class ScanBackwardThread {
         input += storage_.parts[1][group][t][column_];
         decays += storage_.parts[2][group][t][column_];
       }
-      const C ddelta = fma(ln2, decays, u * input) * slope_[i];
-      dd_ = fma(dp_[i], u, dd_);
-      dbias_ += ddelta;
-      const auto put = [&](const MatrixView<C>& rows, C value) {
-        C& to = rows.data[row(first + t) * rows.stride + channel_];
-        to = first_pass_ ? value : to + value;
+      const C ddelta = fma(ln2, decays, u * input) * storage_.slope[t][column_];
+      const auto put = [&](RowCursor<C, Tuning::warps>& cursor, C value) {
+        if (t < steps) *cursor.at = first_pass() ? value : *cursor.at + value;
+        cursor.move(1);
       };
-      put(scan_.ddelta, ddelta);
-      put(scan_.du, fma(delta, input, d_ * dp_[i]));
-      put(scan_.dz, dgate_[i] * output);
+      put(ddelta_, ddelta);
+      put(du_, fma(delta, input, d_ * dp));
+      put(dz_, storage_.dgate[t][column_] * output);
+      if (t >= steps) continue;
+      dd_ = fma(dp, u, dd_);
+      dbias_ += ddelta;
     }
-    const Index group = (channel_ - column_) / Tuning::width;
-    for (int i = static_cast<int>(threadIdx.x); i < 2 * Tuning::steps * Tuning::pass; i += Tuning::threads) {
-      const int n = i % Tuning::pass, t = i / Tuning::pass % Tuning::steps, which = i / Tuning::pass / Tuning::steps;
-      if (first + t >= place_.end || (!Tuning::exact && first_state_ + n >= States)) continue;
-      C sum = C(0);
-#pragma unroll
-      for (int half = 0; half < Tuning::width / warp_size; ++half) {
-        sum += storage_.sums[which][half][n / Tuning::states][t * Tuning::padded + n % Tuning::states];
-      }
-      C* const to = which == 0 ? partial_.db : partial_.dc;
-      to[(group * scan_.shape.tokens() + row(first + t)) * States + first_state_ + n] = sum;
-    }
+    constexpr int back = -2 * Tuning::rows;
+    ddelta_.move(back), du_.move(back), dz_.move(back);
   }
 
   __device__ __forceinline__ void finish() {
@@ -320,12 +349,10 @@ class ScanBackwardThread {
       dbias = group == 0 ? dbias_ : dbias + dbias_;
       if (group + 1 < Tuning::warps || !inside_) continue;
       const Index at = part() * channels_ + channel_;
-      if (first_pass_) partial_.dd[at] = dd;
-      partial_.dbias[at] = first_pass_ ? dbias : partial_.dbias[at] + dbias;
+      if (first_pass()) partial_.dd[at] = dd;
+      partial_.dbias[at] = first_pass() ? dbias : partial_.dbias[at] + dbias;
     }
   }
-
-  static constexpr int narrow = ceiling_of(Tuning::steps * Tuning::pass, Tuning::threads);
 
   const Scan& scan_;
   const ScanCarry<C>& carry_;
@@ -338,17 +365,20 @@ class ScanBackwardThread {
   int column_;  // the channel's place in the block
   Index channel_;
   bool inside_;
-  bool first_pass_;
   int first_state_;  // of the pass
   int own_state_;    // the thread's first one
   C bias_, d_;
   C rate_[Tuning::states], rate_sum_[Tuning::states];  // rate_sum: Σ_t g Δ decay h
   C carried_[Tuning::states];                          // the gradient that comes from later steps
   C dd_ = C(0), dbias_ = C(0);
+  Index last_tile_;  // the row that it begins with
+  RowCursor<const C, Tuning::warps> delta_, z_, dy_;
+  RowCursor<const C, Tuning::steps> c_;
+  RowCursor<C, Tuning::warps> ddelta_, du_, dz_;
+  C* elements_[Tuning::elements];
   struct {
-    C delta[Tuning::rows], z[Tuning::rows], dy[Tuning::rows], c[narrow];
-  } next_;                                                          // the tile that was asked for
-  C dp_[Tuning::rows], dgate_[Tuning::rows], slope_[Tuning::rows];  // of the tile at work
+    C delta[Tuning::rows], z[Tuning::rows], dy[Tuning::rows], c;
+  } next_;  // the tile that was asked for
 };
 
 }  // namespace moe_mamba::cuda::detail

@@ -26,10 +26,10 @@ __device__ __forceinline__ float decayed(float x) {
   constexpr float ln2 = std::numbers::ln2_v<float>;
   float a = fabsf(x);
   a = a > 100.0f ? 100.0f : a;  // exp(-100) is 0 already, and infinity would turn to NaN below
-  const float t = a * -log2e;
-  const float power = power_of_two(t);
-  const float rest = fmaf(a, -log2e_rest, fmaf(a, -log2e, -t));  // what rounding took from t
-  return fmaf(power * ln2, rest, power);
+  const float t = a * log2e;
+  const float power = power_of_two(-t);
+  const float rest = fmaf(a, log2e_rest, fmaf(a, log2e, -t));  // what rounding took from t
+  return fmaf(power * -ln2, rest, power);
 }
 __device__ __forceinline__ double decayed(double x) { return exp(-fabs(x)); }
 

@@ -14,6 +14,25 @@ struct alignas(Count * sizeof(C) < 16 ? Count * sizeof(C) : 16) ScanCoefficients
   C of[Count];
 };
 
+/// Δ and Δ u of a step, or Δ and u.
+template <class C>
+struct alignas(2 * sizeof(C)) ScanInput {
+  C delta, u;
+};
+
+/// A thread's way through rows of a matrix that lie `Apart` rows apart. The stride is not kept but read where it is used.
+template <class T, int Apart>
+struct RowCursor {
+  const MatrixView<T>& rows;
+  T* at;
+
+  __device__ __forceinline__ RowCursor(const MatrixView<T>& matrix, Index row, Index column)
+      : rows(matrix), at(matrix.data + row * matrix.stride + column) {}
+
+  /// To the row of its own that lies `count` further on.
+  __device__ __forceinline__ void move(int count) { at += count * Apart * rows.stride; }
+};
+
 /// What the launches of a scan that is cut into chunks hand to one another.
 template <class C>
 struct ScanCarry {

@@ -34,8 +34,8 @@ struct ScanForwardTuning : ScanSpread<States, 64> {
   using Spread = ScanSpread<States, 64>;
   static constexpr int threads = warp_size * Spread::warps;
   static constexpr int steps = std::min(Spread::warps == 8 && sizeof(C) == 8 ? 8 : 16, 4 * Spread::warps);
-  static constexpr int rows = ceiling_of(steps, Spread::warps);
-  static constexpr int narrow = ceiling_of(steps * Spread::pass, threads);  // elements of B that a thread loads
+  static constexpr int rows = steps / Spread::warps;
+  static constexpr int coefficients = ceiling_of(2 * Spread::pass, warp_size);  // of B and C that a lane loads of a row
 };
 
 /// Channels of a block on the way back.
@@ -56,6 +56,9 @@ struct ScanBackwardTuning : ScanSpread<States, sizeof(C) == 4 ? 32 : 16> {
   static constexpr int tiles = piece / steps;
   static constexpr int rows = steps / Spread::warps;   // of a tile, for a thread
   static constexpr int sums = steps * Spread::padded;  // over lanes, at once
+  static constexpr int elements =
+      ceiling_of(2 * steps * Spread::pass, threads);  // of dB and dC of a tile, for a thread
+  static_assert(steps * Spread::pass <= threads, "a thread loads one element of C of a tile");
 };
 
 /// A long sequence of few channels is cut into chunks, so that every multiprocessor gets enough blocks. Chunks cost a
