@@ -54,14 +54,6 @@ struct ConvolutionPlace {
         inside(channel < channels) {}
 };
 
-/// Input `step` of a sequence; those before 0 are its initial state, or zero where there is none.
-template <int Taps, class C>
-__device__ __forceinline__ C convolution_input(const MatrixView<const C>& x, Shape shape, const C* state,
-                                               Index sequence, Index step, Index channel) {
-  if (step >= 0) return x.data[(sequence * shape.length + step) * x.stride + channel];
-  return state == nullptr ? C(0) : state[(step + Taps - 1) * x.columns + channel];
-}
-
 template <class C, class S, int Taps>
 struct ConvolutionWeights {
   C bias = C(0), taps[Taps];
@@ -88,12 +80,21 @@ __device__ __forceinline__ void stage_convolution_inputs(const MatrixView<const 
                                                          const ConvolutionPlace& place,
                                                          C (*inputs)[convolution_width]) {
   if (!place.inside) count = 0;
+  const int missing = first < 0 ? static_cast<int>(-first) : 0;  // inputs before the sequence
+  const C* at = x.data + (sequence * shape.length + first + place.warp) * x.stride + place.channel;
 #pragma unroll
   for (int i = 0; i < (AtMost + Warps - 1) / Warps; ++i) {
     const int j = place.warp + i * Warps;
     if (j < count) {
-      inputs[j][place.lane] = convolution_input<Taps>(x, shape, state, sequence, first + j, place.channel);
+      C input = C(0);
+      if (j >= missing) {
+        input = *at;
+      } else if (state != nullptr) {
+        input = state[(first + j + Taps - 1) * x.columns + place.channel];
+      }
+      inputs[j][place.lane] = input;
     }
+    at += Warps * x.stride;
   }
 }
 
@@ -164,16 +165,20 @@ __global__ void __launch_bounds__(convolution_width* convolution_warps)
     const C* const saved = convolution.saved_state + sequence * around * channels;
     const C* const dstate =
         convolution.dstate.data == nullptr ? nullptr : convolution.dstate.data + sequence * convolution.dstate.stride;
+    // The inputs from here on are those of the final state.
+    const Index last = length - around - first;
     const int reached = static_cast<int>(min(Index{steps + around}, length - first));  // steps whose ds matters here
     constexpr int rows = (convolution_steps + around + warps - 1) / warps;
     stage_convolution_inputs<Taps, warps, convolution_steps + 2 * around, C>(
         convolution.x, convolution.shape, saved, sequence, first - around, reached + around, place, storage.inputs);
     C dy[rows];
+    const Index row = sequence * length + first + place.warp;
+    const C* dy_at = convolution.dy.data + row * convolution.dy.stride + place.channel;
+    C* dx_at = convolution.dx.data + row * convolution.dx.stride + place.channel;
 #pragma unroll
     for (int i = 0; i < rows; ++i) {
-      const int t = place.warp + i * warps;
-      const Index row = sequence * length + first + t;
-      dy[i] = place.inside && t < reached ? convolution.dy.data[row * convolution.dy.stride + place.channel] : C(0);
+      dy[i] = place.inside && place.warp + i * warps < reached ? *dy_at : C(0);
+      dy_at += warps * convolution.dy.stride;
     }
     __syncthreads();
 #pragma unroll
@@ -196,9 +201,9 @@ __global__ void __launch_bounds__(convolution_width* convolution_warps)
         dweight[k] = fma(ds, storage.inputs[t + k][place.lane], dweight[k]);
       }
       dbias += ds;
-      const Index j = first + t - (length - around);  // among the inputs that the final state holds
-      if (dstate != nullptr && j >= 0) dx += dstate[j * channels + place.channel];
-      convolution.dx.data[(sequence * length + first + t) * convolution.dx.stride + place.channel] = dx;
+      if (dstate != nullptr && t >= last) dx += dstate[(t - last) * channels + place.channel];
+      *dx_at = dx;
+      dx_at += warps * convolution.dx.stride;
     }
     __syncthreads();
   }
@@ -239,6 +244,14 @@ __global__ void __launch_bounds__(256)
   } else {
     dbias[channel] += sum;
   }
+}
+
+/// Input `step` of a sequence; those before 0 are its initial state.
+template <int Taps, class C>
+__device__ __forceinline__ C convolution_input(const MatrixView<const C>& x, Shape shape, const C* state,
+                                               Index sequence, Index step, Index channel) {
+  if (step >= 0) return x.data[(sequence * shape.length + step) * x.stride + channel];
+  return state[(step + Taps - 1) * x.columns + channel];
 }
 
 /// The gradient of the initial state, after everything that reads that of the final one, in whose place it goes. A thread

@@ -14,7 +14,7 @@
 ///
 /// Where channels are too few to occupy the device, time is cut into chunks: a first launch finds what each chunk makes
 /// of zero states, a second carries the states over the chunks (the decay over a chunk is one power of two, of the sum
-/// of its Δ), a third is the scan proper, of all chunks at once.
+/// of its Δ), a third is the scan proper, of all chunks at once. A single step has a kernel of its own.
 namespace moe_mamba::cuda {
 
 namespace detail {
@@ -230,6 +230,37 @@ class ScanThread {
   C delta_sum_ = C(0);
 };
 
+/// A single step: a thread takes a channel of a sequence, state after state, and needs no other thread.
+template <class C, class S, int States>
+__global__ void __launch_bounds__(128) scan_step_kernel(const __grid_constant__ SelectiveScan<C, S, States> scan) {
+  const Index channels = scan.u.columns, index = Index{blockIdx.x} * blockDim.x + threadIdx.x;
+  const Index sequence = index / channels, channel = index - sequence * channels;
+  if (sequence >= scan.shape.batch) return;
+  C* const state = scan.state.data == nullptr ? nullptr : scan.state.data + sequence * scan.state.stride + channel;
+  C* const checkpoint =
+      scan.checkpoints == nullptr ? nullptr : scan.checkpoints + sequence * States * channels + channel;
+  const auto at = [&](const MatrixView<const C>& rows) { return rows.data[sequence * rows.stride + channel]; };
+  const C u = at(scan.u), z = at(scan.z);
+  const C delta = softplus_of(at(scan.delta) + static_cast<C>(scan.delta_bias[channel]));
+  C sum = static_cast<C>(scan.d[channel]) * u;
+  constexpr int group = States % 16 == 0 ? 16 : States % 8 == 0 ? 8 : States % 4 == 0 ? 4 : 1;  // read at once
+  for (Index first = 0; first < States; first += group) {
+    C h[group];
+#pragma unroll
+    for (int i = 0; i < group; ++i) h[i] = state == nullptr ? C(0) : state[(first + i) * channels];
+#pragma unroll
+    for (int i = 0; i < group; ++i) {
+      const Index n = first + i;
+      if (checkpoint != nullptr) checkpoint[n * channels] = h[i];
+      const C decay = power_of_two(delta * decay_rate<C>(scan.a_log[channel * States + n]));
+      h[i] = fma(decay, h[i], delta * u * scan.b.data[sequence * scan.b.stride + n]);
+      if (state != nullptr) state[n * channels] = h[i];
+      sum = fma(scan.c.data[sequence * scan.c.stride + n], h[i], sum);
+    }
+  }
+  scan.y.data[sequence * scan.y.stride + channel] = sum * silu_of(z);
+}
+
 template <class C, class S, int States, bool Summary>
 __global__ void __launch_bounds__(ScanForwardTuning<C, States>::threads)
     scan_kernel(const __grid_constant__ SelectiveScan<C, S, States> scan, const __grid_constant__ ScanCarry<C> carry,
@@ -241,6 +272,10 @@ __global__ void __launch_bounds__(ScanForwardTuning<C, States>::threads)
 
 /// Blocks of 32 channels, one for each sequence.
 inline Index scan_blocks(Shape shape, Index channels) { return shape.batch * ceiling_of(channels, Index{warp_size}); }
+
+inline ScanChunking scan_forward_chunking(const Device& device, Shape shape, Index channels) {
+  return scan_chunking(device.processors(), 4, scan_blocks(shape, channels), shape.length);
+}
 
 }  // namespace detail
 
@@ -256,8 +291,14 @@ void selective_scan(Device& device, const SelectiveScan<C, S, States>& scan) {
   using Tuning = detail::ScanForwardTuning<C, States>;
   const Index channels = scan.u.columns, batch = scan.shape.batch;
   if (scan.shape.tokens() == 0 || channels == 0) return;
+  if (scan.shape.length == 1) {
+    const auto threads = static_cast<unsigned>(detail::ceiling_of(batch * channels, Index{128}));
+    detail::scan_step_kernel<C, S, States><<<threads, 128, 0, device.stream()>>>(scan);
+    check_launch("selective_scan");
+    return;
+  }
   const Index blocks = detail::scan_blocks(scan.shape, channels);
-  const detail::ScanChunking chunking = detail::scan_chunking(device.processors(), blocks, scan.shape.length);
+  const detail::ScanChunking chunking = detail::scan_forward_chunking(device, scan.shape, channels);
   Arena arena = scan.scratch;
   const detail::ScanCarry<C> carry(arena, chunking, batch, channels, States);
   const auto grid = static_cast<unsigned>(blocks * chunking.count);

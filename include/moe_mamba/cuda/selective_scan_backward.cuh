@@ -129,7 +129,7 @@ __global__ void __launch_bounds__(256)
 /// What selective_scan takes of its scratch.
 template <class C>
 std::size_t scan_forward_scratch(const Device& device, Shape shape, Index channels, Index states) {
-  const ScanChunking chunking = scan_chunking(device.processors(), scan_blocks(shape, channels), shape.length);
+  const ScanChunking chunking = scan_forward_chunking(device, shape, channels);
   Arena counting;
   (void)ScanCarry<C>(counting, chunking, shape.batch, channels, states);
   return counting.used();
@@ -138,7 +138,7 @@ std::size_t scan_forward_scratch(const Device& device, Shape shape, Index channe
 template <class C>
 ScanChunking scan_backward_chunking(const Device& device, Shape shape, Index channels, Index states) {
   const Index groups = ceiling_of(channels, Index{scan_backward_width(sizeof(C), states)});
-  return scan_chunking(device.processors(), shape.batch * groups, shape.length);
+  return scan_chunking(device.processors(), 2, shape.batch * groups, shape.length);
 }
 
 template <class C>

@@ -50,15 +50,13 @@ template <class C, class Tuning>
 struct ScanBackwardStorage {
   static constexpr int parts_a_step = 3;
 
-  ScanInput<C> inputs[Tuning::piece][Tuning::width];             // Δ and u, of a piece
-  C starts[Tuning::tiles - 1][Tuning::states][Tuning::threads];  // the state in front of each tile but the first
+  ScanInput<C> inputs[Tuning::piece][Tuning::width];         // Δ and u, of a piece
+  C starts[Tuning::tiles][Tuning::states][Tuning::threads];  // the state in front of each tile
   ScanCoefficients<C, Tuning::padded> b[Tuning::piece][Tuning::warps];
   ScanCoefficients<C, Tuning::padded> c[Tuning::steps][Tuning::warps];
   C dp[Tuning::steps][Tuning::width];                                  // dy silu(z), of a tile
-  C dgate[Tuning::steps][Tuning::width];                               // dy silu'(z)
-  C slope[Tuning::steps][Tuning::width];                               // of softplus
   C parts[parts_a_step][Tuning::warps][Tuning::steps][Tuning::width];  // sums over the states of a warp
-  C sums[2][Tuning::width / warp_size][Tuning::warps][Tuning::sums];   // dB and dC, over lanes
+  C sums[2][Tuning::width / warp_size][Tuning::warps][Tuning::steps * Tuning::padded];  // dB and dC, over lanes
 };
 
 /// What a thread does of a backward pass: its states of one channel in one chunk.
@@ -110,7 +108,7 @@ class ScanBackwardThread {
         prepare_tile();
         __syncthreads();
         if (tile > 0 || first > place_.begin) load(Tuning::steps);
-        go_and_return(first, tile);
+        go_and_return(tile);
         __syncthreads();
         conclude(tile, steps);
         steps = Tuning::steps;
@@ -171,31 +169,28 @@ class ScanBackwardThread {
     }
   }
 
-  __device__ __forceinline__ C checkpoint(Index first, int r) const {
-    const Index pieces = (scan_.shape.length + Tuning::piece - 1) / Tuning::piece;
-    const Index piece = place_.sequence * pieces + first / Tuning::piece;
-    return owns(r) ? scan_.checkpoints[piece * States * channels_ + offset(r)] : C(0);
-  }
-
   /// From the checkpoint in front of step `first` through all tiles of the piece but the last.
   __device__ __forceinline__ void run_forward(Index first, int tiles) {
+    const Index pieces = (scan_.shape.length + Tuning::piece - 1) / Tuning::piece;
+    const C* const checkpoint =
+        scan_.checkpoints + (place_.sequence * pieces + first / Tuning::piece) * States * channels_;
     C h[Tuning::states];
 #pragma unroll
-    for (int r = 0; r < Tuning::states; ++r) h[r] = checkpoint(first, r);
-    for (int tile = 1; tile < tiles; ++tile) {
+    for (int r = 0; r < Tuning::states; ++r) h[r] = owns(r) ? checkpoint[offset(r)] : C(0);
+    for (int tile = 0;; ++tile) {
+#pragma unroll
+      for (int r = 0; r < Tuning::states; ++r) storage_.starts[tile][r][threadIdx.x] = h[r];
+      if (tile + 1 == tiles) break;
 #pragma unroll
       for (int i = 0; i < Tuning::steps; ++i) {
-        const int t = (tile - 1) * Tuning::steps + i;
-        const auto input = storage_.inputs[t][column_];
-        const auto b = storage_.b[t][group_];
+        const auto input = storage_.inputs[tile * Tuning::steps + i][column_];
+        const auto b = storage_.b[tile * Tuning::steps + i][group_];
         const C drive = input.delta * input.u;
 #pragma unroll
         for (int r = 0; r < Tuning::states; ++r) {
           h[r] = fma(power_of_two(input.delta * rate_[r]), h[r], drive * b.of[r]);
         }
       }
-#pragma unroll
-      for (int r = 0; r < Tuning::states; ++r) storage_.starts[tile - 1][r][threadIdx.x] = h[r];
     }
   }
 
@@ -224,21 +219,20 @@ class ScanBackwardThread {
       const auto gate = silu_and_slope_of(next_.z[i]);
       const int t = group_ + i * Tuning::warps;
       storage_.dp[t][column_] = next_.dy[i] * gate.value;
-      storage_.dgate[t][column_] = next_.dy[i] * gate.slope;
-      storage_.slope[t][column_] = sigmoid_of(next_.delta[i] + bias_);
+      dgate_[i] = next_.dy[i] * gate.slope;
+      slope_[i] = sigmoid_of(next_.delta[i] + bias_);
     }
     const int thread = static_cast<int>(threadIdx.x), t = thread / Tuning::pass, n = thread % Tuning::pass;
     if (t < Tuning::steps) storage_.c[t][n / Tuning::states].of[n % Tuning::states] = next_.c;
   }
 
-  /// Forward through a tile of the piece at step `first`, keeping states and decays, and back.
-  __device__ __forceinline__ void go_and_return(Index first, int tile) {
-    constexpr int steps = Tuning::steps, states = Tuning::states;
-    C before[steps + 1][states], decay[steps][states];  // before[t]: the state in front of step t
+  /// Forward through a tile, keeping the states, and back. Decays are computed both ways: to keep them takes more registers
+  /// than there are.
+  __device__ __forceinline__ void go_and_return(int tile) {
+    constexpr int steps = Tuning::steps, states = Tuning::states, summed = Tuning::summed_steps;
+    C h[steps + 1][states];  // h[t]: the state in front of step t
 #pragma unroll
-    for (int r = 0; r < states; ++r) {
-      before[0][r] = tile == 0 ? checkpoint(first, r) : storage_.starts[tile - 1][r][threadIdx.x];
-    }
+    for (int r = 0; r < states; ++r) h[0][r] = storage_.starts[tile][r][threadIdx.x];
 #pragma unroll
     for (int t = 0; t < steps; ++t) {
       const auto [delta, u] = storage_.inputs[tile * steps + t][column_];
@@ -247,39 +241,43 @@ class ScanBackwardThread {
       C output = C(0);
 #pragma unroll
       for (int r = 0; r < states; ++r) {
-        decay[t][r] = power_of_two(delta * rate_[r]);
-        before[t + 1][r] = fma(decay[t][r], before[t][r], drive * b.of[r]);
-        output = fma(c.of[r], before[t + 1][r], output);
+        h[t + 1][r] = fma(power_of_two(delta * rate_[r]), h[t][r], drive * b.of[r]);
+        output = fma(c.of[r], h[t + 1][r], output);
       }
       storage_.parts[0][group_][t][column_] = output;
     }
-    C db[Tuning::sums] = {}, dc[Tuning::sums] = {};
 #pragma unroll
-    for (int t = steps - 1; t >= 0; --t) {
-      const auto [delta, u] = storage_.inputs[tile * steps + t][column_];
-      const C dp = storage_.dp[t][column_], drive = delta * u;
-      const auto b = storage_.b[tile * steps + t][group_], c = storage_.c[t][group_];
-      C input = C(0), decays = C(0);
+    for (int end = steps; end > 0; end -= summed) {
+      C db[Tuning::sums] = {}, dc[Tuning::sums] = {};
 #pragma unroll
-      for (int r = 0; r < states; ++r) {
-        const C g = fma(dp, c.of[r], carried_[r]);
-        dc[t * Tuning::padded + r] = dp * before[t + 1][r];
-        db[t * Tuning::padded + r] = drive * g;
-        input = fma(g, b.of[r], input);
-        carried_[r] = decay[t][r] * g;
-        const C through = carried_[r] * before[t][r];
-        decays = fma(through, rate_[r], decays);
-        rate_sum_[r] = fma(through, delta, rate_sum_[r]);
+      for (int i = summed - 1; i >= 0; --i) {
+        const int t = end - summed + i;
+        const auto [delta, u] = storage_.inputs[tile * steps + t][column_];
+        const auto b = storage_.b[tile * steps + t][group_], c = storage_.c[t][group_];
+        const C dp = storage_.dp[t][column_], drive = delta * u;
+        C input = C(0), decays = C(0);
+#pragma unroll
+        for (int r = 0; r < states; ++r) {
+          const C g = fma(dp, c.of[r], carried_[r]);
+          dc[i * Tuning::padded + r] = dp * h[t + 1][r];
+          db[i * Tuning::padded + r] = drive * g;
+          input = fma(g, b.of[r], input);
+          carried_[r] = power_of_two(delta * rate_[r]) * g;
+          const C through = carried_[r] * h[t][r];
+          decays = fma(through, rate_[r], decays);
+          rate_sum_[r] = fma(through, delta, rate_sum_[r]);
+        }
+        storage_.parts[1][group_][t][column_] = input;
+        storage_.parts[2][group_][t][column_] = decays;
       }
-      storage_.parts[1][group_][t][column_] = input;
-      storage_.parts[2][group_][t][column_] = decays;
-    }
-    constexpr int lanes = warp_size / Tuning::sums;  // that end with the same sum
-    const C db_sum = sum_over_lanes<Tuning::sums>(db, place_.lane),
-            dc_sum = sum_over_lanes<Tuning::sums>(dc, place_.lane);
-    if (place_.lane % lanes == 0) {
-      storage_.sums[0][half_][group_][place_.lane / lanes] = db_sum;
-      storage_.sums[1][half_][group_][place_.lane / lanes] = dc_sum;
+      constexpr int lanes = warp_size / Tuning::sums;  // that end with the same sum
+      const C db_sum = sum_over_lanes<Tuning::sums>(db, place_.lane);
+      const C dc_sum = sum_over_lanes<Tuning::sums>(dc, place_.lane);
+      if (place_.lane % lanes == 0) {
+        const int at = (end - summed) * Tuning::padded + place_.lane / lanes;
+        storage_.sums[0][half_][group_][at] = db_sum;
+        storage_.sums[1][half_][group_][at] = dc_sum;
+      }
     }
   }
 
@@ -314,14 +312,14 @@ class ScanBackwardThread {
         input += storage_.parts[1][group][t][column_];
         decays += storage_.parts[2][group][t][column_];
       }
-      const C ddelta = fma(ln2, decays, u * input) * storage_.slope[t][column_];
+      const C ddelta = fma(ln2, decays, u * input) * slope_[i];
       const auto put = [&](RowCursor<C, Tuning::warps>& cursor, C value) {
         if (t < steps) *cursor.at = first_pass() ? value : *cursor.at + value;
         cursor.move(1);
       };
       put(ddelta_, ddelta);
       put(du_, fma(delta, input, d_ * dp));
-      put(dz_, storage_.dgate[t][column_] * output);
+      put(dz_, dgate_[i] * output);
       if (t >= steps) continue;
       dd_ = fma(dp, u, dd_);
       dbias_ += ddelta;
@@ -378,7 +376,8 @@ class ScanBackwardThread {
   C* elements_[Tuning::elements];
   struct {
     C delta[Tuning::rows], z[Tuning::rows], dy[Tuning::rows], c;
-  } next_;  // the tile that was asked for
+  } next_;                                       // the tile that was asked for
+  C dgate_[Tuning::rows], slope_[Tuning::rows];  // dy silu'(z) and the slope of softplus, of the tile at work
 };
 
 }  // namespace moe_mamba::cuda::detail

@@ -76,12 +76,24 @@ __global__ void __launch_bounds__(128)
   const Index channel = index % channels, n = index / channels % States, sequence = index / channels / States;
   const C rate = decay_rate<C>(a_log[channel * States + n]);
   C h = initial.data == nullptr ? C(0) : initial.data[sequence * initial.stride + n * channels + channel];
-  for (Index i = 0; i < carry.chunking.count; ++i) {
-    const Index chunk = sequence * carry.chunking.count + (Backward ? carry.chunking.count - 1 - i : i);
-    C& state = carry.states[(chunk * States + n) * channels + channel];
-    const C own = state;
-    state = h;
-    h = fma(power_of_two(rate * carry.delta_sums[chunk * channels + channel]), h, own);
+  const Index count = carry.chunking.count;
+  constexpr int together = 8;  // chunks whose values are asked for at once
+  for (Index first = 0; first < count; first += together) {
+    C own[together], sums[together];
+    const auto chunk = [&](int i) { return sequence * count + (Backward ? count - 1 - first - i : first + i); };
+    const auto state = [&](int i) { return carry.states + (chunk(i) * States + n) * channels + channel; };
+#pragma unroll
+    for (int i = 0; i < together; ++i) {
+      if (first + i >= count) break;
+      own[i] = *state(i);
+      sums[i] = carry.delta_sums[chunk(i) * channels + channel];
+    }
+#pragma unroll
+    for (int i = 0; i < together; ++i) {
+      if (first + i >= count) break;
+      *state(i) = h;
+      h = fma(power_of_two(rate * sums[i]), h, own[i]);
+    }
   }
 }
 

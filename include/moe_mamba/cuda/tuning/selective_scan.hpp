@@ -43,8 +43,8 @@ constexpr int scan_backward_width(std::size_t scalar_bytes, Index states) {
   return scalar_bytes == 4 && states <= 16 ? 2 * warp_size : warp_size;
 }
 
-/// The backward pass: each piece of scan_checkpoint_interval steps is run through in tiles of `steps`, whose states and
-/// decays stay in registers. Shared memory is below the 99 KiB that a block can have on every device.
+/// The backward pass: each piece of scan_checkpoint_interval steps is run through in tiles of `steps`, whose states
+/// stay in registers. Shared memory is below the 99 KiB that a block can have on every device.
 template <class C, int States>
 struct ScanBackwardTuning : ScanSpread<States, sizeof(C) == 4 ? 32 : 16> {
   using Spread = ScanSpread<States, sizeof(C) == 4 ? 32 : 16>;
@@ -54,8 +54,9 @@ struct ScanBackwardTuning : ScanSpread<States, sizeof(C) == 4 ? 32 : 16> {
   static constexpr int piece = scan_checkpoint_interval;
   static constexpr int steps = 8;
   static constexpr int tiles = piece / steps;
-  static constexpr int rows = steps / Spread::warps;   // of a tile, for a thread
-  static constexpr int sums = steps * Spread::padded;  // over lanes, at once
+  static constexpr int rows = steps / Spread::warps;          // of a tile, for a thread
+  static constexpr int summed_steps = 4;                      // steps whose dB and dC are summed over lanes at once
+  static constexpr int sums = summed_steps * Spread::padded;  // of either
   static constexpr int elements =
       ceiling_of(2 * steps * Spread::pass, threads);  // of dB and dC of a tile, for a thread
   static_assert(steps * Spread::pass <= threads, "a thread loads one element of C of a tile");
@@ -68,14 +69,13 @@ struct ScanChunking {
   Index count = 0;   // chunks of a sequence
 };
 
-/// `blocks` is how many there are without chunks.
-constexpr ScanChunking scan_chunking(int processors, Index blocks, Index length) {
-  constexpr Index blocks_a_processor = 4, shortest = 2;
-  const Index pieces = scan_checkpoints(length);
+/// `blocks` is how many there are without chunks, of which a multiprocessor is best given `resident`. Chunks pay where it
+/// would not get half as many.
+constexpr ScanChunking scan_chunking(int processors, Index resident, Index blocks, Index length) {
+  constexpr Index shortest = 2;
+  const Index pieces = scan_checkpoints(length), fitting = resident * processors;
   Index chunk = pieces;
-  if (blocks > 0 && blocks < processors) {
-    chunk = std::max(shortest, ceiling_of(pieces, blocks_a_processor * processors / blocks));
-  }
+  if (blocks > 0 && blocks < fitting / 2) chunk = std::max(shortest, ceiling_of(pieces, fitting / blocks));
   chunk = std::max(Index{1}, std::min(chunk, pieces));
   return {chunk * scan_checkpoint_interval, std::max(Index{1}, ceiling_of(pieces, chunk))};
 }
