@@ -81,20 +81,23 @@ __device__ __forceinline__ void stage_convolution_inputs(const MatrixView<const 
                                                          C (*inputs)[convolution_width]) {
   if (!place.inside) count = 0;
   const int missing = first < 0 ? static_cast<int>(-first) : 0;  // inputs before the sequence
+  constexpr int rows = (AtMost + Warps - 1) / Warps;
+  C values[rows];  // all on their way before the first is needed
   const C* at = x.data + (sequence * shape.length + first + place.warp) * x.stride + place.channel;
 #pragma unroll
-  for (int i = 0; i < (AtMost + Warps - 1) / Warps; ++i) {
+  for (int i = 0; i < rows; ++i) {
     const int j = place.warp + i * Warps;
-    if (j < count) {
-      C input = C(0);
-      if (j >= missing) {
-        input = *at;
-      } else if (state != nullptr) {
-        input = state[(first + j + Taps - 1) * x.columns + place.channel];
-      }
-      inputs[j][place.lane] = input;
-    }
+    values[i] = j >= missing && j < count ? *at : C(0);
     at += Warps * x.stride;
+  }
+#pragma unroll
+  for (int i = 0; i < rows; ++i) {
+    const int j = place.warp + i * Warps;
+    if (j < count) inputs[j][place.lane] = values[i];
+  }
+  if (state == nullptr) return;
+  for (int j = place.warp; j < min(missing, count); j += Warps) {
+    inputs[j][place.lane] = state[(first + j + Taps - 1) * x.columns + place.channel];
   }
 }
 

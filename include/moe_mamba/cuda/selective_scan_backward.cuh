@@ -52,13 +52,21 @@ __global__ void __launch_bounds__(ScanForwardTuning<C, States>::threads)
   const Index tiles = (place.end - place.begin + Tuning::steps - 1) / Tuning::steps;
   for (Index tile = tiles - 1; tile >= 0; --tile) {
     const Index first = place.begin + tile * Tuning::steps, row = place.sequence * scan.shape.length + first;
-    for (int t = place.warp; t < Tuning::steps; t += Tuning::warps) {
+    C delta[Tuning::rows], dy[Tuning::rows], z[Tuning::rows];  // all on their way before the first is needed
+#pragma unroll
+    for (int i = 0; i < Tuning::rows; ++i) {
+      const int t = place.warp + i * Tuning::warps;
       const bool here = inside && first + t < place.end;
       const auto at = [&](const MatrixView<const C>& rows) {
         return here ? rows.data[(row + t) * rows.stride + place.channel] : C(0);
       };
-      storage.inputs[t][place.lane] = {here ? softplus_of(at(scan.delta) + bias) : C(0),
-                                       at(scan.dy) * silu_of(at(scan.z))};
+      delta[i] = at(scan.delta), dy[i] = at(scan.dy), z[i] = at(scan.z);
+    }
+#pragma unroll
+    for (int i = 0; i < Tuning::rows; ++i) {
+      const int t = place.warp + i * Tuning::warps;
+      const C step = softplus_of(delta[i] + bias);
+      storage.inputs[t][place.lane] = {first + t < place.end ? step : C(0), dy[i] * silu_of(z[i])};
     }
     for (int i = static_cast<int>(threadIdx.x); i < Tuning::steps * Tuning::pass; i += Tuning::threads) {
       const int t = i / Tuning::pass, n = i % Tuning::pass;

@@ -1,50 +1,11 @@
 #pragma once
 
+#include "moe_mamba/cuda/block/lane_sums.cuh"
 #include "moe_mamba/cuda/block/scan_tile.cuh"
 #include "moe_mamba/ops/selective_scan.hpp"
 
 /// The body of the backward kernel of the selective scan; see cuda/selective_scan_backward.cuh.
 namespace moe_mamba::cuda::detail {
-
-/// Sums that blocks leave for the launch that adds them up.
-template <class C>
-struct ScanPartialSums {
-  C* db;      // (groups of channels, T, N)
-  C* dc;      // (groups of channels, T, N)
-  C* da_log;  // (B, chunks, E, N)
-  C* dd;      // (B, chunks, E)
-  C* dbias;   // (B, chunks, E)
-
-  ScanPartialSums(Arena& arena, Shape shape, Index chunks, Index channels, Index states) {
-    const Index groups = ceiling_of(channels, Index{scan_backward_width(sizeof(C), states)});
-    db = arena.take<C>(groups * shape.tokens() * states);
-    dc = arena.take<C>(groups * shape.tokens() * states);
-    da_log = arena.take<C>(shape.batch * chunks * channels * states);
-    dd = arena.take<C>(shape.batch * chunks * channels);
-    dbias = arena.take<C>(shape.batch * chunks * channels);
-  }
-};
-
-/// The sums over the lanes of a warp of Count values, a power of two up to 32; a lane gets that of value
-/// lane · Count / 32. With each exchange a lane gives half of its values away for its share of the other half, so that
-/// the whole takes about one exchange a value.
-template <int Count, int Mask = warp_size / 2, class C, int Size>
-__device__ __forceinline__ C sum_over_lanes(C (&values)[Size], int lane) {
-  if constexpr (Count > 1) {
-    const bool upper = (lane & Mask) != 0;
-#pragma unroll
-    for (int i = 0; i < Count / 2; ++i) {
-      const C given = upper ? values[i] : values[i + Count / 2], kept = upper ? values[i + Count / 2] : values[i];
-      values[i] = kept + __shfl_xor_sync(0xffffffffu, given, Mask);
-    }
-    return sum_over_lanes<Count / 2, Mask / 2>(values, lane);
-  } else if constexpr (Mask > 0) {
-    values[0] += __shfl_xor_sync(0xffffffffu, values[0], Mask);
-    return sum_over_lanes<1, Mask / 2>(values, lane);
-  } else {
-    return values[0];
-  }
-}
 
 template <class C, class Tuning>
 struct ScanBackwardStorage {
@@ -101,9 +62,11 @@ class ScanBackwardThread {
          first -= Tuning::piece) {
       const int piece_steps = static_cast<int>(min(Index{Tuning::piece}, place_.end - first));
       const int tiles = (piece_steps + Tuning::steps - 1) / Tuning::steps;
+      C h[Tuning::states];
+      load_checkpoint(first, h);
       prepare_piece(first, tiles * Tuning::steps);
       __syncthreads();
-      run_forward(first, tiles);
+      run_forward(h, tiles);
       for (int tile = tiles - 1; tile >= 0; --tile) {
         prepare_tile();
         __syncthreads();
@@ -154,29 +117,49 @@ class ScanBackwardThread {
     RowCursor<const C, Tuning::warps> delta(scan_.delta, row(first + group_), channel_);
     RowCursor<const C, Tuning::warps> u(scan_.u, row(first + group_), channel_);
     const int here = inside_ ? static_cast<int>(min(Index{Tuning::piece}, place_.end - first)) : 0;
-#pragma unroll 4
-    for (int t = group_; t < steps; t += Tuning::warps) {
-      ScanInput<C> input = {};
-      if (t < here) input = {softplus_of(*delta.at + bias_), *u.at};
-      delta.move(1), u.move(1);
-      storage_.inputs[t][column_] = input;
+    constexpr int batch = 8, coefficients = Tuning::piece * Tuning::pass / Tuning::threads;
+    C b[coefficients];
+#pragma unroll
+    for (int i = 0; i < coefficients; ++i) {
+      const int index = static_cast<int>(threadIdx.x) + i * Tuning::threads;
+      const int t = index / Tuning::pass, n = first_state_ + index % Tuning::pass;
+      const bool present = first + t < place_.end && (Tuning::exact || n < States);
+      b[i] = present ? scan_.b.data[row(first + t) * scan_.b.stride + n] : C(0);
     }
-    for (int i = static_cast<int>(threadIdx.x); i < steps * Tuning::pass; i += Tuning::threads) {
-      const int t = i / Tuning::pass, n = i % Tuning::pass;
-      const bool present = first + t < place_.end && (Tuning::exact || first_state_ + n < States);
-      storage_.b[t][n / Tuning::states].of[n % Tuning::states] =
-          present ? scan_.b.data[row(first + t) * scan_.b.stride + first_state_ + n] : C(0);
+    for (int start = group_; start < steps; start += batch * Tuning::warps) {
+      ScanInput<C> inputs[batch];  // all on their way before the first is needed
+#pragma unroll
+      for (int i = 0; i < batch; ++i) {
+        const bool present = start + i * Tuning::warps < here;
+        inputs[i] = {present ? *delta.at : C(0), present ? *u.at : C(0)};
+        delta.move(1), u.move(1);
+      }
+#pragma unroll
+      for (int i = 0; i < batch; ++i) {
+        const int t = start + i * Tuning::warps;
+        const C step = softplus_of(inputs[i].delta + bias_);
+        storage_.inputs[t][column_] = {t < here ? step : C(0), inputs[i].u};
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < coefficients; ++i) {
+      const int index = static_cast<int>(threadIdx.x) + i * Tuning::threads;
+      const int t = index / Tuning::pass, n = index % Tuning::pass;
+      storage_.b[t][n / Tuning::states].of[n % Tuning::states] = b[i];
     }
   }
 
-  /// From the checkpoint in front of step `first` through all tiles of the piece but the last.
-  __device__ __forceinline__ void run_forward(Index first, int tiles) {
+  /// The states in front of step `first`.
+  __device__ __forceinline__ void load_checkpoint(Index first, C (&h)[Tuning::states]) const {
     const Index pieces = (scan_.shape.length + Tuning::piece - 1) / Tuning::piece;
     const C* const checkpoint =
         scan_.checkpoints + (place_.sequence * pieces + first / Tuning::piece) * States * channels_;
-    C h[Tuning::states];
 #pragma unroll
     for (int r = 0; r < Tuning::states; ++r) h[r] = owns(r) ? checkpoint[offset(r)] : C(0);
+  }
+
+  /// From the states in front of a piece through all its tiles but the last.
+  __device__ __forceinline__ void run_forward(C (&h)[Tuning::states], int tiles) {
     for (int tile = 0;; ++tile) {
 #pragma unroll
       for (int r = 0; r < Tuning::states; ++r) storage_.starts[tile][r][threadIdx.x] = h[r];

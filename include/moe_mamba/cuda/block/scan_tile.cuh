@@ -47,6 +47,25 @@ struct ScanCarry {
   }
 };
 
+/// Sums that blocks leave for the launch that adds them up.
+template <class C>
+struct ScanPartialSums {
+  C* db;      // (groups of channels, T, N)
+  C* dc;      // (groups of channels, T, N)
+  C* da_log;  // (B, chunks, E, N)
+  C* dd;      // (B, chunks, E)
+  C* dbias;   // (B, chunks, E)
+
+  ScanPartialSums(Arena& arena, Shape shape, Index chunks, Index channels, Index states) {
+    const Index groups = ceiling_of(channels, Index{scan_backward_width(sizeof(C), states)});
+    db = arena.take<C>(groups * shape.tokens() * states);
+    dc = arena.take<C>(groups * shape.tokens() * states);
+    da_log = arena.take<C>(shape.batch * chunks * channels * states);
+    dd = arena.take<C>(shape.batch * chunks * channels);
+    dbias = arena.take<C>(shape.batch * chunks * channels);
+  }
+};
+
 /// The part of a scan that a thread works on.
 struct ScanPlace {
   int lane, warp;
