@@ -19,13 +19,6 @@ namespace moe_mamba::cuda {
 
 namespace detail {
 
-template <class C, class Tuning>
-struct ScanStorage {
-  ScanInput<C> inputs[Tuning::steps][warp_size];                                      // Δ and Δ u
-  ScanCoefficients<C, Tuning::padded> coefficients[Tuning::steps][2][Tuning::warps];  // B and C
-  C parts[Tuning::warps][Tuning::steps][warp_size];  // Σ_n C h over the states of a warp
-};
-
 /// What a thread does of a forward pass. With `Summary` it only finds the states behind its chunk, from zero ones, and the
 /// sum of Δ.
 template <class C, class S, int States, bool Summary>

@@ -7,19 +7,6 @@
 /// The body of the backward kernel of the selective scan; see cuda/selective_scan_backward.cuh.
 namespace moe_mamba::cuda::detail {
 
-template <class C, class Tuning>
-struct ScanBackwardStorage {
-  static constexpr int parts_a_step = 3;
-
-  ScanInput<C> inputs[Tuning::piece][Tuning::width];         // Δ and u, of a piece
-  C starts[Tuning::tiles][Tuning::states][Tuning::threads];  // the state in front of each tile
-  ScanCoefficients<C, Tuning::padded> b[Tuning::piece][Tuning::warps];
-  ScanCoefficients<C, Tuning::padded> c[Tuning::steps][Tuning::warps];
-  C dp[Tuning::steps][Tuning::width];                                  // dy silu(z), of a tile
-  C parts[parts_a_step][Tuning::warps][Tuning::steps][Tuning::width];  // sums over the states of a warp
-  C sums[2][Tuning::width / warp_size][Tuning::warps][Tuning::steps * Tuning::padded];  // dB and dC, over lanes
-};
-
 /// What a thread does of a backward pass: its states of one channel in one chunk.
 template <class C, class S, int States>
 class ScanBackwardThread {
@@ -48,8 +35,7 @@ class ScanBackwardThread {
         delta_(scan.delta, last_tile_ + group_, channel_),
         z_(scan.z, last_tile_ + group_, channel_),
         dy_(scan.dy, last_tile_ + group_, channel_),
-        c_(scan.c, last_tile_ + static_cast<int>(threadIdx.x) / Tuning::pass,
-           first_state + static_cast<int>(threadIdx.x) % Tuning::pass),
+        c_(scan.c, last_tile_ + threadIdx.x / Tuning::pass, first_state + threadIdx.x % Tuning::pass),
         ddelta_(scan.ddelta, last_tile_ + group_, channel_),
         du_(scan.du, last_tile_ + group_, channel_),
         dz_(scan.dz, last_tile_ + group_, channel_) {}

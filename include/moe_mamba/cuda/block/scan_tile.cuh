@@ -20,6 +20,28 @@ struct alignas(2 * sizeof(C)) ScanInput {
   C delta, u;
 };
 
+/// Shared memory of a block, forward.
+template <class C, class Tuning>
+struct ScanStorage {
+  ScanInput<C> inputs[Tuning::steps][warp_size];                                      // Δ and Δ u
+  ScanCoefficients<C, Tuning::padded> coefficients[Tuning::steps][2][Tuning::warps];  // B and C
+  C parts[Tuning::warps][Tuning::steps][warp_size];  // Σ_n C h over the states of a warp
+};
+
+/// Shared memory of a block on the way back.
+template <class C, class Tuning>
+struct ScanBackwardStorage {
+  static constexpr int parts_a_step = 3;
+
+  ScanInput<C> inputs[Tuning::piece][Tuning::width];         // Δ and u, of a piece
+  C starts[Tuning::tiles][Tuning::states][Tuning::threads];  // the state in front of each tile
+  ScanCoefficients<C, Tuning::padded> b[Tuning::piece][Tuning::warps];
+  ScanCoefficients<C, Tuning::padded> c[Tuning::steps][Tuning::warps];
+  C dp[Tuning::steps][Tuning::width];                                  // dy silu(z), of a tile
+  C parts[parts_a_step][Tuning::warps][Tuning::steps][Tuning::width];  // sums over the states of a warp
+  C sums[2][Tuning::width / warp_size][Tuning::warps][Tuning::steps * Tuning::padded];  // dB and dC, over lanes
+};
+
 /// A thread's way through rows of a matrix that lie `Apart` rows apart. The stride is not kept but read where it is used.
 template <class T, int Apart>
 struct RowCursor {
