@@ -40,7 +40,10 @@ struct MatrixView {
     return {data + first, rows, count, stride};
   }
 
-  MOE_MAMBA_HOST_DEVICE constexpr operator MatrixView<const T>() const requires(!std::is_const_v<T>) {
+  // A template, because nvcc warns of a conversion to the type itself that its constraint leaves out.
+  template <class To>
+  requires(std::is_same_v<To, const T> && !std::is_const_v<T>) MOE_MAMBA_HOST_DEVICE constexpr operator MatrixView<To>()
+      const {
     return {data, rows, columns, stride};
   }
 };
@@ -70,7 +73,9 @@ struct StateView {
     return {data == nullptr ? nullptr : data + offset, stride};
   }
 
-  MOE_MAMBA_HOST_DEVICE constexpr operator StateView<const T>() const requires(!std::is_const_v<T>) {
+  template <class To>
+  requires(std::is_same_v<To, const T> && !std::is_const_v<T>) MOE_MAMBA_HOST_DEVICE constexpr operator StateView<To>()
+      const {
     return {data, stride};
   }
 };

@@ -46,8 +46,8 @@ class ScanBackwardThread {
     load(steps);
     for (Index first = place_.end - 1 - (place_.end - 1) % Tuning::piece; first >= place_.begin;
          first -= Tuning::piece) {
-      const int piece_steps = static_cast<int>(min(Index{Tuning::piece}, place_.end - first));
-      const int tiles = (piece_steps + Tuning::steps - 1) / Tuning::steps;
+      const int tiles =
+          static_cast<int>(min(Index{Tuning::piece}, place_.end - first) + Tuning::steps - 1) / Tuning::steps;
       C h[Tuning::states];
       load_checkpoint(first, h);
       prepare_piece(first, tiles * Tuning::steps);
@@ -83,11 +83,10 @@ class ScanBackwardThread {
     bias_ = inside_ ? static_cast<C>(scan_.delta_bias[channel_]) : C(0);
     // What the skip adds is added once, in the first pass.
     d_ = inside_ && first_pass() ? static_cast<C>(scan_.d[channel_]) : C(0);
-    const int thread = static_cast<int>(threadIdx.x);
     const Index tokens = scan_.shape.tokens(), group = (channel_ - column_) / Tuning::width;
 #pragma unroll
     for (int i = 0; i < Tuning::elements; ++i) {
-      const int index = thread + i * Tuning::threads, n = index % Tuning::pass;
+      const int index = static_cast<int>(threadIdx.x) + i * Tuning::threads, n = index % Tuning::pass;
       C* const parts = is_dc(index) ? partial_.dc : partial_.db;
       elements_[i] = parts + (group * tokens + last_tile_ + step_of(index)) * States + first_state_ + n;
     }
@@ -177,7 +176,6 @@ class ScanBackwardThread {
       next_.dy[i] = here ? *dy_.at : C(0);
       delta_.move(1), z_.move(1), dy_.move(1);
     }
-    constexpr int back = -2 * Tuning::rows;
     delta_.move(back), z_.move(back), dy_.move(back);
   }
 
@@ -293,7 +291,6 @@ class ScanBackwardThread {
       dd_ = fma(dp, u, dd_);
       dbias_ += ddelta;
     }
-    constexpr int back = -2 * Tuning::rows;
     ddelta_.move(back), du_.move(back), dz_.move(back);
   }
 
@@ -307,8 +304,7 @@ class ScanBackwardThread {
           rate_[r] * std::numbers::ln2_v<C> * rate_sum_[r];
     }
     // The warps of a channel add what they found, one after the other.
-    C& dd = storage_.dp[0][column_];
-    C& dbias = storage_.dp[1][column_];
+    C &dd = storage_.dp[0][column_], &dbias = storage_.dp[1][column_];
     for (int group = 0; group < Tuning::warps; ++group) {
       __syncthreads();
       if (group_ != group) continue;
@@ -320,6 +316,8 @@ class ScanBackwardThread {
       partial_.dbias[at] = first_pass() ? dbias : partial_.dbias[at] + dbias;
     }
   }
+
+  static constexpr int back = -2 * Tuning::rows;  // from behind a tile to the one before it
 
   const Scan& scan_;
   const ScanCarry<C>& carry_;
