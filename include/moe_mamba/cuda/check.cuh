@@ -1,9 +1,10 @@
 #pragma once
 
-#include <cublas_v2.h>
-#include <cuda_runtime.h>
 #include <stdexcept>
 #include <string>
+
+#include <cublas_v2.h>
+#include <cuda_runtime.h>
 
 /// Errors of CUDA's libraries as exceptions.
 namespace moe_mamba::cuda {
@@ -16,7 +17,9 @@ class Error : public std::runtime_error {
 
 namespace detail {
 
-inline void throw_error(const char* call, const std::string& what) { throw Error(std::string(call) + ": " + what); }
+inline void throw_error(const char* call, const std::string& what) {
+  throw Error(std::string(call) + ": " + what);
+}
 
 }  // namespace detail
 
