@@ -1,0 +1,98 @@
+#pragma once
+
+#include <numbers>
+
+#include "moe_mamba/core/scalar.hpp"
+
+/// The scalar functions of the scan and the convolution on the GPU: in float from the special function unit's powers and
+/// reciprocals with a few instructions around them, since a kernel there counts every one; in double as they are.
+///
+/// Relative errors in float: power_of_two 2^-22 (below 2^-126 it is 0), softplus and sigmoid some 3e-7 where they are
+/// not below 2^-126. NaN goes through.
+namespace moe_mamba::cuda::detail {
+
+/// 2^x
+__device__ __forceinline__ float power_of_two(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+__device__ __forceinline__ double power_of_two(double x) { return exp2(x); }
+
+/// exp(-|x|)
+__device__ __forceinline__ float decayed(float x) {
+  constexpr float log2e = std::numbers::log2e_v<float>;
+  constexpr float log2e_rest = static_cast<float>(std::numbers::log2e - double{log2e});
+  constexpr float ln2 = std::numbers::ln2_v<float>;
+  float a = fabsf(x);
+  a = a > 100.0f ? 100.0f : a;  // exp(-100) is 0 already, and infinity would turn to NaN below
+  const float t = a * log2e;
+  const float power = power_of_two(-t);
+  const float rest = fmaf(a, log2e_rest, fmaf(a, log2e, -t));  // what rounding took from t
+  return fmaf(power * -ln2, rest, power);
+}
+__device__ __forceinline__ double decayed(double x) { return exp(-fabs(x)); }
+
+/// 1 / x for x from 1 on.
+__device__ __forceinline__ float reciprocal(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+__device__ __forceinline__ double reciprocal(double x) { return 1.0 / x; }
+
+/// log(1 + x) for x in [0, 1].
+__device__ __forceinline__ float logarithm_1p(float x) {
+  // The polynomial of degree 8 that is nearest to log(1 + x) / x in relative error, by Remez's exchange: 3e-8.
+  float p = 0.0052326940931f;
+  p = fmaf(p, x, -0.0295052379370f);
+  p = fmaf(p, x, 0.0782259479165f);
+  p = fmaf(p, x, -0.136632457375f);
+  p = fmaf(p, x, 0.191060066223f);
+  p = fmaf(p, x, -0.248429819942f);
+  p = fmaf(p, x, 0.333190977573f);
+  p = fmaf(p, x, -0.499994933605f);
+  p = fmaf(p, x, 0.999999940395f);
+  return p * x;
+}
+__device__ __forceinline__ double logarithm_1p(double x) { return log1p(x); }
+
+/// log(1 + exp(x))
+template <ComputeScalar C>
+__device__ __forceinline__ C softplus_of(C x) {
+  return (x > C(0) ? x : C(0)) + logarithm_1p(decayed(x));
+}
+
+/// 1 / (1 + exp(-x))
+template <ComputeScalar C>
+__device__ __forceinline__ C sigmoid_of(C x) {
+  const C power = decayed(x), r = reciprocal(C(1) + power);
+  return x >= C(0) ? r : power * r;
+}
+
+/// x sigmoid(x)
+template <ComputeScalar C>
+__device__ __forceinline__ C silu_of(C x) {
+  return x * sigmoid_of(x);
+}
+
+/// silu(x) and its slope.
+template <ComputeScalar C>
+struct ValueAndSlope {
+  C value, slope;
+};
+template <ComputeScalar C>
+__device__ __forceinline__ ValueAndSlope<C> silu_and_slope_of(C x) {
+  const C s = sigmoid_of(x);
+  return {x * s, s * (C(1) + x * (C(1) - s))};
+}
+
+/// -exp(a_log) log2(e): the exponent of 2 in a decay over Δ = 1. Finite, so that Δ = 0 stands for no step at all.
+template <ComputeScalar C, StorageScalar S>
+__device__ __forceinline__ C decay_rate(S a_log) {
+  constexpr C lowest = C(-1e30);
+  const C rate = -exp(static_cast<C>(a_log)) * std::numbers::log2e_v<C>;
+  return rate < lowest ? lowest : rate;
+}
+
+}  // namespace moe_mamba::cuda::detail

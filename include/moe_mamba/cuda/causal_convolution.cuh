@@ -1,0 +1,348 @@
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <type_traits>
+
+#include "moe_mamba/cuda/block/scan_mathematics.cuh"
+#include "moe_mamba/cuda/device.cuh"
+#include "moe_mamba/ops/causal_convolution.hpp"
+
+/// The short causal convolution on the GPU. A block takes 32 channels, one a lane, and tiles of 64 steps, which its warps
+/// share out; the inputs of a tile and the K - 1 before it lie in shared memory, so that each is read once or little more.
+namespace moe_mamba::cuda {
+
+namespace detail {
+
+inline constexpr int convolution_width = 32;  // channels of a block: the lanes of a warp
+inline constexpr int convolution_steps = 64;  // of a tile; K - 1 at least, so that only the first reads the state
+inline constexpr int convolution_warps = 8;
+
+/// Calls launch(warps) with the warps of a block: one where sequences are so short that others would find nothing to do.
+template <class Launch>
+void with_convolution_warps(Index length, const Launch& launch) {
+  if (length < convolution_warps) {
+    launch(std::integral_constant<int, 1>{});
+  } else {
+    launch(std::integral_constant<int, convolution_warps>{});
+  }
+}
+
+/// Channels and tiles of all sequences.
+struct ConvolutionTiles {
+  Index groups;  // of channels
+  Index tiles;   // of a sequence
+  Index total;   // tiles of all sequences
+
+  ConvolutionTiles(Shape shape, Index channels)
+      : groups((channels + convolution_width - 1) / convolution_width),
+        tiles((shape.length + convolution_steps - 1) / convolution_steps),
+        total(shape.batch * tiles) {}
+};
+
+/// What a thread needs to know of where it is.
+struct ConvolutionPlace {
+  int lane, warp;
+  Index channel, block;  // block: among those of the same channels
+  bool inside;
+
+  __device__ __forceinline__ ConvolutionPlace(Index groups, Index channels)
+      : lane(static_cast<int>(threadIdx.x) % convolution_width),
+        warp(static_cast<int>(threadIdx.x) / convolution_width),
+        channel(blockIdx.x % groups * convolution_width + lane),
+        block(blockIdx.x / groups),
+        inside(channel < channels) {}
+};
+
+template <class C, class S, int Taps>
+struct ConvolutionWeights {
+  C bias = C(0), taps[Taps];
+
+  __device__ __forceinline__ ConvolutionWeights(const S* weight, const S* from_bias, Index channel, bool inside) {
+#pragma unroll
+    for (int k = 0; k < Taps; ++k) taps[k] = inside ? static_cast<C>(weight[channel * Taps + k]) : C(0);
+    if (inside) bias = static_cast<C>(from_bias[channel]);
+  }
+
+  /// bias + Σ_k weight[k] inputs[k][lane]
+  __device__ __forceinline__ C convolve(const C (*inputs)[convolution_width], int lane) const {
+    C sum = bias;
+#pragma unroll
+    for (int k = 0; k < Taps; ++k) sum = fma(taps[k], inputs[k][lane], sum);
+    return sum;
+  }
+};
+
+/// Stages the `count` inputs of a sequence from step `first` on, each at its place in `inputs`.
+template <int Taps, int Warps, int AtMost, class C>
+__device__ __forceinline__ void stage_convolution_inputs(const MatrixView<const C>& x, Shape shape, const C* state,
+                                                         Index sequence, Index first, int count,
+                                                         const ConvolutionPlace& place,
+                                                         C (*inputs)[convolution_width]) {
+  if (!place.inside) count = 0;
+  const int missing = first < 0 ? static_cast<int>(-first) : 0;  // inputs before the sequence
+  constexpr int rows = (AtMost + Warps - 1) / Warps;
+  C values[rows];  // all on their way before the first is needed
+  const C* at = x.data + (sequence * shape.length + first + place.warp) * x.stride + place.channel;
+#pragma unroll
+  for (int i = 0; i < rows; ++i) {
+    const int j = place.warp + i * Warps;
+    values[i] = j >= missing && j < count ? *at : C(0);
+    at += Warps * x.stride;
+  }
+#pragma unroll
+  for (int i = 0; i < rows; ++i) {
+    const int j = place.warp + i * Warps;
+    if (j < count) inputs[j][place.lane] = values[i];
+  }
+  if (state == nullptr) return;
+  for (int j = place.warp; j < min(missing, count); j += Warps) {
+    inputs[j][place.lane] = state[(first + j + Taps - 1) * x.columns + place.channel];
+  }
+}
+
+/// A block takes one tile of its channels. That with the first tile of a sequence is the only one to read the running
+/// state, and writes it.
+template <class C, class S, int Taps, int Warps>
+__global__ void __launch_bounds__(convolution_width* Warps)
+    convolution_kernel(const __grid_constant__ CausalConvolution<C, S, Taps> convolution, ConvolutionTiles tiles) {
+  __shared__ C inputs[convolution_steps + Taps - 1][convolution_width];
+  const Index channels = convolution.x.columns, length = convolution.shape.length;
+  const ConvolutionPlace place(tiles.groups, channels);
+  const Index sequence = place.block / tiles.tiles, tile = place.block - sequence * tiles.tiles;
+  const Index first = tile * convolution_steps;
+  const int steps = static_cast<int>(min(Index{convolution_steps}, length - first));
+  C* const state =
+      convolution.state.data == nullptr ? nullptr : convolution.state.data + sequence * convolution.state.stride;
+  stage_convolution_inputs<Taps, Warps, convolution_steps + Taps - 1, C>(
+      convolution.x, convolution.shape, state, sequence, first - (Taps - 1), steps + Taps - 1, place, inputs);
+  const ConvolutionWeights<C, S, Taps> weights(convolution.weight, convolution.bias, place.channel, place.inside);
+  __syncthreads();
+  if (!place.inside) return;
+  C* y = convolution.y.data + (sequence * length + first + place.warp) * convolution.y.stride + place.channel;
+#pragma unroll(Taps > 8 ? 1 : 8)
+  for (int t = place.warp; t < convolution_steps; t += Warps) {
+    if (t < steps) *y = silu_of(weights.convolve(inputs + t, place.lane));
+    y += Warps * convolution.y.stride;
+  }
+  if (first > 0) return;
+  for (int j = place.warp; j < Taps - 1; j += Warps) {
+    if (convolution.saved_state != nullptr) {
+      convolution.saved_state[(sequence * (Taps - 1) + j) * channels + place.channel] = inputs[j][place.lane];
+    }
+    if (state != nullptr) {
+      const Index step = length - (Taps - 1) + j;
+      state[j * channels + place.channel] =
+          step < 0 ? inputs[length + j][place.lane]
+                   : convolution.x.data[(sequence * length + step) * convolution.x.stride + place.channel];
+    }
+  }
+}
+
+/// Shared memory of a block on the way back. The sums over its warps take the place of the inputs when those are done.
+template <class C, int Taps>
+struct ConvolutionBackwardStorage {
+  static constexpr int around = Taps - 1;
+  C inputs[convolution_steps + 2 * around][convolution_width];
+  C ds[convolution_steps + around][convolution_width];
+};
+
+/// A block takes `span` tiles, one after the other, and keeps sums of its own for the parameters; they go to `parts`
+/// (blocks of the same channels, K + 1, E), or where that is null, there being one block, to the gradients.
+template <class C, class S, int Taps>
+__global__ void __launch_bounds__(convolution_width* convolution_warps)
+    convolution_backward_kernel(const __grid_constant__ CausalConvolutionBackward<C, S, Taps> convolution,
+                                ConvolutionTiles tiles, Index span, C* parts) {
+  extern __shared__ __align__(16) unsigned char shared[];
+  using Storage = ConvolutionBackwardStorage<C, Taps>;
+  Storage& storage = *reinterpret_cast<Storage*>(shared);
+  constexpr int around = Storage::around, warps = convolution_warps;
+  const Index channels = convolution.x.columns, length = convolution.shape.length;
+  const ConvolutionPlace place(tiles.groups, channels);
+  const ConvolutionWeights<C, S, Taps> weights(convolution.weight, convolution.bias, place.channel, place.inside);
+  C dweight[Taps] = {}, dbias = C(0);
+  const Index end = min((place.block + 1) * span, tiles.total);
+  for (Index index = place.block * span; index < end; ++index) {
+    const Index sequence = index / tiles.tiles, first = (index - sequence * tiles.tiles) * convolution_steps;
+    const int steps = static_cast<int>(min(Index{convolution_steps}, length - first));
+    const C* const saved = convolution.saved_state + sequence * around * channels;
+    const C* const dstate =
+        convolution.dstate.data == nullptr ? nullptr : convolution.dstate.data + sequence * convolution.dstate.stride;
+    // The inputs from here on are those of the final state.
+    const Index last = length - around - first;
+    const int reached = static_cast<int>(min(Index{steps + around}, length - first));  // steps whose ds matters here
+    constexpr int rows = (convolution_steps + around + warps - 1) / warps;
+    stage_convolution_inputs<Taps, warps, convolution_steps + 2 * around, C>(
+        convolution.x, convolution.shape, saved, sequence, first - around, reached + around, place, storage.inputs);
+    C dy[rows];
+    const Index row = sequence * length + first + place.warp;
+    const C* dy_at = convolution.dy.data + row * convolution.dy.stride + place.channel;
+    C* dx_at = convolution.dx.data + row * convolution.dx.stride + place.channel;
+#pragma unroll
+    for (int i = 0; i < rows; ++i) {
+      dy[i] = place.inside && place.warp + i * warps < reached ? *dy_at : C(0);
+      dy_at += warps * convolution.dy.stride;
+    }
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < rows; ++i) {
+      const int t = place.warp + i * warps;
+      if (t >= steps + around) break;
+      storage.ds[t][place.lane] =
+          t < reached ? dy[i] * silu_and_slope_of(weights.convolve(storage.inputs + t, place.lane)).slope : C(0);
+    }
+    __syncthreads();
+#pragma unroll(Taps > 8 ? 1 : 8)
+    for (int i = 0; i < convolution_steps / warps; ++i) {
+      const int t = place.warp + i * warps;
+      if (t >= steps || !place.inside) break;
+      const C ds = storage.ds[t][place.lane];
+      C dx = C(0);
+#pragma unroll
+      for (int k = 0; k < Taps; ++k) {
+        dx = fma(weights.taps[Taps - 1 - k], storage.ds[t + k][place.lane], dx);
+        dweight[k] = fma(ds, storage.inputs[t + k][place.lane], dweight[k]);
+      }
+      dbias += ds;
+      if (dstate != nullptr && t >= last) dx += dstate[(t - last) * channels + place.channel];
+      *dx_at = dx;
+      dx_at += warps * convolution.dx.stride;
+    }
+    __syncthreads();
+  }
+  // The warps add what they found, one after the other.
+  auto* const sums = reinterpret_cast<C(*)[convolution_width]>(shared);  // (K + 1, lanes)
+  for (int warp = 0; warp < warps; ++warp) {
+    if (warp == place.warp) {
+#pragma unroll
+      for (int k = 0; k < Taps; ++k) sums[k][place.lane] = warp == 0 ? dweight[k] : sums[k][place.lane] + dweight[k];
+      sums[Taps][place.lane] = warp == 0 ? dbias : sums[Taps][place.lane] + dbias;
+    }
+    __syncthreads();
+  }
+  if (!place.inside) return;
+  for (int k = place.warp; k < Taps + 1; k += warps) {
+    const C sum = sums[k][place.lane];
+    if (parts != nullptr) {
+      parts[(place.block * (Taps + 1) + k) * channels + place.channel] = sum;
+    } else if (k < Taps) {
+      convolution.dweight[place.channel * Taps + k] += sum;
+    } else {
+      convolution.dbias[place.channel] += sum;
+    }
+  }
+}
+
+/// Adds the sums of `count` blocks to the gradients of the parameters, in order.
+template <class C, int Taps>
+__global__ void __launch_bounds__(256)
+    convolution_parameter_gradients_kernel(const C* parts, Index count, Index channels, C* dweight, C* dbias) {
+  const Index index = Index{blockIdx.x} * blockDim.x + threadIdx.x, size = (Taps + 1) * channels;
+  if (index >= size) return;
+  C sum = C(0);
+  for (Index part = 0; part < count; ++part) sum += parts[part * size + index];
+  const Index k = index / channels, channel = index - k * channels;
+  if (k < Taps) {
+    dweight[channel * Taps + k] += sum;
+  } else {
+    dbias[channel] += sum;
+  }
+}
+
+/// Input `step` of a sequence; those before 0 are its initial state.
+template <int Taps, class C>
+__device__ __forceinline__ C convolution_input(const MatrixView<const C>& x, Shape shape, const C* state,
+                                               Index sequence, Index step, Index channel) {
+  if (step >= 0) return x.data[(sequence * shape.length + step) * x.stride + channel];
+  return state[(step + Taps - 1) * x.columns + channel];
+}
+
+/// The gradient of the initial state, after everything that reads that of the final one, in whose place it goes. A thread
+/// takes a channel of a sequence.
+template <class C, class S, int Taps>
+__global__ void __launch_bounds__(128)
+    convolution_state_gradient_kernel(const __grid_constant__ CausalConvolutionBackward<C, S, Taps> convolution) {
+  const Index channels = convolution.x.columns, length = convolution.shape.length;
+  const Index index = Index{blockIdx.x} * blockDim.x + threadIdx.x;
+  const Index sequence = index / channels, channel = index - sequence * channels;
+  if (sequence >= convolution.shape.batch) return;
+  const S* const weight = convolution.weight + channel * Taps;
+  const C* const saved = convolution.saved_state + sequence * (Taps - 1) * channels;
+  C* const dstate = convolution.dstate.data + sequence * convolution.dstate.stride + channel;
+  const auto ds = [&](Index t) {
+    C sum = static_cast<C>(convolution.bias[channel]);
+    for (int k = 0; k < Taps; ++k) {
+      sum = fma(
+          static_cast<C>(weight[k]),
+          convolution_input<Taps, C>(convolution.x, convolution.shape, saved, sequence, t + k - (Taps - 1), channel),
+          sum);
+    }
+    return convolution.dy.data[(sequence * length + t) * convolution.dy.stride + channel] *
+           silu_and_slope_of(sum).slope;
+  };
+  // From the last, as an element depends on what an earlier one was before.
+  for (int j = Taps - 2; j >= 0; --j) {
+    C sum = C(0);
+    for (int k = 0; k <= j; ++k) {
+      if (j - k < length) sum = fma(static_cast<C>(weight[k]), ds(j - k), sum);
+    }
+    if (j >= length) sum += dstate[(j - length) * channels];
+    dstate[j * channels] = sum;
+  }
+}
+
+}  // namespace detail
+
+/// See ops/causal_convolution.hpp. Pointers are to device memory. saved_state may be null where no backward pass follows.
+/// Nothing is allocated and nothing waits. Results of the forward pass do not depend on how a sequence is cut into chunks.
+/// Throws Error where a kernel cannot be launched.
+template <class C, class S, int Taps>
+void causal_convolution(Device& device, const CausalConvolution<C, S, Taps>& convolution) {
+  static_assert(Taps >= 1 && Taps <= detail::convolution_steps + 1,
+                "causal_convolution: Convolution must be from 1 to 65 on a GPU");
+  const Index channels = convolution.x.columns;
+  if (convolution.shape.batch == 0 || channels == 0) return;
+  // An empty sequence has a tile too: its state is saved.
+  detail::ConvolutionTiles tiles({convolution.shape.batch, std::max<Index>(1, convolution.shape.length)}, channels);
+  const auto grid = static_cast<unsigned>(tiles.total * tiles.groups);
+  detail::with_convolution_warps(convolution.shape.length, [&](auto warps) {
+    detail::convolution_kernel<C, S, Taps, decltype(warps)::value>
+        <<<grid, detail::convolution_width * warps, 0, device.stream()>>>(convolution, tiles);
+  });
+  check_launch("causal_convolution");
+}
+
+/// See ops/causal_convolution.hpp. Nothing is allocated and nothing waits; the same call gives the same bits each time.
+/// Throws Error where a kernel cannot be launched.
+template <class C, class S, int Taps>
+void causal_convolution_backward(Device& device, const CausalConvolutionBackward<C, S, Taps>& convolution) {
+  static_assert(Taps >= 1 && Taps <= detail::convolution_steps + 1,
+                "causal_convolution: Convolution must be from 1 to 65 on a GPU");
+  const Index channels = convolution.x.columns;
+  if (convolution.shape.tokens() == 0 || channels == 0) return;
+  const detail::ConvolutionTiles tiles(convolution.shape, channels);
+  // As many blocks for each group of channels as fill the device, and as their sums have room for.
+  const Index room = static_cast<Index>(Device::scratch_bytes / sizeof(C)) / (channels * (Taps + 1));
+  const Index wanted = (Index{8} * device.processors() + tiles.groups - 1) / tiles.groups;
+  const Index most = std::clamp(std::min(room, wanted), Index{1}, tiles.total);
+  const Index span = (tiles.total + most - 1) / most, blocks = (tiles.total + span - 1) / span;
+  C* const parts = blocks == 1 ? nullptr : reinterpret_cast<C*>(device.scratch());
+  const auto grid = static_cast<unsigned>(blocks * tiles.groups);
+  constexpr int shared = sizeof(detail::ConvolutionBackwardStorage<C, Taps>);
+  const auto kernel = detail::convolution_backward_kernel<C, S, Taps>;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "cudaFuncSetAttribute");
+  constexpr int threads = detail::convolution_width * detail::convolution_warps;
+  kernel<<<grid, threads, shared, device.stream()>>>(convolution, tiles, span, parts);
+  if (parts != nullptr) {
+    const auto grid = static_cast<unsigned>((channels * (Taps + 1) + 255) / 256);
+    detail::convolution_parameter_gradients_kernel<C, Taps>
+        <<<grid, 256, 0, device.stream()>>>(parts, blocks, channels, convolution.dweight, convolution.dbias);
+  }
+  if (convolution.dstate.data != nullptr && Taps > 1) {
+    const auto grid = static_cast<unsigned>((convolution.shape.batch * channels + 127) / 128);
+    detail::convolution_state_gradient_kernel<C, S, Taps><<<grid, 128, 0, device.stream()>>>(convolution);
+  }
+  check_launch("causal_convolution_backward");
+}
+
+}  // namespace moe_mamba::cuda

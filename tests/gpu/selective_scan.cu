@@ -1,0 +1,119 @@
+#include "gpu/selective_scan_problem.cuh"
+
+using namespace test::gpu::scan;
+using test::gpu::Checks;
+
+namespace {
+
+template <class C, class S, int N>
+void compare(cuda::Device& device, Checks& checks, Shape shape, Index channels, std::uint64_t seed, bool with_state) {
+  const Problem<C, S, N> problem(shape, channels, seed);
+  const auto exact = Problem<double, S, N>(shape, channels, seed).on_reference(with_state);
+  const auto simple = problem.plain(with_state);
+  const auto actual = problem.on_gpu(device, with_state, checks);
+  const auto again = problem.on_gpu(device, with_state, checks, true);
+  const std::string where = "N " + std::to_string(N) + ", batch " + std::to_string(shape.batch) + ", length " +
+                            std::to_string(shape.length) + ", channels " + std::to_string(channels) + ", ";
+  for (const auto& [name, values] : actual) {
+    const auto expected = problem.written(name, exact.at(name));
+    const double plain_error = relative_error(problem.written(name, simple.at(name)), expected);
+    checks.within(relative_error(problem.written(name, values), expected), bound<C>(name, plain_error, shape.tokens()),
+                  where + name);
+    checks.check(test::gpu::same_bits(values, again.at(name)), where + name + ": the same bits in a graph");
+  }
+  for (const char* name : {"y", "du", "ddelta", "dz"}) {
+    checks.check(problem.gaps_hold(actual.at(name), channels, problem.stride), where + name + ": between rows");
+  }
+  for (const char* name : {"db", "dc"}) {
+    checks.check(problem.gaps_hold(actual.at(name), N, N + 2), where + name + ": between rows");
+  }
+}
+
+template <class C, class S, int N>
+void compare_shapes(cuda::Device& device, Checks& checks, Index longest = 1031) {
+  const Index lengths[] = {0, 1, 63, 64, 65, 1031, 7, 130}, widths[] = {1, 3, 16, 33, 128, 130};
+  for (std::uint64_t i = 0; i < 8; ++i) {
+    if (lengths[i] > longest) continue;
+    compare<C, S, N>(device, checks, {1 + static_cast<Index>(i % 3), lengths[i]}, widths[(i * 5 + N) % 6], 100 * i,
+                     i % 4 != 3);
+  }
+  checks.group(test::gpu::types<C, S>() + ", N " + std::to_string(N));
+}
+
+/// A sequence in parts with carried state against the whole: both within the bound of the reference.
+template <class C, class S, int N>
+void compare_parts(cuda::Device& device, Checks& checks) {
+  const Index length = 700, channels = 33;
+  Problem<C, S, N> problem({1, length}, channels, 77);
+  const auto exact = Problem<double, S, N>({1, length}, channels, 77).on_reference(true);
+  const auto simple = problem.plain(true);
+  std::vector<C> y, state = problem.state;
+  Index first = 0;
+  for (const Index steps : {1, 64, 300, 0, 2, 333}) {
+    auto part = problem.part(first, steps);
+    part.state = state;
+    const auto results = part.on_gpu(device, true, checks);
+    state = results.at("state");
+    const auto rows = part.written("y", results.at("y"));
+    y.insert(y.end(), rows.begin(), rows.end());
+    first += steps;
+  }
+  const auto close = [&](const std::string& name, const std::vector<C>& values) {
+    const auto expected = problem.written(name, exact.at(name));
+    const double plain_error = relative_error(problem.written(name, simple.at(name)), expected);
+    checks.within(relative_error(values, expected), bound<C>(name, plain_error, length), "in parts: " + name);
+  };
+  close("y", y);
+  close("state", state);
+  checks.group(test::gpu::types<C, S>() + ", in parts");
+}
+
+/// A NaN goes to what follows in its channel, and to nothing else.
+void nan_goes_through(cuda::Device& device, Checks& checks) {
+  Problem<float, float, 16> problem({1, 100}, 40, 5);
+  problem.u[count(50 * problem.stride + 7)] = std::numeric_limits<float>::quiet_NaN();
+  const auto results = problem.on_gpu(device, true, checks);
+  int wrong = 0;
+  for (Index t = 0; t < 100; ++t) {
+    for (Index e = 0; e < 40; ++e) {
+      wrong += std::isnan(results.at("y")[count(t * problem.stride + e)]) != (e == 7 && t >= 50);
+    }
+  }
+  checks.check(wrong == 0, "NaN in u: " + std::to_string(wrong) + " elements of y");
+  for (int n = 0; n < 16; ++n) {
+    checks.check(std::isnan(results.at("state")[count(n * 40 + 7)]), "NaN in u: the state");
+    checks.check(!std::isnan(results.at("state")[count(n * 40 + 8)]), "NaN in u: another channel's state");
+  }
+  checks.group("NaN");
+}
+
+}  // namespace
+
+/// With an argument, only short sequences: for tools that make kernels many times slower.
+int main(int arguments, char**) {
+  return test::gpu::run([&](Checks& checks) {
+    cuda::Device device;
+    if (arguments > 1) {
+      compare_shapes<float, float, 3>(device, checks, 130);
+      compare_shapes<float, float, 16>(device, checks, 130);
+      compare_shapes<double, double, 20>(device, checks, 130);
+      return;
+    }
+    compare_shapes<float, float, 1>(device, checks);
+    compare_shapes<float, float, 3>(device, checks);
+    compare_shapes<float, float, 16>(device, checks);
+    compare_shapes<float, bfloat16, 16>(device, checks);
+    compare_shapes<float, bfloat16, 64>(device, checks);
+    compare_shapes<float, float, 96>(device, checks);
+    compare_shapes<double, double, 3>(device, checks);
+    compare_shapes<double, double, 16>(device, checks);
+    compare_shapes<double, double, 20>(device, checks);
+    // More blocks than multiprocessors, so that time is not cut into chunks.
+    compare<float, float, 16>(device, checks, {300, 200}, 33, 9, true);
+    compare<double, double, 16>(device, checks, {300, 70}, 33, 10, false);
+    checks.group("without chunks");
+    compare_parts<float, float, 16>(device, checks);
+    compare_parts<double, double, 3>(device, checks);
+    nan_goes_through(device, checks);
+  });
+}
