@@ -6,7 +6,7 @@ set(package_folder ${CMAKE_INSTALL_DATADIR}/cmake/moe_mamba)
 
 install(TARGETS moe_mamba EXPORT moe_mamba)
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/moe_mamba DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
-        FILES_MATCHING PATTERN "*.hpp")
+        FILES_MATCHING PATTERN "*.hpp" PATTERN "*.cuh")
 install(FILES ${PROJECT_SOURCE_DIR}/LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/moe_mamba)
 install(EXPORT moe_mamba FILE moe_mamba-targets.cmake NAMESPACE moe_mamba:: DESTINATION ${package_folder})
 
@@ -15,4 +15,4 @@ configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/moe_mamba-config.cmake.i
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/moe_mamba-config-version.cmake
                                  COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
 install(FILES ${PROJECT_BINARY_DIR}/moe_mamba-config.cmake ${PROJECT_BINARY_DIR}/moe_mamba-config-version.cmake
-        DESTINATION ${package_folder})
+              ${CMAKE_CURRENT_LIST_DIR}/moe_mamba-cuda.cmake DESTINATION ${package_folder})

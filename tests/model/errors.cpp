@@ -89,8 +89,11 @@ TEST_CASE("A workspace says which sizes it takes", "[model][errors]") {
 TEST_CASE("States say how many they can be", "[model][errors]") {
   using StatesType = States<Net, double>;
   constexpr Index size = StatesType::state_size;
-  check_invalid([] { StatesType(0); }, {"count is 0", "1 or more"});
-  check_invalid([] { StatesType(-1); }, {"count is -1", "1 or more"});
+  const std::string allowed = "1 to " + std::to_string((Index{1} << 48) / size);
+  check_invalid([] { StatesType(0); }, {"count is 0", allowed});
+  check_invalid([] { StatesType(-1); }, {"count is -1", allowed});
+  check_invalid([] { StatesType(Index{1} << 61); }, {"count is 2305843009213693952", allowed});
+  check_invalid([] { StatesType(std::span<double>(), Index{1} << 62); }, {"count is", allowed});
   std::vector<double> memory(static_cast<std::size_t>(2 * size), 1);
   check_invalid([&] { StatesType(memory, 3); },
                 {"memory.size() is " + std::to_string(2 * size), std::to_string(3 * size)});

@@ -2,7 +2,7 @@
 # sh tests/style/check.sh <check> [compiler flags]
 #   format   clang-format 14 would change nothing
 #   words    no unfinished work, no file without end
-#   rooms    includes go one way: core <- ops <- layers <- model <- train | generate <- io, cpu knows core and ops only
+#   rooms    includes go one way: core <- ops <- layers <- model <- train | generate <- io; cpu and cuda know core and ops
 #   tidy     clang-tidy finds nothing in a file that includes everything
 # Exits with 77 where the tool is missing.
 set -u
@@ -18,7 +18,7 @@ complain() {
 }
 
 code() { # every file of C++, one a line
-  find $code_folders \( -name '*.hpp' -o -name '*.cpp' \) | sort
+  find $code_folders \( -name '*.hpp' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu' \) | sort
 }
 
 case $check in
@@ -26,7 +26,7 @@ format)
   for tool in clang-format-14 clang-format; do
     if $tool --version 2>/dev/null | grep -q 'version 14\.'; then
       code | xargs $tool --dry-run -Werror && exit 0
-      echo "to put this right: find $code_folders -name '*.[hc]pp' | xargs $tool -i"
+      echo "to put this right: find $code_folders -name '*.[hc]pp' -o -name '*.cu*' | xargs $tool -i"
       exit 1
     fi
   done
@@ -54,13 +54,16 @@ rooms)
   allow core core
   allow ops core ops
   allow cpu core ops cpu
+  allow cuda core ops cuda
   allow layers core ops layers
   allow model core ops layers model
   allow train core ops layers model cpu train
   allow generate core ops layers model cpu generate
   allow io core ops layers model cpu train generate io
   grep -rnE '#include *<(Eigen|unsupported)/' include | grep -v '^include/moe_mamba/cpu/' && complain "Eigen lives in cpu only"
-  grep -rLE '^#pragma once' include --include='*.hpp' | grep . && complain "a header without #pragma once"
+  grep -rLE '^#pragma once' include --include='*.hpp' --include='*.cuh' | grep . && complain "a header without #pragma once"
+  grep -rnE '#include *<cu' include | grep -v '^include/moe_mamba/cuda/' && complain "CUDA lives in cuda only"
+  grep -rnE '#include *<cub/cub.cuh>' include tests && complain "<cub/cub.cuh> takes 8 seconds to compile"
   grep -rnE '#include *<iostream>' include && complain "<iostream> brings a global object into every file"
   ;;
 tidy)
