@@ -100,12 +100,12 @@ class LineChart {
     legend_at_ += 48 + 7.0 * static_cast<double>(label.size());
   }
 
-  /// A dashed line at height y with its name at the right end, above or below it.
+  /// A dashed line at height y with its name at the left end, where losses are still far above, over or under it.
   void mark(double y, const std::string& label, bool above) {
     body_ += format("<line class=\"mark\" x1=\"%.0f\" y1=\"%.1f\" x2=\"%.0f\" y2=\"%.1f\"/>\n", left, place_y(y), right,
                     place_y(y));
-    names_ += format("<text x=\"%.0f\" y=\"%.1f\" text-anchor=\"end\">", right - 4, place_y(y) + (above ? -5 : 15)) +
-              escaped(label) + "</text>\n";
+    names_ +=
+        format("<text x=\"%.0f\" y=\"%.1f\">", left + 6, place_y(y) + (above ? -5 : 15)) + escaped(label) + "</text>\n";
   }
 
   /// The whole picture. With `standalone` it is a file of its own.
