@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.." || exit 1
 build=${1:-build-gpu}
 nvcc=$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)
 [ -x "$nvcc" ] || {
-  echo "nvcc is missing; please install the CUDA Toolkit, 12.4 or newer, or put its nvcc on the PATH"
+  echo "nvcc is missing; please install the CUDA Toolkit (13.0 is the one tried) or put its nvcc on the PATH"
   exit 1
 }
 # The instructions of compute capability 9.0 that have no successor are only in code for 9.0a.

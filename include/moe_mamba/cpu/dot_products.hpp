@@ -18,7 +18,7 @@ namespace moe_mamba::cpu {
 
 /// Most rows for which this is taken instead of the blocked product. Measured with matrices of 512 x 1536 and 1536 x 512
 /// in float and bfloat16, from memory and cached, on an AVX-512 machine: 0.57 to 0.8 of the blocked product's time at 16
-/// rows, 0.85 to 0.95 at 32, the same at 48. With AVX2's 16 registers: 0.75 to 0.9 at 8 rows, 0.9 to 1.2 at 16.
+/// rows, 0.84 to 1 at 32, the same at 48. With AVX2's 16 registers: 0.75 to 0.9 at 8 rows, 0.9 to 1.2 at 16.
 inline constexpr Index few_rows = vector_registers >= 32 ? 32 : 12;
 
 /// Whether so few rows are multiplied that dot products are faster. Short ones are mostly adding up of lanes: 128 elements
