@@ -10,13 +10,16 @@ using namespace moe_mamba;
 
 namespace {
 
+using Toggles = std::vector<Index>;
+
 /// Parameters of `count` elements under AdamW.
 template <class S, class C = compute_t<S>>
 struct Training {
   std::vector<S> parameters;
   std::vector<C> master, gradient, given, first_moment, second_moment;  // `given`: the gradient as it was
+  Toggles toggles;
 
-  explicit Training(Index count) {
+  explicit Training(Index count, Toggles decay_toggles = {0}) : toggles(std::move(decay_toggles)) {
     parameters = test::uniform<S>(count, 1);
     master = test::converted<C>(parameters);
     first_moment.resize(static_cast<std::size_t>(count));
@@ -49,6 +52,8 @@ struct Training {
                                     .beta2 = 0.999,
                                     .epsilon = 1e-8,
                                     .decay = 0.1,
+                                    .decay_toggles = toggles.data(),
+                                    .toggle_count = static_cast<Index>(toggles.size()),
                                     .correction1 = 1 - std::pow(0.9, number),
                                     .correction2 = 1 - std::pow(0.999, number)});
   }
@@ -103,6 +108,42 @@ TEMPLATE_TEST_CASE("AdamW agrees with a loop over its formulas, step after step"
   }
 }
 
+TEMPLATE_TEST_CASE("AdamW decays between its toggles and nowhere else, wherever they lie", "[cpu][optimizer]", float,
+                   double, bfloat16) {
+  using C = compute_t<TestType>;
+  cpu::Device device(Threads{2});
+  reference::Device plain;
+  const double tolerance = sizeof(C) == 8 ? 1.1e-15 : 6e-7;  // as above
+  for (const Index count : {1, 16, 33, 16384, 40000}) {
+    const std::vector<Toggles> cases = {{},
+                                        {0},
+                                        {0, count},
+                                        {count},
+                                        {count + 7},
+                                        {count - 1},
+                                        {0, 0},
+                                        {0, 1},
+                                        {1, 2, 3},
+                                        {3, 4, 4, 11, 13, 29},
+                                        {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18},
+                                        {5, 16383, 16384, 16385},
+                                        {16384},
+                                        {100, 32768, 39999, 40000}};
+    for (const Toggles& toggles : cases) {
+      CAPTURE(count, toggles);
+      Training<TestType> actual(count, toggles);
+      Training<double> expected = actual.in_double();
+      expected.toggles = toggles;
+      actual.step(device, 1);
+      expected.step(plain, 1);
+      const double error = std::is_same_v<TestType, bfloat16>
+                               ? test::relative_error(actual.master, expected.parameters)
+                               : test::relative_error(actual.parameters, expected.parameters);
+      CHECK(error <= tolerance);
+    }
+  }
+}
+
 TEST_CASE("the reference of AdamW is the same update", "[reference][optimizer]") {
   cpu::Device device;
   reference::Device plain;
@@ -126,9 +167,10 @@ TEST_CASE("AdamW stores bfloat16 parameters as their conversion rounds them, NaN
   for (std::size_t i = 0; i < training.master.size(); ++i) training.master[i] = special[i % special.size()];
   training.parameters = test::converted<bfloat16>(training.master);
   training.gradient.assign(40, 0.0f);
-  adamw(device, AdamWUpdate<float, bfloat16>{40, training.parameters.data(), training.master.data(),
-                                             training.gradient.data(), training.first_moment.data(),
-                                             training.second_moment.data(), 1.0, 0.0, 0.9, 0.99, 1e-8, 0.0, 0.1, 0.01});
+  adamw(device,
+        AdamWUpdate<float, bfloat16>{40, training.parameters.data(), training.master.data(), training.gradient.data(),
+                                     training.first_moment.data(), training.second_moment.data(), 1.0, 0.0, 0.9, 0.99,
+                                     1e-8, 0.0, nullptr, 0, 0.1, 0.01});
   for (std::size_t i = 0; i < training.master.size(); ++i) {
     CAPTURE(i, special[i % special.size()]);
     CHECK(training.parameters[i].bits == bfloat16(training.master[i]).bits);
@@ -143,7 +185,7 @@ TEST_CASE("a NaN in the gradient reaches its parameter", "[cpu][optimizer]") {
   training.gradient[11] = NAN;
   adamw(device, AdamWUpdate<float, float>{20, training.parameters.data(), nullptr, training.gradient.data(),
                                           training.first_moment.data(), training.second_moment.data(), 1.0, 0.1, 0.9,
-                                          0.99, 1e-8, 0.0, 0.1, 0.01});
+                                          0.99, 1e-8, 0.0, nullptr, 0, 0.1, 0.01});
   for (std::size_t i = 0; i < 20; ++i) CHECK(std::isnan(training.parameters[i]) == (i == 11));
 }
 
@@ -153,7 +195,7 @@ TEST_CASE("AdamW clips a gradient by its norm, and leaves all alone where that i
     training.gradient = test::uniform<float>(20, 7);
     adamw(device, AdamWUpdate<float, float>{20, training.parameters.data(), nullptr, training.gradient.data(),
                                             training.first_moment.data(), training.second_moment.data(), scale, 0.1,
-                                            0.9, 0.99, 1e-8, 0.1, 0.1, 0.01, squares, clip_norm});
+                                            0.9, 0.99, 1e-8, 0.1, nullptr, 0, 0.1, 0.01, squares, clip_norm});
     auto all = training.parameters;
     all.insert(all.end(), training.first_moment.begin(), training.first_moment.end());
     return all;
@@ -194,11 +236,12 @@ TEMPLATE_TEST_CASE("the sum of squares is exact to double", "[cpu][optimizer]", 
 
 TEMPLATE_TEST_CASE("AdamW gives the same bits with 1, 2 and 3 threads", "[cpu][optimizer]", float, bfloat16) {
   cpu::Device one;
-  Training<TestType> expected(70001);
+  const Toggles toggles = {3, 16390, 50000, 65536};
+  Training<TestType> expected(70001, toggles);
   for (int number = 1; number <= 3; ++number) expected.step(one, number);
   for (const int threads : {2, 3}) {
     cpu::Device many(Threads{threads});
-    Training<TestType> actual(70001);
+    Training<TestType> actual(70001, toggles);
     for (int number = 1; number <= 3; ++number) actual.step(many, number);
     CHECK(actual.parameters == expected.parameters);
     CHECK(actual.master == expected.master);

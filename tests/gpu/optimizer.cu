@@ -15,11 +15,25 @@ void check_optimizer(test::Report& report) {
                  [&](auto& device, const auto* from, double* sum) { sum_of_squares(device, from, count, sum); });
 
     const auto parameters = test::uniform<S>(count, 2);
-    for (const double squares : {16.0, 1e-4, double(NAN), double(INFINITY)}) {
-      report.check("adamw " + std::to_string(count), 12 * test::rounding<C>,
+    // Pieces of 2048 elements are a block's, so some toggles lie at their ends and some blocks have none.
+    const std::vector<std::vector<Index>> decays = {{},
+                                                    {0},
+                                                    {0, count},
+                                                    {count / 2},
+                                                    {count},
+                                                    {1, 2, 3, 30, 33, 33, 100},
+                                                    {5, 2047, 2048, 2049, 4095, 4096, 70000}};
+    const std::vector<double> norms = {16.0, 1e-4, double(NAN), double(INFINITY)};
+    for (std::size_t n = 0; n < decays.size() + norms.size() - 1; ++n) {
+      const auto& toggles = decays[n < decays.size() ? n : 1];
+      const double squares = norms[n < decays.size() ? 0 : n - decays.size() + 1];
+      const auto toggle_count = static_cast<Index>(toggles.size());
+      report.check("adamw " + std::to_string(count) + ", toggles " + std::to_string(toggle_count),
+                   12 * test::rounding<C>,
                    std::make_tuple(parameters, test::converted<C>(parameters), values, test::uniform<C>(count, 3),
-                                   test::uniform<C>(count, 4, 0, 1), std::vector<double>{squares}),
-                   [&](auto& device, auto* w, auto* master, auto* gradient, auto* m, auto* v, const double* sum) {
+                                   test::uniform<C>(count, 4, 0, 1), std::vector<double>{squares}, toggles),
+                   [&](auto& device, auto* w, auto* master, auto* gradient, auto* m, auto* v, const double* sum,
+                       const Index* toggle) {
                      using Compute = std::remove_pointer_t<decltype(m)>;
                      using Storage = std::remove_pointer_t<decltype(w)>;
                      adamw(device, AdamWUpdate<Compute, Storage>{.count = count,
@@ -34,6 +48,8 @@ void check_optimizer(test::Report& report) {
                                                                  .beta2 = 0.99,
                                                                  .epsilon = 1e-8,
                                                                  .decay = 0.1,
+                                                                 .decay_toggles = toggle,
+                                                                 .toggle_count = toggle_count,
                                                                  .correction1 = 0.3,
                                                                  .correction2 = 0.03,
                                                                  .squares = sum,

@@ -75,23 +75,21 @@ template <StorageScalar S, PacketLike P>
 /// One AdamW update, one pass over the arrays; none where the norm of the gradient is not finite.
 template <ComputeScalar C, StorageScalar S>
 void adamw(Device& device, const AdamWUpdate<C, S>& update) {
-  const C scale = static_cast<C>(gradient_scale(update)), rate = static_cast<C>(-update.rate),
-          decay = static_cast<C>(update.decay);
+  const C scale = static_cast<C>(gradient_scale(update)), rate = static_cast<C>(-update.rate);
   if (scale != scale) return;
   const C keep1 = static_cast<C>(update.beta1), take1 = static_cast<C>(1 - update.beta1);
   const C keep2 = static_cast<C>(update.beta2), take2 = static_cast<C>(1 - update.beta2);
   const C correct1 = static_cast<C>(1 / update.correction1), correct2 = static_cast<C>(1 / update.correction2);
   const C epsilon = static_cast<C>(update.epsilon);
 
-  const detail::Pieces pieces{update.count, detail::task_elements};
-  device.parallel(pieces.pieces(), [&](Index piece, int) {
-    const Index first = pieces.first(piece);
+  // Elements that lie together and decay alike.
+  const auto stretch = [&](Index first, Index last, C decay) {
     S* parameters = update.parameters + first;
     C* master = update.master == nullptr ? nullptr : update.master + first;
     C* gradient = update.gradient + first;
     C* first_moment = update.first_moment + first;
     C* second_moment = update.second_moment + first;
-    detail::sweep<C>(pieces.last(piece) - first, [=]<class P>(Index i) {
+    detail::sweep<C>(last - first, [=]<class P>(Index i) {
       const P g = mul(broadcast<P>(scale), load<P>(gradient + i));
       const P m = fma(broadcast<P>(take1), g, mul(broadcast<P>(keep1), load<P>(first_moment + i)));
       const P v = fma(mul(broadcast<P>(take2), g), g, mul(broadcast<P>(keep2), load<P>(second_moment + i)));
@@ -106,6 +104,17 @@ void adamw(Device& device, const AdamWUpdate<C, S>& update) {
       if (master != nullptr) store<P>(master + i, updated);
       detail::store_rounded<S, P>(parameters + i, updated);
     });
+  };
+
+  const detail::Pieces pieces{update.count, detail::task_elements};
+  device.parallel(pieces.pieces(), [&](Index piece, int) {
+    const Index end = pieces.last(piece);
+    Index first = pieces.first(piece), toggle = toggles_until(first, update.decay_toggles, update.toggle_count);
+    for (; first < end; ++toggle) {
+      const Index last = toggle < update.toggle_count ? std::min(end, update.decay_toggles[toggle]) : end;
+      stretch(first, last, toggle % 2 == 1 ? static_cast<C>(update.decay) : C(0));
+      first = last;
+    }
   });
 }
 

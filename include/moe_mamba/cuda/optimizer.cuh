@@ -20,20 +20,34 @@ struct AdamWFactors {
   C rate, decay, keep1, take1, keep2, take2, correct1, correct2, epsilon;
 };
 
+inline constexpr int adamw_threads = 256;
+/// Elements of a block: enough that its search for its place among the toggles costs nothing.
+inline constexpr Index adamw_piece = 8 * adamw_threads;
+
+/// A block for each piece of adamw_piece elements. A thread counts the toggles that it passes, mostly none, on the way
+/// from one element to its next.
 template <class C, class S>
-__global__ void adamw_kernel(AdamWUpdate<C, S> update, AdamWFactors<C> factors) {
+__global__ void __launch_bounds__(adamw_threads) adamw_kernel(AdamWUpdate<C, S> update, AdamWFactors<C> factors) {
   const double exact_scale = gradient_scale(update);
   if (exact_scale != exact_scale) return;
   const C scale = static_cast<C>(exact_scale);
-  const Index step = Index(gridDim.x) * blockDim.x;
-  for (Index i = Index(blockIdx.x) * blockDim.x + threadIdx.x; i < update.count; i += step) {
+  const Index first = blockIdx.x * adamw_piece, last = min(first + adamw_piece, update.count);
+  Index toggle = toggles_until(first, update.decay_toggles, update.toggle_count);
+  const auto next_toggle = [&] { return toggle < update.toggle_count ? update.decay_toggles[toggle] : last; };
+  Index boundary = next_toggle();
+  for (Index i = first + threadIdx.x; i < last; i += adamw_threads) {
+    while (boundary <= i) {
+      ++toggle;
+      boundary = next_toggle();
+    }
+    const C decay = toggle % 2 == 1 ? factors.decay : C(0);
     const C g = scale * update.gradient[i];
     const C m = factors.keep1 * update.first_moment[i] + factors.take1 * g;
     const C v = factors.keep2 * update.second_moment[i] + factors.take2 * g * g;
     const C adapted = factors.correct1 * m / (sqrt(factors.correct2 * v) + factors.epsilon);
     const bool kept = update.master != nullptr && static_cast<S>(update.master[i]) == update.parameters[i];
     const C old = kept ? update.master[i] : static_cast<C>(update.parameters[i]);
-    const C updated = old - factors.rate * (adapted + factors.decay * old);
+    const C updated = old - factors.rate * (adapted + decay * old);
     update.gradient[i] = 0;
     update.first_moment[i] = m;
     update.second_moment[i] = v;
@@ -65,9 +79,8 @@ void adamw(Device& device, const AdamWUpdate<C, S>& update) {
       .correct2 = static_cast<C>(1 / update.correction2),
       .epsilon = static_cast<C>(update.epsilon),
   };
-  constexpr int threads = 256;
-  const Index blocks = std::min(detail::ceiling_divide<Index>(update.count, threads), Index(device.processors()) * 32);
-  detail::adamw_kernel<<<unsigned(blocks), threads, 0, device.stream()>>>(update, factors);
+  const Index blocks = detail::ceiling_divide(update.count, detail::adamw_piece);
+  detail::adamw_kernel<<<unsigned(blocks), detail::adamw_threads, 0, device.stream()>>>(update, factors);
   check_launch("adamw_kernel");
 }
 

@@ -12,13 +12,14 @@
 ///   adamw(device, AdamWUpdate<C, S>{…})              one update (Loshchilov & Hutter 2019, arXiv 1711.05101):
 ///        g = gradient_scale(…) · gradient;  m = β₁ m + (1 - β₁) g;  v = β₂ v + (1 - β₂) g²
 ///        w = w - rate · (m / (1 - β₁ᵗ) / (sqrt(v / (1 - β₂ᵗ)) + ε) + decay · w);  gradient = 0
+///      One call covers a model's whole array, in which some parameters decay and others do not: toggles say where.
 ///      Where a stored parameter is not the rounding of its master, somebody has written it since: it counts then.
 ///      The gradient is cleared on the way, for the next sum: by itself that would be a pass over memory more.
 namespace moe_mamba {
 
 template <class C, class S>
 struct AdamWUpdate {
-  Index count;       // elements, all of one decay
+  Index count;       // elements
   S* parameters;     // (count), overwritten
   C* master;         // (count): what the stored parameters are the rounding of, or null where S is C
   C* gradient;       // (count), zero afterwards
@@ -28,6 +29,11 @@ struct AdamWUpdate {
   double rate;       // learning rate of this step
   double beta1, beta2, epsilon;
   double decay;
+  /// (toggle_count), ascending, in memory of the device: the offsets where decaying begins and ceases in turn; elsewhere
+  /// `decay` counts as 0. An array that decays from its start has the toggle 0. Two equal ones are as none; those of
+  /// `count` or more have no effect.
+  const Index* decay_toggles;
+  Index toggle_count;
   double correction1;  // 1 - β₁ᵗ
   double correction2;  // 1 - β₂ᵗ
   /// The sum of squares of the whole gradient, unscaled, or null. With it, a gradient whose scaled norm is beyond
@@ -47,6 +53,20 @@ MOE_MAMBA_HOST_DEVICE inline double gradient_scale(const AdamWUpdate<C, S>& upda
   return update.clip_norm > 0 && norm > update.clip_norm ? update.scale * update.clip_norm / norm : update.scale;
 }
 
+/// How many of the ascending `toggles` lie at or before `element`: where that is odd, it decays.
+MOE_MAMBA_HOST_DEVICE inline Index toggles_until(Index element, const Index* toggles, Index count) {
+  Index low = 0, high = count;
+  while (low < high) {
+    const Index middle = low + (high - low) / 2;
+    if (toggles[middle] <= element) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  return low;
+}
+
 namespace reference {
 
 template <class C>
@@ -60,13 +80,15 @@ void adamw(Device&, const AdamWUpdate<C, S>& update) {
   const double scale = gradient_scale(update);
   if (scale != scale) return;
   for (Index i = 0; i < update.count; ++i) {
+    double decay = 0;
+    for (Index t = 0; t < update.toggle_count && update.decay_toggles[t] <= i; ++t) decay = update.decay - decay;
     const double g = scale * double(update.gradient[i]);
     const double m = update.beta1 * double(update.first_moment[i]) + (1 - update.beta1) * g;
     const double v = update.beta2 * double(update.second_moment[i]) + (1 - update.beta2) * g * g;
     const bool kept = update.master != nullptr && S(update.master[i]) == update.parameters[i];
     const double old = kept ? double(update.master[i]) : double(update.parameters[i]);
     const double direction =
-        m / update.correction1 / (std::sqrt(v / update.correction2) + update.epsilon) + update.decay * old;
+        m / update.correction1 / (std::sqrt(v / update.correction2) + update.epsilon) + decay * old;
     const C w = C(old - update.rate * direction);
     update.gradient[i] = 0;
     update.first_moment[i] = C(m);

@@ -87,7 +87,7 @@ class Trainer {
       master_.resize(count);
       take_master();
     }
-    find_runs();
+    find_decay_toggles();
     if (options.largest != Shape{}) {
       reserve(options.largest);
       if (options.carry_states) states_.emplace(options.largest.batch);
@@ -201,24 +201,14 @@ class Trainer {
   static constexpr Index total = Definition::parameters;
   static constexpr auto count = static_cast<std::size_t>(total);
 
-  /// Parameters that lie together and decay alike: one call of the optimizer.
-  struct Run {
-    Index offset, size;
-    bool decays;
-  };
-
   static void check_size(const char* name, std::size_t size, std::size_t wanted) {
     require(size == wanted, name, size, [&] { return std::to_string(wanted); });
   }
 
-  void find_runs() {
+  void find_decay_toggles() {
     Definition::visit_parameters([&](const Parameter& parameter) {
-      const bool decays = parameter.kind == ParameterKind::matrix;
-      if (!runs_.empty() && runs_.back().decays == decays) {
-        runs_.back().size += parameter.size();
-      } else {
-        runs_.push_back({parameter.offset, parameter.size(), decays});
-      }
+      const bool decaying = decay_toggles_.size() % 2 == 1;
+      if ((parameter.kind == ParameterKind::matrix) != decaying) decay_toggles_.push_back(parameter.offset);
     });
   }
 
@@ -282,24 +272,24 @@ class Trainer {
   /// leaves all as it is.
   void apply(double rate, double scale) {
     const double time = static_cast<double>(steps_ + 1);
-    for (const Run& run : runs_) {
-      adamw(device_, AdamWUpdate<Compute, S>{.count = run.size,
-                                             .parameters = model_.parameters().data() + run.offset,
-                                             .master = keeps_master ? master_.data() + run.offset : nullptr,
-                                             .gradient = gradients_.data() + run.offset,
-                                             .first_moment = first_moment_.data() + run.offset,
-                                             .second_moment = second_moment_.data() + run.offset,
-                                             .scale = scale,
-                                             .rate = rate,
-                                             .beta1 = optimizer_.beta1,
-                                             .beta2 = optimizer_.beta2,
-                                             .epsilon = optimizer_.epsilon,
-                                             .decay = run.decays ? optimizer_.weight_decay : 0.0,
-                                             .correction1 = 1 - std::pow(optimizer_.beta1, time),
-                                             .correction2 = 1 - std::pow(optimizer_.beta2, time),
-                                             .squares = &squares_,
-                                             .clip_norm = options_.clip_norm});
-    }
+    adamw(device_, AdamWUpdate<Compute, S>{.count = total,
+                                           .parameters = model_.parameters().data(),
+                                           .master = keeps_master ? master_.data() : nullptr,
+                                           .gradient = gradients_.data(),
+                                           .first_moment = first_moment_.data(),
+                                           .second_moment = second_moment_.data(),
+                                           .scale = scale,
+                                           .rate = rate,
+                                           .beta1 = optimizer_.beta1,
+                                           .beta2 = optimizer_.beta2,
+                                           .epsilon = optimizer_.epsilon,
+                                           .decay = optimizer_.weight_decay,
+                                           .decay_toggles = decay_toggles_.data(),
+                                           .toggle_count = static_cast<Index>(decay_toggles_.size()),
+                                           .correction1 = 1 - std::pow(optimizer_.beta1, time),
+                                           .correction2 = 1 - std::pow(optimizer_.beta2, time),
+                                           .squares = &squares_,
+                                           .clip_norm = options_.clip_norm});
   }
 
   ModelType& model_;
@@ -311,8 +301,8 @@ class Trainer {
   std::optional<StatesType> states_;
   bool carrying_ = false;  // whether states_ are those behind a batch
   std::vector<Compute> gradients_, first_moment_, second_moment_, master_;
-  std::vector<Run> runs_;
-  double squares_ = 0;  // of the accumulated gradients
+  std::vector<Index> decay_toggles_;  // where parameters begin to decay, and cease
+  double squares_ = 0;                // of the accumulated gradients
   Index steps_ = 0, batches_ = 0;
   Losses losses_;
 };
