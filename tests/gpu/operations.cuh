@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "moe_mamba/core/scalar.hpp"
-#include "moe_mamba/cuda/device.cuh"
+#include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/ops/reference.hpp"
 #include "support/data.hpp"
 

@@ -25,7 +25,7 @@ TEMPLATE_TEST_CASE("With parameters in bfloat16 a model computes what the formul
 TEST_CASE("In float a model's gradient is that of double, to rounding", "[model]") {
   using Net = test::MixtureNet;
   const Shape shape{2, 5};
-  Cpu device;
+  auto device = test::open();
   test::Bench<Net> bench(device, shape, test::parameters<Net>());
   test::Bench<Net, float> rounded(device, shape, test::parameters<Net>());
   test::Bench<Net, bfloat16> stored(device, shape, test::parameters<Net>());
@@ -33,9 +33,7 @@ TEST_CASE("In float a model's gradient is that of double, to rounding", "[model]
   CHECK(test::relative_error(rounded.gradient(test::data<Net, float>(shape)),
                              bench.gradient(test::data<Net, double>(shape))) <= 3e-5);
 
-  for (std::size_t i = 0; i < stored.model.parameters().size(); ++i) {
-    bench.model.parameters()[i] = static_cast<double>(stored.model.parameters()[i]);
-  }
+  bench.write(test::converted<double>(test::numbers(stored.model)));
   CHECK(test::relative_error(stored.gradient(test::data<Net, float>(shape)),
                              bench.gradient(test::data<Net, double>(shape))) <= 3e-5);
 }

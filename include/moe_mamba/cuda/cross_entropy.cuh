@@ -39,10 +39,16 @@ __device__ inline LogSum joined(LogSum a, LogSum b) {
   return {largest, a.sum * exp(a.largest - largest) + b.sum * exp(b.largest - largest)};
 }
 
-/// A row of logits: its loss, and with `gradients` in place scale · (softmax(logits) - one_hot(target)).
+struct CountsAsTarget {
+  const Token* targets;
+  __device__ double operator()(Index, Index i) const { return targets[i] == masked_target ? 0.0 : 1.0; }
+};
+
+/// A row of logits: its loss, and with `gradients` in place (softmax(logits) - one_hot(target)) / max(*count, 1).
 template <int threads, class C>
 __global__ void __launch_bounds__(threads)
-    softmax_cross_entropy_kernel(MatrixView<C> logits, const Token* targets, C scale, bool gradients, double* losses) {
+    softmax_cross_entropy_kernel(MatrixView<C> logits, const Token* targets, const double* count, bool gradients,
+                                 double* losses) {
   constexpr int warps = threads / warp_size;
   __shared__ LogSum shared[warps];
   const Index row = blockIdx.x, vocabulary = logits.columns;
@@ -80,7 +86,8 @@ __global__ void __launch_bounds__(threads)
 
   if (thread == 0) losses[row] = all.largest + log(all.sum) - target_logit;
   if (!gradients) return;
-  const C most = static_cast<C>(all.largest), factor = static_cast<C>(double(scale) / all.sum);
+  const double mean = 1 / (*count > 1 ? *count : 1.0);
+  const C most = static_cast<C>(all.largest), factor = static_cast<C>(mean / all.sum), scale = static_cast<C>(mean);
   for (Index v = thread; v < vocabulary; v += threads) {
     at[v] = exp(at[v] - most) * factor - (v == target ? scale : C(0));
   }
@@ -110,20 +117,21 @@ void head_cross_entropy(Device& device, const HeadCrossEntropy<C, S>& head) {
   Arena arena = head.scratch;
   const detail::HeadBuffers<C> buffers(arena, tokens, vocabulary);
 
+  detail::sum_elements(device, 1, tokens, true, detail::CountsAsTarget{head.targets}, head.totals + 1);
   for (Index first = 0; first < tokens; first += block) {
     const Index rows = std::min(block, tokens - first);
     const MatrixView<C> logits = matrix(buffers.logits, rows, vocabulary);
     const MatrixView<const C> x = head.x.row_block(first, rows);
     linear(device, x, head.weight, logits);
     detail::softmax_cross_entropy_kernel<threads><<<unsigned(rows), threads, 0, device.stream()>>>(
-        logits, head.targets + first, static_cast<C>(head.scale), gradients, buffers.losses + first);
+        logits, head.targets + first, head.totals + 1, gradients, buffers.losses + first);
     check_launch("softmax_cross_entropy_kernel");
     if (gradients) {
       linear_backward_input(device, logits, head.weight, head.dx.row_block(first, rows), Into::assign);
       linear_backward_weight(device, logits, x, head.dweight);
     }
   }
-  detail::total_kernel<<<1, detail::ElementGrid::threads, 0, device.stream()>>>(buffers.losses, tokens, head.loss);
+  detail::total_kernel<<<1, detail::ElementGrid::threads, 0, device.stream()>>>(buffers.losses, tokens, head.totals);
   check_launch("total_kernel");
 }
 

@@ -15,8 +15,9 @@
 namespace moe_mamba {
 
 struct DecoderOptions {
-  int threads = 1;
-  Index chunk = 128;  ///< tokens of a prompt that are read at a time
+  int threads = 1;        ///< of the Cpu
+  Index chunk = 128;      ///< tokens of a prompt that are read at a time
+  CudaOptions cuda = {};  ///< of a CUDA device
 };
 
 /// Reads and writes text, token by token: one running state, and the logits of the next token. Nothing is allocated
@@ -28,13 +29,14 @@ class Decoder {
 
  public:
   using ModelType = Model<Definition, S, Backend>;
-  using StatesType = States<Definition, S>;
+  using Memory = typename Backend::Memory;
+  using StatesType = States<Definition, S, Memory>;
   using Compute = compute_t<S>;
 
   /// Throws std::invalid_argument for an option out of range.
   explicit Decoder(const ModelType& model, DecoderOptions options = {})
       : model_(model),
-        device_(Threads{options.threads}),
+        device_(open_device<Backend>(options.threads, options.cuda)),
         workspace_(device_, {1, checked(options.chunk)}),
         logits_(static_cast<std::size_t>(Definition::output_width)),
         chunk_(static_cast<std::size_t>(options.chunk)) {}
@@ -46,10 +48,7 @@ class Decoder {
   /// it was, std::out_of_range for a token outside the vocabulary and std::invalid_argument for no token at all.
   std::span<const Compute> prefill(std::span<const Token> tokens) {
     require(!tokens.empty(), "tokens.size()", tokens.size(), "1 or more");
-    for (std::size_t i = 0; i < tokens.size(); ++i) {
-      require_range(tokens[i] >= 0 && tokens[i] < Definition::vocabulary, "token", tokens[i],
-                    [] { return "0 to " + std::to_string(Definition::vocabulary - 1); });
-    }
+    for (const Token token : tokens) check(token);
     for (; !tokens.empty(); tokens = tokens.subspan(std::min(chunk_, tokens.size()))) {
       const auto piece = tokens.first(std::min(chunk_, tokens.size()));
       model_.forward_last(workspace_, piece, {1, static_cast<Index>(piece.size())}, logits_, &states_);
@@ -60,7 +59,20 @@ class Decoder {
 
   /// Reads one token; returns the logits of the next. Throws std::out_of_range for a token outside the vocabulary.
   std::span<const Compute> step(Token token) {
-    model_.step(workspace_, states_, {&token, 1}, logits_);
+    check(token);
+    constexpr Shape shape{1, 1};
+    const Token* const from = workspace_.keep_inputs({&token, 1}, shape);
+    Compute* to = logits_.data();
+    if constexpr (!Memory::on_host) to = workspace_.buffers(shape).outputs;
+    const S* const parameters = model_.parameters().data();
+    if (parameters != recorded_) recording_.forget();
+    recorded_ = parameters;
+    workspace_.begin();
+    recording_.run(device_, [&] {
+      passes().body(workspace_, shape, parameters, from, states_.view());
+      passes().outputs(workspace_, shape, parameters, 0, 1, 1, to);
+    });
+    if constexpr (!Memory::on_host) device_.download(logits_.data(), to, logits_.size() * sizeof(Compute));
     has_logits_ = true;
     return logits_;
   }
@@ -164,6 +176,13 @@ class Decoder {
   }
 
  private:
+  static const Passes<Definition, S, Backend>& passes() { return PassesOf<Definition, S, Backend>::get(); }
+
+  static void check(Token token) {
+    require_range(token >= 0 && token < Definition::vocabulary, "token", token,
+                  [] { return "0 to " + std::to_string(Definition::vocabulary - 1); });
+  }
+
   static Index checked(Index chunk) {
     require(chunk >= 1, "chunk", chunk, "1 or more tokens");
     return chunk;
@@ -173,6 +192,8 @@ class Decoder {
   Backend device_;
   Workspace<Definition, S, Backend> workspace_;
   StatesType states_{1};
+  typename Backend::Recording recording_;  // of step()
+  const S* recorded_ = nullptr;            // the parameters that it is of
   std::vector<Compute> logits_;
   std::size_t chunk_;
   bool has_logits_ = false;
