@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "moe_mamba/core/arena.hpp"
+#include "moe_mamba/core/backend.hpp"
 #include "moe_mamba/core/scalar.hpp"
 #include "moe_mamba/cuda/check.cuh"
 
@@ -53,7 +54,8 @@ class Device {
   static constexpr std::size_t scratch_bytes = std::size_t{128} << 20;
 
   /// On a stream of the caller's, which must outlive the device; without one, on a stream of its own. Throws Error.
-  explicit Device(cudaStream_t stream = nullptr) : stream_(stream), owns_(stream == nullptr) {
+  explicit Device(CudaOptions options = {})
+      : stream_(options.stream), owns_(options.stream == nullptr), products_(options.products) {
     if (owns_) check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
     try {
       int index = 0;
@@ -75,6 +77,7 @@ class Device {
 
   cudaStream_t stream() const { return stream_; }
   cublasHandle_t blas() const { return blas_; }
+  FloatProducts products() const { return products_; }
   /// Streaming multiprocessors, for grids that fill the device once.
   int processors() const { return processors_; }
   /// Memory that an operation may use while it runs; operations in the stream follow one another.
@@ -91,6 +94,7 @@ class Device {
 
   cudaStream_t stream_ = nullptr;
   bool owns_ = false;
+  FloatProducts products_ = FloatProducts::exact;
   int processors_ = 0;
   cublasHandle_t blas_ = nullptr;
   Memory blas_workspace_;
