@@ -1,11 +1,11 @@
 #pragma once
 
-/// The backends that a model can be given as a template argument. Naming one costs nothing; its operations come with
-/// moe_mamba.hpp (Cpu) and cuda.cuh (Cuda).
 #include <type_traits>
 
 struct CUstream_st;  // what a cudaStream_t points to
 
+/// The backends that a model can be given as a template argument. Naming one costs nothing; its operations come with
+/// moe_mamba.hpp (Cpu) and cuda.cuh (Cuda).
 namespace moe_mamba {
 
 namespace cpu {
@@ -26,11 +26,11 @@ struct Threads {
   int count = 1;
 };
 
-/// How a CUDA device multiplies floats by floats: as floats, or rounded to TF32, which has 10 bits behind the point and
-/// whose products are many times as fast.
+/// How floats are multiplied by floats on a CUDA device: as floats, or rounded to TF32 (ten bits behind the point instead
+/// of 23) by tensor cores, which is several times as fast. Sums are in float either way, and other types not affected.
 enum class FloatProducts { exact, tf32 };
 
-/// What a CUDA device is made with.
+/// What a CUDA device is constructed from.
 struct CudaOptions {
   CUstream_st* stream = nullptr;  ///< the caller's, which must outlive the device; null: one of its own
   FloatProducts products = FloatProducts::exact;

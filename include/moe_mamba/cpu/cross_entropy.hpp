@@ -102,7 +102,7 @@ void head_cross_entropy(Device& device, const HeadCrossEntropy<C, S>& head) {
     for (Index row = 0; row < rows; ++row) loss += buffers.losses[row];
     if (gradients) {
       linear_backward_input(device, logits, head.weight, head.dx.row_block(first, rows), Into::assign);
-      linear_backward_weight(device, logits, x, head.dweight);
+      linear_backward_weight<S>(device, logits, x, head.dweight);
     }
   }
   head.totals[0] = loss;

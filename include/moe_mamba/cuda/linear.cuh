@@ -4,18 +4,21 @@
 
 #include "moe_mamba/cuda/block/gemv.cuh"
 #include "moe_mamba/cuda/block/rounding.cuh"
+#include "moe_mamba/cuda/block/staged_tiles.cuh"
 #include "moe_mamba/cuda/block/tensor_tiles.cuh"
-#include "moe_mamba/cuda/block/tiles.cuh"
 #include "moe_mamba/cuda/pieces.cuh"
 #include "moe_mamba/ops/linear.hpp"
 
 /// Matrix products with weights stored [out, in], on a CUDA device; the contract is in ops/linear.hpp.
 ///
 /// One matrix is cuBLAS's work; many are cut into tiles, which as many blocks as the device runs at a time go through,
-/// in launches that do not depend on the groups' sizes: the device alone knows them. float is multiplied as float (no
-/// TF32), double as double. With bfloat16 weights, activations and gradients are rounded to bfloat16 first and the
-/// products summed in float, but for products of a few rows and for grouped ones of sizes that 8 does not divide, which
-/// round nothing. Weight gradients are products of floats and exact to float. Results are the same from run to run.
+/// in launches that do not depend on the groups' sizes: the device alone knows them. Results are the same from run to
+/// run.
+///
+/// double is multiplied as double, and float as float unless the device was asked for TF32, but for products of a few
+/// rows. With bfloat16 weights, activations and gradients are rounded to bfloat16 first and the products summed in float,
+/// but for products of a few rows and for grouped ones with weights of sizes that 8 does not divide, which round nothing
+/// and are slow. Gradients of bfloat16 weights are products of such rounded factors, whatever their sizes.
 ///
 /// Grouped products with bfloat16 weights run half as fast again where code is compiled for sm_90a instead of sm_90.
 namespace moe_mamba::cuda {
@@ -49,12 +52,15 @@ void blas_product(Device& device, MatrixView<const T> a, bool a_transposed, Matr
     return;
   }
   const C one = 1, beta = add ? C(1) : C(0);
+  const bool tf32 = std::is_same_v<T, float> && device.products() == FloatProducts::tf32;
+  const cublasComputeType_t compute = sizeof(C) == 8 ? CUBLAS_COMPUTE_64F
+                                      : tf32         ? CUBLAS_COMPUTE_32F_FAST_TF32
+                                                     : CUBLAS_COMPUTE_32F;
   // To cuBLAS, whose matrices lie column by column, each of these is its transpose, and so is their product.
   check(cublasGemmEx_64(device.blas(), b_transposed ? CUBLAS_OP_T : CUBLAS_OP_N,
                         a_transposed ? CUBLAS_OP_T : CUBLAS_OP_N, out.columns, out.rows, inner, &one, b.data,
                         blas_type<T>, std::max<Index>(b.stride, 1), a.data, blas_type<T>, std::max<Index>(a.stride, 1),
-                        &beta, out.data, blas_type<C>, std::max<Index>(out.stride, 1),
-                        sizeof(C) == 8 ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+                        &beta, out.data, blas_type<C>, std::max<Index>(out.stride, 1), compute, CUBLAS_GEMM_DEFAULT),
         "cublasGemmEx");
 }
 
@@ -65,18 +71,25 @@ void multiply_by_weight(Device& device, MatrixView<const C> a, MatrixView<const 
   if constexpr (std::is_same_v<C, S>) {
     blas_product(device, a, false, weight, transposed, out, add);
   } else {
-    const RoundedRows scratch(a.columns);
-    for (Index first = 0; first < out.rows; first += scratch.most) {
-      const Index rows = std::min(scratch.most, out.rows - first);
-      const auto rounded = scratch.round(device, a.row_block(first, rows));
-      blas_product(device, rounded, false, weight, transposed, out.row_block(first, rows), add);
-    }
+    for_rounded_rows(device, a, [&](Index first, MatrixView<const bfloat16> rounded) {
+      blas_product(device, rounded, false, weight, transposed, out.row_block(first, rounded.rows), add);
+    });
   }
 }
 
 /// A grid of a kernel that walks tiles: as many blocks as run at a time, or as there are tiles at most.
 inline unsigned walking_blocks(Device& device, Index tiles, int blocks_per_processor) {
   return unsigned(std::min(tiles, Index(device.processors()) * blocks_per_processor));
+}
+
+/// Launches a kernel that walks tiles of TensorTile's size, in as many blocks as there are processors.
+template <class... Parameters, class... Arguments>
+void launch_tensor_kernel(Device& device, void (*kernel)(Parameters...), Index tiles, Arguments... arguments) {
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, TensorTile::shared_bytes),
+        "cudaFuncSetAttribute");
+  kernel<<<walking_blocks(device, tiles, 1), TensorTile::threads, TensorTile::shared_bytes, device.stream()>>>(
+      arguments...);
+  check_launch("a kernel of tensor tiles");
 }
 
 /// y = or += x B for rows in groups; B of group g begins at weight + g · step, and what is contiguous in it is the
@@ -88,27 +101,54 @@ void multiply_groups(Device& device, Groups groups, MatrixView<const C> x, const
   if constexpr (std::is_same_v<S, bfloat16>) {
     const bool eights = x.columns % 8 == 0 && (inner_contiguous || y.columns % 8 == 0);
     if (eights && aligned_to_16(weight, stride) && step % 8 == 0) {
-      using Tile = TensorTile;
-      constexpr auto kernel = grouped_tensor_kernel<inner_contiguous>;
-      check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Tile::shared_bytes),
-            "cudaFuncSetAttribute");
-      const RoundedRows scratch(x.columns);
-      for (Index first = 0; first < y.rows; first += scratch.most) {
-        const Index rows = std::min(scratch.most, y.rows - first);
-        const auto rounded = scratch.round(device, x.row_block(first, rows));
-        const Index tiles = TileWalk::most(rows, groups.count, y.columns, Tile::rows, Tile::columns);
-        kernel<<<walking_blocks(device, tiles, 1), Tile::threads, Tile::shared_bytes, device.stream()>>>(
-            groups, first, rounded, weight, step, stride, y, add);
-        check_launch("grouped_tensor_kernel");
-      }
+      for_rounded_rows(device, x, [&](Index first, MatrixView<const bfloat16> rounded) {
+        const Index tiles =
+            TileWalk::most(rounded.rows, groups.count, y.columns, TensorTile::rows, TensorTile::columns);
+        launch_tensor_kernel(device, grouped_tensor_kernel<inner_contiguous>, tiles, groups, first, rounded, weight,
+                             step, stride, y, add);
+      });
       return;
     }
   }
-  using Tile = FmaTile<C>;
-  const Index tiles = TileWalk::most(y.rows, groups.count, y.columns, Tile::side, Tile::side);
-  grouped_kernel<C, S, inner_contiguous><<<walking_blocks(device, tiles, 2), Tile::threads, 0, device.stream()>>>(
-      groups, x, weight, step, stride, y, add);
-  check_launch("grouped_kernel");
+  const auto launch = [&](auto sums) {
+    using Sums = decltype(sums);
+    const Index tiles = TileWalk::most(y.rows, groups.count, y.columns, Sums::side, Sums::side);
+    grouped_kernel<Sums, inner_contiguous><<<walking_blocks(device, tiles, 2), Sums::threads, 0, device.stream()>>>(
+        groups, x, weight, step, stride, y, add);
+    check_launch("grouped_kernel");
+  };
+  if constexpr (std::is_same_v<S, float>) {
+    if (device.products() == FloatProducts::tf32) return launch(Tf32Sums{});
+  }
+  launch(FmaSums<C>{});
+}
+
+/// dW of each group += dyᵀ x over the rows of the group, rounded to S where that is bfloat16.
+template <class S, class C>
+void multiply_transposed_groups(Device& device, Groups groups, MatrixView<const C> dy, MatrixView<const C> x,
+                                MatrixStack<C> dweight) {
+  if (dweight.rows == 0 || dweight.columns == 0 || x.rows == 0 || groups.count == 0) return;
+  const auto tiles = [&](Index rows, Index tile_rows, Index tile_columns) {
+    return WeightTileWalk::most(rows, groups.count, dweight.rows, dweight.columns, tile_rows, tile_columns);
+  };
+  if constexpr (std::is_same_v<S, bfloat16>) {
+    for_rounded_rows(device, dy, x, [&](Index first, MatrixView<const bfloat16> dy_rounded, auto x_rounded) {
+      launch_tensor_kernel(device, grouped_weight_tensor_kernel<C>,
+                           tiles(x_rounded.rows, TensorTile::rows, TensorTile::columns), groups, first, dy_rounded,
+                           x_rounded, dweight);
+    });
+  } else {
+    const auto launch = [&](auto sums) {
+      using Sums = decltype(sums);
+      const unsigned blocks = walking_blocks(device, tiles(x.rows, Sums::side, Sums::side), 2);
+      grouped_weight_kernel<Sums><<<blocks, Sums::threads, 0, device.stream()>>>(groups, dy, x, dweight);
+      check_launch("grouped_weight_kernel");
+    };
+    if constexpr (std::is_same_v<S, float>) {
+      if (device.products() == FloatProducts::tf32) return launch(Tf32Sums{});
+    }
+    launch(FmaSums<C>{});
+  }
 }
 
 template <class C, class S>
@@ -146,9 +186,15 @@ void linear_backward_input(Device& device, Input<C> dy, MatrixView<const S> weig
 }
 
 /// dW += dyᵀ x
-template <ComputeScalar C>
+template <StorageScalar S, ComputeScalar C>
 void linear_backward_weight(Device& device, Input<C> dy, Input<C> x, MatrixView<C> dweight) {
-  detail::blas_product(device, dy, true, x, false, dweight, true);
+  if constexpr (std::is_same_v<S, bfloat16>) {
+    detail::for_rounded_rows(device, dy, x, [&](Index, MatrixView<const bfloat16> dy_rounded, auto x_rounded) {
+      detail::blas_product(device, dy_rounded, true, x_rounded, false, dweight, true);
+    });
+  } else {
+    detail::blas_product(device, dy, true, x, false, dweight, true);
+  }
 }
 
 /// y = x Wᵀ, row by row with the matrix of its group
@@ -171,15 +217,9 @@ void grouped_linear_backward_input(Device& device, Groups groups, Input<C> dy, M
 }
 
 /// dW of each group += dyᵀ x over the rows of the group, in their order
-template <ComputeScalar C>
+template <StorageScalar S, ComputeScalar C>
 void grouped_linear_backward_weight(Device& device, Groups groups, Input<C> dy, Input<C> x, MatrixStack<C> dweight) {
-  using Tile = detail::FmaTile<C>;
-  const Index tiles = groups.count * detail::ceiling_divide<Index>(dweight.rows, Tile::side) *
-                      detail::ceiling_divide<Index>(dweight.columns, Tile::side);
-  if (tiles == 0 || x.rows == 0) return;
-  detail::grouped_weight_kernel<<<unsigned(std::min(tiles, Index{1} << 30)), Tile::threads, 0, device.stream()>>>(
-      groups, dy, x, dweight);
-  check_launch("grouped_weight_kernel");
+  detail::multiply_transposed_groups<S, C>(device, groups, dy, x, dweight);
 }
 
 /// y += bias, for each row

@@ -94,7 +94,7 @@ struct LanguageModel {
   template <class Device, class S, class C>
   static void leave_backward(Backward<Device, S, C> run, MatrixView<const C> x, MatrixView<const C> dlogits,
                              MatrixView<C> dx) {
-    linear_backward_weight(run.device, dlogits, x, matrix(run.gradients + head_offset, vocabulary, width));
+    linear_backward_weight<S>(run.device, dlogits, x, matrix(run.gradients + head_offset, vocabulary, width));
     linear_backward_input(run.device, dlogits, matrix(run.parameters + head_offset, vocabulary, width), dx,
                           Into::assign);
   }

@@ -9,7 +9,7 @@
 namespace moe_mamba::cuda::detail {
 
 /// sums (64 by 256) += a (64 by 16) b (16 by 256), which descriptors name; goes on after the call.
-template <bool b_transposed>
+template <bool a_transposed, bool b_transposed>
 __device__ inline void multiply_warpgroup(float (&sums)[32][4], std::uint64_t a, std::uint64_t b) {
   asm volatile(
       "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 "
@@ -22,7 +22,7 @@ __device__ inline void multiply_warpgroup(float (&sums)[32][4], std::uint64_t a,
       "%98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "
       "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, "
       "%126, %127}, "
-      "%128, %129, 1, 1, 1, 0, %130;"
+      "%128, %129, 1, 1, 1, %130, %131;"
       : "+f"(sums[0][0]), "+f"(sums[0][1]), "+f"(sums[0][2]), "+f"(sums[0][3]), "+f"(sums[1][0]), "+f"(sums[1][1]),
         "+f"(sums[1][2]), "+f"(sums[1][3]), "+f"(sums[2][0]), "+f"(sums[2][1]), "+f"(sums[2][2]), "+f"(sums[2][3]),
         "+f"(sums[3][0]), "+f"(sums[3][1]), "+f"(sums[3][2]), "+f"(sums[3][3]), "+f"(sums[4][0]), "+f"(sums[4][1]),
@@ -47,11 +47,11 @@ __device__ inline void multiply_warpgroup(float (&sums)[32][4], std::uint64_t a,
         "+f"(sums[28][0]), "+f"(sums[28][1]), "+f"(sums[28][2]), "+f"(sums[28][3]), "+f"(sums[29][0]),
         "+f"(sums[29][1]), "+f"(sums[29][2]), "+f"(sums[29][3]), "+f"(sums[30][0]), "+f"(sums[30][1]),
         "+f"(sums[30][2]), "+f"(sums[30][3]), "+f"(sums[31][0]), "+f"(sums[31][1]), "+f"(sums[31][2]), "+f"(sums[31][3])
-      : "l"(a), "l"(b), "n"(b_transposed ? 1 : 0));
+      : "l"(a), "l"(b), "n"(a_transposed ? 1 : 0), "n"(b_transposed ? 1 : 0));
 }
 
 /// A warpgroup's share of a tile: 64 rows, all columns.
-template <bool inner_contiguous>
+template <bool a_inner_contiguous, bool b_inner_contiguous>
 struct WarpgroupProduct {
   /// Steps that are copied before they are needed: while one is multiplied, the one before may not be done yet.
   static constexpr int ahead = TensorTile::stages - 2;
@@ -78,14 +78,15 @@ struct WarpgroupProduct {
 
   /// sums += the step whose factors lie at `a` and `b`; returns when the step before is done with.
   __device__ void multiply(unsigned a, unsigned b) {
-    a += unsigned(warpgroup()) * 64 * TensorTile::line_bytes;
+    a += unsigned(warpgroup()) * 64 * TensorTile::line_bytes;  // 64 rows, or a block of 64 rows
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 #pragma unroll
     for (int k = 0; k < TensorTile::inner / 16; ++k) {
-      const unsigned b_step = inner_contiguous ? 32 : 16 * TensorTile::line_bytes;
-      multiply_warpgroup<!inner_contiguous>(
-          sums[0], descriptor(a + unsigned(k) * 32, 16),
-          descriptor(b + unsigned(k) * b_step, TensorTile::inner * TensorTile::line_bytes));
+      constexpr unsigned along = 32, across = 16 * TensorTile::line_bytes;  // from 16 of the inner index to the next
+      multiply_warpgroup<!a_inner_contiguous, !b_inner_contiguous>(
+          sums[0], descriptor(a + unsigned(k) * (a_inner_contiguous ? along : across), 16),
+          descriptor(b + unsigned(k) * (b_inner_contiguous ? along : across),
+                     TensorTile::inner * TensorTile::line_bytes));
     }
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
     asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
