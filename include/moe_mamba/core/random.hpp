@@ -1,9 +1,10 @@
 #pragma once
 
-#include <array>
 #include <cmath>
 #include <cstdint>
 #include <numbers>
+
+#include "moe_mamba/core/annotation.hpp"
 
 namespace moe_mamba {
 
@@ -12,16 +13,25 @@ struct Seed {
   std::uint64_t value = 0;
 };
 
+/// Four words: what the generator counts with, and what it gives.
+struct PhiloxBlock {
+  std::uint32_t words[4];
+
+  friend constexpr bool operator==(const PhiloxBlock&, const PhiloxBlock&) = default;
+};
+
 /// The counter-based generator Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011):
-/// four words that depend on nothing but key and counter.
-constexpr std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> counter, std::array<std::uint32_t, 2> key) {
+/// four words that depend on nothing but key and counter. For host and device.
+MOE_MAMBA_HOST_DEVICE constexpr PhiloxBlock philox(PhiloxBlock counter, std::uint64_t key) {
+  auto key0 = static_cast<std::uint32_t>(key), key1 = static_cast<std::uint32_t>(key >> 32);
   for (int round = 0; round < 10; ++round) {
-    const std::uint64_t product0 = std::uint64_t{0xD2511F53u} * counter[0];
-    const std::uint64_t product1 = std::uint64_t{0xCD9E8D57u} * counter[2];
-    counter = {static_cast<std::uint32_t>(product1 >> 32) ^ counter[1] ^ key[0], static_cast<std::uint32_t>(product1),
-               static_cast<std::uint32_t>(product0 >> 32) ^ counter[3] ^ key[1], static_cast<std::uint32_t>(product0)};
-    key[0] += 0x9E3779B9u;
-    key[1] += 0xBB67AE85u;
+    const std::uint64_t product0 = std::uint64_t{0xD2511F53u} * counter.words[0];
+    const std::uint64_t product1 = std::uint64_t{0xCD9E8D57u} * counter.words[2];
+    counter = {
+        {static_cast<std::uint32_t>(product1 >> 32) ^ counter.words[1] ^ key0, static_cast<std::uint32_t>(product1),
+         static_cast<std::uint32_t>(product0 >> 32) ^ counter.words[3] ^ key1, static_cast<std::uint32_t>(product0)}};
+    key0 += 0x9E3779B9u;
+    key1 += 0xBB67AE85u;
   }
   return counter;
 }
@@ -31,25 +41,26 @@ constexpr std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> count
 class Random {
  public:
   constexpr Random() = default;
-  constexpr explicit Random(Seed seed, std::uint64_t stream = 0, std::uint64_t position = 0)
+  MOE_MAMBA_HOST_DEVICE constexpr explicit Random(Seed seed, std::uint64_t stream = 0, std::uint64_t position = 0)
       : seed_(seed.value), stream_(stream), position_(position) {}
 
   constexpr std::uint64_t seed() const { return seed_; }
   constexpr std::uint64_t stream() const { return stream_; }
   /// How many 64-bit words have been drawn.
-  constexpr std::uint64_t position() const { return position_; }
+  MOE_MAMBA_HOST_DEVICE constexpr std::uint64_t position() const { return position_; }
 
   /// 64 random bits.
-  constexpr std::uint64_t bits() {
-    const auto words = philox({static_cast<std::uint32_t>(position_), static_cast<std::uint32_t>(position_ >> 32),
-                               static_cast<std::uint32_t>(stream_), static_cast<std::uint32_t>(stream_ >> 32)},
-                              {static_cast<std::uint32_t>(seed_), static_cast<std::uint32_t>(seed_ >> 32)});
+  MOE_MAMBA_HOST_DEVICE constexpr std::uint64_t bits() {
+    const PhiloxBlock block =
+        philox({{static_cast<std::uint32_t>(position_), static_cast<std::uint32_t>(position_ >> 32),
+                 static_cast<std::uint32_t>(stream_), static_cast<std::uint32_t>(stream_ >> 32)}},
+               seed_);
     ++position_;
-    return (std::uint64_t{words[1]} << 32) | words[0];
+    return (std::uint64_t{block.words[1]} << 32) | block.words[0];
   }
 
   /// Uniform in [0, 1), a multiple of 2^-53.
-  constexpr double uniform() { return static_cast<double>(bits() >> 11) * 0x1p-53; }
+  MOE_MAMBA_HOST_DEVICE constexpr double uniform() { return static_cast<double>(bits() >> 11) * 0x1p-53; }
 
   /// Uniform in [low, high).
   constexpr double uniform(double low, double high) { return low + (high - low) * uniform(); }

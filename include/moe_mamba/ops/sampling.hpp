@@ -1,0 +1,169 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+#include "moe_mamba/core/annotation.hpp"
+#include "moe_mamba/core/arena.hpp"
+#include "moe_mamba/core/check.hpp"
+#include "moe_mamba/core/random.hpp"
+#include "moe_mamba/core/view.hpp"
+#include "moe_mamba/ops/reference.hpp"
+
+/// The choice of the next token of each sequence from a model's logits.
+///
+///   sample(device, SampleTokens<C>{…})               a token for each row of logits; random words are counted on
+///   sample_scratch<C>(device, rows, vocabulary)      bytes of scratch it needs for that many rows;
+///                                                    without <C>, enough for any
+///
+/// Of the tokens that `Sampling` keeps, the one is drawn at which the sum of their weights exp((logit - largest) /
+/// temperature), in the order of their indices, first exceeds u times the sum of all of them, with u uniform in [0, 1).
+/// Weights and sums are in double. On a CPU the class Sampler does the same, and reports errors by exceptions.
+namespace moe_mamba {
+
+/// Everything that shapes the choice, and what the shorter forms below convert to. In this order: logits are divided by
+/// the temperature, the `top_k` most probable tokens are kept, then of these the fewest whose probabilities, among
+/// those kept, sum to `top_p` or more; one of them is drawn in proportion to its probability. Tokens of equal logits
+/// rank by their index, lowest first.
+struct Sampling {
+  float temperature = 1;  // >= 0; 0 takes the most probable token and draws nothing
+  Index top_k = 0;        // >= 0; 0, or more than there are, keeps all
+  float top_p = 1;        // in (0, 1]; at least one token is kept
+
+  friend constexpr bool operator==(const Sampling&, const Sampling&) = default;
+};
+
+/// The most probable token, always.
+struct Greedy {
+  constexpr operator Sampling() const { return {.temperature = 0, .top_k = 0, .top_p = 1}; }
+};
+
+/// All tokens, by softmax(logits / value).
+struct Temperature {
+  float value = 1;
+
+  constexpr operator Sampling() const { return {.temperature = value, .top_k = 0, .top_p = 1}; }
+};
+
+/// The k most probable tokens (Fan et al. 2018).
+struct TopKSampling {
+  Index k = 1;
+  float temperature = 1;
+
+  constexpr operator Sampling() const { return {.temperature = temperature, .top_k = k, .top_p = 1}; }
+};
+
+/// The most probable tokens that together reach the probability p, the nucleus (Holtzman et al. 2020).
+struct TopP {
+  float p = 1;
+  float temperature = 1;
+
+  constexpr operator Sampling() const { return {.temperature = temperature, .top_k = 0, .top_p = p}; }
+};
+
+/// Throws std::invalid_argument naming the option that is out of range.
+inline void check(const Sampling& sampling) {
+  require(std::isfinite(sampling.temperature) && sampling.temperature >= 0, "temperature", sampling.temperature,
+          "a finite number >= 0");
+  require(sampling.top_k >= 0, "top_k", sampling.top_k, "an integer >= 0 (0: all tokens)");
+  require(sampling.top_p > 0 && sampling.top_p <= 1, "top_p", sampling.top_p, "0 < top_p <= 1");
+}
+
+/// The largest vocabulary that tokens are drawn from.
+inline constexpr Index most_sampled_tokens = Index{1} << 28;
+
+/// Why a row got no token; a status holds the sum of them.
+inline constexpr std::uint32_t logit_not_finite = 1;     // a logit is NaN or plus infinity
+inline constexpr std::uint32_t all_tokens_excluded = 2;  // all logits are minus infinity
+
+template <class C>
+struct SampleTokens {
+  Sampling sampling;           // within its ranges, as check() says
+  MatrixView<const C> logits;  // (B, V), V from 1 to most_sampled_tokens; minus infinity excludes a token
+  Seed seed;
+  std::uint64_t stream;      // of row 0; row b draws from stream + b, as a Sampler of that stream would
+  std::uint64_t* positions;  // (B): words drawn so far; one more where a word was drawn
+  Token* tokens;             // (B), overwritten: -1 where there is none to be had
+  std::uint32_t* status;     // (B): why is added to it; left as it is where all is well, so that one look at the end
+                             // of many steps is enough
+  Arena scratch;             // sample_scratch(…) bytes
+};
+
+/// The random numbers of a stream of draws.
+MOE_MAMBA_HOST_DEVICE constexpr Random sampling_random(Seed seed, std::uint64_t stream, std::uint64_t position = 0) {
+  return Random(seed, (std::uint64_t{0x73616d70} << 32) + stream, position);
+}
+
+/// A token's probability up to a factor: 1 for the largest logit.
+MOE_MAMBA_HOST_DEVICE inline double sampling_weight(double logit, double largest, float temperature) {
+  using std::exp;
+  return exp((logit - largest) / static_cast<double>(temperature));
+}
+
+namespace reference {
+
+template <class C = void>
+std::size_t sample_scratch(const Device&, Index, Index vocabulary) {
+  Arena counting;
+  counting.take<Index>(vocabulary);
+  counting.take<double>(vocabulary);
+  return counting.used();
+}
+
+template <class C>
+void sample(Device&, const SampleTokens<C>& sample) {
+  const Index vocabulary = sample.logits.columns;
+  const Sampling& sampling = sample.sampling;
+  Arena scratch = sample.scratch;
+  Index* const ranking = scratch.take<Index>(vocabulary);
+  double* const weights = scratch.take<double>(vocabulary);
+  for (Index row = 0; row < sample.logits.rows; ++row) {
+    const C* logits = sample.logits.row(row);
+    std::uint32_t status = all_tokens_excluded;
+    for (Index v = 0; v < vocabulary; ++v) {
+      if (!(double(logits[v]) < HUGE_VAL)) status |= logit_not_finite;
+      if (double(logits[v]) > -HUGE_VAL) status &= ~all_tokens_excluded;
+      ranking[v] = v;
+      weights[v] = 0;
+    }
+    if ((status & logit_not_finite) != 0) status = logit_not_finite;
+    sample.tokens[row] = -1;
+    sample.status[row] |= status;
+    if (status != 0) continue;
+
+    std::sort(ranking, ranking + vocabulary,
+              [&](Index a, Index b) { return logits[a] != logits[b] ? logits[a] > logits[b] : a < b; });
+    sample.tokens[row] = static_cast<Token>(ranking[0]);
+    if (sampling.temperature == 0) continue;
+
+    Index kept = sampling.top_k > 0 ? std::min(sampling.top_k, vocabulary) : vocabulary;
+    for (Index rank = 0; rank < kept; ++rank) {
+      const Index v = ranking[rank];
+      weights[v] = sampling_weight(double(logits[v]), double(logits[ranking[0]]), sampling.temperature);
+    }
+    const auto total = [&] {
+      double sum = 0;
+      for (Index v = 0; v < vocabulary; ++v) sum += weights[v];
+      return sum;
+    };
+    if (sampling.top_p < 1) {
+      const double wanted = static_cast<double>(sampling.top_p) * total();
+      double sum = 0;
+      Index nucleus = 0;
+      while (nucleus < kept && (nucleus == 0 || sum < wanted)) sum += weights[ranking[nucleus++]];
+      for (; kept > nucleus; --kept) weights[ranking[kept - 1]] = 0;
+    }
+    Random random = sampling_random(sample.seed, sample.stream + std::uint64_t(row), sample.positions[row]);
+    const double threshold = random.uniform() * total();
+    sample.positions[row] = random.position();
+    double sum = 0;
+    for (Index v = 0; v < vocabulary && !(sum > threshold); ++v) {
+      if (weights[v] > 0) sample.tokens[row] = static_cast<Token>(v);
+      sum += weights[v];
+    }
+  }
+}
+
+}  // namespace reference
+}  // namespace moe_mamba
