@@ -110,7 +110,7 @@ TEST_CASE("a state restored with its logits goes on as if nothing had happened",
   CHECK(taken(b, {}, TopP{0.9f}, 20) == text);
   b.restore(kept);
   CHECK_THROWS_AS(taken(b, {}, TopP{0.9f}, 20), std::invalid_argument);
-  CHECK_THROWS_WITH(b.restore(kept, std::span(logits).first(18)), Catch::Matchers::Contains("logits.size() is 18"));
+  CHECK_THROWS_WITH(b.restore(kept, std::span(logits).first(18)), test::Contains("logits.size() is 18"));
 }
 
 TEST_CASE("states are plain numbers that can be moved as bytes", "[generate]") {
@@ -146,7 +146,7 @@ TEST_CASE("a bad token is refused and changes nothing", "[generate]") {
   decoder.prefill(some_tokens(9));
   const auto before = decoder.state();
   const std::vector<float> logits(decoder.logits().begin(), decoder.logits().end());
-  CHECK_THROWS_WITH(decoder.step(19), Catch::Matchers::Contains("19") && Catch::Matchers::Contains("0 to 18"));
+  CHECK_THROWS_WITH(decoder.step(19), test::Contains("19") && test::Contains("0 to 18"));
   CHECK_THROWS_AS(decoder.step(-1), std::out_of_range);
   auto tokens = some_tokens(9);
   tokens[8] = 77;

@@ -14,7 +14,7 @@
 #include "support/folder.hpp"
 
 using namespace moe_mamba;
-using Catch::Matchers::Contains;
+using test::Contains;
 
 namespace {
 

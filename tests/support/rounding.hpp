@@ -1,8 +1,10 @@
 #pragma once
 
-#include <type_traits>
+#include <algorithm>
+#include <cmath>
 #include <vector>
 
+#include "moe_mamba/ops/cross_entropy.hpp"
 #include "moe_mamba/ops/linear.hpp"
 #include "moe_mamba/ops/reference.hpp"
 
@@ -55,6 +57,32 @@ template <class S, class C>
 void grouped_linear_backward_weight(Device& device, Groups groups, Input<C> dy, Input<C> x, MatrixStack<C> dweight) {
   reference::grouped_linear_backward_weight<S, C>(device, groups, Rounded<S, C>(dy).view(), Rounded<S, C>(x).view(),
                                                   dweight);
+}
+
+template <class C, class S>
+void head_cross_entropy(Device& device, const HeadCrossEntropy<C, S>& head) {
+  const Index tokens = head.x.rows, vocabulary = head.weight.rows;
+  std::vector<C> values(static_cast<std::size_t>(tokens * vocabulary));
+  const auto logits = matrix(values.data(), tokens, vocabulary);
+  const bool gradients = head.dx.data != nullptr;
+  linear<C, S>(device, head.x, head.weight, logits);  // of a few units: no exponential overflows
+  double loss = 0, targets = 0;
+  for (Index t = 0; t < tokens; ++t) targets += head.targets[t] == masked_target ? 0 : 1;
+  for (Index t = 0; t < tokens; ++t) {
+    const bool masked = head.targets[t] == masked_target;
+    double sum = 0;
+    for (Index v = 0; v < vocabulary; ++v) sum += std::exp(double(logits(t, v)));
+    if (!masked) loss += std::log(sum) - double(logits(t, head.targets[t]));
+    for (Index v = 0; v < vocabulary; ++v) {
+      const double share = std::exp(double(logits(t, v))) / sum - (v == head.targets[t] ? 1 : 0);
+      logits(t, v) = masked ? C(0) : C(share / std::max(targets, 1.0));
+    }
+  }
+  head.totals[0] = loss;
+  head.totals[1] = targets;
+  if (!gradients) return;
+  linear_backward_input<C, S>(device, logits, head.weight, head.dx, Into::assign);
+  linear_backward_weight<S, C>(device, logits, head.x, head.dweight);
 }
 
 }  // namespace test::rounding

@@ -235,7 +235,7 @@ TEST_CASE("a batch that continues another has as many sequences, one that does n
     trainer.step(batch);
     batch = three.next();
     batch.continues = true;
-    CHECK_THROWS_WITH(trainer.step(batch), Catch::Matchers::Contains("shape.batch is 3; allowed: 2"));
+    CHECK_THROWS_WITH(trainer.step(batch), test::Contains("shape.batch is 3; allowed: 2"));
     batch.continues = false;
     CHECK(trainer.step(batch).applied);
     batch.continues = true;
@@ -249,7 +249,7 @@ TEST_CASE("batches larger than what was reserved are refused, and no memory is t
   const std::vector<Token> tokens(18, 0);
   test::ModelOf<Net> model(Seed{1});
   Trainer fixed(model, AdamW{}, Constant{}, TrainerOptions{.largest = {2, 8}}), open(model);
-  using Catch::Matchers::Contains;
+  using test::Contains;
   CHECK_THROWS_WITH(fixed.step(TokenBatch{tokens, tokens, {2, 9}}), Contains("shape.length is 9; allowed: 0 to 8"));
   CHECK_THROWS_WITH(fixed.evaluate(TokenBatch{tokens, tokens, {3, 6}}), Contains("shape.batch is 3; allowed: 1 to 2"));
   CHECK_THROWS_WITH(open.step(TokenBatch{tokens, tokens, {Index{1} << 39, 2}}), Contains("inputs.size() is 18"));
@@ -277,7 +277,7 @@ TEST_CASE("a sequence model learns a leaky sum", "[train]") {
 
 TEST_CASE("options out of range are refused by name", "[train]") {
   test::ModelOf<Net> model(Seed{1});
-  using Catch::Matchers::Contains;
+  using test::Contains;
   CHECK_THROWS_WITH(Trainer(model, AdamW{.learning_rate = -1}), Contains("learning_rate is -1"));
   CHECK_THROWS_WITH(Trainer(model, AdamW{.beta2 = 1}), Contains("beta2 is 1"));
   CHECK_THROWS_WITH(Trainer(model, AdamW{}, Cosine{.steps = 0}), Contains("steps is 0"));
