@@ -1,5 +1,6 @@
 #pragma once
 
+#include "moe_mamba/cuda/block/order_key.cuh"
 #include "moe_mamba/cuda/pieces.cuh"
 #include "moe_mamba/ops/router.hpp"
 
@@ -9,44 +10,16 @@ namespace moe_mamba::cuda {
 
 namespace detail {
 
-/// Numbers in the order of `value`, NaN below all; zeros of both signs are one.
-__device__ inline unsigned order_key(float value) {
-  if (value != value) return 0;
-  const unsigned bits = __float_as_uint(value + 0.0f);
-  return (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
-}
-__device__ inline unsigned long long order_key(double value) {
-  if (value != value) return 0;
-  const auto bits = static_cast<unsigned long long>(__double_as_longlong(value + 0.0));
-  return (bits & 0x8000000000000000ull) != 0 ? ~bits : bits | 0x8000000000000000ull;
-}
-
-/// What is looked for among a token's logits: the largest, ties to the lowest index.
-template <class C>
-struct Choice {
-  decltype(order_key(C())) key;
-  int expert;
-
-  __device__ bool before(const Choice& other) const {
-    return key > other.key || (key == other.key && expert < other.expert);
-  }
-};
-
-/// The first of `count` logits in the order of choice that lies behind `previous` (the first of all where its expert is
+/// The first of `count` logits in the order of choice that lies behind `previous` (the first of all where its index is
 /// -1), known to the whole warp.
 template <class C>
 __device__ inline Choice<C> next_choice(const C* logits, int count, Choice<C> previous) {
   Choice<C> best{0, count};
   for (int e = int(threadIdx.x) % warp_size; e < count; e += warp_size) {
     const Choice<C> candidate{order_key(logits[e]), e};
-    if ((previous.expert < 0 || previous.before(candidate)) && candidate.before(best)) best = candidate;
+    if ((previous.index < 0 || previous.before(candidate)) && candidate.before(best)) best = candidate;
   }
-  for (int distance = warp_size / 2; distance > 0; distance /= 2) {
-    const Choice<C> other{__shfl_xor_sync(whole_warp, best.key, distance),
-                          __shfl_xor_sync(whole_warp, best.expert, distance)};
-    if (other.before(best)) best = other;
-  }
-  return best;
+  return warp_first(best);
 }
 
 /// Sums of a block's tokens.
@@ -77,7 +50,7 @@ __global__ void __launch_bounds__(threads)
     const C* logits = router.logits.row(t);
     C* probabilities = router.probabilities.row(t);
     Choice<C> choice = next_choice(logits, Experts, Choice<C>{0, -1});
-    const C largest = logits[choice.expert];
+    const C largest = logits[choice.index];
     C total = 0;
     for (int e = lane; e < Experts; e += warp_size) total += exp(logits[e] - largest);
     total = warp_sum(total);
@@ -96,15 +69,15 @@ __global__ void __launch_bounds__(threads)
     C chosen = 0;
     for (int k = 0; k < TopK; ++k) {
       if (k > 0) choice = next_choice(logits, Experts, choice);
-      const C gate = exp(logits[choice.expert] - largest) / total;
+      const C gate = exp(logits[choice.index] - largest) / total;
       chosen += gate;
       if (lane != 0) continue;
-      router.experts[t * TopK + k] = choice.expert;
+      router.experts[t * TopK + k] = choice.index;
       router.gates[t * TopK + k] = gate;
       if constexpr (shared_loads) {
-        atomicAdd(&counts[choice.expert], 1u);
+        atomicAdd(&counts[choice.index], 1u);
       } else {
-        atomicAdd(&loads[choice.expert], 1ull);
+        atomicAdd(&loads[choice.index], 1ull);
       }
     }
     if (lane != 0) continue;

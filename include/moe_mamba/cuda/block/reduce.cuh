@@ -34,4 +34,45 @@ __device__ inline T block_sum(T value) {
   return value;
 }
 
+/// The sum of `value` over the threads of a one-dimensional block that come before this one; `total` becomes that over
+/// all. All of them must arrive; calls may follow one another.
+template <int threads, class T>
+__device__ inline T block_sum_before(T value, T& total) {
+  constexpr int warps = threads / warp_size;
+  __shared__ T sums[warps];
+  const int lane = int(threadIdx.x) % warp_size, own_warp = int(threadIdx.x) / warp_size;
+  T sum = value;
+  for (int distance = 1; distance < warp_size; distance *= 2) {
+    const T left = __shfl_up_sync(whole_warp, sum, distance);
+    if (lane >= distance) sum += left;
+  }
+  T before = __shfl_up_sync(whole_warp, sum, 1);
+  if (lane == 0) before = 0;
+  __syncthreads();  // the sums of a call before have been read
+  if (lane == warp_size - 1) sums[own_warp] = sum;
+  __syncthreads();
+  T earlier = 0;
+  total = 0;
+  for (int warp = 0; warp < warps; ++warp) {
+    if (warp == own_warp) earlier = total;
+    total += sums[warp];
+  }
+  return earlier + before;
+}
+
+/// Whether this block is the last of `blocks` to arrive at `ticket`, which is 0 before and afterwards: then it may read,
+/// past its first cache, what the others have written before they arrived. All threads must arrive.
+__device__ inline bool arrives_last(unsigned* ticket, unsigned blocks) {
+  __shared__ bool last;
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    last = atomicAdd(ticket, 1u) == blocks - 1;
+    if (last) *ticket = 0;
+  }
+  __syncthreads();
+  if (last) __threadfence();
+  return last;
+}
+
 }  // namespace moe_mamba::cuda::detail
