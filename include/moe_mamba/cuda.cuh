@@ -16,6 +16,7 @@
 #include "moe_mamba/cuda/passes.hpp"
 #include "moe_mamba/cuda/recording.hpp"
 #include "moe_mamba/cuda/router.cuh"
+#include "moe_mamba/cuda/sampling.cuh"
 #include "moe_mamba/cuda/selective_scan.cuh"
 #include "moe_mamba/cuda/selective_scan_backward.cuh"
 #include "moe_mamba/generate/decoder.hpp"

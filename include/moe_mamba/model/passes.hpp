@@ -6,6 +6,7 @@
 #include "moe_mamba/core/scalar.hpp"
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/ops/optimizer.hpp"
+#include "moe_mamba/ops/sampling.hpp"
 
 namespace moe_mamba {
 
@@ -67,6 +68,11 @@ struct Passes {
 
   /// Zeros.
   void (*clear)(Backend& device, C* values, Index count);
+
+  /// A token for each row of logits, and the bytes of scratch that takes; null for backends in the host's memory, which
+  /// have the class Sampler.
+  void (*sample)(Backend& device, const SampleTokens<C>& tokens);
+  std::size_t (*sample_scratch)(Backend& device, Index rows, Index vocabulary);
 };
 
 /// Where a model finds its passes. Defined in model/passes_definition.hpp for backends that work in the host's memory, so

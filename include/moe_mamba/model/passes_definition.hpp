@@ -21,7 +21,15 @@ class PassesDefinition {
 
  public:
   static constexpr Table table() {
-    return {scratch_bytes, body, outputs, loss, gradient, outputs_backward, body_backward, update, clear};
+    Table table{scratch_bytes, body,   outputs, loss,    gradient, outputs_backward,
+                body_backward, update, clear,   nullptr, nullptr};
+    if constexpr (!Backend::Memory::on_host) {
+      table.sample = [](Backend& device, const SampleTokens<C>& tokens) { sample(device, tokens); };
+      table.sample_scratch = [](Backend& device, Index rows, Index vocabulary) {
+        return sample_scratch<C>(device, rows, vocabulary);
+      };
+    }
+    return table;
   }
 
  private:
