@@ -139,8 +139,8 @@ int main(int argc, char** argv) {
       Experts of(device, copy_rate, experts, widths.width, widths.hidden);
       of.measure_step(1);
       of.measure_step(2);
-      for (const Index rows : {1, 4, 8, 16, 32, 64}) {
-        if (!quick || (rows != 4 && rows != 32)) of.measure_even(rows);
+      for (const Index rows : {1, 2, 4, 8, 16, 32, 64}) {
+        if (!quick || (rows != 4 && rows != 16)) of.measure_even(rows);
       }
     }
   }

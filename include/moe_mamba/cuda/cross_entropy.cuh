@@ -20,11 +20,11 @@ constexpr Index logits_stride(Index vocabulary) {
   return ceiling_divide(std::max<Index>(vocabulary, 1), run) * run;
 }
 
-/// Rows whose logits are held at a time: 256 MiB of them, so that dweight is passed over few times, but enough rows for
+/// Rows whose logits are held at a time: 512 MiB of them, so that dweight is passed over few times, but enough rows for
 /// the matrix products, and no more than a batch can have. Depends on sizes alone, so that sums do.
 template <ComputeScalar C>
 constexpr Index head_block(Index tokens, Index vocabulary) {
-  const Index room = (Index(256) << 20) / (logits_stride<C>(vocabulary) * Index(sizeof(C)));
+  const Index room = (Index(512) << 20) / (logits_stride<C>(vocabulary) * Index(sizeof(C)));
   return std::min(tokens, std::clamp<Index>(room / 128 * 128, 256, 8192));
 }
 

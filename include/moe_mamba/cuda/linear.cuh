@@ -2,10 +2,11 @@
 
 #include <algorithm>
 
+#include "moe_mamba/cuda/block/fma_tiles.cuh"
 #include "moe_mamba/cuda/block/gemv.cuh"
 #include "moe_mamba/cuda/block/rounding.cuh"
-#include "moe_mamba/cuda/block/staged_tiles.cuh"
 #include "moe_mamba/cuda/block/tensor_tiles.cuh"
+#include "moe_mamba/cuda/block/tf32_tiles.cuh"
 #include "moe_mamba/cuda/pieces.cuh"
 #include "moe_mamba/ops/linear.hpp"
 
@@ -15,10 +16,11 @@
 /// in launches that do not depend on the groups' sizes: the device alone knows them. Results are the same from run to
 /// run.
 ///
-/// double is multiplied as double, and float as float unless the device was asked for TF32, but for products of a few
-/// rows. With bfloat16 weights, activations and gradients are rounded to bfloat16 first and the products summed in float,
-/// but for products of a few rows and for grouped ones with weights of sizes that 8 does not divide, which round nothing
-/// and are slow. Gradients of bfloat16 weights are products of such rounded factors, whatever their sizes.
+/// double is multiplied as double, and float as float unless the device was asked for TF32; as float even then in
+/// products of a few rows and in grouped ones of rows that are not aligned to 16 bytes. With bfloat16 weights, activations
+/// and gradients are rounded to bfloat16 first and the products summed in float, but for products of a few rows and for
+/// grouped ones with weights of sizes that 8 does not divide, which round nothing and are slow. Gradients of bfloat16
+/// weights are products of such rounded factors, whatever their sizes.
 ///
 /// Grouped products with bfloat16 weights run half as fast again where code is compiled for sm_90a instead of sm_90.
 namespace moe_mamba::cuda {
@@ -26,7 +28,10 @@ namespace moe_mamba::cuda {
 namespace detail {
 
 /// Products of no more rows than this read weights faster than cuBLAS multiplies; grouped ones, than a tile does.
-inline constexpr int few_rows = 4, few_grouped_rows = 16;
+inline constexpr int few_rows = 4, few_grouped_rows = 8;
+
+/// Gradients of groups that have fewer rows than this on average take tiles that overlap writing with multiplying.
+inline constexpr Index paired_rows = 2048;
 
 template <class T>
 inline constexpr cudaDataType_t blas_type = CUDA_R_32F;
@@ -82,14 +87,22 @@ inline unsigned walking_blocks(Device& device, Index tiles, int blocks_per_proce
   return unsigned(std::min(tiles, Index(device.processors()) * blocks_per_processor));
 }
 
-/// Launches a kernel that walks tiles of TensorTile's size, in as many blocks as there are processors.
-template <class... Parameters, class... Arguments>
+/// Launches a kernel that walks tiles of tensor cores.
+template <class Tile, class... Parameters, class... Arguments>
 void launch_tensor_kernel(Device& device, void (*kernel)(Parameters...), Index tiles, Arguments... arguments) {
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, TensorTile::shared_bytes),
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Tile::shared_bytes),
         "cudaFuncSetAttribute");
-  kernel<<<walking_blocks(device, tiles, 1), TensorTile::threads, TensorTile::shared_bytes, device.stream()>>>(
+  kernel<<<walking_blocks(device, tiles, Tile::blocks), Tile::threads, Tile::shared_bytes, device.stream()>>>(
       arguments...);
   check_launch("a kernel of tensor tiles");
+}
+
+/// Whether the device has the shared memory that the larger tiles need.
+inline bool fits_large_tiles() {
+  int index = 0, bytes = 0;
+  check(cudaGetDevice(&index), "cudaGetDevice");
+  check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, index), "cudaDeviceGetAttribute");
+  return bytes >= std::max(WideTile::shared_bytes, NarrowTile::shared_bytes);
 }
 
 /// y = or += x B for rows in groups; B of group g begins at weight + g · step, and what is contiguous in it is the
@@ -101,26 +114,69 @@ void multiply_groups(Device& device, Groups groups, MatrixView<const C> x, const
   if constexpr (std::is_same_v<S, bfloat16>) {
     const bool eights = x.columns % 8 == 0 && (inner_contiguous || y.columns % 8 == 0);
     if (eights && aligned_to_16(weight, stride) && step % 8 == 0) {
-      for_rounded_rows(device, x, [&](Index first, MatrixView<const bfloat16> rounded) {
-        const Index tiles =
-            TileWalk::most(rounded.rows, groups.count, y.columns, TensorTile::rows, TensorTile::columns);
-        launch_tensor_kernel(device, grouped_tensor_kernel<inner_contiguous>, tiles, groups, first, rounded, weight,
-                             step, stride, y, add);
-      });
-      return;
+      const auto launch = [&](auto tile) {
+        using Tile = decltype(tile);
+        for_rounded_rows(device, x, [&](Index first, MatrixView<const bfloat16> rounded) {
+          const Index tiles = TileWalk::most(rounded.rows, groups.count, y.columns, Tile::rows, Tile::columns);
+          launch_tensor_kernel<Tile>(device, grouped_tensor_kernel<Tile, inner_contiguous>, tiles, groups, first,
+                                     rounded, weight, step, stride, y, add);
+        });
+      };
+      // Tiles that there are at least where every group has rows.
+      const Index wide_tiles = std::max(y.rows / WideTile::rows, std::min(y.rows, groups.count)) *
+                               ceiling_divide<Index>(y.columns, WideTile::columns);
+      if (!fits_large_tiles()) return launch(PairedTile{});
+      if (2 * wide_tiles < device.processors()) return launch(NarrowTile{});
+      return launch(WideTile{});
     }
   }
-  const auto launch = [&](auto sums) {
-    using Sums = decltype(sums);
-    const Index tiles = TileWalk::most(y.rows, groups.count, y.columns, Sums::side, Sums::side);
-    grouped_kernel<Sums, inner_contiguous><<<walking_blocks(device, tiles, 2), Sums::threads, 0, device.stream()>>>(
-        groups, x, weight, step, stride, y, add);
-    check_launch("grouped_kernel");
-  };
   if constexpr (std::is_same_v<S, float>) {
-    if (device.products() == FloatProducts::tf32) return launch(Tf32Sums{});
+    const bool aligned = aligned_to_16(x.data, x.stride) && aligned_to_16(weight, stride) && step % 4 == 0;
+    if (device.products() == FloatProducts::tf32 && aligned) {
+      const Index tiles = TileWalk::most(y.rows, groups.count, y.columns, Tf32Tile::side, Tf32Tile::side);
+      return launch_tensor_kernel<Tf32Tile>(device, grouped_tf32_kernel<inner_contiguous>, tiles, groups, x, weight,
+                                            step, stride, y, add);
+    }
   }
-  launch(FmaSums<C>{});
+  using Tile = FmaTile<C>;
+  const Index tiles = TileWalk::most(y.rows, groups.count, y.columns, Tile::side, Tile::side);
+  grouped_kernel<inner_contiguous><<<walking_blocks(device, tiles, 2), Tile::threads, 0, device.stream()>>>(
+      groups, x, weight, step, stride, y, add);
+  check_launch("grouped_kernel");
+}
+
+/// Into how many pieces the rows of groups are split where the tiles of their matrices alone would leave most of the
+/// device without work, and groups have the rows for it on average. Depends on the sizes and the device alone, so that sums
+/// do.
+template <class Tile>
+Index row_splits(const Device& device, Index groups, Index rows, Index matrix_rows, Index matrix_columns) {
+  constexpr Index least_rows = 512, most_bytes = Index(Device::scratch_bytes) / 4;
+  constexpr Index fewest = 4;  // fewer than this cost more than they bring
+  const Index tiles =
+      groups * ceiling_divide<Index>(matrix_rows, Tile::rows) * ceiling_divide<Index>(matrix_columns, Tile::columns);
+  const Index room = most_bytes / (groups * matrix_rows * matrix_columns * Index(sizeof(float)));
+  const Index splits = std::min({device.processors() * Tile::blocks / tiles, rows / groups / least_rows, room});
+  return splits < fewest ? 1 : splits;
+}
+
+/// dW of each group += dyᵀ x over the rows of the group, rounded to bfloat16.
+template <class Tile>
+void multiply_transposed_rounded(Device& device, Groups groups, MatrixView<const float> dy, MatrixView<const float> x,
+                                 MatrixStack<float> dweight) {
+  const Index size = dweight.rows * dweight.columns;
+  const Index splits = row_splits<Tile>(device, groups.count, x.rows, dweight.rows, dweight.columns);
+  const Index reserved = splits == 1 ? 0 : ceiling_divide<Index>(splits * groups.count * size, 64) * 64 * Index{4};
+  auto* const partial = reinterpret_cast<float*>(device.scratch() + (Index(Device::scratch_bytes) - reserved));
+  for_rounded_rows(device, dy, x, reserved, [&](Index first, MatrixView<const bfloat16> dy_rounded, auto x_rounded) {
+    const Index rows = x_rounded.rows;
+    const Index tiles =
+        splits * WeightTileWalk::most(rows, groups.count, dweight.rows, dweight.columns, Tile::rows, Tile::columns);
+    launch_tensor_kernel<Tile>(device, grouped_weight_tensor_kernel<Tile>, tiles, groups, first, dy_rounded, x_rounded,
+                               dweight, splits, partial);
+    if (splits == 1) return;
+    for_elements(device, {groups.count}, size,
+                 AddPiecesElement{groups, first, first + rows, splits, size, partial, dweight.data});
+  });
 }
 
 /// dW of each group += dyᵀ x over the rows of the group, rounded to S where that is bfloat16.
@@ -128,26 +184,26 @@ template <class S, class C>
 void multiply_transposed_groups(Device& device, Groups groups, MatrixView<const C> dy, MatrixView<const C> x,
                                 MatrixStack<C> dweight) {
   if (dweight.rows == 0 || dweight.columns == 0 || x.rows == 0 || groups.count == 0) return;
-  const auto tiles = [&](Index rows, Index tile_rows, Index tile_columns) {
-    return WeightTileWalk::most(rows, groups.count, dweight.rows, dweight.columns, tile_rows, tile_columns);
-  };
   if constexpr (std::is_same_v<S, bfloat16>) {
-    for_rounded_rows(device, dy, x, [&](Index first, MatrixView<const bfloat16> dy_rounded, auto x_rounded) {
-      launch_tensor_kernel(device, grouped_weight_tensor_kernel<C>,
-                           tiles(x_rounded.rows, TensorTile::rows, TensorTile::columns), groups, first, dy_rounded,
-                           x_rounded, dweight);
-    });
+    // Of few rows, little is multiplied for what is written.
+    const bool paired = x.rows < paired_rows * groups.count || dweight.columns <= PairedTile::columns;
+    if (paired || !fits_large_tiles()) return multiply_transposed_rounded<PairedTile>(device, groups, dy, x, dweight);
+    multiply_transposed_rounded<WideTile>(device, groups, dy, x, dweight);
   } else {
-    const auto launch = [&](auto sums) {
-      using Sums = decltype(sums);
-      const unsigned blocks = walking_blocks(device, tiles(x.rows, Sums::side, Sums::side), 2);
-      grouped_weight_kernel<Sums><<<blocks, Sums::threads, 0, device.stream()>>>(groups, dy, x, dweight);
-      check_launch("grouped_weight_kernel");
+    const auto tiles = [&](Index side) {
+      return WeightTileWalk::most(x.rows, groups.count, dweight.rows, dweight.columns, side, side);
     };
     if constexpr (std::is_same_v<S, float>) {
-      if (device.products() == FloatProducts::tf32) return launch(Tf32Sums{});
+      const bool aligned = aligned_to_16(dy.data, dy.stride) && aligned_to_16(x.data, x.stride);
+      if (device.products() == FloatProducts::tf32 && aligned) {
+        return launch_tensor_kernel<Tf32Tile>(device, grouped_weight_tf32_kernel<C>, tiles(Tf32Tile::side), groups, dy,
+                                              x, dweight);
+      }
     }
-    launch(FmaSums<C>{});
+    using Tile = FmaTile<C>;
+    const unsigned blocks = walking_blocks(device, tiles(Tile::side), 2);
+    grouped_weight_kernel<<<blocks, Tile::threads, 0, device.stream()>>>(groups, dy, x, dweight);
+    check_launch("grouped_weight_kernel");
   }
 }
 
@@ -189,7 +245,7 @@ void linear_backward_input(Device& device, Input<C> dy, MatrixView<const S> weig
 template <StorageScalar S, ComputeScalar C>
 void linear_backward_weight(Device& device, Input<C> dy, Input<C> x, MatrixView<C> dweight) {
   if constexpr (std::is_same_v<S, bfloat16>) {
-    detail::for_rounded_rows(device, dy, x, [&](Index, MatrixView<const bfloat16> dy_rounded, auto x_rounded) {
+    detail::for_rounded_rows(device, dy, x, 0, [&](Index, MatrixView<const bfloat16> dy_rounded, auto x_rounded) {
       detail::blas_product(device, dy_rounded, true, x_rounded, false, dweight, true);
     });
   } else {

@@ -40,9 +40,10 @@ struct RoundRun {
 /// Elements from one row of rounded activations to the next, which is aligned to 16 bytes.
 inline Index rounded_stride(Index columns) { return ceiling_divide<Index>(std::max<Index>(columns, 1), 8) * 8; }
 
-/// Rows of `stride` elements of bfloat16 in all that fit into the scratch memory at a time.
-inline Index most_rounded_rows(Index stride) {
-  const Index room = Index(Device::scratch_bytes / sizeof(bfloat16)) / stride;
+/// Rows of `stride` elements of bfloat16 in all that fit into the scratch memory at a time, but for its last `reserved`
+/// bytes.
+inline Index most_rounded_rows(Index stride, Index reserved = 0) {
+  const Index room = (Index(Device::scratch_bytes) - reserved) / Index(sizeof(bfloat16)) / stride;
   require(room >= 1, "columns", stride, "as many as the device's scratch memory takes, 2^24 at least");
   return room >= 128 ? room / 128 * 128 : room;
 }
@@ -69,10 +70,13 @@ void for_rounded_rows(Device& device, MatrixView<const float> x, const Each& eac
   }
 }
 
-/// each(first, rounded rows of a, rounded rows of b), the same for two matrices of as many rows.
+/// each(first, rounded rows of a, rounded rows of b), the same for two matrices of as many rows; leaves the last `reserved`
+/// bytes of the scratch memory alone.
 template <class Each>
-void for_rounded_rows(Device& device, MatrixView<const float> a, MatrixView<const float> b, const Each& each) {
-  const Index a_stride = rounded_stride(a.columns), most = most_rounded_rows(a_stride + rounded_stride(b.columns));
+void for_rounded_rows(Device& device, MatrixView<const float> a, MatrixView<const float> b, Index reserved,
+                      const Each& each) {
+  const Index a_stride = rounded_stride(a.columns);
+  const Index most = most_rounded_rows(a_stride + rounded_stride(b.columns), reserved);
   auto* const scratch = reinterpret_cast<bfloat16*>(device.scratch());
   for (Index first = 0; first < a.rows; first += most) {
     const Index rows = std::min(most, a.rows - first);

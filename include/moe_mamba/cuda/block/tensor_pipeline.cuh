@@ -1,33 +1,31 @@
 #pragma once
 
-#include <algorithm>
-#include <cstdint>
 #include <type_traits>
 
 #include "moe_mamba/cuda/block/tensor_tile.cuh"
 #include "moe_mamba/cuda/block/warp_product.cuh"
 #include "moe_mamba/cuda/block/warpgroup_product.cuh"
 
-/// A tile of a product of bfloat16 factors from device memory to its sums, and the sums back to device memory.
+/// A tile of a product of bfloat16 factors from device memory to its sums.
 namespace moe_mamba::cuda::detail {
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-template <bool a_inner_contiguous, bool b_inner_contiguous>
-using TensorProduct = WarpgroupProduct<a_inner_contiguous, b_inner_contiguous>;
+template <class Tile, bool a_inner_contiguous, bool b_inner_contiguous>
+using TensorProduct = WarpgroupProduct<Tile, a_inner_contiguous, b_inner_contiguous>;
 #else
-template <bool a_inner_contiguous, bool b_inner_contiguous>
-using TensorProduct = WarpProduct<a_inner_contiguous, b_inner_contiguous>;
+template <class Tile, bool a_inner_contiguous, bool b_inner_contiguous>
+using TensorProduct = WarpProduct<Tile, a_inner_contiguous, b_inner_contiguous>;
 #endif
 
 /// Steps of the inner index are copied into shared memory while those before them are multiplied. What is contiguous in
 /// a factor is the inner index or, where not `inner_contiguous`, the rows of a or the columns of b. Factors are aligned to
 /// 16 bytes line by line; of what is contiguous in them, whole runs of 16 bytes are read. The whole block calls.
-template <bool a_inner_contiguous, bool b_inner_contiguous>
+template <class Tile, bool a_inner_contiguous, bool b_inner_contiguous>
 class TensorPipeline {
  public:
-  using Product = TensorProduct<a_inner_contiguous, b_inner_contiguous>;
+  using Product = TensorProduct<Tile, a_inner_contiguous, b_inner_contiguous>;
 
-  /// `shared`: TensorTile::shared_bytes of shared memory.
+  /// `shared`: Tile::shared_bytes of shared memory.
   __device__ explicit TensorPipeline(const void* shared) : a_copies_(nullptr, 0), b_copies_(nullptr, 0) {
     const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(shared));
     a_shared_ = (address + Tile::alignment - 1) / Tile::alignment * Tile::alignment;
@@ -62,7 +60,6 @@ class TensorPipeline {
   }
 
  private:
-  using Tile = TensorTile;
   using ACopies =
       std::conditional_t<a_inner_contiguous, LineCopies<Tile::rows, Tile::inner>, LineCopies<Tile::inner, Tile::rows>>;
   using BCopies = std::conditional_t<b_inner_contiguous, LineCopies<Tile::columns, Tile::inner>,
@@ -88,48 +85,5 @@ class TensorPipeline {
   ACopies a_copies_;
   BCopies b_copies_;
 };
-
-/// Writes a tile's sums to `out`, which begins at the tile's first row and column, or adds them to it. Reads a batch of
-/// what it adds to before it writes, since the compiler cannot know that they do not overlap.
-template <class Product>
-__device__ inline void write_sums(const Product& product, MatrixView<float> out, bool add) {
-  constexpr int batch = Product::column_parts < 16 ? Product::column_parts : 16;
-  const int lane = int(threadIdx.x) % warp_size;
-  const bool pairs = out.stride % 2 == 0 && reinterpret_cast<std::uintptr_t>(out.data) % sizeof(float2) == 0;
-#pragma unroll
-  for (int part = 0; part < 2 * Product::row_parts; ++part) {
-    const int row = Product::first_row() + part * 8 + lane / 4;
-    if (row >= out.rows) continue;
-#pragma unroll
-    for (int first = 0; first < Product::column_parts; first += batch) {
-      const int first_column = Product::first_column() + first * 8 + lane % 4 * 2;
-      float* const to = out.row(row) + first_column;
-      const int left = int(min(out.columns - first_column, Index{batch * 8}));
-      float2 before[batch] = {};
-      if (add) {
-#pragma unroll
-        for (int j = 0; j < batch; ++j) {
-          if (pairs && j * 8 + 1 < left) {
-            before[j] = *reinterpret_cast<const float2*>(to + j * 8);
-          } else {
-            if (j * 8 < left) before[j].x = to[j * 8];
-            if (j * 8 + 1 < left) before[j].y = to[j * 8 + 1];
-          }
-        }
-      }
-#pragma unroll
-      for (int j = 0; j < batch; ++j) {
-        const float(&sums)[4] = product.sums[part / 2][first + j];
-        const float2 after{before[j].x + sums[part % 2 * 2], before[j].y + sums[part % 2 * 2 + 1]};
-        if (pairs && j * 8 + 1 < left) {
-          *reinterpret_cast<float2*>(to + j * 8) = after;
-        } else {
-          if (j * 8 < left) to[j * 8] = after.x;
-          if (j * 8 + 1 < left) to[j * 8 + 1] = after.y;
-        }
-      }
-    }
-  }
-}
 
 }  // namespace moe_mamba::cuda::detail

@@ -49,37 +49,58 @@ struct TileWalk {
   }
 };
 
-/// Tiles of the gradients of all groups' matrices, those of a group after those of the one before, the columns of some
-/// rows together. Groups without rows among those that are looked at have none.
+/// How the rows of a group are split among sums that are added up afterwards: into `splits` pieces or fewer, all but the
+/// last of as many rows, whole steps of them.
+struct RowSplit {
+  static constexpr Index step = 64;
+  Index rows, piece;
+
+  __device__ RowSplit(Index rows_, Index splits)
+      : rows(rows_), piece(splits == 1 ? rows_ : ceiling_divide(ceiling_divide(rows_, splits), step) * step) {}
+  __device__ Index pieces() const { return ceiling_divide(rows, piece); }
+};
+
+/// Tiles of the gradients of all groups' matrices, those of a group after those of the one before, and of these those
+/// over a piece of its rows after those over the piece before, the columns of some rows together. Groups without rows
+/// among those that are looked at have none.
 struct WeightTileWalk {
   Groups groups;
   Index first_of_all, end_of_all;  // rows that are looked at
-  Index tile_rows, tile_columns, column_tiles, group_tiles;
-  Index group = 0, tiles_before = 0;                   // where the search goes on
-  Index first_row = 0, rows = 0, row = 0, column = 0;  // what it found: a tile's place, for rows from first_row on
+  Index splits;                    // of a group's rows
+  Index tile_rows, tile_columns, column_tiles, matrix_tiles;
+  Index group = 0, tiles_before = 0;         // where the search goes on
+  Index first_row = 0, rows = 0, piece = 0;  // what it found: rows from first_row on, in a piece of `group`,
+  Index row = 0, column = 0;                 // and a tile's place in the matrix
 
-  __device__ WeightTileWalk(Groups groups_, Index first, Index count, Index tile_rows_, Index tile_columns_,
-                            Index matrix_rows, Index matrix_columns)
+  __device__ WeightTileWalk(Groups groups_, Index first, Index count, Index splits_, Index tile_rows_,
+                            Index tile_columns_, Index matrix_rows, Index matrix_columns)
       : groups(groups_),
         first_of_all(first),
         end_of_all(first + count),
+        splits(splits_),
         tile_rows(tile_rows_),
         tile_columns(tile_columns_),
         column_tiles(ceiling_divide(matrix_columns, tile_columns_)),
-        group_tiles(column_tiles * ceiling_divide(matrix_rows, tile_rows_)) {}
+        matrix_tiles(column_tiles * ceiling_divide(matrix_rows, tile_rows_)) {}
 
   /// Whether there is a tile of this number; numbers must grow from call to call.
   __device__ bool find(Index tile) {
     for (; group < groups.count; ++group) {
-      first_row = max(groups.offsets[group], first_of_all);
-      rows = min(groups.offsets[group + 1], end_of_all) - first_row;
-      if (rows <= 0) continue;
-      if (tile - tiles_before < group_tiles) {
-        row = (tile - tiles_before) / column_tiles * tile_rows;
-        column = (tile - tiles_before) % column_tiles * tile_columns;
+      const Index first = max(groups.offsets[group], first_of_all);
+      const Index count = min(groups.offsets[group + 1], end_of_all) - first;
+      if (count <= 0) continue;
+      const RowSplit split(count, splits);
+      const Index tiles = matrix_tiles * split.pieces();
+      if (tile - tiles_before < tiles) {
+        const Index of_piece = (tile - tiles_before) % matrix_tiles;
+        piece = (tile - tiles_before) / matrix_tiles;
+        first_row = first + piece * split.piece;
+        rows = min(split.piece, count - piece * split.piece);
+        row = of_piece / column_tiles * tile_rows;
+        column = of_piece % column_tiles * tile_columns;
         return true;
       }
-      tiles_before += group_tiles;
+      tiles_before += tiles;
     }
     return false;
   }

@@ -1,10 +1,8 @@
 #pragma once
 
-#include "moe_mamba/cuda/block/float_sums.cuh"
 #include "moe_mamba/cuda/block/tiles.cuh"
 
-/// Grouped products of factors that go through registers on their way to shared memory, where they get the type and
-/// precision that they are multiplied in.
+/// Grouped products by ordinary arithmetic, of factors of any sizes.
 namespace moe_mamba::cuda::detail {
 
 /// One factor of a product: element (i, k) of it, k running over what is summed, lies at data[i · stride + k], or at
@@ -17,17 +15,24 @@ struct Factor {
   Index count;  // values of i
 };
 
-/// A square tile by 256 threads. An inner step is loaded into registers while the one before is multiplied.
-template <class Sums>
-struct StagedTile {
-  using C = typename Sums::Scalar;
-  static constexpr int threads = Sums::threads, side = Sums::side, inner = Sums::inner, pitch = Sums::pitch;
+/// A tile of C by 256 threads with a square of sums each. An inner step is loaded into registers while the one before
+/// is multiplied.
+template <class C>
+struct FmaTile {
+  static constexpr int threads = 256, across = 16;
+  static constexpr int side = sizeof(C) == 4 ? 128 : 64;  // rows and columns of a tile
+  static constexpr int own = side / across;               // rows and columns of a thread
+  static constexpr int inner = 16;
+  static constexpr int pitch = side + 16 / int(sizeof(C));  // of a line of shared memory, aligned to 16 bytes
   static constexpr int loads = side * inner / threads;
 
   struct Shared {
     alignas(16) C a[2][inner][pitch];
     alignas(16) C b[2][inner][pitch];
   };
+
+  /// Row or column `i` of a thread's own within the tile: quads, for wide loads, as far apart as there are threads.
+  __device__ static int place(int thread, int i) { return i / 4 * (4 * across) + thread * 4 + i % 4; }
 
   /// What a thread carries of a factor from device to shared memory: elements a fixed step apart, contiguous from
   /// thread to thread.
@@ -65,9 +70,9 @@ struct StagedTile {
 #pragma unroll
       for (int j = 0; j < loads; ++j) {
         if constexpr (inner_contiguous) {
-          to[k][i + j * lines] = Sums::rounded(values[j]);
+          to[k][i + j * lines] = values[j];
         } else {
-          to[k + j * lines][i] = Sums::rounded(values[j]);
+          to[k + j * lines][i] = values[j];
         }
       }
     }
@@ -78,7 +83,8 @@ struct StagedTile {
   template <class A, class B>
   __device__ static void multiply(Shared& shared, const A& a, Index a_first, const B& b, Index b_first, Index k_count,
                                   MatrixView<C> out, bool add) {
-    Sums sums;
+    const int ty = int(threadIdx.x) / across, tx = int(threadIdx.x) % across;
+    C sums[own][own] = {};
     Carrier<A> a_next(a, a_first);
     Carrier<B> b_next(b, b_first);
     a_next.load(k_count);
@@ -92,23 +98,47 @@ struct StagedTile {
         a_next.load(k_left - inner);
         b_next.load(k_left - inner);
       }
-      sums.multiply(shared.a[stage], shared.b[stage]);
+#pragma unroll
+      for (int k = 0; k < inner; ++k) {
+        C a_own[own], b_own[own];
+#pragma unroll
+        for (int i = 0; i < own; ++i) a_own[i] = shared.a[stage][k][place(ty, i)];
+#pragma unroll
+        for (int i = 0; i < own; ++i) b_own[i] = shared.b[stage][k][place(tx, i)];
+#pragma unroll
+        for (int i = 0; i < own; ++i) {
+#pragma unroll
+          for (int j = 0; j < own; ++j) sums[i][j] += a_own[i] * b_own[j];
+        }
+      }
     }
-    sums.for_each([&](int row, int column, C sum) {
-      if (a_first + row >= a.count || b_first + column >= b.count) return;
-      C& to = out(a_first + row, b_first + column);
-      to = add ? to + sum : sum;
-    });
+#pragma unroll
+    for (int i = 0; i < own; ++i) {
+      const Index row = a_first + place(ty, i);
+      if (row >= a.count) continue;
+      // All that a row is added to is read before any of it is written.
+      C before[own] = {};
+#pragma unroll
+      for (int j = 0; j < own; ++j) {
+        const Index column = b_first + place(tx, j);
+        if (add && column < b.count) before[j] = out(row, column);
+      }
+#pragma unroll
+      for (int j = 0; j < own; ++j) {
+        const Index column = b_first + place(tx, j);
+        if (column < b.count) out(row, column) = before[j] + sums[i][j];
+      }
+    }
   }
 };
 
 /// y = or += x B for rows in groups; B of group g begins at weight + g · step, and what is contiguous in it is the
 /// inner index (as in Wᵀ) or, where not `inner_contiguous`, the columns (as in W).
-template <class Sums, bool inner_contiguous, class C, class S>
-__global__ void __launch_bounds__(Sums::threads, 2)
+template <bool inner_contiguous, class C, class S>
+__global__ void __launch_bounds__(FmaTile<C>::threads, 2)
     grouped_kernel(Groups groups, MatrixView<const C> x, const S* weight, Index step, Index stride, MatrixView<C> y,
                    bool add) {
-  using Tile = StagedTile<Sums>;
+  using Tile = FmaTile<C>;
   __shared__ typename Tile::Shared shared;
   TileWalk walk(groups, 0, y.rows, Tile::side, Tile::side, y.columns);
   for (Index tile = blockIdx.x; walk.find(tile); tile += gridDim.x) {
@@ -120,12 +150,12 @@ __global__ void __launch_bounds__(Sums::threads, 2)
 }
 
 /// dweight of each group += dyᵀ x over the rows of the group.
-template <class Sums, class C>
-__global__ void __launch_bounds__(Sums::threads, 2)
+template <class C>
+__global__ void __launch_bounds__(FmaTile<C>::threads, 2)
     grouped_weight_kernel(Groups groups, MatrixView<const C> dy, MatrixView<const C> x, MatrixStack<C> dweight) {
-  using Tile = StagedTile<Sums>;
+  using Tile = FmaTile<C>;
   __shared__ typename Tile::Shared shared;
-  WeightTileWalk walk(groups, 0, x.rows, Tile::side, Tile::side, dweight.rows, dweight.columns);
+  WeightTileWalk walk(groups, 0, x.rows, 1, Tile::side, Tile::side, dweight.rows, dweight.columns);
   for (Index tile = blockIdx.x; walk.find(tile); tile += gridDim.x) {
     const Factor<C, false> a{dy.row(walk.first_row), dy.stride, dweight.rows};
     const Factor<C, false> b{x.row(walk.first_row), x.stride, dweight.columns};
