@@ -13,7 +13,6 @@
 #include "moe_mamba/cuda/linear.cuh"
 #include "moe_mamba/cuda/norm.cuh"
 #include "moe_mamba/cuda/optimizer.cuh"
-#include "moe_mamba/cuda/passes.hpp"
 #include "moe_mamba/cuda/recording.hpp"
 #include "moe_mamba/cuda/router.cuh"
 #include "moe_mamba/cuda/sampling.cuh"
@@ -34,7 +33,7 @@
 namespace moe_mamba {
 
 template <class Definition, StorageScalar S>
-const Passes<Definition, S, cuda::Device>& PassesOf<Definition, S, cuda::Device>::get() {
+const Passes<Definition, S, cuda::Device>& PassesOf<Definition, S, Cuda>::get() {
   static constexpr auto table = PassesDefinition<Definition, S, cuda::Device>::table();
   return table;
 }

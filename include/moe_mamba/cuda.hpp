@@ -9,7 +9,6 @@
 /// Without that line the linker misses PassesOf<Net, float, cuda::Device>::get().
 
 #include "moe_mamba/cuda/device.hpp"
-#include "moe_mamba/cuda/passes.hpp"
 #include "moe_mamba/cuda/recording.hpp"
 #include "moe_mamba/generate/decoder.hpp"
 #include "moe_mamba/generate/sampling.hpp"

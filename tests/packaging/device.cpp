@@ -1,6 +1,6 @@
 // A program of somebody else that has models on the Cpu and on a CUDA device, in files of C++.
 #include <cstdio>
-#include <moe_mamba/cuda/self_check.hpp>
+#include <moe_mamba/self_check.hpp>
 
 #include "net.hpp"
 

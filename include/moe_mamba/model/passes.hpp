@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <type_traits>
 
+#include "moe_mamba/core/backend.hpp"
 #include "moe_mamba/core/scalar.hpp"
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/ops/optimizer.hpp"
@@ -80,6 +81,10 @@ struct Passes {
 template <class Definition, StorageScalar S, class Backend>
 struct PassesOf {
   static const Passes<Definition, S, Backend>& get();
+};
+template <class Definition, StorageScalar S>
+struct PassesOf<Definition, S, Cuda> {
+  static const Passes<Definition, S, Cuda>& get();
 };
 
 }  // namespace moe_mamba
