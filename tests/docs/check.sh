@@ -27,10 +27,15 @@ compile() { # compile <flags and file>...
 compiler=$1
 shift
 all=$folder/all.cpp
+without_cuda=
+echo '#include <cuda_runtime.h>' >"$folder/cuda.cpp"
+"$compiler" "$@" "$folder/cuda.cpp" 2>/dev/null || without_cuda=1
 echo '#include "tests/docs/context.hpp"' >"$all"
 for piece in "$folder"/*.txt; do
   pieces=$((pieces + 1))
   name=$(basename "$piece" .txt)
+  # These need the CUDA Toolkit's headers.
+  grep -q 'include <moe_mamba/cuda' "$piece" && [ -n "$without_cuda" ] && continue
   if grep -q '^int main' "$piece"; then
     program=$folder/$name.cpp
     cp "$piece" "$program"
