@@ -164,13 +164,12 @@ std::size_t scan_backward_scratch(const Device& device, Shape shape, Index chann
 
 }  // namespace detail
 
-/// Bytes of device memory that selective_scan and selective_scan_backward need at most, for either compute type: about
-/// E / 2 bytes an element of B, and 8 an element of A_log, sequence and chunk.
-inline std::size_t selective_scan_scratch(const Device& device, Shape shape, Index channels, Index states) {
-  return std::max({detail::scan_forward_scratch<float>(device, shape, channels, states),
-                   detail::scan_forward_scratch<double>(device, shape, channels, states),
-                   detail::scan_backward_scratch<float>(device, shape, channels, states),
-                   detail::scan_backward_scratch<double>(device, shape, channels, states)});
+/// Bytes of device memory that selective_scan and selective_scan_backward need at most: about E / 32 values of type C an
+/// element of B, and one an element of A_log, sequence and chunk.
+template <ComputeScalar C>
+std::size_t selective_scan_scratch(const Device& device, Shape shape, Index channels, Index states) {
+  return std::max(detail::scan_forward_scratch<C>(device, shape, channels, states),
+                  detail::scan_backward_scratch<C>(device, shape, channels, states));
 }
 
 /// See ops/selective_scan.hpp. Pointers are to device memory. Nothing is allocated and nothing waits; outputs must not
