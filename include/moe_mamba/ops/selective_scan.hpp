@@ -26,7 +26,7 @@
 namespace moe_mamba {
 
 /// Steps between two saved states. The backward pass recomputes the states inside a piece of this length.
-inline constexpr Index scan_checkpoint_interval = 64;
+inline constexpr Index scan_checkpoint_interval = 32;
 
 /// Saved states of one sequence: one in front of each piece, the initial one first; none for an empty sequence.
 constexpr Index scan_checkpoints(Index length) {
