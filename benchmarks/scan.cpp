@@ -21,7 +21,7 @@ class Scan {
   }
 
   void reserve(cpu::Device& device) {
-    scratch_ = Buffer<std::byte>(static_cast<Index>(selective_scan_scratch(device, shape(), channels, states)));
+    scratch_ = Buffer<std::byte>(static_cast<Index>(selective_scan_scratch<float>(device, shape(), channels, states)));
   }
 
   double updates() const { return static_cast<double>(length_ * channels * states); }

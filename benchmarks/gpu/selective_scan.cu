@@ -122,7 +122,7 @@ void measure(cuda::Device& device, const char* type, Shape shape, Index width, C
   float* const checkpoints = filled<float>(owner, pieces * N * width, 18);
   const StateView<float> state{filled<float>(owner, shape.batch * N * width, 19), N * width};
   const StateView<float> taps{filled<float>(owner, shape.batch * (K - 1) * width, 20), (K - 1) * width};
-  owner.emplace_back(selective_scan_scratch(device, shape, width, N));
+  owner.emplace_back(selective_scan_scratch<float>(device, shape, width, N));
   const Arena scratch(owner.back().data());
 
   const double elements = static_cast<double>(t) * static_cast<double>(width), updates = elements * N;

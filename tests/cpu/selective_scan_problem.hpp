@@ -70,7 +70,7 @@ struct Problem {
     const Index t = shape.tokens();
     Outputs<C> out{test::poison<C>(t * channels), state,
                    test::poison<C>(shape.batch * scan_checkpoints(shape.length) * N * channels)};
-    std::vector<CacheLine> scratch(selective_scan_scratch(device, shape, channels, N) / sizeof(CacheLine));
+    std::vector<CacheLine> scratch(selective_scan_scratch<C>(device, shape, channels, N) / sizeof(CacheLine));
     selective_scan(
         device, SelectiveScan<C, S, N>{
                     shape, wide(u), wide(delta), narrow(b), narrow(c), wide(z), bias.data(), a_log.data(), d.data(),
@@ -85,7 +85,7 @@ struct Problem {
     Gradients<C> g{test::poison<C>(t * e),     test::poison<C>(t * e), test::poison<C>(t * e),
                    test::poison<C>(t * N),     test::poison<C>(t * N), test::uniform<C>(e, 1),
                    test::uniform<C>(e * N, 2), test::uniform<C>(e, 3), dstate};
-    std::vector<CacheLine> scratch(selective_scan_scratch(device, shape, channels, N) / sizeof(CacheLine));
+    std::vector<CacheLine> scratch(selective_scan_scratch<C>(device, shape, channels, N) / sizeof(CacheLine));
     selective_scan_backward(device, SelectiveScanBackward<C, S, N>{
                                         shape,
                                         wide(u),

@@ -120,7 +120,7 @@ struct Problem {
     for (const auto* values : {&u, &delta, &b, &c, &z, &dy}) inputs.emplace(values, *values);
     for (const auto* values : {&bias, &a_log, &d}) parameters.emplace(values, *values);
     for (const auto& [name, values] : before()) outputs.emplace(name, values);
-    const std::size_t bytes = selective_scan_scratch(device, shape, channels, N);
+    const std::size_t bytes = selective_scan_scratch<C>(device, shape, channels, N);
     const auto scratch = Buffer<std::byte>(std::vector<std::byte>(bytes, std::byte{0xff}));
     const auto work = [&] {
       run(

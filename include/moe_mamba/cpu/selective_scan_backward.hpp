@@ -338,19 +338,17 @@ class ScanBackwardTask {
 
 }  // namespace detail
 
-/// Bytes of scratch that selective_scan and selective_scan_backward need at most, for either compute type: about
-/// 16 (E / 64 + 1) bytes an element of B, and 8 an element of A_log and sequence.
-inline std::size_t selective_scan_scratch(const Device& device, Shape shape, Index channels, Index states) {
-  const auto bytes = [&]<class C>(C) {
-    Arena counting, thread;
-    (void)detail::ScanPartialSums<C>(counting, shape, channels, states);
-    (void)detail::ScanBackwardMemory<C>(thread, states);
-    if (thread.used() > Device::scratch_bytes) {
-      (void)counting.take<std::byte>(static_cast<Index>(thread.used()) * device.threads());
-    }
-    return counting.used();
-  };
-  return std::max(bytes(float()), bytes(double()));
+/// Bytes of scratch that selective_scan and selective_scan_backward need at most: about 2 (E / 64 + 1) values of type C
+/// an element of B, and one an element of A_log and sequence.
+template <ComputeScalar C>
+std::size_t selective_scan_scratch(const Device& device, Shape shape, Index channels, Index states) {
+  Arena counting, thread;
+  (void)detail::ScanPartialSums<C>(counting, shape, channels, states);
+  (void)detail::ScanBackwardMemory<C>(thread, states);
+  if (thread.used() > Device::scratch_bytes) {
+    (void)counting.take<std::byte>(static_cast<Index>(thread.used()) * device.threads());
+  }
+  return counting.used();
 }
 
 /// See ops/selective_scan.hpp. Nothing is allocated; outputs must not overlap inputs or one another.

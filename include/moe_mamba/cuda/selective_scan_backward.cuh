@@ -9,18 +9,20 @@
 /// The way back through the selective scan on the GPU. See reference::selective_scan_backward for the formulas.
 ///
 /// A block takes 64 channels (32 in double, or of more than 16 states), and goes from the last piece of
-/// scan_checkpoint_interval steps to the first. In a piece each thread, which has up to 4 states of one channel, runs
-/// forward from the checkpoint and notes its states in front of each tile of 8 steps; then, from the last tile to the
-/// first, forward through the tile with states and decays in registers, and back. Sums over states go through shared
-/// memory, as in the forward pass.
+/// scan_checkpoint_interval steps to the first. In a piece each thread, which has up to 4 states of one channel or two, runs
+/// forward from the checkpoint and notes its states in front of every 4 steps; then, from the last 4 to the first, forward
+/// through them with decays and decayed states in registers, and back. Sums over states go through shared memory, as in
+/// the forward pass; what is done once for each element is done for tiles of 8 steps.
 ///
-/// The gradients of B and C are sums over channels: first over the lanes of a warp, by exchanges between them, then over
-/// the warps of a block, then over blocks, in a launch of its own. Those of parameters are summed over time by a thread,
-/// then over chunks and sequences by that launch. There are no atomic additions, and the order is always the same.
+/// The gradients of B and C are sums over channels: first those of a thread, then over the lanes of a warp, by exchanges
+/// between them, then over blocks, in a launch of its own. Those of parameters are summed over time by a thread, then over
+/// chunks and sequences by that launch. There are no atomic additions, and the order is always the same.
 ///
-/// An H100 takes 1.10 ms for 8 sequences of 2048 steps of 2048 channels of 16 states in float, 690 instructions an
-/// element: 190 forward in the tile, 190 back, 120 for the sums over lanes, 75 forward in the piece, the rest for what
-/// is done once a step. Blocks of 32 channels and asking for pieces ahead of time did not help.
+/// An H100 takes 0.91 ms for 8 sequences of 2048 steps of 2048 channels of 16 states in float, 476 instructions an
+/// element: 292 forward and back, with the sums over lanes, 65 forward in the piece, 80 for what is done once, 39 for
+/// what is done once a piece; 58 % of the cycles issue one. Tiles of 8 steps in registers take longer (1.10 ms: no
+/// registers are left to read ahead), so do twice as many warps of one channel a thread (1.22) and three blocks a
+/// multiprocessor (1.10).
 namespace moe_mamba::cuda {
 
 namespace detail {
@@ -29,73 +31,109 @@ template <class C, class S, int States>
 __global__ void __launch_bounds__(ScanBackwardTuning<C, States>::threads, ScanBackwardTuning<C, States>::blocks)
     scan_backward_kernel(const __grid_constant__ SelectiveScanBackward<C, S, States> scan,
                          const __grid_constant__ ScanCarry<C> carry, const __grid_constant__ ScanPartialSums<C> partial,
-                         int first_state) {
+                         int first_state, bool loads_together) {
   using Thread = ScanBackwardThread<C, S, States>;
   extern __shared__ __align__(16) unsigned char shared[];
-  Thread(scan, carry, partial, first_state, *reinterpret_cast<typename Thread::Storage*>(shared)).run();
+  Thread(scan, carry, partial, first_state, loads_together, *reinterpret_cast<typename Thread::Storage*>(shared)).run();
 }
 
 /// What a chunk makes of a zero gradient behind it, and the sum of its Δ: Σ over a reverse scan of C dp.
 template <class C, class S, int States>
 __global__ void __launch_bounds__(ScanForwardTuning<C, States>::threads)
     scan_backward_summary_kernel(const __grid_constant__ SelectiveScanBackward<C, S, States> scan,
-                                 const __grid_constant__ ScanCarry<C> carry, int first_state) {
+                                 const __grid_constant__ ScanCarry<C> carry, int first_state, bool loads_together) {
   using Tuning = ScanForwardTuning<C, States>;
-  __shared__ ScanStorage<C, Tuning> storage;
-  const Index channels = scan.u.columns;
-  const ScanPlace place(channels, scan.shape.length, carry.chunking);
+  using Storage = ScanStorage<C, Tuning>;
+  using Elements = typename Storage::Elements;
+  using Own = ScanElements<Tuning>;
+  constexpr int channels = Tuning::channels, states = Tuning::states;
+  __shared__ typename Storage::Tile storage;
+  const Index width = scan.u.columns;
+  const ScanPlace place(width, scan.shape.length, carry.chunking, Tuning::width);
+  if (place.chunk == 0) return;  // nothing goes on from there
   const Index part = place.sequence * carry.chunking.count + place.chunk;
-  const bool inside = place.channel < channels;
-  const int own_state = first_state + place.warp * Tuning::states;
-  const C bias = inside ? static_cast<C>(scan.delta_bias[place.channel]) : C(0);
-  C rate[Tuning::states], carried[Tuning::states] = {}, delta_sum = C(0);
-  for (int r = 0; r < Tuning::states; ++r) {
-    const bool owned = inside && own_state + r < States;
-    rate[r] = owned ? decay_rate<C>(scan.a_log[place.channel * States + own_state + r]) : C(0);
+  const Index first_column = place.first_channel + Own::column(),
+              first_own = place.first_channel + place.lane * channels;
+  const int inside = static_cast<int>(max(Index{0}, min(Index{Tuning::together}, width - first_column)));
+  const int own_state = first_state + place.warp * states;
+  Elements bias = {}, delta_sum = {};
+  for (int j = 0; j < inside; ++j) bias.of[j] = static_cast<C>(scan.delta_bias[first_column + j]);
+  C rate[channels][states], carried[channels][states] = {};
+  const auto owns = [&](int k, int r) { return first_own + k < width && own_state + r < States; };
+#pragma unroll
+  for (int k = 0; k < channels; ++k) {
+#pragma unroll
+    for (int r = 0; r < states; ++r) {
+      rate[k][r] = owns(k, r) ? decay_rate<C>(scan.a_log[(first_own + k) * States + own_state + r]) : C(0);
+    }
   }
   const Index tiles = (place.end - place.begin + Tuning::steps - 1) / Tuning::steps;
   for (Index tile = tiles - 1; tile >= 0; --tile) {
     const Index first = place.begin + tile * Tuning::steps, row = place.sequence * scan.shape.length + first;
-    C delta[Tuning::rows], dy[Tuning::rows], z[Tuning::rows];  // all on their way before the first is needed
+    Elements delta[Tuning::rows], dy[Tuning::rows], z[Tuning::rows];  // all on their way before the first is needed
 #pragma unroll
     for (int i = 0; i < Tuning::rows; ++i) {
-      const int t = place.warp + i * Tuning::warps;
-      const bool here = inside && first + t < place.end;
-      const auto at = [&](const MatrixView<const C>& rows) {
-        return here ? rows.data[(row + t) * rows.stride + place.channel] : C(0);
+      const int t = Own::row() + i * Tuning::rows_apart, present = first + t < place.end ? inside : 0;
+      const auto load = [&](Elements& to, const MatrixView<const C>& rows) {
+        const RowCursor<const C, 1> cursor(rows, row + t, first_column);
+        if (loads_together) {
+          cursor.template load<true>(to, present);
+        } else {
+          cursor.template load<false>(to, present);
+        }
       };
-      delta[i] = at(scan.delta), dy[i] = at(scan.dy), z[i] = at(scan.z);
+      delta[i] = filled<C, Tuning::together>(no_step<C>), dy[i] = {}, z[i] = {};
+      load(delta[i], scan.delta), load(dy[i], scan.dy), load(z[i], scan.z);
+    }
+    for (int t = Own::coefficient_row(); t < Tuning::steps; t += Tuning::coefficient_rows_apart) {
+      const bool here = first + t < place.end && Own::template has_state<States>(first_state);
+      storage.c[t][Own::group()].of[Own::place()] =
+          here ? scan.c.data[(row + t) * scan.c.stride + first_state + Own::state()] : C(0);
     }
 #pragma unroll
     for (int i = 0; i < Tuning::rows; ++i) {
-      const int t = place.warp + i * Tuning::warps;
-      const C step = softplus_of(delta[i] + bias);
-      storage.inputs[t][place.lane] = {first + t < place.end ? step : C(0), dy[i] * silu_of(z[i])};
-    }
-    for (int i = static_cast<int>(threadIdx.x); i < Tuning::steps * Tuning::pass; i += Tuning::threads) {
-      const int t = i / Tuning::pass, n = i % Tuning::pass;
-      const bool here = first + t < place.end && first_state + n < States;
-      storage.coefficients[t][1][n / Tuning::states].of[n % Tuning::states] =
-          here ? scan.c.data[(row + t) * scan.c.stride + first_state + n] : C(0);
+      ScanValues<C, 2 * Tuning::together> inputs;
+#pragma unroll
+      for (int j = 0; j < Tuning::together; ++j) {
+        const C step = softplus_of(delta[i].of[j] + bias.of[j]);
+        inputs.of[2 * j] = step;
+        inputs.of[2 * j + 1] = dy[i].of[j] * silu_of(z[i].of[j]);
+        delta_sum.of[j] += step;
+      }
+      together<ScanValues<C, 2 * Tuning::together>>(
+          storage.inputs[Own::row() + i * Tuning::rows_apart][Own::column()]) = inputs;
     }
     __syncthreads();
 #pragma unroll
     for (int t = Tuning::steps - 1; t >= 0; --t) {
-      const C delta = storage.inputs[t][place.lane].delta, dp = storage.inputs[t][place.lane].u;
-      const auto c = storage.coefficients[t][1][place.warp];
-      delta_sum += delta;
+      const auto inputs = together<ScanValues<ScanInput<C>, channels>>(storage.inputs[t][place.lane * channels]);
+      const auto c = storage.c[t][place.warp];
 #pragma unroll
-      for (int r = 0; r < Tuning::states; ++r) {
-        carried[r] = power_of_two(delta * rate[r]) * fma(dp, c.of[r], carried[r]);
+      for (int k = 0; k < channels; ++k) {
+        const auto [step, dp] = inputs.of[k];
+#pragma unroll
+        for (int r = 0; r < states; ++r) {
+          carried[k][r] = power_of_two(step * rate[k][r]) * fma(dp, c.of[r], carried[k][r]);
+        }
       }
     }
     __syncthreads();
   }
-  for (int r = 0; r < Tuning::states; ++r) {
-    if (!inside || own_state + r >= States) continue;
-    carry.states[(part * States + own_state + r) * channels + place.channel] = carried[r];
+#pragma unroll
+  for (int k = 0; k < channels; ++k) {
+#pragma unroll
+    for (int r = 0; r < states; ++r) {
+      if (owns(k, r)) carry.states[(part * States + own_state + r) * width + first_own + k] = carried[k][r];
+    }
   }
-  if (place.warp == 0 && inside) carry.delta_sums[part * channels + place.channel] = delta_sum;
+  together<Elements>(storage.parts[0][Own::row()][Own::column()]) = delta_sum;
+  __syncthreads();
+  for (int column = Own::thread(); column < Tuning::width; column += Tuning::threads) {
+    if (place.first_channel + column >= width) break;
+    C sum = C(0);
+    for (int i = 0; i < Tuning::rows_apart; ++i) sum += storage.parts[0][i][column];
+    carry.delta_sums[part * width + place.first_channel + column] = sum;
+  }
 }
 
 /// db and dc of all steps, over groups of channels. A thread takes an element of both.
@@ -141,7 +179,7 @@ __global__ void __launch_bounds__(256)
 /// What selective_scan takes of its scratch.
 template <class C>
 std::size_t scan_forward_scratch(const Device& device, Shape shape, Index channels, Index states) {
-  const ScanChunking chunking = scan_forward_chunking(device, shape, channels);
+  const ScanChunking chunking = scan_forward_chunking<C>(device, shape, channels);
   Arena counting;
   (void)ScanCarry<C>(counting, chunking, shape.batch, channels, states);
   return counting.used();
@@ -164,13 +202,12 @@ std::size_t scan_backward_scratch(const Device& device, Shape shape, Index chann
 
 }  // namespace detail
 
-/// Bytes of device memory that selective_scan and selective_scan_backward need at most, for either compute type: about
-/// E / 2 bytes an element of B, and 8 an element of A_log, sequence and chunk.
-inline std::size_t selective_scan_scratch(const Device& device, Shape shape, Index channels, Index states) {
-  return std::max({detail::scan_forward_scratch<float>(device, shape, channels, states),
-                   detail::scan_forward_scratch<double>(device, shape, channels, states),
-                   detail::scan_backward_scratch<float>(device, shape, channels, states),
-                   detail::scan_backward_scratch<double>(device, shape, channels, states)});
+/// Bytes of device memory that selective_scan and selective_scan_backward need at most: about E / 32 values of type C an
+/// element of B, and one an element of A_log, sequence and chunk.
+template <ComputeScalar C>
+std::size_t selective_scan_scratch(const Device& device, Shape shape, Index channels, Index states) {
+  return std::max(detail::scan_forward_scratch<C>(device, shape, channels, states),
+                  detail::scan_backward_scratch<C>(device, shape, channels, states));
 }
 
 /// See ops/selective_scan.hpp. Pointers are to device memory. Nothing is allocated and nothing waits; outputs must not
@@ -189,11 +226,16 @@ void selective_scan_backward(Device& device, const SelectiveScanBackward<C, S, S
   Arena arena = scan.scratch;
   const detail::ScanPartialSums<C> partial(arena, scan.shape, chunking.count, channels, States);
   const detail::ScanCarry<C> carry(arena, chunking, batch, channels, States);
+  const auto together = [](const auto&... rows) { return (detail::loads_together(rows, Tuning::together) && ...); };
+  const bool loads_together = together(scan.u, scan.delta, scan.z, scan.dy, scan.du, scan.ddelta, scan.dz);
+  const bool summary_loads_together = detail::loads_together(scan.delta, Summary::together) &&
+                                      detail::loads_together(scan.z, Summary::together) &&
+                                      detail::loads_together(scan.dy, Summary::together);
   if (chunking.count > 1) {
-    const auto grid = static_cast<unsigned>(detail::scan_blocks(scan.shape, channels) * chunking.count);
+    const auto grid = static_cast<unsigned>(detail::scan_blocks<C>(scan.shape, channels) * chunking.count);
     for (int pass = 0; pass < Summary::passes; ++pass) {
       detail::scan_backward_summary_kernel<C, S, States>
-          <<<grid, Summary::threads, 0, device.stream()>>>(scan, carry, pass * Summary::pass);
+          <<<grid, Summary::threads, 0, device.stream()>>>(scan, carry, pass * Summary::pass, summary_loads_together);
     }
     const auto carries = static_cast<unsigned>(detail::ceiling_of(batch * States * channels, Index{128}));
     detail::scan_carry_kernel<C, S, States, true>
@@ -201,10 +243,12 @@ void selective_scan_backward(Device& device, const SelectiveScanBackward<C, S, S
   }
   const auto kernel = detail::scan_backward_kernel<C, S, States>;
   constexpr int shared = sizeof(typename detail::ScanBackwardThread<C, S, States>::Storage);
+  static_assert(shared <= 99 * 1024);
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "cudaFuncSetAttribute");
   const auto grid = static_cast<unsigned>(batch * groups * chunking.count);
   for (int pass = 0; pass < Tuning::passes; ++pass) {
-    kernel<<<grid, Tuning::threads, shared, device.stream()>>>(scan, carry, partial, pass * Tuning::pass);
+    kernel<<<grid, Tuning::threads, shared, device.stream()>>>(scan, carry, partial, pass * Tuning::pass,
+                                                               loads_together);
   }
   const auto elements = static_cast<unsigned>(detail::ceiling_of(tokens * States, Index{256}));
   detail::scan_coefficient_gradients_kernel<C>

@@ -159,7 +159,7 @@ struct MambaLayer : LayerDefaults {
   struct ForwardScratch {
     template <class Device>
     ForwardScratch(Arena& arena, Device& device, Shape shape) {
-      arena = arena.advanced(selective_scan_scratch(device, shape, Index{E}, Index{N}));
+      arena = arena.advanced(selective_scan_scratch<C>(device, shape, Index{E}, Index{N}));
     }
   };
 
@@ -174,7 +174,7 @@ struct MambaLayer : LayerDefaults {
       dxz = matrix(arena.take<C>(tokens * 2 * E), tokens, 2 * E);
       dprojected = matrix(arena.take<C>(tokens * (R + 2 * N)), tokens, R + 2 * N);
       scan = arena;
-      arena = arena.advanced(selective_scan_scratch(device, shape, Index{E}, Index{N}));
+      arena = arena.advanced(selective_scan_scratch<C>(device, shape, Index{E}, Index{N}));
     }
     MatrixView<C> dgated, dconvolved, ddelta;  // (T, E)
     MatrixView<C> dxz;                         // (T, 2E)

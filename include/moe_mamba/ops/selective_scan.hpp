@@ -19,14 +19,14 @@
 ///
 ///   selective_scan(device, SelectiveScan<C, S, N>{…})                 forward, any length from 0 (a step has length 1)
 ///   selective_scan_backward(device, SelectiveScanBackward<C, S, N>{…})
-///   selective_scan_scratch(device, shape, channels, states)           bytes of scratch that either needs at most
+///   selective_scan_scratch<C>(device, shape, channels, states)        bytes of scratch that either needs at most
 ///
 /// A_t is discretised by zero-order hold and B_t by Euler's rule, as in the published code. Everything runs in the
 /// compute type C (float at least), whatever the storage type S. A running state is [N, E], channels contiguous.
 namespace moe_mamba {
 
 /// Steps between two saved states. The backward pass recomputes the states inside a piece of this length.
-inline constexpr Index scan_checkpoint_interval = 64;
+inline constexpr Index scan_checkpoint_interval = 32;
 
 /// Saved states of one sequence: one in front of each piece, the initial one first; none for an empty sequence.
 constexpr Index scan_checkpoints(Index length) {
@@ -47,7 +47,7 @@ struct SelectiveScan {
   StateView<C> state;         // (N, E) a sequence: the initial states on entry, the final ones on return; may be null
   C* checkpoints;             // (B, scan_checkpoints(L), N, E), or null where no backward pass follows
   MatrixView<C> y;            // (T, E)
-  Arena scratch;              // selective_scan_scratch(…) bytes
+  Arena scratch;              // selective_scan_scratch<C>(…) bytes
 };
 
 /// Gradients of a scalar loss. du, ddelta, dz, db and dc are overwritten; the gradients of parameters are added to.
@@ -67,7 +67,7 @@ struct SelectiveScanBackward {
   C* dd;                         // (E)
   StateView<C> dstate;           // (N, E): with respect to the final state on entry, to the initial one on
                                  // return; may be null (zero, dropped)
-  Arena scratch;                 // selective_scan_scratch(…) bytes
+  Arena scratch;                 // selective_scan_scratch<C>(…) bytes
 };
 
 }  // namespace moe_mamba
@@ -75,7 +75,10 @@ struct SelectiveScanBackward {
 namespace moe_mamba::reference {
 
 /// The reference takes its memory from the heap.
-inline std::size_t selective_scan_scratch(const Device&, Shape, Index /*channels*/, Index /*states*/) { return 0; }
+template <ComputeScalar C>
+std::size_t selective_scan_scratch(const Device&, Shape, Index /*channels*/, Index /*states*/) {
+  return 0;
+}
 
 namespace detail {
 

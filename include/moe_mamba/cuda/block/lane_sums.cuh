@@ -24,4 +24,23 @@ __device__ __forceinline__ C sum_over_lanes(C (&values)[Size], int lane) {
   }
 }
 
+/// The same for groups of Size values, of which lanes from 16 on hold the two halves swapped: the first exchange then needs
+/// no selection. A lane gets value (lane mod 16) · Groups · Size / 32 of the first halves, which from lane 16 on are the
+/// second ones. Groups of one value are summed as above.
+template <int Groups, int Size, class C>
+__device__ __forceinline__ C sum_swapped_over_lanes(C (&values)[Groups * Size], int lane) {
+  if constexpr (Size == 1) {
+    return sum_over_lanes<Groups>(values, lane);
+  } else {
+    constexpr int half = Size / 2;
+    C kept[Groups * half];
+#pragma unroll
+    for (int i = 0; i < Groups * half; ++i) {
+      const int at = i / half * Size + i % half;
+      kept[i] = values[at] + __shfl_xor_sync(0xffffffffu, values[at + half], 16);
+    }
+    return sum_over_lanes<Groups * half, 8>(kept, lane);
+  }
+}
+
 }  // namespace moe_mamba::cuda::detail

@@ -7,38 +7,43 @@
 /// The body of the backward kernel of the selective scan; see cuda/selective_scan_backward.cuh.
 namespace moe_mamba::cuda::detail {
 
-/// What a thread does of a backward pass: its states of one channel in one chunk.
+/// What a thread does of a backward pass. In what concerns states it has some of one or two neighbouring channels, those
+/// of its warp; in what is done once for each element, up to four neighbouring channels, of some rows. Where rows
+/// allow it those are loaded and stored at once.
 template <class C, class S, int States>
 class ScanBackwardThread {
   using Tuning = ScanBackwardTuning<C, States>;
   using Scan = SelectiveScanBackward<C, S, States>;
+  using Own = ScanElements<Tuning>;
+  static constexpr int states = Tuning::padded;  // of the thread, some of which may not be there
+  static constexpr int holds = Tuning::steps / Tuning::held;
 
  public:
   using Storage = ScanBackwardStorage<C, Tuning>;
 
   __device__ __forceinline__ ScanBackwardThread(const Scan& scan, const ScanCarry<C>& carry,
-                                                const ScanPartialSums<C>& partial, int first_state, Storage& storage)
+                                                const ScanPartialSums<C>& partial, int first_state, bool loads_together,
+                                                Storage& storage)
       : scan_(scan),
         carry_(carry),
         partial_(partial),
         storage_(storage),
         place_(scan.u.columns, scan.shape.length, carry.chunking, Tuning::width),
         channels_(scan.u.columns),
-        group_(place_.warp % Tuning::warps),
-        half_(place_.warp / Tuning::warps),
-        column_(half_ * warp_size + place_.lane),
-        channel_(place_.channel + half_ * warp_size),
-        inside_(channel_ < channels_),
         first_state_(first_state),
-        own_state_(first_state + group_ * Tuning::states),
+        own_state_(first_state + place_.warp * Tuning::states),
+        loads_together_(loads_together),
+        inside_(static_cast<int>(
+            max(Index{0}, min(Index{Tuning::together}, channels_ - place_.first_channel - Own::column())))),
         last_tile_(row(place_.end - 1 - (place_.end - 1) % Tuning::steps)),
-        delta_(scan.delta, last_tile_ + group_, channel_),
-        z_(scan.z, last_tile_ + group_, channel_),
-        dy_(scan.dy, last_tile_ + group_, channel_),
-        c_(scan.c, last_tile_ + threadIdx.x / Tuning::pass, first_state + threadIdx.x % Tuning::pass),
-        ddelta_(scan.ddelta, last_tile_ + group_, channel_),
-        du_(scan.du, last_tile_ + group_, channel_),
-        dz_(scan.dz, last_tile_ + group_, channel_) {}
+        delta_(scan.delta, last_tile_ + Own::row(), place_.first_channel + Own::column()),
+        u_(scan.u, last_tile_ + Own::row(), place_.first_channel + Own::column()),
+        z_(scan.z, last_tile_ + Own::row(), place_.first_channel + Own::column()),
+        dy_(scan.dy, last_tile_ + Own::row(), place_.first_channel + Own::column()),
+        c_(scan.c, last_tile_ + Own::coefficient_row(), first_state + Own::state()),
+        ddelta_(scan.ddelta, last_tile_ + Own::row(), place_.first_channel + Own::column()),
+        du_(scan.du, last_tile_ + Own::row(), place_.first_channel + Own::column()),
+        dz_(scan.dz, last_tile_ + Own::row(), place_.first_channel + Own::column()) {}
 
   __device__ __forceinline__ void run() {
     start();
@@ -48,16 +53,24 @@ class ScanBackwardThread {
          first -= Tuning::piece) {
       const int tiles =
           static_cast<int>(min(Index{Tuning::piece}, place_.end - first) + Tuning::steps - 1) / Tuning::steps;
-      C h[Tuning::states];
+      C h[Tuning::channels][states];
       load_checkpoint(first, h);
-      prepare_piece(first, tiles * Tuning::steps);
+      if (loads_together_) {
+        prepare_piece<true>(first, tiles * Tuning::steps);
+      } else {
+        prepare_piece<false>(first, tiles * Tuning::steps);
+      }
       __syncthreads();
-      run_forward(h, tiles);
+      run_forward(h, tiles * holds);
       for (int tile = tiles - 1; tile >= 0; --tile) {
         prepare_tile();
         __syncthreads();
         if (tile > 0 || first > place_.begin) load(Tuning::steps);
-        go_and_return(tile);
+        for (int part = holds - 1; part >= 0; --part) {
+          if (tile + 1 < tiles || part + 1 < holds) load_start(tile * holds + part, h);
+          go_and_return(tile, part * Tuning::held, h, steps);
+        }
+        sum_ -= Tuning::steps * States;
         __syncthreads();
         conclude(tile, steps);
         steps = Tuning::steps;
@@ -67,257 +80,372 @@ class ScanBackwardThread {
   }
 
  private:
-  __device__ __forceinline__ bool owns(int r) const { return inside_ && own_state_ + r < States; }
-  __device__ __forceinline__ Index offset(int r) const { return (own_state_ + r) * channels_ + channel_; }
+  /// Channel k of the thread, in what concerns states.
+  __device__ __forceinline__ Index own_channel(int k) const {
+    return place_.first_channel + place_.lane * Tuning::channels + k;
+  }
+  /// Its state r, counted from own_state_. Lanes from 16 on have them in another order, see sum_swapped_over_lanes.
+  __device__ __forceinline__ int state(int r) const { return r ^ (place_.lane / 16 * (states / 2)); }
+  __device__ __forceinline__ int copy() const { return Tuning::copies == 1 ? 0 : place_.lane / 16; }
+  __device__ __forceinline__ bool has(int n) const {
+    return Tuning::states == 3 ? n < 3 && (Tuning::exact || own_state_ + n < States)
+                               : Tuning::exact || own_state_ + n < States;
+  }
+  __device__ __forceinline__ bool owns(int k, int r) const { return own_channel(k) < channels_ && has(state(r)); }
+  __device__ __forceinline__ Index offset(int k, int r) const {
+    return (own_state_ + state(r)) * channels_ + own_channel(k);
+  }
   __device__ __forceinline__ Index row(Index step) const { return place_.sequence * scan_.shape.length + step; }
   __device__ __forceinline__ Index part() const { return place_.sequence * carry_.chunking.count + place_.chunk; }
+  __device__ __forceinline__ bool first_pass() const { return Tuning::passes == 1 || first_state_ == 0; }
+
+  static __device__ __forceinline__ void put_coefficient(typename Storage::States (&row)[Tuning::copies][Tuning::warps],
+                                                         C value) {
+#pragma unroll
+    for (int copy = 0; copy < Tuning::copies; ++copy)
+      row[copy][Own::group()].of[Own::place() ^ (copy * (states / 2))] = value;
+  }
 
   __device__ __forceinline__ void start() {
     const C* from = scan_.dstate.data == nullptr ? nullptr : scan_.dstate.data + place_.sequence * scan_.dstate.stride;
     if (carry_.states != nullptr) from = carry_.states + part() * States * channels_;
-    for (int r = 0; r < Tuning::states; ++r) {
-      carried_[r] = from != nullptr && owns(r) ? from[offset(r)] : C(0);
-      rate_[r] = owns(r) ? decay_rate<C>(scan_.a_log[channel_ * States + own_state_ + r]) : C(0);
-      rate_sum_[r] = C(0);
-    }
-    bias_ = inside_ ? static_cast<C>(scan_.delta_bias[channel_]) : C(0);
-    // What the skip adds is added once, in the first pass.
-    d_ = inside_ && first_pass() ? static_cast<C>(scan_.d[channel_]) : C(0);
-    const Index tokens = scan_.shape.tokens(), group = (channel_ - column_) / Tuning::width;
 #pragma unroll
-    for (int i = 0; i < Tuning::elements; ++i) {
-      const int index = static_cast<int>(threadIdx.x) + i * Tuning::threads, n = index % Tuning::pass;
-      C* const parts = is_dc(index) ? partial_.dc : partial_.db;
-      elements_[i] = parts + (group * tokens + last_tile_ + step_of(index)) * States + first_state_ + n;
+    for (int k = 0; k < Tuning::channels; ++k) {
+#pragma unroll
+      for (int r = 0; r < states; ++r) {
+        carried_[k][r] = from != nullptr && owns(k, r) ? from[offset(k, r)] : C(0);
+        rate_[k][r] = owns(k, r) ? decay_rate<C>(scan_.a_log[own_channel(k) * States + own_state_ + state(r)]) : C(0);
+        rate_sum_[k][r] = C(0);
+      }
     }
+#pragma unroll
+    for (int j = 0; j < Tuning::together; ++j) {
+      const Index channel = place_.first_channel + Own::column() + j;
+      bias_.of[j] = j < inside_ ? static_cast<C>(scan_.delta_bias[channel]) : C(0);
+      // What the skip adds is added once, in the first pass.
+      d_.of[j] = j < inside_ && first_pass() ? static_cast<C>(scan_.d[channel]) : C(0);
+    }
+    // Of dB and dC, a warp's sums go straight to memory. Which of them a lane gets: see sum_swapped_over_lanes.
+    constexpr int lanes = warp_size / Tuning::copies, half = states / Tuning::copies;
+    constexpr int alike = lanes / (Tuning::summed_steps * half);  // lanes with the same sum
+    const int index = place_.lane % lanes / alike, n = state(index % half);
+    sum_step_ = index / half;
+    writes_sum_ = place_.lane % alike == 0 && has(n);
+    sum_ = (place_.first_channel / Tuning::width * scan_.shape.tokens() + last_tile_ + sum_step_) * States +
+           own_state_ + n;
   }
 
-  /// Where an element of dB and dC of a tile belongs.
-  static __device__ __forceinline__ bool is_dc(int index) { return index >= Tuning::steps * Tuning::pass; }
-  static __device__ __forceinline__ int step_of(int index) { return index / Tuning::pass % Tuning::steps; }
-  __device__ __forceinline__ bool first_pass() const { return Tuning::passes == 1 || first_state_ == 0; }
-
-  /// Δ, u and B of a piece. Steps from the end of the sequence to that of the last tile are as if they were not there.
+  /// Δ, Δ u and B of a piece. Steps from the end of the sequence to that of the last tile are as if they were not there.
+  template <bool Together>
   __device__ __forceinline__ void prepare_piece(Index first, int steps) {
-    RowCursor<const C, Tuning::warps> delta(scan_.delta, row(first + group_), channel_);
-    RowCursor<const C, Tuning::warps> u(scan_.u, row(first + group_), channel_);
-    const int here = inside_ ? static_cast<int>(min(Index{Tuning::piece}, place_.end - first)) : 0;
-    constexpr int batch = 8, coefficients = Tuning::piece * Tuning::pass / Tuning::threads;
-    C b[coefficients];
+    RowCursor<const C, Tuning::rows_apart> delta(scan_.delta, row(first + Own::row()),
+                                                 place_.first_channel + Own::column());
+    RowCursor<const C, Tuning::rows_apart> u(scan_.u, row(first + Own::row()), place_.first_channel + Own::column());
+    constexpr int rows_at_once = Tuning::coefficient_rows_apart, coefficients = Tuning::piece / rows_at_once;
+    RowCursor<const C, rows_at_once> b(scan_.b, row(first + Own::coefficient_row()), first_state_ + Own::state());
+    const int here = static_cast<int>(min(Index{Tuning::piece}, place_.end - first));
+    C b_values[coefficients];
 #pragma unroll
     for (int i = 0; i < coefficients; ++i) {
-      const int index = static_cast<int>(threadIdx.x) + i * Tuning::threads;
-      const int t = index / Tuning::pass, n = first_state_ + index % Tuning::pass;
-      const bool present = first + t < place_.end && (Tuning::exact || n < States);
-      b[i] = present ? scan_.b.data[row(first + t) * scan_.b.stride + n] : C(0);
+      b_values[i] = Own::template has_state<States>(first_state_) && Own::coefficient_row() + i * rows_at_once < here
+                        ? *b.at
+                        : C(0);
+      b.move(1);
     }
-    for (int start = group_; start < steps; start += batch * Tuning::warps) {
-      ScanInput<C> inputs[batch];  // all on their way before the first is needed
+    constexpr int batch = 4;
+    for (int start = Own::row(); start < steps; start += batch * Tuning::rows_apart) {
+      typename Storage::Elements deltas[batch], us[batch];  // all on their way before the first is needed
 #pragma unroll
       for (int i = 0; i < batch; ++i) {
-        const bool present = start + i * Tuning::warps < here;
-        inputs[i] = {present ? *delta.at : C(0), present ? *u.at : C(0)};
+        const int present = start + i * Tuning::rows_apart < here ? inside_ : 0;
+        deltas[i] = filled<C, Tuning::together>(no_step<C>), us[i] = {};
+        delta.template load<Together>(deltas[i], present);
+        u.template load<Together>(us[i], present);
         delta.move(1), u.move(1);
       }
 #pragma unroll
       for (int i = 0; i < batch; ++i) {
-        const int t = start + i * Tuning::warps;
-        const C step = softplus_of(inputs[i].delta + bias_);
-        storage_.inputs[t][column_] = {t < here ? step : C(0), inputs[i].u};
+        const int t = start + i * Tuning::rows_apart;
+        ScanValues<C, 2 * Tuning::together> inputs;
+#pragma unroll
+        for (int j = 0; j < Tuning::together; ++j) {
+          const C step = softplus_of(deltas[i].of[j] + bias_.of[j]);
+          inputs.of[2 * j] = step;
+          inputs.of[2 * j + 1] = step * us[i].of[j];
+        }
+        together<ScanValues<C, 2 * Tuning::together>>(storage_.inputs[t][Own::column()]) = inputs;
       }
     }
 #pragma unroll
-    for (int i = 0; i < coefficients; ++i) {
-      const int index = static_cast<int>(threadIdx.x) + i * Tuning::threads;
-      const int t = index / Tuning::pass, n = index % Tuning::pass;
-      storage_.b[t][n / Tuning::states].of[n % Tuning::states] = b[i];
-    }
+    for (int i = 0; i < coefficients; ++i)
+      put_coefficient(storage_.b[Own::coefficient_row() + i * rows_at_once], b_values[i]);
   }
 
   /// The states in front of step `first`.
-  __device__ __forceinline__ void load_checkpoint(Index first, C (&h)[Tuning::states]) const {
+  __device__ __forceinline__ void load_checkpoint(Index first, C (&h)[Tuning::channels][states]) const {
     const Index pieces = (scan_.shape.length + Tuning::piece - 1) / Tuning::piece;
     const C* const checkpoint =
         scan_.checkpoints + (place_.sequence * pieces + first / Tuning::piece) * States * channels_;
 #pragma unroll
-    for (int r = 0; r < Tuning::states; ++r) h[r] = owns(r) ? checkpoint[offset(r)] : C(0);
+    for (int k = 0; k < Tuning::channels; ++k) {
+#pragma unroll
+      for (int r = 0; r < states; ++r) h[k][r] = owns(k, r) ? checkpoint[offset(k, r)] : C(0);
+    }
   }
 
-  /// From the states in front of a piece through all its tiles but the last.
-  __device__ __forceinline__ void run_forward(C (&h)[Tuning::states], int tiles) {
-    for (int tile = 0;; ++tile) {
+  using InputsOfThread = ScanValues<ScanInput<C>, Tuning::channels>;
+  __device__ __forceinline__ InputsOfThread inputs_at(int t) const {
+    return together<InputsOfThread>(storage_.inputs[t][place_.lane * Tuning::channels]);
+  }
+
+  /// From the states in front of a piece to those in front of its last steps that are held together.
+  __device__ __forceinline__ void run_forward(C (&h)[Tuning::channels][states], int parts) {
+    for (int part = 0; part + 1 < parts; ++part) {
 #pragma unroll
-      for (int r = 0; r < Tuning::states; ++r) storage_.starts[tile][r][threadIdx.x] = h[r];
-      if (tile + 1 == tiles) break;
+      for (int k = 0; k < Tuning::channels; ++k) {
+        typename Storage::States start;
 #pragma unroll
-      for (int i = 0; i < Tuning::steps; ++i) {
-        const auto input = storage_.inputs[tile * Tuning::steps + i][column_];
-        const auto b = storage_.b[tile * Tuning::steps + i][group_];
-        const C drive = input.delta * input.u;
+        for (int r = 0; r < states; ++r) start.of[r] = h[k][r];
+        storage_.starts[part][k][threadIdx.x] = start;
+      }
 #pragma unroll
-        for (int r = 0; r < Tuning::states; ++r) {
-          h[r] = fma(power_of_two(input.delta * rate_[r]), h[r], drive * b.of[r]);
+      for (int i = 0; i < Tuning::held; ++i) {
+        const auto inputs = inputs_at(part * Tuning::held + i);
+        const auto b = storage_.b[part * Tuning::held + i][copy()][place_.warp];
+#pragma unroll
+        for (int k = 0; k < Tuning::channels; ++k) {
+#pragma unroll
+          for (int r = 0; r < states; ++r) {
+            const C decay = power_of_two(inputs.of[k].delta * rate_[k][r]);
+            h[k][r] = fma(decay, h[k][r], inputs.of[k].u * b.of[r]);
+          }
         }
       }
     }
   }
 
-  /// Asks for the rows of the tile in front of the one before, of `steps` steps; the others read as zero.
+  __device__ __forceinline__ void load_start(int part, C (&h)[Tuning::channels][states]) const {
+#pragma unroll
+    for (int k = 0; k < Tuning::channels; ++k) {
+      const auto start = storage_.starts[part][k][threadIdx.x];
+#pragma unroll
+      for (int r = 0; r < states; ++r) h[k][r] = start.of[r];
+    }
+  }
+
+  /// Asks for the rows of the tile in front of the one before, of `steps` steps.
   __device__ __forceinline__ void load(int steps) {
-    const int thread = static_cast<int>(threadIdx.x), n = first_state_ + thread % Tuning::pass;
-    next_.c = thread / Tuning::pass < steps && (Tuning::exact || n < States) ? *c_.at : C(0);
+    next_.c = Own::template has_state<States>(first_state_) && Own::coefficient_row() < steps ? *c_.at : C(0);
     c_.move(-1);
-    if (!inside_) steps = 0;
+    if (loads_together_) {
+      load_rows<true>(steps);
+    } else {
+      load_rows<false>(steps);
+    }
+    constexpr int back = -2 * Tuning::rows;  // from behind a tile to the one before it
+    delta_.move(back), u_.move(back), z_.move(back), dy_.move(back);
+  }
+
+  template <bool Together>
+  __device__ __forceinline__ void load_rows(int steps) {
 #pragma unroll
     for (int i = 0; i < Tuning::rows; ++i) {
-      const bool here = group_ + i * Tuning::warps < steps;
-      next_.delta[i] = here ? *delta_.at : C(0);
-      next_.z[i] = here ? *z_.at : C(0);
-      next_.dy[i] = here ? *dy_.at : C(0);
-      delta_.move(1), z_.move(1), dy_.move(1);
+      const int present = Own::row() + i * Tuning::rows_apart < steps ? inside_ : 0;
+      delta_.template load<Together>(next_.delta[i], present);
+      u_.template load<Together>(next_.u[i], present);
+      z_.template load<Together>(next_.z[i], present);
+      dy_.template load<Together>(next_.dy[i], present);
+      delta_.move(1), u_.move(1), z_.move(1), dy_.move(1);
     }
-    delta_.move(back), z_.move(back), dy_.move(back);
   }
 
   /// What a tile needs besides, and what its end needs.
   __device__ __forceinline__ void prepare_tile() {
 #pragma unroll
     for (int i = 0; i < Tuning::rows; ++i) {
-      const auto gate = silu_and_slope_of(next_.z[i]);
-      const int t = group_ + i * Tuning::warps;
-      storage_.dp[t][column_] = next_.dy[i] * gate.value;
-      dgate_[i] = next_.dy[i] * gate.slope;
-      slope_[i] = sigmoid_of(next_.delta[i] + bias_);
+      typename Storage::Elements dp;
+#pragma unroll
+      for (int j = 0; j < Tuning::together; ++j) {
+        const auto gate = silu_and_slope_of(next_.z[i].of[j]);
+        dp.of[j] = next_.dy[i].of[j] * gate.value;
+        dgate_[i].of[j] = next_.dy[i].of[j] * gate.slope;
+        slope_[i].of[j] = sigmoid_of(next_.delta[i].of[j] + bias_.of[j]);
+      }
+      tile_u_[i] = next_.u[i];
+      together<typename Storage::Elements>(storage_.dp[Own::row() + i * Tuning::rows_apart][Own::column()]) = dp;
     }
-    const int thread = static_cast<int>(threadIdx.x), t = thread / Tuning::pass, n = thread % Tuning::pass;
-    if (t < Tuning::steps) storage_.c[t][n / Tuning::states].of[n % Tuning::states] = next_.c;
+    if (Own::coefficient_row() < Tuning::steps) put_coefficient(storage_.c[Own::coefficient_row()], next_.c);
   }
 
-  /// Forward through a tile, keeping the states, and back. Decays are computed both ways: to keep them takes more registers
-  /// than there are.
-  __device__ __forceinline__ void go_and_return(int tile) {
-    constexpr int steps = Tuning::steps, states = Tuning::states, summed = Tuning::summed_steps;
-    C h[steps + 1][states];  // h[t]: the state in front of step t
+  /// What a thread reads of a step.
+  struct Step {
+    InputsOfThread inputs;
+    typename Storage::Channels dp;
+    typename Storage::States b, c;
+  };
+  __device__ __forceinline__ Step step_at(int tile, int t) const {
+    return {inputs_at(tile * Tuning::steps + t),
+            together<typename Storage::Channels>(storage_.dp[t][place_.lane * Tuning::channels]),
+            storage_.b[tile * Tuning::steps + t][copy()][place_.warp], storage_.c[t][copy()][place_.warp]};
+  }
+
+  /// Forward through steps of a tile from the states in front of them, keeping decays and what is left of states, and
+  /// back. All are read at first, once for both ways: the compiler moves no load from shared memory across a store.
+  __device__ __forceinline__ void go_and_return(int tile, int first, C (&h)[Tuning::channels][states], int present) {
+    using Channels = typename Storage::Channels;
+    constexpr int held = Tuning::held, channels = Tuning::channels, summed = Tuning::summed_steps;
+    const int group = place_.warp, own = place_.lane * channels;
+    C decay[held][channels][states], left[held][channels][states];  // left: decay h
+    C sums[summed * states];
+    Step steps[held];
 #pragma unroll
-    for (int r = 0; r < states; ++r) h[0][r] = storage_.starts[tile][r][threadIdx.x];
+    for (int t = 0; t < held; ++t) steps[t] = step_at(tile, first + t);
 #pragma unroll
-    for (int t = 0; t < steps; ++t) {
-      const auto [delta, u] = storage_.inputs[tile * steps + t][column_];
-      const auto b = storage_.b[tile * steps + t][group_], c = storage_.c[t][group_];
-      const C drive = delta * u;
-      C output = C(0);
+    for (int t = 0; t < held; ++t) {
+      const Step& now = steps[t];
+      C* const dc = sums + t % summed * states;
+      Channels output;
 #pragma unroll
-      for (int r = 0; r < states; ++r) {
-        h[t + 1][r] = fma(power_of_two(delta * rate_[r]), h[t][r], drive * b.of[r]);
-        output = fma(c.of[r], h[t + 1][r], output);
-      }
-      storage_.parts[0][group_][t][column_] = output;
-    }
-#pragma unroll
-    for (int end = steps; end > 0; end -= summed) {
-      C db[Tuning::sums] = {}, dc[Tuning::sums] = {};
-#pragma unroll
-      for (int i = summed - 1; i >= 0; --i) {
-        const int t = end - summed + i;
-        const auto [delta, u] = storage_.inputs[tile * steps + t][column_];
-        const auto b = storage_.b[tile * steps + t][group_], c = storage_.c[t][group_];
-        const C dp = storage_.dp[t][column_], drive = delta * u;
-        C input = C(0), decays = C(0);
+      for (int k = 0; k < channels; ++k) {
+        const auto [delta, drive] = now.inputs.of[k];
 #pragma unroll
         for (int r = 0; r < states; ++r) {
-          const C g = fma(dp, c.of[r], carried_[r]);
-          dc[i * Tuning::padded + r] = dp * h[t + 1][r];
-          db[i * Tuning::padded + r] = drive * g;
-          input = fma(g, b.of[r], input);
-          carried_[r] = power_of_two(delta * rate_[r]) * g;
-          const C through = carried_[r] * h[t][r];
-          decays = fma(through, rate_[r], decays);
-          rate_sum_[r] = fma(through, delta, rate_sum_[r]);
+          decay[t][k][r] = power_of_two(delta * rate_[k][r]);
+          left[t][k][r] = decay[t][k][r] * h[k][r];
+          h[k][r] = fma(drive, now.b.of[r], left[t][k][r]);
+          output.of[k] = r == 0 ? now.c.of[r] * h[k][r] : fma(now.c.of[r], h[k][r], output.of[k]);
+          dc[r] = k == 0 ? now.dp.of[k] * h[k][r] : fma(now.dp.of[k], h[k][r], dc[r]);
         }
-        storage_.parts[1][group_][t][column_] = input;
-        storage_.parts[2][group_][t][column_] = decays;
       }
-      constexpr int lanes = warp_size / Tuning::sums;  // that end with the same sum
-      const C db_sum = sum_over_lanes<Tuning::sums>(db, place_.lane);
-      const C dc_sum = sum_over_lanes<Tuning::sums>(dc, place_.lane);
-      if (place_.lane % lanes == 0) {
-        const int at = (end - summed) * Tuning::padded + place_.lane / lanes;
-        storage_.sums[0][half_][group_][at] = db_sum;
-        storage_.sums[1][half_][group_][at] = dc_sum;
-      }
+      together<Channels>(storage_.parts[0][group][first + t][own]) = output;
+      if ((t + 1) % summed == 0) put_sum(partial_.dc, sums, first + t + 1 - summed, present);
     }
+#pragma unroll
+    for (int t = held - 1; t >= 0; --t) {
+      const Step& now = steps[t];
+      C* const db = sums + t % summed * states;
+      Channels input, decays;
+#pragma unroll
+      for (int k = 0; k < channels; ++k) {
+        const auto [delta, drive] = now.inputs.of[k];
+#pragma unroll
+        for (int r = 0; r < states; ++r) {
+          const C g = fma(now.dp.of[k], now.c.of[r], carried_[k][r]);
+          db[r] = k == 0 ? drive * g : fma(drive, g, db[r]);
+          input.of[k] = r == 0 ? g * now.b.of[r] : fma(g, now.b.of[r], input.of[k]);
+          carried_[k][r] = decay[t][k][r] * g;
+          const C through = left[t][k][r] * g;
+          decays.of[k] = r == 0 ? through * rate_[k][r] : fma(through, rate_[k][r], decays.of[k]);
+          rate_sum_[k][r] = fma(through, delta, rate_sum_[k][r]);
+        }
+      }
+      together<Channels>(storage_.parts[1][group][first + t][own]) = input;
+      together<Channels>(storage_.parts[2][group][first + t][own]) = decays;
+      if (t % summed == 0) put_sum(partial_.db, sums, first + t, present);
+    }
+  }
+
+  /// Sums dB or dC of steps from `first` of a tile over the channels of the block.
+  __device__ __forceinline__ void put_sum(C* to, C (&sums)[Tuning::summed_steps * states], int first,
+                                          int present) const {
+    const C sum = sum_swapped_over_lanes<Tuning::summed_steps, states>(sums, place_.lane);
+    if (writes_sum_ && first + sum_step_ < present) to[sum_ + first * States] = sum;
   }
 
   /// Adds up the parts of a tile and writes what belongs to its steps.
   __device__ __forceinline__ void conclude(int tile, int steps) {
+    using Elements = typename Storage::Elements;
     constexpr C ln2 = std::numbers::ln2_v<C>;  // rates are exponents of 2
-#pragma unroll
-    for (int i = 0; i < Tuning::elements; ++i) {
-      const int index = static_cast<int>(threadIdx.x) + i * Tuning::threads, n = index % Tuning::pass;
-      C& to = *elements_[i];
-      elements_[i] -= Tuning::steps * States;
-      if (index >= 2 * Tuning::steps * Tuning::pass || step_of(index) >= steps) continue;
-      if (!Tuning::exact && first_state_ + n >= States) continue;
-      C sum = C(0);
-#pragma unroll
-      for (int half = 0; half < Tuning::width / warp_size; ++half) {
-        sum +=
-            storage_.sums[is_dc(index)][half][n / Tuning::states][step_of(index) * Tuning::padded + n % Tuning::states];
-      }
-      to = sum;
-    }
-    if (!inside_) return;
+    Elements ddelta[Tuning::rows], du[Tuning::rows], dz[Tuning::rows];
 #pragma unroll
     for (int i = 0; i < Tuning::rows; ++i) {
-      const int t = group_ + i * Tuning::warps;
-      const auto [delta, u] = storage_.inputs[tile * Tuning::steps + t][column_];
-      const C dp = storage_.dp[t][column_];
-      C output = d_ * u, input = C(0), decays = C(0);
+      const int t = Own::row() + i * Tuning::rows_apart;
+      const auto inputs =
+          together<ScanValues<C, 2 * Tuning::together>>(storage_.inputs[tile * Tuning::steps + t][Own::column()]);
+      const Elements dp = together<Elements>(storage_.dp[t][Own::column()]), u = tile_u_[i];
+      Elements output, input, decays;
 #pragma unroll
       for (int group = 0; group < Tuning::warps; ++group) {
-        output += storage_.parts[0][group][t][column_];
-        input += storage_.parts[1][group][t][column_];
-        decays += storage_.parts[2][group][t][column_];
+        const Elements outputs = together<Elements>(storage_.parts[0][group][t][Own::column()]);
+        const Elements inputs_of = together<Elements>(storage_.parts[1][group][t][Own::column()]);
+        const Elements decays_of = together<Elements>(storage_.parts[2][group][t][Own::column()]);
+#pragma unroll
+        for (int j = 0; j < Tuning::together; ++j) {
+          output.of[j] = group == 0 ? outputs.of[j] : output.of[j] + outputs.of[j];
+          input.of[j] = group == 0 ? inputs_of.of[j] : input.of[j] + inputs_of.of[j];
+          decays.of[j] = group == 0 ? decays_of.of[j] : decays.of[j] + decays_of.of[j];
+        }
       }
-      const C ddelta = fma(ln2, decays, u * input) * slope_[i];
-      const auto put = [&](RowCursor<C, Tuning::warps>& cursor, C value) {
-        if (t < steps) *cursor.at = first_pass() ? value : *cursor.at + value;
+#pragma unroll
+      for (int j = 0; j < Tuning::together; ++j) {
+        const C delta = inputs.of[2 * j];
+        ddelta[i].of[j] = fma(ln2, decays.of[j], u.of[j] * input.of[j]) * slope_[i].of[j];
+        du[i].of[j] = fma(delta, input.of[j], d_.of[j] * dp.of[j]);
+        dz[i].of[j] = dgate_[i].of[j] * fma(d_.of[j], u.of[j], output.of[j]);
+        dd_.of[j] = fma(dp.of[j], u.of[j], dd_.of[j]);
+        dbias_.of[j] += t < steps ? ddelta[i].of[j] : C(0);
+      }
+    }
+    if (loads_together_) {
+      store_rows<true>(ddelta, du, dz, steps);
+    } else {
+      store_rows<false>(ddelta, du, dz, steps);
+    }
+    constexpr int back = -2 * Tuning::rows;
+    ddelta_.move(back), du_.move(back), dz_.move(back);
+  }
+
+  template <bool Together>
+  __device__ __forceinline__ void store_rows(const typename Storage::Elements (&ddelta)[Tuning::rows],
+                                             const typename Storage::Elements (&du)[Tuning::rows],
+                                             const typename Storage::Elements (&dz)[Tuning::rows], int steps) {
+#pragma unroll
+    for (int i = 0; i < Tuning::rows; ++i) {
+      const int present = Own::row() + i * Tuning::rows_apart < steps ? inside_ : 0;
+      const auto put = [&](RowCursor<C, Tuning::rows_apart>& cursor, typename Storage::Elements values) {
+        if (!first_pass()) {
+          typename Storage::Elements before = {};
+          cursor.template load<Together>(before, present);
+#pragma unroll
+          for (int j = 0; j < Tuning::together; ++j) values.of[j] += before.of[j];
+        }
+        cursor.template store<Together, Tuning::together>(values, present);
         cursor.move(1);
       };
-      put(ddelta_, ddelta);
-      put(du_, fma(delta, input, d_ * dp));
-      put(dz_, dgate_[i] * output);
-      if (t >= steps) continue;
-      dd_ = fma(dp, u, dd_);
-      dbias_ += ddelta;
+      put(ddelta_, ddelta[i]), put(du_, du[i]), put(dz_, dz[i]);
     }
-    ddelta_.move(back), du_.move(back), dz_.move(back);
   }
 
   __device__ __forceinline__ void finish() {
     const bool first_chunk = place_.begin == 0 && scan_.dstate.data != nullptr;
-    for (int r = 0; r < Tuning::states; ++r) {
-      if (!owns(r)) continue;
-      if (first_chunk) scan_.dstate.data[place_.sequence * scan_.dstate.stride + offset(r)] = carried_[r];
-      // dA/da_log = A
-      partial_.da_log[(part() * channels_ + channel_) * States + own_state_ + r] =
-          rate_[r] * std::numbers::ln2_v<C> * rate_sum_[r];
+#pragma unroll
+    for (int k = 0; k < Tuning::channels; ++k) {
+#pragma unroll
+      for (int r = 0; r < states; ++r) {
+        if (!owns(k, r)) continue;
+        if (first_chunk) scan_.dstate.data[place_.sequence * scan_.dstate.stride + offset(k, r)] = carried_[k][r];
+        // dA/da_log = A
+        partial_.da_log[(part() * channels_ + own_channel(k)) * States + own_state_ + state(r)] =
+            rate_[k][r] * std::numbers::ln2_v<C> * rate_sum_[k][r];
+      }
     }
-    // The warps of a channel add what they found, one after the other.
-    C &dd = storage_.dp[0][column_], &dbias = storage_.dp[1][column_];
-    for (int group = 0; group < Tuning::warps; ++group) {
-      __syncthreads();
-      if (group_ != group) continue;
-      dd = group == 0 ? dd_ : dd + dd_;
-      dbias = group == 0 ? dbias_ : dbias + dbias_;
-      if (group + 1 < Tuning::warps || !inside_) continue;
-      const Index at = part() * channels_ + channel_;
+    // What the rows of a channel found is added in their order.
+    __syncthreads();
+    together<typename Storage::Elements>(storage_.parts[0][0][Own::row()][Own::column()]) = dd_;
+    together<typename Storage::Elements>(storage_.parts[1][0][Own::row()][Own::column()]) = dbias_;
+    __syncthreads();
+    for (int column = static_cast<int>(threadIdx.x); column < Tuning::width; column += Tuning::threads) {
+      if (place_.first_channel + column >= channels_) break;
+      C dd = C(0), dbias = C(0);
+      for (int row = 0; row < Tuning::rows_apart; ++row) {
+        dd += storage_.parts[0][0][row][column];
+        dbias += storage_.parts[1][0][row][column];
+      }
+      const Index at = part() * channels_ + place_.first_channel + column;
       if (first_pass()) partial_.dd[at] = dd;
       partial_.dbias[at] = first_pass() ? dbias : partial_.dbias[at] + dbias;
     }
   }
-
-  static constexpr int back = -2 * Tuning::rows;  // from behind a tile to the one before it
 
   const Scan& scan_;
   const ScanCarry<C>& carry_;
@@ -325,26 +453,27 @@ class ScanBackwardThread {
   Storage& storage_;
   ScanPlace place_;
   Index channels_;
-  int group_;   // of states
-  int half_;    // of channels
-  int column_;  // the channel's place in the block
-  Index channel_;
-  bool inside_;
   int first_state_;  // of the pass
   int own_state_;    // the thread's first one
-  C bias_, d_;
-  C rate_[Tuning::states], rate_sum_[Tuning::states];  // rate_sum: Σ_t g Δ decay h
-  C carried_[Tuning::states];                          // the gradient that comes from later steps
-  C dd_ = C(0), dbias_ = C(0);
+  bool loads_together_;
+  int inside_;  // so many of its columns are there
+  C rate_[Tuning::channels][states];
+  C rate_sum_[Tuning::channels][states];  // Σ_t g Δ decay h
+  C carried_[Tuning::channels][states];   // the gradient that comes from later steps
+  typename Storage::Elements bias_, d_, dd_ = {}, dbias_ = {};
   Index last_tile_;  // the row that it begins with
-  RowCursor<const C, Tuning::warps> delta_, z_, dy_;
+  RowCursor<const C, Tuning::rows_apart> delta_, u_, z_, dy_;
   RowCursor<const C, Tuning::steps> c_;
-  RowCursor<C, Tuning::warps> ddelta_, du_, dz_;
-  C* elements_[Tuning::elements];
+  RowCursor<C, Tuning::rows_apart> ddelta_, du_, dz_;
+  int sum_step_;
+  bool writes_sum_;
+  Index sum_;  // where the thread's sum of the tile's first steps goes
   struct {
-    C delta[Tuning::rows], z[Tuning::rows], dy[Tuning::rows], c;
-  } next_;                                       // the tile that was asked for
-  C dgate_[Tuning::rows], slope_[Tuning::rows];  // dy silu'(z) and the slope of softplus, of the tile at work
+    typename Storage::Elements delta[Tuning::rows], u[Tuning::rows], z[Tuning::rows], dy[Tuning::rows];
+    C c;
+  } next_ = {};  // the tile that was asked for; steps behind the last are zero, for which there is no gradient
+  // dy silu'(z), the slope of softplus and u of the tile at work
+  typename Storage::Elements dgate_[Tuning::rows], slope_[Tuning::rows], tile_u_[Tuning::rows];
 };
 
 }  // namespace moe_mamba::cuda::detail

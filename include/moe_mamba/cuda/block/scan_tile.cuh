@@ -1,18 +1,15 @@
 #pragma once
 
+#include <limits>
+
 #include "moe_mamba/core/arena.hpp"
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/cuda/block/scan_mathematics.cuh"
+#include "moe_mamba/cuda/block/scan_rows.cuh"
 #include "moe_mamba/cuda/tuning/selective_scan.hpp"
 
 /// What the kernels of the scan share.
 namespace moe_mamba::cuda::detail {
-
-/// Values of B or C that are loaded at once.
-template <class C, int Count>
-struct alignas(Count * sizeof(C) < 16 ? Count * sizeof(C) : 16) ScanCoefficients {
-  C of[Count];
-};
 
 /// Δ and Δ u of a step, or Δ and u.
 template <class C>
@@ -20,39 +17,59 @@ struct alignas(2 * sizeof(C)) ScanInput {
   C delta, u;
 };
 
-/// Shared memory of a block, forward.
+/// Shared memory of a block, forward: of two tiles, one at work and one made ready.
 template <class C, class Tuning>
 struct ScanStorage {
-  ScanInput<C> inputs[Tuning::steps][warp_size];                                      // Δ and Δ u
-  ScanCoefficients<C, Tuning::padded> coefficients[Tuning::steps][2][Tuning::warps];  // B and C
-  C parts[Tuning::warps][Tuning::steps][warp_size];  // Σ_n C h over the states of a warp
+  using States = ScanValues<C, Tuning::padded>;
+  using Channels = ScanValues<C, Tuning::channels>;
+  using Elements = ScanValues<C, Tuning::together>;
+
+  struct Tile {
+    alignas(16) ScanInput<C> inputs[Tuning::steps][Tuning::width];  // Δ and Δ u; or, backward, Δ and dy silu(z)
+    States b[Tuning::steps][Tuning::warps], c[Tuning::steps][Tuning::warps];
+    alignas(16) C parts[Tuning::warps][Tuning::steps][Tuning::width];  // Σ_n C h over the states of a warp
+  };
+  Tile tiles[2];
 };
 
-/// Shared memory of a block on the way back.
+/// Shared memory of a block on the way back. What belongs to channels lies as a lane takes it: those of one side by side.
 template <class C, class Tuning>
 struct ScanBackwardStorage {
   static constexpr int parts_a_step = 3;
+  using States = ScanValues<C, Tuning::padded>;
+  using Channels = ScanValues<C, Tuning::channels>;
+  using Elements = ScanValues<C, Tuning::together>;
 
-  ScanInput<C> inputs[Tuning::piece][Tuning::width];         // Δ and u, of a piece
-  C starts[Tuning::tiles][Tuning::states][Tuning::threads];  // the state in front of each tile
-  ScanCoefficients<C, Tuning::padded> b[Tuning::piece][Tuning::warps];
-  ScanCoefficients<C, Tuning::padded> c[Tuning::steps][Tuning::warps];
-  C dp[Tuning::steps][Tuning::width];                                  // dy silu(z), of a tile
-  C parts[parts_a_step][Tuning::warps][Tuning::steps][Tuning::width];  // sums over the states of a warp
-  C sums[2][Tuning::width / warp_size][Tuning::warps][Tuning::steps * Tuning::padded];  // dB and dC, over lanes
+  ScanInput<C> inputs[Tuning::piece][Tuning::width];  // Δ and Δ u, of a piece
+  States starts[Tuning::piece / Tuning::held - 1][Tuning::channels]
+               [Tuning::threads];  // in front of the steps that are held
+  States b[Tuning::piece][Tuning::copies][Tuning::warps];
+  States c[Tuning::steps][Tuning::copies][Tuning::warps];
+  alignas(16) C dp[Tuning::steps][Tuning::width];                                  // dy silu(z), of a tile
+  alignas(16) C parts[parts_a_step][Tuning::warps][Tuning::steps][Tuning::width];  // sums over the states of a warp
 };
 
-/// A thread's way through rows of a matrix that lie `Apart` rows apart. The stride is not kept but read where it is used.
-template <class T, int Apart>
-struct RowCursor {
-  const MatrixView<T>& rows;
-  T* at;
+/// What delta is taken for where there is no step: Δ = 0, which changes no state.
+template <class C>
+inline constexpr C no_step = -std::numeric_limits<C>::infinity();
 
-  __device__ __forceinline__ RowCursor(const MatrixView<T>& matrix, Index row, Index column)
-      : rows(matrix), at(matrix.data + row * matrix.stride + column) {}
-
-  /// To the row of its own that lies `count` further on.
-  __device__ __forceinline__ void move(int count) { at += count * Apart * rows.stride; }
+/// Where a thread is in what is done once for each element, and which elements of B and C it loads.
+template <class Tuning>
+struct ScanElements {
+  static __device__ __forceinline__ int thread() { return static_cast<int>(threadIdx.x); }
+  static __device__ __forceinline__ int row() { return thread() / (Tuning::width / Tuning::together); }
+  static __device__ __forceinline__ int column() {
+    return thread() % (Tuning::width / Tuning::together) * Tuning::together;
+  }
+  static __device__ __forceinline__ int coefficient_row() { return thread() / Tuning::coefficients; }
+  static __device__ __forceinline__ int group() { return thread() % Tuning::coefficients / Tuning::padded; }
+  static __device__ __forceinline__ int place() { return thread() % Tuning::padded; }  // in its group
+  static __device__ __forceinline__ int state() { return group() * Tuning::states + place(); }
+  /// Whether the element is one of `States`.
+  template <int States>
+  static __device__ __forceinline__ bool has_state(int first_state) {
+    return place() < Tuning::states && (Tuning::exact || first_state + state() < States);
+  }
 };
 
 /// What the launches of a scan that is cut into chunks hand to one another.
@@ -91,15 +108,15 @@ struct ScanPartialSums {
 /// The part of a scan that a thread works on.
 struct ScanPlace {
   int lane, warp;
-  Index channel;  // of the lane; may lie past the last one
+  Index first_channel;  // of the block
   Index sequence, chunk;
   Index begin, end;  // steps of the chunk
 
   /// Blocks are numbered by sequence, chunk, and group of `width` channels.
-  __device__ __forceinline__ ScanPlace(Index channels, Index length, ScanChunking chunking, int width = warp_size)
+  __device__ __forceinline__ ScanPlace(Index channels, Index length, ScanChunking chunking, int width)
       : lane(static_cast<int>(threadIdx.x) % warp_size), warp(static_cast<int>(threadIdx.x) / warp_size) {
     const Index groups = (channels + width - 1) / width, part = blockIdx.x / groups;
-    channel = (blockIdx.x - part * groups) * width + lane;
+    first_channel = (blockIdx.x - part * groups) * width;
     sequence = part / chunking.count;
     chunk = part - sequence * chunking.count;
     begin = chunk * chunking.length;

@@ -8,8 +8,8 @@
 
 /// How the selective scan is spread over a GPU.
 ///
-/// A block takes 32 channels, one a lane; its warps share out the states, which stay in registers. A scan of more states
-/// than that takes several passes, each a launch of its own that adds to the outputs.
+/// A block takes 32 or 64 channels, one or two neighbours a lane; its warps share out the states, which stay in registers.
+/// A scan of more states than that takes several passes, each a launch of its own that adds to the outputs.
 namespace moe_mamba::cuda::detail {
 
 constexpr Index ceiling_of(Index a, Index b) { return (a + b - 1) / b; }
@@ -27,38 +27,57 @@ struct ScanSpread {
   static constexpr int padded = states > 2 ? (states + 3) / 4 * 4 : states;  // so that 16 bytes are loaded at once
 };
 
-/// The forward pass: time goes by in tiles of `steps` steps, of which a thread loads and concludes `rows`.
-template <class C, int States>
-struct ScanForwardTuning : ScanSpread<States, 64> {
-  using Spread = ScanSpread<States, 64>;
+/// What is done once for each element of a tile of `steps` steps and `width` channels: a thread takes up to four side by
+/// side, of rows that lie `rows_apart` apart.
+template <class Spread, int Channels, int Steps>
+struct ScanTile : Spread {
+  static constexpr int channels = Channels;  // of a thread, in what concerns states
+  static constexpr int width = Channels * warp_size;
   static constexpr int threads = warp_size * Spread::warps;
-  static constexpr int steps = std::min(Spread::warps == 8 && sizeof(C) == 8 ? 8 : 16, 4 * Spread::warps);
-  static constexpr int rows = steps / Spread::warps;
-  static constexpr int coefficients = ceiling_of(2 * Spread::pass, warp_size);  // of B and C that a lane loads of a row
+  static constexpr int steps = Steps;
+  static constexpr int elements = steps * width / threads;
+  static constexpr int together = std::min(4, elements);
+  static constexpr int rows = elements / together;
+  static constexpr int rows_apart = threads * together / width;
+  static constexpr int coefficients = Spread::warps * Spread::padded;  // of B or C, a step; a thread loads one of a row
+  static constexpr int coefficient_rows_apart = threads / coefficients;
+  static constexpr int coefficient_rows = ceiling_of(steps, coefficient_rows_apart);
 };
+
+/// States of a pass of the forward kernel at most.
+template <class C>
+inline constexpr int scan_forward_pass = sizeof(C) == 4 ? 64 : 32;
+
+/// Channels of a block, forward.
+constexpr int scan_forward_width(std::size_t scalar_bytes) { return scalar_bytes == 4 ? 2 * warp_size : warp_size; }
+
+template <class C, int States>
+struct ScanForwardTuning : ScanTile<ScanSpread<States, scan_forward_pass<C>>, scan_forward_width(sizeof(C)) / warp_size,
+                                    ScanSpread<States, scan_forward_pass<C>>::warps == 1 ? 4 : 8> {};
 
 /// Channels of a block on the way back.
 constexpr int scan_backward_width(std::size_t scalar_bytes, Index states) {
   return scalar_bytes == 4 && states <= 16 ? 2 * warp_size : warp_size;
 }
 
-/// The backward pass: each piece of scan_checkpoint_interval steps is run through in tiles of `steps`, whose states
-/// stay in registers. Shared memory is below the 99 KiB that a block can have on every device.
 template <class C, int States>
-struct ScanBackwardTuning : ScanSpread<States, sizeof(C) == 4 ? 32 : 16> {
-  using Spread = ScanSpread<States, sizeof(C) == 4 ? 32 : 16>;
-  static constexpr int width = scan_backward_width(sizeof(C), States);
-  static constexpr int threads = width * Spread::warps;
-  static constexpr int blocks = sizeof(C) == 4 ? 512 / threads : 1;  // of a multiprocessor at least
+using ScanBackwardSpread = ScanSpread<States, sizeof(C) == 4 ? 32 : 8>;
+
+/// The backward pass: each piece of scan_checkpoint_interval steps is run through in tiles of `steps`, of which `held` at
+/// a time keep decays, states and what was read in registers. Shared memory is below the 99 KiB that a block can have on
+/// every device. Two channels of a thread share what is read of B and C, and halve what is summed over lanes.
+template <class C, int States>
+struct ScanBackwardTuning : ScanTile<ScanBackwardSpread<C, States>, scan_backward_width(sizeof(C), States) / warp_size,
+                                     ScanBackwardSpread<C, States>::warps == 1 ? 4 : 8> {
+  using Spread = ScanBackwardSpread<C, States>;
+  static constexpr int least_threads = sizeof(C) == 8 ? 64 : States <= 16 ? 256 : 512;  // of a multiprocessor
+  static constexpr int blocks = std::max(1, least_threads / (warp_size * Spread::warps));
   static constexpr int piece = scan_checkpoint_interval;
-  static constexpr int steps = 8;
-  static constexpr int tiles = piece / steps;
-  static constexpr int rows = steps / Spread::warps;          // of a tile, for a thread
-  static constexpr int summed_steps = 4;                      // steps whose dB and dC are summed over lanes at once
-  static constexpr int sums = summed_steps * Spread::padded;  // of either
-  static constexpr int elements =
-      ceiling_of(2 * steps * Spread::pass, threads);  // of dB and dC of a tile, for a thread
-  static_assert(steps * Spread::pass <= threads, "a thread loads one element of C of a tile");
+  static constexpr int tiles = piece / ScanBackwardTuning::steps;
+  static constexpr int held = 4;
+  static constexpr int summed_steps = 2;                     // steps whose dB or dC is summed over lanes at once
+  static constexpr int copies = Spread::padded > 1 ? 2 : 1;  // of B and C, see sum_swapped_over_lanes
+  static_assert(ScanBackwardTuning::coefficient_rows == 1);
 };
 
 /// A long sequence of few channels is cut into chunks, so that every multiprocessor gets enough blocks. Chunks cost a
@@ -71,7 +90,7 @@ struct ScanChunking {
 /// `blocks` is how many there are without chunks, of which a multiprocessor is best given `resident`. Chunks pay where it
 /// would not get half as many.
 constexpr ScanChunking scan_chunking(int processors, Index resident, Index blocks, Index length) {
-  constexpr Index shortest = 2;
+  constexpr Index shortest = 4;  // pieces
   const Index pieces = scan_checkpoints(length), fitting = resident * processors;
   Index chunk = pieces;
   if (blocks > 0 && blocks < fitting / 2) chunk = std::max(shortest, ceiling_of(pieces, fitting / blocks));
