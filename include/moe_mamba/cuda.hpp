@@ -12,6 +12,7 @@
 #include "moe_mamba/cuda/recording.hpp"
 #include "moe_mamba/generate/decoder.hpp"
 #include "moe_mamba/generate/sampling.hpp"
+#include "moe_mamba/generate/scorer.hpp"
 #include "moe_mamba/io/checkpoint.hpp"
 #include "moe_mamba/io/model_file.hpp"
 #include "moe_mamba/io/text.hpp"

@@ -18,6 +18,7 @@
 #include "moe_mamba/cpu/selective_scan_backward.hpp"
 #include "moe_mamba/generate/decoder.hpp"
 #include "moe_mamba/generate/sampling.hpp"
+#include "moe_mamba/generate/scorer.hpp"
 #include "moe_mamba/io/checkpoint.hpp"
 #include "moe_mamba/io/model_file.hpp"
 #include "moe_mamba/io/text.hpp"
