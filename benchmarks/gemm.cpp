@@ -29,7 +29,7 @@ class Linear {
   void forward(cpu::Device& device) const { linear(device, x(), weight(), y()); }
   void backward_input(cpu::Device& device) const { linear_backward_input(device, y(), weight(), x(), Into::assign); }
   void backward_weight(cpu::Device& device) const {
-    linear_backward_weight(device, y(), x(), matrix(dweight_.data(), outputs_, inputs_));
+    linear_backward_weight<S>(device, y(), x(), matrix(dweight_.data(), outputs_, inputs_));
   }
 
  private:

@@ -71,9 +71,10 @@ template <class... Arguments>
 void linear_backward_input(Device& device, Arguments&&... arguments) {
   device.timed(Part::products, [&](auto& cpu) { linear_backward_input(cpu, std::forward<Arguments>(arguments)...); });
 }
-template <class... Arguments>
+template <class S, class... Arguments>
 void linear_backward_weight(Device& device, Arguments&&... arguments) {
-  device.timed(Part::products, [&](auto& cpu) { linear_backward_weight(cpu, std::forward<Arguments>(arguments)...); });
+  device.timed(Part::products,
+               [&](auto& cpu) { linear_backward_weight<S>(cpu, std::forward<Arguments>(arguments)...); });
 }
 template <class... Arguments>
 void grouped_linear(Device& device, Arguments&&... arguments) {
@@ -84,10 +85,10 @@ void grouped_linear_backward_input(Device& device, Arguments&&... arguments) {
   device.timed(Part::experts,
                [&](auto& cpu) { grouped_linear_backward_input(cpu, std::forward<Arguments>(arguments)...); });
 }
-template <class... Arguments>
+template <class S, class... Arguments>
 void grouped_linear_backward_weight(Device& device, Arguments&&... arguments) {
   device.timed(Part::experts,
-               [&](auto& cpu) { grouped_linear_backward_weight(cpu, std::forward<Arguments>(arguments)...); });
+               [&](auto& cpu) { grouped_linear_backward_weight<S>(cpu, std::forward<Arguments>(arguments)...); });
 }
 template <class... Arguments>
 void head_cross_entropy(Device& device, Arguments&&... arguments) {

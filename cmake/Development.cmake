@@ -7,7 +7,9 @@ set(warnings -Wall -Wextra -Wpedantic -Wconversion)
 
 add_library(moe_mamba_development INTERFACE)
 target_link_libraries(moe_mamba_development INTERFACE moe_mamba::moe_mamba)
-target_compile_options(moe_mamba_development INTERFACE ${warnings} $<$<BOOL:${MOE_MAMBA_WERROR}>:-Werror>)
+target_compile_options(
+  moe_mamba_development INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:${warnings}>"
+                                  $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<BOOL:${MOE_MAMBA_WERROR}>>:-Werror>)
 
 if(MOE_MAMBA_NATIVE)
   include(CheckCXXCompilerFlag)
@@ -15,7 +17,7 @@ if(MOE_MAMBA_NATIVE)
     string(MAKE_C_IDENTIFIER "MOE_MAMBA_HAS${flag}" known)
     check_cxx_compiler_flag(${flag} ${known})
     if(${known})
-      target_compile_options(moe_mamba_development INTERFACE ${flag})
+      target_compile_options(moe_mamba_development INTERFACE $<$<COMPILE_LANGUAGE:CXX>:${flag}>)
       break()
     endif()
   endforeach()

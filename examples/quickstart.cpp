@@ -10,28 +10,18 @@
 
 #include "moe_mamba/moe_mamba.hpp"
 #include "quickstart/corpus.hpp"
+#include "quickstart/nets.hpp"
 #include "quickstart/options.hpp"
 #include "quickstart/plan.hpp"
 #include "quickstart/report.hpp"
 #include "quickstart/terminal.hpp"
 
+#if defined(QUICKSTART_CUDA)
+#include "moe_mamba/cuda.hpp"
+#endif
+
 using namespace moe_mamba;
 using namespace quickstart;
-
-// clang-format off
-/// The model: three times a Mamba layer and a mixture of eight experts, over bytes.
-using Net = LanguageModel<Vocabulary<256>, Width<128>,
-              Repeat<3, Mamba<State<16>>,
-                        Moe<Experts<8>, TopK<1>, Hidden<448>>>>;
-
-/// What --compare trains beside it: Mamba layers alone. One has as many parameters as a router and an expert.
-using Plain = LanguageModel<Vocabulary<256>, Width<128>,
-                Repeat<6, Mamba<State<16>>>>;
-// clang-format on
-
-static_assert(cost<Net>.parameters < 8'000'000);
-static_assert(cost<Plain>.active_parameters > 0.95 * cost<Net>.active_parameters);
-static_assert(cost<Plain>.active_parameters < 1.05 * cost<Net>.active_parameters);
 
 namespace {
 
@@ -63,11 +53,11 @@ auto held_out_windows(const Corpus& corpus) {
 }
 
 /// The held-out loss in nats a byte. What was read before a window is carried along.
-template <class Definition>
-double held_out_loss(const Model<Definition>& model, Cpu& device, const Corpus& corpus) {
+template <class Definition, class Backend>
+double held_out_loss(const Model<Definition, float, Backend>& model, Backend& device, const Corpus& corpus) {
   auto text = held_out_windows(corpus);
-  Workspace<Definition> workspace(device, text.shape());
-  States<Definition> states(text.shape().batch);
+  Workspace<Definition, float, Backend> workspace(device, text.shape());
+  States<Definition, float, typename Backend::Memory> states(text.shape().batch);
   double sum = 0;
   for (Index i = 0; i < text.batches_per_pass(); ++i) {
     const TokenBatch batch = text.next();
@@ -76,19 +66,19 @@ double held_out_loss(const Model<Definition>& model, Cpu& device, const Corpus& 
   return sum / static_cast<double>(text.batches_per_pass());
 }
 
-template <class Definition>
-auto make_trainer(Model<Definition>& model, Index steps, const Options& options) {
+template <class Definition, class Backend>
+auto make_trainer(Model<Definition, float, Backend>& model, Index steps, const Options& options) {
   return Trainer(model, AdamW{.learning_rate = settings.learning_rate, .weight_decay = settings.weight_decay},
                  Cosine{.warmup = std::min(settings.warmup, steps / 10), .steps = steps, .floor = settings.floor},
                  TrainerOptions{.largest = {settings.batch, settings.length}, .threads = options.threads});
 }
 
 /// How many steps fit into the time that was asked for, from the speed of some on a model that is thrown away.
-template <class Definition>
+template <class Definition, class Backend>
 Index affordable_steps(const Corpus& corpus, const Options& options) {
   const double begin = seconds_now(), budget = 60 * options.minutes.value_or(3);
   std::cout << "measuring how fast this machine is\n" << std::flush;
-  Model<Definition> model(Seed{1});
+  Model<Definition, float, Backend> model(Seed{1});
   auto trainer = make_trainer(model, 1000, options);
   auto batches = windows(corpus.training, Length{settings.length}, Batch{settings.batch});
   for (int i = 0; i < 2; ++i) trainer.step(batches.next());
@@ -123,7 +113,7 @@ std::string status(const History& history, Index steps) {
 
 /// Trains a definition, from where its checkpoint stands if there is one, and saves it. Returns nothing if Ctrl-C came
 /// first: the checkpoint stands then. A new run is as long as the one `like`, where that is given.
-template <class Definition>
+template <class Definition, class Backend>
 std::optional<TrainedModel> train(const std::string& name, const std::string& file, const Corpus& corpus,
                                   const Options& options, const Plan* like = nullptr) {
   const auto checkpoint = options.folder / (file + ".checkpoint.safetensors");
@@ -134,7 +124,7 @@ std::optional<TrainedModel> train(const std::string& name, const std::string& fi
   } else if (like != nullptr) {
     plan.follow(*like);
   } else {
-    plan.steps = options.steps ? *options.steps : affordable_steps<Definition>(corpus, options);
+    plan.steps = options.steps ? *options.steps : affordable_steps<Definition, Backend>(corpus, options);
   }
   if (interrupted) return std::nullopt;
 
@@ -144,7 +134,7 @@ std::optional<TrainedModel> train(const std::string& name, const std::string& fi
             << grouped(plan.steps) << " steps of " << grouped(settings.tokens()) << " bytes\n"
             << std::flush;
 
-  Model<Definition> model(Seed{plan.seed});
+  Model<Definition, float, Backend> model(Seed{plan.seed});
   auto trainer = make_trainer(model, plan.steps, options);
   auto batches = windows(corpus.training, Length{settings.length}, Batch{settings.batch}, Seed{plan.seed});
   History history;
@@ -204,8 +194,9 @@ std::optional<TrainedModel> train(const std::string& name, const std::string& fi
 }
 
 /// Loads the saved model and lets it write, byte by byte.
+template <class Backend>
 std::string write_text(const Options& options, const Corpus& corpus, std::uint64_t seed, std::string& prompt) {
-  const auto model = load<Net>(options.folder / "model.safetensors");
+  const auto model = load<Net, float, Backend>(options.folder / "model.safetensors");
   Decoder decoder(model, {.threads = 1});
   prompt = options.prompt.value_or(default_prompt(corpus));
   std::string text;
@@ -223,6 +214,7 @@ std::string write_text(const Options& options, const Corpus& corpus, std::uint64
   return text;
 }
 
+template <class Backend>
 void run(const Options& options) {
   const Corpus corpus = read_corpus(options.texts, options.folder, static_cast<std::size_t>(settings.length));
   std::error_code error;
@@ -238,13 +230,13 @@ void run(const Options& options) {
     if (model) models.push_back(std::move(*model));
     return model.has_value();
   };
-  if (!add(train<Net>("MoE-Mamba", "model", corpus, options))) return;
-  if (options.compare && !add(train<Plain>("plain Mamba", "plain", corpus, options, &models[0].plan))) return;
+  if (!add(train<Net, Backend>("MoE-Mamba", "model", corpus, options))) return;
+  if (options.compare && !add(train<Plain, Backend>("plain Mamba", "plain", corpus, options, &models[0].plan))) return;
 
   ReportFacts facts;
   facts.threads = options.threads;
   facts.settings = settings.text();
-  if (options.tokens > 0) facts.generated = write_text(options, corpus, models[0].plan.seed, facts.prompt);
+  if (options.tokens > 0) facts.generated = write_text<Backend>(options, corpus, models[0].plan.seed, facts.prompt);
   facts.gzip_bits = compressed_bits("gzip", options.folder / "held-out.txt", corpus.held_out.size());
   facts.xz_bits = compressed_bits("xz", options.folder / "held-out.txt", corpus.held_out.size());
   write_file(options.folder / "report.html", report_html(corpus, models, facts));
@@ -262,7 +254,16 @@ int main(int count, char** arguments) {
       return 0;
     }
     watch_for_interrupts();
-    run(options);
+    if (!options.cuda) {
+      run<Cpu>(options);
+    } else {
+#if defined(QUICKSTART_CUDA)
+      run<Cuda>(options);
+#else
+      throw std::invalid_argument(
+          "--cuda is given; allowed: nothing of the kind, as this program was built where no CUDA Toolkit was found");
+#endif
+    }
     std::cout.flush();
     if (!std::cout) throw std::runtime_error("the standard output cannot be written");
     return 0;

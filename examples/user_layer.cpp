@@ -87,7 +87,7 @@ struct MovingAverageLayer : LayerDefaults {
   static void backward(Backward<Device, S, C> run, MatrixView<const C> x, MatrixView<const C> dy, MatrixView<C> dx) {
     const Saved<C> saved(run.tape, run.shape);
     const auto dh = Saved<C>(run.scratch, run.shape).h;
-    linear_backward_weight(run.device, dy, saved.h, matrix(run.gradients + out, D, D));
+    linear_backward_weight<S>(run.device, dy, saved.h, matrix(run.gradients + out, D, D));
     linear_backward_input(run.device, dy, matrix(run.parameters + out, D, D), dh, Into::assign);
     moving_average_backward(run.device, run.shape, x, run.parameters, saved.initial, saved.h, dh, dx, run.gradients,
                             run.dstate);

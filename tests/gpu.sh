@@ -1,7 +1,9 @@
 #!/bin/sh
 # sh tests/gpu.sh [build folder]
-# Builds the tests of the CUDA operations with nvcc, for this machine's device, and runs them one after the other; ends with
-# a table. Needs the CUDA Toolkit and nothing else. The build folder is build-gpu/ by default.
+# Builds the tests of the CUDA side for this machine's device and runs them one after the other; ends with a table. The
+# operations' tests need the CUDA Toolkit and nothing else; those of models also g++, Catch2 and nlohmann-json, which are
+# looked for in MOE_MAMBA_DEPENDENCIES, a folder with catch2/ and nlohmann/ in it, or /usr/include without it.
+# The build folder is build-gpu/ by default.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 build=${1:-build-gpu}
@@ -10,30 +12,55 @@ nvcc=$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)
   echo "nvcc is missing; please install the CUDA Toolkit (13.0 is the one tried) or put its nvcc on the PATH"
   exit 1
 }
+toolkit=$(dirname "$(dirname "$(readlink -f "$nvcc")")")
 # The instructions of compute capability 9.0 that have no successor are only in code for 9.0a.
 capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d .)
 case $capability in
 '' | 90) gencode=arch=compute_90a,code=sm_90a ;;
 *) gencode=arch=compute_$capability,code=sm_$capability ;;
 esac
+dependencies=${MOE_MAMBA_DEPENDENCIES:-/usr/include}
+include=
+[ "$dependencies" = /usr/include ] || include=-I$dependencies
+# Version 3 of Catch2, which the compiler may find where it finds everything, has a library.
+catch2=
+echo '#include <catch2/catch_all.hpp>' | g++ $include -x c++ -E - >/dev/null 2>&1 && catch2=-lCatch2
 
 mkdir -p "$build" || exit 1
 started=$(date +%s)
-ls tests/gpu/*.cu | xargs -P "$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)" -I {} sh -c '
-  name=$(basename "$1" .cu)
-  "$2" -std=c++20 -O3 -gencode="$3" -Iinclude -Itests "$1" -o "$4/$name" -lcublas >"$4/$name.log" 2>&1 ||
-    { rm -f "$4/$name"; cat "$4/$name.log"; }' - {} "$nvcc" "$gencode" "$build"
+# What takes longest comes first.
+{
+  if [ -f "$dependencies/nlohmann/json.hpp" ] && [ -d "$dependencies/catch2" ]; then
+    for source in tests/gpu/passes/*.cu; do
+      echo "$nvcc -std=c++20 -O3 -gencode=$gencode -Iinclude -Itests -c $source -o $build/passes.$(basename "$source" .cu).o"
+    done
+    for source in gpu/main.cpp gpu/models.cpp $(cat tests/gpu/shared_tests.txt); do
+      echo "g++ -std=c++20 -O1 -DMOE_MAMBA_TEST_CUDA -Iinclude -Itests $include -I$toolkit/include" \
+        "-c tests/$source -o $build/models.$(echo "$source" | tr / . | sed 's/cpp$/o/')"
+    done
+  fi
+  for source in tests/gpu/*.cu; do
+    echo "$nvcc -std=c++20 -O3 -gencode=$gencode -Iinclude -Itests $source -o $build/$(basename "$source" .cu) -lcublas"
+  done
+} | xargs -P "$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)" -I {} sh -c '
+  {} || echo "failed: {}"' 2>&1
+rm -f "$build/models"
+if [ -f "$build/models.gpu.main.o" ]; then
+  "$nvcc" -gencode=$gencode "$build"/models.*.o "$build"/passes.*.o -o "$build/models" -lcublas $catch2
+fi
 table="built in $(($(date +%s) - started)) s for $gencode
 "
 status=0
-for source in tests/gpu/*.cu; do
-  name=$(basename "$source" .cu)
+names=$(cd tests/gpu && ls ./*.cu | sed 's|^\./||; s|\.cu$||')
+for name in $names models; do
   began=$(date +%s)
   if [ -x "$build/$name" ]; then
     "$build/$name" >"$build/$name.log" 2>&1
     code=$?
     cat "$build/$name.log"
-    outcome=$(tail -n 1 "$build/$name.log")
+    outcome=$(grep -v '^$' "$build/$name.log" | tail -n 1)
+  elif [ "$name" = models ] && [ ! -f "$build/models.gpu.main.o" ]; then
+    code=0 outcome="left out: no Catch2 and nlohmann-json in $dependencies (MOE_MAMBA_DEPENDENCIES)"
   else
     code=1 outcome="does not compile"
   fi

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "moe_mamba/cuda/device.cuh"
+#include "moe_mamba/cuda/device.hpp"
 #include "support/data.hpp"
 
 /// Memory and times for benchmarks on a CUDA device.

@@ -57,6 +57,18 @@ void measure(cuda::Device& device, const char* type, Index experts, Index top_k,
       return 0.0;
     }
   };
+  const auto bare_gradient = [&] {
+    if constexpr (std::is_same_v<S, bfloat16>) {
+      Filled<bfloat16> a(rows * hidden), b(rows * width);
+      const auto to = matrix(gradients.data(), hidden, width);
+      return time([&] {
+        cuda::detail::blas_product<bfloat16>(device, matrix<const bfloat16>(a.data(), rows, hidden), true,
+                                             matrix<const bfloat16>(b.data(), rows, width), false, to, true);
+      });
+    } else {
+      return 0.0;
+    }
+  };
   const Pair pairs[] = {
       {"up", time([&] { grouped_linear(device, groups, x, up, y); }), time([&] { linear(device, x, one, y); }),
        bare(x, one, true, y)},
@@ -65,9 +77,10 @@ void measure(cuda::Device& device, const char* type, Index experts, Index top_k,
       {"dx", time([&] { grouped_linear_backward_input(device, groups, y, up, x, Into::assign); }),
        time([&] { linear_backward_input(device, y, one, x, Into::assign); }), bare(y, one, false, x)},
       {"dW", time([&] {
-         grouped_linear_backward_weight(device, groups, y, x, MatrixStack<float>{gradients.data(), hidden, width});
+         grouped_linear_backward_weight<S>(device, groups, y, x, MatrixStack<float>{gradients.data(), hidden, width});
        }),
-       time([&] { linear_backward_weight(device, y, x, matrix(gradients.data(), hidden, width)); }), 0},
+       time([&] { linear_backward_weight<S>(device, y, x, matrix(gradients.data(), hidden, width)); }),
+       bare_gradient()},
   };
   std::printf("%-8s %4td %3td %6td %5td %5td", type, experts, top_k, tokens, width, hidden);
   for (const Pair& pair : pairs) {
@@ -86,7 +99,7 @@ int main(int argc, char** argv) {
     std::printf("skipped: no CUDA device\n");
     return 77;
   }
-  cuda::Device device;
+  cuda::Device device, tf32({.products = FloatProducts::tf32});
   cudaDeviceProp properties;
   cuda::check(cudaGetDeviceProperties(&properties, 0), "cudaGetDeviceProperties");
   std::printf(
@@ -100,10 +113,11 @@ int main(int argc, char** argv) {
     for (const Index tokens : {4096, 16384, 65536}) {
       for (const Index experts : {8, 32, 128}) {
         for (const Index top_k : {1, 2}) {
-          if (quick && (top_k == 2 || experts == 32)) continue;
+          if (quick && (top_k == 2 || widths.width != 1024)) continue;
           measure<bfloat16>(device, "bfloat16", experts, top_k, tokens, widths.width, widths.hidden);
-          if (tokens * widths.width <= 65536 * 512 && (!quick || tokens == 16384)) {
+          if (tokens * widths.width <= 65536 * 512 && (!quick || (tokens == 16384 && experts != 32))) {
             measure<float>(device, "float", experts, top_k, tokens, widths.width, widths.hidden);
+            measure<float>(tf32, "tf32", experts, top_k, tokens, widths.width, widths.hidden);
           }
         }
       }

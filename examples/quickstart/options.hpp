@@ -26,6 +26,7 @@ write. Without files it reads the headers of Eigen. Ctrl-C saves and leaves; run
   --minutes M      how long to train, about (3)
   --steps N        how many steps to train, instead
   --threads N      threads (all that the machine has)
+  --cuda           on a CUDA device instead
   --out FOLDER     where everything is written (quickstart-run)
   --seed N         of initialisation, batches and generated text (1)
   --prompt TEXT    what the generated text begins with (a line of the held-out text)
@@ -44,6 +45,7 @@ struct Options {
   std::optional<std::string> prompt;
   Index tokens = 600;
   int threads = static_cast<int>(std::clamp(std::thread::hardware_concurrency(), 1u, 1024u));
+  bool cuda = false;
   bool compare = false;
   bool fresh = false;
   bool help = false;
@@ -106,6 +108,8 @@ inline Options parse(int count, char** arguments) {
     } else if (name == "--out") {
       options.folder = value();
       moe_mamba::require(!options.folder.empty(), "--out", "empty", "the path of a folder");
+    } else if (name == "--cuda") {
+      options.cuda = flag();
     } else if (name == "--compare") {
       options.compare = flag();
     } else if (name == "--fresh") {

@@ -70,6 +70,6 @@ TEST_CASE("a thread's scratch memory is its own", "[cpu][device]") {
 }
 
 TEST_CASE("a number of threads out of range is refused", "[cpu][device]") {
-  CHECK_THROWS_WITH(cpu::Device(Threads{0}), Catch::Matchers::Contains("Threads is 0"));
+  CHECK_THROWS_WITH(cpu::Device(Threads{0}), test::Contains("Threads is 0"));
   CHECK_THROWS_AS(cpu::Device(Threads{1025}), std::invalid_argument);
 }

@@ -37,9 +37,9 @@ void check_cross_entropy(test::Report& report, double bound) {
           gradients ? bound : 80 * test::rounding<C>,
           std::make_tuple(test::converted<C>(test::uniform<bfloat16>(tokens * width, 1)),
                           test::uniform<S>(vocabulary * width, 2), targets, test::poison<C>(tokens * width),
-                          test::uniform<C>(vocabulary * width, 3), test::poison<double>(1)),
+                          test::uniform<C>(vocabulary * width, 3), test::poison<double>(2)),
           [&](auto& device, const auto* x, const auto* weight, const Token* goals, auto* dx, auto* dweight,
-              double* loss) {
+              double* totals) {
             using Compute = std::remove_pointer_t<decltype(dx)>;
             using Storage = std::remove_const_t<std::remove_pointer_t<decltype(weight)>>;
             constexpr bool on_host = std::is_same_v<decltype(device), reference::Device&>;
@@ -48,10 +48,9 @@ void check_cross_entropy(test::Report& report, double bound) {
                                HeadCrossEntropy<Compute, Storage>{.x = test::fixed(x, tokens, width),
                                                                   .weight = test::fixed(weight, vocabulary, width),
                                                                   .targets = goals,
-                                                                  .scale = 0.125,
                                                                   .dx = matrix(gradients ? dx : nullptr, tokens, width),
                                                                   .dweight = matrix(dweight, vocabulary, width),
-                                                                  .loss = loss,
+                                                                  .totals = totals,
                                                                   .scratch = Arena(scratch)});
           });
     }

@@ -27,6 +27,8 @@ void check_linear(test::Report& report) {
                           {1, 33, 129},
                           {1, 1024, 515},
                           {2, 1031, 127},
+                          {1, 4096, 40},
+                          {3, 4099, 20},
                           {4, 64, 40},
                           {5, 64, 40},
                           {31, 33, 32},
@@ -57,10 +59,10 @@ void check_linear(test::Report& report) {
                    });
     }
     report.check("backward weight " + name, sum_bound<C>(rows),
-                 std::make_tuple(test::uniform<C>(rows * out_stride, 5), test::uniform<C>(rows * in_stride, 6),
+                 std::make_tuple(draw<C, S>(rows * out_stride, 5), draw<C, S>(rows * in_stride, 6),
                                  test::uniform<C>(out * in, 7)),
                  [&](auto& device, auto* dy, auto* x, auto* dweight) {
-                   linear_backward_weight(device, high(dy), wide(x), matrix(dweight, out, in));
+                   linear_backward_weight<S>(device, high(dy), wide(x), matrix(dweight, out, in));
                  });
     report.check("bias " + name, sum_bound<C>(1),
                  std::make_tuple(test::uniform<S>(out, 8), test::uniform<C>(rows * out_stride, 9),
@@ -94,6 +96,7 @@ void check_grouped(test::Report& report) {
   for (const Size size : {Size{0, 3, 8, 8},
                           {1, 4, 64, 48},
                           {7, 3, 33, 129},
+                          {7, 3, 4096, 24},
                           {16, 40, 136, 64},
                           {31, 4, 40, 72},
                           {33, 1, 128, 127},
@@ -127,42 +130,131 @@ void check_grouped(test::Report& report) {
                      });
       }
       report.check("grouped backward weight " + name, sum_bound<C>(rows),
-                   std::make_tuple(offsets, test::uniform<C>(rows * out, 5), test::uniform<C>(rows * in, 6),
+                   std::make_tuple(offsets, draw<C, S>(rows * out, 5), draw<C, S>(rows * in, 6),
                                    test::uniform<C>(groups * out * in, 7)),
                    [&](auto& device, const Index* ends, auto* dy, auto* x, auto* dweight) {
                      using Compute = std::remove_pointer_t<decltype(dweight)>;
-                     grouped_linear_backward_weight(device, {ends, groups}, matrix(dy, rows, out), matrix(x, rows, in),
-                                                    MatrixStack<Compute>{dweight, out, in});
+                     grouped_linear_backward_weight<S>(device, {ends, groups}, matrix(dy, rows, out),
+                                                       matrix(x, rows, in), MatrixStack<Compute>{dweight, out, in});
                    });
     }
   }
 }
 
-/// Activations of full precision with bfloat16 weights: off by their rounding, and no more.
+/// As tensor cores take a float for TF32.
+float to_tf32(float value) {
+  return __builtin_bit_cast(float, (__builtin_bit_cast(std::uint32_t, value) + 0x1000u) & ~0x1fffu);
+}
+
+/// Floats of full precision, and the same as they are rounded for products with weights of S.
+template <class S>
+struct Drawn {
+  std::vector<float> exact, rounded;
+
+  Drawn(Index count, std::uint64_t seed) : exact(test::uniform<float>(count, seed)), rounded(exact) {
+    for (float& value : rounded) {
+      value = std::is_same_v<S, bfloat16> ? static_cast<float>(bfloat16(value)) : to_tf32(value);
+    }
+  }
+};
+
+/// A product of rounded factors: off by no more than twice what rounding them alone does, besides the error of sums.
+template <class... T, class Call>
+void check_rounded(test::Report& report, const std::string& name, Index inner,
+                   const std::tuple<std::vector<T>...>& arrays, const std::tuple<std::vector<T>...>& rounded,
+                   const Call& call) {
+  reference::Device plain;
+  const auto result = [&](const auto& from) {
+    auto exact = std::apply([](const auto&... array) { return std::make_tuple(test::exact(array)...); }, from);
+    std::apply([&](auto&... array) { call(plain, array.data()...); }, exact);
+    return std::get<sizeof...(T) - 1>(exact);
+  };
+  report.check(name, 2 * test::error(result(rounded), result(arrays)) + sum_bound<float>(inner), arrays, call);
+}
+
+/// Activations of full precision with weights of S, and both factors of full precision for their gradients.
+template <class S>
 void check_rounding(test::Report& report) {
-  const Index rows = 300, in = 256, out = 264;
-  const std::vector<Index> offsets = {0, 100, 300};
-  const double bound = 1.0 / 512;  // half a unit in the ninth bit of each product
-  report.check("dense", bound,
-               std::make_tuple(test::uniform<float>(rows * in, 1), test::uniform<bfloat16>(2 * in * out, 2),
-                               test::poison<float>(rows * out)),
-               [&](auto& device, auto* x, auto* w, auto* y) {
-                 linear(device, matrix(x, rows, in), test::fixed(w, out, in), matrix(y, rows, out));
+  struct Size {
+    Index rows, groups, in, out;
+  };
+  for (const Size size : {Size{300, 2, 256, 264},
+                          {1031, 1, 136, 152},
+                          {33, 3, 129, 65},
+                          {640, 128, 64, 128},
+                          {2000, 128, 128, 72},
+                          {4200, 2, 72, 136}}) {
+    const Index rows = size.rows, groups = size.groups, in = size.in, out = size.out;
+    const std::string name = std::to_string(rows) + " in " + std::to_string(groups) + ", " + std::to_string(in) +
+                             " x " + std::to_string(out);
+    const auto offsets = draw_offsets(rows, groups, 0);
+    const Drawn<S> x(rows * in, 1), dy(rows * out, 3), floats(groups * out * in, 2);
+    std::vector<S> weight, rounded_weight;
+    if constexpr (std::is_same_v<S, bfloat16>) {
+      weight = rounded_weight = test::uniform<bfloat16>(groups * out * in, 2);
+    } else {
+      weight = floats.exact, rounded_weight = floats.rounded;
+    }
+    const auto y = test::poison<float>(rows * out), dx = test::poison<float>(rows * in);
+    const std::vector<float> dweight(static_cast<std::size_t>(groups * out * in), 1.0f);
+    const std::vector<float> one_dweight(static_cast<std::size_t>(out * in), 1.0f);
+
+    check_rounded(report, "linear " + name, in, std::make_tuple(x.exact, weight, y),
+                  std::make_tuple(x.rounded, rounded_weight, y), [&](auto& device, auto* from, auto* w, auto* to) {
+                    linear(device, matrix(from, rows, in), test::fixed(w, out, in), matrix(to, rows, out));
+                  });
+    check_rounded(report, "backward input " + name, out, std::make_tuple(dy.exact, weight, dx),
+                  std::make_tuple(dy.rounded, rounded_weight, dx), [&](auto& device, auto* from, auto* w, auto* to) {
+                    linear_backward_input(device, matrix(from, rows, out), test::fixed(w, out, in),
+                                          matrix(to, rows, in), Into::assign);
+                  });
+    check_rounded(
+        report, "backward weight " + name, rows, std::make_tuple(dy.exact, x.exact, one_dweight),
+        std::make_tuple(dy.rounded, x.rounded, one_dweight), [&](auto& device, auto* from, auto* with, auto* to) {
+          linear_backward_weight<S>(device, matrix(from, rows, out), matrix(with, rows, in), matrix(to, out, in));
+        });
+    check_rounded(report, "grouped " + name, in, std::make_tuple(offsets, x.exact, weight, y),
+                  std::make_tuple(offsets, x.rounded, rounded_weight, y),
+                  [&](auto& device, const Index* ends, auto* from, const auto* w, auto* to) {
+                    using Storage = std::remove_pointer_t<decltype(w)>;
+                    grouped_linear(device, {ends, groups}, matrix(from, rows, in), MatrixStack<Storage>{w, out, in},
+                                   matrix(to, rows, out));
+                  });
+    check_rounded(report, "grouped backward input " + name, out, std::make_tuple(offsets, dy.exact, weight, dx),
+                  std::make_tuple(offsets, dy.rounded, rounded_weight, dx),
+                  [&](auto& device, const Index* ends, auto* from, const auto* w, auto* to) {
+                    using Storage = std::remove_pointer_t<decltype(w)>;
+                    grouped_linear_backward_input(device, {ends, groups}, matrix(from, rows, out),
+                                                  MatrixStack<Storage>{w, out, in}, matrix(to, rows, in), Into::assign);
+                  });
+    check_rounded(report, "grouped backward weight " + name, rows, std::make_tuple(offsets, dy.exact, x.exact, dweight),
+                  std::make_tuple(offsets, dy.rounded, x.rounded, dweight),
+                  [&](auto& device, const Index* ends, auto* from, auto* with, auto* to) {
+                    using Compute = std::remove_pointer_t<decltype(to)>;
+                    grouped_linear_backward_weight<S>(device, {ends, groups}, matrix(from, rows, out),
+                                                      matrix(with, rows, in), MatrixStack<Compute>{to, out, in});
+                  });
+  }
+}
+
+/// More rows than fit rounded into the scratch memory at a time, the first of which end within a group.
+void check_blocks(test::Report& report) {
+  const Index rows = 4500, in = 16384, out = 8;
+  const std::vector<Index> offsets = {0, 1000, 4500};
+  report.check("grouped backward weight in blocks", sum_bound<float>(rows),
+               std::make_tuple(offsets, draw<float, bfloat16>(rows * out, 5), draw<float, bfloat16>(rows * in, 6),
+                               test::uniform<float>(2 * out * in, 7)),
+               [&](auto& device, const Index* ends, auto* dy, auto* x, auto* dweight) {
+                 using Compute = std::remove_pointer_t<decltype(dweight)>;
+                 grouped_linear_backward_weight<bfloat16>(device, {ends, 2}, matrix(dy, rows, out), matrix(x, rows, in),
+                                                          MatrixStack<Compute>{dweight, out, in});
                });
-  report.check(
-      "grouped", bound,
-      std::make_tuple(offsets, test::uniform<float>(rows * in, 1), test::uniform<bfloat16>(2 * in * out, 2),
-                      test::poison<float>(rows * out)),
-      [&](auto& device, const Index* ends, auto* x, const auto* w, auto* y) {
-        using Storage = std::remove_pointer_t<decltype(w)>;
-        grouped_linear(device, {ends, 2}, matrix(x, rows, in), MatrixStack<Storage>{w, out, in}, matrix(y, rows, out));
-      });
 }
 
 }  // namespace
 
 int main() {
-  return test::run_checks([](test::Report& report) {
+  const int code = test::run_checks([](test::Report& report) {
     report.group("products float");
     check_linear<float, float>(report);
     report.group("products float, bfloat16 parameters");
@@ -176,6 +268,15 @@ int main() {
     report.group("grouped double");
     check_grouped<double, double>(report);
     report.group("rounding to bfloat16");
-    check_rounding(report);
+    check_rounding<bfloat16>(report);
+    report.group("more rows than are rounded at a time");
+    check_blocks(report);
   });
+  if (code != 0) return code;
+  return test::run_checks(
+      [](test::Report& report) {
+        report.group("rounding to TF32");
+        check_rounding<float>(report);
+      },
+      {.products = FloatProducts::tf32});
 }

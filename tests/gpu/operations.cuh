@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "moe_mamba/core/scalar.hpp"
-#include "moe_mamba/cuda/device.cuh"
+#include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/ops/reference.hpp"
 #include "support/data.hpp"
 
@@ -193,14 +193,14 @@ class Report {
 
 /// Runs a test's checks where there is a device. Exit codes: 0 passed, 1 failed, 77 skipped.
 template <class Checks>
-int run_checks(const Checks& checks) {
+int run_checks(const Checks& checks, CudaOptions options = {}) {
   int devices = 0;
   if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
     std::printf("skipped: no CUDA device\n");
     return 77;
   }
   try {
-    cuda::Device device;
+    cuda::Device device(options);
     Report report(device);
     checks(report);
     return report.finish();

@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "moe_mamba/cuda/device.cuh"
+#include "moe_mamba/cuda/device.hpp"
 #include "support/data.hpp"
 
 /// What the tests of the GPU's operations share. They are plain programs: a line a group of checks, then the counts.

@@ -1,4 +1,4 @@
-// Models and checkpoints in files: continue = uninterrupted, damage is named, a kill loses nothing.
+// Files of models and checkpoints: damage is named, a kill loses nothing.
 #include "moe_mamba/io/checkpoint.hpp"
 
 #include <cstring>
@@ -14,7 +14,7 @@
 #include "support/folder.hpp"
 
 using namespace moe_mamba;
-using Catch::Matchers::Contains;
+using test::Contains;
 
 namespace {
 
@@ -38,75 +38,6 @@ std::vector<std::byte> bytes(const Model<Net, S>& model) {
 constexpr Cosine rate{.warmup = 2, .steps = 12};
 
 }  // namespace
-
-TEMPLATE_TEST_CASE("continued from a checkpoint = uninterrupted, to the bit", "[io]", float, double, bfloat16) {
-  const test::Folder folder;
-  const auto path = folder.path() / "run.safetensors";
-  const auto text = pattern(2000);
-  for (const bool carried : {false, true}) {
-    const TrainerOptions options{.carry_states = carried};
-    const auto data = [&] { return sequential_windows(text, Length{11}, Batch{2}); };
-
-    Model<Net, TestType> model(Seed{1});
-    Trainer trainer(model, AdamW{}, rate, options);
-    auto batches = data();
-    for (int i = 0; i < 4; ++i) trainer.step(batches.next());
-    save_checkpoint(path, trainer, batches.state(), {{"mood", "good \"äöü\""}});
-    for (int i = 0; i < 4; ++i) trainer.step(batches.next());
-
-    Model<Net, TestType> other(Seed{99});
-    Trainer again(other, AdamW{}, rate, options);
-    auto rest = data();
-    const CheckpointInfo info = load_checkpoint(path, again);
-    CHECK(info.metadata == std::map<std::string, std::string>{{"mood", "good \"äöü\""}});
-    CHECK(again.steps() == 4);
-    rest.restore(info.windows);
-    for (int i = 0; i < 4; ++i) again.step(rest.next());
-    CHECK(bytes(model) == bytes(other));
-  }
-}
-
-TEST_CASE("random windows go on where they stood", "[io]") {
-  const test::Folder folder;
-  const auto text = pattern(2000);
-  auto batches = windows(text, Length{11}, Batch{2}, Seed{8});
-  Model<Net> model(Seed{1}), other(Seed{2});
-  Trainer trainer(model), again(other);
-  for (int i = 0; i < 3; ++i) trainer.step(batches.next());
-  save_checkpoint(folder.path() / "c", trainer, batches.state());
-  auto rest = windows(text, Length{11}, Batch{2});
-  rest.restore(load_checkpoint(folder.path() / "c", again).windows);
-  for (int i = 0; i < 3; ++i) {
-    trainer.step(batches.next());
-    again.step(rest.next());
-  }
-  CHECK(bytes(model) == bytes(other));
-}
-
-TEST_CASE("a saved model is loaded as it was, in its own and in other types", "[io]") {
-  const test::Folder folder;
-  const auto path = folder.path() / "model.safetensors";
-  const Model<Net> model(Seed{4});
-  save(model, path);
-  CHECK(bytes(load<Net>(path)) == bytes(model));
-  const auto rounded = load<Net, bfloat16>(path);
-  const auto widened = load<Net, double>(path);
-  for (std::size_t i = 0; i < model.parameters().size(); ++i) {
-    REQUIRE(rounded.parameters()[i].bits == bfloat16(model.parameters()[i]).bits);
-    REQUIRE(widened.parameters()[i] == static_cast<double>(model.parameters()[i]));
-  }
-  Model<Net> target(Seed{5});
-  load(target, path);
-  CHECK(bytes(target) == bytes(model));
-}
-
-TEST_CASE("a model can be loaded from a checkpoint", "[io]") {
-  const test::Folder folder;
-  Model<Net> model(Seed{4});
-  Trainer trainer(model);
-  save_checkpoint(folder.path() / "c", trainer);
-  CHECK(bytes(load<Net>(folder.path() / "c")) == bytes(model));
-}
 
 TEST_CASE("files of another definition are refused by the tensor's name", "[io]") {
   const test::Folder folder;

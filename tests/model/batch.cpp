@@ -25,7 +25,7 @@ void check_batch(double bound) {
   constexpr Index B = 5, L = 7;
   constexpr Index input_size = (test::Data<Definition, C>::takes_tokens ? 1 : Index{Definition::input_width}) * L;
   constexpr Index output_size = Definition::output_width * L;
-  Cpu device(Threads{2});
+  auto device = test::open(2);
   Bench<Definition, S> bench(device, {2 * B, L}, test::parameters<Definition>(), Purpose::inference);
   const auto inputs = test::data<Definition, C>({B, L}).inputs;
   const auto initial = test::random_states<Definition, S>(B);
@@ -69,10 +69,9 @@ TEST_CASE("A sequence does not depend on its batch mates", "[model][batch]") {
 
 TEST_CASE("The gradient of a batch is the mean of its sequences' gradients", "[model][batch]") {
   // Without auxiliary losses, which are of the whole batch.
-  using Net = LanguageModel<Vocabulary<7>, Width<5>, Mamba<State<3>>,
-                            Moe<Experts<4>, TopK<2>, Hidden<3>, Silu, BalanceLoss<0>>>;
+  using Net = test::PlainMixture;
   const Shape shape{4, 6};
-  Cpu device(Threads{2});
+  auto device = test::open(2);
   Bench<Net> bench(device, shape, test::parameters<Net>());
   const auto data = test::data<Net, double>(shape);
   const auto gradients = bench.gradient(data);
@@ -88,7 +87,7 @@ TEST_CASE("The gradient of a batch is the mean of its sequences' gradients", "[m
 TEST_CASE("With a capacity limit the earliest tokens of a batch take the places", "[model][batch]") {
   // This is what couples the tokens of a call, and why dropless is the default.
   using Net = test::CapacityNet;
-  Cpu device;
+  auto device = test::open();
   Bench<Net> bench(device, {4, 6}, test::parameters<Net>(), Purpose::inference);
   const auto data = test::data<Net, double>({4, 6});
   double dropped = 0;

@@ -37,7 +37,7 @@ constexpr Index input_columns = test::Data<Definition, double>::takes_tokens ? 1
 template <class Definition, class S>
 void check_forward(Shape shape, unsigned stride, double bound) {
   using C = compute_t<S>;
-  Cpu device;
+  auto device = test::open();
   Bench<Definition, S> bench(device, shape, test::parameters<Definition>(), Purpose::inference);
   const auto data = test::data<Definition, C>(shape);
   const auto initial = test::random_states<Definition, S>(shape.batch);
@@ -61,23 +61,15 @@ void check_forward(Shape shape, unsigned stride, double bound) {
 
   // Steps, each through step(), and a prompt through forward_last().
   auto states = initial;
-  std::vector<C> outputs(static_cast<std::size_t>(shape.batch * O));
   for (Index t = 0; t < shape.length; ++t) {
     const auto inputs = steps(data.inputs, shape, input_columns<Definition>, t, 1);
-    outputs.assign(outputs.size(), C(std::nan("")));
-    bench.model.step(bench.workspace, states, inputs, outputs);
-    CHECK(test::relative_error(outputs, steps(whole, shape, O, t, 1)) <= bound);
+    CHECK(test::relative_error(bench.step(states, inputs), steps(whole, shape, O, t, 1)) <= bound);
   }
   states = initial;
-  bench.model.forward_last(bench.workspace, data.inputs, shape, outputs, &states);
-  CHECK(test::relative_error(outputs, steps(whole, shape, O, shape.length - 1, 1)) <= bound);
+  CHECK(test::relative_error(bench.forward_last(data.inputs, shape, &states),
+                             steps(whole, shape, O, shape.length - 1, 1)) <= bound);
   CHECK(states == whole_states);
 }
-
-/// Experts without losses of their own: these are means over a call, which chunks have one each of.
-using PlainMixture =
-    LanguageModel<Vocabulary<7>, Width<5>,
-                  Repeat<2, Mamba<State<3>, Expand<1>>, Moe<Experts<4>, TopK<2>, Hidden<3>, Silu, BalanceLoss<0>>>>;
 
 /// The gradient of Σ doutputs · outputs over pieces of the given lengths: all forward passes, then the backward passes
 /// from the last piece to the first, the gradient by the states handed back.
@@ -85,7 +77,7 @@ template <class Definition>
 void check_truncated(Shape shape, const std::vector<Index>& lengths) {
   INFO(lengths.size() << " pieces of " << shape.length << " steps, the first of " << lengths.front());
   constexpr Index O = Definition::output_width;
-  Cpu device;
+  auto device = test::open();
   const auto parameters = test::parameters<Definition>();
   const auto data = test::data<Definition, double>(shape);
   const auto doutputs = test::uniform<double>(shape.tokens() * O, 5);
@@ -96,7 +88,7 @@ void check_truncated(Shape shape, const std::vector<Index>& lengths) {
   auto states = initial, dstates = final_gradient;
   std::vector<double> gradients(parameters.size());
   (void)whole.forward(data.inputs, shape, &states);
-  whole.model.backward(whole.workspace, doutputs, gradients, {}, &dstates);
+  whole.backward(doutputs, gradients, {}, &dstates);
 
   std::vector<std::unique_ptr<Bench<Definition>>> benches;  // a tape for each piece
   auto piece_states = initial, piece_dstates = final_gradient;
@@ -111,8 +103,7 @@ void check_truncated(Shape shape, const std::vector<Index>& lengths) {
   }
   for (std::size_t piece = lengths.size(); piece-- > 0;) {
     first -= lengths[piece];
-    benches[piece]->model.backward(benches[piece]->workspace, steps(doutputs, shape, O, first, lengths[piece]),
-                                   piece_gradients, {}, &piece_dstates);
+    benches[piece]->backward(steps(doutputs, shape, O, first, lengths[piece]), piece_gradients, {}, &piece_dstates);
   }
   const auto numbers = [](const States<Definition, double>& values) {
     return std::vector<double>(values.values().begin(), values.values().end());
@@ -136,9 +127,9 @@ TEST_CASE("Every way to cut nine steps gives the same outputs and states", "[mod
 TEST_CASE("Gradients of chained pieces are those of the whole sequence", "[model][chunks]") {
   for (unsigned cuts = 0; cuts < 256; cuts += 15) {
     check_truncated<test::MambaNet>({2, 9}, pieces(9, cuts));
-    check_truncated<PlainMixture>({2, 9}, pieces(9, cuts));
+    check_truncated<test::PlainMixture>({2, 9}, pieces(9, cuts));
   }
   check_truncated<test::MambaNet>({2, 9}, {4, 0, 5, 0});
   // Across the pieces that the scan recomputes, which lie elsewhere in each way to cut.
-  check_truncated<PlainMixture>({1, 200}, {63, 1, 65, 71});
+  check_truncated<test::PlainMixture>({1, 200}, {63, 1, 65, 71});
 }

@@ -1,44 +1,20 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <type_traits>
 #include <vector>
 
-#include "moe_mamba/moe_mamba.hpp"
+#include "model/nets.hpp"
+#include "support/backend.hpp"
 #include "support/data.hpp"
 
-/// Small models that the tests share, and batches for them. Widths are odd on purpose; numbers of states and of experts
-/// recur, so that the models share kernels and compile fast.
+/// Parameters and batches for the tests' models, and room to call one.
 namespace test {
 
 using namespace moe_mamba;
-
-/// Mamba layers of two kinds, tied head.
-using MambaNet = LanguageModel<Vocabulary<11>, Width<6>, Mamba<State<3>, Expand<1>>,
-                               Mamba<State<2>, Convolution<3>, Expand<2>, StepRank<2>>>;
-
-/// The library's purpose, small: Mamba and one expert of several in turn.
-using MixtureNet =
-    LanguageModel<Vocabulary<13>, Width<5>,
-                  Repeat<2, Mamba<State<3>, Expand<2>>, Moe<Experts<4>, TopK<1>, Hidden<3>, ZLoss<1, 50>>>>;
-
-/// Every other way to mix: renormalised gates, shared experts, all experts, gated activations, averaged losses.
-using ManyWaysNet =
-    LanguageModel<Vocabulary<7>, Width<5>, Head, AverageAuxiliaryLosses, PreNorm<LayerNorm<>>, FinalNorm<NoNorm>,
-                  Moe<Experts<4>, TopK<2>, Hidden<3>, SwiGlu, TopKThenSoftmax, SharedExperts<1>, ZLoss<1, 10>>,
-                  LayerNorm<Epsilon<1, 1000>>,
-                  Parallel<Mamba<State<2>>, Moe<Experts<3>, TopK<3>, Hidden<2>, Gelu, BalanceLoss<1, 5>>>,
-                  Residual<NoNorm, Mlp<Hidden<4>, GeGlu>>>;
-
-/// Experts that take no more than their share, so that tokens of a batch depend on each other.
-using CapacityNet =
-    LanguageModel<Vocabulary<7>, Width<5>, Moe<Experts<4>, TopK<2>, Hidden<3>, Silu, Capacity<3, 4>>, RmsNorm<>, Mlp<>>;
-
-/// A model of series.
-using SeriesNet = SequenceModel<Inputs<3>, Outputs<2>, Width<5>, Repeat<2, Mamba<State<3>, Expand<2>>>,
-                                Moe<Experts<4>, Hidden<4>, Silu>>;
 
 /// Parameters as initialised, each moved a little, so that no gain is one, no bias zero and no two layers are alike.
 template <class Definition>
@@ -89,38 +65,113 @@ States<Definition, S> random_states(Index count, std::uint64_t seed = 1) {
   return states;
 }
 
-/// A model with room to call it.
-template <class Definition, class S = double, class Device = Cpu>
+/// A model with room to call it. States, gradients and everything else that is passed are the host's; where the device
+/// has memory of its own they are moved there and back.
+template <class Definition, class S = double, class Device = Backend>
 struct Bench {
   using C = compute_t<S>;
+  using Memory = typename Device::Memory;
   using Input = typename Data<Definition, C>::Input;
+  using HostStates = States<Definition, S>;
+  using DeviceStates = States<Definition, S, Memory>;
 
   Bench(Device& on, Shape largest, const std::vector<double>& values, Purpose purpose = Purpose::training)
       : model(Uninitialised{}), workspace(on, largest, purpose) {
-    for (std::size_t i = 0; i < values.size(); ++i) model.parameters()[i] = S(values[i]);
+    write(values);
   }
 
-  std::vector<C> forward(const std::vector<Input>& inputs, Shape shape, States<Definition, S>* states = nullptr) {
+  void write(const std::vector<double>& values) {
+    std::vector<S> stored;
+    for (const double value : values) stored.push_back(S(value));
+    model.write(stored);
+  }
+
+  void forward(std::span<const Input> inputs, Shape shape, std::span<C> outputs, HostStates* states = nullptr) {
+    on_device(states, nullptr,
+              [&](DeviceStates* there, DeviceStates*) { model.forward(workspace, inputs, shape, outputs, there); });
+  }
+  std::vector<C> forward(const std::vector<Input>& inputs, Shape shape, HostStates* states = nullptr) {
     auto outputs = poison<C>(shape.tokens() * Definition::output_width);
-    model.forward(workspace, inputs, shape, outputs, states);
+    forward(inputs, shape, outputs, states);
     return outputs;
   }
 
-  Losses loss(const Data<Definition, C>& data, States<Definition, S>* states = nullptr) {
-    return model.loss(workspace, std::span<const Input>(data.inputs), std::span<const Input>(data.targets), data.shape,
-                      states);
+  std::vector<C> forward_last(const std::vector<Input>& inputs, Shape shape, HostStates* states = nullptr) {
+    auto outputs = poison<C>(shape.batch * Definition::output_width);
+    on_device(states, nullptr, [&](DeviceStates* there, DeviceStates*) {
+      model.forward_last(workspace, inputs, shape, outputs, there);
+    });
+    return outputs;
   }
 
-  Losses gradient(const Data<Definition, C>& data, std::vector<C>& gradients, States<Definition, S>* states = nullptr,
-                  States<Definition, S>* dstates = nullptr) {
-    return model.gradient(workspace, std::span<const Input>(data.inputs), std::span<const Input>(data.targets),
-                          data.shape, gradients, states, dstates);
+  std::vector<C> step(HostStates& states, const std::vector<Input>& inputs) {
+    auto outputs = poison<C>(states.count() * Definition::output_width);
+    on_device(&states, nullptr,
+              [&](DeviceStates* there, DeviceStates*) { model.step(workspace, *there, inputs, outputs); });
+    return outputs;
+  }
+
+  Losses loss(const Data<Definition, C>& data, HostStates* states = nullptr) {
+    Losses losses;
+    on_device(states, nullptr, [&](DeviceStates* there, DeviceStates*) {
+      losses = model.loss(workspace, data.inputs, data.targets, data.shape, there);
+    });
+    return losses;
+  }
+
+  Losses gradient(const Data<Definition, C>& data, std::vector<C>& gradients, HostStates* states = nullptr,
+                  HostStates* dstates = nullptr) {
+    Losses losses;
+    on_device(states, dstates, [&](DeviceStates* there, DeviceStates* dthere) {
+      on_device(gradients, [&](SpanOf<C, Memory> sums) {
+        losses = model.gradient(workspace, data.inputs, data.targets, data.shape, sums, there, dthere);
+      });
+    });
+    return losses;
   }
 
   std::vector<C> gradient(const Data<Definition, C>& data) {
     std::vector<C> gradients(static_cast<std::size_t>(Definition::parameters));
     (void)gradient(data, gradients);
     return gradients;
+  }
+
+  void backward(const std::vector<C>& doutputs, std::vector<C>& gradients, std::span<C> dinputs = {},
+                HostStates* dstates = nullptr) {
+    on_device(nullptr, dstates, [&](DeviceStates*, DeviceStates* dthere) {
+      on_device(gradients, [&](SpanOf<C, Memory> sums) { model.backward(workspace, doutputs, sums, dinputs, dthere); });
+    });
+  }
+
+  /// call(states, dstates) with copies where the device works, which are copied back.
+  template <class Call>
+  static void on_device(HostStates* states, HostStates* dstates, const Call& call) {
+    if constexpr (Memory::on_host) {
+      call(states, dstates);
+    } else {
+      std::optional<DeviceStates> there, dthere;
+      const auto move = [](std::optional<DeviceStates>& to, HostStates* from) {
+        if (from == nullptr) return;
+        to.emplace(from->count());
+        to->write(from->values());
+      };
+      move(there, states);
+      move(dthere, dstates);
+      call(there ? &*there : nullptr, dthere ? &*dthere : nullptr);
+      if (there) there->read(states->values());
+      if (dthere) dthere->read(dstates->values());
+    }
+  }
+  template <class Call>
+  static void on_device(std::vector<C>& values, const Call& call) {
+    if constexpr (Memory::on_host) {
+      call(values);
+    } else {
+      Array<C, Memory> there(values.size());
+      there.write(values);
+      call(there);
+      there.read(values);
+    }
   }
 
   Model<Definition, S, Device> model;

@@ -35,10 +35,10 @@ void linear_backward_input(Device& device, Input<C> dy, MatrixView<const S> weig
   device.backward += product(dy.rows, dx.columns, dy.columns);
   reference::linear_backward_input(device.reference(), dy, weight, dx, into);
 }
-template <class C>
+template <class S, class C>
 void linear_backward_weight(Device& device, Input<C> dy, Input<C> x, MatrixView<C> dweight) {
   device.backward += product(dy.rows, x.columns, dy.columns);
-  reference::linear_backward_weight(device.reference(), dy, x, dweight);
+  reference::linear_backward_weight<S>(device.reference(), dy, x, dweight);
 }
 template <class C, class S>
 void grouped_linear(Device& device, Groups groups, Input<C> x, MatrixStack<const S> weight, MatrixView<C> y) {
@@ -51,10 +51,10 @@ void grouped_linear_backward_input(Device& device, Groups groups, Input<C> dy, M
   device.backward += product(groups.offsets[groups.count], weight.columns, weight.rows);
   reference::grouped_linear_backward_input(device.reference(), groups, dy, weight, dx, into);
 }
-template <class C>
+template <class S, class C>
 void grouped_linear_backward_weight(Device& device, Groups groups, Input<C> dy, Input<C> x, MatrixStack<C> dweight) {
   device.backward += product(groups.offsets[groups.count], dweight.columns, dweight.rows);
-  reference::grouped_linear_backward_weight(device.reference(), groups, dy, x, dweight);
+  reference::grouped_linear_backward_weight<S>(device.reference(), groups, dy, x, dweight);
 }
 template <class C, class S, int K>
 void causal_convolution(Device& device, const CausalConvolution<C, S, K>& arguments) {

@@ -17,7 +17,7 @@ TEMPLATE_TEST_CASE("In double a model computes what the formulas say", "[model]"
 }
 
 TEST_CASE("Routers are numbered as in the names of their parameters", "[model]") {
-  Cpu device;
+  auto device = test::open();
   Bench<test::ManyWaysNet> bench(device, {1, 3}, test::parameters<test::ManyWaysNet>());
   (void)bench.forward({1, 2, 3}, {1, 3});
   std::vector<Index> layers;
@@ -28,7 +28,7 @@ TEST_CASE("Routers are numbered as in the names of their parameters", "[model]")
 
 TEST_CASE("Masked targets are left out of the loss, of the mean and of the gradient", "[model]") {
   using Net = test::MixtureNet;
-  Cpu device;
+  auto device = test::open();
   Bench<Net> bench(device, {2, 6}, test::parameters<Net>());
   auto data = test::data<Net, double>({2, 6});
   for (const std::size_t masked : {0u, 3u, 4u, 11u}) data.targets[masked] = masked_target;
@@ -47,6 +47,6 @@ TEST_CASE("Masked targets are left out of the loss, of the mean and of the gradi
   CHECK(none.auxiliary == losses.auxiliary);
   const auto head = bench.model.parameter("norm_f.weight");
   for (std::size_t i = 0; i < head.size(); ++i) {
-    CHECK(gradients[static_cast<std::size_t>(head.data() - bench.model.parameters().data()) + i] == 0);
+    CHECK(gradients[static_cast<std::size_t>(head.data() - std::as_const(bench.model).parameters().data()) + i] == 0);
   }
 }

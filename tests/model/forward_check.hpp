@@ -25,7 +25,7 @@ template <class Definition, class S, class C>
 naive::Outcome naive_outcome(const Bench<Definition, S>& bench, const Data<Definition, C>& batch,
                              const States<Definition, S>& states) {
   naive::Vector parameters;
-  for (const S value : bench.model.parameters()) parameters.push_back(static_cast<double>(value));
+  for (const S value : numbers(bench.model)) parameters.push_back(static_cast<double>(value));
   using Input = std::conditional_t<Data<Definition, C>::takes_tokens, Token, double>;
   const std::vector<Input> inputs(batch.inputs.begin(), batch.inputs.end());
   return naive::forward<Definition>(parameters, inputs, batch.shape.batch, batch.shape.length, naive_states(states));
@@ -35,7 +35,7 @@ naive::Outcome naive_outcome(const Bench<Definition, S>& bench, const Data<Defin
 template <class Definition, class S>
 void check_model_forward(const std::vector<Shape>& shapes, double bound) {
   using C = compute_t<S>;
-  Cpu device(Threads{2});
+  auto device = test::open(2);
   Shape largest{1, 1};
   for (const Shape shape : shapes) {
     largest = {std::max(largest.batch, shape.batch), std::max(largest.length, shape.length)};
@@ -84,8 +84,7 @@ void check_model_forward(const std::vector<Shape>& shapes, double bound) {
 
     if (shape.length == 0) continue;
     states = initial;
-    auto last = poison<C>(shape.batch * Definition::output_width);
-    bench.model.forward_last(bench.workspace, batch.inputs, shape, last, &states);
+    const auto last = bench.forward_last(batch.inputs, shape, &states);
     std::vector<double> expected_last;
     for (Index b = 0; b < shape.batch; ++b) {
       for (Index i = 0; i < Definition::output_width; ++i) {

@@ -12,7 +12,7 @@ TEST_CASE("Masked targets have no gradient", "[model]") {
   using Net = test::MixtureNet;
   test::NaiveLoss<Net> naive({2, 5});
   for (const std::size_t masked : {0u, 6u, 9u}) naive.batch.targets[masked] = masked_target;
-  Cpu device;
+  auto device = test::open();
   test::Bench<Net> bench(device, {2, 5}, naive.values);
   std::vector<double> gradients(static_cast<std::size_t>(Net::parameters));
   auto states = naive.states, dstates = naive.dstates;
@@ -23,7 +23,7 @@ TEST_CASE("Masked targets have no gradient", "[model]") {
 
 TEST_CASE("Gradients add up over calls", "[model]") {
   using Net = test::MixtureNet;
-  Cpu device;
+  auto device = test::open();
   test::Bench<Net> bench(device, {2, 5}, test::parameters<Net>());
   const auto a = test::data<Net, double>({2, 5}, 1), b = test::data<Net, double>({1, 4}, 2);
   const auto first = bench.gradient(a), second = bench.gradient(b);
@@ -37,7 +37,7 @@ TEST_CASE("Gradients add up over calls", "[model]") {
 TEST_CASE("backward() from the loss's gradient by the logits is gradient()", "[model]") {
   using Net = test::MixtureNet;
   const Shape shape{2, 5};
-  Cpu device;
+  auto device = test::open();
   test::Bench<Net> bench(device, shape, test::parameters<Net>());
   const auto data = test::data<Net, double>(shape);
   const auto expected = bench.gradient(data);
@@ -51,6 +51,6 @@ TEST_CASE("backward() from the loss's gradient by the logits is gradient()", "[m
     row[data.targets[static_cast<std::size_t>(t)]] -= 1.0 / static_cast<double>(shape.tokens());
   }
   std::vector<double> gradients(expected.size());
-  bench.model.backward(bench.workspace, doutputs, gradients);
+  bench.backward(doutputs, gradients);
   CHECK(test::relative_error(gradients, expected) <= 1e-13);
 }

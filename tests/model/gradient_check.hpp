@@ -89,12 +89,12 @@ struct Gradients {
   States<Definition, double> states, dstates;
 };
 
-/// Checks that the Cpu and the reference backend give the same gradients, and returns the Cpu's.
+/// Checks that the tested backend and the reference backend give the same gradients, and returns the former's.
 template <class Definition>
-Gradients<Definition, Cpu> check_same_gradients(const NaiveLoss<Definition>& naive) {
-  Cpu cpu(Threads{2});
+Gradients<Definition, Backend> check_same_gradients(const NaiveLoss<Definition>& naive) {
+  auto device = test::open(2);
   reference::Device reference;
-  const Gradients<Definition, Cpu> ours(cpu, naive);
+  const Gradients<Definition, Backend> ours(device, naive);
   const Gradients<Definition, reference::Device> other(reference, naive);
   const auto numbers = [](const States<Definition, double>& values) {
     return std::vector<double>(values.values().begin(), values.values().end());

@@ -20,13 +20,13 @@ TEST_CASE("backward() of a model of series gives the gradient by inputs, states 
     return sum;
   };
 
-  Cpu device(Threads{2});
+  auto device = test::open(2);
   test::Bench<Net> bench(device, shape, naive.values);
   std::vector<double> gradients(static_cast<std::size_t>(Net::parameters));
   auto dinputs = test::poison<double>(shape.tokens() * Net::input_width);
   auto states = naive.states, dstates = naive.dstates;
   (void)bench.forward(naive.batch.inputs, shape, &states);
-  bench.model.backward(bench.workspace, doutputs, gradients, dinputs, &dstates);
+  bench.backward(doutputs, gradients, dinputs, &dstates);
   test::check_all_gradients(naive, gradients, 0, dstates, objective);
   INFO("gradient by the inputs");
   test::check_gradient(naive.batch.inputs, dinputs.data(), 0, 1, objective);
@@ -36,7 +36,7 @@ TEST_CASE("backward() of a model of series gives the gradient by inputs, states 
   states = naive.states;
   (void)bench.forward(naive.batch.inputs, shape, &states);
   auto again = naive.dstates;
-  bench.model.backward(bench.workspace, doutputs, alone, {}, &again);
+  bench.backward(doutputs, alone, {}, &again);
   CHECK(alone == gradients);
   CHECK(again == dstates);
 }

@@ -30,7 +30,7 @@ std::vector<Index> pieces(Index longest) {
 template <class S>
 void check_pieces(double bound) {
   using C = compute_t<S>;
-  Cpu device(Threads{2});
+  auto device = test::open(2);
   const auto parameters = test::parameters<Net>();
   const auto inputs = test::uniform<C>(length * Net::input_width, 3);
   Bench<Net, S> whole(device, {1, length}, parameters, Purpose::inference);
@@ -44,13 +44,12 @@ void check_pieces(double bound) {
     auto outputs = test::poison<C>(length * Net::output_width);
     Index first = 0;
     for (const Index steps : pieces(longest)) {
-      bench.model.forward(bench.workspace,
-                          std::span(inputs).subspan(static_cast<std::size_t>(first * Net::input_width),
-                                                    static_cast<std::size_t>(steps * Net::input_width)),
-                          {1, steps},
-                          std::span(outputs).subspan(static_cast<std::size_t>(first * Net::output_width),
-                                                     static_cast<std::size_t>(steps * Net::output_width)),
-                          &states);
+      bench.forward(std::span(inputs).subspan(static_cast<std::size_t>(first * Net::input_width),
+                                              static_cast<std::size_t>(steps * Net::input_width)),
+                    {1, steps},
+                    std::span(outputs).subspan(static_cast<std::size_t>(first * Net::output_width),
+                                               static_cast<std::size_t>(steps * Net::output_width)),
+                    &states);
       first += steps;
     }
     CHECK(test::relative_error(outputs, expected) <= bound);
@@ -68,7 +67,7 @@ TEST_CASE("A sequence of 100,003 steps is the same whole and in pieces", "[model
 }
 
 TEST_CASE("The gradient of a sequence of 100,003 steps is that of its pieces", "[model][long]") {
-  Cpu device(Threads{2});
+  auto device = test::open(2);
   const auto parameters = test::parameters<Net>();
   const auto inputs = test::uniform<double>(length * Net::input_width, 3);
   const auto doutputs = test::uniform<double>(length * Net::output_width, 4);
@@ -87,8 +86,7 @@ TEST_CASE("The gradient of a sequence of 100,003 steps is that of its pieces", "
     }
     for (std::size_t piece = lengths.size(); piece-- > 0;) {
       first -= lengths[piece];
-      benches[piece]->model.backward(benches[piece]->workspace,
-                                     part(doutputs, Net::output_width, first, lengths[piece]), gradients, {}, &dstates);
+      benches[piece]->backward(part(doutputs, Net::output_width, first, lengths[piece]), gradients, {}, &dstates);
     }
     return gradients;
   };

@@ -28,7 +28,7 @@ template <class Definition, class S>
 void check_parameters() {
   using C = compute_t<S>;
   const S nan = S(std::numeric_limits<float>::quiet_NaN());
-  Cpu device(Threads{2});
+  auto device = test::open(2);
   Bench<Definition, S> bench(device, {2, 5}, test::parameters<Definition>());
   const auto data = test::data<Definition, C>({2, 5});
   CHECK(none_nan(bench.forward(data.inputs, data.shape)));
@@ -36,18 +36,19 @@ void check_parameters() {
   for (const Parameter& parameter : parameter_list<Definition>()) {
     const std::string name(parameter.name.view());
     INFO("NaN in " << name);
-    const auto values = bench.model.parameter(name);
-    const std::vector<S> before(values.begin(), values.end());
+    const std::vector<S> before = test::numbers(bench.model);
+    std::vector<S> values = before;
     const Index last = parameter.shape[static_cast<std::size_t>(parameter.rank - 1)];
-    for (std::size_t i = 0; i < values.size(); i += static_cast<std::size_t>(parameter.rank == 1 ? 1 : last)) {
-      values[i] = nan;
+    for (Index i = 0; i < parameter.size(); i += parameter.rank == 1 ? 1 : last) {
+      values[static_cast<std::size_t>(parameter.offset + i)] = nan;
     }
+    bench.model.write(values);
     CHECK(all_nan(bench.forward(data.inputs, data.shape)));
     CHECK(std::isnan(bench.loss(data).prediction));
     std::vector<C> gradients(static_cast<std::size_t>(Definition::parameters));
     CHECK(std::isnan(bench.gradient(data, gradients).total()));
     CHECK_FALSE(none_nan(gradients));
-    std::copy(before.begin(), before.end(), values.begin());
+    bench.model.write(before);
   }
   CHECK(none_nan(bench.forward(data.inputs, data.shape)));
 }
@@ -64,7 +65,7 @@ TEST_CASE("A NaN in any parameter shows in outputs, loss and gradient", "[model]
 TEST_CASE("A NaN in one input shows from its step on, and in its sequence only", "[model][nan]") {
   using Net = test::SeriesNet;
   const Shape shape{3, 6};
-  Cpu device(Threads{2});
+  auto device = test::open(2);
   Bench<Net, float> bench(device, shape, test::parameters<Net>());
   auto data = test::data<Net, float>(shape);
   const auto clean = bench.forward(data.inputs, shape);
@@ -95,7 +96,7 @@ TEST_CASE("A NaN in one input shows from its step on, and in its sequence only",
 
 TEST_CASE("A NaN in a running state shows in the outputs", "[model][nan]") {
   using Net = test::MixtureNet;
-  Cpu device;
+  auto device = test::open();
   Bench<Net, float> bench(device, {2, 3}, test::parameters<Net>());
   for (std::size_t element = 0; element < static_cast<std::size_t>(Net::Body::state_size); element += 3) {
     INFO("state " << element);

@@ -1,5 +1,4 @@
 // Sizes around every edge: lengths, odd widths, numbers of states, of experts, of taps.
-#include "model/edges.hpp"
 #include "model/forward_check.hpp"
 
 using namespace moe_mamba;

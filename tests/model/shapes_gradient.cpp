@@ -1,5 +1,4 @@
 // Gradients at sizes around every edge.
-#include "model/edges.hpp"
 #include "model/gradient_check.hpp"
 
 using namespace moe_mamba;

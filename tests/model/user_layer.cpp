@@ -127,7 +127,7 @@ struct IntegratorLayer : moe_mamba::LayerDefaults {
                                                              .dx = scratch.x,
                                                              .dleak = run.gradients + leak,
                                                              .dstate = run.dstate});
-    linear_backward_weight(run.device, scratch.x, x, moe_mamba::matrix(run.gradients, Index{D}, Index{D}));
+    linear_backward_weight<S>(run.device, scratch.x, x, moe_mamba::matrix(run.gradients, Index{D}, Index{D}));
     linear_backward_input(run.device, scratch.x, moe_mamba::matrix(run.parameters, Index{D}, Index{D}), dx,
                           Into::assign);
   }

@@ -4,7 +4,7 @@
 #include <cstdlib>
 #include <new>
 
-/// Counts every allocation through operator new of the program that includes this, in its one source file.
+/// Counts every allocation through operator new of the program that includes this.
 namespace test {
 
 inline std::atomic<long> allocation_count{0};
@@ -29,33 +29,37 @@ inline void* counted_allocation(std::size_t bytes, std::size_t alignment) {
 
 }  // namespace test
 
-// Not inlined: g++ would see new and free side by side and warn of a mismatch.
+// Not inlined: g++ would see new and free side by side and warn of a mismatch. Weak, for programs of many files.
 
-[[gnu::noinline]] void* operator new(std::size_t bytes) {
+[[gnu::noinline, gnu::weak]] void* operator new(std::size_t bytes) {
   return test::counted_allocation(bytes, alignof(std::max_align_t));
 }
-[[gnu::noinline]] void* operator new[](std::size_t bytes) {
+[[gnu::noinline, gnu::weak]] void* operator new[](std::size_t bytes) {
   return test::counted_allocation(bytes, alignof(std::max_align_t));
 }
-[[gnu::noinline]] void* operator new(std::size_t bytes, std::align_val_t alignment) {
+[[gnu::noinline, gnu::weak]] void* operator new(std::size_t bytes, std::align_val_t alignment) {
   return test::counted_allocation(bytes, static_cast<std::size_t>(alignment));
 }
-[[gnu::noinline]] void* operator new[](std::size_t bytes, std::align_val_t alignment) {
+[[gnu::noinline, gnu::weak]] void* operator new[](std::size_t bytes, std::align_val_t alignment) {
   return test::counted_allocation(bytes, static_cast<std::size_t>(alignment));
 }
-[[gnu::noinline]] void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
+[[gnu::noinline, gnu::weak]] void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
   return test::counted_allocation(bytes, alignof(std::max_align_t));
 }
-[[gnu::noinline]] void* operator new[](std::size_t bytes, const std::nothrow_t&) noexcept {
+[[gnu::noinline, gnu::weak]] void* operator new[](std::size_t bytes, const std::nothrow_t&) noexcept {
   return test::counted_allocation(bytes, alignof(std::max_align_t));
 }
-[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
-[[gnu::noinline]] void operator delete[](void* memory) noexcept { std::free(memory); }
-[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-[[gnu::noinline]] void operator delete[](void* memory, std::size_t) noexcept { std::free(memory); }
-[[gnu::noinline]] void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
-[[gnu::noinline]] void operator delete[](void* memory, std::align_val_t) noexcept { std::free(memory); }
-[[gnu::noinline]] void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
-[[gnu::noinline]] void operator delete[](void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
-[[gnu::noinline]] void operator delete(void* memory, const std::nothrow_t&) noexcept { std::free(memory); }
-[[gnu::noinline]] void operator delete[](void* memory, const std::nothrow_t&) noexcept { std::free(memory); }
+[[gnu::noinline, gnu::weak]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline, gnu::weak]] void operator delete[](void* memory) noexcept { std::free(memory); }
+[[gnu::noinline, gnu::weak]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+[[gnu::noinline, gnu::weak]] void operator delete[](void* memory, std::size_t) noexcept { std::free(memory); }
+[[gnu::noinline, gnu::weak]] void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
+[[gnu::noinline, gnu::weak]] void operator delete[](void* memory, std::align_val_t) noexcept { std::free(memory); }
+[[gnu::noinline, gnu::weak]] void operator delete(void* memory, std::size_t, std::align_val_t) noexcept {
+  std::free(memory);
+}
+[[gnu::noinline, gnu::weak]] void operator delete[](void* memory, std::size_t, std::align_val_t) noexcept {
+  std::free(memory);
+}
+[[gnu::noinline, gnu::weak]] void operator delete(void* memory, const std::nothrow_t&) noexcept { std::free(memory); }
+[[gnu::noinline, gnu::weak]] void operator delete[](void* memory, const std::nothrow_t&) noexcept { std::free(memory); }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstring>
 #include <new>
 #include <utility>
 
@@ -36,6 +37,15 @@ class HostMemory {
 
   std::byte* data() const { return data_; }
   std::size_t size() const { return bytes_; }
+
+  /// The host may read and write it where it lies.
+  static constexpr bool on_host = true;
+
+  /// Copies `bytes` bytes to memory of this kind from the host's, from it to the host's, and within it.
+  static void write(void* to, const void* from, std::size_t bytes) { std::memmove(to, from, bytes); }
+  static void read(void* to, const void* from, std::size_t bytes) { std::memmove(to, from, bytes); }
+  static void copy(void* to, const void* from, std::size_t bytes) { std::memmove(to, from, bytes); }
+  static void clear(void* to, std::size_t bytes) { std::memset(to, 0, bytes); }
 
  private:
   static constexpr std::size_t cache_line = 64, huge_page = std::size_t{2} << 20, large = 2 * huge_page;

@@ -75,7 +75,8 @@ template <ComputeScalar C, StorageScalar S>
 void head_cross_entropy(Device& device, const HeadCrossEntropy<C, S>& head) {
   const Index tokens = head.x.rows, vocabulary = head.weight.rows;
   const bool gradients = head.dx.data != nullptr;
-  const C scale = static_cast<C>(head.scale);
+  const Index targets = tokens - std::count(head.targets, head.targets + tokens, masked_target);
+  const C scale = static_cast<C>(1.0 / static_cast<double>(std::max<Index>(targets, 1)));
   const Index block = detail::head_block<C>(tokens, vocabulary);
   Arena arena = head.scratch;
   const detail::HeadBuffers<C> buffers(arena, tokens, vocabulary);
@@ -101,10 +102,11 @@ void head_cross_entropy(Device& device, const HeadCrossEntropy<C, S>& head) {
     for (Index row = 0; row < rows; ++row) loss += buffers.losses[row];
     if (gradients) {
       linear_backward_input(device, logits, head.weight, head.dx.row_block(first, rows), Into::assign);
-      linear_backward_weight(device, logits, x, head.dweight);
+      linear_backward_weight<S>(device, logits, x, head.dweight);
     }
   }
-  *head.loss = loss;
+  head.totals[0] = loss;
+  head.totals[1] = static_cast<double>(targets);
 }
 
 }  // namespace moe_mamba::cpu

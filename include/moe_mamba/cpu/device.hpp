@@ -13,6 +13,7 @@
 #include "moe_mamba/core/backend.hpp"
 #include "moe_mamba/core/check.hpp"
 #include "moe_mamba/core/memory.hpp"
+#include "moe_mamba/core/recording.hpp"
 #include "moe_mamba/core/scalar.hpp"
 
 namespace moe_mamba::cpu {
@@ -26,6 +27,7 @@ namespace moe_mamba::cpu {
 class Device {
  public:
   using Memory = HostMemory;
+  using Recording = DirectRecording;
 
   /// Scratch memory of each thread in bytes: room for the packed blocks of a matrix product.
   static constexpr std::size_t scratch_bytes = std::size_t{2} << 20;

@@ -128,8 +128,8 @@ void linear_backward_input(Device& device, Input<C> dy, MatrixView<const S> weig
                                            into == Into::add);
 }
 
-/// dW += dyᵀ x
-template <class C>
+/// dW += dyᵀ x, unrounded whatever S is
+template <class S, class C>
 void linear_backward_weight(Device& device, Input<C> dy, Input<C> x, MatrixView<C> dweight) {
   const Index offsets[] = {0, x.rows};
   detail::multiply_transposed_groups<C>(device, {offsets, 1}, dy, x, dweight.data, 0, dweight.stride);
@@ -150,8 +150,8 @@ void grouped_linear_backward_input(Device& device, Groups groups, Input<C> dy, M
                                            weight.columns, dx, into == Into::add);
 }
 
-/// dW of each group += dyᵀ x over the rows of the group
-template <class C>
+/// dW of each group += dyᵀ x over the rows of the group, unrounded whatever S is
+template <class S, class C>
 void grouped_linear_backward_weight(Device& device, Groups groups, Input<C> dy, Input<C> x, MatrixStack<C> dweight) {
   detail::multiply_transposed_groups<C>(device, groups, dy, x, dweight.data, dweight.rows * dweight.columns,
                                         dweight.columns);

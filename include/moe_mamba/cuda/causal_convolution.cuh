@@ -5,7 +5,7 @@
 #include <type_traits>
 
 #include "moe_mamba/cuda/block/scan_mathematics.cuh"
-#include "moe_mamba/cuda/device.cuh"
+#include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/ops/causal_convolution.hpp"
 
 /// The short causal convolution on the GPU. A block takes 32 channels, one a lane, and tiles of 64 steps, which its warps

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
+#include <type_traits>
 
 #include "moe_mamba/cuda/linear.cuh"
 #include "moe_mamba/cuda/pieces.cuh"
@@ -11,22 +13,30 @@ namespace moe_mamba::cuda {
 
 namespace detail {
 
-/// Rows whose logits are held at a time: 256 MiB of them, so that dweight is passed over few times, but enough rows for
+/// Elements from one row of logits to the next, which is aligned to 16 bytes: cuBLAS is slow where it is not.
+template <ComputeScalar C>
+constexpr Index logits_stride(Index vocabulary) {
+  constexpr Index run = 16 / Index(sizeof(C));
+  return ceiling_divide(std::max<Index>(vocabulary, 1), run) * run;
+}
+
+/// Rows whose logits are held at a time: 512 MiB of them, so that dweight is passed over few times, but enough rows for
 /// the matrix products, and no more than a batch can have. Depends on sizes alone, so that sums do.
 template <ComputeScalar C>
 constexpr Index head_block(Index tokens, Index vocabulary) {
-  const Index row_bytes = std::max<Index>(1, vocabulary) * Index(sizeof(C));
-  return std::min(tokens, std::clamp<Index>((Index(256) << 20) / row_bytes, 256, 8192));
+  const Index room = (Index(512) << 20) / (logits_stride<C>(vocabulary) * Index(sizeof(C)));
+  return std::min(tokens, std::clamp<Index>(room / 128 * 128, 256, 8192));
 }
 
 /// Memory of head_cross_entropy.
 template <ComputeScalar C>
 struct HeadBuffers {
-  C* logits;       // (block, V); their gradients in the end
+  C* logits;       // (block, V), rows logits_stride apart; their gradients in the end
   double* losses;  // (T)
 
   HeadBuffers(Arena& arena, Index tokens, Index vocabulary)
-      : logits(arena.take<C>(head_block<C>(tokens, vocabulary) * vocabulary)), losses(arena.take<double>(tokens)) {}
+      : logits(arena.take<C>(head_block<C>(tokens, vocabulary) * logits_stride<C>(vocabulary))),
+        losses(arena.take<double>(tokens)) {}
 };
 
 /// The largest of some logits, and the sum of the exponentials of all less it.
@@ -39,34 +49,51 @@ __device__ inline LogSum joined(LogSum a, LogSum b) {
   return {largest, a.sum * exp(a.largest - largest) + b.sum * exp(b.largest - largest)};
 }
 
-/// A row of logits: its loss, and with `gradients` in place scale · (softmax(logits) - one_hot(target)).
-template <int threads, class C>
+struct CountsAsTarget {
+  const Token* targets;
+  __device__ double operator()(Index, Index i) const { return targets[i] == masked_target ? 0.0 : 1.0; }
+};
+
+/// Logits that a thread reads before it uses any of them.
+inline constexpr int logits_at_a_time = 4;
+
+/// A row of logits: its loss, and with `gradients`, in the row's memory from its beginning on and as numbers of type G,
+/// (softmax(logits) - one_hot(target)) / max(*count, 1).
+template <int threads, class G, class C>
 __global__ void __launch_bounds__(threads)
-    softmax_cross_entropy_kernel(MatrixView<C> logits, const Token* targets, C scale, bool gradients, double* losses) {
+    softmax_cross_entropy_kernel(MatrixView<C> logits, const Token* targets, const double* count, bool gradients,
+                                 double* losses) {
   constexpr int warps = threads / warp_size;
   __shared__ LogSum shared[warps];
   const Index row = blockIdx.x, vocabulary = logits.columns;
   const int thread = int(threadIdx.x);
   const Token target = targets[row];
-  C* const at = logits.row(row);
+  const C* const at = logits.row(row);
+  G* const gradient = reinterpret_cast<G*>(logits.row(row));
   if (target == masked_target) {
     if (thread == 0) losses[row] = 0;
-    for (Index v = thread; gradients && v < vocabulary; v += threads) at[v] = C(0);
+    for (Index v = thread; gradients && v < vocabulary; v += threads) gradient[v] = G(C(0));
     return;
   }
   const double target_logit = double(at[target]);
 
   // The largest so far starts at the lowest number, not at -infinity, which is not to be subtracted from itself.
   // +infinity is: it comes out as NaN, as NaN does.
+  constexpr C infinity = INFINITY;
   C largest = sizeof(C) == 8 ? C(-1.7976931348623157e308) : C(-3.402823466e38f), sum = 0;
-  for (Index v = thread; v < vocabulary; v += threads) {
-    const C logit = at[v];
-    if (logit > largest) {
-      sum = sum * exp(largest - logit) + exp(logit - logit);
-      largest = logit;
-    } else {
-      sum += exp(logit - largest);
+  for (Index first = 0; first < vocabulary; first += threads * logits_at_a_time) {
+    C some[logits_at_a_time], most = largest;
+#pragma unroll
+    for (int i = 0; i < logits_at_a_time; ++i) {
+      const Index v = first + i * threads + thread;
+      some[i] = v < vocabulary ? at[v] : -infinity;
     }
+#pragma unroll
+    for (int i = 0; i < logits_at_a_time; ++i) most = some[i] > most ? some[i] : most;
+    sum *= exp(largest - most);
+    largest = most;
+#pragma unroll
+    for (int i = 0; i < logits_at_a_time; ++i) sum += exp(some[i] - largest);
   }
   LogSum all{double(largest), double(sum)};
   for (int distance = warp_size / 2; distance > 0; distance /= 2) {
@@ -80,9 +107,22 @@ __global__ void __launch_bounds__(threads)
 
   if (thread == 0) losses[row] = all.largest + log(all.sum) - target_logit;
   if (!gradients) return;
-  const C most = static_cast<C>(all.largest), factor = static_cast<C>(double(scale) / all.sum);
-  for (Index v = thread; v < vocabulary; v += threads) {
-    at[v] = exp(at[v] - most) * factor - (v == target ? scale : C(0));
+  const double mean = 1 / (*count > 1 ? *count : 1.0);
+  const C most = static_cast<C>(all.largest), factor = static_cast<C>(mean / all.sum), scale = static_cast<C>(mean);
+  for (Index first = 0; first < vocabulary; first += threads * logits_at_a_time) {
+    C some[logits_at_a_time];
+#pragma unroll
+    for (int i = 0; i < logits_at_a_time; ++i) {
+      const Index v = first + i * threads + thread;
+      if (v < vocabulary) some[i] = at[v];
+    }
+    // Gradients that are shorter than logits lie where logits before them did, or where these did in the first round.
+    if constexpr (sizeof(G) < sizeof(C)) __syncthreads();
+#pragma unroll
+    for (int i = 0; i < logits_at_a_time; ++i) {
+      const Index v = first + i * threads + thread;
+      if (v < vocabulary) gradient[v] = G(exp(some[i] - most) * factor - (v == target ? scale : C(0)));
+    }
   }
 }
 
@@ -106,24 +146,36 @@ void head_cross_entropy(Device& device, const HeadCrossEntropy<C, S>& head) {
   constexpr int threads = 512;
   const Index tokens = head.x.rows, vocabulary = head.weight.rows;
   const bool gradients = head.dx.data != nullptr;
+  // Gradients of logits are written as the products with them take them.
+  using Gradient = std::conditional_t<std::is_same_v<S, bfloat16>, bfloat16, C>;
+  constexpr Index gradients_in_logit = Index(sizeof(C) / sizeof(Gradient));
   const Index block = detail::head_block<C>(tokens, vocabulary);
   Arena arena = head.scratch;
   const detail::HeadBuffers<C> buffers(arena, tokens, vocabulary);
 
+  detail::sum_elements(device, 1, tokens, true, detail::CountsAsTarget{head.targets}, head.totals + 1);
   for (Index first = 0; first < tokens; first += block) {
     const Index rows = std::min(block, tokens - first);
-    const MatrixView<C> logits = matrix(buffers.logits, rows, vocabulary);
+    const MatrixView<C> logits{buffers.logits, rows, vocabulary, detail::logits_stride<C>(vocabulary)};
     const MatrixView<const C> x = head.x.row_block(first, rows);
     linear(device, x, head.weight, logits);
-    detail::softmax_cross_entropy_kernel<threads><<<unsigned(rows), threads, 0, device.stream()>>>(
-        logits, head.targets + first, static_cast<C>(head.scale), gradients, buffers.losses + first);
+    detail::softmax_cross_entropy_kernel<threads, Gradient><<<unsigned(rows), threads, 0, device.stream()>>>(
+        logits, head.targets + first, head.totals + 1, gradients, buffers.losses + first);
     check_launch("softmax_cross_entropy_kernel");
     if (gradients) {
-      linear_backward_input(device, logits, head.weight, head.dx.row_block(first, rows), Into::assign);
-      linear_backward_weight(device, logits, x, head.dweight);
+      const MatrixView<const Gradient> dlogits{reinterpret_cast<const Gradient*>(logits.data), rows, vocabulary,
+                                               logits.stride * gradients_in_logit};
+      detail::blas_product(device, dlogits, false, head.weight, false, head.dx.row_block(first, rows), false);
+      if constexpr (std::is_same_v<Gradient, bfloat16>) {
+        detail::for_rounded_rows(device, x, [&](Index at, MatrixView<const bfloat16> rounded) {
+          detail::blas_product(device, dlogits.row_block(at, rounded.rows), true, rounded, false, head.dweight, true);
+        });
+      } else {
+        detail::blas_product(device, dlogits, true, x, false, head.dweight, true);
+      }
     }
   }
-  detail::total_kernel<<<1, detail::ElementGrid::threads, 0, device.stream()>>>(buffers.losses, tokens, head.loss);
+  detail::total_kernel<<<1, detail::ElementGrid::threads, 0, device.stream()>>>(buffers.losses, tokens, head.totals);
   check_launch("total_kernel");
 }
 

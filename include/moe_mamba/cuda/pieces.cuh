@@ -8,7 +8,7 @@
 #include "moe_mamba/core/check.hpp"
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/cuda/block/reduce.cuh"
-#include "moe_mamba/cuda/device.cuh"
+#include "moe_mamba/cuda/device.hpp"
 
 /// How the operations that read their operands once are spread over the device: a thread for each element, or pieces
 /// with partial sums, cut by sizes alone, so that sums are the same from run to run.

@@ -1,7 +1,7 @@
 #pragma once
 
 #include "moe_mamba/cuda/block/scan_tile.cuh"
-#include "moe_mamba/cuda/device.cuh"
+#include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/ops/selective_scan.hpp"
 
 /// The selective scan on the GPU.

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <iterator>
 #include <limits>
 #include <span>
+#include <stdexcept>
 #include <string_view>
 #include <vector>
 
@@ -15,8 +17,9 @@
 namespace moe_mamba {
 
 struct DecoderOptions {
-  int threads = 1;
-  Index chunk = 128;  ///< tokens of a prompt that are read at a time
+  int threads = 1;        ///< of the Cpu
+  Index chunk = 128;      ///< tokens of a prompt that are read at a time
+  CudaOptions cuda = {};  ///< of a CUDA device
 };
 
 /// Reads and writes text, token by token: one running state, and the logits of the next token. Nothing is allocated
@@ -28,16 +31,25 @@ class Decoder {
 
  public:
   using ModelType = Model<Definition, S, Backend>;
-  using StatesType = States<Definition, S>;
+  using Memory = typename Backend::Memory;
+  using StatesType = States<Definition, S, Memory>;
   using Compute = compute_t<S>;
 
   /// Throws std::invalid_argument for an option out of range.
   explicit Decoder(const ModelType& model, DecoderOptions options = {})
       : model_(model),
-        device_(Threads{options.threads}),
+        device_(open_device<Backend>(options.threads, options.cuda)),
         workspace_(device_, {1, checked(options.chunk)}),
         logits_(static_cast<std::size_t>(Definition::output_width)),
-        chunk_(static_cast<std::size_t>(options.chunk)) {}
+        chunk_(static_cast<std::size_t>(options.chunk)) {
+    if constexpr (!Memory::on_host) {
+      mirror_.resize(logits_.size());
+      token_ = Array<Token, Memory>(1);
+      position_ = Array<std::uint64_t, Memory>(1);
+      status_ = Array<std::uint32_t, Memory>(1);
+      scratch_ = Memory(passes().sample_scratch(device_, 1, Index{Definition::output_width}));
+    }
+  }
 
   /// A model that would be gone before the decoder.
   explicit Decoder(const ModelType&&, DecoderOptions = {}) = delete;
@@ -46,27 +58,37 @@ class Decoder {
   /// it was, std::out_of_range for a token outside the vocabulary and std::invalid_argument for no token at all.
   std::span<const Compute> prefill(std::span<const Token> tokens) {
     require(!tokens.empty(), "tokens.size()", tokens.size(), "1 or more");
-    for (std::size_t i = 0; i < tokens.size(); ++i) {
-      require_range(tokens[i] >= 0 && tokens[i] < Definition::vocabulary, "token", tokens[i],
-                    [] { return "0 to " + std::to_string(Definition::vocabulary - 1); });
-    }
+    for (const Token token : tokens) check(token);
     for (; !tokens.empty(); tokens = tokens.subspan(std::min(chunk_, tokens.size()))) {
       const auto piece = tokens.first(std::min(chunk_, tokens.size()));
-      model_.forward_last(workspace_, piece, {1, static_cast<Index>(piece.size())}, logits_, &states_);
+      const Shape shape{1, static_cast<Index>(piece.size())};
+      read(workspace_.keep_inputs(piece, shape), shape);
     }
-    has_logits_ = true;
-    return logits_;
+    return logits();
   }
 
   /// Reads one token; returns the logits of the next. Throws std::out_of_range for a token outside the vocabulary.
   std::span<const Compute> step(Token token) {
-    model_.step(workspace_, states_, {&token, 1}, logits_);
-    has_logits_ = true;
-    return logits_;
+    check(token);
+    if constexpr (Memory::on_host) {
+      step_on(&token);
+    } else {
+      device_.upload(token_.data(), &token, sizeof token);
+      step_on(token_.data());
+    }
+    return logits();
   }
 
   /// The logits of the token that comes next; of no meaning where nothing has been read since the last restore().
-  std::span<const Compute> logits() const { return logits_; }
+  std::span<const Compute> logits() const {
+    if constexpr (Memory::on_host) {
+      return logits_.span();
+    } else {
+      if (!mirrored_) device_.download(mirror_.data(), logits_.data(), mirror_.size() * sizeof(Compute));
+      mirrored_ = true;
+      return mirror_;
+    }
+  }
 
   /// The running state: a value to copy, keep and restore.
   const StatesType& state() const { return states_; }
@@ -76,16 +98,20 @@ class Decoder {
   void restore(const StatesType& state, std::span<const Compute> logits = {}) {
     require(logits.empty() || logits.size() == logits_.size(), "logits.size()", logits.size(),
             [&] { return std::to_string(logits_.size()) + ", the vocabulary, or none"; });
+    if constexpr (!Memory::on_host) device_.synchronize();
     states_ = state;
     has_logits_ = !logits.empty();
-    std::copy(logits.begin(), logits.end(), logits_.begin());
+    if (has_logits_) logits_.write(logits);
+    mirrored_ = false;
   }
 
   /// Forgets everything read.
   void reset() {
+    if constexpr (!Memory::on_host) device_.synchronize();
     states_.reset();
     has_logits_ = false;
-    std::fill(logits_.begin(), logits_.end(), Compute(0));
+    logits_.clear();
+    mirrored_ = false;
   }
 
   /// Shows visit(RouterReport) what each mixture-of-experts layer reports of the last call.
@@ -93,6 +119,15 @@ class Decoder {
   void visit_routers(const Visit& visit) const {
     workspace_.visit_routers(visit);
   }
+
+  /// Draws on a device: which, and how many there were.
+  struct DeviceDraws {
+    DeviceDraws(Sampling how, Seed from, Index) : sampling(how), seed(from) {}
+    Sampling sampling;
+    Seed seed;
+    std::uint64_t position = 0;
+  };
+  using Draws = std::conditional_t<Memory::on_host, Sampler, DeviceDraws>;
 
   /// The tokens that a decoder goes on to write, drawn as they are asked for; each is read back in when the iterator goes
   /// on, the last one too, so that afterwards state and logits are those of the whole text. (A token at which a loop is
@@ -108,7 +143,7 @@ class Decoder {
       explicit Iterator(Generation& generation) : generation_(&generation) { generation.draw(); }
       Token operator*() const { return generation_->token_; }
       Iterator& operator++() {
-        generation_->decoder_.step(generation_->token_);
+        generation_->read_back();
         --generation_->left_;
         generation_->draw();
         return *this;
@@ -125,15 +160,29 @@ class Decoder {
 
    private:
     friend class Decoder;
-    Generation(Decoder& decoder, Sampler sampler, Index count)
-        : decoder_(decoder), sampler_(std::move(sampler)), left_(count) {}
+    Generation(Decoder& decoder, Draws draws, Index count)
+        : decoder_(decoder), draws_(std::move(draws)), left_(count) {}
 
     void draw() {
-      if (left_ > 0) token_ = sampler_(decoder_.logits());
+      if (left_ <= 0) return;
+      if constexpr (Memory::on_host) {
+        token_ = draws_(decoder_.logits());
+      } else {
+        token_ = decoder_.draw(draws_);
+      }
+    }
+
+    void read_back() {
+      if constexpr (Memory::on_host) {
+        decoder_.step_on(&token_);
+      } else {
+        decoder_.device_.upload(decoder_.token_.data(), &token_, sizeof token_);
+        decoder_.step_on(decoder_.token_.data());
+      }
     }
 
     Decoder& decoder_;
-    Sampler sampler_;
+    Draws draws_;
     Index left_;
     Token token_ = 0;
   };
@@ -145,9 +194,10 @@ class Decoder {
     require(count >= 0, "count", count, "0 or more tokens");
     require(!prompt.empty() || has_logits_, "prompt.size()", prompt.size(),
             "1 or more tokens where nothing has been read yet");
-    Sampler sampler(sampling, seed, Index{Definition::vocabulary});
+    moe_mamba::check(sampling);
+    Draws draws(sampling, seed, Index{Definition::vocabulary});
     if (!prompt.empty()) prefill(prompt);
-    return Generation(*this, std::move(sampler), count);
+    return Generation(*this, std::move(draws), count);
   }
 
   /// A decoder that would be gone before the first token is drawn: give it a name.
@@ -164,6 +214,56 @@ class Decoder {
   }
 
  private:
+  static const Passes<Definition, S, Backend>& passes() { return PassesOf<Definition, S, Backend>::get(); }
+
+  static void check(Token token) {
+    require_range(token >= 0 && token < Definition::vocabulary, "token", token,
+                  [] { return "0 to " + std::to_string(Definition::vocabulary - 1); });
+  }
+
+  /// Reads tokens that lie where the device works, and leaves the logits there.
+  void read(const Token* tokens, Shape shape) {
+    begin_reading();
+    queue(tokens, shape);
+  }
+  void step_on(const Token* token) {
+    if (model_.parameters().data() != recorded_) recording_.forget();
+    recorded_ = model_.parameters().data();
+    begin_reading();
+    recording_.run(device_, [&] { queue(token, {1, 1}); });
+  }
+  void begin_reading() {
+    mirrored_ = false;
+    has_logits_ = true;
+    workspace_.begin();
+  }
+  void queue(const Token* tokens, Shape shape) {
+    passes().body(workspace_, shape, model_.parameters().data(), tokens, states_.view());
+    passes().outputs(workspace_, shape, model_.parameters().data(), shape.length - 1, 1, 1, logits_.data());
+  }
+
+  /// The next token, drawn where the logits are. Throws what a Sampler would.
+  Token draw(DeviceDraws& draws) {
+    device_.upload(position_.data(), &draws.position, sizeof draws.position);
+    passes().sample(device_, {.sampling = draws.sampling,
+                              .logits = matrix(std::as_const(logits_).data(), 1, Index{Definition::output_width}),
+                              .seed = draws.seed,
+                              .stream = 0,
+                              .positions = position_.data(),
+                              .tokens = token_.data(),
+                              .status = status_.data(),
+                              .scratch = Arena(scratch_.data())});
+    Token token = 0;
+    device_.download(&token, token_.data(), sizeof token);
+    if (token < 0) {
+      throw std::runtime_error(
+          "a logit is NaN or plus infinity, or all are minus infinity; allowed: finite numbers and minus infinity, one "
+          "of them finite");
+    }
+    if (draws.sampling.temperature != 0) ++draws.position;
+    return token;
+  }
+
   static Index checked(Index chunk) {
     require(chunk >= 1, "chunk", chunk, "1 or more tokens");
     return chunk;
@@ -173,7 +273,16 @@ class Decoder {
   Backend device_;
   Workspace<Definition, S, Backend> workspace_;
   StatesType states_{1};
-  std::vector<Compute> logits_;
+  typename Backend::Recording recording_;  // of step()
+  const S* recorded_ = nullptr;            // the parameters that it is of
+  Array<Compute, Memory> logits_;
+  // Where the device's memory is not the host's: a copy of the logits that the host can read, and what drawing takes.
+  mutable std::vector<Compute> mirror_;
+  mutable bool mirrored_ = false;
+  Array<Token, Memory> token_;
+  Array<std::uint64_t, Memory> position_;
+  Array<std::uint32_t, Memory> status_;
+  Memory scratch_;
   std::size_t chunk_;
   bool has_logits_ = false;
 };

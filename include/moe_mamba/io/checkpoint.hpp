@@ -68,7 +68,9 @@ void save_checkpoint(const std::filesystem::path& path, Trainer<Definition, S, B
                      const WindowsState& windows = {}, std::map<std::string, std::string> metadata = {}) {
   using C = compute_t<S>;
   const auto progress = trainer.progress();
-  auto tensors = detail::parameter_tensors<Definition, S>(std::as_const(trainer.model()).parameters());
+  const auto values =
+      HostNumbers<S>::template of<typename Backend::Memory>(std::as_const(trainer.model()).parameters());
+  auto tensors = detail::parameter_tensors<Definition, S>(values.span());
   const auto add_numbers = [&](const char* name, std::span<const C> numbers) {
     if (numbers.empty()) return;
     tensors.push_back({name, data_type_of<C>, {static_cast<Index>(numbers.size())}, std::as_bytes(numbers)});
@@ -119,7 +121,7 @@ CheckpointInfo load_checkpoint(const std::filesystem::path& path, Trainer<Defini
   } catch (const std::invalid_argument& error) {
     throw std::runtime_error(path.string() + ": " + error.what());
   }
-  detail::read_parameters<Definition>(file, trainer.model().parameters().data());
+  detail::read_parameters(file, trainer.model());
   return info;
 }
 

@@ -77,11 +77,20 @@ void check_parameters(const SafetensorsFile& file) {
 }
 
 /// Copies the parameters from a file that has passed check_parameters().
-template <class Definition, StorageScalar S>
-void read_parameters(const SafetensorsFile& file, S* parameters) {
-  Definition::visit_parameters([&](const Parameter& parameter) {
-    copy_converted(file.at(parameter.name.view()), parameters + parameter.offset);
-  });
+template <class Definition, StorageScalar S, class Backend>
+void read_parameters(const SafetensorsFile& file, Model<Definition, S, Backend>& model) {
+  const auto read = [&](S* parameters) {
+    Definition::visit_parameters([&](const Parameter& parameter) {
+      copy_converted(file.at(parameter.name.view()), parameters + parameter.offset);
+    });
+  };
+  if constexpr (Backend::Memory::on_host) {
+    read(model.parameters().data());
+  } else {
+    std::vector<S> values(static_cast<std::size_t>(Definition::parameters));
+    read(values.data());
+    model.write(values);
+  }
 }
 
 }  // namespace detail
@@ -91,7 +100,8 @@ void read_parameters(const SafetensorsFile& file, S* parameters) {
 template <class Definition, StorageScalar S, class Backend>
 void save(const Model<Definition, S, Backend>& model, const std::filesystem::path& path,
           const std::map<std::string, std::string>& metadata = {}) {
-  const auto tensors = detail::parameter_tensors<Definition, S>(model.parameters());
+  const auto values = HostNumbers<S>::template of<typename Backend::Memory>(model.parameters());
+  const auto tensors = detail::parameter_tensors<Definition, S>(values.span());
   save_safetensors(path, tensors, detail::with_checksum(metadata, tensors));
 }
 
@@ -102,7 +112,7 @@ template <class Definition, StorageScalar S, class Backend>
 void load(Model<Definition, S, Backend>& model, const std::filesystem::path& path) {
   const SafetensorsFile file(path);
   detail::check_parameters<Definition>(file);
-  detail::read_parameters<Definition>(file, model.parameters().data());
+  detail::read_parameters(file, model);
 }
 
 /// A model with the parameters of a file; errors as above.
@@ -111,7 +121,7 @@ Model<Definition, S, Backend> load(const std::filesystem::path& path) {
   const SafetensorsFile file(path);
   detail::check_parameters<Definition>(file);
   Model<Definition, S, Backend> model{Uninitialised{}};
-  detail::read_parameters<Definition>(file, model.parameters().data());
+  detail::read_parameters(file, model);
   return model;
 }
 

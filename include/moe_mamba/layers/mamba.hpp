@@ -112,7 +112,7 @@ struct MambaLayer : LayerDefaults {
     const BackwardScratch<C> scratch(run.scratch, device, run.shape);
     const S* p = run.parameters;
     C* g = run.gradients;
-    linear_backward_weight(device, dy, saved.gated, matrix(g + out_proj, D, E));
+    linear_backward_weight<S>(device, dy, saved.gated, matrix(g + out_proj, D, E));
     linear_backward_input(device, dy, matrix(p + out_proj, D, E), scratch.dgated, Into::assign);
     selective_scan_backward(device, SelectiveScanBackward<C, S, N>{.shape = run.shape,
                                                                    .u = saved.convolved,
@@ -135,10 +135,10 @@ struct MambaLayer : LayerDefaults {
                                                                    .dd = g + skip,
                                                                    .dstate = run.dstate.at(convolution_state),
                                                                    .scratch = scratch.scan});
-    linear_backward_weight(device, scratch.ddelta, saved.projected.column_block(0, R), matrix(g + dt_proj, E, R));
+    linear_backward_weight<S>(device, scratch.ddelta, saved.projected.column_block(0, R), matrix(g + dt_proj, E, R));
     linear_backward_input(device, scratch.ddelta, matrix(p + dt_proj, E, R), scratch.dprojected.column_block(0, R),
                           Into::assign);
-    linear_backward_weight(device, scratch.dprojected, saved.convolved, matrix(g + x_proj, R + 2 * N, E));
+    linear_backward_weight<S>(device, scratch.dprojected, saved.convolved, matrix(g + x_proj, R + 2 * N, E));
     linear_backward_input(device, scratch.dprojected, matrix(p + x_proj, R + 2 * N, E), scratch.dconvolved, Into::add);
     causal_convolution_backward(device, CausalConvolutionBackward<C, S, K>{.shape = run.shape,
                                                                            .x = saved.xz.column_block(0, E),
@@ -150,7 +150,7 @@ struct MambaLayer : LayerDefaults {
                                                                            .dweight = g + conv_weight,
                                                                            .dbias = g + conv_bias,
                                                                            .dstate = run.dstate});
-    linear_backward_weight(device, scratch.dxz, x, matrix(g + in_proj, 2 * E, D));
+    linear_backward_weight<S>(device, scratch.dxz, x, matrix(g + in_proj, 2 * E, D));
     linear_backward_input(device, scratch.dxz, matrix(p + in_proj, 2 * E, D), dx, Into::assign);
   }
 

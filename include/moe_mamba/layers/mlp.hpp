@@ -50,10 +50,10 @@ struct MlpLayer : LayerDefaults {
   static void backward(Backward<Device, S, C> run, MatrixView<const C> x, MatrixView<const C> dy, MatrixView<C> dx) {
     const Saved<C> saved(run.tape, run.shape);
     const BackwardScratch<C> scratch(run.scratch, run.device, run.shape);
-    linear_backward_weight(run.device, dy, saved.active, matrix(run.gradients + down, D, H));
+    linear_backward_weight<S>(run.device, dy, saved.active, matrix(run.gradients + down, D, H));
     linear_backward_input(run.device, dy, matrix(run.parameters + down, D, H), scratch.dactive, Into::assign);
     activate_backward(run.device, Activation{}, saved.hidden, scratch.dactive, scratch.dhidden);
-    linear_backward_weight(run.device, scratch.dhidden, x, matrix(run.gradients + up, rows, D));
+    linear_backward_weight<S>(run.device, scratch.dhidden, x, matrix(run.gradients + up, rows, D));
     linear_backward_input(run.device, scratch.dhidden, matrix(run.parameters + up, rows, D), dx, Into::assign);
   }
 

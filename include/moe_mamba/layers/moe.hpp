@@ -174,12 +174,12 @@ struct MoeLayer : LayerDefaults {
     C* g = run.gradients;
 
     combine_rows_backward(device, saved.y, saved.slots, Index{K}, saved.gate, dy, scratch.dy, scratch.dgate);
-    grouped_linear_backward_weight(device, saved.groups(), scratch.dy, saved.active, MatrixStack<C>{g + down, D, H});
+    grouped_linear_backward_weight<S>(device, saved.groups(), scratch.dy, saved.active, MatrixStack<C>{g + down, D, H});
     grouped_linear_backward_input(device, saved.groups(), scratch.dy, MatrixStack<const S>{p + down, D, H},
                                   scratch.dactive, Into::assign);
     grouped_activate_backward(device, saved.groups(), Activation{}, saved.hidden, scratch.dactive, scratch.dhidden);
-    grouped_linear_backward_weight(device, saved.groups(), scratch.dhidden, saved.x,
-                                   MatrixStack<C>{g + up, gates * H, D});
+    grouped_linear_backward_weight<S>(device, saved.groups(), scratch.dhidden, saved.x,
+                                      MatrixStack<C>{g + up, gates * H, D});
     grouped_linear_backward_input(device, saved.groups(), scratch.dhidden, MatrixStack<const S>{p + up, gates * H, D},
                                   scratch.dx, Into::assign);
 
@@ -200,7 +200,7 @@ struct MoeLayer : LayerDefaults {
                                                     .balance = run.auxiliary_weight * Config::balance.value(),
                                                     .z = run.auxiliary_weight * Config::z.value(),
                                                     .dlogits = scratch.dlogits});
-    linear_backward_weight(device, scratch.dlogits, x, matrix(g + router_weight, E, D));
+    linear_backward_weight<S>(device, scratch.dlogits, x, matrix(g + router_weight, E, D));
     linear_backward_input(device, scratch.dlogits, matrix(p + router_weight, E, D), dx, Into::add);
   }
 

@@ -125,14 +125,21 @@ struct OptionGivenOnce {
   static_assert(Times <= 1, "an option is given more than once: OptionGivenOnce<layer, option, times given>");
 };
 
+/// How often a kind of option is given.
+template <template <int> class Option, class... Arguments>
+inline constexpr int times_given = (0 + ... + int(is_integer_option<Option, Arguments>));
+template <template <int, int> class Option, class... Arguments>
+inline constexpr int ratios_given = (0 + ... + int(is_ratio_option<Option, Arguments>));
+
 /// Checks every integer option of one kind among Options: its range, and that it is given once at most.
 template <class Layer, template <int> class Option, int Lowest, int Highest, class... Options>
 consteval bool check_integer_option() {
+  [[maybe_unused]] constexpr int times = times_given<Option, Options...>;
   (
       [] {
         if constexpr (is_integer_option<Option, Options>) {
           (void)OptionInRange<Layer, Options, Lowest, Highest>{};
-          (void)OptionGivenOnce<Layer, Options, (0 + ... + int(is_integer_option<Option, Options>))>{};
+          (void)OptionGivenOnce<Layer, Options, times>{};
         }
       }(),
       ...);
@@ -142,11 +149,12 @@ consteval bool check_integer_option() {
 /// Checks every ratio of one kind among Options: its range, and that it is given once at most.
 template <class Layer, template <int, int> class Option, int Lowest, class... Options>
 consteval bool check_ratio_option() {
+  [[maybe_unused]] constexpr int times = ratios_given<Option, Options...>;
   (
       [] {
         if constexpr (is_ratio_option<Option, Options>) {
           (void)RatioInRange<Layer, Options, Lowest>{};
-          (void)OptionGivenOnce<Layer, Options, (0 + ... + int(is_ratio_option<Option, Options>))>{};
+          (void)OptionGivenOnce<Layer, Options, times>{};
         }
       }(),
       ...);

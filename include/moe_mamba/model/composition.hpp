@@ -90,10 +90,6 @@ struct IsFinalNorm {
   static constexpr bool value = is_norm_option<FinalNorm, T>;
 };
 
-/// How often a kind of option is given.
-template <template <int> class Option, class... Arguments>
-inline constexpr int times_given = (0 + ... + int(is_integer_option<Option, Arguments>));
-
 template <class Model, class Required, int Times>
 struct ModelNeeds {
   static_assert(Times >= 1,

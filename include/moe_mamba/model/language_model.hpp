@@ -94,7 +94,7 @@ struct LanguageModel {
   template <class Device, class S, class C>
   static void leave_backward(Backward<Device, S, C> run, MatrixView<const C> x, MatrixView<const C> dlogits,
                              MatrixView<C> dx) {
-    linear_backward_weight(run.device, dlogits, x, matrix(run.gradients + head_offset, vocabulary, width));
+    linear_backward_weight<S>(run.device, dlogits, x, matrix(run.gradients + head_offset, vocabulary, width));
     linear_backward_input(run.device, dlogits, matrix(run.parameters + head_offset, vocabulary, width), dx,
                           Into::assign);
   }
@@ -104,19 +104,19 @@ struct LanguageModel {
     return head_cross_entropy_scratch<C>(device, tokens, Index{vocabulary});
   }
 
-  /// *sum = the sum of the unmasked targets' cross-entropies; gradients of `scale` times it where dx has data.
+  /// totals[0] = the sum of the unmasked targets' cross-entropies, totals[1] their number; gradients of their mean where
+  /// dx has data.
   template <class Device, class S, class C>
-  static void loss(Device& device, const S* parameters, MatrixView<const C> x, const Token* targets, double scale,
-                   MatrixView<C> dx, C* gradients, double* sum, Arena scratch) {
+  static void loss(Device& device, const S* parameters, MatrixView<const C> x, const Token* targets, MatrixView<C> dx,
+                   C* gradients, double* totals, Arena scratch) {
     head_cross_entropy(
         device, HeadCrossEntropy<C, S>{
                     .x = x,
                     .weight = matrix(parameters + head_offset, vocabulary, width),
                     .targets = targets,
-                    .scale = scale,
                     .dx = dx,
                     .dweight = matrix(gradients == nullptr ? nullptr : gradients + head_offset, vocabulary, width),
-                    .loss = sum,
+                    .totals = totals,
                     .scratch = scratch});
   }
 };

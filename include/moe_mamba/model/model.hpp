@@ -1,35 +1,27 @@
 #pragma once
 
-#include <algorithm>
 #include <span>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
+#include "moe_mamba/core/array.hpp"
 #include "moe_mamba/core/backend.hpp"
 #include "moe_mamba/core/check.hpp"
 #include "moe_mamba/core/random.hpp"
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/model/cost.hpp"
 #include "moe_mamba/model/initialise.hpp"
+#include "moe_mamba/model/passes.hpp"
 #include "moe_mamba/model/states.hpp"
 #include "moe_mamba/model/workspace.hpp"
 #include "moe_mamba/ops/cross_entropy.hpp"
-#include "moe_mamba/ops/elementwise.hpp"
 
 namespace moe_mamba {
 
 /// Asks for memory as it is.
 struct Uninitialised {};
-
-/// The losses of a batch.
-struct Losses {
-  double prediction = 0;  ///< mean over the targets: cross-entropy in nats, or squared error of a sequence model
-  double auxiliary = 0;   ///< of the routers, as they enter the total
-  Index targets = 0;      ///< unmasked tokens; numbers, of a sequence model
-
-  double total() const { return prediction + auxiliary; }
-};
 
 /// The parameters of a definition, stored as S, and what can be done with them.
 ///
@@ -38,28 +30,42 @@ struct Losses {
 /// without states, sequences begin from nothing and the final states are dropped. Bad arguments throw before anything
 /// has changed: std::invalid_argument, or std::out_of_range for a token id. With good ones no call allocates, locks or
 /// throws. Calls are const: several threads may use one model at a time, each with a workspace and a device of its own.
+///
+/// On a device other than the host, parameters, states and gradients are in its memory. Calls with inputs and outputs of
+/// the host's copy them and return when they are done. Those with DeviceSpans put their work into the device's stream and
+/// return at once: what they are given must stay until it is done (of a recorded forward pass, until backward() is), and
+/// token ids, which the host cannot see, must be right.
 template <class Definition, StorageScalar S = float, class Backend = Cpu>
 class Model {
  public:
   using Storage = S;
   using Compute = compute_t<S>;
+  using Memory = typename Backend::Memory;
   using WorkspaceType = Workspace<Definition, S, Backend>;
-  using StatesType = States<Definition, S>;
-  using Input = typename WorkspaceType::Input;
-  static constexpr bool takes_tokens = WorkspaceType::takes_tokens;
+  using StatesType = States<Definition, S, Memory>;
+  using Input = InputOf<Definition, S>;
+  static constexpr bool takes_tokens = TokenDefinition<Definition>;
+  static constexpr bool on_host = Memory::on_host;
 
   /// Owns its parameters, which are yet to be written, as when a file is read.
   explicit Model(Uninitialised)
       : memory_(static_cast<std::size_t>(Definition::parameters) * sizeof(S)),
         data_(reinterpret_cast<S*>(memory_.data())) {}
 
-  /// Owns its parameters, initialised from the seed.
-  explicit Model(Seed seed) : Model(Uninitialised{}) { initialise<Definition>(seed, data_); }
+  /// Owns its parameters, initialised from the seed: the same on every backend.
+  explicit Model(Seed seed) : Model(Uninitialised{}) {
+    if constexpr (on_host) {
+      initialise<Definition>(seed, data_);
+    } else {
+      std::vector<S> values(static_cast<std::size_t>(Definition::parameters));
+      initialise<Definition>(seed, values.data());
+      write(values);
+    }
+  }
 
   /// Borrows the caller's array of Definition::parameters elements, which must outlive the model, as it is.
-  explicit Model(std::span<S> parameters) : data_(parameters.data()) {
-    require(static_cast<Index>(parameters.size()) == Definition::parameters, "parameters.size()", parameters.size(),
-            [] { return std::to_string(Definition::parameters) + ", the definition's count"; });
+  explicit Model(SpanOf<S, Memory> parameters) : data_(parameters.data()) {
+    check_count("parameters.size()", parameters.size());
   }
 
   /// The model moved from has no parameters left and may only be assigned to or destroyed. Trainers and decoders keep to
@@ -72,12 +78,23 @@ class Model {
   }
 
   /// All parameters, laid out as parameter_list<Definition>() says.
-  std::span<S> parameters() { return {data_, static_cast<std::size_t>(Definition::parameters)}; }
-  std::span<const S> parameters() const { return {data_, static_cast<std::size_t>(Definition::parameters)}; }
+  SpanOf<S, Memory> parameters() { return {data_, static_cast<std::size_t>(Definition::parameters)}; }
+  SpanOf<const S, Memory> parameters() const { return {data_, static_cast<std::size_t>(Definition::parameters)}; }
+
+  /// Copies all parameters from or to the host, and returns when that is done. On a device, work that was queued in a
+  /// stream is not waited for. Throws std::invalid_argument where there are not Definition::parameters of them.
+  void write(std::span<const S> values) {
+    check_count("values.size()", values.size());
+    Memory::write(data_, values.data(), values.size_bytes());
+  }
+  void read(std::span<S> values) const {
+    check_count("values.size()", values.size());
+    Memory::read(values.data(), data_, values.size_bytes());
+  }
 
   /// One parameter by its name. Throws std::invalid_argument for a name that is not there.
-  std::span<S> parameter(std::string_view name) {
-    std::span<S> found;
+  SpanOf<S, Memory> parameter(std::string_view name) {
+    SpanOf<S, Memory> found;
     bool known = false;
     Definition::visit_parameters([&](const Parameter& parameter) {
       if (parameter.name.view() != name) return;
@@ -93,9 +110,16 @@ class Model {
   void forward(WorkspaceType& workspace, std::span<const Input> inputs, Shape shape, std::span<Compute> outputs,
                StatesType* states = nullptr) const {
     check_call(workspace, inputs, shape, states);
-    check_outputs(outputs, shape.tokens());
-    const auto run = run_body(workspace, inputs, shape, states);
-    leave(workspace, run, run.normed, outputs);
+    check_outputs(outputs.size(), shape.tokens());
+    run_body(workspace, workspace.keep_inputs(inputs, shape), shape, states);
+    write_outputs(workspace, shape, 0, 1, outputs);
+  }
+  void forward(WorkspaceType& workspace, DeviceSpan<const Input> inputs, Shape shape, DeviceSpan<Compute> outputs,
+               StatesType* states = nullptr) const requires(!on_host) {
+    check_queued(workspace, inputs, shape, states);
+    check_outputs(outputs.size(), shape.tokens());
+    run_body(workspace, inputs.data(), shape, states);
+    passes().outputs(workspace, shape, data_, 0, 1, shape.tokens(), outputs.data());
   }
 
   /// Outputs of the last step of each sequence, (B, Vocabulary) or (B, Outputs): how a prompt is read in. The length
@@ -103,14 +127,18 @@ class Model {
   void forward_last(WorkspaceType& workspace, std::span<const Input> inputs, Shape shape, std::span<Compute> outputs,
                     StatesType* states = nullptr) const {
     check_call(workspace, inputs, shape, states);
-    require(shape.length >= 1, "shape.length", shape.length, "1 or more, for the outputs of the last step");
-    check_outputs(outputs, shape.batch);
-    const auto run = run_body(workspace, inputs, shape, states);
+    check_last(shape, outputs.size());
+    run_body(workspace, workspace.keep_inputs(inputs, shape), shape, states);
     workspace.recorded_ = {};
-    leave(workspace, run,
-          MatrixView<const Compute>{run.normed.row(shape.length - 1), shape.batch, run.normed.columns,
-                                    shape.length * run.normed.stride},
-          outputs);
+    write_outputs(workspace, shape, shape.length - 1, shape.length, outputs);
+  }
+  void forward_last(WorkspaceType& workspace, DeviceSpan<const Input> inputs, Shape shape, DeviceSpan<Compute> outputs,
+                    StatesType* states = nullptr) const requires(!on_host) {
+    check_queued(workspace, inputs, shape, states);
+    check_last(shape, outputs.size());
+    run_body(workspace, inputs.data(), shape, states);
+    workspace.recorded_ = {};
+    passes().outputs(workspace, shape, data_, shape.length - 1, shape.length, shape.batch, outputs.data());
   }
 
   /// One step of each of states.count() sequences; inputs (B) or (B, Inputs), outputs (B, Vocabulary) or (B, Outputs).
@@ -118,99 +146,142 @@ class Model {
             std::span<Compute> outputs) const {
     forward(workspace, inputs, {states.count(), 1}, outputs, &states);
   }
+  void step(WorkspaceType& workspace, StatesType& states, DeviceSpan<const Input> inputs,
+            DeviceSpan<Compute> outputs) const requires(!on_host) {
+    forward(workspace, inputs, {states.count(), 1}, outputs, &states);
+  }
 
   /// The gradient of a loss from its gradient by the outputs of the forward pass just recorded on this training
   /// workspace. Adds to `gradients` (laid out as the parameters), the auxiliary losses' share included. `dinputs`, of a
   /// sequence model, may be empty. `dstates` holds the gradient by the final states on entry and by the initial ones on
   /// return.
-  void backward(WorkspaceType& workspace, std::span<const Compute> doutputs, std::span<Compute> gradients,
+  void backward(WorkspaceType& workspace, std::span<const Compute> doutputs, SpanOf<Compute, Memory> gradients,
                 std::span<Compute> dinputs = {}, StatesType* dstates = nullptr) const {
-    workspace.check_training();
-    const Shape shape = workspace.recorded_;
-    require(shape.batch >= 1, "workspace", "without a recorded forward pass", "one on which forward() was called last");
-    check_outputs(doutputs, shape.tokens());
-    check_gradients(gradients, shape, dstates);
-    if (!dinputs.empty()) {
-      require(!takes_tokens, "dinputs", "given", "none: tokens have no gradient");
-      require(static_cast<Index>(dinputs.size()) == shape.tokens() * Definition::input_width, "dinputs.size()",
-              dinputs.size(), [&] {
-                return std::to_string(shape.tokens() * Definition::input_width) + ", batch times length times inputs";
-              });
+    const Shape shape = check_backward(workspace, doutputs.size(), gradients.size(), dinputs.size(), dstates);
+    const auto run = workspace.buffers(shape);
+    const Index width = Definition::output_width;
+    // The copy of the inputs is not needed any more when their gradient is formed.
+    Compute* to = dinputs.data();
+    if constexpr (!takes_tokens && !on_host) to = dinputs.empty() ? nullptr : run.inputs;
+    if constexpr (on_host) {
+      passes().outputs_backward(workspace, shape, data_, 0, shape.tokens(), doutputs.data(), gradients.data());
+    } else {
+      for (Index first = 0; first < shape.tokens(); first += WorkspaceType::outputs_at_once(shape)) {
+        const Index rows = std::min(WorkspaceType::outputs_at_once(shape), shape.tokens() - first);
+        workspace.device_.upload(run.outputs, doutputs.data() + first * width, bytes(rows * width));
+        passes().outputs_backward(workspace, shape, data_, first, rows, run.outputs, gradients.data());
+      }
     }
-    auto run = workspace.buffers(shape);
-    const auto back = backward_run(workspace, shape, run, gradients.data(), dstates);
-    Definition::leave_backward(back, MatrixView<const Compute>(run.normed),
-                               matrix(doutputs.data(), shape.tokens(), Index{Definition::output_width}), run.dx);
-    backward_body(workspace, back, run, dinputs.empty() ? nullptr : dinputs.data());
+    passes().body_backward(workspace, shape, data_, workspace.recorded_inputs_, gradients.data(), to, view(dstates));
+    workspace.recorded_ = {};
+    if constexpr (!on_host) {
+      if (!dinputs.empty()) workspace.device_.download(dinputs.data(), to, dinputs.size_bytes());
+      workspace.device_.synchronize();
+    }
+  }
+  void backward(WorkspaceType& workspace, DeviceSpan<const Compute> doutputs, DeviceSpan<Compute> gradients,
+                DeviceSpan<Compute> dinputs = {}, StatesType* dstates = nullptr) const requires(!on_host) {
+    const Shape shape = check_backward(workspace, doutputs.size(), gradients.size(), dinputs.size(), dstates);
+    passes().outputs_backward(workspace, shape, data_, 0, shape.tokens(), doutputs.data(), gradients.data());
+    passes().body_backward(workspace, shape, data_, workspace.recorded_inputs_, gradients.data(), dinputs.data(),
+                           view(dstates));
+    workspace.recorded_ = {};
   }
 
   /// Throws what loss() and gradient() would throw for these arguments on any workspace, however large.
-  template <class Target>
-  static void check_batch(std::span<const Input> inputs, std::span<const Target> targets, Shape shape) {
-    static_assert(std::same_as<Target, Input>, "targets are tokens where inputs are, and numbers where inputs are");
+  static void check_batch(std::span<const Input> inputs, std::span<const Input> targets, Shape shape) {
     WorkspaceType::check_shape(shape);
-    check_inputs(inputs, shape);
-    const Index size = shape.tokens() * (takes_tokens ? 1 : Definition::output_width);
-    require(static_cast<Index>(targets.size()) == size, "targets.size()", targets.size(),
-            [&] { return std::to_string(size) + ", as the shape says"; });
-    if constexpr (takes_tokens) check_tokens("targets", targets, masked_target);
+    check_inputs(inputs.size(), shape);
+    check_targets(targets.size(), shape);
+    if constexpr (takes_tokens) {
+      check_tokens("inputs", inputs, 0);
+      check_tokens("targets", targets, masked_target);
+    }
   }
 
   /// Throws what loss() and gradient() would throw for these arguments.
-  template <class Target>
-  static void check_batch(const WorkspaceType& workspace, std::span<const Input> inputs,
-                          std::span<const Target> targets, Shape shape, const StatesType* states = nullptr) {
+  static void check_batch(const WorkspaceType& workspace, std::span<const Input> inputs, std::span<const Input> targets,
+                          Shape shape, const StatesType* states = nullptr) {
     workspace.check(shape);
     check_batch(inputs, targets, shape);
     check_states("states.count()", states, shape);
   }
 
-  /// The losses of a batch against targets: (B, L) token ids, or masked_target for those that do not count.
-  Losses loss(WorkspaceType& workspace, std::span<const Token> inputs, std::span<const Token> targets, Shape shape,
-              StatesType* states = nullptr) const requires takes_tokens {
-    return token_loss(workspace, inputs, targets, shape, {}, states, nullptr);
+  /// The losses of a batch against targets: token ids, (B, L), or masked_target for those that do not count; of a
+  /// sequence model numbers, (B, L, Outputs), and the loss is the mean of the squared errors. With DeviceSpans,
+  /// workspace.losses() tells them.
+  Losses loss(WorkspaceType& workspace, std::span<const Input> inputs, std::span<const Input> targets, Shape shape,
+              StatesType* states = nullptr) const {
+    check_batch(workspace, inputs, targets, shape, states);
+    workspace.begin();
+    passes().loss(workspace, shape, data_, workspace.keep_inputs(inputs, shape), workspace.keep_targets(targets, shape),
+                  view(states));
+    return workspace.losses();
+  }
+  void loss(WorkspaceType& workspace, DeviceSpan<const Input> inputs, DeviceSpan<const Input> targets, Shape shape,
+            StatesType* states = nullptr) const requires(!on_host) {
+    check_queued(workspace, inputs, shape, states);
+    check_targets(targets.size(), shape);
+    workspace.begin();
+    passes().loss(workspace, shape, data_, inputs.data(), targets.data(), view(states));
   }
 
   /// The same, and adds the gradient of the total loss to `gradients`. On a training workspace only. `dstates` as in
   /// backward().
-  Losses gradient(WorkspaceType& workspace, std::span<const Token> inputs, std::span<const Token> targets, Shape shape,
-                  std::span<Compute> gradients, StatesType* states = nullptr,
-                  StatesType* dstates = nullptr) const requires takes_tokens {
+  Losses gradient(WorkspaceType& workspace, std::span<const Input> inputs, std::span<const Input> targets, Shape shape,
+                  SpanOf<Compute, Memory> gradients, StatesType* states = nullptr,
+                  StatesType* dstates = nullptr) const {
     workspace.check_training();
-    check_gradients(gradients, shape, dstates);
-    return token_loss(workspace, inputs, targets, shape, gradients, states, dstates);
+    check_gradients(gradients.size(), shape, dstates);
+    check_batch(workspace, inputs, targets, shape, states);
+    workspace.begin();
+    passes().gradient(workspace, shape, data_, workspace.keep_inputs(inputs, shape),
+                      workspace.keep_targets(targets, shape), gradients.data(), view(states), view(dstates));
+    return workspace.losses();
   }
-
-  /// The losses of a batch against targets (B, L, Outputs): the mean of the squared errors.
-  Losses loss(WorkspaceType& workspace, std::span<const Compute> inputs, std::span<const Compute> targets, Shape shape,
-              StatesType* states = nullptr) const requires(!takes_tokens) {
-    return series_loss(workspace, inputs, targets, shape, {}, states, nullptr);
-  }
-  Losses gradient(WorkspaceType& workspace, std::span<const Compute> inputs, std::span<const Compute> targets,
-                  Shape shape, std::span<Compute> gradients, StatesType* states = nullptr,
-                  StatesType* dstates = nullptr) const requires(!takes_tokens) {
+  void gradient(WorkspaceType& workspace, DeviceSpan<const Input> inputs, DeviceSpan<const Input> targets, Shape shape,
+                DeviceSpan<Compute> gradients, StatesType* states = nullptr, StatesType* dstates = nullptr) const
+      requires(!on_host) {
     workspace.check_training();
-    check_gradients(gradients, shape, dstates);
-    return series_loss(workspace, inputs, targets, shape, gradients, states, dstates);
+    check_gradients(gradients.size(), shape, dstates);
+    check_queued(workspace, inputs, shape, states);
+    check_targets(targets.size(), shape);
+    workspace.begin();
+    passes().gradient(workspace, shape, data_, inputs.data(), targets.data(), gradients.data(), view(states),
+                      view(dstates));
   }
 
  private:
-  using Buffers = typename WorkspaceType::Buffers;
-  using Body = typename Definition::Body;
-  using Norm = typename Definition::Norm;
+  static const Passes<Definition, S, Backend>& passes() { return PassesOf<Definition, S, Backend>::get(); }
 
-  void check_call(const WorkspaceType& workspace, std::span<const Input> inputs, Shape shape,
-                  const StatesType* states) const {
+  static void check_count(const char* name, std::size_t size) {
+    require(static_cast<Index>(size) == Definition::parameters, name, size,
+            [] { return std::to_string(Definition::parameters) + ", the definition's count"; });
+  }
+
+  static void check_call(const WorkspaceType& workspace, std::span<const Input> inputs, Shape shape,
+                         const StatesType* states) {
     workspace.check(shape);
-    check_inputs(inputs, shape);
+    check_inputs(inputs.size(), shape);
+    if constexpr (takes_tokens) check_tokens("inputs", inputs, 0);
+    check_states("states.count()", states, shape);
+  }
+  static void check_queued(const WorkspaceType& workspace, DeviceSpan<const Input> inputs, Shape shape,
+                           const StatesType* states) {
+    workspace.check(shape);
+    check_inputs(inputs.size(), shape);
     check_states("states.count()", states, shape);
   }
 
-  static void check_inputs(std::span<const Input> inputs, Shape shape) {
-    require(static_cast<Index>(inputs.size()) == shape.tokens() * Definition::input_width, "inputs.size()",
-            inputs.size(),
+  static void check_inputs(std::size_t size, Shape shape) {
+    require(static_cast<Index>(size) == shape.tokens() * Definition::input_width, "inputs.size()", size,
             [&] { return std::to_string(shape.tokens() * Definition::input_width) + ", as the shape says"; });
-    if constexpr (takes_tokens) check_tokens("inputs", inputs, 0);
+  }
+
+  static void check_targets(std::size_t size, Shape shape) {
+    const Index wanted = shape.tokens() * (takes_tokens ? 1 : Definition::output_width);
+    require(static_cast<Index>(size) == wanted, "targets.size()", size,
+            [&] { return std::to_string(wanted) + ", as the shape says"; });
   }
 
   static void check_states(const char* name, const StatesType* states, Shape shape) {
@@ -226,127 +297,68 @@ class Model {
     }
   }
 
-  static void check_outputs(std::span<const Compute> outputs, Index rows) {
-    require(static_cast<Index>(outputs.size()) == rows * Definition::output_width, "outputs.size()", outputs.size(),
+  static void check_outputs(std::size_t size, Index rows) {
+    require(static_cast<Index>(size) == rows * Definition::output_width, "outputs.size()", size,
             [&] { return std::to_string(rows * Definition::output_width) + ", rows times output width"; });
   }
 
-  static void check_gradients(std::span<const Compute> gradients, Shape shape, const StatesType* dstates) {
-    require(static_cast<Index>(gradients.size()) == Definition::parameters, "gradients.size()", gradients.size(),
-            [] { return std::to_string(Definition::parameters) + ", the definition's count"; });
+  static void check_last(Shape shape, std::size_t size) {
+    require(shape.length >= 1, "shape.length", shape.length, "1 or more, for the outputs of the last step");
+    check_outputs(size, shape.batch);
+  }
+
+  static void check_gradients(std::size_t size, Shape shape, const StatesType* dstates) {
+    check_count("gradients.size()", size);
     check_states("dstates.count()", dstates, shape);
   }
 
-  Forward<Backend, S, Compute> forward_run(WorkspaceType& workspace, Shape shape, const Buffers& run,
-                                           StatesType* states) const {
-    return {workspace.device_,
-            shape,
-            workspace.purpose_ == Purpose::training,
-            data_,
-            states == nullptr ? StateView<Compute>{} : states->view(),
-            workspace.report_.data(),
-            run.body_tape,
-            run.scratch};
+  /// The shape of the recorded forward pass.
+  static Shape check_backward(const WorkspaceType& workspace, std::size_t doutputs, std::size_t gradients,
+                              std::size_t dinputs, const StatesType* dstates) {
+    workspace.check_training();
+    const Shape shape = workspace.recorded_;
+    require(shape.batch >= 1, "workspace", "without a recorded forward pass", "one on which forward() was called last");
+    check_outputs(doutputs, shape.tokens());
+    check_gradients(gradients, shape, dstates);
+    if (dinputs == 0) return shape;
+    require(!takes_tokens, "dinputs", "given", "none: tokens have no gradient");
+    const Index wanted = shape.tokens() * Definition::input_width;
+    require(static_cast<Index>(dinputs) == wanted, "dinputs.size()", dinputs,
+            [&] { return std::to_string(wanted) + ", batch times length times inputs"; });
+    return shape;
   }
 
-  Backward<Backend, S, Compute> backward_run(WorkspaceType& workspace, Shape shape, const Buffers& run,
-                                             Compute* gradients, StatesType* dstates) const {
-    return {workspace.device_,
-            shape,
-            Definition::auxiliary_weight,
-            data_,
-            gradients,
-            dstates == nullptr ? StateView<Compute>{} : dstates->view(),
-            workspace.report_.data(),
-            run.body_tape,
-            run.scratch};
+  static StateView<Compute> view(StatesType* states) {
+    return states == nullptr ? StateView<Compute>{} : states->view();
   }
+  static constexpr std::size_t bytes(Index count) { return static_cast<std::size_t>(count) * sizeof(Compute); }
 
-  /// Everything but the head: leaves the output of the final norm in the buffers.
-  Buffers run_body(WorkspaceType& workspace, std::span<const Input> inputs, Shape shape, StatesType* states) const {
-    const Buffers run = workspace.buffers(shape);
-    const auto forward = forward_run(workspace, shape, run, states);
-    if (forward.training) {
-      std::copy(inputs.begin(), inputs.end(), run.inputs);
+  void run_body(WorkspaceType& workspace, const Input* inputs, Shape shape, StatesType* states) const {
+    workspace.begin();
+    passes().body(workspace, shape, data_, inputs, view(states));
+    if (workspace.purpose_ == Purpose::training) {
       workspace.recorded_ = shape;
+      workspace.recorded_inputs_ = inputs;
     }
-    Definition::enter(forward, inputs.data(), run.x);
-    Body::forward(forward.advanced({.parameters = Definition::body_offset}), run.x);
-    auto norm = forward.advanced({.parameters = Definition::norm_offset});
-    norm.tape = run.norm_tape;
-    Norm::forward(norm, MatrixView<const Compute>(run.x), run.normed);
-    return run;
   }
 
-  void leave(WorkspaceType& workspace, const Buffers& run, MatrixView<const Compute> rows,
-             std::span<Compute> outputs) const {
-    Definition::leave(forward_run(workspace, {rows.rows, 1}, run, nullptr), rows,
-                      matrix(outputs.data(), rows.rows, Index{Definition::output_width}));
-  }
-
-  /// From the gradient by the final norm's output, in run.dx, back to the inputs.
-  void backward_body(WorkspaceType& workspace, Backward<Backend, S, Compute> back, Buffers& run,
-                     Compute* dinputs) const {
-    auto norm = back.advanced({.parameters = Definition::norm_offset});
-    norm.tape = run.norm_tape;
-    // The norm's output is not needed any more; its buffer takes the gradient by the residual stream.
-    fill(back.device, Compute(0), run.normed);
-    Norm::backward(norm, MatrixView<const Compute>(run.x), MatrixView<const Compute>(run.dx), run.normed);
-    Body::backward(back.advanced({.parameters = Definition::body_offset}), run.normed);
-    Definition::enter_backward(back, run.inputs, MatrixView<const Compute>(run.normed), dinputs);
-    workspace.recorded_ = {};
-  }
-
-  Losses token_loss(WorkspaceType& workspace, std::span<const Token> inputs, std::span<const Token> targets,
-                    Shape shape, std::span<Compute> gradients, StatesType* states, StatesType* dstates) const {
-    check_batch(workspace, inputs, targets, shape, states);
-
-    const bool with_gradient = !gradients.empty();
-    auto run = run_body(workspace, inputs, shape, states);
-    Losses losses;
-    for (const Token target : targets) losses.targets += target != masked_target ? 1 : 0;
-    const double mean = 1.0 / static_cast<double>(std::max<Index>(losses.targets, 1));
-    Definition::loss(workspace.device_, static_cast<const S*>(data_), MatrixView<const Compute>(run.normed),
-                     targets.data(), mean, with_gradient ? run.dx : MatrixView<Compute>{},
-                     with_gradient ? gradients.data() : nullptr, &workspace.report_.back(), run.scratch);
-    losses.prediction = mean * workspace.report_.back();
-    losses.auxiliary = workspace.auxiliary_loss();
-    if (with_gradient) {
-      backward_body(workspace, backward_run(workspace, shape, run, gradients.data(), dstates), run, nullptr);
+  /// Outputs of the rows first, first + step … to the host.
+  void write_outputs(WorkspaceType& workspace, Shape shape, Index first, Index step, std::span<Compute> outputs) const {
+    const Index width = Definition::output_width, rows = static_cast<Index>(outputs.size()) / width;
+    if constexpr (on_host) {
+      passes().outputs(workspace, shape, data_, first, step, rows, outputs.data());
     } else {
-      workspace.recorded_ = {};
+      Compute* const staging = workspace.buffers(shape).outputs;
+      const Index most = WorkspaceType::outputs_at_once(shape);
+      for (Index row = 0; row < rows; row += most) {
+        const Index count = std::min(most, rows - row);
+        passes().outputs(workspace, shape, data_, first + row * step, step, count, staging);
+        workspace.device_.download(outputs.data() + row * width, staging, bytes(count * width));
+      }
     }
-    return losses;
   }
 
-  Losses series_loss(WorkspaceType& workspace, std::span<const Compute> inputs, std::span<const Compute> targets,
-                     Shape shape, std::span<Compute> gradients, StatesType* states, StatesType* dstates) const {
-    check_batch(workspace, inputs, targets, shape, states);
-    const Index tokens = shape.tokens(), numbers = tokens * Definition::output_width;
-
-    auto run = run_body(workspace, inputs, shape, states);
-    Arena scratch = run.scratch;
-    const auto outputs = matrix(scratch.template take<Compute>(numbers), tokens, Index{Definition::output_width});
-    leave(workspace, run, run.normed, {outputs.data, static_cast<std::size_t>(numbers)});
-    const double mean = 1.0 / static_cast<double>(std::max<Index>(numbers, 1));
-    const bool with_gradient = !gradients.empty();
-    Losses losses{.targets = numbers};
-    squared_error(workspace.device_, outputs, matrix(targets.data(), tokens, outputs.columns), mean,
-                  with_gradient ? outputs : MatrixView<Compute>{}, &workspace.report_.back());
-    losses.prediction = mean * workspace.report_.back();
-    losses.auxiliary = workspace.auxiliary_loss();
-    if (with_gradient) {
-      const auto back = backward_run(workspace, shape, run, gradients.data(), dstates);
-      Definition::leave_backward(back, MatrixView<const Compute>(run.normed), MatrixView<const Compute>(outputs),
-                                 run.dx);
-      backward_body(workspace, back, run, nullptr);
-    } else {
-      workspace.recorded_ = {};
-    }
-    return losses;
-  }
-
-  typename Backend::Memory memory_;
+  Memory memory_;
   S* data_ = nullptr;
 };
 

@@ -85,8 +85,8 @@ struct SequenceModel {
   /// dinputs: (T, I), overwritten, or null.
   template <class Device, class S, class C>
   static void enter_backward(Backward<Device, S, C> run, const C* inputs, MatrixView<const C> dx, C* dinputs) {
-    linear_backward_weight(run.device, dx, matrix(inputs, dx.rows, input_width),
-                           matrix(run.gradients, width, input_width));
+    linear_backward_weight<S>(run.device, dx, matrix(inputs, dx.rows, input_width),
+                              matrix(run.gradients, width, input_width));
     bias_backward(run.device, dx, run.gradients + input_bias);
     if (dinputs != nullptr) {
       linear_backward_input(run.device, dx, matrix(run.parameters, width, input_width),
@@ -103,7 +103,7 @@ struct SequenceModel {
   template <class Device, class S, class C>
   static void leave_backward(Backward<Device, S, C> run, MatrixView<const C> x, MatrixView<const C> doutputs,
                              MatrixView<C> dx) {
-    linear_backward_weight(run.device, doutputs, x, matrix(run.gradients + output_offset, output_width, width));
+    linear_backward_weight<S>(run.device, doutputs, x, matrix(run.gradients + output_offset, output_width, width));
     bias_backward(run.device, doutputs, run.gradients + output_bias);
     linear_backward_input(run.device, doutputs, matrix(run.parameters + output_offset, output_width, width), dx,
                           Into::assign);

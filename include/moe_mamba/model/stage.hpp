@@ -256,15 +256,18 @@ struct StageList {
   static void backward(Backward<Device, S, C> run, MatrixView<C> dx) {
     Extent at{parameters, state_size, report_size, tape_bytes<C>(run.shape)};
     // An assignment evaluates its right side first, so this fold goes from the last stage to the first.
-    int last_to_first = 0;
-    (void)(([&]() -> int& {
-             at = difference(at, extent<Stages, C>(run.shape));
-             Stages::backward(run.advanced(at), dx);
-             return last_to_first;
-           }()) = ... = 0);
+    (void)([&] {
+      at = difference(at, extent<Stages, C>(run.shape));
+      Stages::backward(run.advanced(at), dx);
+      return Done{};
+    }() = ... = Done{});
   }
 
  private:
+  struct Done {
+    constexpr Done operator=(Done) const { return {}; }
+  };
+
   template <class Stage, class C>
   static constexpr Extent extent(Shape shape) {
     return {Stage::parameters, Stage::state_size, Stage::report_size, Stage::template tape_bytes<C>(shape)};

@@ -3,73 +3,83 @@
 #include <algorithm>
 #include <span>
 #include <string>
-#include <vector>
 
+#include "moe_mamba/core/array.hpp"
 #include "moe_mamba/core/check.hpp"
+#include "moe_mamba/core/memory.hpp"
 #include "moe_mamba/core/scalar.hpp"
 #include "moe_mamba/core/view.hpp"
 
 namespace moe_mamba {
 
 /// Running states of one or more sequences: one block of plain numbers, state_size of them for each sequence, one
-/// sequence after the other. A value: copies are independent of each other, so a state can be kept, forked, compared,
-/// sent or restored; its numbers may be copied as bytes. A new state is zero: nothing read so far.
+/// sequence after the other, the same on every backend. A value: copies are independent of each other, so a state can be
+/// kept, forked, compared, sent or restored; its numbers may be copied as bytes. A new state is zero: nothing read so far.
 ///
-/// The same type holds the gradients by states.
-template <class Definition, StorageScalar S = float>
+/// The same type holds the gradients by states. `Memory` is that of the backend (`Model<…>::StatesType` knows it). On a
+/// device, calls return when they are done and do not wait for work that was queued in a stream (see core/array.hpp).
+template <class Definition, StorageScalar S = float, class Memory = HostMemory>
 class States {
  public:
   using Scalar = compute_t<S>;
   static constexpr Index state_size = Definition::Body::state_size;  ///< scalars of one sequence
 
   /// States of `count` sequences in memory of their own.
-  explicit States(Index count = 1) : count_(checked(count)), own_(static_cast<std::size_t>(count * state_size)) {
-    values_ = own_;
-  }
+  explicit States(Index count = 1) : count_(checked(count)), own_(elements(count_)) { values_ = own_.span(); }
 
   /// States of `count` sequences in the caller's memory, which must outlive them and is taken as it is; reset() clears
   /// it.
-  States(std::span<Scalar> memory, Index count) : count_(checked(count)), values_(memory) {
+  States(SpanOf<Scalar, Memory> memory, Index count) : count_(checked(count)), values_(memory) {
     require(static_cast<Index>(memory.size()) == count * state_size, "memory.size()", memory.size(),
             [&] { return std::to_string(count * state_size) + ", the count times state_size"; });
   }
 
   /// A copy has memory of its own, wherever the other's lies.
-  States(const States& other) : count_(other.count_), own_(other.values_.begin(), other.values_.end()) {
-    values_ = own_;
-  }
+  States(const States& other) : States(other.count_) { copy(other); }
 
   /// Copies the numbers into this object's memory; both must be of as many sequences.
   States& operator=(const States& other) {
     require(other.count_ == count_, "count()", other.count_,
             [&] { return std::to_string(count_) + ", as the target's"; });
-    if (this != &other) std::copy(other.values_.begin(), other.values_.end(), values_.begin());
+    copy(other);
     return *this;
   }
 
   Index count() const { return count_; }
 
-  std::span<Scalar> values() { return values_; }
-  std::span<const Scalar> values() const { return values_; }
+  SpanOf<Scalar, Memory> values() { return values_; }
+  SpanOf<const Scalar, Memory> values() const { return values_; }
 
   /// The state of one sequence.
-  std::span<Scalar> sequence(Index index) {
+  SpanOf<Scalar, Memory> sequence(Index index) {
     require_range(index >= 0 && index < count_, "index", index, [&] { return "0 to " + std::to_string(count_ - 1); });
     return values_.subspan(static_cast<std::size_t>(index * state_size), static_cast<std::size_t>(state_size));
   }
-  std::span<const Scalar> sequence(Index index) const { return const_cast<States*>(this)->sequence(index); }
+  SpanOf<const Scalar, Memory> sequence(Index index) const { return const_cast<States*>(this)->sequence(index); }
+
+  /// Copies all numbers from or to the host. Throws std::invalid_argument where there are not as many.
+  void write(std::span<const Scalar> values) {
+    check(values.size());
+    if (!values.empty()) Memory::write(values_.data(), values.data(), values.size_bytes());
+  }
+  void read(std::span<Scalar> values) const {
+    check(values.size());
+    if (!values.empty()) Memory::read(values.data(), values_.data(), values.size_bytes());
+  }
 
   /// Back to nothing read.
-  void reset() { std::fill(values_.begin(), values_.end(), Scalar(0)); }
+  void reset() {
+    if (!values_.empty()) Memory::clear(values_.data(), values_.size() * sizeof(Scalar));
+  }
   void reset(Index index) {
     const auto state = sequence(index);
-    std::fill(state.begin(), state.end(), Scalar(0));
+    if (!state.empty()) Memory::clear(state.data(), state.size() * sizeof(Scalar));
   }
 
   StateView<Scalar> view() { return {values_.data(), state_size}; }
 
   /// Equal numbers.
-  friend bool operator==(const States& a, const States& b) {
+  friend bool operator==(const States& a, const States& b) requires Memory::on_host {
     return std::equal(a.values_.begin(), a.values_.end(), b.values_.begin(), b.values_.end());
   }
 
@@ -80,9 +90,22 @@ class States {
     return count;
   }
 
+  static constexpr std::size_t elements(Index count) {
+    return count >= 1 ? static_cast<std::size_t>(count) * static_cast<std::size_t>(state_size) : 0;
+  }
+
+  void check(std::size_t size) const {
+    require(size == values_.size(), "values.size()", size,
+            [&] { return std::to_string(values_.size()) + ", the count times state_size"; });
+  }
+
+  void copy(const States& other) {
+    if (!values_.empty()) Memory::copy(values_.data(), other.values_.data(), values_.size() * sizeof(Scalar));
+  }
+
   Index count_;
-  std::vector<Scalar> own_;
-  std::span<Scalar> values_;
+  Array<Scalar, Memory> own_;
+  SpanOf<Scalar, Memory> values_;
 };
 
 }  // namespace moe_mamba

@@ -7,10 +7,12 @@
 #include <vector>
 
 #include "moe_mamba/core/arena.hpp"
+#include "moe_mamba/core/array.hpp"
 #include "moe_mamba/core/backend.hpp"
 #include "moe_mamba/core/check.hpp"
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/layers/layer.hpp"
+#include "moe_mamba/model/passes.hpp"
 #include "moe_mamba/model/stage.hpp"
 
 namespace moe_mamba {
@@ -20,11 +22,20 @@ enum class Purpose { inference, training };
 
 template <class Definition, StorageScalar S, class Backend>
 class Model;
+template <class Definition, StorageScalar S, class Backend, class Rate>
+class Trainer;
+template <class Definition, StorageScalar S, class Backend>
+class Decoder;
+template <class Definition, StorageScalar S, class Backend>
+class PassesDefinition;
 
-/// A definition whose inputs are token ids: a LanguageModel.
-template <class T>
-concept TokenDefinition = requires {
-  T::vocabulary;
+/// The losses of a batch.
+struct Losses {
+  double prediction = 0;  ///< mean over the targets: cross-entropy in nats, or squared error of a sequence model
+  double auxiliary = 0;   ///< of the routers, as they enter the total
+  Index targets = 0;      ///< unmasked tokens; numbers, of a sequence model
+
+  double total() const { return prediction + auxiliary; }
 };
 
 /// The memory that calls on a model work in, sized once for the largest batch and longest sequence to come. Calls on
@@ -36,15 +47,17 @@ class Workspace {
  public:
   using Compute = compute_t<S>;
   static constexpr bool takes_tokens = TokenDefinition<Definition>;
-  using Input = std::conditional_t<takes_tokens, Token, Compute>;
+  using Input = InputOf<Definition, S>;
 
-  /// `device` must outlive the workspace. Throws std::invalid_argument for an empty shape and std::bad_alloc.
+  /// `device` must outlive the workspace. Throws std::invalid_argument for an empty shape, and std::bad_alloc or the
+  /// backend's own error where there is not enough memory.
   Workspace(Backend& device, Shape largest, Purpose purpose = Purpose::inference)
-      : device_(device), largest_(largest), purpose_(purpose), report_(report_size + 1) {
+      : device_(device), largest_(largest), purpose_(purpose), report_(report_size) {
     require(largest.batch >= 1, "largest.batch", largest.batch, "1 or more sequences");
     require(largest.length >= 1, "largest.length", largest.length, "1 or more steps");
     require(largest.length <= largest_tokens / largest.batch, "largest.tokens()", "more than 2^40", "2^40 or fewer");
-    memory_ = typename Backend::Memory(bytes(device, largest, purpose));
+    memory_ = Memory(bytes(device, largest, purpose));
+    if constexpr (!Memory::on_host) mirror_.resize(report_size);
   }
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
@@ -52,13 +65,8 @@ class Workspace {
   /// Bytes that a workspace of this size and purpose takes.
   static std::size_t bytes(Backend& device, Shape largest, Purpose purpose) {
     const bool training = purpose == Purpose::training;
-    std::size_t scratch = Body::template scratch_bytes<Compute>(device, largest, training);
-    if constexpr (takes_tokens) {
-      scratch = std::max(scratch, Definition::template loss_scratch<Compute>(device, largest.tokens()));
-    } else {
-      scratch = std::max(scratch, bytes_of<Outputs>(largest));
-    }
-    return bytes_of<Buffers>(largest, training) + scratch;
+    return bytes_of<Buffers>(largest, training) +
+           PassesOf<Definition, S, Backend>::get().scratch_bytes(device, largest, training);
   }
 
   Backend& device() const { return device_; }
@@ -69,18 +77,31 @@ class Workspace {
   template <class Visit>
   void visit_routers(const Visit& visit) const {
     Index layer = 0;
-    Body::visit_routers(visit, report_.data(), layer);
+    Body::visit_routers(visit, report(), layer);
   }
 
   /// The auxiliary losses of the last call, as they enter the loss.
-  double auxiliary_loss() const { return Definition::auxiliary_weight * Body::auxiliary_loss(report_.data()); }
+  double auxiliary_loss() const { return Definition::auxiliary_weight * Body::auxiliary_loss(report()); }
+
+  /// The losses of the last loss() or gradient(). These three wait for it on a device.
+  Losses losses() const {
+    const double* const totals = report() + Body::report_size;
+    return {totals[0] / std::max(totals[1], 1.0), auxiliary_loss(), static_cast<Index>(totals[1])};
+  }
 
  private:
   friend class Model<Definition, S, Backend>;
+  friend class PassesDefinition<Definition, S, Backend>;
+  template <class, StorageScalar, class, class>
+  friend class Trainer;
+  friend class Decoder<Definition, S, Backend>;
+  using Memory = typename Backend::Memory;
   using Body = typename Definition::Body;
   using Norm = typename Definition::Norm;
   static constexpr Index largest_tokens = Index{1} << 40;
-  static constexpr std::size_t report_size = static_cast<std::size_t>(Body::report_size);
+  /// The routers' reports, then the sum of the losses over the targets, and their number.
+  static constexpr std::size_t report_size = static_cast<std::size_t>(Body::report_size) + 2;
+  static constexpr Index target_width = takes_tokens ? 1 : Definition::output_width;
 
   struct Buffers {
     constexpr Buffers(Arena& arena, Shape shape, bool training) {
@@ -89,8 +110,12 @@ class Workspace {
       normed = matrix(arena.take<Compute>(tokens * Definition::width), tokens, Index{Definition::width});
       norm_tape = arena;
       arena = arena.advanced(tape_bytes<Norm, Compute>(shape));
+      if (training || !Memory::on_host) inputs = arena.take<Input>(tokens * Definition::input_width);
+      if (!Memory::on_host) {
+        targets = arena.take<Input>(tokens * target_width);
+        outputs = arena.take<Compute>(outputs_at_once(shape) * Definition::output_width);
+      }
       if (training) {
-        inputs = arena.take<Input>(tokens * Definition::input_width);
         dx = matrix(arena.take<Compute>(tokens * Definition::width), tokens, Index{Definition::width});
         body_tape = arena;
         arena = arena.advanced(Body::template tape_bytes<Compute>(shape));
@@ -100,17 +125,57 @@ class Workspace {
     MatrixView<Compute> x;       // (T, D): the residual stream
     MatrixView<Compute> normed;  // (T, D): behind the final norm
     MatrixView<Compute> dx;      // (T, D): gradient by either
-    Input* inputs = nullptr;     // (T) tokens or (T, I): a copy, for the backward pass
+    Input* inputs = nullptr;     // (T) tokens or (T, I): a copy, for the backward pass or because the host has them
+    Input* targets = nullptr;    // (T) tokens or (T, O): a copy, where the host has them
+    Compute* outputs = nullptr;  // (outputs_at_once, O): on their way to the host, or their gradients from it
     Arena norm_tape, body_tape, scratch;
   };
 
-  struct Outputs {
-    constexpr Outputs(Arena& arena, Shape shape) { arena.take<Compute>(shape.tokens() * Definition::output_width); }
-  };
+  /// Rows of outputs that are copied between host and device at a time: 64 MiB of them, but the last of each sequence at
+  /// least.
+  static constexpr Index outputs_at_once(Shape shape) {
+    constexpr Index most = (Index{64} << 20) / Index{sizeof(Compute)} / Definition::output_width;
+    return std::min(shape.tokens(), std::max({Index{1}, shape.batch, most}));
+  }
 
   Buffers buffers(Shape shape) const {
     Arena arena(memory_.data());
     return Buffers(arena, shape, purpose_ == Purpose::training);
+  }
+
+  /// Where the device finds what the host has.
+  const Input* keep_inputs(std::span<const Input> inputs, Shape shape) {
+    if (Memory::on_host && purpose_ == Purpose::inference) return inputs.data();
+    return keep(inputs, buffers(shape).inputs);
+  }
+  const Input* keep_targets(std::span<const Input> targets, Shape shape) {
+    if (Memory::on_host) return targets.data();
+    return keep(targets, buffers(shape).targets);
+  }
+  const Input* keep(std::span<const Input> values, Input* to) {
+    if constexpr (Memory::on_host) {
+      std::copy(values.begin(), values.end(), to);
+    } else if (!values.empty()) {
+      device_.upload(to, values.data(), values.size_bytes());
+    }
+    return to;
+  }
+
+  /// A call begins: what was recorded or reported before is not to be had any more.
+  void begin() {
+    recorded_ = {};
+    reported_ = false;
+  }
+
+  /// The report on the host.
+  const double* report() const {
+    if constexpr (Memory::on_host) {
+      return report_.data();
+    } else {
+      if (!reported_) device_.download(mirror_.data(), report_.data(), report_size * sizeof(double));
+      reported_ = true;
+      return mirror_.data();
+    }
   }
 
   /// What holds for any workspace, and keeps sizes from overflowing.
@@ -134,9 +199,12 @@ class Workspace {
   Backend& device_;
   Shape largest_;
   Purpose purpose_;
-  typename Backend::Memory memory_;
-  std::vector<double> report_;  // of the routers, and last the sum of the losses over the targets
-  Shape recorded_{};            // of the forward pass whose tape is kept; batch 0: none
+  Memory memory_;
+  Array<double, Memory> report_;
+  mutable std::vector<double> mirror_;      // of the report, on the host, where that cannot read it
+  mutable bool reported_ = false;           // whether mirror_ is that of the last call
+  Shape recorded_{};                        // of the forward pass whose tape is kept; batch 0: none
+  const Input* recorded_inputs_ = nullptr;  // of that pass
 };
 
 }  // namespace moe_mamba

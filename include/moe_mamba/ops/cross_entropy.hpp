@@ -10,12 +10,13 @@
 /// The head of a language model and its loss in one: logits, softmax and cross-entropy over pieces of the batch, so
 /// that never all logits are held.
 ///
-///   head_cross_entropy(device, HeadCrossEntropy<C, S>{…})  loss = the sum over unmasked targets of
+///   head_cross_entropy(device, HeadCrossEntropy<C, S>{…})  totals[0] = the sum over unmasked targets of
 ///                                                          logsumexp(W x_t) - (W x_t)[target_t], in double
+///                                                          totals[1] = how many there are
 ///   head_cross_entropy_scratch<C>(device, tokens, vocabulary)   bytes of scratch it needs for that many rows of x;
 ///                                                          without <C>, enough for any
 ///
-/// With dx given, the gradients of scale · that sum are formed as well, in the same pass.
+/// With dx given, the gradients of the mean, totals[0] / max(totals[1], 1), are formed as well, in the same pass.
 namespace moe_mamba {
 
 /// A target that takes no part in the loss.
@@ -26,11 +27,10 @@ struct HeadCrossEntropy {
   MatrixView<const C> x;       // (T, D)
   MatrixView<const S> weight;  // (V, D)
   const Token* targets;        // (T), 0 … V - 1 or masked_target
-  double scale;                // of the gradients: usually 1 / the number of unmasked targets
   MatrixView<C> dx;            // (T, D), overwritten; null data: no gradients
   MatrixView<C> dweight;       // (V, D), added to
-  double* loss;                // overwritten; it stays where the device works, so that nobody has to wait for it
-  Arena scratch;               // head_cross_entropy_scratch(…) bytes
+  double* totals;  // (2), overwritten; they stay where the device works, so that nobody has to wait for them
+  Arena scratch;   // head_cross_entropy_scratch(…) bytes
 };
 
 namespace reference {
@@ -47,7 +47,9 @@ void head_cross_entropy(Device&, const HeadCrossEntropy<C, S>& head) {
   const Index width = head.x.columns, vocabulary = head.weight.rows;
   Arena scratch = head.scratch;
   double* logits = scratch.take<double>(vocabulary);
-  double loss = 0;
+  double loss = 0, targets = 0;
+  for (Index t = 0; t < head.x.rows; ++t) targets += head.targets[t] == masked_target ? 0 : 1;
+  const double scale = 1 / (targets > 0 ? targets : 1);
   for (Index t = 0; t < head.x.rows; ++t) {
     const bool masked = head.targets[t] == masked_target;
     double largest = -HUGE_VAL, sum = 0;
@@ -63,7 +65,7 @@ void head_cross_entropy(Device&, const HeadCrossEntropy<C, S>& head) {
 
     for (Index v = 0; v < vocabulary; ++v) {
       const double probability = std::exp(logits[v] - log_sum_exp);
-      logits[v] = masked ? 0.0 : head.scale * (probability - (v == head.targets[t] ? 1.0 : 0.0));  // now its gradient
+      logits[v] = masked ? 0.0 : scale * (probability - (v == head.targets[t] ? 1.0 : 0.0));  // now its gradient
     }
     for (Index i = 0; i < width; ++i) {
       double sum_of_products = 0;
@@ -74,7 +76,8 @@ void head_cross_entropy(Device&, const HeadCrossEntropy<C, S>& head) {
       head.dx(t, i) = C(sum_of_products);
     }
   }
-  *head.loss = loss;
+  head.totals[0] = loss;
+  head.totals[1] = targets;
 }
 
 }  // namespace reference

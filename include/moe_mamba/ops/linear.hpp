@@ -9,10 +9,14 @@
 ///
 ///   linear(device, x, weight, y)                            y = x Wᵀ                 (T, I) (O, I) → (T, O)
 ///   linear_backward_input(device, dy, weight, dx, into)     dx = dy W  or  dx += …   (T, O) (O, I) → (T, I)
-///   linear_backward_weight(device, dy, x, dweight)          dW += dyᵀ x              (T, O) (T, I) → (O, I)
+///   linear_backward_weight<S>(device, dy, x, dweight)       dW += dyᵀ x              (T, O) (T, I) → (O, I)
 ///   grouped_linear…(device, groups, …)                      the same three, row t with the matrix of its group
 ///   add_bias(device, bias, y)                               y += bias, for each row
 ///   bias_backward(device, dy, dbias)                        dbias += the sum of dy's rows
+///
+/// A backend may round the factors of a product to S, which weights are stored in: the activations and gradients that
+/// weights are multiplied by, and both factors of a gradient of weights, which is told S because nothing else there says
+/// so. Sums are in C, and where S is C nothing is rounded. The CPU and the reference round nothing.
 ///
 /// Outputs must not overlap inputs. Sums run over the inner index in an order that depends on the inner size alone, so a
 /// row's result does not change with the other rows of the same call nor with the number of threads; calls of at most
@@ -65,7 +69,7 @@ void linear_backward_input(Device&, Input<C> dy, MatrixView<const S> weight, Mat
   }
 }
 
-template <class C>
+template <class S, class C>
 void linear_backward_weight(Device&, Input<C> dy, Input<C> x, MatrixView<C> dweight) {
   for (Index o = 0; o < dweight.rows; ++o) {
     for (Index i = 0; i < dweight.columns; ++i) {
@@ -93,11 +97,11 @@ void grouped_linear_backward_input(Device& device, Groups groups, Input<C> dy, M
   }
 }
 
-template <class C>
+template <class S, class C>
 void grouped_linear_backward_weight(Device& device, Groups groups, Input<C> dy, Input<C> x, MatrixStack<C> dweight) {
   for (Index g = 0; g < groups.count; ++g) {
     const Index first = groups.offsets[g], count = groups.offsets[g + 1] - first;
-    linear_backward_weight(device, dy.row_block(first, count), x.row_block(first, count), dweight[g]);
+    linear_backward_weight<S>(device, dy.row_block(first, count), x.row_block(first, count), dweight[g]);
   }
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "moe_mamba/core/memory.hpp"
+#include "moe_mamba/core/recording.hpp"
 
 /// The second, deliberately naive implementation of every operation: plain loops in double, written from the formulas.
 ///
@@ -12,6 +13,7 @@ namespace moe_mamba::reference {
 /// Selects the reference operations where another backend's device would select its own.
 struct Device {
   using Memory = HostMemory;
+  using Recording = DirectRecording;
 };
 
 }  // namespace moe_mamba::reference

@@ -8,9 +8,10 @@
 #include <string>
 #include <vector>
 
+#include "moe_mamba/core/array.hpp"
+#include "moe_mamba/core/backend.hpp"
 #include "moe_mamba/core/check.hpp"
 #include "moe_mamba/model/model.hpp"
-#include "moe_mamba/ops/elementwise.hpp"
 #include "moe_mamba/ops/optimizer.hpp"
 #include "moe_mamba/train/batch.hpp"
 #include "moe_mamba/train/schedule.hpp"
@@ -40,7 +41,8 @@ struct TrainerOptions {
   /// The largest batch to come: memory is taken once, in the constructor. Left out, it is taken in the first step, and
   /// again where a later batch is larger.
   Shape largest = {};
-  int threads = 1;
+  int threads = 1;         ///< of the Cpu
+  CudaOptions cuda = {};   ///< of a CUDA device
   double clip_norm = 1.0;  ///< gradients of a larger global norm are scaled down to it; 0: never
   /// Truncated back-propagation through time: running states are carried from batch to batch where the batch says that
   /// it continues the one before, and are reset where it does not.
@@ -63,30 +65,37 @@ struct StepReport {
 
 /// Trains a model: gradients, clipping, schedule and AdamW, on memory taken beforehand. With bfloat16 parameters it
 /// keeps float ones beside them, which the stored ones are the rounding of. The model must outlive the trainer.
-template <class Definition, StorageScalar S, class Backend, Schedule Rate>
+///
+/// On a CUDA device the work of a batch is recorded as a graph when a shape comes for the second time in a row, and one
+/// launch from then on; a step waits for the device once, at its end.
+template <class Definition, StorageScalar S, class Backend, class Rate>
 class Trainer {
+  static_assert(Schedule<Rate>, "the fourth argument of a Trainer must be a schedule, such as Constant or Cosine");
+
  public:
   using ModelType = Model<Definition, S, Backend>;
   using Compute = compute_t<S>;
-  using StatesType = States<Definition, S>;
+  using Memory = typename Backend::Memory;
+  using StatesType = States<Definition, S, Memory>;
   using WorkspaceType = Workspace<Definition, S, Backend>;
   using Input = typename ModelType::Input;
   static constexpr bool keeps_master = !std::same_as<S, Compute>;
 
   /// Throws std::invalid_argument for an option out of range.
   explicit Trainer(ModelType& model, AdamW optimizer = {}, Rate rate = {}, TrainerOptions options = {})
-      : model_(model), optimizer_(optimizer), rate_(rate), options_(options), device_(Threads{options.threads}) {
+      : model_(model),
+        optimizer_(optimizer),
+        rate_(rate),
+        options_(options),
+        device_(open_device<Backend>(options.threads, options.cuda)) {
     optimizer.check();
     rate.check();
     require(std::isfinite(options.clip_norm) && options.clip_norm >= 0, "clip_norm", options.clip_norm,
             "finite, 0 or more");
-    gradients_.resize(count);
-    first_moment_.resize(count);
-    second_moment_.resize(count);
-    if constexpr (keeps_master) {
-      master_.resize(count);
-      take_master();
-    }
+    gradients_ = Array<Compute, Memory>(count);
+    first_moment_ = Array<Compute, Memory>(count);
+    second_moment_ = Array<Compute, Memory>(count);
+    if constexpr (keeps_master) take_master();
     find_decay_toggles();
     if (options.largest != Shape{}) {
       reserve(options.largest);
@@ -97,8 +106,10 @@ class Trainer {
   /// One update from one batch: token ids, or a sequence model's numbers.
   template <class BatchType>
   StepReport step(const BatchType& batch) {
-    accumulate(batch);
-    return update();
+    queue_gradient(batch.inputs, batch.targets, batch.shape, batch.continues);
+    queue_update();
+    add(workspace_->losses());
+    return finish();
   }
 
   /// Adds a batch's gradient to what update() will average. Returns the batch's losses. A batch that continues the one
@@ -114,29 +125,13 @@ class Trainer {
   /// is none.
   StepReport update() {
     if (batches_ == 0) throw std::logic_error("update() was called without a batch; allowed: after accumulate()");
-    const double mean = 1.0 / static_cast<double>(batches_);
-    StepReport report{.loss = mean * losses_.prediction,
-                      .auxiliary = mean * losses_.auxiliary,
-                      .learning_rate = optimizer_.learning_rate * rate_(steps_),
-                      .targets = losses_.targets};
-    sum_of_squares(device_, gradients_.data(), total, &squares_);
-    apply(report.learning_rate, mean);
-    report.gradient_norm = mean * std::sqrt(squares_);
-    report.applied = std::isfinite(report.gradient_norm);
-    if (report.applied) {
-      batches_ = 0;
-      losses_ = {};
-      ++steps_;
-    } else {
-      carrying_ = false;
-      discard();
-    }
-    return report;
+    queue_update();
+    return finish();
   }
 
   /// Forgets the gradients accumulated since the last update.
   void discard() {
-    fill(device_, Compute(0), matrix(gradients_.data(), 1, total));
+    passes().clear(device_, gradients_.data(), total);
     batches_ = 0;
     losses_ = {};
   }
@@ -164,13 +159,15 @@ class Trainer {
   /// What a checkpoint keeps, beside the parameters. Gradients accumulated since the last update are not in it.
   struct Progress {
     Index steps = 0;
-    std::span<const Compute> first_moment, second_moment;
-    std::span<const Compute> master;  // empty where parameters are stored in the compute type
-    std::span<const Compute> states;  // of carried states: (B, state_size); else empty
+    HostNumbers<Compute> first_moment, second_moment;
+    HostNumbers<Compute> master;  // empty where parameters are stored in the compute type
+    HostNumbers<Compute> states;  // of carried states: (B, state_size); else empty
   };
   Progress progress() const {
-    return {steps_, first_moment_, second_moment_, master_,
-            carrying_ ? std::as_const(*states_).values() : std::span<const Compute>{}};
+    using Numbers = HostNumbers<Compute>;
+    return {steps_, Numbers::template of<Memory>(first_moment_), Numbers::template of<Memory>(second_moment_),
+            Numbers::template of<Memory>(master_),
+            carrying_ ? Numbers::template of<Memory>(std::as_const(*states_).values()) : Numbers()};
   }
 
   /// Goes on from `progress`; putting back the parameters is the caller's. Throws std::invalid_argument, with
@@ -186,18 +183,20 @@ class Trainer {
       require(options_.carry_states && progress.states.size() % size == 0, "progress.states.size()",
               progress.states.size(), "a multiple of state_size, and 0 without carry_states");
       states.emplace(static_cast<Index>(progress.states.size() / size));
-      std::copy(progress.states.begin(), progress.states.end(), states->values().begin());
+      states->write(progress.states);
     }
     discard();
     steps_ = progress.steps;
-    std::copy(progress.first_moment.begin(), progress.first_moment.end(), first_moment_.begin());
-    std::copy(progress.second_moment.begin(), progress.second_moment.end(), second_moment_.begin());
-    std::copy(progress.master.begin(), progress.master.end(), master_.begin());
+    if constexpr (!Memory::on_host) device_.synchronize();
+    first_moment_.write(progress.first_moment);
+    second_moment_.write(progress.second_moment);
+    if constexpr (keeps_master) master_.write(progress.master);
     carrying_ = states.has_value();
     if (states) states_.emplace(*states);
   }
 
  private:
+  static const Passes<Definition, S, Backend>& passes() { return PassesOf<Definition, S, Backend>::get(); }
   static constexpr Index total = Definition::parameters;
   static constexpr auto count = static_cast<std::size_t>(total);
 
@@ -206,15 +205,22 @@ class Trainer {
   }
 
   void find_decay_toggles() {
+    std::vector<Index> toggles;
     Definition::visit_parameters([&](const Parameter& parameter) {
-      const bool decaying = decay_toggles_.size() % 2 == 1;
-      if ((parameter.kind == ParameterKind::matrix) != decaying) decay_toggles_.push_back(parameter.offset);
+      const bool decaying = toggles.size() % 2 == 1;
+      if ((parameter.kind == ParameterKind::matrix) != decaying) toggles.push_back(parameter.offset);
     });
+    decay_toggles_ = Array<Index, Memory>(toggles.size());
+    decay_toggles_.write(toggles);
   }
 
   void take_master() {
-    const auto stored = model_.parameters();
-    std::transform(stored.begin(), stored.end(), master_.begin(), [](S value) { return static_cast<Compute>(value); });
+    const auto stored = HostNumbers<S>::template of<Memory>(std::as_const(model_).parameters());
+    std::vector<Compute> values(count);
+    std::transform(stored.span().begin(), stored.span().end(), values.begin(),
+                   [](S value) { return static_cast<Compute>(value); });
+    master_ = Array<Compute, Memory>(count);
+    master_.write(values);
   }
 
   /// Takes the memory for batches up to this shape where there is not enough yet.
@@ -228,8 +234,7 @@ class Trainer {
   }
 
   /// Throws, before anything has changed, what is wrong with a batch.
-  template <class T>
-  void check(std::span<const T> inputs, std::span<const T> targets, Shape shape) const {
+  void check(std::span<const Input> inputs, std::span<const Input> targets, Shape shape) const {
     if (options_.largest == Shape{}) {
       ModelType::check_batch(inputs, targets, shape);
     } else {
@@ -237,15 +242,27 @@ class Trainer {
     }
   }
 
-  template <class T>
-  Losses evaluate(std::span<const T> inputs, std::span<const T> targets, Shape shape) {
+  Losses evaluate(std::span<const Input> inputs, std::span<const Input> targets, Shape shape) {
     check(inputs, targets, shape);
     if (options_.largest == Shape{}) reserve(shape);
     return model_.loss(*workspace_, inputs, targets, shape);
   }
 
-  template <class T>
-  Losses accumulate(std::span<const T> inputs, std::span<const T> targets, Shape shape, bool continues) {
+  Losses accumulate(std::span<const Input> inputs, std::span<const Input> targets, Shape shape, bool continues) {
+    queue_gradient(inputs, targets, shape, continues);
+    const Losses losses = workspace_->losses();
+    add(losses);
+    return losses;
+  }
+
+  void add(const Losses& losses) {
+    losses_.prediction += losses.prediction;
+    losses_.auxiliary += losses.auxiliary;
+    losses_.targets += losses.targets;
+  }
+
+  /// Adds a batch's gradient.
+  void queue_gradient(std::span<const Input> inputs, std::span<const Input> targets, Shape shape, bool continues) {
     check(inputs, targets, shape);
     const bool carried = carrying_ && continues;
     require(!carried || states_->count() == shape.batch, "shape.batch", shape.batch,
@@ -253,44 +270,87 @@ class Trainer {
     if (options_.largest == Shape{}) reserve(shape);
     if (options_.carry_states && !carried) {
       if (states_ && states_->count() == shape.batch) {
-        states_->reset();
+        passes().clear(device_, states_->values().data(), static_cast<Index>(states_->values().size()));
       } else {
         states_.emplace(shape.batch);
       }
       carrying_ = true;
     }
-    const Losses losses =
-        model_.gradient(*workspace_, inputs, targets, shape, gradients_, states_ ? &*states_ : nullptr);
-    losses_.prediction += losses.prediction;
-    losses_.auxiliary += losses.auxiliary;
-    losses_.targets += losses.targets;
+    const Input* const from = workspace_->keep_inputs(inputs, shape);
+    const Input* const goal = workspace_->keep_targets(targets, shape);
+    const StateView<Compute> states = states_ ? states_->view() : StateView<Compute>{};
+    const Work work{shape, workspace_.get(), states.data, model_.parameters().data()};
+    if (work != recorded_) recording_.forget();
+    recorded_ = work;
+    workspace_->begin();
+    recording_.run(device_, [&] {
+      passes().gradient(*workspace_, shape, model_.parameters().data(), from, goal, gradients_.data(), states, {});
+    });
     ++batches_;
-    return losses;
   }
 
   /// Clips the gradient where it is too large, changes the parameters and clears the gradient; where that is not finite,
   /// leaves all as it is.
-  void apply(double rate, double scale) {
+  void queue_update() {
     const double time = static_cast<double>(steps_ + 1);
-    adamw(device_, AdamWUpdate<Compute, S>{.count = total,
-                                           .parameters = model_.parameters().data(),
-                                           .master = keeps_master ? master_.data() : nullptr,
-                                           .gradient = gradients_.data(),
-                                           .first_moment = first_moment_.data(),
-                                           .second_moment = second_moment_.data(),
-                                           .scale = scale,
-                                           .rate = rate,
-                                           .beta1 = optimizer_.beta1,
-                                           .beta2 = optimizer_.beta2,
-                                           .epsilon = optimizer_.epsilon,
-                                           .decay = optimizer_.weight_decay,
-                                           .decay_toggles = decay_toggles_.data(),
-                                           .toggle_count = static_cast<Index>(decay_toggles_.size()),
-                                           .correction1 = 1 - std::pow(optimizer_.beta1, time),
-                                           .correction2 = 1 - std::pow(optimizer_.beta2, time),
-                                           .squares = &squares_,
-                                           .clip_norm = options_.clip_norm});
+    passes().update(device_,
+                    AdamWUpdate<Compute, S>{.count = total,
+                                            .parameters = model_.parameters().data(),
+                                            .master = keeps_master ? master_.data() : nullptr,
+                                            .gradient = gradients_.data(),
+                                            .first_moment = first_moment_.data(),
+                                            .second_moment = second_moment_.data(),
+                                            .scale = 1.0 / static_cast<double>(batches_),
+                                            .rate = learning_rate(),
+                                            .beta1 = optimizer_.beta1,
+                                            .beta2 = optimizer_.beta2,
+                                            .epsilon = optimizer_.epsilon,
+                                            .decay = optimizer_.weight_decay,
+                                            .decay_toggles = decay_toggles_.data(),
+                                            .toggle_count = static_cast<Index>(decay_toggles_.size()),
+                                            .correction1 = 1 - std::pow(optimizer_.beta1, time),
+                                            .correction2 = 1 - std::pow(optimizer_.beta2, time),
+                                            .squares = squares_.data(),
+                                            .clip_norm = options_.clip_norm},
+                    squares_.data());
   }
+
+  double learning_rate() const { return optimizer_.learning_rate * rate_(steps_); }
+
+  /// Waits for the update, and tells what it did.
+  StepReport finish() {
+    double squares = 0;
+    if constexpr (Memory::on_host) {
+      squares = *squares_.data();
+    } else {
+      device_.download(&squares, squares_.data(), sizeof squares);
+    }
+    const double mean = 1.0 / static_cast<double>(batches_);
+    StepReport report{.loss = mean * losses_.prediction,
+                      .auxiliary = mean * losses_.auxiliary,
+                      .gradient_norm = mean * std::sqrt(squares),
+                      .learning_rate = learning_rate(),
+                      .targets = losses_.targets};
+    report.applied = std::isfinite(report.gradient_norm);
+    if (report.applied) {
+      batches_ = 0;
+      losses_ = {};
+      ++steps_;
+    } else {
+      carrying_ = false;
+      discard();
+    }
+    return report;
+  }
+
+  /// What a recording is of.
+  struct Work {
+    Shape shape;
+    const void* workspace = nullptr;
+    const void* states = nullptr;
+    const void* parameters = nullptr;
+    friend bool operator==(const Work&, const Work&) = default;
+  };
 
   ModelType& model_;
   AdamW optimizer_;
@@ -300,9 +360,11 @@ class Trainer {
   std::unique_ptr<WorkspaceType> workspace_;
   std::optional<StatesType> states_;
   bool carrying_ = false;  // whether states_ are those behind a batch
-  std::vector<Compute> gradients_, first_moment_, second_moment_, master_;
-  std::vector<Index> decay_toggles_;  // where parameters begin to decay, and cease
-  double squares_ = 0;                // of the accumulated gradients
+  Array<Compute, Memory> gradients_, first_moment_, second_moment_, master_;
+  Array<Index, Memory> decay_toggles_;             // where parameters begin to decay, and cease
+  Array<double, Memory> squares_{std::size_t{1}};  // the sum of the squares of the accumulated gradients
+  typename Backend::Recording recording_;          // of the gradient of a batch
+  Work recorded_;
   Index steps_ = 0, batches_ = 0;
   Losses losses_;
 };

@@ -1,12 +1,10 @@
 #pragma once
 
 #include "moe_mamba/core/scalar.hpp"
+#include "moe_mamba/cuda/warp.hpp"
 
 /// Sums over the threads of a warp or a block, in an order that is always the same.
 namespace moe_mamba::cuda::detail {
-
-inline constexpr int warp_size = 32;
-inline constexpr unsigned whole_warp = 0xffffffffu;
 
 /// The sum of `value` over a warp, in each of its threads. All of them must arrive.
 template <class T>

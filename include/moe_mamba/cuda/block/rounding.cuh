@@ -37,27 +37,53 @@ struct RoundRun {
   }
 };
 
-/// Rows of activations at a time that fit rounded into the scratch memory, each aligned to 16 bytes.
-struct RoundedRows {
-  Index stride, most;
+/// Elements from one row of rounded activations to the next, which is aligned to 16 bytes.
+inline Index rounded_stride(Index columns) { return ceiling_divide<Index>(std::max<Index>(columns, 1), 8) * 8; }
 
-  explicit RoundedRows(Index columns) : stride(ceiling_divide<Index>(std::max<Index>(columns, 1), 8) * 8) {
-    const Index room = Index(Device::scratch_bytes / sizeof(bfloat16)) / stride;
-    require(room >= 1, "columns", columns, "as many as the device's scratch memory takes, 2^24 at least");
-    most = room >= 128 ? room / 128 * 128 : room;
-  }
+/// Rows of `stride` elements of bfloat16 in all that fit into the scratch memory at a time, but for its last `reserved`
+/// bytes.
+inline Index most_rounded_rows(Index stride, Index reserved = 0) {
+  const Index room = (Index(Device::scratch_bytes) - reserved) / Index(sizeof(bfloat16)) / stride;
+  require(room >= 1, "columns", stride, "as many as the device's scratch memory takes, 2^24 at least");
+  return room >= 128 ? room / 128 * 128 : room;
+}
 
-  /// x, at most `most` rows of it, rounded into the scratch memory.
-  MatrixView<const bfloat16> round(Device& device, MatrixView<const float> x) const {
-    const MatrixView<bfloat16> y{reinterpret_cast<bfloat16*>(device.scratch()), x.rows, x.columns, stride};
-    const Index runs = ceiling_divide<Index>(x.columns, 8);
-    if (x.columns % 8 == 0 && aligned_to_16(x.data, x.stride)) {
-      for_elements(device, {x.rows}, runs, RoundRun<true>{x, y});
-    } else {
-      for_elements(device, {x.rows}, runs, RoundRun<false>{x, y});
-    }
-    return y;
+/// x rounded to `to` with rounded_stride(), rows aligned to 16 bytes.
+inline MatrixView<const bfloat16> round_rows(Device& device, MatrixView<const float> x, bfloat16* to) {
+  const MatrixView<bfloat16> y{to, x.rows, x.columns, rounded_stride(x.columns)};
+  const Index runs = ceiling_divide<Index>(x.columns, 8);
+  if (x.columns % 8 == 0 && aligned_to_16(x.data, x.stride)) {
+    for_elements(device, {x.rows}, runs, RoundRun<true>{x, y});
+  } else {
+    for_elements(device, {x.rows}, runs, RoundRun<false>{x, y});
   }
-};
+  return y;
+}
+
+/// each(first, rounded rows of x from `first` on) for all rows, as many at a time as fit into the scratch memory.
+template <class Each>
+void for_rounded_rows(Device& device, MatrixView<const float> x, const Each& each) {
+  const Index most = most_rounded_rows(rounded_stride(x.columns));
+  for (Index first = 0; first < x.rows; first += most) {
+    const Index rows = std::min(most, x.rows - first);
+    each(first, round_rows(device, x.row_block(first, rows), reinterpret_cast<bfloat16*>(device.scratch())));
+  }
+}
+
+/// each(first, rounded rows of a, rounded rows of b), the same for two matrices of as many rows; leaves the last `reserved`
+/// bytes of the scratch memory alone.
+template <class Each>
+void for_rounded_rows(Device& device, MatrixView<const float> a, MatrixView<const float> b, Index reserved,
+                      const Each& each) {
+  const Index a_stride = rounded_stride(a.columns);
+  const Index most = most_rounded_rows(a_stride + rounded_stride(b.columns), reserved);
+  auto* const scratch = reinterpret_cast<bfloat16*>(device.scratch());
+  for (Index first = 0; first < a.rows; first += most) {
+    const Index rows = std::min(most, a.rows - first);
+    const auto a_rounded = round_rows(device, a.row_block(first, rows), scratch);
+    const auto b_rounded = round_rows(device, b.row_block(first, rows), scratch + rows * a_stride);
+    each(first, a_rounded, b_rounded);
+  }
+}
 
 }  // namespace moe_mamba::cuda::detail

@@ -1,42 +1,45 @@
 #pragma once
 
 #include "moe_mamba/core/scalar.hpp"
+#include "moe_mamba/cuda/block/copies.cuh"
 #include "moe_mamba/cuda/block/reduce.cuh"
 
 namespace moe_mamba::cuda::detail {
 
-/// How a tile of a product of bfloat16 factors lies in shared memory, and how it comes there.
+/// How a step of a product of bfloat16 factors lies in shared memory.
 ///
-/// A step of the inner index holds 64 of it. Lines are 64 elements long: of the inner index, one for each row of a and
-/// each column of b; or, where the columns of b are contiguous, of 64 columns, one for each of the inner index, block
-/// after block. The eight runs of 16 bytes of a line are swapped by its number, so that eight lines of one run lie in
-/// different banks.
-struct TensorTile {
+/// A step holds 64 of the inner index. Lines are 64 elements long: of the inner index, one for each row of a and each
+/// column of b; or, where the rows of a or the columns of b are contiguous, of 64 of them, one line for each of the inner
+/// index, block after block. The eight runs of 16 bytes of a line are swapped by its number, so that eight lines of one
+/// run lie in different banks.
+struct TensorStep {
   static constexpr int threads = 256;
-  static constexpr int rows = 128, columns = 256, inner = 64;
-  static constexpr int stages = 4;
+  static constexpr int rows = 128, inner = 64;
   static constexpr unsigned line_bytes = inner * sizeof(bfloat16);
-  static constexpr unsigned a_bytes = rows * line_bytes, b_bytes = columns * line_bytes;
   static constexpr unsigned alignment = 8 * line_bytes;  // of each factor
+};
+
+/// A tile: its columns, the steps that shared memory has room for, steps that may still be multiplied while the next one
+/// begins to be, and the blocks that a processor runs at a time.
+template <int columns_, int stages_, int pending_, int blocks_>
+struct TensorTile : TensorStep {
+  static constexpr int columns = columns_, stages = stages_, pending = pending_, blocks = blocks_;
+  static constexpr unsigned a_bytes = rows * line_bytes, b_bytes = columns * line_bytes;
   static constexpr int shared_bytes = int(stages * (a_bytes + b_bytes) + alignment);
 };
 
-/// Copies 16 bytes to shared memory without waiting, or zeros where there is nothing to read.
-__device__ inline void copy_async(unsigned to, const bfloat16* from, bool present) {
-  const int bytes = present ? 16 : 0;
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
-}
-__device__ inline void end_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-/// Waits until at most `pending` of the last groups of copies are not done.
-template <int pending>
-__device__ inline void wait_copies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
-}
+/// Most arithmetic for what is read.
+using WideTile = TensorTile<256, 4, 1, 1>;
+/// One block's sums are written while another one multiplies; and all that devices other than compute capability 9.0 and
+/// 10.0 have shared memory for.
+using PairedTile = TensorTile<128, 3, 0, 2>;
+/// Four times as many tiles, where those of 256 columns are too few for the device.
+using NarrowTile = TensorTile<64, 8, 1, 1>;
 
 /// What a thread copies of a factor, `lines` lines of `length` contiguous elements (in blocks of 64), step by step.
 template <int lines, int length>
 struct LineCopies {
-  static constexpr int across = length / 8, apart = TensorTile::threads / across;
+  static constexpr int across = length / 8, apart = TensorStep::threads / across;
   static_assert(apart % 8 == 0 && lines % apart == 0);
   const bfloat16* at;
   Index line_step;
@@ -47,7 +50,7 @@ struct LineCopies {
       : line_step(apart * stride), line(int(threadIdx.x) / across), column(int(threadIdx.x) % across * 8) {
     at = data + line * stride + column;
     const unsigned block = unsigned(column) / 64, run = unsigned(column) % 64 / 8;
-    offset = (block * unsigned(lines) + unsigned(line)) * TensorTile::line_bytes + (run ^ unsigned(line) % 8) * 16;
+    offset = (block * unsigned(lines) + unsigned(line)) * TensorStep::line_bytes + (run ^ unsigned(line) % 8) * 16;
   }
 
   /// Copies those of the first lines and columns that are there, and zeros for the others. `any` is memory that may be
@@ -57,7 +60,8 @@ struct LineCopies {
 #pragma unroll
     for (int j = 0; j < lines / apart; ++j) {
       const bool here = line + j * apart < present;
-      copy_async(to + offset + unsigned(j * apart) * TensorTile::line_bytes, here ? at + j * line_step : any, here);
+      copy_async(to + offset + unsigned(j * apart) * TensorStep::line_bytes, here ? at + j * line_step : any,
+                 here ? 16 : 0);
     }
   }
 };

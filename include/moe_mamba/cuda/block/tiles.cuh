@@ -1,9 +1,11 @@
 #pragma once
 
+#include <algorithm>
+
 #include "moe_mamba/cuda/pieces.cuh"
 #include "moe_mamba/ops/linear.hpp"
 
-/// How grouped products are cut into tiles, and the product of one tile by ordinary arithmetic.
+/// How grouped products are cut into tiles.
 namespace moe_mamba::cuda::detail {
 
 /// Tiles of the rows of all groups, those of a group after those of the one before, the columns of some rows together.
@@ -47,163 +49,68 @@ struct TileWalk {
   }
 };
 
-/// One factor of a product: element (i, k) of it, k running over what is summed, lies at data[i · stride + k], or at
-/// data[k · stride + i] where it is not `inner_contiguous`.
-template <class T, bool inner_contiguous_>
-struct Factor {
-  static constexpr bool inner_contiguous = inner_contiguous_;
-  const T* data;
-  Index stride;
-  Index count;  // values of i
+/// How the rows of a group are split among sums that are added up afterwards: into `splits` pieces or fewer, all but the
+/// last of as many rows, whole steps of them.
+struct RowSplit {
+  static constexpr Index step = 64;
+  Index rows, piece;
+
+  __device__ RowSplit(Index rows_, Index splits)
+      : rows(rows_), piece(splits == 1 ? rows_ : ceiling_divide(ceiling_divide(rows_, splits), step) * step) {}
+  __device__ Index pieces() const { return ceiling_divide(rows, piece); }
 };
 
-/// A tile of C by 256 threads with a square of sums each. An inner step is loaded into registers while the one before
-/// is multiplied.
-template <class C>
-struct FmaTile {
-  static constexpr int threads = 256, across = 16;
-  static constexpr int side = sizeof(C) == 4 ? 128 : 64;  // rows and columns of a tile
-  static constexpr int own = side / across;               // rows and columns of a thread
-  static constexpr int inner = 16;
-  static constexpr int pitch = side + 16 / int(sizeof(C));  // of a line of shared memory, aligned to 16 bytes
-  static constexpr int loads = side * inner / threads;
+/// Tiles of the gradients of all groups' matrices, those of a group after those of the one before, and of these those
+/// over a piece of its rows after those over the piece before, the columns of some rows together. Groups without rows
+/// among those that are looked at have none.
+struct WeightTileWalk {
+  Groups groups;
+  Index first_of_all, end_of_all;  // rows that are looked at
+  Index splits;                    // of a group's rows
+  Index tile_rows, tile_columns, column_tiles, matrix_tiles;
+  Index group = 0, tiles_before = 0;         // where the search goes on
+  Index first_row = 0, rows = 0, piece = 0;  // what it found: rows from first_row on, in a piece of `group`,
+  Index row = 0, column = 0;                 // and a tile's place in the matrix
 
-  struct Shared {
-    alignas(16) C a[2][inner][pitch];
-    alignas(16) C b[2][inner][pitch];
-  };
+  __device__ WeightTileWalk(Groups groups_, Index first, Index count, Index splits_, Index tile_rows_,
+                            Index tile_columns_, Index matrix_rows, Index matrix_columns)
+      : groups(groups_),
+        first_of_all(first),
+        end_of_all(first + count),
+        splits(splits_),
+        tile_rows(tile_rows_),
+        tile_columns(tile_columns_),
+        column_tiles(ceiling_divide(matrix_columns, tile_columns_)),
+        matrix_tiles(column_tiles * ceiling_divide(matrix_rows, tile_rows_)) {}
 
-  /// Row or column `i` of a thread's own within the tile: quads, for wide loads, as far apart as there are threads.
-  __device__ static int place(int thread, int i) { return i / 4 * (4 * across) + thread * 4 + i % 4; }
-
-  /// What a thread carries of a factor from device to shared memory: elements a fixed step apart, contiguous from
-  /// thread to thread.
-  template <class F>
-  struct Carrier;
-  template <class T, bool inner_contiguous>
-  struct Carrier<Factor<T, inner_contiguous>> {
-    static constexpr int line = inner_contiguous ? inner : side;  // contiguous elements
-    static constexpr int lines = threads / line;                  // that a load of all threads covers
-    const T* at;
-    Index step, stride;
-    int i, k, present;
-    C values[loads];
-
-    __device__ Carrier(const Factor<T, inner_contiguous>& factor, Index first) {
-      const int across_line = int(threadIdx.x) % line, down = int(threadIdx.x) / line;
-      i = inner_contiguous ? down : across_line;
-      k = inner_contiguous ? across_line : down;
-      stride = factor.stride;
-      step = lines * stride;
-      at = factor.data + (inner_contiguous ? (first + i) * stride + k : k * stride + first + i);
-      const int left = int(min(factor.count - first, Index{side})) - i;
-      present = inner_contiguous ? (left + lines - 1) / lines : left > 0 ? loads : 0;
-    }
-
-    /// The next inner step, of which `k_left` elements are there.
-    __device__ void load(Index k_left) {
-      const int left = int(min(k_left, Index{inner})) - k;
-      const int here = min(present, inner_contiguous ? (left > 0 ? loads : 0) : (left + lines - 1) / lines);
-#pragma unroll
-      for (int j = 0; j < loads; ++j) values[j] = j < here ? static_cast<C>(at[j * step]) : C(0);
-      at += inner_contiguous ? inner : inner * stride;
-    }
-    __device__ void store(C (&to)[inner][pitch]) const {
-#pragma unroll
-      for (int j = 0; j < loads; ++j) {
-        if constexpr (inner_contiguous) {
-          to[k][i + j * lines] = values[j];
-        } else {
-          to[k + j * lines][i] = values[j];
-        }
+  /// Whether there is a tile of this number; numbers must grow from call to call.
+  __device__ bool find(Index tile) {
+    for (; group < groups.count; ++group) {
+      const Index first = max(groups.offsets[group], first_of_all);
+      const Index count = min(groups.offsets[group + 1], end_of_all) - first;
+      if (count <= 0) continue;
+      const RowSplit split(count, splits);
+      const Index tiles = matrix_tiles * split.pieces();
+      if (tile - tiles_before < tiles) {
+        const Index of_piece = (tile - tiles_before) % matrix_tiles;
+        piece = (tile - tiles_before) / matrix_tiles;
+        first_row = first + piece * split.piece;
+        rows = min(split.piece, count - piece * split.piece);
+        row = of_piece / column_tiles * tile_rows;
+        column = of_piece % column_tiles * tile_columns;
+        return true;
       }
+      tiles_before += tiles;
     }
-  };
+    return false;
+  }
 
-  /// out = or += a bᵀ, for the rows of a and b from `a_first` and `b_first` on that lie in one tile. The whole block
-  /// calls; shared memory may be used again behind a __syncthreads().
-  template <class A, class B>
-  __device__ static void multiply(Shared& shared, const A& a, Index a_first, const B& b, Index b_first, Index k_count,
-                                  MatrixView<C> out, bool add) {
-    const int ty = int(threadIdx.x) / across, tx = int(threadIdx.x) % across;
-    C sums[own][own] = {};
-    Carrier<A> a_next(a, a_first);
-    Carrier<B> b_next(b, b_first);
-    a_next.load(k_count);
-    b_next.load(k_count);
-    int stage = 0;
-    for (Index k_left = k_count; k_left > 0; k_left -= inner, stage ^= 1) {
-      a_next.store(shared.a[stage]);
-      b_next.store(shared.b[stage]);
-      __syncthreads();
-      if (k_left > inner) {
-        a_next.load(k_left - inner);
-        b_next.load(k_left - inner);
-      }
-#pragma unroll
-      for (int k = 0; k < inner; ++k) {
-        C a_own[own], b_own[own];
-#pragma unroll
-        for (int i = 0; i < own; ++i) a_own[i] = shared.a[stage][k][place(ty, i)];
-#pragma unroll
-        for (int i = 0; i < own; ++i) b_own[i] = shared.b[stage][k][place(tx, i)];
-#pragma unroll
-        for (int i = 0; i < own; ++i) {
-#pragma unroll
-          for (int j = 0; j < own; ++j) sums[i][j] += a_own[i] * b_own[j];
-        }
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < own; ++i) {
-      const Index row = a_first + place(ty, i);
-#pragma unroll
-      for (int j = 0; j < own; ++j) {
-        const Index column = b_first + place(tx, j);
-        if (row >= a.count || column >= b.count) continue;
-        out(row, column) = add ? out(row, column) + sums[i][j] : sums[i][j];
-      }
-    }
+  /// Tiles of `groups` matrices over `rows` rows, at most.
+  static Index most(Index rows, Index groups, Index matrix_rows, Index matrix_columns, Index tile_rows,
+                    Index tile_columns) {
+    return std::min(rows, groups) * ceiling_divide(matrix_rows, tile_rows) *
+           ceiling_divide(matrix_columns, tile_columns);
   }
 };
-
-/// y = or += x B for rows in groups; B of group g begins at weight + g · step, and what is contiguous in it is the
-/// inner index (as in Wᵀ) or, where not `inner_contiguous`, the columns (as in W).
-template <class C, class S, bool inner_contiguous>
-__global__ void __launch_bounds__(FmaTile<C>::threads, 2)
-    grouped_kernel(Groups groups, MatrixView<const C> x, const S* weight, Index step, Index stride, MatrixView<C> y,
-                   bool add) {
-  using Tile = FmaTile<C>;
-  __shared__ typename Tile::Shared shared;
-  TileWalk walk(groups, 0, y.rows, Tile::side, Tile::side, y.columns);
-  for (Index tile = blockIdx.x; walk.find(tile); tile += gridDim.x) {
-    const Factor<C, true> a{x.row(walk.first_row), x.stride, walk.rows};
-    const Factor<S, inner_contiguous> b{weight + walk.group * step, stride, y.columns};
-    Tile::multiply(shared, a, 0, b, walk.column, x.columns, y.row_block(walk.first_row, walk.rows), add);
-    __syncthreads();
-  }
-}
-
-/// dweight of each group += dyᵀ x over the rows of the group.
-template <class C>
-__global__ void __launch_bounds__(FmaTile<C>::threads, 2)
-    grouped_weight_kernel(Groups groups, MatrixView<const C> dy, MatrixView<const C> x, MatrixStack<C> dweight) {
-  using Tile = FmaTile<C>;
-  __shared__ typename Tile::Shared shared;
-  const Index row_tiles = ceiling_divide(dweight.rows, Index{Tile::side});
-  const Index column_tiles = ceiling_divide(dweight.columns, Index{Tile::side});
-  for (Index tile = blockIdx.x; tile < groups.count * row_tiles * column_tiles; tile += gridDim.x) {
-    const Index group = tile / (row_tiles * column_tiles);
-    const Index first = groups.offsets[group], rows = groups.offsets[group + 1] - first;
-    if (rows == 0) continue;
-    const Factor<C, false> a{dy.row(first), dy.stride, dweight.rows};
-    const Factor<C, false> b{x.row(first), x.stride, dweight.columns};
-    const MatrixView<C> out{dweight.data + group * dweight.rows * dweight.columns, dweight.rows, dweight.columns,
-                            dweight.columns};
-    Tile::multiply(shared, a, tile / column_tiles % row_tiles * Tile::side, b, tile % column_tiles * Tile::side, rows,
-                   out, true);
-    __syncthreads();
-  }
-}
 
 }  // namespace moe_mamba::cuda::detail

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstddef>
 
+#include "moe_mamba/cuda/warp.hpp"
 #include "moe_mamba/ops/selective_scan.hpp"
 
 /// How the selective scan is spread over a GPU.
@@ -10,8 +11,6 @@
 /// A block takes 32 channels, one a lane; its warps share out the states, which stay in registers. A scan of more states
 /// than that takes several passes, each a launch of its own that adds to the outputs.
 namespace moe_mamba::cuda::detail {
-
-inline constexpr int warp_size = 32;
 
 constexpr Index ceiling_of(Index a, Index b) { return (a + b - 1) / b; }
 constexpr int ceiling_of(int a, int b) { return (a + b - 1) / b; }

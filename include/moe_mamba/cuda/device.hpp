@@ -4,8 +4,9 @@
 #include <utility>
 
 #include "moe_mamba/core/arena.hpp"
+#include "moe_mamba/core/backend.hpp"
 #include "moe_mamba/core/scalar.hpp"
-#include "moe_mamba/cuda/check.cuh"
+#include "moe_mamba/cuda/check.hpp"
 
 namespace moe_mamba::cuda {
 
@@ -28,7 +29,24 @@ class Memory {
   std::byte* data() const { return data_; }
   std::size_t size() const { return bytes_; }
 
+  static constexpr bool on_host = false;
+
+  /// Copies `bytes` bytes to memory of this kind from the host's, from it to the host's, and within it, or clears them,
+  /// and returns when that is done.
+  static void write(void* to, const void* from, std::size_t bytes) { copy(to, from, bytes, cudaMemcpyHostToDevice); }
+  static void read(void* to, const void* from, std::size_t bytes) { copy(to, from, bytes, cudaMemcpyDeviceToHost); }
+  static void copy(void* to, const void* from, std::size_t bytes) { copy(to, from, bytes, cudaMemcpyDeviceToDevice); }
+  static void clear(void* to, std::size_t bytes) {
+    check(cudaMemsetAsync(to, 0, bytes, cudaStreamPerThread), "cudaMemsetAsync");
+    check(cudaStreamSynchronize(cudaStreamPerThread), "cudaStreamSynchronize");
+  }
+
  private:
+  static void copy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) {
+    check(cudaMemcpyAsync(to, from, bytes, kind, cudaStreamPerThread), "cudaMemcpyAsync");
+    check(cudaStreamSynchronize(cudaStreamPerThread), "cudaStreamSynchronize");
+  }
+
   void swap(Memory& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(bytes_, other.bytes_);
@@ -37,6 +55,8 @@ class Memory {
   std::byte* data_ = nullptr;
   std::size_t bytes_ = 0;
 };
+
+class Recording;
 
 /// Where the operations of this folder run: a stream of a CUDA device, with a cuBLAS handle and scratch memory.
 ///
@@ -47,13 +67,15 @@ class Memory {
 class Device {
  public:
   using Memory = cuda::Memory;
+  using Recording = cuda::Recording;
 
   /// Bytes of scratch memory for operations that need some of their own: several thousand rows of activations that
   /// are converted to the type of the weights, enough for products at full speed.
   static constexpr std::size_t scratch_bytes = std::size_t{128} << 20;
 
-  /// On a stream of the caller's, which must outlive the device; without one, on a stream of its own. Throws Error.
-  explicit Device(cudaStream_t stream = nullptr) : stream_(stream), owns_(stream == nullptr) {
+  /// Throws Error.
+  explicit Device(CudaOptions options = {})
+      : stream_(options.stream), owns_(options.stream == nullptr), products_(options.products) {
     if (owns_) check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
     try {
       int index = 0;
@@ -75,10 +97,21 @@ class Device {
 
   cudaStream_t stream() const { return stream_; }
   cublasHandle_t blas() const { return blas_; }
+  FloatProducts products() const { return products_; }
   /// Streaming multiprocessors, for grids that fill the device once.
   int processors() const { return processors_; }
   /// Memory that an operation may use while it runs; operations in the stream follow one another.
   std::byte* scratch() const { return scratch_.data(); }
+
+  /// Puts a copy between the host's memory and the device's into the stream. upload() may return before it is done and
+  /// download() does not.
+  void upload(void* to, const void* from, std::size_t bytes) const {
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_), "cudaMemcpyAsync");
+  }
+  void download(void* to, const void* from, std::size_t bytes) const {
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_), "cudaMemcpyAsync");
+    synchronize();
+  }
 
   /// Waits until everything put into the stream is done.
   void synchronize() const { check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize"); }
@@ -91,6 +124,7 @@ class Device {
 
   cudaStream_t stream_ = nullptr;
   bool owns_ = false;
+  FloatProducts products_ = FloatProducts::exact;
   int processors_ = 0;
   cublasHandle_t blas_ = nullptr;
   Memory blas_workspace_;

@@ -23,6 +23,7 @@ inline void throw_error(const char* call, const std::string& what) { throw Error
 /// Throws Error, naming the call, unless it succeeded.
 inline void check(cudaError_t status, const char* call) {
   if (status == cudaSuccess) return;
+  (void)cudaGetLastError();  // told here, and not once more by the next launch
   std::string what = std::string(cudaGetErrorName(status)) + ", " + cudaGetErrorString(status);
   if (status == cudaErrorMemoryAllocation) what += "; a smaller batch or model needs less memory";
   if (status == cudaErrorNoKernelImageForDevice || status == cudaErrorUnsupportedPtxVersion) {

@@ -1,0 +1,4 @@
+#include "gpu/models/nets.hpp"
+#include "moe_mamba/cuda.cuh"
+
+template struct moe_mamba::PassesOf<benchmarks::Mamba2800M, moe_mamba::bfloat16, moe_mamba::Cuda>;

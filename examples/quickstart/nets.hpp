@@ -1,0 +1,28 @@
+#pragma once
+
+#include "moe_mamba/layers/mamba.hpp"
+#include "moe_mamba/layers/moe.hpp"
+#include "moe_mamba/model/cost.hpp"
+#include "moe_mamba/model/language_model.hpp"
+
+/// The models of the quickstart.
+namespace quickstart {
+
+using namespace moe_mamba;
+
+// clang-format off
+/// Three times a Mamba layer and a mixture of eight experts, over bytes.
+using Net = LanguageModel<Vocabulary<256>, Width<128>,
+              Repeat<3, Mamba<State<16>>,
+                        Moe<Experts<8>, TopK<1>, Hidden<448>>>>;
+
+/// What --compare trains beside it: Mamba layers alone. One has as many parameters as a router and an expert.
+using Plain = LanguageModel<Vocabulary<256>, Width<128>,
+                Repeat<6, Mamba<State<16>>>>;
+// clang-format on
+
+static_assert(cost<Net>.parameters < 8'000'000);
+static_assert(cost<Plain>.active_parameters > 0.95 * cost<Net>.active_parameters);
+static_assert(cost<Plain>.active_parameters < 1.05 * cost<Net>.active_parameters);
+
+}  // namespace quickstart

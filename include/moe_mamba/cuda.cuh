@@ -1,0 +1,41 @@
+#pragma once
+
+/// The kernels of models on a CUDA device, for nvcc: everything of cuda.hpp but files, and what the passes of a model
+/// consist of. A program may be one .cu file that includes this, or have one such file beside others with cuda.hpp.
+
+#include "moe_mamba/cuda/activation.cuh"
+#include "moe_mamba/cuda/causal_convolution.cuh"
+#include "moe_mamba/cuda/cross_entropy.cuh"
+#include "moe_mamba/cuda/device.hpp"
+#include "moe_mamba/cuda/dispatch.cuh"
+#include "moe_mamba/cuda/elementwise.cuh"
+#include "moe_mamba/cuda/embedding.cuh"
+#include "moe_mamba/cuda/linear.cuh"
+#include "moe_mamba/cuda/norm.cuh"
+#include "moe_mamba/cuda/optimizer.cuh"
+#include "moe_mamba/cuda/recording.hpp"
+#include "moe_mamba/cuda/router.cuh"
+#include "moe_mamba/cuda/sampling.cuh"
+#include "moe_mamba/cuda/selective_scan.cuh"
+#include "moe_mamba/cuda/selective_scan_backward.cuh"
+#include "moe_mamba/generate/decoder.hpp"
+#include "moe_mamba/layers/mamba.hpp"
+#include "moe_mamba/layers/mlp.hpp"
+#include "moe_mamba/layers/moe.hpp"
+#include "moe_mamba/layers/norm.hpp"
+#include "moe_mamba/layers/parallel.hpp"
+#include "moe_mamba/model/language_model.hpp"
+#include "moe_mamba/model/model.hpp"
+#include "moe_mamba/model/passes_definition.hpp"
+#include "moe_mamba/model/sequence_model.hpp"
+#include "moe_mamba/train/trainer.hpp"
+
+namespace moe_mamba {
+
+template <class Definition, StorageScalar S>
+const Passes<Definition, S, cuda::Device>& PassesOf<Definition, S, Cuda>::get() {
+  static constexpr auto table = PassesDefinition<Definition, S, cuda::Device>::table();
+  return table;
+}
+
+}  // namespace moe_mamba

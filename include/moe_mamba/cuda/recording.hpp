@@ -1,0 +1,71 @@
+#pragma once
+
+#include <utility>
+
+#include "moe_mamba/cuda/device.hpp"
+
+namespace moe_mamba::cuda {
+
+/// Work that is done again and again with the same pointers and sizes: done as it is the first time, recorded as a CUDA
+/// graph the second, and from then on replayed by one launch.
+class Recording {
+ public:
+  Recording() = default;
+  ~Recording() { forget(); }
+  Recording(Recording&& other) noexcept { swap(other); }
+  Recording& operator=(Recording&& other) noexcept {
+    Recording(std::move(other)).swap(*this);
+    return *this;
+  }
+
+  /// work() must put its kernels into the device's stream and do nothing else, and be the same as in the last call
+  /// since forget(). While the stream is being captured by somebody else, work() becomes part of that.
+  template <class Work>
+  void run(Device& device, const Work& work) {
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    check(cudaStreamIsCapturing(device.stream(), &status), "cudaStreamIsCapturing");
+    // The first run loads the kernels, which must not happen while capturing.
+    if (status != cudaStreamCaptureStatusNone || !seen_) {
+      work();
+      seen_ = true;
+      return;
+    }
+    if (graph_ == nullptr) record(device, work);
+    check(cudaGraphLaunch(graph_, device.stream()), "cudaGraphLaunch");
+  }
+
+  /// Begins anew: pointers, sizes or the work itself will be others.
+  void forget() noexcept {
+    if (graph_ != nullptr) cudaGraphExecDestroy(graph_);
+    graph_ = nullptr;
+    seen_ = false;
+  }
+
+ private:
+  template <class Work>
+  void record(Device& device, const Work& work) {
+    cudaGraph_t graph = nullptr;
+    check(cudaStreamBeginCapture(device.stream(), cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
+    try {
+      work();
+    } catch (...) {
+      cudaStreamEndCapture(device.stream(), &graph);
+      if (graph != nullptr) cudaGraphDestroy(graph);
+      throw;
+    }
+    check(cudaStreamEndCapture(device.stream(), &graph), "cudaStreamEndCapture");
+    const cudaError_t status = cudaGraphInstantiate(&graph_, graph, 0);
+    cudaGraphDestroy(graph);
+    check(status, "cudaGraphInstantiate");
+  }
+
+  void swap(Recording& other) noexcept {
+    std::swap(graph_, other.graph_);
+    std::swap(seen_, other.seen_);
+  }
+
+  cudaGraphExec_t graph_ = nullptr;
+  bool seen_ = false;
+};
+
+}  // namespace moe_mamba::cuda

@@ -1,0 +1,146 @@
+#pragma once
+
+#include <algorithm>
+
+#include "moe_mamba/model/passes.hpp"
+#include "moe_mamba/model/workspace.hpp"
+#include "moe_mamba/ops/elementwise.hpp"
+
+namespace moe_mamba {
+
+/// What the passes of a model do, in terms of operations, which are found by the device's namespace.
+template <class Definition, StorageScalar S, class Backend>
+class PassesDefinition {
+  using Table = Passes<Definition, S, Backend>;
+  using C = typename Table::C;
+  using Input = typename Table::Input;
+  using WorkspaceType = typename Table::WorkspaceType;
+  using Update = typename Table::Update;
+  using Body = typename Definition::Body;
+  using Norm = typename Definition::Norm;
+
+ public:
+  static constexpr Table table() {
+    Table table{scratch_bytes, body,   outputs, loss,    gradient, outputs_backward,
+                body_backward, update, clear,   nullptr, nullptr};
+    if constexpr (!Backend::Memory::on_host) {
+      table.sample = [](Backend& device, const SampleTokens<C>& tokens) { sample(device, tokens); };
+      table.sample_scratch = [](Backend& device, Index rows, Index vocabulary) {
+        return sample_scratch<C>(device, rows, vocabulary);
+      };
+    }
+    return table;
+  }
+
+ private:
+  static std::size_t scratch_bytes(Backend& device, Shape largest, bool training) {
+    const std::size_t body = Body::template scratch_bytes<C>(device, largest, training);
+    if constexpr (TokenDefinition<Definition>) {
+      return std::max(body, Definition::template loss_scratch<C>(device, largest.tokens()));
+    } else {
+      Arena counting;
+      counting.take<C>(largest.tokens() * Definition::output_width);
+      return std::max(body, counting.used());
+    }
+  }
+
+  static void body(WorkspaceType& workspace, Shape shape, const S* parameters, const Input* inputs,
+                   StateView<C> states) {
+    const auto run = workspace.buffers(shape);
+    const Forward<Backend, S, C> forward{workspace.device_, shape,      workspace.purpose_ == Purpose::training,
+                                         parameters,        states,     workspace.report_.data(),
+                                         run.body_tape,     run.scratch};
+    Definition::enter(forward, inputs, run.x);
+    Body::forward(forward.advanced({.parameters = Definition::body_offset}), run.x);
+    auto norm = forward.advanced({.parameters = Definition::norm_offset});
+    norm.tape = run.norm_tape;
+    Norm::forward(norm, MatrixView<const C>(run.x), run.normed);
+  }
+
+  static void outputs(WorkspaceType& workspace, Shape shape, const S* parameters, Index first, Index step, Index rows,
+                      C* outputs) {
+    const auto run = workspace.buffers(shape);
+    const MatrixView<const C> normed{run.normed.row(first), rows, run.normed.columns, step * run.normed.stride};
+    Definition::leave(
+        Forward<Backend, S, C>{workspace.device_, {rows, 1}, false, parameters, {}, nullptr, run.scratch, run.scratch},
+        normed, matrix(outputs, rows, Index{Definition::output_width}));
+  }
+
+  static void loss(WorkspaceType& workspace, Shape shape, const S* parameters, const Input* inputs,
+                   const Input* targets, StateView<C> states) {
+    body(workspace, shape, parameters, inputs, states);
+    head(workspace, shape, parameters, targets, nullptr);
+  }
+
+  static void gradient(WorkspaceType& workspace, Shape shape, const S* parameters, const Input* inputs,
+                       const Input* targets, C* gradients, StateView<C> states, StateView<C> dstates) {
+    body(workspace, shape, parameters, inputs, states);
+    head(workspace, shape, parameters, targets, gradients);
+    body_backward(workspace, shape, parameters, inputs, gradients, nullptr, dstates);
+  }
+
+  /// The loss behind body(), and with `gradients` its gradient by the final norm's output.
+  static void head(WorkspaceType& workspace, Shape shape, const S* parameters, const Input* targets, C* gradients) {
+    auto& device = workspace.device_;
+    const auto run = workspace.buffers(shape);
+    double* const totals = workspace.report_.data() + Body::report_size;
+    if constexpr (TokenDefinition<Definition>) {
+      Definition::loss(device, parameters, MatrixView<const C>(run.normed), targets,
+                       gradients == nullptr ? MatrixView<C>{} : run.dx, gradients, totals, run.scratch);
+    } else {
+      const Index rows = shape.tokens(), columns = Definition::output_width, numbers = rows * columns;
+      Arena scratch = run.scratch;
+      const auto predicted = matrix(scratch.take<C>(numbers), rows, columns);
+      outputs(workspace, shape, parameters, 0, 1, rows, predicted.data);
+      squared_error(device, predicted, matrix(targets, rows, columns),
+                    1.0 / static_cast<double>(std::max<Index>(numbers, 1)),
+                    gradients == nullptr ? MatrixView<C>{} : predicted, totals);
+      fill(device, static_cast<double>(numbers), matrix(totals + 1, 1, 1));
+      if (gradients != nullptr) outputs_backward(workspace, shape, parameters, 0, rows, predicted.data, gradients);
+    }
+  }
+
+  static void outputs_backward(WorkspaceType& workspace, Shape shape, const S* parameters, Index first, Index rows,
+                               const C* doutputs, C* gradients) {
+    const auto run = workspace.buffers(shape);
+    Definition::leave_backward(backward_run(workspace, shape, parameters, gradients, {}),
+                               MatrixView<const C>(run.normed.row_block(first, rows)),
+                               matrix(doutputs, rows, Index{Definition::output_width}), run.dx.row_block(first, rows));
+  }
+
+  static void body_backward(WorkspaceType& workspace, Shape shape, const S* parameters, const Input* inputs,
+                            C* gradients, C* dinputs, StateView<C> dstates) {
+    const auto run = workspace.buffers(shape);
+    const auto back = backward_run(workspace, shape, parameters, gradients, dstates);
+    auto norm = back.advanced({.parameters = Definition::norm_offset});
+    norm.tape = run.norm_tape;
+    // The norm's output is not needed any more; its buffer takes the gradient by the residual stream.
+    fill(back.device, C(0), run.normed);
+    Norm::backward(norm, MatrixView<const C>(run.x), MatrixView<const C>(run.dx), run.normed);
+    Body::backward(back.advanced({.parameters = Definition::body_offset}), run.normed);
+    Definition::enter_backward(back, inputs, MatrixView<const C>(run.normed), dinputs);
+  }
+
+  static Backward<Backend, S, C> backward_run(WorkspaceType& workspace, Shape shape, const S* parameters, C* gradients,
+                                              StateView<C> dstates) {
+    const auto run = workspace.buffers(shape);
+    return {workspace.device_, shape,   Definition::auxiliary_weight, parameters,
+            gradients,         dstates, workspace.report_.data(),     run.body_tape,
+            run.scratch};
+  }
+
+  static void update(Backend& device, const Update& update, double* squares) {
+    sum_of_squares(device, static_cast<const C*>(update.gradient), update.count, squares);
+    adamw(device, update);
+  }
+
+  static void clear(Backend& device, C* values, Index count) { fill(device, C(0), matrix(values, 1, count)); }
+};
+
+template <class Definition, StorageScalar S, class Backend>
+const Passes<Definition, S, Backend>& PassesOf<Definition, S, Backend>::get() {
+  static constexpr auto table = PassesDefinition<Definition, S, Backend>::table();
+  return table;
+}
+
+}  // namespace moe_mamba

@@ -1,0 +1,5 @@
+#include "gpu/passes/nets.cuh"
+
+namespace moe_mamba {
+TEST_PASSES(float)
+}

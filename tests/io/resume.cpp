@@ -1,0 +1,96 @@
+// Models and trainings that go on from files as if nothing had happened.
+#include <map>
+#include <string>
+#include <vector>
+
+#include "model/nets.hpp"
+#include "moe_mamba/io/checkpoint.hpp"
+#include "moe_mamba/train/windows.hpp"
+#include "support/backend.hpp"
+#include "support/catch.hpp"
+#include "support/data.hpp"
+#include "support/folder.hpp"
+
+using namespace moe_mamba;
+
+namespace {
+
+using Net = test::TrainedNet;
+
+std::vector<unsigned char> pattern(Index size) {
+  std::vector<unsigned char> text(static_cast<std::size_t>(size));
+  for (Index i = 0; i < size; ++i) text[static_cast<std::size_t>(i)] = static_cast<unsigned char>((i * i + i / 7) % 11);
+  return text;
+}
+
+constexpr Cosine rate{.warmup = 2, .steps = 12};
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("continued from a checkpoint = uninterrupted, to the bit", "[io]", float, double, bfloat16) {
+  const test::Folder folder;
+  const auto path = folder.path() / "run.safetensors";
+  const auto text = pattern(2000);
+  for (const bool carried : {false, true}) {
+    const TrainerOptions options{.carry_states = carried};
+    const auto data = [&] { return sequential_windows(text, Length{11}, Batch{2}); };
+
+    test::ModelOf<Net, TestType> model(Seed{1});
+    Trainer trainer(model, AdamW{}, rate, options);
+    auto batches = data();
+    for (int i = 0; i < 4; ++i) trainer.step(batches.next());
+    save_checkpoint(path, trainer, batches.state(), {{"mood", "good \"äöü\""}});
+    for (int i = 0; i < 4; ++i) trainer.step(batches.next());
+
+    test::ModelOf<Net, TestType> other(Seed{99});
+    Trainer again(other, AdamW{}, rate, options);
+    auto rest = data();
+    const CheckpointInfo info = load_checkpoint(path, again);
+    CHECK(info.metadata == std::map<std::string, std::string>{{"mood", "good \"äöü\""}});
+    CHECK(again.steps() == 4);
+    rest.restore(info.windows);
+    for (int i = 0; i < 4; ++i) again.step(rest.next());
+    CHECK(test::numbers(model) == test::numbers(other));
+  }
+}
+
+TEST_CASE("random windows go on where they stood", "[io]") {
+  const test::Folder folder;
+  const auto text = pattern(2000);
+  auto batches = windows(text, Length{11}, Batch{2}, Seed{8});
+  test::ModelOf<Net> model(Seed{1}), other(Seed{2});
+  Trainer trainer(model), again(other);
+  for (int i = 0; i < 3; ++i) trainer.step(batches.next());
+  save_checkpoint(folder.path() / "c", trainer, batches.state());
+  auto rest = windows(text, Length{11}, Batch{2});
+  rest.restore(load_checkpoint(folder.path() / "c", again).windows);
+  for (int i = 0; i < 3; ++i) {
+    trainer.step(batches.next());
+    again.step(rest.next());
+  }
+  CHECK(test::numbers(model) == test::numbers(other));
+}
+
+TEST_CASE("a saved model is loaded as it was, in its own and in other types", "[io]") {
+  const test::Folder folder;
+  const auto path = folder.path() / "model.safetensors";
+  const test::ModelOf<Net> model(Seed{4});
+  save(model, path);
+  CHECK(test::numbers(load<Net, float, test::Backend>(path)) == test::numbers(model));
+  const auto rounded = load<Net, bfloat16, test::Backend>(path);
+  const auto widened = load<Net, double, test::Backend>(path);
+  const auto values = test::numbers(model);
+  CHECK(test::numbers(rounded) == test::converted<bfloat16>(values));
+  CHECK(test::numbers(widened) == test::converted<double>(values));
+  test::ModelOf<Net> target(Seed{5});
+  load(target, path);
+  CHECK(test::numbers(target) == test::numbers(model));
+}
+
+TEST_CASE("a model can be loaded from a checkpoint", "[io]") {
+  const test::Folder folder;
+  test::ModelOf<Net> model(Seed{4});
+  Trainer trainer(model);
+  save_checkpoint(folder.path() / "c", trainer);
+  CHECK(test::numbers(load<Net, float, test::Backend>(folder.path() / "c")) == test::numbers(model));
+}

@@ -1,0 +1,75 @@
+#pragma once
+
+#include "moe_mamba/layers/mamba.hpp"
+#include "moe_mamba/layers/mlp.hpp"
+#include "moe_mamba/layers/moe.hpp"
+#include "moe_mamba/layers/norm.hpp"
+#include "moe_mamba/layers/parallel.hpp"
+#include "moe_mamba/model/language_model.hpp"
+#include "moe_mamba/model/sequence_model.hpp"
+
+/// Small models that the tests share. Widths are odd on purpose; numbers of states and of experts recur, so that the
+/// models share kernels and compile fast.
+namespace test {
+
+using namespace moe_mamba;
+
+/// Mamba layers of two kinds, tied head.
+using MambaNet = LanguageModel<Vocabulary<11>, Width<6>, Mamba<State<3>, Expand<1>>,
+                               Mamba<State<2>, Convolution<3>, Expand<2>, StepRank<2>>>;
+
+/// The library's purpose, small: Mamba and one expert of several in turn.
+using MixtureNet =
+    LanguageModel<Vocabulary<13>, Width<5>,
+                  Repeat<2, Mamba<State<3>, Expand<2>>, Moe<Experts<4>, TopK<1>, Hidden<3>, ZLoss<1, 50>>>>;
+
+/// Every other way to mix: renormalised gates, shared experts, all experts, gated activations, averaged losses.
+using ManyWaysNet =
+    LanguageModel<Vocabulary<7>, Width<5>, Head, AverageAuxiliaryLosses, PreNorm<LayerNorm<>>, FinalNorm<NoNorm>,
+                  Moe<Experts<4>, TopK<2>, Hidden<3>, SwiGlu, TopKThenSoftmax, SharedExperts<1>, ZLoss<1, 10>>,
+                  LayerNorm<Epsilon<1, 1000>>,
+                  Parallel<Mamba<State<2>>, Moe<Experts<3>, TopK<3>, Hidden<2>, Gelu, BalanceLoss<1, 5>>>,
+                  Residual<NoNorm, Mlp<Hidden<4>, GeGlu>>>;
+
+/// Experts that take no more than their share, so that tokens of a batch depend on each other.
+using CapacityNet =
+    LanguageModel<Vocabulary<7>, Width<5>, Moe<Experts<4>, TopK<2>, Hidden<3>, Silu, Capacity<3, 4>>, RmsNorm<>, Mlp<>>;
+
+/// A model of series.
+using SeriesNet = SequenceModel<Inputs<3>, Outputs<2>, Width<5>, Repeat<2, Mamba<State<3>, Expand<2>>>,
+                                Moe<Experts<4>, Hidden<4>, Silu>>;
+
+/// Experts without losses of their own: these are means over a call, which chunks and sequences of a batch have one each
+/// of.
+using PlainMixture =
+    LanguageModel<Vocabulary<7>, Width<5>,
+                  Repeat<2, Mamba<State<3>, Expand<1>>, Moe<Experts<4>, TopK<2>, Hidden<3>, Silu, BalanceLoss<0>>>>;
+
+// Sizes around every edge: odd widths, numbers of states, of experts, of taps.
+
+using OneWide = LanguageModel<Vocabulary<1>, Width<1>, Mamba<State<1>, Convolution<1>, Expand<1>>, Mlp<Hidden<1>>>;
+using ManyStates =
+    LanguageModel<Vocabulary<3>, Width<5>, Mamba<State<64>, Expand<1>>, Moe<Experts<1>, Hidden<2>, Silu>>;
+using AllExperts = LanguageModel<Vocabulary<65>, Width<17>, Mamba<State<16>, Convolution<2>>,
+                                 Moe<Experts<9>, TopK<9>, Hidden<5>, Gelu>>;
+using ManyInputs = SequenceModel<Inputs<33>, Outputs<1>, Width<9>, Mamba<State<3>, Expand<3>, Convolution<7>>>;
+
+// Models that are trained.
+
+using TrainedNet = LanguageModel<Vocabulary<11>, Width<8>, Repeat<2, Mamba<State<3>>, Moe<Experts<4>, Hidden<12>>>>;
+
+/// Sizes that no vector divides, and a last parameter that decays.
+using OddNet = LanguageModel<Vocabulary<11>, Width<5>, Head, Mamba<State<3>, Expand<1>>, Moe<Experts<3>, Hidden<7>>>;
+
+/// Without a balance loss.
+using UnbalancedNet =
+    LanguageModel<Vocabulary<11>, Width<8>, Mamba<State<3>>, Moe<Experts<4>, Hidden<12>, BalanceLoss<0>>>;
+
+/// A model of series with one number in and one out.
+using FilterNet = SequenceModel<Inputs<1>, Outputs<1>, Width<8>, Mamba<State<4>>>;
+
+/// A model that writes.
+using WritingNet =
+    LanguageModel<Vocabulary<19>, Width<12>, Repeat<2, Mamba<State<5>>, Moe<Experts<3>, Hidden<16>>>, Head>;
+
+}  // namespace test
