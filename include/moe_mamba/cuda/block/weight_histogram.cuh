@@ -20,15 +20,18 @@ struct KeyDigit {
 };
 
 /// A histogram of weights from 0 to 1 in shared memory. Each weight is a whole number of 2^-60, in three parts of 20 bits
-/// that are summed on their own: such sums are the same in any order, so that threads may add as they come.
+/// that are summed on their own: such sums are the same in any order, so that threads may add as they come. The whole
+/// block calls all but add(), and must meet between calls.
 struct WeightHistogram {
   static constexpr int bins = 1 << 11, parts = 3, part_bits = 20;
   /// Weights that may be added before a flush: their parts fit into 32 bits.
   static constexpr int most_added = 1 << 11;
 
-  unsigned sums[parts * bins];
+  union {
+    unsigned sums[parts * bins];
+    double weights[bins];  // after collect()
+  };
 
-  /// The whole block calls; then it must meet.
   __device__ void clear() {
     for (int i = int(threadIdx.x); i < parts * bins; i += int(blockDim.x)) sums[i] = 0;
   }
@@ -43,8 +46,7 @@ struct WeightHistogram {
     }
   }
 
-  /// Adds everything to (parts, bins) in device memory and begins anew. The whole block calls; it must have met before,
-  /// and must meet again.
+  /// Adds everything to (parts, bins) in device memory and begins anew.
   __device__ void flush(unsigned long long* to) {
     for (int i = int(threadIdx.x); i < parts * bins; i += int(blockDim.x)) {
       if (sums[i] == 0) continue;
@@ -53,14 +55,23 @@ struct WeightHistogram {
     }
   }
 
-  /// The weight in a bin of device memory, which is left empty.
-  static __device__ double take(unsigned long long* from, int bin) {
-    double sum = 0;
-    for (int part = parts - 1; part >= 0; --part) {
-      sum = (sum + double(__ldcg(&from[part * bins + bin]))) * 0x1p-20;
-      from[part * bins + bin] = 0;
+  /// Fetches the weights of all bins from device memory, which is left empty; the sums here are lost. `threads`: the
+  /// block's.
+  template <int threads>
+  __device__ void collect(unsigned long long* from) {
+    static_assert(bins % threads == 0);
+    // All loads before any store, so that they are under way together.
+    double weight[bins / threads];
+#pragma unroll
+    for (int i = 0; i < bins / threads; ++i) {
+      weight[i] = 0;
+#pragma unroll
+      for (int part = parts - 1; part >= 0; --part) {
+        weight[i] = (weight[i] + double(__ldcg(&from[part * bins + i * threads + int(threadIdx.x)]))) * 0x1p-20;
+      }
     }
-    return sum;
+    for (int i = 0; i < bins / threads; ++i) weights[i * threads + int(threadIdx.x)] = weight[i];
+    for (int i = int(threadIdx.x); i < parts * bins; i += threads) from[i] = 0;
   }
 };
 
