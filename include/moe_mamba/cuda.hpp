@@ -25,6 +25,7 @@
 #include "moe_mamba/model/language_model.hpp"
 #include "moe_mamba/model/model.hpp"
 #include "moe_mamba/model/sequence_model.hpp"
+#include "moe_mamba/train/packing.hpp"
 #include "moe_mamba/train/schedule.hpp"
 #include "moe_mamba/train/trainer.hpp"
 #include "moe_mamba/train/windows.hpp"

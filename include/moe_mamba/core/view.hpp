@@ -1,5 +1,6 @@
 #pragma once
 
+#include <span>
 #include <type_traits>
 
 #include "moe_mamba/core/annotation.hpp"
@@ -8,15 +9,50 @@
 /// Views: pointers with a shape. They own nothing and check nothing.
 namespace moe_mamba {
 
-/// A batch of equally long sequences. Activations of such a batch are matrices of tokens() rows, the rows of one
-/// sequence after those of the one before it.
+/// A batch of sequences. Activations of a batch are matrices of tokens() rows, the rows of one sequence after those of the
+/// one before it. Sequences are equally long or, with lengths, packed end to end without anything between them.
 struct Shape {
   Index batch = 0;
-  Index length = 0;
+  Index length = 0;                ///< of each sequence; of the longest where lengths are given
+  const Index* lengths = nullptr;  ///< (batch) in the host's memory, or null where all are of `length`
+  Index total = 0;                 ///< the sum of the lengths where they are given
 
-  MOE_MAMBA_HOST_DEVICE constexpr Index tokens() const { return batch * length; }
+  /// Sequences of these lengths, which are borrowed: they must stay until the call is over.
+  static constexpr Shape packed(std::span<const Index> lengths) {
+    Shape shape{static_cast<Index>(lengths.size()), 0, lengths.data(), 0};
+    for (const Index length : lengths) {
+      shape.length = length > shape.length ? length : shape.length;
+      shape.total += length;
+    }
+    return shape;
+  }
+
+  MOE_MAMBA_HOST_DEVICE constexpr Index tokens() const { return lengths == nullptr ? batch * length : total; }
+  constexpr Index length_of(Index sequence) const { return lengths == nullptr ? length : lengths[sequence]; }
   friend constexpr bool operator==(Shape, Shape) = default;
 };
+
+/// Sequences of a batch that are equally long and lie next to each other: what an operation over sequences is given.
+struct SequenceRun {
+  Shape shape;
+  Index sequence = 0;  ///< the first of them
+  Index row = 0;       ///< where its rows begin
+};
+
+/// Calls call(SequenceRun) for the whole of a batch where its sequences are equally long, and for one after the other
+/// where they are not.
+template <class Call>
+constexpr void for_sequence_runs(const Shape& shape, const Call& call) {
+  if (shape.lengths == nullptr) {
+    call(SequenceRun{shape});
+    return;
+  }
+  Index row = 0;
+  for (Index sequence = 0; sequence < shape.batch; ++sequence) {
+    call(SequenceRun{{1, shape.lengths[sequence]}, sequence, row});
+    row += shape.lengths[sequence];
+  }
+}
 
 /// A row-major matrix whose rows lie `stride` elements apart; columns are contiguous.
 template <class T>
@@ -68,6 +104,8 @@ struct StateView {
 
   MOE_MAMBA_HOST_DEVICE constexpr explicit operator bool() const { return data != nullptr; }
   MOE_MAMBA_HOST_DEVICE constexpr T* sequence(Index index) const { return data + index * stride; }
+  /// Those from sequence `index` on; null stays null.
+  constexpr StateView from(Index index) const { return {data == nullptr ? nullptr : sequence(index), stride}; }
   /// The states that lie `offset` elements further on in each sequence; null stays null.
   MOE_MAMBA_HOST_DEVICE constexpr StateView at(Index offset) const {
     return {data == nullptr ? nullptr : data + offset, stride};

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 
 #include "moe_mamba/layers/layer.hpp"
@@ -58,7 +59,7 @@ struct MambaLayer : LayerDefaults {
       delta = matrix(arena.take<C>(tokens * E), tokens, E);
       gated = matrix(arena.take<C>(tokens * E), tokens, E);
       convolution = arena.take<C>(shape.batch * convolution_state);
-      checkpoints = arena.take<C>(shape.batch * scan_checkpoints(shape.length) * N * E);
+      checkpoints = arena.take<C>(scan_checkpoints(shape) * N * E);
     }
     MatrixView<C> xz;         // (T, 2E): x before the convolution, and the gate z
     MatrixView<C> convolved;  // (T, E)
@@ -66,7 +67,7 @@ struct MambaLayer : LayerDefaults {
     MatrixView<C> delta;      // (T, E): before bias and softplus
     MatrixView<C> gated;      // (T, E): the scan's output
     C* convolution;           // (B, K - 1, E): the convolution's initial states
-    C* checkpoints;           // (B, scan_checkpoints(L), N, E)
+    C* checkpoints;           // (scan_checkpoints(shape), N, E): those of one sequence after those of the other
   };
 
   template <class C, class Device>
@@ -80,28 +81,35 @@ struct MambaLayer : LayerDefaults {
     const Saved<C> saved(run.tape, run.shape);
     const S* p = run.parameters;
     linear(device, x, matrix(p + in_proj, 2 * E, D), saved.xz);
-    causal_convolution(device, CausalConvolution<C, S, K>{.shape = run.shape,
-                                                          .x = saved.xz.column_block(0, E),
-                                                          .weight = p + conv_weight,
-                                                          .bias = p + conv_bias,
-                                                          .state = run.state,
-                                                          .saved_state = saved.convolution,
-                                                          .y = saved.convolved});
+    for_sequence_runs(run.shape, [&](const SequenceRun& part) {
+      causal_convolution(
+          device, CausalConvolution<C, S, K>{.shape = part.shape,
+                                             .x = rows(part, saved.xz.column_block(0, E)),
+                                             .weight = p + conv_weight,
+                                             .bias = p + conv_bias,
+                                             .state = run.state.from(part.sequence),
+                                             .saved_state = saved.convolution + part.sequence * convolution_state,
+                                             .y = rows(part, saved.convolved)});
+    });
     linear(device, saved.convolved, matrix(p + x_proj, R + 2 * N, E), saved.projected);
     linear(device, saved.projected.column_block(0, R), matrix(p + dt_proj, E, R), saved.delta);
-    selective_scan(device, SelectiveScan<C, S, N>{.shape = run.shape,
-                                                  .u = saved.convolved,
-                                                  .delta = saved.delta,
-                                                  .b = saved.projected.column_block(R, N),
-                                                  .c = saved.projected.column_block(R + N, N),
-                                                  .z = saved.xz.column_block(E, E),
-                                                  .delta_bias = p + dt_bias,
-                                                  .a_log = p + a_log,
-                                                  .d = p + skip,
-                                                  .state = run.state.at(convolution_state),
-                                                  .checkpoints = run.training ? saved.checkpoints : nullptr,
-                                                  .y = saved.gated,
-                                                  .scratch = run.scratch});
+    C* checkpoints = run.training ? saved.checkpoints : nullptr;
+    for_sequence_runs(run.shape, [&](const SequenceRun& part) {
+      selective_scan(device, SelectiveScan<C, S, N>{.shape = part.shape,
+                                                    .u = rows(part, saved.convolved),
+                                                    .delta = rows(part, saved.delta),
+                                                    .b = rows(part, saved.projected.column_block(R, N)),
+                                                    .c = rows(part, saved.projected.column_block(R + N, N)),
+                                                    .z = rows(part, saved.xz.column_block(E, E)),
+                                                    .delta_bias = p + dt_bias,
+                                                    .a_log = p + a_log,
+                                                    .d = p + skip,
+                                                    .state = run.state.at(convolution_state).from(part.sequence),
+                                                    .checkpoints = checkpoints,
+                                                    .y = rows(part, saved.gated),
+                                                    .scratch = run.scratch});
+      if (checkpoints != nullptr) checkpoints += scan_checkpoints(part.shape) * N * E;
+    });
     linear(device, saved.gated, matrix(p + out_proj, D, E), y);
   }
 
@@ -114,52 +122,76 @@ struct MambaLayer : LayerDefaults {
     C* g = run.gradients;
     linear_backward_weight<S>(device, dy, saved.gated, matrix(g + out_proj, D, E));
     linear_backward_input(device, dy, matrix(p + out_proj, D, E), scratch.dgated, Into::assign);
-    selective_scan_backward(device, SelectiveScanBackward<C, S, N>{.shape = run.shape,
-                                                                   .u = saved.convolved,
-                                                                   .delta = saved.delta,
-                                                                   .b = saved.projected.column_block(R, N),
-                                                                   .c = saved.projected.column_block(R + N, N),
-                                                                   .z = saved.xz.column_block(E, E),
-                                                                   .delta_bias = p + dt_bias,
-                                                                   .a_log = p + a_log,
-                                                                   .d = p + skip,
-                                                                   .checkpoints = saved.checkpoints,
-                                                                   .dy = scratch.dgated,
-                                                                   .du = scratch.dconvolved,
-                                                                   .ddelta = scratch.ddelta,
-                                                                   .dz = scratch.dxz.column_block(E, E),
-                                                                   .db = scratch.dprojected.column_block(R, N),
-                                                                   .dc = scratch.dprojected.column_block(R + N, N),
-                                                                   .ddelta_bias = g + dt_bias,
-                                                                   .da_log = g + a_log,
-                                                                   .dd = g + skip,
-                                                                   .dstate = run.dstate.at(convolution_state),
-                                                                   .scratch = scratch.scan});
+    const C* checkpoints = saved.checkpoints;
+    for_sequence_runs(run.shape, [&](const SequenceRun& part) {
+      selective_scan_backward(
+          device, SelectiveScanBackward<C, S, N>{.shape = part.shape,
+                                                 .u = rows(part, saved.convolved),
+                                                 .delta = rows(part, saved.delta),
+                                                 .b = rows(part, saved.projected.column_block(R, N)),
+                                                 .c = rows(part, saved.projected.column_block(R + N, N)),
+                                                 .z = rows(part, saved.xz.column_block(E, E)),
+                                                 .delta_bias = p + dt_bias,
+                                                 .a_log = p + a_log,
+                                                 .d = p + skip,
+                                                 .checkpoints = checkpoints,
+                                                 .dy = rows(part, scratch.dgated),
+                                                 .du = rows(part, scratch.dconvolved),
+                                                 .ddelta = rows(part, scratch.ddelta),
+                                                 .dz = rows(part, scratch.dxz.column_block(E, E)),
+                                                 .db = rows(part, scratch.dprojected.column_block(R, N)),
+                                                 .dc = rows(part, scratch.dprojected.column_block(R + N, N)),
+                                                 .ddelta_bias = g + dt_bias,
+                                                 .da_log = g + a_log,
+                                                 .dd = g + skip,
+                                                 .dstate = run.dstate.at(convolution_state).from(part.sequence),
+                                                 .scratch = scratch.scan});
+      checkpoints += scan_checkpoints(part.shape) * N * E;
+    });
     linear_backward_weight<S>(device, scratch.ddelta, saved.projected.column_block(0, R), matrix(g + dt_proj, E, R));
     linear_backward_input(device, scratch.ddelta, matrix(p + dt_proj, E, R), scratch.dprojected.column_block(0, R),
                           Into::assign);
     linear_backward_weight<S>(device, scratch.dprojected, saved.convolved, matrix(g + x_proj, R + 2 * N, E));
     linear_backward_input(device, scratch.dprojected, matrix(p + x_proj, R + 2 * N, E), scratch.dconvolved, Into::add);
-    causal_convolution_backward(device, CausalConvolutionBackward<C, S, K>{.shape = run.shape,
-                                                                           .x = saved.xz.column_block(0, E),
-                                                                           .weight = p + conv_weight,
-                                                                           .bias = p + conv_bias,
-                                                                           .saved_state = saved.convolution,
-                                                                           .dy = scratch.dconvolved,
-                                                                           .dx = scratch.dxz.column_block(0, E),
-                                                                           .dweight = g + conv_weight,
-                                                                           .dbias = g + conv_bias,
-                                                                           .dstate = run.dstate});
+    for_sequence_runs(run.shape, [&](const SequenceRun& part) {
+      causal_convolution_backward(device, CausalConvolutionBackward<C, S, K>{
+                                              .shape = part.shape,
+                                              .x = rows(part, saved.xz.column_block(0, E)),
+                                              .weight = p + conv_weight,
+                                              .bias = p + conv_bias,
+                                              .saved_state = saved.convolution + part.sequence * convolution_state,
+                                              .dy = rows(part, scratch.dconvolved),
+                                              .dx = rows(part, scratch.dxz.column_block(0, E)),
+                                              .dweight = g + conv_weight,
+                                              .dbias = g + conv_bias,
+                                              .dstate = run.dstate.from(part.sequence)});
+    });
     linear_backward_weight<S>(device, scratch.dxz, x, matrix(g + in_proj, 2 * E, D));
     linear_backward_input(device, scratch.dxz, matrix(p + in_proj, 2 * E, D), dx, Into::assign);
   }
 
  private:
+  /// The rows of some of a batch's sequences.
+  template <class T>
+  static constexpr MatrixView<T> rows(const SequenceRun& part, MatrixView<T> matrix) {
+    return matrix.row_block(part.row, part.shape.tokens());
+  }
+
+  /// Memory of the scan, which goes through the runs of sequences one after the other.
+  template <class C, class Device>
+  static std::size_t scan_scratch(Device& device, const Shape& shape) {
+    std::size_t most = 0;
+    for_sequence_runs(shape, [&](const SequenceRun& part) {
+      most = std::max(most, selective_scan_scratch<C>(device, part.shape, Index{E}, Index{N}));
+    });
+    return most;
+  }
+
   template <class C>
   struct ForwardScratch {
     template <class Device>
     ForwardScratch(Arena& arena, Device& device, Shape shape) {
-      arena = arena.advanced(selective_scan_scratch<C>(device, shape, Index{E}, Index{N}));
+      arena = arena.advanced(scan_scratch<C>(device, shape));
     }
   };
 
@@ -174,7 +206,7 @@ struct MambaLayer : LayerDefaults {
       dxz = matrix(arena.take<C>(tokens * 2 * E), tokens, 2 * E);
       dprojected = matrix(arena.take<C>(tokens * (R + 2 * N)), tokens, R + 2 * N);
       scan = arena;
-      arena = arena.advanced(selective_scan_scratch<C>(device, shape, Index{E}, Index{N}));
+      arena = arena.advanced(scan_scratch<C>(device, shape));
     }
     MatrixView<C> dgated, dconvolved, ddelta;  // (T, E)
     MatrixView<C> dxz;                         // (T, 2E)

@@ -26,7 +26,8 @@ struct Uninitialised {};
 /// The parameters of a definition, stored as S, and what can be done with them.
 ///
 /// Inputs are token ids of a LanguageModel, (B, L), or the numbers of a SequenceModel, (B, L, Inputs). Outputs are
-/// logits, (B, L, Vocabulary), or (B, L, Outputs). Running states that are passed are read and brought up to date;
+/// logits, (B, L, Vocabulary), or (B, L, Outputs). With Shape::packed(lengths) sequences are of different lengths and lie
+/// end to end: each begins anew, or from its own running state, and is as it would be alone. Running states that are passed are read and brought up to date;
 /// without states, sequences begin from nothing and the final states are dropped. Bad arguments throw before anything
 /// has changed: std::invalid_argument, or std::out_of_range for a token id. With good ones no call allocates, locks or
 /// throws. Calls are const: several threads may use one model at a time, each with a workspace and a device of its own.
@@ -130,7 +131,12 @@ class Model {
     check_last(shape, outputs.size());
     run_body(workspace, workspace.keep_inputs(inputs, shape), shape, states);
     workspace.recorded_ = {};
-    write_outputs(workspace, shape, shape.length - 1, shape.length, outputs);
+    for_sequence_runs(shape, [&](const SequenceRun& part) {
+      const Index length = part.shape.length, width = Definition::output_width;
+      write_outputs(workspace, shape, part.row + length - 1, length,
+                    outputs.subspan(static_cast<std::size_t>(part.sequence * width),
+                                    static_cast<std::size_t>(part.shape.batch * width)));
+    });
   }
   void forward_last(WorkspaceType& workspace, DeviceSpan<const Input> inputs, Shape shape, DeviceSpan<Compute> outputs,
                     StatesType* states = nullptr) const requires(!on_host) {
@@ -138,7 +144,11 @@ class Model {
     check_last(shape, outputs.size());
     run_body(workspace, inputs.data(), shape, states);
     workspace.recorded_ = {};
-    passes().outputs(workspace, shape, data_, shape.length - 1, shape.length, shape.batch, outputs.data());
+    for_sequence_runs(shape, [&](const SequenceRun& part) {
+      const Index length = part.shape.length;
+      passes().outputs(workspace, shape, data_, part.row + length - 1, length, part.shape.batch,
+                       outputs.data() + part.sequence * Definition::output_width);
+    });
   }
 
   /// One step of each of states.count() sequences; inputs (B) or (B, Inputs), outputs (B, Vocabulary) or (B, Outputs).
@@ -303,7 +313,10 @@ class Model {
   }
 
   static void check_last(Shape shape, std::size_t size) {
-    require(shape.length >= 1, "shape.length", shape.length, "1 or more, for the outputs of the last step");
+    for (Index b = 0; b < (shape.lengths == nullptr ? 1 : shape.batch); ++b) {
+      require(shape.length_of(b) >= 1, "shape.length", shape.length_of(b),
+              "1 or more, for the outputs of the last step");
+    }
     check_outputs(size, shape.batch);
   }
 

@@ -38,8 +38,8 @@ struct Losses {
   double total() const { return prediction + auxiliary; }
 };
 
-/// The memory that calls on a model work in, sized once for the largest batch and longest sequence to come. Calls on
-/// one workspace follow one another; calls on different ones may run at the same time, on the same model too.
+/// The memory that calls on a model work in, sized once for the largest batch and longest sequence to come; packed
+/// sequences may be more and longer, as long as they need no more memory. Calls on one workspace follow one another; calls on different ones may run at the same time, on the same model too.
 template <class Definition, StorageScalar S = float, class Backend = Cpu>
 class Workspace {
   static constexpr detail::WholeModel<Definition> checked{};
@@ -182,10 +182,33 @@ class Workspace {
   static void check_shape(Shape shape) {
     require(shape.batch >= 1, "shape.batch", shape.batch, "1 or more sequences");
     require(shape.length >= 0, "shape.length", shape.length, "0 or more steps");
-    require(shape.length <= largest_tokens / shape.batch, "shape.tokens()", "more than 2^40", "2^40 or fewer");
+    if (shape.lengths == nullptr) {
+      require(shape.length <= largest_tokens / shape.batch, "shape.tokens()", "more than 2^40", "2^40 or fewer");
+      return;
+    }
+    Index total = 0;
+    for (Index b = 0; b < shape.batch; ++b) {
+      require(shape.lengths[b] >= 0, "a sequence's length", shape.lengths[b], "0 or more steps");
+      require(shape.lengths[b] <= largest_tokens - total, "shape.tokens()", "more than 2^40", "2^40 or fewer");
+      total += shape.lengths[b];
+    }
+    require(total == shape.total, "shape.total", shape.total, "the sum of the lengths, as Shape::packed() finds it");
+  }
+
+  bool fits(const Shape& shape) const {
+    if (shape.lengths != nullptr) return bytes(device_, shape, purpose_) <= memory_.size();
+    return shape.batch <= largest_.batch && shape.length <= largest_.length;
   }
 
   void check(Shape shape) const {
+    if (shape.lengths != nullptr) {
+      check_shape(shape);
+      require(fits(shape), "shape", "packed sequences for which the workspace is too small", [&] {
+        return std::to_string(memory_.size()) + " bytes of memory; these take " +
+               std::to_string(bytes(device_, shape, purpose_));
+      });
+      return;
+    }
     require(shape.batch >= 1 && shape.batch <= largest_.batch, "shape.batch", shape.batch,
             [&] { return "1 to " + std::to_string(largest_.batch) + ", the workspace's largest"; });
     require(shape.length >= 0 && shape.length <= largest_.length, "shape.length", shape.length,

@@ -33,6 +33,14 @@ constexpr Index scan_checkpoints(Index length) {
   return (length + scan_checkpoint_interval - 1) / scan_checkpoint_interval;
 }
 
+/// Those of all sequences of a batch.
+constexpr Index scan_checkpoints(const Shape& shape) {
+  if (shape.lengths == nullptr) return shape.batch * scan_checkpoints(shape.length);
+  Index count = 0;
+  for (Index sequence = 0; sequence < shape.batch; ++sequence) count += scan_checkpoints(shape.lengths[sequence]);
+  return count;
+}
+
 template <class C, class S, int States>
 struct SelectiveScan {
   Shape shape;                // B sequences of L steps, T = B·L rows

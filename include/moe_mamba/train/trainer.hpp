@@ -225,12 +225,17 @@ class Trainer {
 
   /// Takes the memory for batches up to this shape where there is not enough yet.
   void reserve(Shape shape) {
-    if (!workspace_ || shape.batch > workspace_->largest().batch || shape.length > workspace_->largest().length) {
-      const Shape old = workspace_ ? workspace_->largest() : Shape{};
-      const Shape largest{std::max(shape.batch, old.batch), std::max(shape.length, old.length)};
-      auto larger = std::make_unique<WorkspaceType>(device_, largest, Purpose::training);
-      workspace_ = std::move(larger);
+    if (workspace_ && workspace_->fits(shape)) return;
+    const Shape old = workspace_ ? workspace_->largest() : Shape{};
+    Shape largest{std::max(shape.batch, old.batch), std::max(shape.length, old.length)};
+    if (shape.lengths != nullptr) {
+      // As long as the mean, and a little more for what each sequence begins anew; twice that until it is enough.
+      largest.length = std::max(shape.total / shape.batch + 64, old.length);
+      const std::size_t wanted = WorkspaceType::bytes(device_, shape, Purpose::training);
+      while (WorkspaceType::bytes(device_, largest, Purpose::training) < wanted) largest.length *= 2;
     }
+    auto larger = std::make_unique<WorkspaceType>(device_, largest, Purpose::training);
+    workspace_ = std::move(larger);
   }
 
   /// Throws, before anything has changed, what is wrong with a batch.
@@ -279,13 +284,18 @@ class Trainer {
     const Input* const from = workspace_->keep_inputs(inputs, shape);
     const Input* const goal = workspace_->keep_targets(targets, shape);
     const StateView<Compute> states = states_ ? states_->view() : StateView<Compute>{};
-    const Work work{shape, workspace_.get(), states.data, model_.parameters().data()};
-    if (work != recorded_) recording_.forget();
-    recorded_ = work;
-    workspace_->begin();
-    recording_.run(device_, [&] {
+    const auto gradient = [&] {
       passes().gradient(*workspace_, shape, model_.parameters().data(), from, goal, gradients_.data(), states, {});
-    });
+    };
+    workspace_->begin();
+    if (shape.lengths != nullptr) {
+      gradient();  // whose kernels depend on the lengths, which are others each time
+    } else {
+      const Work work{shape, workspace_.get(), states.data, model_.parameters().data()};
+      if (work != recorded_) recording_.forget();
+      recorded_ = work;
+      recording_.run(device_, gradient);
+    }
     ++batches_;
   }
 

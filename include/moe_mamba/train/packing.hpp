@@ -1,0 +1,84 @@
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "moe_mamba/core/check.hpp"
+#include "moe_mamba/core/view.hpp"
+#include "moe_mamba/ops/cross_entropy.hpp"
+#include "moe_mamba/train/batch.hpp"
+
+/// Sequences of different lengths in one batch: packed end to end, so that no work is done for padding.
+namespace moe_mamba {
+
+/// A batch that owns its tokens. It may be used again and again; memory grows to the largest that it has held.
+class PackedBatch {
+ public:
+  /// Removes all sequences.
+  void clear() {
+    inputs_.clear();
+    targets_.clear();
+    lengths_.clear();
+  }
+
+  /// Adds a text of which every token but the last is an input and every token but the first the target of the one before
+  /// it. The targets of its first `prompt` tokens do not count: what is to be learned is how to go on. Throws
+  /// std::invalid_argument for a text of fewer than 2 tokens, and for a prompt that leaves no target.
+  void add(std::span<const Token> text, Index prompt = 1) {
+    require(text.size() >= 2, "text.size()", text.size(), "2 or more tokens");
+    const auto last = static_cast<Index>(text.size()) - 1;
+    require(prompt >= 1 && prompt <= last, "prompt", prompt,
+            [&] { return "1 to " + std::to_string(last) + ", so that a target is left"; });
+    inputs_.insert(inputs_.end(), text.begin(), text.end() - 1);
+    targets_.insert(targets_.end(), static_cast<std::size_t>(prompt - 1), masked_target);
+    targets_.insert(targets_.end(), text.begin() + prompt, text.end());
+    lengths_.push_back(last);
+  }
+
+  /// Adds a sequence with targets of its own, as many as inputs: token ids or masked_target. Throws
+  /// std::invalid_argument where they are not as many.
+  void add(std::span<const Token> inputs, std::span<const Token> targets) {
+    require(targets.size() == inputs.size(), "targets.size()", targets.size(),
+            [&] { return std::to_string(inputs.size()) + ", as the inputs"; });
+    inputs_.insert(inputs_.end(), inputs.begin(), inputs.end());
+    targets_.insert(targets_.end(), targets.begin(), targets.end());
+    lengths_.push_back(static_cast<Index>(inputs.size()));
+  }
+
+  /// Adds the rows of a padded batch, (B, L), of which the first lengths[b] tokens count. Throws std::invalid_argument
+  /// where a size does not fit.
+  void add_padded(std::span<const Token> inputs, std::span<const Token> targets, Shape shape,
+                  std::span<const Index> lengths) {
+    require(static_cast<Index>(inputs.size()) == shape.tokens(), "inputs.size()", inputs.size(),
+            [&] { return std::to_string(shape.tokens()) + ", as the shape says"; });
+    require(targets.size() == inputs.size(), "targets.size()", targets.size(),
+            [&] { return std::to_string(inputs.size()) + ", as the inputs"; });
+    require(static_cast<Index>(lengths.size()) == shape.batch, "lengths.size()", lengths.size(),
+            [&] { return std::to_string(shape.batch) + ", the batch"; });
+    for (const Index length : lengths) {
+      require(length >= 0 && length <= shape.length, "a length", length,
+              [&] { return "0 to " + std::to_string(shape.length) + ", the padded length"; });
+    }
+    for (std::size_t b = 0; b < lengths.size(); ++b) {
+      const std::size_t begin = b * static_cast<std::size_t>(shape.length), size = static_cast<std::size_t>(lengths[b]);
+      add(inputs.subspan(begin, size), targets.subspan(begin, size));
+    }
+  }
+
+  /// Sequences in it.
+  Index size() const { return static_cast<Index>(lengths_.size()); }
+  std::span<const Index> lengths() const { return lengths_; }
+  Shape shape() const { return Shape::packed(lengths_); }
+
+  /// What a trainer takes; borrowed from this object until it is changed.
+  TokenBatch batch() const { return {inputs_, targets_, shape(), false}; }
+
+ private:
+  std::vector<Token> inputs_, targets_;
+  std::vector<Index> lengths_;
+};
+
+}  // namespace moe_mamba
