@@ -39,6 +39,7 @@ struct Problem {
   Index channels, stride, state_stride;
   std::vector<C> x, state, dy, dstate;
   std::vector<S> weight, bias;
+  bool biased = true;
 
   Problem(Shape s, Index e, std::uint64_t seed) : shape(s), channels(e), stride(e + 3), state_stride((K - 1) * e + 5) {
     x = test::uniform<C>(s.tokens() * stride, seed + 1, -3, 3);
@@ -58,7 +59,7 @@ struct Problem {
     Outputs<C> out{test::poison<C>(shape.tokens() * channels), state,
                    test::poison<C>(shape.batch * (K - 1) * channels)};
     causal_convolution(
-        device, CausalConvolution<C, S, K>{shape, view(x), weight.data(), bias.data(),
+        device, CausalConvolution<C, S, K>{shape, view(x), weight.data(), biased ? bias.data() : nullptr,
                                            with_state ? StateView<C>{out.state.data(), state_stride} : StateView<C>{},
                                            out.saved.data(), matrix(out.y.data(), shape.tokens(), channels)});
     return out;
@@ -68,11 +69,11 @@ struct Problem {
   Gradients<C> backward(Device& device, const std::vector<C>& saved, bool with_state = true) const {
     Gradients<C> g{test::poison<C>(shape.tokens() * channels), test::uniform<C>(channels * K, 1),
                    test::uniform<C>(channels, 2), dstate};
-    causal_convolution_backward(device,
-                                CausalConvolutionBackward<C, S, K>{
-                                    shape, view(x), weight.data(), bias.data(), saved.data(), view(dy),
-                                    matrix(g.dx.data(), shape.tokens(), channels), g.dweight.data(), g.dbias.data(),
-                                    with_state ? StateView<C>{g.dstate.data(), state_stride} : StateView<C>{}});
+    causal_convolution_backward(
+        device, CausalConvolutionBackward<C, S, K>{
+                    shape, view(x), weight.data(), biased ? bias.data() : nullptr, saved.data(), view(dy),
+                    matrix(g.dx.data(), shape.tokens(), channels), g.dweight.data(), biased ? g.dbias.data() : nullptr,
+                    with_state ? StateView<C>{g.dstate.data(), state_stride} : StateView<C>{}});
     return g;
   }
 
@@ -181,6 +182,24 @@ TEST_CASE("the causal convolution and its gradients equal the reference for all 
   SECTION("4 taps, double") { compare_shapes<double, double, 4>(); }
   SECTION("4 taps, bfloat16 parameters") { compare_shapes<float, bfloat16, 4>(); }
   SECTION("7 taps") { compare_shapes<float, float, 7>(); }
+}
+
+TEMPLATE_TEST_CASE("a convolution without a bias is one with a bias of zero", "[cpu][reference][convolution]",
+                   cpu::Device, reference::Device) {
+  TestType device;
+  for (const Shape shape : {Shape{2, 1}, Shape{1, 9}}) {
+    for (const Index channels : {1, 8, 35}) {
+      Problem<double, double, 3> with(shape, channels, 5), without = with;
+      std::fill(with.bias.begin(), with.bias.end(), 0.0);
+      without.biased = false;
+      const auto outputs = without.forward(device);
+      CHECK(outputs.y == with.forward(device).y);
+      const auto gradients = without.backward(device, outputs.saved), expected = with.backward(device, outputs.saved);
+      CHECK(gradients.dx == expected.dx);
+      CHECK(gradients.dweight == expected.dweight);
+      CHECK(gradients.dstate == expected.dstate);
+    }
+  }
 }
 
 TEST_CASE("the reference's gradients of the causal convolution equal finite differences", "[reference][convolution]") {

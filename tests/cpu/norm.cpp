@@ -52,6 +52,12 @@ struct Norm {
     rms_norm_backward(device, view(x), gain.data(), inverse.data(), view(dy), view(dx), dgain.data());
   }
   template <class Device>
+  void run_rms_without_gain(Device& device) {
+    const S* const none = nullptr;
+    rms_norm(device, view(x), none, 1e-5, view(y), inverse.data());
+    rms_norm_backward(device, view(x), none, inverse.data(), view(dy), view(dx), static_cast<C*>(nullptr));
+  }
+  template <class Device>
   void run_layer(Device& device) {
     layer_norm(device, view(x), gain.data(), bias.data(), 1e-5, view(y), mean.data(), inverse.data());
     layer_norm_backward(device, view(x), gain.data(), mean.data(), inverse.data(), view(dy), view(dx), dgain.data(),
@@ -104,6 +110,18 @@ TEMPLATE_TEST_CASE("norms and their gradients agree with the reference", "[cpu][
     rms.run_rms(device);
     expected.run_rms(plain);
     check_close(rms, expected, tolerance);
+
+    Norm<TestType> plain_rms(size.batch, size.length, 13);
+    expected = plain_rms.in_double();
+    plain_rms.run_rms_without_gain(device);
+    expected.run_rms_without_gain(plain);
+    check_close(plain_rms, expected, tolerance);
+    auto ones = plain_rms.in_double();  // a gain of ones is no gain
+    std::fill(ones.gain.begin(), ones.gain.end(), 1.0);
+    ones.y = expected.y;
+    ones.dx = Norm<TestType>(size.batch, size.length, 13).in_double().dx;
+    ones.run_rms(plain);
+    CHECK(test::relative_error(expected.inside(expected.dx), ones.inside(ones.dx)) <= 1e-14);
 
     // A row of one element has no variance: its normalised value is 0, its gradient all cancellation.
     if (size.length == 1) continue;

@@ -76,6 +76,7 @@ template <class C, int Experts, int TopK>
 void check_orders(test::Report& report) {
   check_router<C, Experts, TopK>(report, GateOrder::softmax_then_top_k);
   check_router<C, Experts, TopK>(report, GateOrder::top_k_then_softmax);
+  check_router<C, Experts, TopK>(report, GateOrder::sigmoid_then_top_k);
 }
 
 /// A NaN among the logits: the experts of its token are within range and differ, its results are NaN.

@@ -43,3 +43,26 @@ TEST_CASE("A Mamba block has gradients across the pieces that its scan recompute
 TEST_CASE("A Mamba block of length 0 leaves its states as they are", "[layers][mamba]") {
   check_mamba<Mamba<State<3>, Expand<2>, StepRank<2>>::Layer<5>>(5, {10, 3, 4, 2}, {2, 0}, 7);
 }
+
+TEST_CASE("A Mamba block with inner norms computes what the formulas say, and its gradient", "[layers][mamba]") {
+  using Plain = Mamba<State<3>, StepRank<2>, InnerNorm<RmsNorm<NoGain, Epsilon<1, 1000>>>>::Layer<5>;
+  using Gains = Mamba<State<3>, StepRank<2>, InnerNorm<RmsNorm<Epsilon<1, 100>>>>::Layer<5>;
+  using Biased = Mamba<State<3>, StepRank<2>, InnerNorm<LayerNorm<Epsilon<1, 10>>>>::Layer<5>;
+  static_assert(parameters_of<Gains> == parameters_of<Plain> + 2 + 3 + 3);
+  for (const Shape shape : {Shape{1, 1}, Shape{2, 3}, Shape{1, scan_checkpoint_interval + 1}}) {
+    const Index stride = shape.tokens() > 6 ? 17 : 3;
+    check_mamba<Plain>(5, {10, 3, 4, 2, {naive::NormKind::rms, 1e-3, false}}, shape, stride);
+    check_mamba<Gains>(5, {10, 3, 4, 2, {naive::NormKind::rms, 1e-2}}, shape, stride);
+    check_mamba<Biased>(5, {10, 3, 4, 2, {naive::NormKind::layer, 1e-1}}, shape, stride);
+  }
+}
+
+TEST_CASE(
+    "A Mamba block with biases of its projections and without one of its convolution computes what the formulas say",
+    "[layers][mamba]") {
+  using Layer = Mamba<State<3>, StepRank<2>, ProjectionBias, NoConvolutionBias>::Layer<5>;
+  static_assert(parameters_of<Layer> == parameters_of<Mamba<State<3>, StepRank<2>>::Layer<5>> + 20 + 5 - 10);
+  for (const Shape shape : {Shape{1, 1}, Shape{2, 7}}) {
+    check_mamba<Layer>(5, {10, 3, 4, 2, {naive::NormKind::none, 0}, true, false}, shape, 3);
+  }
+}

@@ -44,6 +44,23 @@ TEST_CASE("A mixture with two experts a token and renormalised gates computes wh
   for (const Shape shape : {Shape{1, 1}, Shape{3, 4}}) check_moe<Layer>(4, config, shape);
 }
 
+TEST_CASE("A mixture with sigmoid gates and a biased router computes what the formulas say", "[layers][moe]") {
+  using One = Moe<Experts<4>, Hidden<3>, GeGlu, SigmoidThenTopK, RouterBias, ZLoss<1, 10>>::Layer<5>;
+  using Two = Moe<Experts<4>, TopK<2>, Hidden<3>, GeGlu, SigmoidThenTopK, SharedExperts<1>>::Layer<5>;
+  const naive::Moe one{.experts = 4,
+                       .hidden = 3,
+                       .activation = naive::Activation::geglu,
+                       .sigmoid = true,
+                       .router_bias = true,
+                       .z = 0.1};
+  const naive::Moe two{
+      .experts = 4, .top_k = 2, .hidden = 3, .shared = 1, .activation = naive::Activation::geglu, .sigmoid = true};
+  for (const Shape shape : {Shape{1, 1}, Shape{2, 5}}) {
+    check_moe<One>(5, one, shape);
+    check_moe<Two>(5, two, shape);
+  }
+}
+
 TEST_CASE("A mixture whose tokens go to all experts computes what the formulas say", "[layers][moe]") {
   using Layer = Moe<Experts<3>, TopK<3>, Hidden<2>, SquaredRelu, SoftmaxThenTopK>::Layer<3>;
   check_moe<Layer>(3, {.experts = 3, .top_k = 3, .hidden = 2, .activation = naive::Activation::squared_relu}, {2, 4});

@@ -92,12 +92,13 @@ enum class NormKind { rms, layer, none };
 struct Norm {
   NormKind kind = NormKind::rms;
   double epsilon = 1e-5;
+  bool gain = true;
 };
 
 inline Matrix norm(const Norm& which, const Weights& weights, const std::string& prefix, const Matrix& x) {
   Matrix y = x;
   if (which.kind == NormKind::none) return y;
-  const double* gain = weights(prefix + "weight");
+  const double* gain = which.gain ? weights(prefix + "weight") : nullptr;
   const double* bias = which.kind == NormKind::layer ? weights(prefix + "bias") : nullptr;
   const double width = static_cast<double>(x.columns);
   for (Index t = 0; t < x.rows; ++t) {
@@ -105,7 +106,8 @@ inline Matrix norm(const Norm& which, const Weights& weights, const std::string&
     for (Index i = 0; i < x.columns && bias != nullptr; ++i) mean += x(t, i) / width;
     for (Index i = 0; i < x.columns; ++i) square += (x(t, i) - mean) * (x(t, i) - mean) / width;
     for (Index i = 0; i < x.columns; ++i) {
-      y(t, i) = (x(t, i) - mean) / std::sqrt(square + which.epsilon) * gain[i] + (bias == nullptr ? 0 : bias[i]);
+      y(t, i) = (x(t, i) - mean) / std::sqrt(square + which.epsilon) * (gain == nullptr ? 1 : gain[i]) +
+                (bias == nullptr ? 0 : bias[i]);
     }
   }
   return y;
@@ -114,15 +116,34 @@ inline Matrix norm(const Norm& which, const Weights& weights, const std::string&
 /// The Mamba block of inner width E, N states a channel, K taps and step rank R.
 struct Mamba {
   Index E, N, K, R;
+  Norm inner = {NormKind::none, 0};  // of δ, B and C
+  bool projection_bias = false, convolution_bias = true;
 };
+
+/// Columns first … first + count - 1.
+inline Matrix columns(const Matrix& x, Index first, Index count) {
+  Matrix y(x.rows, count);
+  for (Index t = 0; t < x.rows; ++t) {
+    for (Index i = 0; i < count; ++i) y(t, i) = x(t, first + i);
+  }
+  return y;
+}
+
+inline Matrix with_bias(Matrix x, const double* bias) {
+  for (Index t = 0; t < x.rows; ++t) {
+    for (Index i = 0; i < x.columns; ++i) x(t, i) += bias[i];
+  }
+  return x;
+}
 
 inline Matrix mamba(const Mamba& sizes, Run& run, const std::string& prefix, const Matrix& u) {
   const Index E = sizes.E, N = sizes.N, K = sizes.K, R = sizes.R;
   const auto weight = [&](const char* name) { return run.weights(prefix + name); };
-  const double *taps = weight("conv1d.weight"), *taps_bias = weight("conv1d.bias");
+  const double *taps = weight("conv1d.weight"), *taps_bias = sizes.convolution_bias ? weight("conv1d.bias") : nullptr;
   const double *step = weight("dt_proj.weight"), *step_bias = weight("dt_proj.bias");
   const double *a_log = weight("A_log"), *skip = weight("D");
-  const Matrix xz = product(u, weight("in_proj.weight"), 2 * E);
+  Matrix xz = product(u, weight("in_proj.weight"), 2 * E);
+  if (sizes.projection_bias) xz = with_bias(xz, weight("in_proj.bias"));
 
   Matrix x(run.tokens(), E);
   for (Index b = 0; b < run.batch; ++b) {
@@ -131,7 +152,7 @@ inline Matrix mamba(const Mamba& sizes, Run& run, const std::string& prefix, con
     const auto input = [&](Index t, Index e) { return t < 0 ? state[(K - 1 + t) * E + e] : xz(b * run.length + t, e); };
     for (Index t = 0; t < run.length; ++t) {
       for (Index e = 0; e < E; ++e) {
-        double s = taps_bias[e];
+        double s = taps_bias == nullptr ? 0 : taps_bias[e];
         for (Index k = 0; k < K; ++k) s += taps[e * K + k] * input(t - (K - 1) + k, e);
         x(b * run.length + t, e) = silu(s);
       }
@@ -143,27 +164,31 @@ inline Matrix mamba(const Mamba& sizes, Run& run, const std::string& prefix, con
     std::copy(last.begin(), last.end(), state);
   }
 
-  const Matrix projected = product(x, weight("x_proj.weight"), R + 2 * N);  // δ, B, C
+  const Matrix projected = product(x, weight("x_proj.weight"), R + 2 * N);
+  const Matrix low = norm(sizes.inner, run.weights, prefix + "dt_norm.", columns(projected, 0, R));  // δ
+  const Matrix b = norm(sizes.inner, run.weights, prefix + "b_norm.", columns(projected, R, N));
+  const Matrix c = norm(sizes.inner, run.weights, prefix + "c_norm.", columns(projected, R + N, N));
   Matrix y(run.tokens(), E);
-  for (Index b = 0; b < run.batch; ++b) {
-    double* state = run.states[at(b)].data() + run.state_position + (K - 1) * E;  // (N, E)
-    for (Index row = b * run.length; row < (b + 1) * run.length; ++row) {
+  for (Index i = 0; i < run.batch; ++i) {
+    double* state = run.states[at(i)].data() + run.state_position + (K - 1) * E;  // (N, E)
+    for (Index row = i * run.length; row < (i + 1) * run.length; ++row) {
       for (Index e = 0; e < E; ++e) {
         double delta = step_bias[e];
-        for (Index r = 0; r < R; ++r) delta += step[e * R + r] * projected(row, r);
+        for (Index r = 0; r < R; ++r) delta += step[e * R + r] * low(row, r);
         delta = std::log(1 + std::exp(delta));
         double read = skip[e] * x(row, e);
         for (Index n = 0; n < N; ++n) {
           double& h = state[n * E + e];
-          h = std::exp(-std::exp(a_log[e * N + n]) * delta) * h + delta * x(row, e) * projected(row, R + n);
-          read += projected(row, R + N + n) * h;
+          h = std::exp(-std::exp(a_log[e * N + n]) * delta) * h + delta * x(row, e) * b(row, n);
+          read += c(row, n) * h;
         }
         y(row, e) = read * silu(xz(row, E + e));
       }
     }
   }
   run.state_position += (K - 1) * E + N * E;
-  return product(y, weight("out_proj.weight"), u.columns);
+  const Matrix out = product(y, weight("out_proj.weight"), u.columns);
+  return sizes.projection_bias ? with_bias(out, weight("out_proj.bias")) : out;
 }
 
 enum class Activation { relu, squared_relu, gelu, silu, swiglu, geglu };
@@ -221,6 +246,8 @@ struct Moe {
   Index experts = 1, top_k = 1, hidden = 1, shared = 0;
   Activation activation = Activation::relu;
   bool renormalise = false;  // gates: a softmax over the chosen, instead of the probabilities themselves
+  bool sigmoid = false;      // gates: sigmoids of the logits
+  bool router_bias = false;
   Index capacity_numerator = 0, capacity_denominator = 1;
   double balance = 0.01, z = 0;
 };
@@ -229,7 +256,8 @@ inline Matrix moe(const Moe& config, Run& run, const std::string& prefix, const 
   const Index E = config.experts, K = config.top_k, F = config.hidden, D = x.columns, T = x.rows;
   const Index up_size = (is_gated(config.activation) ? 2 : 1) * F * D;
   const double *up = run.weights(prefix + "experts.up.weight"), *down = run.weights(prefix + "experts.down.weight");
-  const Matrix logits = product(x, run.weights(prefix + "router.weight"), E);
+  Matrix logits = product(x, run.weights(prefix + "router.weight"), E);
+  if (config.router_bias) logits = with_bias(logits, run.weights(prefix + "router.bias"));
   const bool limited = config.capacity_numerator > 0;
   const Index capacity = static_cast<Index>(std::ceil(static_cast<double>(config.capacity_numerator * T * K) /
                                                       static_cast<double>(config.capacity_denominator * E)));
@@ -268,7 +296,9 @@ inline Matrix moe(const Moe& config, Run& run, const std::string& prefix, const 
         report.dropped += 1;
         continue;
       }
-      const double gate = config.renormalise ? p[at(e)] / chosen_probability : p[at(e)];
+      const double gate = config.sigmoid       ? sigmoid(logits(t, e))
+                          : config.renormalise ? p[at(e)] / chosen_probability
+                                               : p[at(e)];
       const Vector row =
           feed_forward(config.activation, F, run, up + e * up_size, down + e * D * F, &x.values[at(t * D)], D);
       for (Index i = 0; i < D; ++i) y(t, i) += gate * row[at(i)];

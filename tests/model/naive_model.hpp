@@ -27,7 +27,8 @@ struct Settings {
   Index state = 16, taps = 4, expand = 2, rank = -1, hidden = -1;
   Moe moe;
   Activation activation = Activation::relu;
-  Norm norm, pre_norm, final_norm;
+  Norm norm, pre_norm, final_norm, inner_norm = {NormKind::none, 0};
+  bool projection_bias = false, convolution_bias = true;
   bool own_head = false, average = false;
 };
 
@@ -50,6 +51,11 @@ template <int N, int D> void read(Settings& s, Tag<moe_mamba::ZLoss<N, D>>) { s.
 template <int N, int D> void read(Settings& s, Tag<moe_mamba::Epsilon<N, D>>) { s.norm.epsilon = double(N) / D; }
 inline void read(Settings& s, Tag<moe_mamba::SoftmaxThenTopK>) { s.moe.renormalise = false; }
 inline void read(Settings& s, Tag<moe_mamba::TopKThenSoftmax>) { s.moe.renormalise = true; }
+inline void read(Settings& s, Tag<moe_mamba::SigmoidThenTopK>) { s.moe.sigmoid = true; }
+inline void read(Settings& s, Tag<moe_mamba::RouterBias>) { s.moe.router_bias = true; }
+inline void read(Settings& s, Tag<moe_mamba::ProjectionBias>) { s.projection_bias = true; }
+inline void read(Settings& s, Tag<moe_mamba::NoConvolutionBias>) { s.convolution_bias = false; }
+inline void read(Settings& s, Tag<moe_mamba::NoGain>) { s.norm.gain = false; }
 inline void read(Settings& s, Tag<moe_mamba::Relu>) { s.activation = Activation::relu; }
 inline void read(Settings& s, Tag<moe_mamba::SquaredRelu>) { s.activation = Activation::squared_relu; }
 inline void read(Settings& s, Tag<moe_mamba::Gelu>) { s.activation = Activation::gelu; }
@@ -71,7 +77,8 @@ Settings settings_of() {
 
 template <class... Options>
 Norm norm_of(Tag<moe_mamba::RmsNorm<Options...>>) {
-  return {NormKind::rms, settings_of<Options...>().norm.epsilon};
+  const Settings settings = settings_of<Options...>();
+  return {NormKind::rms, settings.norm.epsilon, settings.norm.gain};
 }
 template <class... Options>
 Norm norm_of(Tag<moe_mamba::LayerNorm<Options...>>) {
@@ -86,6 +93,11 @@ void read(Settings& settings, Tag<moe_mamba::PreNorm<N>>) {
 template <class N>
 void read(Settings& settings, Tag<moe_mamba::FinalNorm<N>>) {
   settings.final_norm = norm_of(Tag<N>{});
+}
+
+template <class N>
+void read(Settings& settings, Tag<moe_mamba::InnerNorm<N>>) {
+  settings.inner_norm = norm_of(Tag<N>{});
 }
 
 template <class T>
@@ -105,7 +117,8 @@ template <class... Options>
 Matrix layer(Tag<moe_mamba::Mamba<Options...>>, Run& run, const std::string& prefix, const Matrix& x) {
   const Settings s = settings_of<Options...>();
   const Index rank = s.rank < 0 ? (x.columns + 15) / 16 : s.rank;
-  return mamba({s.expand * x.columns, s.state, s.taps, rank}, run, prefix, x);
+  return mamba({s.expand * x.columns, s.state, s.taps, rank, s.inner_norm, s.projection_bias, s.convolution_bias}, run,
+               prefix, x);
 }
 template <class... Options>
 Matrix layer(Tag<moe_mamba::Mlp<Options...>>, Run& run, const std::string& prefix, const Matrix& x) {

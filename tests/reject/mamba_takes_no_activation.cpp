@@ -1,4 +1,4 @@
-// expect: Mamba takes the options State<N>, Convolution<K>, Expand<F> and StepRank<R> and no other
+// expect: Mamba takes the options State<N>, Convolution<K>, Expand<F>, StepRank<R>, .* and no other
 // expect: MambaTakes<.*Mamba<.*, moe_mamba::Relu ?>
 #include "definition.hpp"
 

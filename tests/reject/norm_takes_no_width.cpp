@@ -1,5 +1,5 @@
-// expect: RmsNorm and LayerNorm take the option Epsilon<numerator, denominator> and no other
-// expect: NormTakes<.*RmsNorm<.*, moe_mamba::Width<64> ?>
+// expect: RmsNorm and LayerNorm take the option Epsilon<numerator, denominator>, .* and no
+// expect: NormTakes<.*RmsNorm<.*, moe_mamba::Width<64> ?, true>
 #include "definition.hpp"
 
 using namespace moe_mamba;

@@ -57,7 +57,7 @@ void convolve_block(const CausalConvolution<C, S, Taps>& convolution, Index sequ
                        ? nullptr
                        : convolution.saved_state + sequence * (Taps - 1) * channels + channel;
   const Index last = convolution.shape.tokens() - 1;
-  const P bias = lane.load_parameters(convolution.bias + channel);
+  const P bias = convolution.bias == nullptr ? zero<P>() : lane.load_parameters(convolution.bias + channel);
   P weights[Taps], inputs[Taps];
   load_taps(convolution.weight + channel * Taps, std::min(lanes<P>, channels - channel), weights);
   // Place K - 1 is for the step's own input; the K - 1 before it are the running state.
@@ -85,7 +85,7 @@ void convolve_block_backward(const CausalConvolutionBackward<C, S, Taps>& convol
                              const Lanes& lane) {
   const Index channels = convolution.dx.columns, length = convolution.shape.length;
   const Index count = std::min(lanes<P>, channels - channel), last = convolution.shape.tokens() - 1;
-  const P bias = lane.load_parameters(convolution.bias + channel);
+  const P bias = convolution.bias == nullptr ? zero<P>() : lane.load_parameters(convolution.bias + channel);
   P weights[Taps], dweights[Taps], dbias = zero<P>();
   load_taps(convolution.weight + channel * Taps, count, weights);
   unroll<Taps>([&](auto k) { dweights[k] = zero<P>(); });
@@ -128,7 +128,9 @@ void convolve_block_backward(const CausalConvolutionBackward<C, S, Taps>& convol
     unroll<Taps>([&](auto k) { dweights[k] = add(dweights[k], sums[k]); });
     dbias = add(dbias, sum);
   }
-  lane.store_channels(convolution.dbias + channel, add(lane.load_channels(convolution.dbias + channel), dbias));
+  if (convolution.dbias != nullptr) {
+    lane.store_channels(convolution.dbias + channel, add(lane.load_channels(convolution.dbias + channel), dbias));
+  }
   unroll<Taps>([&](auto k) {
     alignas(64) C values[lanes<P>];
     store<P>(values, dweights[k]);

@@ -48,7 +48,7 @@ void for_rows_with_column_sums(Device& device, Index rows, Index columns, C* con
 
 }  // namespace detail
 
-/// y = x · inverse · gain with inverse = 1 / sqrt(mean(x²) + epsilon); y may be x.
+/// y = x · inverse · gain with inverse = 1 / sqrt(mean(x²) + epsilon); y may be x, gain null.
 template <ComputeScalar C, StorageScalar S>
 void rms_norm(Device& device, Input<C> x, const S* gain, double epsilon, MatrixView<C> y, C* inverse) {
   const Index columns = x.columns;
@@ -62,6 +62,11 @@ void rms_norm(Device& device, Input<C> x, const S* gain, double epsilon, MatrixV
       });
       const C scale = static_cast<C>(1 / std::sqrt(double(square) / double(columns) + epsilon));
       inverse[t] = scale;
+      if (gain == nullptr) {
+        detail::sweep<C>(columns,
+                         [=]<class P>(Index i) { store<P>(to + i, mul(load<P>(from + i), broadcast<P>(scale))); });
+        continue;
+      }
       detail::sweep<C>(columns, [=]<class P>(Index i) {
         store<P>(to + i, mul(mul(load<P>(from + i), broadcast<P>(scale)), load_widened<P>(gain + i)));
       });
@@ -69,10 +74,36 @@ void rms_norm(Device& device, Input<C> x, const S* gain, double epsilon, MatrixV
   });
 }
 
+namespace detail {
+
+/// rms_norm_backward() of a gain of ones.
+template <ComputeScalar C>
+void rms_norm_backward_without_gain(Device& device, Input<C> x, const C* inverse, Input<C> dy, MatrixView<C> dx) {
+  const Index columns = x.columns;
+  for_rows(device, x.rows, columns, [&](Index first, Index last) {
+    for (Index t = first; t < last; ++t) {
+      const C* row = x.row(t);
+      const C* gradient = dy.row(t);
+      C* to = dx.row(t);
+      const C dot = sweep_sum<C>(
+          columns, [=]<class P>(Index i, P sum) { return fma(load<P>(gradient + i), load<P>(row + i), sum); });
+      const C scale = inverse[t];
+      const C pull = -(dot / static_cast<C>(columns)) * scale * scale * scale;
+      sweep<C>(columns, [=]<class P>(Index i) {
+        const P sum = fma(load<P>(gradient + i), broadcast<P>(scale), load<P>(to + i));
+        store<P>(to + i, fma(load<P>(row + i), broadcast<P>(pull), sum));
+      });
+    }
+  });
+}
+
+}  // namespace detail
+
 /// dx and dgain are added to.
 template <ComputeScalar C, StorageScalar S>
 void rms_norm_backward(Device& device, Input<C> x, const S* gain, const C* inverse, Input<C> dy, MatrixView<C> dx,
                        C* dgain) {
+  if (gain == nullptr) return detail::rms_norm_backward_without_gain(device, x, inverse, dy, dx);
   const Index columns = x.columns;
   detail::for_rows_with_column_sums<C, 1>(device, x.rows, columns, {dgain}, [&](Index t, C* const* sums) {
     const C* row = x.row(t);

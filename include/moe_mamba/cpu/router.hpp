@@ -96,6 +96,9 @@ void route(Device& device, const Router<C, Experts, TopK>& router) {
       }
       if (router.order == GateOrder::top_k_then_softmax) {
         for (int k = 0; k < TopK; ++k) gates[k] /= chosen;
+      } else if (router.order == GateOrder::sigmoid_then_top_k) {
+        // A NaN among the others shows as well: total - total is 0 or NaN.
+        for (int k = 0; k < TopK; ++k) gates[k] = sigmoid(logits[experts[k]]) + (total - total);
       }
     }
   });
@@ -153,6 +156,8 @@ void router_backward(Device& device, const RouterBackward<C, Experts, TopK>& rou
         C gate_dot = 0;
         for (int k = 0; k < TopK; ++k) gate_dot += gates[k] * dgates[k];
         for (int k = 0; k < TopK; ++k) dlogits[experts[k]] += gates[k] * (dgates[k] - gate_dot);
+      } else if (router.order == GateOrder::sigmoid_then_top_k) {
+        for (int k = 0; k < TopK; ++k) dlogits[experts[k]] += dgates[k] * gates[k] * (C(1) - gates[k]);
       }
     }
   });

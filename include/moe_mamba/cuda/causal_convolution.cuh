@@ -61,7 +61,7 @@ struct ConvolutionWeights {
   __device__ __forceinline__ ConvolutionWeights(const S* weight, const S* from_bias, Index channel, bool inside) {
 #pragma unroll
     for (int k = 0; k < Taps; ++k) taps[k] = inside ? static_cast<C>(weight[channel * Taps + k]) : C(0);
-    if (inside) bias = static_cast<C>(from_bias[channel]);
+    if (inside && from_bias != nullptr) bias = static_cast<C>(from_bias[channel]);
   }
 
   /// bias + Σ_k weight[k] inputs[k][lane]
@@ -227,7 +227,7 @@ __global__ void __launch_bounds__(convolution_width* convolution_warps)
       parts[(place.block * (Taps + 1) + k) * channels + place.channel] = sum;
     } else if (k < Taps) {
       convolution.dweight[place.channel * Taps + k] += sum;
-    } else {
+    } else if (convolution.dbias != nullptr) {
       convolution.dbias[place.channel] += sum;
     }
   }
@@ -244,7 +244,7 @@ __global__ void __launch_bounds__(256)
   const Index k = index / channels, channel = index - k * channels;
   if (k < Taps) {
     dweight[channel * Taps + k] += sum;
-  } else {
+  } else if (dbias != nullptr) {
     dbias[channel] += sum;
   }
 }
@@ -270,7 +270,7 @@ __global__ void __launch_bounds__(128)
   const C* const saved = convolution.saved_state + sequence * (Taps - 1) * channels;
   C* const dstate = convolution.dstate.data + sequence * convolution.dstate.stride + channel;
   const auto ds = [&](Index t) {
-    C sum = static_cast<C>(convolution.bias[channel]);
+    C sum = convolution.bias == nullptr ? C(0) : static_cast<C>(convolution.bias[channel]);
     for (int k = 0; k < Taps; ++k) {
       sum = fma(
           static_cast<C>(weight[k]),

@@ -50,7 +50,8 @@ struct RmsNormRow {
     for (Index i = thread; i < x.columns; i += threads) sum += from[i] * from[i];
     sum = block_sum<threads>(sum);
     const C scale = static_cast<C>(1 / sqrt(double(sum) / double(x.columns) + epsilon));
-    for (Index i = thread; i < x.columns; i += threads) y(t, i) = from[i] * scale * static_cast<C>(gain[i]);
+    for (Index i = thread; i < x.columns; i += threads)
+      y(t, i) = from[i] * scale * (gain == nullptr ? C(1) : static_cast<C>(gain[i]));
     if (thread == 0) inverse[t] = scale;
   }
 };
@@ -65,13 +66,14 @@ struct RmsNormBackwardRow {
 
   template <int threads>
   __device__ void operator()(Index t, int thread) const {
+    const auto factor = [&](Index i) { return gain == nullptr ? C(1) : static_cast<C>(gain[i]); };
     C dot = 0;
-    for (Index i = thread; i < x.columns; i += threads) dot += dy(t, i) * static_cast<C>(gain[i]) * x(t, i);
+    for (Index i = thread; i < x.columns; i += threads) dot += dy(t, i) * factor(i) * x(t, i);
     dot = block_sum<threads>(dot);
     const C scale = inverse[t];
     const C pull = -(dot / static_cast<C>(x.columns)) * scale * scale * scale;
     for (Index i = thread; i < x.columns; i += threads) {
-      dx(t, i) += scale * dy(t, i) * static_cast<C>(gain[i]) + pull * x(t, i);
+      dx(t, i) += scale * dy(t, i) * factor(i) + pull * x(t, i);
     }
   }
 };
@@ -156,7 +158,7 @@ struct LayerNormColumn {
 
 }  // namespace detail
 
-/// y = x · inverse · gain with inverse = 1 / sqrt(mean(x²) + epsilon); y may be x.
+/// y = x · inverse · gain with inverse = 1 / sqrt(mean(x²) + epsilon); y may be x, gain null.
 template <ComputeScalar C, StorageScalar S>
 void rms_norm(Device& device, Input<C> x, const S* gain, double epsilon, MatrixView<C> y, C* inverse) {
   detail::for_rows(device, x.rows, x.columns, detail::RmsNormRow<C, S>{x, gain, epsilon, y, inverse});
@@ -166,8 +168,10 @@ void rms_norm(Device& device, Input<C> x, const S* gain, double epsilon, MatrixV
 template <ComputeScalar C, StorageScalar S>
 void rms_norm_backward(Device& device, Input<C> x, const S* gain, const C* inverse, Input<C> dy, MatrixView<C> dx,
                        C* dgain) {
-  detail::sum_columns<1>(device, x.rows, x.columns, detail::RmsNormColumn<C>{x, dy, inverse},
-                         detail::AddColumnSums<C, 1>{{dgain}}, Arena(device.scratch()));
+  if (gain != nullptr) {
+    detail::sum_columns<1>(device, x.rows, x.columns, detail::RmsNormColumn<C>{x, dy, inverse},
+                           detail::AddColumnSums<C, 1>{{dgain}}, Arena(device.scratch()));
+  }
   detail::for_rows(device, x.rows, x.columns, detail::RmsNormBackwardRow<C, S>{x, gain, inverse, dy, dx});
 }
 

@@ -69,7 +69,10 @@ __global__ void __launch_bounds__(threads)
     C chosen = 0;
     for (int k = 0; k < TopK; ++k) {
       if (k > 0) choice = next_choice(logits, Experts, choice);
-      const C gate = exp(logits[choice.index] - largest) / total;
+      const C logit = logits[choice.index];
+      // A NaN among the others shows in a sigmoid as well: total - total is 0 or NaN.
+      const C gate = router.order == GateOrder::sigmoid_then_top_k ? sigmoid(logit) + (total - total)
+                                                                   : exp(logit - largest) / total;
       chosen += gate;
       if (lane != 0) continue;
       router.experts[t * TopK + k] = choice.index;
@@ -145,6 +148,7 @@ __global__ void __launch_bounds__(threads)
     const C* gates = router.gates + t * TopK;
     const C* dgates = router.dgates + t * TopK;
     const bool of_probabilities = router.order == GateOrder::softmax_then_top_k;
+    const bool of_sigmoids = router.order == GateOrder::sigmoid_then_top_k;
 
     // The gradient by each probability: from the balance loss, and from the gates where they are probabilities.
     const auto dp = [&](int e) {
@@ -158,14 +162,17 @@ __global__ void __launch_bounds__(threads)
     for (int e = lane; e < Experts; e += warp_size) dot += dp(e) * p[e];
     dot = warp_sum(dot);
     C gate_dot = 0;
-    if (!of_probabilities) {
+    if (!of_probabilities && !of_sigmoids) {
       for (int k = 0; k < TopK; ++k) gate_dot += gates[k] * dgates[k];
     }
     const C shift = z * router.log_sum_exp[t] - dot;
     for (int e = lane; e < Experts; e += warp_size) {
       C gradient = p[e] * (dp(e) + shift);
       if (!of_probabilities) {
-        for (int k = 0; k < TopK; ++k) gradient += experts[k] == e ? gates[k] * (dgates[k] - gate_dot) : C(0);
+        for (int k = 0; k < TopK; ++k) {
+          const C slope = of_sigmoids ? dgates[k] * (C(1) - gates[k]) : dgates[k] - gate_dot;
+          gradient += experts[k] == e ? gates[k] * slope : C(0);
+        }
       }
       router.dlogits(t, e) = gradient;
     }

@@ -26,33 +26,33 @@ struct MoeLayer : LayerDefaults {
   static constexpr int shared_hidden = Config::shared_experts * H;
   using Activation = typename Config::activation;
   static constexpr int gates = Activation::gated ? 2 : 1;
-  static constexpr bool has_shared = Config::shared_experts > 0;
+  static constexpr bool has_shared = Config::shared_experts > 0, has_bias = Config::router_bias;
   using Shared = MlpLayer<D, has_shared ? shared_hidden : 1, Activation>;
 
   static constexpr auto parameters = [] {
     const Initial router{Initial::Law::truncated_normal, 0.1, D};
-    const std::array own{
-        matrix_parameter("router.weight", E, D, router),
-        stack_parameter("experts.up.weight", E, gates * H, D, {Initial::Law::truncated_normal, 0.1, D}),
-        stack_parameter("experts.down.weight", E, D, H, {Initial::Law::truncated_normal, 0.1, H}),
-    };
-    if constexpr (has_shared) {
-      return lay_out(std::array{
-          own[0], own[1], own[2],
-          matrix_parameter("shared.up.weight", Shared::rows, D, {Initial::Law::truncated_normal, 0.1, D}),
-          matrix_parameter("shared.down.weight", D, shared_hidden, {Initial::Law::truncated_normal, 0.1, H})});
-    } else {
-      return lay_out(own);
+    std::array<Parameter, 3 + int(has_bias) + 2 * int(has_shared)> all;
+    std::size_t count = 0;
+    all[count++] = matrix_parameter("router.weight", E, D, router);
+    if (has_bias) all[count++] = vector_parameter("router.bias", E, ParameterKind::bias, {Initial::Law::zeros});
+    all[count++] = stack_parameter("experts.up.weight", E, gates * H, D, {Initial::Law::truncated_normal, 0.1, D});
+    all[count++] = stack_parameter("experts.down.weight", E, D, H, {Initial::Law::truncated_normal, 0.1, H});
+    if (has_shared) {
+      all[count++] = matrix_parameter("shared.up.weight", Shared::rows, D, {Initial::Law::truncated_normal, 0.1, D});
+      all[count++] = matrix_parameter("shared.down.weight", D, shared_hidden, {Initial::Law::truncated_normal, 0.1, H});
     }
+    return lay_out(all);
   }();
   static constexpr Index router_weight = offset_of(parameters, "router.weight");
+  static constexpr Index router_bias = router_weight + Index{E} * D;
   static constexpr Index up = offset_of(parameters, "experts.up.weight");
   static constexpr Index down = offset_of(parameters, "experts.down.weight");
   static constexpr Index shared = down + Index{E} * D * H;
 
   static constexpr Index expert_parameters = Index{gates + 1} * D * H;
-  static constexpr Index active_parameters = Index{E} * D + (Index{K} + Config::shared_experts) * expert_parameters;
-  static constexpr double flops_per_token = 2.0 * active_parameters;
+  static constexpr Index matrices_met = Index{E} * D + (Index{K} + Config::shared_experts) * expert_parameters;
+  static constexpr Index active_parameters = matrices_met + (has_bias ? E : 0);
+  static constexpr double flops_per_token = 2.0 * matrices_met;
 
   static constexpr Index report_size = 4 + E;
   static constexpr Index auxiliary_count = 1;
@@ -132,6 +132,7 @@ struct MoeLayer : LayerDefaults {
     const Index tokens = run.shape.tokens();
 
     linear(device, x, matrix(p + router_weight, E, D), scratch.logits);
+    if constexpr (has_bias) add_bias(device, p + router_bias, scratch.logits);
     route(device, Router<C, E, K>{.order = Config::order,
                                   .logits = scratch.logits,
                                   .probabilities = saved.probabilities,
@@ -201,6 +202,7 @@ struct MoeLayer : LayerDefaults {
                                                     .z = run.auxiliary_weight * Config::z.value(),
                                                     .dlogits = scratch.dlogits});
     linear_backward_weight<S>(device, scratch.dlogits, x, matrix(g + router_weight, E, D));
+    if constexpr (has_bias) bias_backward(device, scratch.dlogits, g + router_bias);
     linear_backward_input(device, scratch.dlogits, matrix(p + router_weight, E, D), dx, Into::add);
   }
 
@@ -236,13 +238,14 @@ struct MoeLayer : LayerDefaults {
 };
 
 /// The numbers of a mixture of experts. A capacity of 0 stands for none: dropless.
-template <int Experts, int TopK, int Hidden, int SharedExperts, class Activation, GateOrder Order,
+template <int Experts, int TopK, int Hidden, int SharedExperts, class Activation, GateOrder Order, bool RouterBias,
           int CapacityNumerator, int CapacityDenominator, int BalanceNumerator, int BalanceDenominator, int ZNumerator,
           int ZDenominator>
 struct MoeConfig {
   static constexpr int experts = Experts, top_k = TopK, hidden = Hidden, shared_experts = SharedExperts;
   using activation = Activation;
   static constexpr GateOrder order = Order;
+  static constexpr bool router_bias = RouterBias;
   static constexpr detail::Ratio capacity{CapacityNumerator, CapacityDenominator};
   static constexpr detail::Ratio balance{BalanceNumerator, BalanceDenominator};
   static constexpr detail::Ratio z{ZNumerator, ZDenominator};
@@ -256,9 +259,10 @@ struct MoeTakes {
       is_integer_option<Experts, Option> || is_integer_option<TopK, Option> || is_integer_option<Hidden, Option> ||
           is_integer_option<SharedExperts, Option> || is_ratio_option<Capacity, Option> ||
           is_ratio_option<BalanceLoss, Option> || is_ratio_option<ZLoss, Option> ||
-          is_one_of<Option, SoftmaxThenTopK, TopKThenSoftmax> || ActivationType<Option>,
+          is_one_of<Option, SoftmaxThenTopK, TopKThenSoftmax, SigmoidThenTopK, RouterBias> || ActivationType<Option>,
       "Moe takes the options Experts<N>, TopK<K>, Hidden<H>, SharedExperts<N>, Capacity<n, d>, BalanceLoss<n, d>, "
-      "ZLoss<n, d>, SoftmaxThenTopK or TopKThenSoftmax, and an activation (Relu, SquaredRelu, Gelu, Silu, SwiGlu, "
+      "ZLoss<n, d>, RouterBias, SoftmaxThenTopK, TopKThenSoftmax or SigmoidThenTopK, and an activation (Relu, "
+      "SquaredRelu, Gelu, Silu, SwiGlu, "
       "GeGlu or your own with gated, value and derivative) and no other: MoeTakes<layer, option>");
 };
 
@@ -278,13 +282,15 @@ struct TopOneNotRenormalised {
   static_assert(
       !std::is_same_v<Router, TopKThenSoftmax>,
       "Moe: with TopK<1> a softmax over the one chosen expert is always 1 and the router would learn nothing; "
-      "allowed: SoftmaxThenTopK, or TopK from 2 up");
+      "allowed: SoftmaxThenTopK or SigmoidThenTopK, or TopK from 2 up");
 };
 
 template <class Layer, int Times>
 struct OneGateOrder {
-  static_assert(Times <= 1,
-                "Moe: SoftmaxThenTopK and TopKThenSoftmax exclude each other, and each is given once at most");
+  static_assert(
+      Times <= 1,
+      "Moe: SoftmaxThenTopK, TopKThenSoftmax and SigmoidThenTopK exclude each other, and each is given once at "
+      "most");
 };
 
 template <class Layer, class... Options>
@@ -299,7 +305,8 @@ consteval bool check_moe() {
   constexpr int top_k = option_value<TopK, 1, Options...>();
   (void)MoeTopK<Layer, TopK<top_k>, Experts<option_value<Experts, 1, Options...>()>>{};
   if constexpr (top_k == 1) ((void)TopOneNotRenormalised<Layer, Options>{}, ...);
-  (void)OneGateOrder<Layer, (0 + ... + int(is_one_of<Options, SoftmaxThenTopK, TopKThenSoftmax>))>{};
+  (void)OneGateOrder<Layer, (0 + ... + int(is_one_of<Options, SoftmaxThenTopK, TopKThenSoftmax, SigmoidThenTopK>))>{};
+  (void)OptionGivenOnce<Layer, RouterBias, (0 + ... + int(std::is_same_v<Options, RouterBias>))>{};
   check_ratio_option<Layer, BalanceLoss, 0, Options...>();
   check_ratio_option<Layer, ZLoss, 0, Options...>();
   check_ratio_option<Layer, Capacity, 1, Options...>();
@@ -309,8 +316,8 @@ consteval bool check_moe() {
 }  // namespace detail
 
 /// A mixture of experts. Options: Experts<N> (must be given), TopK<1>, Hidden<4 · width>, SharedExperts<0>, an
-/// activation (Relu), SoftmaxThenTopK (or TopKThenSoftmax), Capacity<n, d> (none: dropless), BalanceLoss<1, 100>,
-/// ZLoss<0, 1>.
+/// activation (Relu), SoftmaxThenTopK (or TopKThenSoftmax, SigmoidThenTopK), RouterBias (none), Capacity<n, d> (none:
+/// dropless), BalanceLoss<1, 100>, ZLoss<0, 1>.
 template <class... Options>
 struct Moe {
   static_assert(detail::check_moe<Moe, Options...>());
@@ -320,8 +327,10 @@ struct Moe {
       MoeLayer<W, MoeConfig<detail::option_value<Experts, 1, Options...>(), detail::option_value<TopK, 1, Options...>(),
                             detail::option_value<Hidden, 4 * W, Options...>(),
                             detail::option_value<SharedExperts, 0, Options...>(), detail::activation_of<Options...>,
-                            detail::is_one_of<TopKThenSoftmax, Options...> ? GateOrder::top_k_then_softmax
-                                                                           : GateOrder::softmax_then_top_k,
+                            detail::is_one_of<TopKThenSoftmax, Options...>   ? GateOrder::top_k_then_softmax
+                            : detail::is_one_of<SigmoidThenTopK, Options...> ? GateOrder::sigmoid_then_top_k
+                                                                             : GateOrder::softmax_then_top_k,
+                            detail::is_one_of<RouterBias, Options...>,
                             detail::option_ratio<Capacity, Options...>({0, 1}).numerator,
                             detail::option_ratio<Capacity, Options...>({0, 1}).denominator,
                             detail::option_ratio<BalanceLoss, Options...>({1, 100}).numerator,

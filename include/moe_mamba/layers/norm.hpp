@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <type_traits>
 
 #include "moe_mamba/layers/layer.hpp"
 #include "moe_mamba/layers/options.hpp"
@@ -34,6 +35,32 @@ struct RmsNormLayer : LayerDefaults {
   static void backward(Backward<Device, S, C> run, MatrixView<const C> x, MatrixView<const C> dy, MatrixView<C> dx) {
     const Saved<C> saved(run.tape, run.shape);
     rms_norm_backward(run.device, x, run.parameters, saved.inverse, dy, dx, run.gradients);
+  }
+};
+
+/// RMSNorm without a gain.
+template <int W, int EpsilonNumerator, int EpsilonDenominator>
+struct PlainRmsNormLayer : LayerDefaults {
+  static constexpr std::array<Parameter, 0> parameters{};
+  static constexpr Index active_parameters = 0;
+  static constexpr double epsilon = static_cast<double>(EpsilonNumerator) / EpsilonDenominator;
+
+  template <class C>
+  struct Saved {
+    constexpr Saved(Arena& arena, Shape shape) : inverse(arena.take<C>(shape.tokens())) {}
+    C* inverse;  // (T)
+  };
+
+  template <class Device, class S, class C>
+  static void forward(Forward<Device, S, C> run, MatrixView<const C> x, MatrixView<C> y) {
+    const Saved<C> saved(run.tape, run.shape);
+    rms_norm(run.device, x, static_cast<const S*>(nullptr), epsilon, y, saved.inverse);
+  }
+
+  template <class Device, class S, class C>
+  static void backward(Backward<Device, S, C> run, MatrixView<const C> x, MatrixView<const C> dy, MatrixView<C> dx) {
+    const Saved<C> saved(run.tape, run.shape);
+    rms_norm_backward(run.device, x, static_cast<const S*>(nullptr), saved.inverse, dy, dx, static_cast<C*>(nullptr));
   }
 };
 
@@ -87,39 +114,42 @@ struct NoNormLayer : LayerDefaults {
 
 namespace detail {
 
-template <class Norm, class Option>
+template <class Norm, class Option, bool TakesNoGain>
 struct NormTakes {
-  static_assert(is_ratio_option<Epsilon, Option>,
-                "RmsNorm and LayerNorm take the option Epsilon<numerator, denominator> and no other: "
-                "NormTakes<norm, option>");
+  static_assert(is_ratio_option<Epsilon, Option> || (TakesNoGain && std::is_same_v<Option, NoGain>),
+                "RmsNorm and LayerNorm take the option Epsilon<numerator, denominator>, RmsNorm NoGain as well, and no "
+                "other: NormTakes<norm, option, is NoGain allowed>");
 };
 
 /// The epsilon of a norm, options checked.
-template <class Norm, class... Options>
+template <class Norm, bool TakesNoGain, class... Options>
 consteval Ratio norm_epsilon() {
-  ((void)NormTakes<Norm, Options>{}, ...);
+  ((void)NormTakes<Norm, Options, TakesNoGain>{}, ...);
+  (void)OptionGivenOnce<Norm, NoGain, (0 + ... + int(std::is_same_v<Options, NoGain>))>{};
   check_ratio_option<Norm, Epsilon, 1, Options...>();
   return option_ratio<Epsilon, Options...>({1, 100'000});
 }
 
 }  // namespace detail
 
-/// x / sqrt(mean(x²) + epsilon) · gain. Options: Epsilon<1, 100000>.
+/// x / sqrt(mean(x²) + epsilon) · gain. Options: Epsilon<1, 100000>; NoGain: without the gain.
 template <class... Options>
 struct RmsNorm {
   static constexpr bool is_norm = true;
+  static constexpr detail::Ratio epsilon = detail::norm_epsilon<RmsNorm, true, Options...>();
+  static constexpr bool gain = !detail::is_one_of<NoGain, Options...>;
   template <int W>
-  using Layer = RmsNormLayer<W, detail::norm_epsilon<RmsNorm, Options...>().numerator,
-                             detail::norm_epsilon<RmsNorm, Options...>().denominator>;
+  using Layer = std::conditional_t<gain, RmsNormLayer<W, epsilon.numerator, epsilon.denominator>,
+                                   PlainRmsNormLayer<W, epsilon.numerator, epsilon.denominator>>;
 };
 
 /// (x - mean) / sqrt(variance + epsilon) · gain + bias. Options: Epsilon<1, 100000>.
 template <class... Options>
 struct LayerNorm {
   static constexpr bool is_norm = true;
+  static constexpr detail::Ratio epsilon = detail::norm_epsilon<LayerNorm, false, Options...>();
   template <int W>
-  using Layer = LayerNormLayer<W, detail::norm_epsilon<LayerNorm, Options...>().numerator,
-                               detail::norm_epsilon<LayerNorm, Options...>().denominator>;
+  using Layer = LayerNormLayer<W, epsilon.numerator, epsilon.denominator>;
 };
 
 /// Nothing where a norm could be.

@@ -28,12 +28,18 @@ template <int Numerator, int Denominator = 1> struct Epsilon     { static conste
 
 struct SoftmaxThenTopK {};           ///< gates are probabilities over all experts (Switch)
 struct TopKThenSoftmax {};           ///< gates are a softmax over the chosen experts (Mixtral)
+struct SigmoidThenTopK {};           ///< gates are sigmoids of the chosen experts' logits (BlackMamba)
+struct RouterBias {};                ///< the router has a bias
+struct ProjectionBias {};            ///< the projections into and out of a Mamba block have biases
+struct NoConvolutionBias {};         ///< the convolution of a Mamba block has none
+struct NoGain {};                    ///< an RmsNorm without parameters
 struct TiedHead {};                  ///< the head's matrix is the embedding's
 struct Head {};                      ///< the head has a matrix of its own
 struct SumAuxiliaryLosses {};        ///< auxiliary losses of all layers are added up
 struct AverageAuxiliaryLosses {};    ///< … and divided by the number of layers that have one
 template <class Norm> struct PreNorm   { using norm = Norm; };  ///< in front of each bare layer of a body
 template <class Norm> struct FinalNorm { using norm = Norm; };  ///< in front of the head
+template <class Norm> struct InnerNorm { using norm = Norm; };  ///< of step, B and C inside a Mamba block
 // clang-format on
 
 namespace detail {

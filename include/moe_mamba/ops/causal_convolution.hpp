@@ -23,7 +23,7 @@ struct CausalConvolution {
   Shape shape;            // B sequences of L steps, T = B·L rows
   MatrixView<const C> x;  // (T, E)
   const S* weight;        // (E, K)
-  const S* bias;          // (E)
+  const S* bias;          // (E), or null for none
   StateView<C> state;     // (K - 1, E) a sequence: in and out; may be null (zero, dropped)
   C* saved_state;         // (B, K - 1, E): receives a copy of the initial state for the backward pass
   MatrixView<C> y;        // (T, E), must not overlap x
@@ -35,12 +35,12 @@ struct CausalConvolutionBackward {
   Shape shape;
   MatrixView<const C> x;  // as in the forward pass
   const S* weight;
-  const S* bias;
+  const S* bias;           // as in the forward pass
   const C* saved_state;    // from the forward pass
   MatrixView<const C> dy;  // (T, E)
   MatrixView<C> dx;        // (T, E), must not overlap dy
   C* dweight;              // (E, K)
-  C* dbias;                // (E)
+  C* dbias;                // (E), or null where there is no bias
   StateView<C> dstate;  // (K - 1, E): with respect to the final state on entry, to the initial one on return; or null
 };
 
@@ -67,7 +67,7 @@ std::vector<double> convolution_inputs(const Arguments& convolution, const C* in
 /// The argument of SiLU at step t.
 template <int Taps, class Arguments>
 double before_activation(const Arguments& convolution, const std::vector<double>& inputs, Index t, Index channel) {
-  double sum = static_cast<double>(convolution.bias[channel]);
+  double sum = convolution.bias == nullptr ? 0.0 : static_cast<double>(convolution.bias[channel]);
   for (Index k = 0; k < Taps; ++k) {
     sum += static_cast<double>(convolution.weight[channel * Taps + k]) * inputs[static_cast<std::size_t>(t + k)];
   }
@@ -140,7 +140,7 @@ void causal_convolution_backward(const Device&, const CausalConvolutionBackward<
   const auto add = [](C& sum, double value) { sum = static_cast<C>(static_cast<double>(sum) + value); };
   for (Index channel = 0; channel < channels; ++channel) {
     for (Index k = 0; k < Taps; ++k) add(convolution.dweight[channel * Taps + k], dweight[count(channel * Taps + k)]);
-    add(convolution.dbias[channel], dbias[count(channel)]);
+    if (convolution.dbias != nullptr) add(convolution.dbias[channel], dbias[count(channel)]);
   }
 }
 

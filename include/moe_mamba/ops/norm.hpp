@@ -15,7 +15,8 @@
 ///   layer_norm_backward(device, x, gain, mean, inverse, dy, dx, dgain, dbias)
 ///
 /// x, y, dy, dx are (T, D); gain and bias (D); mean and inverse (T), written by the forward pass. dx, dgain and dbias
-/// are added to: the residual stream carries a gradient already. epsilon is a double and is added to the mean square or
+/// are added to: the residual stream carries a gradient already. rms_norm takes null for a gain of ones that has no
+/// gradient; dgain is null then as well. epsilon is a double and is added to the mean square or
 /// variance. A row that holds a NaN comes out as NaN.
 namespace moe_mamba::reference {
 
@@ -25,24 +26,26 @@ void rms_norm(Device&, Input<C> x, const S* gain, double epsilon, MatrixView<C> 
     double sum = 0;
     for (Index i = 0; i < x.columns; ++i) sum += double(x(t, i)) * double(x(t, i));
     const double scale = 1 / std::sqrt(sum / double(x.columns) + epsilon);
-    for (Index i = 0; i < x.columns; ++i) y(t, i) = C(double(x(t, i)) * scale * double(gain[i]));
+    for (Index i = 0; i < x.columns; ++i)
+      y(t, i) = C(double(x(t, i)) * scale * (gain == nullptr ? 1.0 : double(gain[i])));
     inverse[t] = C(scale);
   }
 }
 
 template <class C, class S>
 void rms_norm_backward(Device&, Input<C> x, const S* gain, const C* inverse, Input<C> dy, MatrixView<C> dx, C* dgain) {
+  const auto factor = [&](Index i) { return gain == nullptr ? 1.0 : double(gain[i]); };
   for (Index t = 0; t < x.rows; ++t) {
     const double scale = double(inverse[t]);
     double mean = 0;  // of dy · gain · x · inverse
-    for (Index i = 0; i < x.columns; ++i) mean += double(dy(t, i)) * double(gain[i]) * double(x(t, i)) * scale;
+    for (Index i = 0; i < x.columns; ++i) mean += double(dy(t, i)) * factor(i) * double(x(t, i)) * scale;
     mean /= double(x.columns);
     for (Index i = 0; i < x.columns; ++i) {
       const double normalised = double(x(t, i)) * scale;
-      dx(t, i) = C(double(dx(t, i)) + scale * (double(dy(t, i)) * double(gain[i]) - normalised * mean));
+      dx(t, i) = C(double(dx(t, i)) + scale * (double(dy(t, i)) * factor(i) - normalised * mean));
     }
   }
-  for (Index i = 0; i < x.columns; ++i) {
+  for (Index i = 0; i < x.columns && dgain != nullptr; ++i) {
     double sum = double(dgain[i]);
     for (Index t = 0; t < x.rows; ++t) sum += double(dy(t, i)) * double(x(t, i)) * double(inverse[t]);
     dgain[i] = C(sum);

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "moe_mamba/core/mathematics.hpp"
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/ops/reference.hpp"
 
@@ -11,13 +12,15 @@
 ///   router_backward(device, RouterBackward<C, E, K>{…})   the gradient of the logits, auxiliary losses included
 ///
 /// p = softmax(logits); the K experts with the largest p are chosen, ties go to the lowest expert index, best first. Gates:
-/// softmax_then_top_k: g = p (Switch); top_k_then_softmax: g = softmax over the chosen logits (Mixtral).
+/// softmax_then_top_k: g = p (Switch); top_k_then_softmax: g = softmax over the chosen logits (Mixtral);
+/// sigmoid_then_top_k: g = sigmoid(logit) (BlackMamba), which grows with the logit as p does, so that the same experts are
+/// chosen; a NaN or infinity among a token's logits makes its gates NaN in every order.
 /// Balance loss: balance · E · Σ_i f_i P_i with f_i the share of the T·K assignments that went to i (before any capacity
 /// limit; no gradient) and P_i the mean of p_i over the tokens: it equals `balance` when all is even, whatever K.
 /// z-loss (Zoph et al. 2022, arXiv 2202.08906): z · mean over tokens of logsumexp(logits)².
 namespace moe_mamba {
 
-enum class GateOrder { softmax_then_top_k, top_k_then_softmax };
+enum class GateOrder { softmax_then_top_k, top_k_then_softmax, sigmoid_then_top_k };
 
 template <class C, int Experts, int TopK>
 struct Router {
@@ -88,7 +91,10 @@ void route(Device&, const Router<C, Experts, TopK>& router) {
     }
     const double divisor = router.order == GateOrder::softmax_then_top_k ? 1.0 : chosen;
     for (int k = 0; k < TopK; ++k) {
-      router.gates[t * TopK + k] = C(std::exp(double(logits[experts[k]]) - log_sum_exp) / divisor);
+      const double logit = double(logits[experts[k]]);
+      router.gates[t * TopK + k] = C(router.order == GateOrder::sigmoid_then_top_k
+                                         ? sigmoid(logit) + (sum - sum)  // a NaN among the others shows as well
+                                         : std::exp(logit - log_sum_exp) / divisor);
     }
   }
   *router.entropy = entropy;
@@ -126,6 +132,11 @@ void router_backward(Device&, const RouterBackward<C, Experts, TopK>& router) {
       double gate_dot = 0;
       for (int k = 0; k < TopK; ++k) gate_dot += double(gates[k]) * double(dgates[k]);
       for (int k = 0; k < TopK; ++k) dlogits[experts[k]] += double(gates[k]) * (double(dgates[k]) - gate_dot);
+    }
+    if (router.order == GateOrder::sigmoid_then_top_k) {
+      for (int k = 0; k < TopK; ++k) {
+        dlogits[experts[k]] += double(dgates[k]) * double(gates[k]) * (1 - double(gates[k]));
+      }
     }
     for (int e = 0; e < Experts; ++e) router.dlogits(t, e) = C(dlogits[e]);
   }
