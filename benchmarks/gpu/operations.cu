@@ -60,7 +60,7 @@ void measure_routing(cuda::Device& device) {
                       GateOrder::softmax_then_top_k, matrix(logits.data(), tokens, Index{experts}),
                       matrix(probabilities.data(), tokens, Index{experts}), scalars.data(), chosen.data(), gates.data(),
                       sums.data(), sums.data() + experts, sums.data() + 2 * experts, sums.data() + 2 * experts + 1,
-                      sums.data() + 2 * experts + 2});
+                      sums.data() + 2 * experts + 2, sums.data() + 2 * experts + 3});
   });
   line(device, "group tokens", double(assignments) * 3 * sizeof(Index), [&] {
     group_tokens(device, GroupTokens{tokens, top_k, experts, tokens, chosen.data(), slots.data(), source.data(),

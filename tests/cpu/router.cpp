@@ -19,7 +19,8 @@ struct Routing {
   std::vector<C> logits, probabilities, log_sum_exp, gates, dgates, dlogits;
   std::vector<Index> experts;
   std::vector<double> load, mean_probability;
-  double entropy = NAN, square = NAN, reported_balance = NAN;
+  double entropy = NAN, square = NAN, reported_balance = NAN, counted = NAN;
+  std::vector<Token> targets;  // none: all tokens count
 
   Routing(GateOrder order_, Index tokens_, double range = 3) : order(order_), tokens(tokens_) {
     logits = test::uniform<C>(tokens * E, 1, -range, range);
@@ -36,13 +37,14 @@ struct Routing {
     route(device,
           Router<C, E, K>{order, matrix<const C>(logits.data(), tokens, E), matrix(probabilities.data(), tokens, E),
                           log_sum_exp.data(), experts.data(), gates.data(), load.data(), mean_probability.data(),
-                          &entropy, &square, &reported_balance});
+                          &entropy, &square, &reported_balance, &counted, targets.empty() ? nullptr : targets.data()});
   }
   template <class Device>
   void run_backward(Device& device) {
     router_backward(device, RouterBackward<C, E, K>{order, matrix<const C>(probabilities.data(), tokens, E),
                                                     log_sum_exp.data(), experts.data(), gates.data(), load.data(),
-                                                    dgates.data(), balance, z, matrix(dlogits.data(), tokens, E)});
+                                                    dgates.data(), balance, z, matrix(dlogits.data(), tokens, E),
+                                                    &counted, targets.empty() ? nullptr : targets.data()});
   }
 
   /// E Σ f P
@@ -301,6 +303,48 @@ TEST_CASE("routing gives the same bits with 1, 2 and 3 threads", "[cpu][router]"
       CHECK(actual.entropy == expected.entropy);
       CHECK(actual.square == expected.square);
       CHECK(actual.dlogits == expected.dlogits);
+    }
+  }
+}
+
+TEST_CASE("tokens whose targets are masked are routed, and count nowhere", "[cpu][reference][router]") {
+  constexpr int E = 8, K = 2;
+  cpu::Device device(Threads{2});
+  reference::Device plain;
+  for (const GateOrder order : orders) {
+    for (const Index tokens : {1, 2, 33, 500}) {
+      Routing<double, E, K> masked(order, tokens), only(order, (tokens + 1) / 2), unbalanced(order, tokens);
+      for (Index t = 0; t < tokens; ++t) masked.targets.push_back(t % 2 == 0 ? Token{3} : masked_target);
+      // The tokens that count, alone; and all of them without the losses of the router.
+      for (Index t = 0; t < tokens; t += 2) {
+        std::copy_n(masked.logits.begin() + t * E, E, only.logits.begin() + t / 2 * E);
+        std::copy_n(masked.dgates.begin() + t * K, K, only.dgates.begin() + t / 2 * K);
+      }
+      unbalanced.balance = unbalanced.z = 0;
+      auto expected = masked;
+      masked.run(device);
+      masked.run_backward(device);
+      expected.run(plain);
+      expected.run_backward(plain);
+      only.run(device);
+      only.run_backward(device);
+      unbalanced.run(device);
+      unbalanced.run_backward(device);
+      for (const auto* result : {&masked, &expected}) {
+        CHECK(result->counted == static_cast<double>((tokens + 1) / 2));
+        CHECK(result->load == only.load);
+        CHECK(test::relative_error(result->mean_probability, only.mean_probability) <= 1e-14);
+        CHECK(close(result->entropy, only.entropy, 1e-13));
+        CHECK(close(result->square, only.square, 1e-13));
+        CHECK(close(result->reported_balance, only.reported_balance, 1e-13));
+        CHECK(result->experts == unbalanced.experts);
+        CHECK(test::relative_error(result->gates, unbalanced.gates) <= 1e-14);
+        std::vector<double> dlogits = unbalanced.dlogits;
+        for (Index t = 0; t < tokens; t += 2) {
+          std::copy_n(only.dlogits.begin() + t / 2 * E, E, dlogits.begin() + t * E);
+        }
+        CHECK(test::relative_error(result->dlogits, dlogits) <= 1e-13);
+      }
     }
   }
 }

@@ -20,15 +20,19 @@ void check_router(test::Report& report, GateOrder order) {
   for (const Index tokens : {0, 1, 31, 32, 33, 127, 128, 129, 1031, 20011}) {
     if (tokens * Experts > 2'000'000) continue;
     const Index stride = Experts + 1, assignments = tokens * TopK;
+    // Every third token does not count, where the number of tokens is odd.
+    const bool masked = tokens % 2 == 1;
+    std::vector<Token> targets;
+    for (Index t = 0; t < tokens; ++t) targets.push_back(t % 3 == 1 ? masked_target : 5);
     // Exponentials, their sum and its logarithm; sums over the tokens are in double, the reference's plain ones.
     const double sum_rounding = 2 * std::sqrt(double(tokens)) * test::rounding<double>;
     report.check(
         "route " + kind + std::to_string(tokens), 40 * test::rounding<C> + sum_rounding,
         std::make_tuple(draw_logits<C>(tokens, stride), test::poison<C>(tokens * Experts), test::poison<C>(tokens),
                         std::vector<Index>(std::size_t(assignments), -7), test::poison<C>(assignments),
-                        test::poison<double>(Experts), test::poison<double>(Experts), test::poison<double>(3)),
+                        test::poison<double>(Experts), test::poison<double>(Experts), test::poison<double>(4), targets),
         [&](auto& device, const auto* logits, auto* probabilities, auto* log_sum_exp, Index* experts, auto* gates,
-            double* load, double* mean, double* statistics) {
+            double* load, double* mean, double* statistics, const Token* goals) {
           using Compute = std::remove_pointer_t<decltype(gates)>;
           route(device, Router<Compute, Experts, TopK>{.order = order,
                                                        .logits = {logits, tokens, Experts, stride},
@@ -40,7 +44,9 @@ void check_router(test::Report& report, GateOrder order) {
                                                        .mean_probability = mean,
                                                        .entropy = statistics,
                                                        .mean_square_log_sum_exp = statistics + 1,
-                                                       .balance = statistics + 2});
+                                                       .balance = statistics + 2,
+                                                       .counted = statistics + 3,
+                                                       .targets = masked ? goals : nullptr});
         });
 
     // Any probabilities, gates and experts will do for the backward pass, as long as experts do not repeat.
@@ -50,25 +56,29 @@ void check_router(test::Report& report, GateOrder order) {
       const auto first = static_cast<Index>(random.below(Experts));
       for (int k = 0; k < TopK; ++k) experts.push_back((first + k) % Experts);
     }
-    report.check("router backward " + kind + std::to_string(tokens), 40 * test::rounding<C>,
-                 std::make_tuple(test::uniform<C>(tokens * Experts, 2, 0, 1), test::uniform<C>(tokens, 3), experts,
-                                 test::uniform<C>(assignments, 4, 0, 1), test::uniform<C>(assignments, 5),
-                                 test::uniform<double>(Experts, 6, 0, 100), test::poison<C>(tokens * Experts)),
-                 [&](auto& device, const auto* probabilities, const auto* log_sum_exp, const Index* chosen,
-                     const auto* gates, const auto* dgates, const double* load, auto* dlogits) {
-                   using Compute = std::remove_pointer_t<decltype(dlogits)>;
-                   router_backward(device, RouterBackward<Compute, Experts, TopK>{
-                                               .order = order,
-                                               .probabilities = test::fixed(probabilities, tokens, Index{Experts}),
-                                               .log_sum_exp = log_sum_exp,
-                                               .experts = chosen,
-                                               .gates = gates,
-                                               .load = load,
-                                               .dgates = dgates,
-                                               .balance = 0.3,
-                                               .z = 0.2,
-                                               .dlogits = matrix(dlogits, tokens, Index{Experts})});
-                 });
+    report.check(
+        "router backward " + kind + std::to_string(tokens), 40 * test::rounding<C>,
+        std::make_tuple(test::uniform<C>(tokens * Experts, 2, 0, 1), test::uniform<C>(tokens, 3), experts,
+                        test::uniform<C>(assignments, 4, 0, 1), test::uniform<C>(assignments, 5),
+                        test::uniform<double>(Experts, 6, 0, 100), test::poison<C>(tokens * Experts),
+                        std::vector<double>{std::floor(double(tokens) / 2)}, targets),
+        [&](auto& device, const auto* probabilities, const auto* log_sum_exp, const Index* chosen, const auto* gates,
+            const auto* dgates, const double* load, auto* dlogits, const double* counted, const Token* goals) {
+          using Compute = std::remove_pointer_t<decltype(dlogits)>;
+          router_backward(device, RouterBackward<Compute, Experts, TopK>{
+                                      .order = order,
+                                      .probabilities = test::fixed(probabilities, tokens, Index{Experts}),
+                                      .log_sum_exp = log_sum_exp,
+                                      .experts = chosen,
+                                      .gates = gates,
+                                      .load = load,
+                                      .dgates = dgates,
+                                      .balance = 0.3,
+                                      .z = 0.2,
+                                      .dlogits = matrix(dlogits, tokens, Index{Experts}),
+                                      .counted = counted,
+                                      .targets = masked ? goals : nullptr});
+        });
   }
 }
 
@@ -88,12 +98,12 @@ void check_nan(test::Report& report, cuda::Device& device) {
   const test::Guarded<float> from(logits), probabilities(test::poison<float>(3 * experts)),
       log_sum_exp(test::poison<float>(3)), gates(test::poison<float>(3 * top_k));
   const test::Guarded<Index> chosen(std::vector<Index>(3 * top_k, -1));
-  const test::Guarded<double> sums(test::poison<double>(2 * experts + 3));
-  route(device,
-        Router<float, experts, top_k>{GateOrder::softmax_then_top_k, test::fixed(from.data(), 3, experts),
-                                      matrix(probabilities.data(), 3, experts), log_sum_exp.data(), chosen.data(),
-                                      gates.data(), sums.data(), sums.data() + experts, sums.data() + 2 * experts,
-                                      sums.data() + 2 * experts + 1, sums.data() + 2 * experts + 2});
+  const test::Guarded<double> sums(test::poison<double>(2 * experts + 4));
+  route(device, Router<float, experts, top_k>{GateOrder::softmax_then_top_k, test::fixed(from.data(), 3, experts),
+                                              matrix(probabilities.data(), 3, experts), log_sum_exp.data(),
+                                              chosen.data(), gates.data(), sums.data(), sums.data() + experts,
+                                              sums.data() + 2 * experts, sums.data() + 2 * experts + 1,
+                                              sums.data() + 2 * experts + 2, sums.data() + 2 * experts + 3});
   device.synchronize();
   const auto indices = chosen.read(intact);
   for (int t = 0; t < 3; ++t) {

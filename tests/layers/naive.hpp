@@ -69,7 +69,9 @@ struct Run {
   /// A digest of every discrete decision on the way: signs of what goes into a ReLU, experts chosen, tokens dropped.
   /// Two calls with equal digests lie on one smooth piece of the function.
   std::uint64_t decisions = 0;
+  std::vector<bool> counted = {};  // which tokens count in auxiliary losses and statistics; empty: all
 
+  bool counts(Index token) const { return counted.empty() || counted[static_cast<std::size_t>(token)]; }
   Index tokens() const { return batch * length; }
   void decide(Index what) { decisions = decisions * 0x9E3779B97F4A7C15u + static_cast<std::uint64_t>(what) + 1; }
 };
@@ -263,7 +265,9 @@ inline Matrix moe(const Moe& config, Run& run, const std::string& prefix, const 
                                                       static_cast<double>(config.capacity_denominator * E)));
   Router report;
   report.load.resize(at(E));
-  Vector mean_probability(at(E));
+  Vector mean_probability(at(E)), places(at(E));
+  double counted = 0;
+  for (Index t = 0; t < T; ++t) counted += run.counts(t) ? 1 : 0;
   Matrix y(T, D);
   for (Index t = 0; t < T; ++t) {
     double total = 0;
@@ -271,10 +275,11 @@ inline Matrix moe(const Moe& config, Run& run, const std::string& prefix, const 
     Vector p;
     for (Index e = 0; e < E; ++e) p.push_back(std::exp(logits(t, e)) / total);
     for (Index e = 0; e < E; ++e) {
-      mean_probability[at(e)] += p[at(e)] / static_cast<double>(T);
-      report.entropy -= p[at(e)] * std::log(p[at(e)]) / static_cast<double>(T);
+      if (!run.counts(t)) continue;
+      mean_probability[at(e)] += p[at(e)] / counted;
+      report.entropy -= p[at(e)] * std::log(p[at(e)]) / counted;
     }
-    report.z_loss += config.z * std::log(total) * std::log(total) / static_cast<double>(T);
+    if (run.counts(t)) report.z_loss += config.z * std::log(total) * std::log(total) / counted;
 
     std::vector<Index> chosen;
     double chosen_probability = 0;
@@ -289,8 +294,9 @@ inline Matrix moe(const Moe& config, Run& run, const std::string& prefix, const 
       chosen_probability += p[at(best)];
     }
     for (const Index e : chosen) {
-      const bool dropped = limited && report.load[at(e)] >= static_cast<double>(capacity);
-      report.load[at(e)] += 1;
+      const bool dropped = limited && places[at(e)] >= static_cast<double>(capacity);
+      places[at(e)] += 1;
+      report.load[at(e)] += run.counts(t) ? 1 : 0;
       run.decide(2 * e + dropped);
       if (dropped) {
         report.dropped += 1;
@@ -304,9 +310,9 @@ inline Matrix moe(const Moe& config, Run& run, const std::string& prefix, const 
       for (Index i = 0; i < D; ++i) y(t, i) += gate * row[at(i)];
     }
   }
-  for (Index e = 0; e < E && T > 0; ++e) {
-    report.balance_loss += config.balance * static_cast<double>(E) * (report.load[at(e)] / static_cast<double>(T * K)) *
-                           mean_probability[at(e)];
+  for (Index e = 0; e < E && counted > 0; ++e) {
+    report.balance_loss += config.balance * static_cast<double>(E) *
+                           (report.load[at(e)] / (counted * static_cast<double>(K))) * mean_probability[at(e)];
   }
   run.routers.push_back(report);
   if (config.shared == 0) return y;

@@ -31,7 +31,11 @@ struct NaiveLoss {
       const auto state = states.sequence(b);
       initial.emplace_back(state.begin(), state.end());
     }
-    return naive::forward<Definition>(values, batch.inputs, batch.shape.batch, batch.shape.length, initial);
+    std::vector<bool> counted;
+    if constexpr (Data<Definition, double>::takes_tokens) {
+      for (const Token target : batch.targets) counted.push_back(target != masked_target);
+    }
+    return naive::forward<Definition>(values, batch.inputs, batch.shape.batch, batch.shape.length, initial, counted);
   }
 
   /// What is the same of every objective: auxiliary losses, and Σ dstate · final state.

@@ -201,10 +201,11 @@ struct Outcome {
   bool all_parameters_used = false;
 };
 
-/// Outputs of a model. `Input` is a token id or a number; `states` holds one vector a sequence.
+/// Outputs of a model. `Input` is a token id or a number; `states` holds one vector a sequence; `counted` says which tokens
+/// count in auxiliary losses, all where it is empty.
 template <class Definition, class Input>
 Outcome forward(const Vector& parameters, const std::vector<Input>& inputs, Index batch, Index length,
-                const std::vector<Vector>& states) {
+                const std::vector<Vector>& states, std::vector<bool> counted = {}) {
   const Tag<typename Words<Definition>::type> words;
   const Settings settings = settings_of_model(words);
   Weights weights;
@@ -213,6 +214,7 @@ Outcome forward(const Vector& parameters, const std::vector<Input>& inputs, Inde
   }
   const Index D = settings.width, T = batch * length;
   Run run{weights, batch, length, states};
+  run.counted = std::move(counted);
   Stream stream{run, Matrix(T, D), settings.pre_norm};
   const auto add_bias = [](Matrix& x, const double* bias) {
     for (Index t = 0; t < x.rows; ++t) {

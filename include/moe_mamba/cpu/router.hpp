@@ -21,6 +21,7 @@ struct alignas(Arena::alignment) RouterSums {
   double probability[Experts];
   double entropy;
   double square_log_sum_exp;
+  double counted;
 };
 
 /// The `TopK` largest of `values`, largest first, ties to the lowest index. With a NaN among the values the choice is
@@ -80,9 +81,13 @@ void route(Device& device, const Router<C, Experts, TopK>& router) {
       const double log_total = std::log(double(total));
       const double log_sum_exp = double(largest) + log_total;
       router.log_sum_exp[t] = static_cast<C>(log_sum_exp);
-      sum.entropy += log_total - double(mean_exponent);
-      sum.square_log_sum_exp += log_sum_exp * log_sum_exp;
-      for (int e = 0; e < Experts; ++e) sum.probability[e] += double(probabilities[e]);
+      const bool counted = counts(router.targets, t);
+      if (counted) {
+        sum.counted += 1;
+        sum.entropy += log_total - double(mean_exponent);
+        sum.square_log_sum_exp += log_sum_exp * log_sum_exp;
+        for (int e = 0; e < Experts; ++e) sum.probability[e] += double(probabilities[e]);
+      }
 
       // The larger logit has the larger probability; logits tie exactly where probabilities do, without their rounding.
       Index* experts = router.experts + t * TopK;
@@ -90,7 +95,7 @@ void route(Device& device, const Router<C, Experts, TopK>& router) {
       detail::choose_largest<Experts, TopK>(logits, largest, experts);
       C chosen = 0;
       for (int k = 0; k < TopK; ++k) {
-        sum.load[experts[k]] += 1;
+        sum.load[experts[k]] += counted ? 1 : 0;
         gates[k] = probabilities[experts[k]];
         chosen += gates[k];
       }
@@ -109,14 +114,16 @@ void route(Device& device, const Router<C, Experts, TopK>& router) {
     for (int e = 0; e < Experts; ++e) all.probability[e] += sums[piece].probability[e];
     all.entropy += sums[piece].entropy;
     all.square_log_sum_exp += sums[piece].square_log_sum_exp;
+    all.counted += sums[piece].counted;
   }
-  const double divisor = tokens > 0 ? double(tokens) : 1.0;
+  const double divisor = std::max(all.counted, 1.0);
   double balance = 0;
   for (int e = 0; e < Experts; ++e) {
     router.load[e] = all.load[e];
     router.mean_probability[e] = all.probability[e] / divisor;
     balance += router.load[e] * router.mean_probability[e];
   }
+  *router.counted = all.counted;
   *router.balance = balance * Experts / (divisor * TopK);
   *router.entropy = all.entropy / divisor;
   *router.mean_square_log_sum_exp = all.square_log_sum_exp / divisor;
@@ -127,11 +134,12 @@ template <ComputeScalar C, int Experts, int TopK>
 void router_backward(Device& device, const RouterBackward<C, Experts, TopK>& router) {
   const Index tokens = router.probabilities.rows;
   if (tokens == 0) return;
-  alignas(64) C balance[Experts];  // the gradient of the balance loss by each probability, the same for all tokens
+  const double divisor = std::max(*router.counted, 1.0);
+  alignas(64) C balance[Experts];  // the gradient of the balance loss by each probability, the same for all that count
   for (int e = 0; e < Experts; ++e) {
-    balance[e] = static_cast<C>(router.balance * Experts * router.load[e] / (double(tokens) * TopK) / double(tokens));
+    balance[e] = static_cast<C>(router.balance * Experts * router.load[e] / (divisor * TopK) / divisor);
   }
-  const C z = static_cast<C>(2 * router.z / double(tokens));
+  const C z_of_counted = static_cast<C>(2 * router.z / divisor);
 
   detail::for_rows(device, tokens, 8 * Experts, [&](Index first, Index last) {
     alignas(64) C dp[Experts];
@@ -142,7 +150,13 @@ void router_backward(Device& device, const RouterBackward<C, Experts, TopK>& rou
       const C* dgates = router.dgates + t * TopK;
       C* dlogits = router.dlogits.row(t);
 
-      std::copy_n(balance, Experts, dp);
+      const bool counted = counts(router.targets, t);
+      const C z = counted ? z_of_counted : C(0);
+      if (counted) {
+        std::copy_n(balance, Experts, dp);
+      } else {
+        std::fill_n(dp, Experts, C(0));
+      }
       if (router.order == GateOrder::softmax_then_top_k) {
         for (int k = 0; k < TopK; ++k) dp[experts[k]] += dgates[k];
       }

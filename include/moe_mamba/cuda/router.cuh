@@ -24,7 +24,7 @@ __device__ inline Choice<C> next_choice(const C* logits, int count, Choice<C> pr
 
 /// Sums of a block's tokens.
 struct RouterSums {
-  double entropy, square_log_sum_exp;
+  double entropy, square_log_sum_exp, counted;
 };
 
 /// Experts whose loads a block counts in shared memory; more of them are rarely met by one address at a time.
@@ -37,14 +37,14 @@ __global__ void __launch_bounds__(threads)
   constexpr bool shared_loads = Experts <= most_shared_loads;
   // A probability below exp(-700) (double) or exp(-80) (float) adds nothing to the entropy, not even 0 · infinity.
   constexpr C least = sizeof(C) == 8 ? C(-700) : C(-80);
-  __shared__ unsigned counts[shared_loads ? Experts : 1];
+  __shared__ unsigned shared_load[shared_loads ? Experts : 1];
   const int lane = int(threadIdx.x) % warp_size;
   if constexpr (shared_loads) {
-    for (int e = int(threadIdx.x); e < Experts; e += threads) counts[e] = 0;
+    for (int e = int(threadIdx.x); e < Experts; e += threads) shared_load[e] = 0;
     __syncthreads();
   }
 
-  double entropy = 0, square = 0;
+  double entropy = 0, square = 0, tokens_that_count = 0;
   const Index first = Index(blockIdx.x) * tokens_per_block, last = min(first + tokens_per_block, router.logits.rows);
   for (Index t = first + threadIdx.x / warp_size; t < last; t += warps) {
     const C* logits = router.logits.row(t);
@@ -62,8 +62,12 @@ __global__ void __launch_bounds__(threads)
     }
     mean_exponent = warp_sum(mean_exponent);
     const double log_total = log(double(total)), log_sum_exp = double(largest) + log_total;
-    entropy += log_total - double(mean_exponent);
-    square += log_sum_exp * log_sum_exp;
+    const bool counted = counts(router.targets, t);
+    if (counted) {
+      tokens_that_count += 1;
+      entropy += log_total - double(mean_exponent);
+      square += log_sum_exp * log_sum_exp;
+    }
 
     // The larger logit has the larger probability; logits tie exactly where probabilities do, without their rounding.
     C chosen = 0;
@@ -77,8 +81,9 @@ __global__ void __launch_bounds__(threads)
       if (lane != 0) continue;
       router.experts[t * TopK + k] = choice.index;
       router.gates[t * TopK + k] = gate;
+      if (!counted) continue;
       if constexpr (shared_loads) {
-        atomicAdd(&counts[choice.index], 1u);
+        atomicAdd(&shared_load[choice.index], 1u);
       } else {
         atomicAdd(&loads[choice.index], 1ull);
       }
@@ -93,11 +98,12 @@ __global__ void __launch_bounds__(threads)
   // Every thread of a warp has the warp's sums.
   entropy = block_sum<threads>(lane == 0 ? entropy : 0.0);
   square = block_sum<threads>(lane == 0 ? square : 0.0);
-  if (threadIdx.x == 0) sums[blockIdx.x] = {entropy, square};
+  tokens_that_count = block_sum<threads>(lane == 0 ? tokens_that_count : 0.0);
+  if (threadIdx.x == 0) sums[blockIdx.x] = {entropy, square, tokens_that_count};
   if constexpr (shared_loads) {
     // block_sum has waited for all. Counts of whole numbers are the same in any order.
     for (int e = int(threadIdx.x); e < Experts; e += threads) {
-      if (counts[e] > 0) atomicAdd(&loads[e], static_cast<unsigned long long>(counts[e]));
+      if (shared_load[e] > 0) atomicAdd(&loads[e], static_cast<unsigned long long>(shared_load[e]));
     }
   }
 }
@@ -105,23 +111,29 @@ __global__ void __launch_bounds__(threads)
 template <class C>
 struct ProbabilityColumn {
   MatrixView<const C> probabilities;
-  __device__ void operator()(Index t, Index e, double (&sums)[1]) const { sums[0] += double(probabilities(t, e)); }
+  const Token* targets;
+  __device__ void operator()(Index t, Index e, double (&sums)[1]) const {
+    if (counts(targets, t)) sums[0] += double(probabilities(t, e));
+  }
 };
 
-struct MeanColumn {
-  double divisor;
-  double* mean;
-  __device__ void operator()(Index column, const double (&sums)[1]) const { mean[column] = sums[0] / divisor; }
+struct StoreColumn {
+  double* to;
+  __device__ void operator()(Index column, const double (&sums)[1]) const { to[column] = sums[0]; }
 };
 
 template <int threads, class C, int Experts, int TopK>
 __global__ void __launch_bounds__(threads)
-    router_statistics_kernel(Router<C, Experts, TopK> router, double divisor, const unsigned long long* loads,
-                             const RouterSums* sums, int blocks) {
-  double balance = 0, entropy = 0, square = 0;
+    router_statistics_kernel(Router<C, Experts, TopK> router, const unsigned long long* loads, const RouterSums* sums,
+                             int blocks) {
+  double balance = 0, entropy = 0, square = 0, counted = 0;
+  for (int block = int(threadIdx.x); block < blocks; block += threads) counted += sums[block].counted;
+  counted = block_sum<threads>(counted);
+  const double divisor = counted > 1 ? counted : 1.0;
   for (int e = int(threadIdx.x); e < Experts; e += threads) {
     const double load = double(loads[e]);
     router.load[e] = load;
+    router.mean_probability[e] /= divisor;  // a sum so far
     balance += load * router.mean_probability[e];
   }
   for (int block = int(threadIdx.x); block < blocks; block += threads) {
@@ -132,17 +144,23 @@ __global__ void __launch_bounds__(threads)
   entropy = block_sum<threads>(entropy);
   square = block_sum<threads>(square);
   if (threadIdx.x != 0) return;
+  *router.counted = counted;
   *router.balance = balance * Experts / (divisor * TopK);
   *router.entropy = entropy / divisor;
   *router.mean_square_log_sum_exp = square / divisor;
 }
 
 template <int threads, class C, int Experts, int TopK>
-__global__ void __launch_bounds__(threads)
-    router_backward_kernel(RouterBackward<C, Experts, TopK> router, double balance, C z) {
+__global__ void __launch_bounds__(threads) router_backward_kernel(RouterBackward<C, Experts, TopK> router) {
+  const double divisor = *router.counted > 1 ? *router.counted : 1.0;
+  const double balance_of_counted = router.balance * Experts / (divisor * TopK) / divisor;
+  const C z_of_counted = static_cast<C>(2 * router.z / divisor);
   const int lane = int(threadIdx.x) % warp_size;
   const Index tokens = router.probabilities.rows, step = Index(gridDim.x) * (threads / warp_size);
   for (Index t = (Index(blockIdx.x) * threads + threadIdx.x) / warp_size; t < tokens; t += step) {
+    const bool counted = counts(router.targets, t);
+    const double balance = counted ? balance_of_counted : 0.0;
+    const C z = counted ? z_of_counted : C(0);
     const C* p = router.probabilities.row(t);
     const Index* experts = router.experts + t * TopK;
     const C* gates = router.gates + t * TopK;
@@ -188,7 +206,6 @@ void route(Device& device, const Router<C, Experts, TopK>& router) {
   static_assert(1 <= TopK && TopK <= Experts, "a router chooses 1 to Experts experts for each token");
   constexpr int threads = 256, most_blocks = 1024;
   const Index tokens = router.logits.rows;
-  const double divisor = tokens > 0 ? double(tokens) : 1.0;
   Arena arena(device.scratch());
   auto* const loads = arena.take<unsigned long long>(Experts);
   auto* const sums = arena.take<detail::RouterSums>(most_blocks);
@@ -201,9 +218,10 @@ void route(Device& device, const Router<C, Experts, TopK>& router) {
         <<<unsigned(blocks), threads, 0, device.stream()>>>(router, tokens_per_block, loads, sums);
     check_launch("route_kernel");
   }
-  detail::sum_columns<1>(device, tokens, Index{Experts}, detail::ProbabilityColumn<C>{router.probabilities},
-                         detail::MeanColumn{divisor, router.mean_probability}, arena);
-  detail::router_statistics_kernel<threads><<<1, threads, 0, device.stream()>>>(router, divisor, loads, sums, blocks);
+  detail::sum_columns<1>(device, tokens, Index{Experts},
+                         detail::ProbabilityColumn<C>{router.probabilities, router.targets},
+                         detail::StoreColumn{router.mean_probability}, arena);
+  detail::router_statistics_kernel<threads><<<1, threads, 0, device.stream()>>>(router, loads, sums, blocks);
   check_launch("router_statistics_kernel");
 }
 
@@ -213,10 +231,9 @@ void router_backward(Device& device, const RouterBackward<C, Experts, TopK>& rou
   constexpr int threads = 128;
   const Index tokens = router.probabilities.rows;
   if (tokens == 0) return;
-  const double assignments = double(tokens) * TopK;
   const Index blocks = detail::ceiling_divide<Index>(tokens, threads / detail::warp_size);
-  detail::router_backward_kernel<threads><<<unsigned(std::min(blocks, Index{1} << 30)), threads, 0, device.stream()>>>(
-      router, router.balance * Experts / assignments / double(tokens), static_cast<C>(2 * router.z / double(tokens)));
+  detail::router_backward_kernel<threads>
+      <<<unsigned(std::min(blocks, Index{1} << 30)), threads, 0, device.stream()>>>(router);
   check_launch("router_backward_kernel");
 }
 

@@ -49,6 +49,8 @@ struct Forward {
   double* report;       // this layer's report
   Arena tape;           // for Saved
   Arena scratch;        // for everything that ends with the call
+  /// (T) or null: where a target is masked_target, the token does not count in auxiliary losses and statistics.
+  const Token* targets = nullptr;
 
   constexpr Forward advanced(const Extent& extent) const {
     return {device,
@@ -58,7 +60,8 @@ struct Forward {
             state.at(extent.state),
             report + extent.report,
             tape.advanced(extent.tape),
-            scratch};
+            scratch,
+            targets};
   }
 };
 
@@ -74,6 +77,7 @@ struct Backward {
   const double* report;  // as left by the forward pass
   Arena tape;
   Arena scratch;
+  const Token* targets = nullptr;  // as in the forward pass
 
   constexpr Backward advanced(const Extent& extent) const {
     return {device,
@@ -84,7 +88,8 @@ struct Backward {
             dstate.at(extent.state),
             report + extent.report,
             tape.advanced(extent.tape),
-            scratch};
+            scratch,
+            targets};
   }
 };
 

@@ -54,9 +54,10 @@ struct MoeLayer : LayerDefaults {
   static constexpr Index active_parameters = matrices_met + (has_bias ? E : 0);
   static constexpr double flops_per_token = 2.0 * matrices_met;
 
-  static constexpr Index report_size = 4 + E;
+  static constexpr Index report_size = 5 + E;
   static constexpr Index auxiliary_count = 1;
-  /// A report holds the balance and z-loss without their factors, the entropy, the drops, and the load of each expert.
+  /// A report holds the balance and z-loss without their factors, the entropy, the drops, the load of each expert,
+  /// and how many tokens count.
   static constexpr double auxiliary_loss(const double* report) {
     return Config::balance.value() * report[0] + Config::z.value() * report[1];
   }
@@ -143,7 +144,9 @@ struct MoeLayer : LayerDefaults {
                                   .mean_probability = scratch.mean_probability,
                                   .entropy = run.report + 2,
                                   .mean_square_log_sum_exp = run.report + 1,
-                                  .balance = run.report});
+                                  .balance = run.report,
+                                  .counted = run.report + 4 + E,
+                                  .targets = run.targets});
     group_tokens(device, GroupTokens{.tokens = tokens,
                                      .top_k = K,
                                      .expert_count = E,
@@ -200,7 +203,9 @@ struct MoeLayer : LayerDefaults {
                                                     .dgates = scratch.dgate,
                                                     .balance = run.auxiliary_weight * Config::balance.value(),
                                                     .z = run.auxiliary_weight * Config::z.value(),
-                                                    .dlogits = scratch.dlogits});
+                                                    .dlogits = scratch.dlogits,
+                                                    .counted = run.report + 4 + E,
+                                                    .targets = run.targets});
     linear_backward_weight<S>(device, scratch.dlogits, x, matrix(g + router_weight, E, D));
     if constexpr (has_bias) bias_backward(device, scratch.dlogits, g + router_bias);
     linear_backward_input(device, scratch.dlogits, matrix(p + router_weight, E, D), dx, Into::add);

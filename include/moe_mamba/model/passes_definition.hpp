@@ -46,10 +46,16 @@ class PassesDefinition {
 
   static void body(WorkspaceType& workspace, Shape shape, const S* parameters, const Input* inputs,
                    StateView<C> states) {
+    body_for(workspace, shape, parameters, inputs, states, nullptr);
+  }
+
+  /// `targets` of a language model say which tokens count in auxiliary losses; null: all.
+  static void body_for(WorkspaceType& workspace, Shape shape, const S* parameters, const Input* inputs,
+                       StateView<C> states, const Token* targets) {
     const auto run = workspace.buffers(shape);
-    const Forward<Backend, S, C> forward{workspace.device_, shape,      workspace.purpose_ == Purpose::training,
-                                         parameters,        states,     workspace.report_.data(),
-                                         run.body_tape,     run.scratch};
+    const bool training = workspace.purpose_ == Purpose::training;
+    const Forward<Backend, S, C> forward{workspace.device_,        shape,         training,    parameters, states,
+                                         workspace.report_.data(), run.body_tape, run.scratch, targets};
     Definition::enter(forward, inputs, run.x);
     Body::forward(forward.advanced({.parameters = Definition::body_offset}), run.x);
     auto norm = forward.advanced({.parameters = Definition::norm_offset});
@@ -68,15 +74,23 @@ class PassesDefinition {
 
   static void loss(WorkspaceType& workspace, Shape shape, const S* parameters, const Input* inputs,
                    const Input* targets, StateView<C> states) {
-    body(workspace, shape, parameters, inputs, states);
+    body_for(workspace, shape, parameters, inputs, states, tokens(targets));
     head(workspace, shape, parameters, targets, nullptr);
   }
 
   static void gradient(WorkspaceType& workspace, Shape shape, const S* parameters, const Input* inputs,
                        const Input* targets, C* gradients, StateView<C> states, StateView<C> dstates) {
-    body(workspace, shape, parameters, inputs, states);
+    body_for(workspace, shape, parameters, inputs, states, tokens(targets));
     head(workspace, shape, parameters, targets, gradients);
-    body_backward(workspace, shape, parameters, inputs, gradients, nullptr, dstates);
+    body_backward_for(workspace, shape, parameters, inputs, gradients, nullptr, dstates, tokens(targets));
+  }
+
+  static const Token* tokens(const Input* targets) {
+    if constexpr (TokenDefinition<Definition>) {
+      return targets;
+    } else {
+      return nullptr;
+    }
   }
 
   /// The loss behind body(), and with `gradients` its gradient by the final norm's output.
@@ -110,8 +124,14 @@ class PassesDefinition {
 
   static void body_backward(WorkspaceType& workspace, Shape shape, const S* parameters, const Input* inputs,
                             C* gradients, C* dinputs, StateView<C> dstates) {
+    body_backward_for(workspace, shape, parameters, inputs, gradients, dinputs, dstates, nullptr);
+  }
+
+  static void body_backward_for(WorkspaceType& workspace, Shape shape, const S* parameters, const Input* inputs,
+                                C* gradients, C* dinputs, StateView<C> dstates, const Token* targets) {
     const auto run = workspace.buffers(shape);
-    const auto back = backward_run(workspace, shape, parameters, gradients, dstates);
+    auto back = backward_run(workspace, shape, parameters, gradients, dstates);
+    back.targets = targets;
     auto norm = back.advanced({.parameters = Definition::norm_offset});
     norm.tape = run.norm_tape;
     // The norm's output is not needed any more; its buffer takes the gradient by the residual stream.

@@ -5,6 +5,7 @@
 #include "moe_mamba/core/arena.hpp"
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/ops/linear.hpp"
+#include "moe_mamba/ops/masked_target.hpp"
 #include "moe_mamba/ops/reference.hpp"
 
 /// The head of a language model and its loss in one: logits, softmax and cross-entropy over pieces of the batch, so
@@ -18,9 +19,6 @@
 ///
 /// With dx given, the gradients of the mean, totals[0] / max(totals[1], 1), are formed as well, in the same pass.
 namespace moe_mamba {
-
-/// A target that takes no part in the loss.
-inline constexpr Token masked_target = -1;
 
 template <class C, class S>
 struct HeadCrossEntropy {

@@ -4,6 +4,7 @@
 
 #include "moe_mamba/core/mathematics.hpp"
 #include "moe_mamba/core/view.hpp"
+#include "moe_mamba/ops/masked_target.hpp"
 #include "moe_mamba/ops/reference.hpp"
 
 /// Routing of tokens to experts (Shazeer et al. 2017; Fedus et al. 2021, arXiv 2101.03961).
@@ -18,6 +19,8 @@
 /// Balance loss: balance · E · Σ_i f_i P_i with f_i the share of the T·K assignments that went to i (before any capacity
 /// limit; no gradient) and P_i the mean of p_i over the tokens: it equals `balance` when all is even, whatever K.
 /// z-loss (Zoph et al. 2022, arXiv 2202.08906): z · mean over tokens of logsumexp(logits)².
+/// Where targets are given, tokens whose target is masked are routed like any other, but count neither in a load, a mean or
+/// an entropy nor as one of the T tokens of the losses, and get no gradient from these.
 namespace moe_mamba {
 
 enum class GateOrder { softmax_then_top_k, top_k_then_softmax, sigmoid_then_top_k };
@@ -35,6 +38,8 @@ struct Router {
   double* entropy;                  // mean over tokens of -Σ p log p in nats, overwritten
   double* mean_square_log_sum_exp;  // mean over tokens of log_sum_exp², overwritten: the z-loss without its factor
   double* balance;  // E · Σ_i f_i P_i, overwritten: the balance loss without its factor; 0 for no tokens
+  double* counted;  // T, overwritten: tokens that count
+  const Token* targets = nullptr;  // (T), token ids or masked_target; null: all tokens count
 };
 
 template <class C, int Experts, int TopK>
@@ -49,7 +54,14 @@ struct RouterBackward {
   double balance;         // coefficient of the balance loss, any loss scale included
   double z;               // coefficient of the z-loss, likewise
   MatrixView<C> dlogits;  // (T, E), overwritten
+  const double* counted;  // as written by the forward pass
+  const Token* targets = nullptr;
 };
+
+/// Whether a token counts.
+MOE_MAMBA_HOST_DEVICE constexpr bool counts(const Token* targets, Index token) {
+  return targets == nullptr || targets[token] != masked_target;
+}
 
 namespace reference {
 
@@ -57,7 +69,9 @@ template <class C, int Experts, int TopK>
 void route(Device&, const Router<C, Experts, TopK>& router) {
   static_assert(1 <= TopK && TopK <= Experts, "a router chooses 1 to Experts experts for each token");
   const Index tokens = router.logits.rows;
-  double entropy = 0, square = 0;
+  double entropy = 0, square = 0, counted = 0;
+  for (Index t = 0; t < tokens; ++t) counted += counts(router.targets, t) ? 1 : 0;
+  *router.counted = counted;
   for (int e = 0; e < Experts; ++e) router.load[e] = router.mean_probability[e] = 0;
   for (Index t = 0; t < tokens; ++t) {
     const C* logits = router.logits.row(t);
@@ -69,11 +83,12 @@ void route(Device&, const Router<C, Experts, TopK>& router) {
     for (int e = 0; e < Experts; ++e) {
       const double p = std::exp(double(logits[e]) - log_sum_exp);
       router.probabilities(t, e) = C(p);
-      router.mean_probability[e] += p / double(tokens);
-      if (!(p == 0)) entropy -= p * std::log(p) / double(tokens);
+      if (!counts(router.targets, t)) continue;
+      router.mean_probability[e] += p / counted;
+      if (!(p == 0)) entropy -= p * std::log(p) / counted;
     }
     router.log_sum_exp[t] = C(log_sum_exp);
-    square += log_sum_exp * log_sum_exp / double(tokens);
+    if (counts(router.targets, t)) square += log_sum_exp * log_sum_exp / counted;
 
     // The larger logit has the larger probability; logits tie exactly where probabilities do, without their rounding.
     Index* experts = router.experts + t * TopK;
@@ -86,7 +101,7 @@ void route(Device&, const Router<C, Experts, TopK>& router) {
         if (!taken && (best < 0 || logits[e] > logits[best])) best = e;
       }
       experts[k] = best;
-      router.load[best] += 1;
+      router.load[best] += counts(router.targets, t) ? 1 : 0;
       chosen += std::exp(double(logits[best]) - log_sum_exp);
     }
     const double divisor = router.order == GateOrder::softmax_then_top_k ? 1.0 : chosen;
@@ -100,15 +115,18 @@ void route(Device&, const Router<C, Experts, TopK>& router) {
   *router.entropy = entropy;
   *router.mean_square_log_sum_exp = square;
   *router.balance = 0;
-  for (int e = 0; e < Experts && tokens > 0; ++e) {
-    *router.balance += Experts * (router.load[e] / (double(tokens) * TopK)) * router.mean_probability[e];
+  for (int e = 0; e < Experts && counted > 0; ++e) {
+    *router.balance += Experts * (router.load[e] / (counted * TopK)) * router.mean_probability[e];
   }
 }
 
 template <class C, int Experts, int TopK>
 void router_backward(Device&, const RouterBackward<C, Experts, TopK>& router) {
   const Index tokens = router.probabilities.rows;
+  const double counted = *router.counted;
   for (Index t = 0; t < tokens; ++t) {
+    const double balance = counts(router.targets, t) ? router.balance : 0, z = counts(router.targets, t) ? router.z : 0;
+    const double divisor = counted > 0 ? counted : 1;
     const C* p = router.probabilities.row(t);
     const Index* experts = router.experts + t * TopK;
     const C* gates = router.gates + t * TopK;
@@ -116,7 +134,7 @@ void router_backward(Device&, const RouterBackward<C, Experts, TopK>& router) {
 
     double dp[Experts];  // from the balance loss, and from the gates where they are probabilities
     for (int e = 0; e < Experts; ++e) {
-      dp[e] = router.balance * Experts * router.load[e] / (double(tokens) * TopK) / double(tokens);
+      dp[e] = balance * Experts * router.load[e] / (divisor * TopK) / divisor;
     }
     if (router.order == GateOrder::softmax_then_top_k) {
       for (int k = 0; k < TopK; ++k) dp[experts[k]] += double(dgates[k]);
@@ -126,7 +144,7 @@ void router_backward(Device&, const RouterBackward<C, Experts, TopK>& router) {
 
     double dlogits[Experts];
     for (int e = 0; e < Experts; ++e) {
-      dlogits[e] = double(p[e]) * (dp[e] - dot + router.z * 2 * double(router.log_sum_exp[t]) / double(tokens));
+      dlogits[e] = double(p[e]) * (dp[e] - dot + z * 2 * double(router.log_sum_exp[t]) / divisor);
     }
     if (router.order == GateOrder::top_k_then_softmax) {
       double gate_dot = 0;

@@ -1,0 +1,10 @@
+#pragma once
+
+#include "moe_mamba/core/scalar.hpp"
+
+namespace moe_mamba {
+
+/// A target that takes no part in the loss.
+inline constexpr Token masked_target = -1;
+
+}  // namespace moe_mamba
