@@ -7,6 +7,12 @@
 /// Scalar mathematics of the layers, for host and device alike. Nothing here raises a spurious overflow.
 namespace moe_mamba {
 
+/// a / b rounded up, for a >= 0 and b > 0.
+template <class T>
+MOE_MAMBA_HOST_DEVICE constexpr T ceiling_divide(T a, T b) {
+  return (a + b - 1) / b;
+}
+
 /// 1 / (1 + exp(-x))
 template <class T>
 MOE_MAMBA_HOST_DEVICE inline T sigmoid(T x) {

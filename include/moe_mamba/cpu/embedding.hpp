@@ -23,7 +23,7 @@ void embed(Device& device, const Token* tokens, MatrixView<const S> weight, Matr
 template <ComputeScalar C>
 void embed_backward(Device& device, const Token* tokens, Input<C> dx, MatrixView<C> dweight) {
   constexpr Index line = Arena::alignment / sizeof(C);
-  const Index columns = detail::ceiling_divide(detail::ceiling_divide(dx.columns, device.threads()), line) * line;
+  const Index columns = ceiling_divide(ceiling_divide(dx.columns, device.threads()), line) * line;
   const detail::Pieces slices{dx.columns, std::max(columns, line)};
   device.parallel(slices.pieces(), [&](Index slice, int) {
     const Index first = slices.first(slice), count = slices.last(slice) - first;

@@ -203,7 +203,7 @@ void bias_backward(Device& device, Input<C> dy, C* dbias) {
   using P = Packet<C>;
   constexpr int packets = 4;
   constexpr Index columns = 4 * packets * lanes<P>;
-  device.parallel(detail::ceiling_divide(dy.columns, columns), [&](Index task, int) {
+  device.parallel(ceiling_divide(dy.columns, columns), [&](Index task, int) {
     Index o = task * columns;
     const Index last = std::min(o + columns, dy.columns);
     for (; o + packets * lanes<P> <= last; o += packets * lanes<P>) {

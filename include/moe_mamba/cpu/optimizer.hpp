@@ -13,7 +13,7 @@ template <ComputeScalar C>
 void sum_of_squares(Device& device, const C* values, Index count, double* sum) {
   std::array<double, 64> sums = {};
   constexpr Index limit = static_cast<Index>(sums.size());
-  const detail::Pieces pieces{count, std::max(Index(1) << 16, detail::ceiling_divide(count, limit))};
+  const detail::Pieces pieces{count, std::max(Index(1) << 16, ceiling_divide(count, limit))};
   device.parallel(pieces.pieces(), [&](Index piece, int) {
     const Index first = pieces.first(piece);
     sums[static_cast<std::size_t>(piece)] = detail::square_sum(values + first, pieces.last(piece) - first);

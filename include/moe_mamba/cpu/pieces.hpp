@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "moe_mamba/core/mathematics.hpp"
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/cpu/device.hpp"
 #include "moe_mamba/cpu/packet.hpp"
@@ -12,8 +13,6 @@ namespace moe_mamba::cpu::detail {
 
 /// Elements of a task: some microseconds of work, far more than it costs to hand the task to a thread.
 inline constexpr Index task_elements = 16384;
-
-constexpr Index ceiling_divide(Index a, Index b) { return (a + b - 1) / b; }
 
 /// 0 … count - 1 in runs of `length`, the last one shorter.
 struct Pieces {

@@ -152,7 +152,7 @@ void embed_backward(Device& device, const Token* tokens, Input<C> dx, MatrixView
       order = sorted;
     }
 
-    const Index pieces = detail::ceiling_divide<Index>(count, Sorted::piece);
+    const Index pieces = ceiling_divide<Index>(count, Sorted::piece);
     const Index room = Index(Device::scratch_bytes - arena.used()) / Index(2 * sizeof(C)) / pieces;
     const Index columns = std::min(dx.columns, room / Sorted::piece * Sorted::piece);
     C* const heads = arena.take<C>(pieces * columns);
@@ -166,7 +166,7 @@ void embed_backward(Device& device, const Token* tokens, Input<C> dx, MatrixView
                           dweight.column_block(column, here),
                           heads,
                           tails};
-      const dim3 blocks(unsigned(pieces), unsigned(detail::ceiling_divide<Index>(here, Sorted::piece)));
+      const dim3 blocks(unsigned(pieces), unsigned(ceiling_divide<Index>(here, Sorted::piece)));
       detail::sum_runs_kernel<<<blocks, Sorted::piece, 0, device.stream()>>>(sorted);
       check_launch("sum_runs_kernel");
       detail::join_runs_kernel<<<blocks, Sorted::piece, 0, device.stream()>>>(sorted);

@@ -79,7 +79,7 @@ void adamw(Device& device, const AdamWUpdate<C, S>& update) {
       .correct2 = static_cast<C>(1 / update.correction2),
       .epsilon = static_cast<C>(update.epsilon),
   };
-  const Index blocks = detail::ceiling_divide(update.count, detail::adamw_piece);
+  const Index blocks = ceiling_divide(update.count, detail::adamw_piece);
   detail::adamw_kernel<<<unsigned(blocks), detail::adamw_threads, 0, device.stream()>>>(update, factors);
   check_launch("adamw_kernel");
 }

@@ -6,6 +6,7 @@
 
 #include "moe_mamba/core/arena.hpp"
 #include "moe_mamba/core/check.hpp"
+#include "moe_mamba/core/mathematics.hpp"
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/cuda/block/reduce.cuh"
 #include "moe_mamba/cuda/device.hpp"
@@ -15,11 +16,6 @@
 ///
 /// What is done with an element is a type with a `__device__` call operator, held by value in the kernel's arguments.
 namespace moe_mamba::cuda::detail {
-
-template <class T>
-__host__ __device__ constexpr T ceiling_divide(T a, T b) {
-  return (a + b - 1) / b;
-}
 
 /// Rows that a kernel covers: a number that the host knows, or, where `counted` is not null, at most that many and
 /// exactly as many as it says, which the device alone knows.

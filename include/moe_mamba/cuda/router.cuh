@@ -211,8 +211,8 @@ void route(Device& device, const Router<C, Experts, TopK>& router) {
   auto* const sums = arena.take<detail::RouterSums>(most_blocks);
 
   check(cudaMemsetAsync(loads, 0, sizeof(*loads) * Experts, device.stream()), "cudaMemsetAsync");
-  const Index tokens_per_block = std::max<Index>(16, detail::ceiling_divide<Index>(tokens, most_blocks));
-  const int blocks = int(detail::ceiling_divide(tokens, tokens_per_block));
+  const Index tokens_per_block = std::max<Index>(16, ceiling_divide<Index>(tokens, most_blocks));
+  const int blocks = int(ceiling_divide(tokens, tokens_per_block));
   if (blocks > 0) {
     detail::route_kernel<threads>
         <<<unsigned(blocks), threads, 0, device.stream()>>>(router, tokens_per_block, loads, sums);
@@ -231,7 +231,7 @@ void router_backward(Device& device, const RouterBackward<C, Experts, TopK>& rou
   constexpr int threads = 128;
   const Index tokens = router.probabilities.rows;
   if (tokens == 0) return;
-  const Index blocks = detail::ceiling_divide<Index>(tokens, threads / detail::warp_size);
+  const Index blocks = ceiling_divide<Index>(tokens, threads / detail::warp_size);
   detail::router_backward_kernel<threads>
       <<<unsigned(std::min(blocks, Index{1} << 30)), threads, 0, device.stream()>>>(router);
   check_launch("router_backward_kernel");

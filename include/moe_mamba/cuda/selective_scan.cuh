@@ -67,7 +67,7 @@ __global__ void __launch_bounds__(ScanForwardTuning<C, States>::threads)
 /// Blocks of a launch over whole sequences.
 template <class C>
 Index scan_blocks(Shape shape, Index channels) {
-  return shape.batch * ceiling_of(channels, Index{scan_forward_width(sizeof(C))});
+  return shape.batch * ceiling_divide(channels, Index{scan_forward_width(sizeof(C))});
 }
 
 template <class C>
@@ -90,7 +90,7 @@ void selective_scan(Device& device, const SelectiveScan<C, S, States>& scan) {
   const Index channels = scan.u.columns, batch = scan.shape.batch;
   if (scan.shape.tokens() == 0 || channels == 0) return;
   if (scan.shape.length == 1) {
-    const auto threads = static_cast<unsigned>(detail::ceiling_of(batch * channels, Index{128}));
+    const auto threads = static_cast<unsigned>(ceiling_divide(batch * channels, Index{128}));
     detail::scan_step_kernel<C, S, States><<<threads, 128, 0, device.stream()>>>(scan);
     check_launch("selective_scan");
     return;
@@ -107,7 +107,7 @@ void selective_scan(Device& device, const SelectiveScan<C, S, States>& scan) {
       detail::scan_kernel<C, S, States, true>
           <<<grid, Tuning::threads, 0, device.stream()>>>(scan, carry, pass * Tuning::pass, loads_together);
     }
-    const auto carries = static_cast<unsigned>(detail::ceiling_of(batch * States * channels, Index{128}));
+    const auto carries = static_cast<unsigned>(ceiling_divide(batch * States * channels, Index{128}));
     detail::scan_carry_kernel<C, S, States, false>
         <<<carries, 128, 0, device.stream()>>>(carry, scan.a_log, scan.state, batch, channels);
   }

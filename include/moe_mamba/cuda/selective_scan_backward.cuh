@@ -187,7 +187,7 @@ std::size_t scan_forward_scratch(const Device& device, Shape shape, Index channe
 
 template <class C>
 ScanChunking scan_backward_chunking(const Device& device, Shape shape, Index channels, Index states) {
-  const Index groups = ceiling_of(channels, Index{scan_backward_width(sizeof(C), states)});
+  const Index groups = ceiling_divide(channels, Index{scan_backward_width(sizeof(C), states)});
   return scan_chunking(device.processors(), 2, shape.batch * groups, shape.length);
 }
 
@@ -221,7 +221,7 @@ void selective_scan_backward(Device& device, const SelectiveScanBackward<C, S, S
   using Summary = detail::ScanForwardTuning<C, States>;
   const Index channels = scan.u.columns, batch = scan.shape.batch, tokens = scan.shape.tokens();
   if (tokens == 0 || channels == 0) return;
-  const Index groups = detail::ceiling_of(channels, Index{Tuning::width});
+  const Index groups = ceiling_divide(channels, Index{Tuning::width});
   const detail::ScanChunking chunking = detail::scan_backward_chunking<C>(device, scan.shape, channels, States);
   Arena arena = scan.scratch;
   const detail::ScanPartialSums<C> partial(arena, scan.shape, chunking.count, channels, States);
@@ -237,7 +237,7 @@ void selective_scan_backward(Device& device, const SelectiveScanBackward<C, S, S
       detail::scan_backward_summary_kernel<C, S, States>
           <<<grid, Summary::threads, 0, device.stream()>>>(scan, carry, pass * Summary::pass, summary_loads_together);
     }
-    const auto carries = static_cast<unsigned>(detail::ceiling_of(batch * States * channels, Index{128}));
+    const auto carries = static_cast<unsigned>(ceiling_divide(batch * States * channels, Index{128}));
     detail::scan_carry_kernel<C, S, States, true>
         <<<carries, 128, 0, device.stream()>>>(carry, scan.a_log, scan.dstate, batch, channels);
   }
@@ -250,10 +250,10 @@ void selective_scan_backward(Device& device, const SelectiveScanBackward<C, S, S
     kernel<<<grid, Tuning::threads, shared, device.stream()>>>(scan, carry, partial, pass * Tuning::pass,
                                                                loads_together);
   }
-  const auto elements = static_cast<unsigned>(detail::ceiling_of(tokens * States, Index{256}));
+  const auto elements = static_cast<unsigned>(ceiling_divide(tokens * States, Index{256}));
   detail::scan_coefficient_gradients_kernel<C>
       <<<elements, 256, 0, device.stream()>>>(partial, groups, tokens, States, scan.db, scan.dc);
-  const auto parameters = static_cast<unsigned>(detail::ceiling_of(channels * (States + 2), Index{256}));
+  const auto parameters = static_cast<unsigned>(ceiling_divide(channels * (States + 2), Index{256}));
   detail::scan_parameter_gradients_kernel<C><<<parameters, 256, 0, device.stream()>>>(
       partial, batch * chunking.count, channels, States, scan.da_log, scan.dd, scan.ddelta_bias);
   check_launch("selective_scan_backward");

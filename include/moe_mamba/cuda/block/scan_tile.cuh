@@ -96,7 +96,7 @@ struct ScanPartialSums {
   C* dbias;   // (B, chunks, E)
 
   ScanPartialSums(Arena& arena, Shape shape, Index chunks, Index channels, Index states) {
-    const Index groups = ceiling_of(channels, Index{scan_backward_width(sizeof(C), states)});
+    const Index groups = ceiling_divide(channels, Index{scan_backward_width(sizeof(C), states)});
     db = arena.take<C>(groups * shape.tokens() * states);
     dc = arena.take<C>(groups * shape.tokens() * states);
     da_log = arena.take<C>(shape.batch * chunks * channels * states);

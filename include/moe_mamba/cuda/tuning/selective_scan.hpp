@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstddef>
 
+#include "moe_mamba/core/mathematics.hpp"
 #include "moe_mamba/cuda/warp.hpp"
 #include "moe_mamba/ops/selective_scan.hpp"
 
@@ -12,16 +13,13 @@
 /// A scan of more states than that takes several passes, each a launch of its own that adds to the outputs.
 namespace moe_mamba::cuda::detail {
 
-constexpr Index ceiling_of(Index a, Index b) { return (a + b - 1) / b; }
-constexpr int ceiling_of(int a, int b) { return (a + b - 1) / b; }
-
 /// `States` states over the warps of a block, `AtMost` of them in a pass.
 template <int States, int AtMost>
 struct ScanSpread {
-  static constexpr int passes = ceiling_of(States, AtMost);
-  static constexpr int wanted = ceiling_of(States, passes);
+  static constexpr int passes = ceiling_divide(States, AtMost);
+  static constexpr int wanted = ceiling_divide(States, passes);
   static constexpr int warps = wanted > 16 ? 8 : wanted > 8 ? 4 : wanted > 4 ? 2 : 1;
-  static constexpr int states = ceiling_of(wanted, warps);  // of a thread
+  static constexpr int states = ceiling_divide(wanted, warps);  // of a thread
   static constexpr int pass = states * warps;
   static constexpr bool exact = passes * pass == States;
   static constexpr int padded = states > 2 ? (states + 3) / 4 * 4 : states;  // so that 16 bytes are loaded at once
@@ -41,7 +39,7 @@ struct ScanTile : Spread {
   static constexpr int rows_apart = threads * together / width;
   static constexpr int coefficients = Spread::warps * Spread::padded;  // of B or C, a step; a thread loads one of a row
   static constexpr int coefficient_rows_apart = threads / coefficients;
-  static constexpr int coefficient_rows = ceiling_of(steps, coefficient_rows_apart);
+  static constexpr int coefficient_rows = ceiling_divide(steps, coefficient_rows_apart);
 };
 
 /// States of a pass of the forward kernel at most.
@@ -93,9 +91,9 @@ constexpr ScanChunking scan_chunking(int processors, Index resident, Index block
   constexpr Index shortest = 4;  // pieces
   const Index pieces = scan_checkpoints(length), fitting = resident * processors;
   Index chunk = pieces;
-  if (blocks > 0 && blocks < fitting / 2) chunk = std::max(shortest, ceiling_of(pieces, fitting / blocks));
+  if (blocks > 0 && blocks < fitting / 2) chunk = std::max(shortest, ceiling_divide(pieces, fitting / blocks));
   chunk = std::max(Index{1}, std::min(chunk, pieces));
-  return {chunk * scan_checkpoint_interval, std::max(Index{1}, ceiling_of(pieces, chunk))};
+  return {chunk * scan_checkpoint_interval, std::max(Index{1}, ceiling_divide(pieces, chunk))};
 }
 
 }  // namespace moe_mamba::cuda::detail
