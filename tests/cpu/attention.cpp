@@ -125,7 +125,6 @@ TEST_CASE("A sequence in parts is the whole sequence, forward and backward, acro
   }
   CHECK(relative_error(dk, gradients.dk) <= 1e-12);
   CHECK(relative_error(dq, gradients.dq) <= 1e-12);
-  // The gradient by a position is 0, after no step as well.
   CHECK(relative_error(dstate, gradients.dstate) <= 1e-12);
 }
 

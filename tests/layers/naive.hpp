@@ -243,8 +243,9 @@ inline Matrix attention(const Attention& sizes, Run& run, const std::string& pre
         for (Index i = 0; i < d; ++i) mixed(row, h * d + i) /= total;
       }
     }
-    digits[0] = static_cast<double>((read + run.length) % 1048576);
-    digits[1] = static_cast<double>((read + run.length) / 1048576);
+    for (Index i = 0; i < 2 && run.length > 0; ++i) {
+      digits[i] = static_cast<double>(i == 0 ? (read + run.length) % 1048576 : (read + run.length) / 1048576);
+    }
   }
   run.state_position += 2 * N * G * d + 2;
   return project("o", mixed, x.columns, sizes.output_bias);

@@ -66,8 +66,8 @@ class AttentionBackward {
 
   void run() {
     const Index tasks = attention_.shape.batch * heads_.key_values, length = attention_.shape.length;
-    device_.parallel(tasks, [&](Index task, int) { begin(task); });
     if (length == 0) return;
+    device_.parallel(tasks, [&](Index task, int) { begin(task); });
     const Index key_blocks = ceiling_divide(heads_.context + length, Blocks::keys);
     if (tasks >= device_.threads()) {
       device_.parallel(tasks, [&](Index task, int thread) {

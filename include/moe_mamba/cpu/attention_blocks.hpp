@@ -79,16 +79,15 @@ template <int Rows, int Packets, class C>
   });
 }
 
-/// All rows over Packets packets of columns.
-template <int Packets, class C>
-void block_rows(const BlockProduct<C>& product, Index rows, Index column, Index inner) {
-  constexpr int height = AttentionBlocks<C>::rows;
-  if (rows == 1) {
-    block_tile<1, Packets>(product, 0, column, 1, inner);
-    return;
+/// Rows from `row` on over Packets packets of columns, in tiles of Rows; lower ones take what is left.
+template <int Rows, int Packets, class C>
+void block_rows(const BlockProduct<C>& product, Index row, Index rows, Index column, Index inner) {
+  constexpr int lower = Rows > 4 ? 4 : Rows / 2;
+  for (; row < rows && (rows - row > lower || Rows == 1); row += Rows) {
+    block_tile<Rows, Packets>(product, row, column, std::min<Index>(Rows, rows - row), inner);
   }
-  for (Index row = 0; row < rows; row += height) {
-    block_tile<height, Packets>(product, row, column, std::min<Index>(height, rows - row), inner);
+  if constexpr (Rows > 1) {
+    if (row < rows) block_rows<lower, Packets>(product, row, rows, column, inner);
   }
 }
 
@@ -97,16 +96,17 @@ void block_rows(const BlockProduct<C>& product, Index rows, Index column, Index 
 template <class C>
 void block_product(const BlockProduct<C>& product, Index rows, Index columns, Index inner) {
   constexpr Index width = lanes<Packet<C>>, most = AttentionBlocks<C>::packets;
+  constexpr int height = AttentionBlocks<C>::rows;
   for (Index column = 0; column < columns; column += most * width) {
     const Index packets = std::min(most, (columns - column) / width);
     if (packets == most) {
-      block_rows<most>(product, rows, column, inner);
+      block_rows<height, most>(product, 0, rows, column, inner);
     } else if (packets == 3) {
-      block_rows<3>(product, rows, column, inner);
+      block_rows<height, 3>(product, 0, rows, column, inner);
     } else if (packets == 2) {
-      block_rows<2>(product, rows, column, inner);
+      block_rows<height, 2>(product, 0, rows, column, inner);
     } else {
-      block_rows<1>(product, rows, column, inner);
+      block_rows<height, 1>(product, 0, rows, column, inner);
     }
   }
 }

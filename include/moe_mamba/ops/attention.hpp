@@ -23,7 +23,8 @@
 ///
 /// A running state is the cache of the last N keys and values, [G, N, d] each, and the position (ops/position.hpp). The row
 /// of position p lies in slot p mod N: nothing moves, and what was never written is never read. Since the window is as
-/// long as the cache, a sequence read in pieces is the sequence read whole, whatever its length.
+/// long as the cache, a sequence read in pieces is the sequence read whole, whatever its length. A call of length 0 leaves
+/// the state as it is.
 ///
 /// Softmax runs in C, sums in blocks of keys; a key outside a step's window does not touch it, not even as a NaN. Results
 /// do not depend on the other sequences of the batch nor on the number of threads; how a sequence is cut into calls changes
@@ -60,11 +61,16 @@ struct SeenRows {
   Index position;  // of the call's first step
   Index cached;
   Index context;
+  Index start;  // slot of row 0
 
   MOE_MAMBA_HOST_DEVICE constexpr SeenRows(Index read, Index window)
-      : position(read), cached(read < window ? read : window), context(window) {}
+      : position(read), cached(read < window ? read : window), context(window), start((read - cached) % window) {}
 
-  MOE_MAMBA_HOST_DEVICE constexpr Index slot(Index row) const { return (position - cached + row) % context; }
+  MOE_MAMBA_HOST_DEVICE constexpr Index slot(Index row) const {
+    const Index from_first = start + row;
+    if (from_first < context) return from_first;
+    return from_first < 2 * context ? from_first - context : from_first % context;
+  }
   /// The rows that step t sees are first(t) … last(t) - 1.
   MOE_MAMBA_HOST_DEVICE constexpr Index last(Index step) const { return cached + step + 1; }
   MOE_MAMBA_HOST_DEVICE constexpr Index first(Index step) const {
@@ -80,8 +86,8 @@ struct CausalAttention {
   MatrixView<const C> q;     // (T, H d)
   MatrixView<const C> k, v;  // (T, G d)
   StateView<C> state;        // AttentionCache::size() a sequence: in and out; may be null (empty, dropped)
-  C* saved_state;            // (B, AttentionCache::size()): receives what was in the initial states; null where no
-                             // backward pass follows
+  C* saved_state;            // (B, AttentionCache::size()): receives what was read of the initial states, and their
+                             // positions; null where no backward pass follows
   MatrixView<C> y;           // (T, H d), must not overlap q, k, v
   C* log_sums;               // (T, H): log Σ_j exp(s_j), for the backward pass; null where none follows
   Arena scratch;             // causal_attention_scratch(…) bytes
@@ -100,7 +106,7 @@ struct CausalAttentionBackward {
   MatrixView<C> dq;             // (T, H d)
   MatrixView<C> dk, dv;         // (T, G d)
   StateView<C> dstate;          // with respect to the final state on entry, to the initial one on return, where that by
-                                // the position is 0; may be null
+                                // the position is 0; may be null. A length of 0 leaves it as it is
   Arena scratch;                // causal_attention_scratch(…) bytes
 };
 
@@ -165,7 +171,12 @@ void causal_attention(const Device&, const CausalAttention<C, d>& attention) {
     const SeenRows seen(state == nullptr ? 0 : read_position(state + cache.position()), heads.context);
     if (attention.saved_state != nullptr) {
       C* const saved = attention.saved_state + sequence * cache.size();
-      for (Index i = 0; i < cache.size(); ++i) saved[i] = state == nullptr ? C(0) : state[i];
+      write_position(seen.position, saved + cache.position());
+      for (Index row = 0; row < seen.cached * heads.key_values; ++row) {
+        const Index offset = seen.slot(row % seen.cached) * d, head = row / seen.cached;
+        std::copy_n(state + cache.keys(head) + offset, d, saved + cache.keys(head) + offset);
+        std::copy_n(state + cache.values(head) + offset, d, saved + cache.values(head) + offset);
+      }
     }
     const Index first_row = sequence * length;
     for (Index h = 0; h < heads.queries; ++h) {
@@ -199,7 +210,7 @@ void causal_attention(const Device&, const CausalAttention<C, d>& attention) {
         state[cache.values(column / d) + offset] = attention.v(first_row + t, column);
       }
     }
-    if (state != nullptr) write_position(seen.position + length, state + cache.position());
+    if (state != nullptr && length > 0) write_position(seen.position + length, state + cache.position());
   }
 }
 
@@ -274,7 +285,7 @@ void causal_attention_backward(const Device&, const CausalAttentionBackward<C, d
       pass_on(dkeys, dstate == nullptr ? nullptr : dstate + cache.keys(g), attention.dk);
       pass_on(dvalues, dstate == nullptr ? nullptr : dstate + cache.values(g), attention.dv);
     }
-    for (Index i = 0; i < position_digits && dstate != nullptr; ++i) dstate[cache.position() + i] = C(0);
+    for (Index i = 0; i < position_digits && dstate != nullptr && length > 0; ++i) dstate[cache.position() + i] = C(0);
   }
 }
 
