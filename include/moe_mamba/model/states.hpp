@@ -25,9 +25,7 @@ class States {
   static constexpr Index state_size = Definition::Body::state_size;  ///< scalars of one sequence
 
   /// States of `count` sequences in memory of their own.
-  explicit States(Index count = 1) : count_(checked(count)), own_(elements(count_)) {
-    values_ = own_.span();
-  }
+  explicit States(Index count = 1) : count_(checked(count)), own_(elements(count_)) { values_ = own_.span(); }
 
   /// States of `count` sequences in the caller's memory, which must outlive them and is taken as it is; reset() clears
   /// it.

@@ -29,8 +29,8 @@ struct HeadCrossEntropy {
   const Token* targets;        // (T), 0 … V - 1 or masked_target
   MatrixView<C> dx;            // (T, D), overwritten; null data: no gradients
   MatrixView<C> dweight;       // (V, D), added to
-  double* totals;              // (2), overwritten; they stay where the device works, so that nobody has to wait for them
-  Arena scratch;               // head_cross_entropy_scratch(…) bytes
+  double* totals;  // (2), overwritten; they stay where the device works, so that nobody has to wait for them
+  Arena scratch;   // head_cross_entropy_scratch(…) bytes
 };
 
 namespace reference {
