@@ -125,6 +125,7 @@ class Buffer {
 void gemm(Report& report);
 void scan(Report& report);
 void convolution(Report& report);
+void attention(Report& report);
 void moe(Report& report);
 void mamba_130m(Report& report);
 void moe_mamba_416m(Report& report);

@@ -20,6 +20,7 @@ constexpr struct {
 } groups[] = {{"gemm", gemm},
               {"scan", scan},
               {"convolution", convolution},
+              {"attention", attention},
               {"moe", moe},
               {"mamba-130m", mamba_130m},
               {"moe-mamba-416m", moe_mamba_416m},
@@ -28,7 +29,8 @@ constexpr struct {
 constexpr const char* usage =
     "usage: benchmarks [--quick] [--only GROUP]... [--threads COUNT] [--processor-time] [--json FILE]\n"
     "  --quick          small shapes, few repeats\n"
-    "  --only GROUP     gemm, scan, convolution, moe, mamba-130m, moe-mamba-416m or sequence-model; may be repeated\n"
+    "  --only GROUP     gemm, scan, convolution, attention, moe, mamba-130m, moe-mamba-416m or sequence-model; may be "
+    "repeated\n"
     "  --threads COUNT  measure with 1 and COUNT threads (default: as many as the machine runs at a time)\n"
     "  --processor-time count the seconds of all threads instead of those on the wall: a fair guess on a busy "
     "machine,\n"

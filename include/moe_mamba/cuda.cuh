@@ -4,6 +4,8 @@
 /// consist of. A program may be one .cu file that includes this, or have one such file beside others with cuda.hpp.
 
 #include "moe_mamba/cuda/activation.cuh"
+#include "moe_mamba/cuda/attention.cuh"
+#include "moe_mamba/cuda/attention_backward.cuh"
 #include "moe_mamba/cuda/causal_convolution.cuh"
 #include "moe_mamba/cuda/cross_entropy.cuh"
 #include "moe_mamba/cuda/device.hpp"
@@ -14,11 +16,13 @@
 #include "moe_mamba/cuda/norm.cuh"
 #include "moe_mamba/cuda/optimizer.cuh"
 #include "moe_mamba/cuda/recording.hpp"
+#include "moe_mamba/cuda/rotary.cuh"
 #include "moe_mamba/cuda/router.cuh"
 #include "moe_mamba/cuda/sampling.cuh"
 #include "moe_mamba/cuda/selective_scan.cuh"
 #include "moe_mamba/cuda/selective_scan_backward.cuh"
 #include "moe_mamba/generate/decoder.hpp"
+#include "moe_mamba/layers/attention.hpp"
 #include "moe_mamba/layers/mamba.hpp"
 #include "moe_mamba/layers/mlp.hpp"
 #include "moe_mamba/layers/moe.hpp"

@@ -16,6 +16,7 @@
 #include "moe_mamba/io/checkpoint.hpp"
 #include "moe_mamba/io/model_file.hpp"
 #include "moe_mamba/io/text.hpp"
+#include "moe_mamba/layers/attention.hpp"
 #include "moe_mamba/layers/mamba.hpp"
 #include "moe_mamba/layers/mlp.hpp"
 #include "moe_mamba/layers/moe.hpp"

@@ -4,6 +4,8 @@
 /// For less, include a room's headers: the operations alone are cpu/*.hpp, a model without files is all but io/.
 
 #include "moe_mamba/cpu/activation.hpp"
+#include "moe_mamba/cpu/attention.hpp"
+#include "moe_mamba/cpu/attention_backward.hpp"
 #include "moe_mamba/cpu/causal_convolution.hpp"
 #include "moe_mamba/cpu/cross_entropy.hpp"
 #include "moe_mamba/cpu/device.hpp"
@@ -13,6 +15,7 @@
 #include "moe_mamba/cpu/linear.hpp"
 #include "moe_mamba/cpu/norm.hpp"
 #include "moe_mamba/cpu/optimizer.hpp"
+#include "moe_mamba/cpu/rotary.hpp"
 #include "moe_mamba/cpu/router.hpp"
 #include "moe_mamba/cpu/selective_scan.hpp"
 #include "moe_mamba/cpu/selective_scan_backward.hpp"
@@ -22,6 +25,7 @@
 #include "moe_mamba/io/checkpoint.hpp"
 #include "moe_mamba/io/model_file.hpp"
 #include "moe_mamba/io/text.hpp"
+#include "moe_mamba/layers/attention.hpp"
 #include "moe_mamba/layers/mamba.hpp"
 #include "moe_mamba/layers/mlp.hpp"
 #include "moe_mamba/layers/moe.hpp"

@@ -65,6 +65,7 @@ TEST_CASE("A sequence does not depend on its batch mates", "[model][batch]") {
   check_batch<test::MixtureNet, float>(1e-5);
   check_batch<test::ManyWaysNet, double>(1e-13);
   check_batch<test::SeriesNet, double>(1e-13);
+  check_batch<test::AttentionNet, double>(1e-13);
 }
 
 TEST_CASE("The gradient of a batch is the mean of its sequences' gradients", "[model][batch]") {

@@ -121,13 +121,16 @@ TEST_CASE("Every way to cut nine steps gives the same outputs and states", "[mod
   check_forward<test::MixtureNet, double>({2, 9}, 1, 1e-12);
   check_forward<test::ManyWaysNet, double>({2, 9}, 7, 1e-12);
   check_forward<test::SeriesNet, double>({2, 9}, 7, 1e-12);
+  check_forward<test::AttentionNet, double>({2, 9}, 1, 1e-12);
   check_forward<test::MixtureNet, float>({2, 9}, 1, 1e-5);
+  check_forward<test::AttentionNet, float>({2, 9}, 7, 1e-5);
 }
 
 TEST_CASE("Gradients of chained pieces are those of the whole sequence", "[model][chunks]") {
   for (unsigned cuts = 0; cuts < 256; cuts += 15) {
     check_truncated<test::MambaNet>({2, 9}, pieces(9, cuts));
     check_truncated<test::PlainMixture>({2, 9}, pieces(9, cuts));
+    check_truncated<test::AttentionNet>({2, 9}, pieces(9, cuts));
   }
   check_truncated<test::MambaNet>({2, 9}, {4, 0, 5, 0});
   // Across the pieces that the scan recomputes, which lie elsewhere in each way to cut.

@@ -66,6 +66,23 @@ void causal_convolution_backward(Device& device, const CausalConvolutionBackward
   device.backward += 2 * convolution(arguments.shape, arguments.x.columns, K);
   reference::causal_convolution_backward(device.reference(), arguments);
 }
+double attention(const AttentionHeads& heads, Shape shape, int width) {
+  return 4.0 * width * static_cast<double>(heads.queries * heads.context * shape.tokens());  // as over whole windows
+}
+template <class C, int d>
+void causal_attention(Device& device, const CausalAttention<C, d>& arguments) {
+  device.forward += attention(arguments.heads, arguments.shape, d);
+  reference::causal_attention(device.reference(), arguments);
+}
+template <class C, int d>
+void causal_attention_backward(Device& device, const CausalAttentionBackward<C, d>& arguments) {
+  device.backward += 2 * attention(arguments.heads, arguments.shape, d);
+  reference::causal_attention_backward(device.reference(), arguments);
+}
+template <class C, int d>
+std::size_t causal_attention_scratch(const Device&, Shape, const AttentionHeads&) {
+  return 0;
+}
 template <class C, class S, int N>
 void selective_scan(Device& device, const SelectiveScan<C, S, N>& arguments) {
   device.forward += scan(arguments.shape, arguments.u.columns, N);
@@ -122,4 +139,5 @@ TEST_CASE("The counted cost is that of an instrumented run", "[model][cost]") {
   check_flops<test::MixtureNet>();
   check_flops<test::ManyWaysNet>();
   check_flops<test::SeriesNet>();
+  check_flops<test::AttentionNet>();
 }

@@ -12,7 +12,7 @@ const std::vector<Shape> shapes{{1, 1}, {3, 9}, {2, 5}, {1, 0}};
 
 // Sums in other orders: some hundred roundings on the longest way through a model, of 2⁻⁵³ each.
 TEMPLATE_TEST_CASE("In double a model computes what the formulas say", "[model]", test::MambaNet, test::MixtureNet,
-                   test::ManyWaysNet, test::CapacityNet, test::SeriesNet) {
+                   test::ManyWaysNet, test::CapacityNet, test::SeriesNet, test::AttentionNet) {
   test::check_model_forward<TestType, double>(shapes, 1e-13);
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "layers/naive.hpp"
+#include "moe_mamba/layers/attention.hpp"
 #include "moe_mamba/layers/mamba.hpp"
 #include "moe_mamba/layers/mlp.hpp"
 #include "moe_mamba/layers/moe.hpp"
@@ -25,6 +26,7 @@ struct Tag {};
 struct Settings {
   Index vocabulary = -1, width = -1, inputs = -1, outputs = -1;
   Index state = 16, taps = 4, expand = 2, rank = -1, hidden = -1;
+  Attention attention{1, -1, -1, 1, -1, 10000, false, false};
   Moe moe;
   Activation activation = Activation::relu;
   Norm norm, pre_norm, final_norm, inner_norm = {NormKind::none, 0};
@@ -45,6 +47,15 @@ template <int N> void read(Settings& s, Tag<moe_mamba::Hidden<N>>) { s.hidden = 
 template <int N> void read(Settings& s, Tag<moe_mamba::Experts<N>>) { s.moe.experts = N; }
 template <int N> void read(Settings& s, Tag<moe_mamba::TopK<N>>) { s.moe.top_k = N; }
 template <int N> void read(Settings& s, Tag<moe_mamba::SharedExperts<N>>) { s.moe.shared = N; }
+template <int N> void read(Settings& s, Tag<moe_mamba::Heads<N>>) { s.attention.H = N; }
+template <int N> void read(Settings& s, Tag<moe_mamba::KeyValueHeads<N>>) { s.attention.G = N; }
+template <int N> void read(Settings& s, Tag<moe_mamba::HeadWidth<N>>) { s.attention.d = N; }
+template <int N> void read(Settings& s, Tag<moe_mamba::Context<N>>) { s.attention.window = N; }
+template <int N> void read(Settings& s, Tag<moe_mamba::Rotary<N>>) { s.attention.base = N; }
+template <int N> void read(Settings& s, Tag<moe_mamba::RotaryWidth<N>>) { s.attention.rotary = N; }
+inline void read(Settings& s, Tag<moe_mamba::NoPositions>) { s.attention.rotary = 0; }
+inline void read(Settings& s, Tag<moe_mamba::InputBiases>) { s.attention.input_biases = true; }
+inline void read(Settings& s, Tag<moe_mamba::Biases>) { s.attention.input_biases = s.attention.output_bias = true; }
 template <int N, int D> void read(Settings& s, Tag<moe_mamba::Capacity<N, D>>) { s.moe.capacity_numerator = N; s.moe.capacity_denominator = D; }
 template <int N, int D> void read(Settings& s, Tag<moe_mamba::BalanceLoss<N, D>>) { s.moe.balance = double(N) / D; }
 template <int N, int D> void read(Settings& s, Tag<moe_mamba::ZLoss<N, D>>) { s.moe.z = double(N) / D; }
@@ -119,6 +130,14 @@ Matrix layer(Tag<moe_mamba::Mamba<Options...>>, Run& run, const std::string& pre
   const Index rank = s.rank < 0 ? (x.columns + 15) / 16 : s.rank;
   return mamba({s.expand * x.columns, s.state, s.taps, rank, s.inner_norm, s.projection_bias, s.convolution_bias}, run,
                prefix, x);
+}
+template <class... Options>
+Matrix layer(Tag<moe_mamba::Attention<Options...>>, Run& run, const std::string& prefix, const Matrix& x) {
+  Attention sizes = settings_of<Options...>().attention;
+  if (sizes.G < 0) sizes.G = sizes.H;
+  if (sizes.d < 0) sizes.d = x.columns / sizes.H;
+  if (sizes.rotary < 0) sizes.rotary = sizes.d;
+  return attention(sizes, run, prefix, x);
 }
 template <class... Options>
 Matrix layer(Tag<moe_mamba::Mlp<Options...>>, Run& run, const std::string& prefix, const Matrix& x) {

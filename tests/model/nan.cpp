@@ -60,6 +60,7 @@ TEST_CASE("A NaN in any parameter shows in outputs, loss and gradient", "[model]
   check_parameters<test::MixtureNet, bfloat16>();
   check_parameters<test::ManyWaysNet, float>();
   check_parameters<test::SeriesNet, float>();
+  check_parameters<test::AttentionNet, float>();
 }
 
 TEST_CASE("A NaN in one input shows from its step on, and in its sequence only", "[model][nan]") {

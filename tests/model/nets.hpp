@@ -1,5 +1,6 @@
 #pragma once
 
+#include "moe_mamba/layers/attention.hpp"
 #include "moe_mamba/layers/mamba.hpp"
 #include "moe_mamba/layers/mlp.hpp"
 #include "moe_mamba/layers/moe.hpp"
@@ -38,6 +39,13 @@ using CapacityNet =
 /// A model of series.
 using SeriesNet = SequenceModel<Inputs<3>, Outputs<2>, Width<5>, Repeat<2, Mamba<State<3>, Expand<2>>>,
                                 Moe<Experts<4>, Hidden<4>, Silu>>;
+
+/// Attention of two kinds, after Mamba and beside experts: grouped heads with rotary positions over a window that sequences
+/// of the tests leave, and one head without positions, with biases.
+using AttentionNet = LanguageModel<
+    Vocabulary<11>, Width<6>,
+    Repeat<2, Mamba<State<3>, Expand<1>>, Attention<Heads<4>, KeyValueHeads<2>, HeadWidth<4>, Context<4>>>,
+    Parallel<Attention<Heads<2>, Context<7>, NoPositions, Biases>, Mlp<Hidden<3>, Silu>>>;
 
 /// Experts without losses of their own: these are means over a call, which chunks and sequences of a batch have one each
 /// of.

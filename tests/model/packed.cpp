@@ -83,6 +83,7 @@ TEST_CASE("A packed sequence is what it is alone", "[model][packed]") {
   check_packed<test::MambaNet, double>(1e-12);
   check_packed<test::PlainMixture, double>(1e-12);
   check_packed<test::FilterNet, double>(1e-12);
+  check_packed<test::AttentionNet, double>(1e-12);
   check_packed<test::PlainMixture, float>(1e-5);
 }
 

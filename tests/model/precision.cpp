@@ -12,14 +12,14 @@ const std::vector<Shape> shapes{{1, 1}, {3, 9}, {2, 5}, {1, 0}};
 // Parameters and inputs are exact in float; what is left are the same roundings, of 2⁻²⁴. None of these draws has two
 // experts so close together that rounding would choose the other.
 TEMPLATE_TEST_CASE("In float a model computes what the formulas say", "[model]", test::MixtureNet, test::ManyWaysNet,
-                   test::SeriesNet) {
+                   test::SeriesNet, test::AttentionNet) {
   test::check_model_forward<TestType, float>(shapes, 3e-5);
 }
 
 #if !defined(MOE_MAMBA_TEST_CUDA)  // tensor cores round more: see gpu/models.cpp
 // Parameters are rounded, which the naive model sees too; arithmetic is that of float.
 TEMPLATE_TEST_CASE("With parameters in bfloat16 a model computes what the formulas say for the rounded ones", "[model]",
-                   test::MixtureNet, test::SeriesNet) {
+                   test::MixtureNet, test::SeriesNet, test::AttentionNet) {
   test::check_model_forward<TestType, bfloat16>(shapes, 3e-5);
 }
 

@@ -32,28 +32,6 @@ struct Shape {
   friend constexpr bool operator==(Shape, Shape) = default;
 };
 
-/// Sequences of a batch that are equally long and lie next to each other: what an operation over sequences is given.
-struct SequenceRun {
-  Shape shape;
-  Index sequence = 0;  ///< the first of them
-  Index row = 0;       ///< where its rows begin
-};
-
-/// Calls call(SequenceRun) for the whole of a batch where its sequences are equally long, and for one after the other
-/// where they are not.
-template <class Call>
-constexpr void for_sequence_runs(const Shape& shape, const Call& call) {
-  if (shape.lengths == nullptr) {
-    call(SequenceRun{shape});
-    return;
-  }
-  Index row = 0;
-  for (Index sequence = 0; sequence < shape.batch; ++sequence) {
-    call(SequenceRun{{1, shape.lengths[sequence]}, sequence, row});
-    row += shape.lengths[sequence];
-  }
-}
-
 /// A row-major matrix whose rows lie `stride` elements apart; columns are contiguous.
 template <class T>
 struct MatrixView {
@@ -83,6 +61,34 @@ struct MatrixView {
     return {data, rows, columns, stride};
   }
 };
+
+/// Sequences of a batch that are equally long and lie next to each other: what an operation over sequences is given.
+struct SequenceRun {
+  Shape shape;
+  Index sequence = 0;  ///< the first of them
+  Index row = 0;       ///< where its rows begin
+
+  /// Its rows of a matrix of the batch.
+  template <class T>
+  constexpr MatrixView<T> rows(MatrixView<T> matrix) const {
+    return matrix.row_block(row, shape.tokens());
+  }
+};
+
+/// Calls call(SequenceRun) for the whole of a batch where its sequences are equally long, and for one after the other
+/// where they are not.
+template <class Call>
+constexpr void for_sequence_runs(const Shape& shape, const Call& call) {
+  if (shape.lengths == nullptr) {
+    call(SequenceRun{shape});
+    return;
+  }
+  Index row = 0;
+  for (Index sequence = 0; sequence < shape.batch; ++sequence) {
+    call(SequenceRun{{1, shape.lengths[sequence]}, sequence, row});
+    row += shape.lengths[sequence];
+  }
+}
 
 /// A matrix that a function only reads. The scalar is not deduced from it but from the function's output, so that a
 /// view of mutable elements fits as well.

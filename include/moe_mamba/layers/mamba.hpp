@@ -131,12 +131,12 @@ struct MambaLayer : LayerDefaults {
     for_sequence_runs(run.shape, [&](const SequenceRun& part) {
       causal_convolution(
           device, CausalConvolution<C, S, K>{.shape = part.shape,
-                                             .x = rows(part, saved.xz.column_block(0, E)),
+                                             .x = part.rows(saved.xz.column_block(0, E)),
                                              .weight = p + conv_weight,
                                              .bias = ConvolutionBias ? p + conv_bias : nullptr,
                                              .state = run.state.from(part.sequence),
                                              .saved_state = saved.convolution + part.sequence * convolution_state,
-                                             .y = rows(part, saved.convolved)});
+                                             .y = part.rows(saved.convolved)});
     });
     linear(device, saved.convolved, matrix(p + x_proj, R + 2 * N, E), saved.projected);
     if constexpr (has_inner_norm) {
@@ -149,17 +149,17 @@ struct MambaLayer : LayerDefaults {
     C* checkpoints = run.training ? saved.checkpoints : nullptr;
     for_sequence_runs(run.shape, [&](const SequenceRun& part) {
       selective_scan(device, SelectiveScan<C, S, N>{.shape = part.shape,
-                                                    .u = rows(part, saved.convolved),
-                                                    .delta = rows(part, saved.delta),
-                                                    .b = rows(part, saved.normed.column_block(R, N)),
-                                                    .c = rows(part, saved.normed.column_block(R + N, N)),
-                                                    .z = rows(part, saved.xz.column_block(E, E)),
+                                                    .u = part.rows(saved.convolved),
+                                                    .delta = part.rows(saved.delta),
+                                                    .b = part.rows(saved.normed.column_block(R, N)),
+                                                    .c = part.rows(saved.normed.column_block(R + N, N)),
+                                                    .z = part.rows(saved.xz.column_block(E, E)),
                                                     .delta_bias = p + dt_bias,
                                                     .a_log = p + a_log,
                                                     .d = p + skip,
                                                     .state = run.state.at(convolution_state).from(part.sequence),
                                                     .checkpoints = checkpoints,
-                                                    .y = rows(part, saved.gated),
+                                                    .y = part.rows(saved.gated),
                                                     .scratch = run.scratch});
       if (checkpoints != nullptr) checkpoints += scan_checkpoints(part.shape) * N * E;
     });
@@ -181,21 +181,21 @@ struct MambaLayer : LayerDefaults {
     for_sequence_runs(run.shape, [&](const SequenceRun& part) {
       selective_scan_backward(
           device, SelectiveScanBackward<C, S, N>{.shape = part.shape,
-                                                 .u = rows(part, saved.convolved),
-                                                 .delta = rows(part, saved.delta),
-                                                 .b = rows(part, saved.normed.column_block(R, N)),
-                                                 .c = rows(part, saved.normed.column_block(R + N, N)),
-                                                 .z = rows(part, saved.xz.column_block(E, E)),
+                                                 .u = part.rows(saved.convolved),
+                                                 .delta = part.rows(saved.delta),
+                                                 .b = part.rows(saved.normed.column_block(R, N)),
+                                                 .c = part.rows(saved.normed.column_block(R + N, N)),
+                                                 .z = part.rows(saved.xz.column_block(E, E)),
                                                  .delta_bias = p + dt_bias,
                                                  .a_log = p + a_log,
                                                  .d = p + skip,
                                                  .checkpoints = checkpoints,
-                                                 .dy = rows(part, scratch.dgated),
-                                                 .du = rows(part, scratch.dconvolved),
-                                                 .ddelta = rows(part, scratch.ddelta),
-                                                 .dz = rows(part, scratch.dxz.column_block(E, E)),
-                                                 .db = rows(part, scratch.dnormed.column_block(R, N)),
-                                                 .dc = rows(part, scratch.dnormed.column_block(R + N, N)),
+                                                 .dy = part.rows(scratch.dgated),
+                                                 .du = part.rows(scratch.dconvolved),
+                                                 .ddelta = part.rows(scratch.ddelta),
+                                                 .dz = part.rows(scratch.dxz.column_block(E, E)),
+                                                 .db = part.rows(scratch.dnormed.column_block(R, N)),
+                                                 .dc = part.rows(scratch.dnormed.column_block(R + N, N)),
                                                  .ddelta_bias = g + dt_bias,
                                                  .da_log = g + a_log,
                                                  .dd = g + skip,
@@ -219,12 +219,12 @@ struct MambaLayer : LayerDefaults {
     for_sequence_runs(run.shape, [&](const SequenceRun& part) {
       causal_convolution_backward(device, CausalConvolutionBackward<C, S, K>{
                                               .shape = part.shape,
-                                              .x = rows(part, saved.xz.column_block(0, E)),
+                                              .x = part.rows(saved.xz.column_block(0, E)),
                                               .weight = p + conv_weight,
                                               .bias = ConvolutionBias ? p + conv_bias : nullptr,
                                               .saved_state = saved.convolution + part.sequence * convolution_state,
-                                              .dy = rows(part, scratch.dconvolved),
-                                              .dx = rows(part, scratch.dxz.column_block(0, E)),
+                                              .dy = part.rows(scratch.dconvolved),
+                                              .dx = part.rows(scratch.dxz.column_block(0, E)),
                                               .dweight = g + conv_weight,
                                               .dbias = ConvolutionBias ? g + conv_bias : nullptr,
                                               .dstate = run.dstate.from(part.sequence)});
@@ -235,12 +235,6 @@ struct MambaLayer : LayerDefaults {
   }
 
  private:
-  /// The rows of some of a batch's sequences.
-  template <class T>
-  static constexpr MatrixView<T> rows(const SequenceRun& part, MatrixView<T> matrix) {
-    return matrix.row_block(part.row, part.shape.tokens());
-  }
-
   /// Memory of the scan, which goes through the runs of sequences one after the other.
   template <class C, class Device>
   static std::size_t scan_scratch(Device& device, const Shape& shape) {

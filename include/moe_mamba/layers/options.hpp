@@ -19,6 +19,12 @@ template <int N> struct Hidden       { static constexpr int value = N; };  ///< 
 template <int N> struct Experts      { static constexpr int value = N; };  ///< experts to choose from
 template <int N> struct TopK         { static constexpr int value = N; };  ///< experts that each token goes to
 template <int N> struct SharedExperts{ static constexpr int value = N; };  ///< experts that every token goes to
+template <int N> struct Heads        { static constexpr int value = N; };  ///< heads of queries
+template <int N> struct KeyValueHeads{ static constexpr int value = N; };  ///< heads of keys and values, shared by those
+template <int N> struct HeadWidth    { static constexpr int value = N; };  ///< width of a head
+template <int N> struct Context      { static constexpr int value = N; };  ///< last positions that a step sees, its own included
+template <int N> struct Rotary       { static constexpr int value = N; };  ///< base of the wavelengths of rotary positions
+template <int N> struct RotaryWidth  { static constexpr int value = N; };  ///< part of a head's width that is rotated
 
 /// A ratio, since a floating-point number cannot be a template argument everywhere: Capacity<5, 4> is 1.25.
 template <int Numerator, int Denominator = 1> struct Capacity    { static constexpr int numerator = Numerator, denominator = Denominator; };
@@ -33,6 +39,9 @@ struct RouterBias {};                ///< the router has a bias
 struct ProjectionBias {};            ///< the projections into and out of a Mamba block have biases
 struct NoConvolutionBias {};         ///< the convolution of a Mamba block has none
 struct NoGain {};                    ///< an RmsNorm without parameters
+struct NoPositions {};               ///< attention without positions of its own
+struct InputBiases {};               ///< attention with biases on queries, keys and values
+struct Biases {};                    ///< … and on its output as well
 struct TiedHead {};                  ///< the head's matrix is the embedding's
 struct Head {};                      ///< the head has a matrix of its own
 struct SumAuxiliaryLosses {};        ///< auxiliary losses of all layers are added up

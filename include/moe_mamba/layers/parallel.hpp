@@ -89,10 +89,10 @@ namespace detail {
 
 template <class First, class Second, int W>
 struct ParallelOf {
-  static_assert(
-      LayerDefinition<First, W> && LayerDefinition<Second, W>,
-      "Parallel<A, B> takes two layers (Mamba, Moe, Mlp, Parallel or your own), not norms, options or groups: "
-      "ParallelOf<A, B, width>");
+  static_assert(LayerDefinition<First, W> && LayerDefinition<Second, W>,
+                "Parallel<A, B> takes two layers (Mamba, Attention, Moe, Mlp, Parallel or your own), not norms, "
+                "options or groups: "
+                "ParallelOf<A, B, width>");
   using type = ParallelLayer<W, typename First::template Layer<W>, typename Second::template Layer<W>>;
 };
 

@@ -29,8 +29,8 @@ template <class Item, int W, class Norm>
 struct StageOf {
   static_assert(
       LayerDefinition<Item, W>,
-      "an item of a model's body must be a layer (Mamba, Moe, Mlp, Parallel or your own, with a member template "
-      "Layer<Width>), a norm, Residual, Repeat or Sequence: StageOf<item, width, norm>");
+      "an item of a model's body must be a layer (Mamba, Attention, Moe, Mlp, Parallel or your own, with a member "
+      "template Layer<Width>), a norm, Residual, Repeat or Sequence: StageOf<item, width, norm>");
 };
 
 template <class Item, int W, class Norm>

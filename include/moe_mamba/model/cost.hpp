@@ -13,8 +13,8 @@ namespace moe_mamba {
 struct Cost {
   Index parameters;         ///< elements of all parameters
   Index active_parameters;  ///< of them, those that a token meets: of a mixture the chosen and shared experts only
-  /// Operations of matrix products, convolutions (2 a tap) and scans (7 a state) for one token; element-wise work
-  /// between them is not counted.
+  /// Operations of matrix products, convolutions (2 a tap), scans (7 a state) and attention (4 a head's number and position,
+  /// for a token that sees a whole window) for one token; element-wise work between them is not counted.
   double flops_per_token;
   /// Forward and backward pass: three times the forward pass, as a product's backward pass is two products. (A sequence
   /// model that is not asked for the gradient by its inputs saves one of the first layer's.)

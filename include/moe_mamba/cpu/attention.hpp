@@ -1,0 +1,312 @@
+#pragma once
+
+#include <cmath>
+#include <limits>
+
+#include "moe_mamba/cpu/attention_blocks.hpp"
+#include "moe_mamba/cpu/dot_products.hpp"
+
+/// Causal attention on the CPU, forward; the contract is in ops/attention.hpp.
+///
+/// A task is a block of queries of one sequence, of all heads that share keys. It goes over its keys in blocks with a
+/// running maximum and sum (Milakov & Gimelshein 2018; Dao et al. 2022, arXiv 2205.14135): scores of a few rows, their
+/// exponentials and their products with the values follow one another in the first cache, and nothing of the size of
+/// steps times keys is ever stored. For few queries, a decoder's step above all, keys are read where they lie, and tasks
+/// are pieces of the keys, put together afterwards.
+namespace moe_mamba::cpu {
+
+namespace detail {
+
+/// A thread's blocks, and what the pieces of few queries leave.
+template <class C, int HeadWidth>
+struct AttentionScratch {
+  using Blocks = AttentionBlocks<C>;
+  static constexpr Index width = padded_to_packets<C>(HeadWidth);
+  static constexpr Index score_stride = std::max(Blocks::keys, Blocks::piece);
+
+  AttentionScratch(Arena& arena, int threads, Shape shape, const AttentionHeads& heads) {
+    const Index most = std::max({QueryCut<C>{1, heads.group()}.rows(), Blocks::few_queries, heads.group()});
+    thread_size = HeadWidth * Blocks::keys + Blocks::piece * width + 2 * most * width +
+                  std::max(Blocks::rows * Blocks::keys, few_rows(heads) * score_stride) + 2 * most + 4 * line;
+    rows = most;
+    blocks = arena.take<C>(threads * thread_size);
+    pieces = ceiling_divide(heads.context + Blocks::few_queries, Blocks::piece);
+    parts = arena.take<C>(shape.batch * heads.key_values * pieces * few_rows(heads) * (width + 2));
+  }
+
+  static constexpr Index few_rows(const AttentionHeads& heads) { return std::max(Blocks::few_queries, heads.group()); }
+
+  static constexpr Index line = Index{Arena::alignment} / Index{sizeof(C)};
+  Index thread_size, rows, pieces;
+  C* blocks;  // threads times thread_size
+  C* parts;  // (B, G, pieces, rows): sums over the piece's values, [width], then the largest score and the sum of weights
+
+  C* turned_keys(int thread) const { return blocks + thread * thread_size; }              // [d, keys]
+  C* values(int thread) const { return turned_keys(thread) + HeadWidth * Blocks::keys; }  // [piece, width]
+  C* queries(int thread) const { return values(thread) + Blocks::piece * width; }         // [rows, width]
+  C* sums(int thread) const { return queries(thread) + rows * width; }                    // [rows, width]
+  C* largest(int thread) const { return sums(thread) + rows * width; }                    // [rows]
+  C* totals(int thread) const { return largest(thread) + rows; }                          // [rows]
+  C* scores(int thread) const { return totals(thread) + rows; }                           // a few rows
+};
+
+/// The forward pass of one call.
+template <class C, int HeadWidth>
+class AttentionForward {
+  using Blocks = AttentionBlocks<C>;
+  using P = Packet<C>;
+  using Scratch = AttentionScratch<C, HeadWidth>;
+  using View = SeenView<C, HeadWidth>;
+  static constexpr Index width = Scratch::width;
+
+ public:
+  AttentionForward(Device& device, const CausalAttention<C, HeadWidth>& attention)
+      : device_(device), attention_(attention), heads_(attention.heads), cache_(attention.heads), scratch_([&] {
+          Arena arena = attention.scratch;
+          return Scratch(arena, device.threads(), attention.shape, attention.heads);
+        }()) {}
+
+  void run() {
+    const Index tasks = attention_.shape.batch * heads_.key_values, length = attention_.shape.length;
+    if (attention_.saved_state != nullptr) save_states();
+    if (length == 0) return;
+    if (length == 1 || length * heads_.group() <= Blocks::few_queries) {
+      device_.parallel(tasks * scratch_.pieces, [&](Index task, int thread) {
+        few_queries(task / scratch_.pieces, task % scratch_.pieces, thread);
+      });
+      device_.parallel(tasks, [&](Index task, int) {
+        join(task);
+        keep_rows(task);
+      });
+    } else {
+      const QueryCut<C> cut{length, heads_.group()};
+      device_.parallel(tasks * cut.blocks(), [&](Index task, int thread) {
+        // The last blocks, which see most, come first: threads take tasks from the last to the first.
+        many_queries(task % tasks, cut.block(task / tasks), thread);
+      });
+      device_.parallel(tasks, [&](Index task, int) { keep_rows(task); });
+    }
+    for (Index sequence = 0; sequence < attention_.shape.batch && attention_.state; ++sequence) {
+      C* const position = attention_.state.sequence(sequence) + cache_.position();
+      write_position(read_position(position) + length, position);
+    }
+  }
+
+ private:
+  Index sequence_of(Index task) const { return task / heads_.key_values; }
+  Index head_of(Index task) const { return task % heads_.key_values; }
+  const C* state_of(Index task) const {
+    return attention_.state ? attention_.state.sequence(sequence_of(task)) : nullptr;
+  }
+  SeenRows seen_by(Index task) const {
+    const C* const state = state_of(task);
+    return {state == nullptr ? 0 : read_position(state + cache_.position()), heads_.context};
+  }
+  View view(Index task, MatrixView<const C> own, Index offset) const {
+    const C* const state = state_of(task);
+    return {seen_by(task), state == nullptr ? nullptr : state + offset,
+            own.row(sequence_of(task) * attention_.shape.length) + head_of(task) * HeadWidth, own.stride};
+  }
+  View keys(Index task) const { return view(task, attention_.k, cache_.keys(head_of(task))); }
+  View values(Index task) const { return view(task, attention_.v, cache_.values(head_of(task))); }
+
+  Index row_of(Index task, Index step) const { return sequence_of(task) * attention_.shape.length + step; }
+  Index query_head(Index task, Index row) const { return head_of(task) * heads_.group() + row % heads_.group(); }
+
+  /// Copies what was read of each initial state, and its position.
+  void save_states() {
+    device_.parallel(attention_.shape.batch * heads_.key_values, [&](Index task, int) {
+      const C* const state = state_of(task);
+      const SeenRows seen = seen_by(task);
+      C* const saved = attention_.saved_state + sequence_of(task) * cache_.size();
+      for (const Index offset : {cache_.keys(head_of(task)), cache_.values(head_of(task))}) {
+        // Until the ring is full its slots are read from the first on.
+        if (state != nullptr) std::copy_n(state + offset, seen.cached * HeadWidth, saved + offset);
+      }
+      if (head_of(task) == 0) write_position(seen.position, saved + cache_.position());
+    });
+  }
+
+  void load_queries(Index task, const QueryBlock& block, C* to) const {
+    const C scale = static_cast<C>(1 / std::sqrt(static_cast<double>(HeadWidth)));
+    for (Index r = 0; r < block.rows; ++r) {
+      copy_padded<HeadWidth>(attention_.q.row(row_of(task, block.step_of(r))) + query_head(task, r) * Index{HeadWidth},
+                             scale, to + r * width);
+    }
+  }
+
+  /// The columns of a row of scores that the row's step sees, of the keys first … first + count - 1.
+  static Range seen_columns(const SeenRows& seen, Index step, Index first, Index count) {
+    return {std::clamp<Index>(seen.first(step) - first, 0, count),
+            std::clamp<Index>(seen.last(step) - first, 0, count)};
+  }
+
+  /// Scores of up to Blocks::rows rows become weights, and their sums over the values are added up.
+  void absorb(const SeenRows& seen, const QueryBlock& block, Index row, Index rows, Index first, Index count, C* scores,
+              Index stride, const C* values, Index value_stride, int thread) const {
+    C* const sums = scratch_.sums(thread) + row * width;
+    C* const largest = scratch_.largest(thread) + row;
+    C* const totals = scratch_.totals(thread) + row;
+    Range seen_by_all{0, count}, columns[Blocks::rows];
+    for (Index i = 0; i < rows; ++i) {
+      const Range own = columns[i] = seen_columns(seen, block.step_of(row + i), first, count);
+      seen_by_all = {std::max(seen_by_all.first, own.first), std::min(seen_by_all.last, own.last)};
+      if (own.first >= own.last) continue;
+      C* const line = scores + i * stride + own.first;
+      const C before = largest[i];
+      largest[i] = max(sweep_max(line, own.last - own.first), before);
+      const C total = exponentials(line, own.last - own.first, largest[i]);
+      const C factor = before == largest[i] ? C(1) : exponential(before - largest[i]);
+      totals[i] = totals[i] * factor + total;
+      if (factor == C(1)) continue;
+      for (Index k = 0; k < width; k += lanes<P>) {
+        store<P>(sums + i * width + k, mul(load<P>(sums + i * width + k), broadcast<P>(factor)));
+      }
+    }
+    const auto add_values = [&](Index i, Index count_of_rows, Range range) {
+      if (range.first >= range.last) return;
+      block_product<C>({scores + i * stride + range.first, stride, 1, values + range.first * value_stride, value_stride,
+                        sums + i * width, width, true},
+                       count_of_rows, width, range.last - range.first);
+    };
+    // What all of the rows see goes through one product; a key that one of them does not see must not touch it.
+    if (seen_by_all.first >= seen_by_all.last) seen_by_all = {count, count};
+    add_values(0, rows, seen_by_all);
+    for (Index i = 0; i < rows; ++i) {
+      add_values(i, 1, {columns[i].first, std::min(columns[i].last, seen_by_all.first)});
+      add_values(i, 1, {std::max(columns[i].first, seen_by_all.last), columns[i].last});
+    }
+  }
+
+  void begin(Index rows, int thread) const {
+    std::fill_n(scratch_.sums(thread), rows * width, C(0));
+    std::fill_n(scratch_.largest(thread), rows, -std::numeric_limits<C>::infinity());
+    std::fill_n(scratch_.totals(thread), rows, C(0));
+  }
+
+  void many_queries(Index task, const QueryBlock& block, int thread) const {
+    const View k = keys(task), v = values(task);
+    C* const queries = scratch_.queries(thread);
+    C* const scores = scratch_.scores(thread);
+    C* const turned = scratch_.turned_keys(thread);
+    C* const value_rows = scratch_.values(thread);
+    load_queries(task, block, queries);
+    begin(block.rows, thread);
+    const Index end = k.seen.last(block.last_step());
+    for (Index first = k.seen.first(block.step); first < end; first += Blocks::keys) {
+      const Index count = std::min(Blocks::keys, end - first);
+      copy_turned(k, first, count, turned);
+      copy_rows(v, first, count, value_rows);
+      for (Index row = 0; row < block.rows; row += Blocks::rows) {
+        const Index rows = std::min<Index>(Blocks::rows, block.rows - row);
+        const Index needed = std::min(count, k.seen.last(block.step_of(row + rows - 1)) - first);
+        if (needed <= 0) continue;
+        block_product<C>({queries + row * width, width, 1, turned, Blocks::keys, scores, Blocks::keys, false}, rows,
+                         padded_to_packets<C>(needed), HeadWidth);
+        absorb(k.seen, block, row, rows, first, needed, scores, Blocks::keys, value_rows, width, thread);
+      }
+    }
+    for (Index r = 0; r < block.rows; ++r) {
+      finish(task, block.step_of(r), query_head(task, r), scratch_.sums(thread) + r * width,
+             scratch_.largest(thread)[r], scratch_.totals(thread)[r]);
+    }
+  }
+
+  void finish(Index task, Index step, Index head, const C* sums, C largest, C total) const {
+    const Index row = row_of(task, step);
+    C* const to = attention_.y.row(row) + head * HeadWidth;
+    const C factor = C(1) / total;
+    sweep<C>(HeadWidth, [=]<class Q>(Index i) { store<Q>(to + i, mul(load<Q>(sums + i), broadcast<Q>(factor))); });
+    if (attention_.log_sums != nullptr) attention_.log_sums[row * heads_.queries + head] = largest + std::log(total);
+  }
+
+  Index few_rows() const { return attention_.shape.length * heads_.group(); }
+  C* part(Index task, Index piece, Index row) const {
+    return scratch_.parts + ((task * scratch_.pieces + piece) * few_rows() + row) * (width + 2);
+  }
+
+  /// All of the call's queries of one head of keys, over one piece of the keys.
+  void few_queries(Index task, Index piece, int thread) const {
+    const View k = keys(task), v = values(task);
+    const QueryBlock block{0, few_rows(), heads_.group()};
+    const Index end = std::min(k.seen.last(block.last_step()), (piece + 1) * Blocks::piece);
+    C* const queries = scratch_.queries(thread);
+    C* const scores = scratch_.scores(thread);
+    begin(block.rows, thread);
+    Index first = piece * Blocks::piece;
+    if (first < end) load_queries(task, block, queries);
+    while (first < end) {
+      const Index count = k.run(first, end);
+      const Product<C, C> product{queries,       width,      k.row(first), k.stride(first), scores,
+                                  Blocks::piece, block.rows, count,        HeadWidth,       false};
+      dot_products(product, {0, block.rows}, {0, count}, device_.scratch(thread));
+      const C* value_rows = v.row(first);
+      Index value_stride = v.stride(first);
+      if constexpr (width != HeadWidth) {
+        copy_rows(v, first, count, scratch_.values(thread));
+        value_rows = scratch_.values(thread);
+        value_stride = width;
+      }
+      for (Index row = 0; row < block.rows; row += Blocks::rows) {
+        absorb(k.seen, block, row, std::min<Index>(Blocks::rows, block.rows - row), first, count,
+               scores + row * Blocks::piece, Blocks::piece, value_rows, value_stride, thread);
+      }
+      first += count;
+    }
+    for (Index r = 0; r < block.rows; ++r) {
+      C* const to = part(task, piece, r);
+      std::copy_n(scratch_.sums(thread) + r * width, width, to);
+      to[width] = scratch_.largest(thread)[r];
+      to[width + 1] = scratch_.totals(thread)[r];
+    }
+  }
+
+  /// Puts the pieces of a head's few queries together, first to last.
+  void join(Index task) const {
+    for (Index r = 0; r < few_rows(); ++r) {
+      alignas(64) C sums[width] = {};
+      C largest = part(task, 0, r)[width], total = 0;
+      for (Index piece = 1; piece < scratch_.pieces; ++piece) largest = max(part(task, piece, r)[width], largest);
+      for (Index piece = 0; piece < scratch_.pieces; ++piece) {
+        const C* const from = part(task, piece, r);
+        if (from[width + 1] == C(0)) continue;  // sees none of these keys
+        const C factor = exponential(from[width] - largest);
+        total += factor * from[width + 1];
+        for (Index k = 0; k < width; k += lanes<P>) {
+          store<P>(sums + k, fma(load<P>(from + k), broadcast<P>(factor), load<P>(sums + k)));
+        }
+      }
+      finish(task, r / heads_.group(), query_head(task, r), sums, largest, total);
+    }
+  }
+
+  /// Writes the call's last rows into the cache.
+  void keep_rows(Index task) const {
+    if (!attention_.state) return;
+    C* const state = attention_.state.sequence(sequence_of(task));
+    const SeenRows seen = seen_by(task);
+    const View k = keys(task), v = values(task);
+    const Index length = attention_.shape.length;
+    for (Index t = std::max<Index>(0, length - heads_.context); t < length; ++t) {
+      const Index row = seen.cached + t, offset = seen.slot(row) * HeadWidth;
+      std::copy_n(k.row(row), HeadWidth, state + cache_.keys(head_of(task)) + offset);
+      std::copy_n(v.row(row), HeadWidth, state + cache_.values(head_of(task)) + offset);
+    }
+  }
+
+  Device& device_;
+  const CausalAttention<C, HeadWidth>& attention_;
+  AttentionHeads heads_;
+  AttentionCache<HeadWidth> cache_;
+  Scratch scratch_;
+};
+
+}  // namespace detail
+
+/// See ops/attention.hpp. Nothing is allocated.
+template <class C, int HeadWidth>
+void causal_attention(Device& device, const CausalAttention<C, HeadWidth>& attention) {
+  detail::AttentionForward<C, HeadWidth>(device, attention).run();
+}
+
+}  // namespace moe_mamba::cpu

@@ -1,0 +1,386 @@
+#pragma once
+
+#include <algorithm>
+
+#include "moe_mamba/cuda/block/attention_tile.cuh"
+#include "moe_mamba/cuda/block/reduce.cuh"
+
+/// Causal attention on a CUDA device, forward; the contract is in ops/attention.hpp.
+///
+/// A block takes some rows of queries (a row being one head of one step, of all heads that share keys) and goes over
+/// their keys in tiles of 32, one a lane, with a running maximum and sum (Dao et al. 2022, arXiv 2205.14135). For few
+/// queries, a decoder's step above all, warps go over pieces of the keys instead, which are read once from memory, and a
+/// second kernel puts the pieces together in their order. Sums are those of multiply-adds in C; tensor cores are not used.
+namespace moe_mamba::cuda {
+
+namespace detail {
+
+/// Rows of queries that share the keys of one sequence and head.
+template <class Attention>
+__host__ __device__ inline Index query_rows(const Attention& attention) {
+  return attention.shape.length * attention.heads.group();
+}
+
+/// Where a block or warp is: its sequence and head of keys, and what its steps see.
+template <class C, int d>
+struct AttentionPlace {
+  Index sequence, head, first_row;
+  const C* state;
+  SeenRows seen;
+  SeenPlace<C, d> keys, values;
+
+  __device__ AttentionPlace(const CausalAttention<C, d>& attention, Index task)
+      : sequence(task / attention.heads.key_values),
+        head(task - sequence * attention.heads.key_values),
+        first_row(sequence * attention.shape.length),
+        state(attention.state.data == nullptr ? nullptr : attention.state.sequence(sequence)),
+        seen(state == nullptr ? 0 : read_position(state + AttentionCache<d>(attention.heads).position()),
+             attention.heads.context),
+        keys(
+            seen_place<C, d>(seen, state, AttentionCache<d>(attention.heads).keys(head), attention.k, first_row, head)),
+        values(seen_place<C, d>(seen, state, AttentionCache<d>(attention.heads).values(head), attention.v, first_row,
+                                head)) {}
+};
+
+template <class C>
+__device__ inline C score_scale(int head_width) {
+  return static_cast<C>(1 / sqrt(static_cast<double>(head_width)));
+}
+
+template <class C, int d>
+struct AttentionStorage {
+  using Tile = AttentionTile<C, d>;
+  C queries[Tile::own_rows][Tile::stride];
+  C keys[Tile::lane_rows][Tile::stride];
+  C values[Tile::lane_rows][Tile::stride];
+};
+
+/// Block: a tile of rows of queries of one task.
+template <class C, int d>
+__global__ void __launch_bounds__(AttentionTile<C, d>::threads)
+    attention_kernel(const __grid_constant__ CausalAttention<C, d> attention, Index tiles) {
+  using Tile = AttentionTile<C, d>;
+  extern __shared__ __align__(16) unsigned char shared[];
+  auto& storage = *reinterpret_cast<AttentionStorage<C, d>*>(shared);
+  const int lane = static_cast<int>(threadIdx.x) % warp_size, warp = static_cast<int>(threadIdx.x) / warp_size;
+  const AttentionPlace<C, d> place(attention, blockIdx.x / tiles);
+  const Index group = attention.heads.group(), row = blockIdx.x % tiles * Tile::own_rows,
+              own_row = row + warp * Tile::own;
+  const int count = static_cast<int>(min(Index{Tile::own_rows}, query_rows(attention) - row));
+  const auto query = [&](Index r, const MatrixView<const C>& rows) {
+    return rows.row(place.first_row + r / group) + (place.head * group + r % group) * d;
+  };
+  load_tile<C, d>([&](int r) { return query(row + r, attention.q); }, count, Tile::own_rows, score_scale<C>(d),
+                  storage.queries[0]);
+  C sums[Tile::own][Tile::columns] = {}, largest[Tile::own], totals[Tile::own] = {};
+#pragma unroll
+  for (int r = 0; r < Tile::own; ++r) largest[r] = -C(INFINITY);
+  const Index end = place.seen.last((row + count - 1) / group);
+  for (Index first = place.seen.first(row / group); first < end; first += Tile::lane_rows) {
+    const int keys = static_cast<int>(min(Index{Tile::lane_rows}, end - first));
+    __syncthreads();
+    load_tile<C, d>([&](int j) { return place.keys.row(first + j); }, keys, Tile::lane_rows, C(1), storage.keys[0]);
+    load_tile<C, d>([&](int j) { return place.values.row(first + j); }, keys, Tile::lane_rows, C(1), storage.values[0]);
+    __syncthreads();
+    C weights[Tile::own];
+    unsigned masks[Tile::own];
+    tile_dots<C, d>(storage.queries[warp * Tile::own], storage.keys[lane], weights);
+#pragma unroll
+    for (int r = 0; r < Tile::own; ++r) {
+      const Index step = (own_row + r) / group, j = first + lane;
+      const bool sees = warp * Tile::own + r < count && j >= place.seen.first(step) && j < place.seen.last(step);
+      masks[r] = __ballot_sync(whole_warp, sees);
+      const C before = largest[r];
+      largest[r] = fmax(before, warp_largest(sees ? weights[r] : -C(INFINITY)));
+      weights[r] = sees ? exp(weights[r] - largest[r]) : C(0);
+      const C factor = before == largest[r] ? C(1) : exp(before - largest[r]);
+      totals[r] = totals[r] * factor + warp_sum(weights[r]);
+#pragma unroll
+      for (int c = 0; c < Tile::columns; ++c) sums[r][c] *= factor;
+    }
+    add_weighted<C, d>(weights, masks, storage.values[0], sums);
+  }
+#pragma unroll
+  for (int r = 0; r < Tile::own; ++r) {
+    if (warp * Tile::own + r >= count) break;
+    const Index t = place.first_row + (own_row + r) / group, h = place.head * group + (own_row + r) % group;
+#pragma unroll
+    for (int c = 0; c < Tile::columns; ++c) {
+      const int column = lane + c * warp_size;
+      if (column < d) attention.y(t, h * d + column) = sums[r][c] / totals[r];
+    }
+    if (lane == 0 && attention.log_sums != nullptr) {
+      attention.log_sums[t * attention.heads.queries + h] = largest[r] + log(totals[r]);
+    }
+  }
+}
+
+/// How a few queries are cut into pieces of their keys, each for a warp.
+struct AttentionPieces {
+  static constexpr Index fewest_keys = 64;  // of a piece
+  static constexpr Index most_rows = 8;     // of queries
+  Index count;                              // for each task, a multiple of a block's warps
+
+  /// As many as keep the device's warps busy, or as there are keys for.
+  AttentionPieces(int processors, Index tasks, Index rows) {
+    constexpr Index warps = 4;
+    const Index by_keys = (rows + fewest_keys - 1) / fewest_keys;
+    const Index by_warps = (Index{processors} * 16 + tasks - 1) / std::max<Index>(tasks, 1);
+    count = (std::clamp<Index>(by_warps, 1, by_keys) + warps - 1) / warps * warps;
+  }
+
+  /// Pieces of all tasks at most, for this number of tasks and any smaller one.
+  static Index most(int processors, Index tasks) { return Index{processors} * 16 + 8 * tasks; }
+  static bool apply(Shape shape, const AttentionHeads& heads) {
+    return shape.length == 1 || shape.length * heads.group() <= most_rows;
+  }
+};
+
+/// What a piece leaves for each row of queries: sums over the values, [d], then the largest score and the sum of weights.
+template <class C, int d>
+inline constexpr Index attention_part = d + 2;
+
+/// Warp: a piece of the keys, for the rows of queries from `first_query` on, at most Rows of them.
+template <class C, int d, int Rows>
+__global__ void __launch_bounds__(128) attention_piece_kernel(const __grid_constant__ CausalAttention<C, d> attention,
+                                                              Index pieces, Index first_query, C* parts) {
+  constexpr int columns = AttentionTile<C, d>::columns, ahead = 4;  // keys on their way at a time
+  const int lane = static_cast<int>(threadIdx.x) % warp_size;
+  const Index index = Index{blockIdx.x} * 4 + static_cast<int>(threadIdx.x) / warp_size;
+  const Index task = index / pieces, piece = index - task * pieces;
+  const AttentionPlace<C, d> place(attention, task);
+  const Index group = attention.heads.group(), rows = query_rows(attention);
+  const int count = static_cast<int>(min(Index{Rows}, rows - first_query));
+  const Index begin = place.seen.first(first_query / group);
+  const Index end = place.seen.last((first_query + count - 1) / group);
+  const Index span = (end - begin + pieces - 1) / pieces;
+  const Index first = begin + piece * span, last = min(end, first + span);
+  const auto column_of = [&](int c) { return lane + c * warp_size; };
+  C q[Rows][columns], sums[Rows][columns] = {}, largest[Rows], totals[Rows] = {};
+#pragma unroll
+  for (int r = 0; r < Rows; ++r) {
+    largest[r] = -C(INFINITY);
+    const Index row = first_query + r;
+#pragma unroll
+    for (int c = 0; c < columns; ++c) {
+      q[r][c] = r < count && column_of(c) < d ? attention.q(place.first_row + row / group,
+                                                            (place.head * group + row % group) * d + column_of(c)) *
+                                                    score_scale<C>(d)
+                                              : C(0);
+    }
+  }
+  for (Index at = first; at < last; at += ahead) {
+    C keys[ahead][columns], values[ahead][columns];
+#pragma unroll
+    for (int i = 0; i < ahead; ++i) {
+      const C* const key = at + i < last ? place.keys.row(at + i) : nullptr;
+      const C* const value = at + i < last ? place.values.row(at + i) : nullptr;
+#pragma unroll
+      for (int c = 0; c < columns; ++c) {
+        const bool inside = key != nullptr && column_of(c) < d;
+        keys[i][c] = inside ? key[column_of(c)] : C(0);
+        values[i][c] = inside ? value[column_of(c)] : C(0);
+      }
+    }
+#pragma unroll
+    for (int r = 0; r < Rows; ++r) {
+      if (r >= count) break;
+      const Index step = (first_query + r) / group, from = place.seen.first(step), to = place.seen.last(step);
+      C scores[ahead], most = -C(INFINITY);
+#pragma unroll
+      for (int i = 0; i < ahead; ++i) {
+        C dot = C(0);
+#pragma unroll
+        for (int c = 0; c < columns; ++c) dot = fma(q[r][c], keys[i][c], dot);
+        scores[i] = warp_sum(dot);
+        if (at + i >= from && at + i < to && at + i < last) most = fmax(most, scores[i]);
+      }
+      const C before = largest[r];
+      largest[r] = fmax(before, most);
+      const C factor = before == largest[r] ? C(1) : exp(before - largest[r]);
+      totals[r] *= factor;
+#pragma unroll
+      for (int c = 0; c < columns; ++c) sums[r][c] *= factor;
+#pragma unroll
+      for (int i = 0; i < ahead; ++i) {
+        if (at + i < from || at + i >= to || at + i >= last) continue;
+        const C weight = exp(scores[i] - largest[r]);
+        totals[r] += weight;
+#pragma unroll
+        for (int c = 0; c < columns; ++c) sums[r][c] = fma(weight, values[i][c], sums[r][c]);
+      }
+    }
+  }
+#pragma unroll
+  for (int r = 0; r < Rows; ++r) {
+    if (r >= count) break;
+    C* const part = parts + ((task * rows + first_query + r) * pieces + piece) * attention_part<C, d>;
+#pragma unroll
+    for (int c = 0; c < columns; ++c) {
+      if (column_of(c) < d) part[column_of(c)] = sums[r][c];
+    }
+    if (lane == 0) part[d] = largest[r], part[d + 1] = totals[r];
+  }
+}
+
+/// Warp: puts the pieces of a row of queries together, first to last.
+template <class C, int d>
+__global__ void __launch_bounds__(128)
+    attention_join_kernel(const __grid_constant__ CausalAttention<C, d> attention, Index pieces, const C* parts) {
+  constexpr int columns = AttentionTile<C, d>::columns;
+  const int lane = static_cast<int>(threadIdx.x) % warp_size;
+  const Index index = Index{blockIdx.x} * 4 + static_cast<int>(threadIdx.x) / warp_size, rows = query_rows(attention);
+  if (index >= attention.shape.batch * attention.heads.key_values * rows) return;
+  const C* const first = parts + index * pieces * attention_part<C, d>;
+  C largest = -C(INFINITY), total = C(0), sums[columns] = {};
+  for (Index piece = 0; piece < pieces; ++piece) largest = fmax(largest, first[piece * attention_part<C, d> + d]);
+  for (Index piece = 0; piece < pieces; ++piece) {
+    const C* const part = first + piece * attention_part<C, d>;
+    if (part[d + 1] == C(0)) continue;  // sees none of these keys
+    const C factor = exp(part[d] - largest);
+    total = fma(factor, part[d + 1], total);
+#pragma unroll
+    for (int c = 0; c < columns; ++c) {
+      const int column = lane + c * warp_size;
+      if (column < d) sums[c] = fma(factor, part[column], sums[c]);
+    }
+  }
+  const Index task = index / rows, row = index - task * rows, group = attention.heads.group();
+  const Index sequence = task / attention.heads.key_values, head = task - sequence * attention.heads.key_values;
+  const Index t = sequence * attention.shape.length + row / group, h = head * group + row % group;
+#pragma unroll
+  for (int c = 0; c < columns; ++c) {
+    const int column = lane + c * warp_size;
+    if (column < d) attention.y(t, h * d + column) = sums[c] / total;
+  }
+  if (lane == 0 && attention.log_sums != nullptr) {
+    attention.log_sums[t * attention.heads.queries + h] = largest + log(total);
+  }
+}
+
+/// Blocks of a sequence share out its slots: what was read goes to the saved state.
+template <class C, int d>
+__global__ void __launch_bounds__(256)
+    attention_save_kernel(const __grid_constant__ CausalAttention<C, d> attention, Index blocks) {
+  const AttentionCache<d> cache(attention.heads);
+  const Index sequence = blockIdx.x / blocks, block = blockIdx.x % blocks;
+  const C* const state = attention.state.data == nullptr ? nullptr : attention.state.sequence(sequence);
+  const Index position = state == nullptr ? 0 : read_position(state + cache.position());
+  C* const saved = attention.saved_state + sequence * cache.size();
+  // Until the ring is full its slots are read from the first on.
+  const Index used = min(position, attention.heads.context) * d, head_size = attention.heads.context * d;
+  for (Index i = block * 256 + threadIdx.x; i < cache.position(); i += blocks * 256) {
+    if (i % head_size < used) saved[i] = state[i];
+  }
+  if (block == 0 && threadIdx.x == 0) write_position(position, saved + cache.position());
+}
+
+/// Blocks of a sequence share out the call's last rows, which go into the cache. One block alone also moves the position.
+template <class C, int d>
+__global__ void __launch_bounds__(256)
+    attention_keep_kernel(const __grid_constant__ CausalAttention<C, d> attention, Index blocks) {
+  const AttentionCache<d> cache(attention.heads);
+  const Index sequence = blockIdx.x / blocks, block = blockIdx.x % blocks, length = attention.shape.length;
+  C* const state = attention.state.sequence(sequence);
+  const SeenRows seen(read_position(state + cache.position()), attention.heads.context);
+  const Index columns = attention.heads.key_values * d, kept = min(length, attention.heads.context);
+  __syncthreads();
+  for (Index i = block * 256 + threadIdx.x; i < kept * columns; i += blocks * 256) {
+    const Index t = length - kept + i / columns, column = i % columns, head = column / d;
+    const Index offset = seen.slot(seen.cached + t) * d + column % d;
+    state[cache.keys(head) + offset] = attention.k(sequence * length + t, column);
+    state[cache.values(head) + offset] = attention.v(sequence * length + t, column);
+  }
+  if (blocks == 1 && threadIdx.x == 0) write_position(seen.position + length, state + cache.position());
+}
+
+template <class C, int d>
+__global__ void __launch_bounds__(128)
+    attention_advance_kernel(const __grid_constant__ CausalAttention<C, d> attention) {
+  const Index sequence = Index{blockIdx.x} * 128 + threadIdx.x;
+  if (sequence >= attention.shape.batch) return;
+  C* const position = attention.state.sequence(sequence) + AttentionCache<d>(attention.heads).position();
+  write_position(read_position(position) + attention.shape.length, position);
+}
+
+template <class C, int d, int Rows>
+void launch_attention_pieces(Device& device, const CausalAttention<C, d>& attention, Index tasks, Index pieces,
+                             C* parts) {
+  for (Index first = 0; first < query_rows(attention); first += Rows) {
+    attention_piece_kernel<C, d, Rows>
+        <<<static_cast<unsigned>(tasks * pieces / 4), 128, 0, device.stream()>>>(attention, pieces, first, parts);
+  }
+}
+
+template <class C, int d>
+void attend_in_pieces(Device& device, const CausalAttention<C, d>& attention, Index tasks) {
+  const Index rows = query_rows(attention);
+  const AttentionPieces pieces(device.processors(), tasks, attention.heads.context + attention.shape.length);
+  Arena arena = attention.scratch;
+  C* const parts = arena.take<C>(tasks * rows * pieces.count * attention_part<C, d>);
+  if (rows == 1) {
+    launch_attention_pieces<C, d, 1>(device, attention, tasks, pieces.count, parts);
+  } else {
+    launch_attention_pieces<C, d, 4>(device, attention, tasks, pieces.count, parts);
+  }
+  attention_join_kernel<C, d>
+      <<<static_cast<unsigned>((tasks * rows + 3) / 4), 128, 0, device.stream()>>>(attention, pieces.count, parts);
+}
+
+/// Blocks that share out `elements` of each of `batch` sequences, 256 a time.
+inline Index copying_blocks(const Device& device, Index batch, Index elements) {
+  const Index enough = (Index{device.processors()} * 8 + batch - 1) / batch;
+  return std::clamp<Index>((elements + 255) / 256, 1, enough);
+}
+
+}  // namespace detail
+
+/// See ops/attention.hpp. Pointers are to device memory. Nothing is allocated and nothing waits. The same call gives the
+/// same bits each time. Throws Error where a kernel cannot be launched.
+template <class C, int d>
+void causal_attention(Device& device, const CausalAttention<C, d>& attention) {
+  static_assert(d >= 1 && d <= 256, "causal_attention: HeadWidth must be from 1 to 256");
+  const Index batch = attention.shape.batch, tasks = batch * attention.heads.key_values;
+  const AttentionCache<d> cache(attention.heads);
+  if (batch == 0) return;
+  if (attention.saved_state != nullptr) {
+    const Index blocks = attention.state ? detail::copying_blocks(device, batch, cache.position()) : 1;
+    detail::attention_save_kernel<C, d>
+        <<<static_cast<unsigned>(batch * blocks), 256, 0, device.stream()>>>(attention, blocks);
+  }
+  if (attention.shape.length == 0) return check_launch("causal_attention");
+  if (detail::AttentionPieces::apply(attention.shape, attention.heads)) {
+    detail::attend_in_pieces(device, attention, tasks);
+  } else {
+    using Tile = detail::AttentionTile<C, d>;
+    constexpr std::size_t shared = sizeof(detail::AttentionStorage<C, d>);
+    detail::allow_shared(detail::attention_kernel<C, d>, shared);
+    const Index tiles = (detail::query_rows(attention) + Tile::own_rows - 1) / Tile::own_rows;
+    detail::attention_kernel<C, d>
+        <<<static_cast<unsigned>(tasks * tiles), Tile::threads, shared, device.stream()>>>(attention, tiles);
+  }
+  if (attention.state) {
+    const Index kept = std::min(attention.shape.length, attention.heads.context);
+    const Index blocks = kept <= 8 ? 1 : detail::copying_blocks(device, batch, kept * attention.heads.key_values * d);
+    detail::attention_keep_kernel<C, d>
+        <<<static_cast<unsigned>(batch * blocks), 256, 0, device.stream()>>>(attention, blocks);
+    if (blocks > 1) {
+      detail::attention_advance_kernel<C, d>
+          <<<static_cast<unsigned>((batch + 127) / 128), 128, 0, device.stream()>>>(attention);
+    }
+  }
+  check_launch("causal_attention");
+}
+
+/// Bytes of scratch that either pass needs at most, for this shape and any smaller one.
+template <class C, int d>
+std::size_t causal_attention_scratch(const Device& device, Shape shape, const AttentionHeads& heads) {
+  const Index tasks = shape.batch * heads.key_values,
+              rows = std::max(heads.group(), detail::AttentionPieces::most_rows);
+  Arena forward, backward;
+  forward.take<C>(detail::AttentionPieces::most(device.processors(), tasks) * rows * detail::attention_part<C, d>);
+  backward.take<C>(shape.tokens() * heads.queries);
+  return std::max(forward.used(), backward.used());
+}
+
+}  // namespace moe_mamba::cuda

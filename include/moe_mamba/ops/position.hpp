@@ -1,0 +1,38 @@
+#pragma once
+
+#include "moe_mamba/core/annotation.hpp"
+#include "moe_mamba/core/scalar.hpp"
+
+/// How many tokens a sequence has read, as a part of its running state: two numbers, the digits to base 2^20, lowest first,
+/// so that float holds it exactly up to 2^44 (one float would end at 2^24). Zeros are none.
+///
+/// Any numbers can be read: a digit is rounded to the nearest integer; one below a half, or NaN, counts as 0, and one above
+/// 2^22 as that.
+namespace moe_mamba {
+
+inline constexpr Index position_digits = 2;
+
+template <class C>
+MOE_MAMBA_HOST_DEVICE constexpr Index read_position(const C* digits) {
+  Index position = 0, base = 1;
+  for (Index i = 0; i < position_digits; ++i, base <<= 20) {
+    const C digit = digits[i], highest = C(1 << 22);
+    if (digit >= C(0.5)) position += base * static_cast<Index>((digit < highest ? digit : highest) + C(0.5));
+  }
+  return position;
+}
+
+template <class C>
+MOE_MAMBA_HOST_DEVICE constexpr void write_position(Index position, C* digits) {
+  constexpr Index base = Index{1} << 20;
+  digits[0] = static_cast<C>(position % base);
+  digits[1] = static_cast<C>(position / base);
+}
+
+/// The number of tokens that a sequence has read, whose digits are the state's first numbers; 0 without states.
+template <class View>
+MOE_MAMBA_HOST_DEVICE constexpr Index position_of(const View& digits, Index sequence) {
+  return digits ? read_position(digits.sequence(sequence)) : 0;
+}
+
+}  // namespace moe_mamba

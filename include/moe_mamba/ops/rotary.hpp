@@ -1,0 +1,61 @@
+#pragma once
+
+#include <cmath>
+
+#include "moe_mamba/core/view.hpp"
+#include "moe_mamba/ops/position.hpp"
+#include "moe_mamba/ops/reference.hpp"
+
+/// Rotary positions (Su et al. 2021, arXiv 2104.09864, section 3.2), in the form of Llama's checkpoints, where the halves
+/// of a head are the two parts of its complex numbers. At position p, for each head and i of R / 2:
+///
+///   angle = p · base^(-2i / R)
+///   x[i], x[i + R/2] = x[i] cos(angle) - x[i + R/2] sin(angle),  x[i + R/2] cos(angle) + x[i] sin(angle)
+///
+///   rotary_embedding(device, RotaryEmbedding<C>{…})        in place; what of a head lies beyond R stays as it is
+///
+/// The backward pass of a rotation is the rotation back. Angles are formed in double and their sines and cosines rounded
+/// to C, so that positions far from zero are as good as those near it.
+namespace moe_mamba {
+
+template <class C>
+struct RotaryEmbedding {
+  Shape shape;                   // B sequences of L steps, T = B·L rows
+  MatrixView<C> x;               // (T, heads · head_width)
+  Index head_width;              // columns of a head
+  Index rotary_width;            // R of them are rotated: even, at most head_width
+  double base;                   // of the wavelengths
+  StateView<const C> positions;  // (2) a sequence, see ops/position.hpp: that of its first step; null for 0
+  bool backward;                 // rotates back
+};
+
+/// The angle that pair i turns by from one position to the next.
+inline double rotary_frequency(double base, Index i, Index rotary_width) {
+  return std::pow(base, -2.0 * static_cast<double>(i) / static_cast<double>(rotary_width));
+}
+
+namespace reference {
+
+/// See the contract above. Runs in double whatever C is.
+template <class C>
+void rotary_embedding(const Device&, const RotaryEmbedding<C>& rotary) {
+  const Index half = rotary.rotary_width / 2;
+  for (Index row = 0; row < rotary.shape.tokens(); ++row) {
+    const Index sequence = row / rotary.shape.length, step = row % rotary.shape.length;
+    const double position = static_cast<double>(position_of(rotary.positions, sequence) + step);
+    for (Index head = 0; head < rotary.x.columns; head += rotary.head_width) {
+      for (Index i = 0; i < half; ++i) {
+        const double angle = position * rotary_frequency(rotary.base, i, rotary.rotary_width);
+        const double cosine = std::cos(angle), sine = rotary.backward ? -std::sin(angle) : std::sin(angle);
+        C& real = rotary.x(row, head + i);
+        C& imaginary = rotary.x(row, head + i + half);
+        const double a = static_cast<double>(real), b = static_cast<double>(imaginary);
+        real = static_cast<C>(a * cosine - b * sine);
+        imaginary = static_cast<C>(b * cosine + a * sine);
+      }
+    }
+  }
+}
+
+}  // namespace reference
+}  // namespace moe_mamba

@@ -1,0 +1,118 @@
+#include "gpu/operations.cuh"
+#include "moe_mamba/cuda/attention_backward.cuh"
+#include "moe_mamba/cuda/rotary.cuh"
+
+using namespace moe_mamba;
+
+namespace {
+
+/// Where an operation may work: the reference needs nothing.
+inline Arena scratch_of(const cuda::Device& device) { return Arena(device.scratch()); }
+inline Arena scratch_of(const reference::Device&) { return Arena(); }
+
+template <class C, int d>
+void check_attention(test::Report& report, Shape shape, AttentionHeads heads, Index read, bool with_state = true) {
+  const Index tokens = shape.tokens(), q_columns = heads.queries * d, k_columns = heads.key_values * d;
+  const AttentionCache<d> cache(heads);
+  const Index stride = cache.size() + 5;
+  const std::string name = std::to_string(shape.batch) + " x " + std::to_string(shape.length) + ", heads " +
+                           std::to_string(heads.queries) + " / " + std::to_string(heads.key_values) + " of " +
+                           std::to_string(d) + ", context " + std::to_string(heads.context) + ", read " +
+                           std::to_string(read);
+  // Scores are sums of d products and outputs of up to N, and an exponential doubles what its argument is off by.
+  const double bound = (32 + std::sqrt(double(d)) + std::sqrt(double(heads.context))) * 4 * test::rounding<C>;
+  auto state = test::uniform<C>(shape.batch * stride, 1, -2, 2);
+  const auto dstate = test::uniform<C>(shape.batch * stride, 2);
+  for (Index b = 0; b < shape.batch; ++b) {
+    write_position(read == 0 ? 0 : read + b, state.data() + b * stride + cache.position());
+  }
+  const auto q = test::uniform<C>(tokens * (q_columns + 3), 3, -2, 2);
+  const auto k = test::uniform<C>(tokens * (k_columns + 3), 4, -2, 2),
+             v = test::uniform<C>(tokens * (k_columns + 3), 5);
+  const auto dy = test::uniform<C>(tokens * q_columns, 6);
+  const auto poison = [](Index count) { return test::poison<C>(count); };
+  report.check(
+      "attention " + name, bound,
+      std::make_tuple(q, k, v, state, dy, dstate, poison(shape.batch * cache.size()), poison(tokens * q_columns),
+                      poison(tokens * heads.queries), poison(tokens * q_columns), poison(tokens * k_columns),
+                      poison(tokens * k_columns)),
+      [&](auto& device, auto* qs, auto* ks, auto* vs, auto* states, auto* dys, auto* dstates, auto* saved, auto* ys,
+          auto* log_sums, auto* dqs, auto* dks, auto* dvs) {
+        using T = std::remove_reference_t<decltype(*ys)>;
+        const auto rows = [&](auto* data, Index columns) {
+          return MatrixView<const T>{data, tokens, columns, columns + 3};
+        };
+        const auto view = [&](T* data) { return with_state ? StateView<T>{data, stride} : StateView<T>{}; };
+        causal_attention(device, CausalAttention<T, d>{shape, heads, rows(qs, q_columns), rows(ks, k_columns),
+                                                       rows(vs, k_columns), view(states), saved,
+                                                       matrix(ys, tokens, q_columns), log_sums, scratch_of(device)});
+        causal_attention_backward(
+            device, CausalAttentionBackward<T, d>{shape, heads, rows(qs, q_columns), rows(ks, k_columns),
+                                                  rows(vs, k_columns), saved, matrix(ys, tokens, q_columns), log_sums,
+                                                  matrix(dys, tokens, q_columns), matrix(dqs, tokens, q_columns),
+                                                  matrix(dks, tokens, k_columns), matrix(dvs, tokens, k_columns),
+                                                  view(dstates), scratch_of(device)});
+      });
+}
+
+template <class C, int d>
+void check_shapes(test::Report& report) {
+  for (const Index length : {0, 1, 2, 7, 33, 130}) {
+    for (const Index context : {1, 3, 64, 200}) {
+      for (const Index read : {0, 1, 63, 1000}) check_attention<C, d>(report, {2, length}, {2, 1, context}, read);
+    }
+  }
+  check_attention<C, d>(report, {1, 1}, {3, 3, 3000}, 5000);
+  check_attention<C, d>(report, {3, 2}, {8, 2, 600}, 511);
+  check_attention<C, d>(report, {1, 1}, {20, 1, 100}, 99);
+  check_attention<C, d>(report, {2, 200}, {4, 2, 100}, 33, false);
+}
+
+template <class C>
+void check_rotary(test::Report& report) {
+  for (const Shape shape : {Shape{0, 3}, Shape{2, 0}, Shape{1, 1}, Shape{3, 50}}) {
+    for (const auto& [width, rotary] : {std::pair<Index, Index>{2, 2}, {5, 4}, {64, 64}, {300, 270}}) {
+      for (const Index read : {Index{0}, Index{777}, Index{1} << 40}) {
+        for (const bool backward : {false, true}) {
+          std::vector<C> positions(static_cast<std::size_t>(shape.batch * 3));
+          for (Index b = 0; b < shape.batch; ++b) write_position(read + b, positions.data() + b * 3);
+          const Index columns = 3 * width, stride = columns + 3;
+          report.check(
+              "rotary " + std::to_string(width) + ", " + std::to_string(rotary) + " from " + std::to_string(read),
+              8 * test::rounding<C>, std::make_tuple(test::uniform<C>(shape.tokens() * stride, 1), positions),
+              [&](auto& device, auto* x, auto* from) {
+                using T = std::remove_reference_t<decltype(*x)>;
+                rotary_embedding(device, RotaryEmbedding<T>{.shape = shape,
+                                                            .x = {x, shape.tokens(), columns, stride},
+                                                            .head_width = width,
+                                                            .rotary_width = rotary,
+                                                            .base = 10000,
+                                                            .positions = StateView<T>{from, 3},
+                                                            .backward = backward});
+              });
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+
+int main() {
+  return test::run_checks([](test::Report& report) {
+    report.group("attention float");
+    check_shapes<float, 1>(report);
+    check_shapes<float, 5>(report);
+    check_shapes<float, 64>(report);
+    check_shapes<float, 128>(report);
+    report.group("attention float, wide heads");
+    check_attention<float, 256>(report, {1, 70}, {2, 1, 50}, 40);
+    report.group("attention double");
+    check_shapes<double, 5>(report);
+    check_shapes<double, 72>(report);
+    report.group("rotary float");
+    check_rotary<float>(report);
+    report.group("rotary double");
+    check_rotary<double>(report);
+  });
+}

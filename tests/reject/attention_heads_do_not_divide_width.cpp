@@ -1,0 +1,9 @@
+// expect: Attention: without HeadWidth<d> a head is as wide as the model's Width over Heads, which must divide it
+// expect: AttentionHeadWidth<.*Attention<.*, moe_mamba::Width<64>, moe_mamba::Heads<6> ?>
+#include "definition.hpp"
+
+using namespace moe_mamba;
+
+using Net = LanguageModel<Vocabulary<256>, Width<64>, Attention<Heads<6>, Context<8>>>;
+
+constexpr auto parameters = cost<Net>.parameters;
