@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cmath>
+#include <type_traits>
 
 #include "moe_mamba/core/annotation.hpp"
 
@@ -8,8 +9,8 @@
 namespace moe_mamba {
 
 /// a / b rounded up, for a >= 0 and b > 0.
-template <class T>
-MOE_MAMBA_HOST_DEVICE constexpr T ceiling_divide(T a, T b) {
+template <class A, class B>
+MOE_MAMBA_HOST_DEVICE constexpr std::common_type_t<A, B> ceiling_divide(A a, B b) {
   return (a + b - 1) / b;
 }
 
