@@ -31,6 +31,7 @@
 #include "moe_mamba/model/model.hpp"
 #include "moe_mamba/model/passes_definition.hpp"
 #include "moe_mamba/model/sequence_model.hpp"
+#include "moe_mamba/text/tokenizer.hpp"
 #include "moe_mamba/train/schedule.hpp"
 #include "moe_mamba/train/trainer.hpp"
 #include "moe_mamba/train/windows.hpp"
