@@ -21,6 +21,7 @@ have_header catch2/catch.hpp || have_header catch2/catch_all.hpp || missing="$mi
 optional=""
 have g++ || optional="$optional g++"
 have clang++ || optional="$optional clang"
+have_header utf8proc.h || optional="$optional libutf8proc-dev"
 have clang-format-14 || optional="$optional clang-format-14"
 have clang-tidy || optional="$optional clang-tidy"
 
@@ -38,7 +39,7 @@ if [ -n "$missing$optional" ]; then
       exit 1
     }
     for package in $optional; do
-      apt "$package" || echo "could not install $package: the checks that need it are skipped"
+      apt "$package" || echo "could not install $package: the tests that need it are left out"
     done
   elif [ -n "$missing" ]; then
     echo "These are missing; Debian and Ubuntu call them:$missing"

@@ -36,6 +36,7 @@
 #include "moe_mamba/model/model.hpp"
 #include "moe_mamba/model/passes_definition.hpp"
 #include "moe_mamba/model/sequence_model.hpp"
+#include "moe_mamba/text/tokenizer.hpp"
 #include "moe_mamba/train/packing.hpp"
 #include "moe_mamba/train/schedule.hpp"
 #include "moe_mamba/train/trainer.hpp"

@@ -2,7 +2,8 @@
 # sh tests/style/check.sh <check> [compiler flags]
 #   format   clang-format 14 would change nothing
 #   words    no unfinished work, no file without end
-#   rooms    includes go one way: core <- ops <- layers <- model <- train | generate <- io; cpu and cuda know core and ops
+#   rooms    includes go one way: core <- ops <- layers <- model <- train | generate <- io; cpu and cuda know core and ops;
+#            core <- text; io, text <- tokenizers
 #   tidy     clang-tidy finds nothing in a file that includes everything
 # Exits with 77 where the tool is missing.
 set -u
@@ -59,8 +60,12 @@ rooms)
   allow model core ops layers model
   allow train core ops layers model cpu train
   allow generate core ops layers model cpu generate
+  allow text core text
+  allow tokenizers core io text tokenizers
   allow io core ops layers model cpu train generate io
   grep -rnE '#include *<(Eigen|unsupported)/' include | grep -v '^include/moe_mamba/cpu/' && complain "Eigen lives in cpu only"
+  grep -rnE '#include *<utf8proc' include | grep -v '^include/moe_mamba/tokenizers/unicode.hpp' &&
+    complain "utf8proc lives in tokenizers/unicode.hpp only"
   grep -rLE '^#pragma once' include --include='*.hpp' --include='*.cuh' | grep . && complain "a header without #pragma once"
   grep -rnE '#include *<cu' include | grep -v '^include/moe_mamba/cuda/' && complain "CUDA lives in cuda only"
   grep -rnE '#include *<cub/cub.cuh>' include tests && complain "<cub/cub.cuh> takes 8 seconds to compile"

@@ -1,0 +1,87 @@
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+
+/// UTF-8 (RFC 3629: no overlong forms, no surrogates), read leniently: a byte that begins no valid character is a unit
+/// of its own, so that any bytes can be walked through and none is lost.
+namespace moe_mamba::detail {
+
+/// What a byte that belongs to no valid character reads as.
+inline constexpr char32_t no_character = 0xffffffff;
+
+struct Utf8Unit {
+  char32_t code;      // or no_character
+  std::size_t bytes;  // 1 to 4
+};
+
+/// The unit at the begin of the bytes from `at` to `end`, of which there must be one or more.
+inline Utf8Unit utf8_unit(const char* at, const char* end) {
+  const auto byte = [&](std::ptrdiff_t i) {
+    return i < end - at ? static_cast<char32_t>(static_cast<unsigned char>(at[i])) : 0u;
+  };
+  const auto follows = [&](std::ptrdiff_t i, char32_t low = 0x80, char32_t high = 0xbf) {
+    return byte(i) >= low && byte(i) <= high;
+  };
+  const char32_t first = byte(0);
+  if (first < 0x80) return {first, 1};
+  if (first >= 0xc2 && first <= 0xdf) {
+    if (follows(1)) return {(first & 0x1f) << 6 | (byte(1) & 0x3f), 2};
+  } else if (first >= 0xe0 && first <= 0xef) {
+    if (follows(1, first == 0xe0 ? 0xa0 : 0x80, first == 0xed ? 0x9f : 0xbf) && follows(2)) {
+      return {(first & 0xf) << 12 | (byte(1) & 0x3f) << 6 | (byte(2) & 0x3f), 3};
+    }
+  } else if (first >= 0xf0 && first <= 0xf4) {
+    if (follows(1, first == 0xf0 ? 0x90 : 0x80, first == 0xf4 ? 0x8f : 0xbf) && follows(2) && follows(3)) {
+      return {(first & 7) << 18 | (byte(1) & 0x3f) << 12 | (byte(2) & 0x3f) << 6 | (byte(3) & 0x3f), 4};
+    }
+  }
+  return {no_character, 1};
+}
+
+inline Utf8Unit utf8_unit(std::string_view text, std::size_t at = 0) {
+  return utf8_unit(text.data() + at, text.data() + text.size());
+}
+
+/// Appends a code point, which must be one (below 0x110000).
+inline void append_utf8(std::string& text, char32_t code) {
+  const auto add = [&](char32_t byte) { text += static_cast<char>(static_cast<unsigned char>(byte)); };
+  if (code < 0x80) {
+    add(code);
+  } else if (code < 0x800) {
+    add(0xc0 | code >> 6);
+    add(0x80 | (code & 0x3f));
+  } else if (code < 0x10000) {
+    add(0xe0 | code >> 12);
+    add(0x80 | (code >> 6 & 0x3f));
+    add(0x80 | (code & 0x3f));
+  } else {
+    add(0xf0 | code >> 18);
+    add(0x80 | (code >> 12 & 0x3f));
+    add(0x80 | (code >> 6 & 0x3f));
+    add(0x80 | (code & 0x3f));
+  }
+}
+
+/// How many bytes at the end of `text` begin a character that more bytes could make complete: 0 to 3.
+inline std::size_t incomplete_utf8(std::string_view text) {
+  const std::size_t longest = text.size() < 3 ? text.size() : 3;
+  for (std::size_t count = 1; count <= longest; ++count) {
+    const std::size_t at = text.size() - count;
+    const auto first = static_cast<unsigned char>(text[at]);
+    if (first >= 0x80 && first < 0xc0) continue;  // not the first byte of anything
+    const std::size_t whole = first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : first >= 0xc2 ? 2 : 1;
+    if (whole <= count) return 0;
+    // Completed by one of the smallest and the largest bytes that may follow, it is valid; else nothing completes it.
+    for (const char filler : {'\x80', '\xbf'}) {
+      std::string trial(text.substr(at));
+      trial.resize(whole, filler);
+      if (utf8_unit(trial).bytes == whole) return count;
+    }
+    return 0;
+  }
+  return 0;
+}
+
+}  // namespace moe_mamba::detail

@@ -1,0 +1,121 @@
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "moe_mamba/core/scalar.hpp"
+#include "moe_mamba/tokenizers/tables.hpp"
+#include "moe_mamba/tokenizers/unicode.hpp"
+
+/// Added tokens: strings that are found in the text before anything else and never cut.
+namespace moe_mamba::detail {
+
+struct AddedToken {
+  Token id = 0;
+  std::string text;          // what is looked for
+  bool single_word = false;  // only where no letter, mark or number adjoins
+  bool strip_left = false;   // takes the white space in front
+  bool strip_right = false;  // takes the white space behind
+};
+
+/// Finds strings in a text: from left to right, the longest first where several begin at one place.
+class AddedTokens {
+ public:
+  static constexpr std::size_t longest = 1024;  // bytes of a token, as a search may look so far at each byte
+
+  bool empty() const { return tokens_.empty(); }
+
+  /// A later token of the same text stands in place of the earlier one.
+  void add(AddedToken token) {
+    std::uint32_t node = 0;
+    for (const char c : token.text) {
+      const auto byte = static_cast<unsigned char>(c);
+      std::uint32_t child = children_.find(node, byte).first;
+      if (child == PairTable::none) {
+        child = static_cast<std::uint32_t>(token_at_.size());
+        children_.set(node, byte, {child, 0});
+        token_at_.push_back(PairTable::none);
+      }
+      node = child;
+    }
+    token_at_[node] = static_cast<std::uint32_t>(tokens_.size());
+    const auto first = static_cast<unsigned char>(token.text[0]);
+    begins_[first] = 1;
+    tokens_.push_back(std::move(token));
+  }
+
+  /// Calls piece(begin, end, const AddedToken*) for the parts of a text in order, with null where no token is. Where
+  /// the white space that tokens take overlaps, so do the parts.
+  template <class Piece>
+  void split(std::string_view text, const Piece& piece) const {
+    std::size_t done = 0;  // up to here parts have been told
+    for (std::size_t at = empty() ? text.size() : 0; at < text.size();) {
+      if (begins_[static_cast<unsigned char>(text[at])] == 0) {
+        ++at;
+        continue;
+      }
+      std::size_t match_end = 0;
+      const AddedToken* token = longest_at(text, at, match_end);
+      if (token == nullptr) {
+        ++at;
+        continue;
+      }
+      std::size_t begin = at, end = match_end;
+      at = match_end;  // also where the match is then passed over
+      if (token->single_word && (word_before(text, begin) || (classes_at(text, end) & Word) != 0)) continue;
+      if (token->strip_left) begin = std::max(begin_of_space(text, begin), done);
+      if (token->strip_right) end = skip_classes(text, end, Space);
+      if (done < begin) piece(done, begin, nullptr);
+      piece(begin, end, token);
+      done = end;
+    }
+    if (done != text.size()) piece(done, text.size(), nullptr);
+  }
+
+ private:
+  const AddedToken* longest_at(std::string_view text, std::size_t at, std::size_t& end) const {
+    const AddedToken* found = nullptr;
+    std::uint32_t node = 0;
+    while (at < text.size()) {
+      node = children_.find(node, static_cast<unsigned char>(text[at])).first;
+      if (node == PairTable::none) break;
+      ++at;
+      if (token_at_[node] != PairTable::none) {
+        found = &tokens_[token_at_[node]];
+        end = at;
+      }
+    }
+    return found;
+  }
+
+  /// Where the unit that ends at `at` begins.
+  static std::size_t unit_before(std::string_view text, std::size_t at) {
+    for (std::size_t bytes = 2; bytes <= 4 && bytes <= at; ++bytes) {
+      if (utf8_unit(text.substr(at - bytes, bytes)).bytes == bytes) return at - bytes;
+    }
+    return at - 1;
+  }
+  static bool word_before(std::string_view text, std::size_t at) {
+    return at > 0 && (classes_at(text, unit_before(text, at)) & Word) != 0;
+  }
+  static std::size_t begin_of_space(std::string_view text, std::size_t at) {
+    while (at > 0) {
+      const std::size_t before = unit_before(text, at);
+      if ((classes_at(text, before) & Space) == 0) break;
+      at = before;
+    }
+    return at;
+  }
+
+  std::vector<AddedToken> tokens_;
+  PairTable children_;                                    // of a trie: (node, byte) to node
+  std::vector<std::uint32_t> token_at_{PairTable::none};  // of a node
+  std::array<std::uint8_t, 256> begins_{};                // bytes with which a token begins
+};
+
+}  // namespace moe_mamba::detail

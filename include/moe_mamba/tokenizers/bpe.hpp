@@ -1,0 +1,283 @@
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "moe_mamba/core/check.hpp"
+#include "moe_mamba/tokenizers/byte_alphabet.hpp"
+#include "moe_mamba/tokenizers/tables.hpp"
+#include "moe_mamba/tokenizers/tokenizer_file.hpp"
+
+/// Byte-pair encoding (Sennrich et al. 2016, arXiv 1508.07909): a word begins as its characters, or bytes, and as long as
+/// two neighbours are a merge, the merge of the lowest rank is made, the leftmost first.
+namespace moe_mamba {
+
+/// Words and their tokens as they were found. A cache belongs to one tokenizer and to one thread at a time: keep one
+/// for each thread that encodes many texts. It stops growing at 131072 words.
+class WordCache {
+ public:
+  WordCache() = default;
+
+ private:
+  friend class BpeTokenizer;
+  static constexpr std::size_t most_words = 1u << 17, longest_word = 128;
+
+  std::shared_ptr<const void> owner_;  // the model whose words these are
+  detail::StringTable words_;
+  std::vector<Token> tokens_;
+  std::vector<std::size_t> ends_;  // of each word's tokens
+  // What encoding a word works in.
+  std::vector<Token> symbols_;
+  std::vector<std::uint32_t> numbers_;
+  std::vector<std::uint64_t> queue_;
+};
+
+namespace detail {
+
+class BytePairEncoding {
+ public:
+  /// Of a file's model. `byte_level` says that words are bytes.
+  BytePairEncoding(const TokenizerFile& contents, const std::string& file, bool byte_level);
+
+  /// The token whose text is this word, for words that encode to themselves; -1 for all others.
+  Token whole(std::string_view word) const {
+    const std::uint32_t index = words_.find(word);
+    return index == StringTable::none ? -1 : whole_[index];
+  }
+
+  /// The tokens of a word. Throws std::invalid_argument for a character that is no token where the model has no token
+  /// for what is unknown.
+  void encode(std::string_view word, std::vector<Token>& symbols, std::vector<std::uint32_t>& numbers,
+              std::vector<std::uint64_t>& queue) const {
+    std::size_t unknown = 0;
+    if (!start(word, symbols, unknown)) {
+      const std::size_t bytes = byte_level_ ? 1 : utf8_unit(word, unknown).bytes;
+      throw std::invalid_argument(error_text("text", "in part " + in_quotes(word.substr(unknown, bytes)),
+                                             "characters that are tokens, as this tokenizer has no unk_token"));
+    }
+    if (symbols.size() <= few) {
+      merge_few(symbols, numbers);
+    } else {
+      merge_many(symbols, numbers, queue);
+    }
+  }
+
+ private:
+  static constexpr std::size_t few = 48;
+
+  bool start(std::string_view word, std::vector<Token>& symbols, std::size_t& unknown) const;
+  PairTable::Value merge(Token left, Token right) const {
+    return merges_.find(static_cast<std::uint32_t>(left), static_cast<std::uint32_t>(right));
+  }
+  void merge_few(std::vector<Token>& symbols, std::vector<std::uint32_t>& ranks) const;
+  void merge_many(std::vector<Token>& symbols, std::vector<std::uint32_t>& links,
+                  std::vector<std::uint64_t>& queue) const;
+  void read_merges(const TokenizerFile& contents, const std::string& file);
+  void find_wholes(bool all);
+
+  bool byte_level_, byte_fallback_, fuse_unknown_;
+  Token unknown_ = -1;
+  std::array<Token, 256> bytes_;                  // the token of each byte, where words are bytes
+  PairTable characters_;                          // (0, character) to (token, 0), where they are not
+  std::array<std::vector<Token>, 256> fallback_;  // what a byte falls back to, none where that is not all there
+  PairTable merges_;                              // (left, right) to (rank, token)
+  StringTable words_;                             // the tokens' texts, as bytes where words are bytes
+  std::vector<Token> tokens_, whole_;  // of each of them: its token; the same if it encodes to itself, else -1
+};
+
+inline BytePairEncoding::BytePairEncoding(const TokenizerFile& contents, const std::string& file, bool byte_level)
+    : byte_level_(byte_level) {
+  const JsonField model = JsonField(file, "", &contents.rest)["model"];
+  model["dropout"].require_zero_or_null("null or 0, as encoding is not random here");
+  for (const char* name : {"continuing_subword_prefix", "end_of_word_suffix"}) {
+    if (!model[name].string_or("").empty()) model[name].refuse("null or an empty string");
+  }
+  byte_fallback_ = model["byte_fallback"].boolean_or(false);
+  fuse_unknown_ = model["fuse_unk"].boolean_or(false);
+  const auto id_of = [&](std::string_view text) {
+    const std::uint32_t index = contents.vocabulary.find(text);
+    return index == StringTable::none ? Token{-1} : contents.ids[index];
+  };
+  if (const std::string unknown = model["unk_token"].string_or(""); !unknown.empty()) unknown_ = id_of(unknown);
+
+  for (std::size_t byte = 0; byte < 256; ++byte) {
+    std::string unit;
+    append_utf8(unit, byte_characters[byte]);
+    bytes_[byte] = id_of(unit);
+    if (!byte_fallback_) continue;
+    // Where words are characters, each of a character's bytes falls back; where they are bytes, those of what is written.
+    if (!byte_level) unit = static_cast<char>(static_cast<unsigned char>(byte));
+    constexpr std::string_view digits = "0123456789ABCDEF";
+    for (const char c : unit) {
+      const auto value = static_cast<unsigned char>(c);
+      const Token token = id_of(std::string("<0x") + digits[value / 16] + digits[value % 16] + '>');
+      fallback_[byte].push_back(token);
+    }
+    if (std::count(fallback_[byte].begin(), fallback_[byte].end(), -1) > 0) fallback_[byte].clear();
+  }
+  for (std::size_t i = 0; i < contents.ids.size(); ++i) {
+    const std::string_view text = contents.vocabulary[i];
+    const auto bytes = byte_level ? bytes_of_token(text) : std::string(text);
+    if (!bytes || bytes->empty()) continue;  // no word is this token
+    words_.insert(*bytes);
+    tokens_.push_back(contents.ids[i]);
+    const Utf8Unit unit = utf8_unit(text);
+    if (unit.bytes == text.size()) characters_.set(0, unit.code, {static_cast<std::uint32_t>(contents.ids[i]), 0});
+  }
+  read_merges(contents, file);
+  find_wholes(model["ignore_merges"].boolean_or(false));
+}
+
+inline void BytePairEncoding::read_merges(const TokenizerFile& contents, const std::string& file) {
+  const auto id_of = [&](std::size_t merge, std::string_view text) {
+    const std::uint32_t index = contents.vocabulary.find(text);
+    if (index != StringTable::none) return static_cast<std::uint32_t>(contents.ids[index]);
+    throw_content_error(file, "model.merges[" + std::to_string(merge) + "]", "of or to " + in_quotes(text),
+                        "tokens of model.vocab");
+  };
+  std::string whole;
+  for (std::size_t i = 0; i < contents.part_ends.size() / 2; ++i) {
+    const std::string_view left = contents.part(2 * i), right = contents.part(2 * i + 1);
+    whole.assign(left);
+    whole += right;
+    merges_.set(id_of(i, left), id_of(i, right), {static_cast<std::uint32_t>(i), id_of(i, whole)});
+  }
+}
+
+/// Which texts encode to their own token: all, where the model says that merges do not matter for them. The others are
+/// tried, unless they are long, as words seldom are.
+inline void BytePairEncoding::find_wholes(bool all) {
+  whole_.assign(tokens_.size(), -1);
+  std::vector<Token> symbols;
+  std::vector<std::uint32_t> numbers;
+  for (std::size_t i = 0; i < tokens_.size(); ++i) {
+    std::size_t unknown = 0;
+    if (!all) {
+      if (words_[i].size() > few || !start(words_[i], symbols, unknown) || symbols.size() > few) continue;
+      merge_few(symbols, numbers);
+      if (symbols.size() != 1 || symbols[0] != tokens_[i]) continue;
+    }
+    whole_[i] = tokens_[i];
+  }
+}
+
+/// The tokens of a word's characters or bytes. False where there is none for the one at `unknown`.
+inline bool BytePairEncoding::start(std::string_view word, std::vector<Token>& symbols, std::size_t& unknown) const {
+  symbols.clear();
+  Token pending = -1;  // an unknown one that the next may be fused with
+  std::size_t bytes = 1;
+  for (std::size_t at = 0; at < word.size(); at += bytes) {
+    Token token;
+    if (byte_level_) {
+      token = bytes_[static_cast<unsigned char>(word[at])];
+    } else {
+      const Utf8Unit unit = utf8_unit(word, at);
+      bytes = unit.bytes;
+      token = unit.code == no_character ? Token{-1} : static_cast<Token>(characters_.find(0, unit.code).first);
+    }
+    if (token >= 0) {
+      if (pending >= 0) symbols.push_back(std::exchange(pending, -1));
+      symbols.push_back(token);
+      continue;
+    }
+    const auto fallback = [&](std::size_t i) -> const std::vector<Token>& {
+      return fallback_[static_cast<unsigned char>(word[at + i])];
+    };
+    bool falls_back = true;
+    for (std::size_t i = 0; i < bytes; ++i) falls_back = falls_back && !fallback(i).empty();
+    if (falls_back) {
+      for (std::size_t i = 0; i < bytes; ++i) symbols.insert(symbols.end(), fallback(i).begin(), fallback(i).end());
+      continue;
+    }
+    if (unknown_ < 0) {
+      unknown = at;
+      return false;
+    }
+    if (pending >= 0 && !fuse_unknown_) symbols.push_back(pending);
+    pending = unknown_;
+  }
+  if (pending >= 0) symbols.push_back(pending);
+  return true;
+}
+
+/// In a short word looking through all ranks for the lowest is faster than a queue.
+inline void BytePairEncoding::merge_few(std::vector<Token>& symbols, std::vector<std::uint32_t>& ranks) const {
+  std::size_t count = symbols.size();
+  if (count < 2) return;
+  ranks.resize(2 * few);
+  std::uint32_t* rank = ranks.data();          // of the pair that begins at each symbol
+  std::uint32_t* merged = ranks.data() + few;  // and what it becomes
+  const auto look_up = [&](std::size_t i) {
+    const PairTable::Value found = merge(symbols[i], symbols[i + 1]);
+    rank[i] = found.first;
+    merged[i] = found.second;
+  };
+  for (std::size_t i = 0; i + 1 < count; ++i) look_up(i);
+  for (;;) {
+    std::size_t best = 0;
+    for (std::size_t i = 1; i + 1 < count; ++i) best = rank[i] < rank[best] ? i : best;
+    if (count < 2 || rank[best] == PairTable::none) break;
+    symbols[best] = static_cast<Token>(merged[best]);
+    for (std::size_t i = best + 1; i + 1 < count; ++i) {
+      symbols[i] = symbols[i + 1];
+      rank[i] = rank[i + 1];
+      merged[i] = merged[i + 1];
+    }
+    --count;
+    if (best > 0) look_up(best - 1);
+    if (best + 1 < count) look_up(best);
+  }
+  symbols.resize(count);
+}
+
+/// A queue of pairs by rank and place, and symbols as a linked list. What the queue holds of pairs that are no more is
+/// passed over.
+inline void BytePairEncoding::merge_many(std::vector<Token>& symbols, std::vector<std::uint32_t>& links,
+                                         std::vector<std::uint64_t>& queue) const {
+  constexpr std::uint32_t none = PairTable::none;
+  const auto count = static_cast<std::uint32_t>(symbols.size());
+  links.resize(std::size_t{2} * count);
+  std::uint32_t *previous = links.data(), *next = links.data() + count;
+  for (std::uint32_t i = 0; i < count; ++i) {
+    previous[i] = i == 0 ? none : i - 1;
+    next[i] = i + 1 == count ? none : i + 1;
+  }
+  queue.clear();
+  const auto offer = [&](std::uint32_t at) {
+    const std::uint32_t rank = merge(symbols[at], symbols[next[at]]).first;
+    if (rank == none) return false;
+    queue.push_back(static_cast<std::uint64_t>(rank) << 32 | at);
+    return true;
+  };
+  const auto later = [](std::uint64_t a, std::uint64_t b) { return a > b; };
+  for (std::uint32_t i = 0; i + 1 < count; ++i) offer(i);
+  std::make_heap(queue.begin(), queue.end(), later);
+  while (!queue.empty()) {
+    std::pop_heap(queue.begin(), queue.end(), later);
+    const std::uint64_t top = queue.back();
+    queue.pop_back();
+    const auto at = static_cast<std::uint32_t>(top);
+    const std::uint32_t right = next[at];
+    if (symbols[at] < 0 || right == none) continue;
+    const PairTable::Value found = merge(symbols[at], symbols[right]);
+    if (found.first != top >> 32) continue;
+    symbols[at] = static_cast<Token>(found.second);
+    symbols[right] = -1;
+    next[at] = next[right];
+    if (next[at] != none) previous[next[at]] = at;
+    if (previous[at] != none && offer(previous[at])) std::push_heap(queue.begin(), queue.end(), later);
+    if (next[at] != none && offer(at)) std::push_heap(queue.begin(), queue.end(), later);
+  }
+  std::erase(symbols, -1);
+}
+
+}  // namespace detail
+}  // namespace moe_mamba

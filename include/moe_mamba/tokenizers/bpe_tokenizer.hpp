@@ -1,0 +1,300 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "moe_mamba/core/check.hpp"
+#include "moe_mamba/io/mapped_file.hpp"
+#include "moe_mamba/text/tokenizer.hpp"
+#include "moe_mamba/tokenizers/added_tokens.hpp"
+#include "moe_mamba/tokenizers/bpe.hpp"
+#include "moe_mamba/tokenizers/normalizer.hpp"
+#include "moe_mamba/tokenizers/pre_tokenizer.hpp"
+#include "moe_mamba/tokenizers/token_decoder.hpp"
+#include "moe_mamba/tokenizers/tokenizer_file.hpp"
+
+namespace moe_mamba {
+
+/// A byte-pair tokenizer as the file tokenizer.json of Hugging Face's tokenizers describes it, which gives the same
+/// tokens. A value that does not change: any number of threads may use one at a time.
+///
+/// Text is UTF-8. Bytes in it that are not count as characters without any property, each by itself; a byte-level
+/// tokenizer, and one that falls back to bytes, gives them back in decode().
+class BpeTokenizer {
+ public:
+  /// Reads the contents of a file; `file` names it in errors. Throws std::runtime_error that names the field, its value
+  /// and what is allowed, where something is wrong or not supported.
+  BpeTokenizer(std::span<const std::byte> contents, const std::string& file);
+
+  /// The tokens of a text. Throws std::invalid_argument for a character that the tokenizer has no token for, and for a
+  /// text of 2 GiB or more.
+  std::vector<Token> encode(std::string_view text, EncodeOptions options = {}) const {
+    WordCache cache;
+    return encode(text, cache, options);
+  }
+
+  /// The same, where the cache remembers words from one call to the next.
+  std::vector<Token> encode(std::string_view text, WordCache& cache, EncodeOptions options = {}) const;
+
+  /// The text of tokens, as bytes. Throws std::out_of_range for a number that is no token.
+  std::string decode(std::span<const Token> tokens, DecodeOptions options = {}) const {
+    std::string text;
+    Decoding state = decoding(options);
+    for (const Token token : tokens) append(state, token, text);
+    return text;
+  }
+
+  /// A decoding that goes on: whether it is at the begin, and what there is to strip.
+  struct Decoding {
+    bool skip_special_tokens = true;
+    bool first = true;
+    std::size_t strip = 0;
+  };
+  Decoding decoding(DecodeOptions options = {}) const {
+    return {options.skip_special_tokens, true, decoder_.strip_count()};
+  }
+
+  /// Appends what the next token says. Throws as decode() does, with the decoding as it was.
+  void append(Decoding& state, Token token, std::string& text) const;
+
+  /// One more than the largest token.
+  Index vocabulary() const { return static_cast<Index>(entries_.size()); }
+
+  /// The token that the file writes like this, if there is one: token("<|endoftext|>").
+  std::optional<Token> token(std::string_view written) const {
+    const std::uint32_t index = written_.find(written);
+    return index == detail::StringTable::none ? std::nullopt : std::optional(ids_[index]);
+  }
+
+  /// Whether a number is a token: there may be gaps.
+  bool contains(Token token) const { return token >= 0 && token < vocabulary() && entry(token).known; }
+
+  /// Whether a token is one of the special ones.
+  bool is_special(Token token) const { return contains(token) && entry(token).special; }
+
+ private:
+  struct Entry {
+    bool known = false, special = false;
+    std::string written;  // as the decoder begins with it
+    std::string text;     // what it says anywhere but at the begin
+  };
+
+  const Entry& entry(Token token) const { return entries_[static_cast<std::size_t>(token)]; }
+  void add_entry(const detail::JsonField& field, std::string_view written, Token id);
+  void read_added_tokens(const detail::JsonField& field, std::size_t limit);
+  void read_post_processor(const detail::JsonField& field);
+  void read_template(const detail::JsonField& field);
+  void encode_piece(std::string_view piece, bool at_begin, WordCache& cache, std::vector<Token>& tokens) const;
+  void encode_word(std::string_view word, WordCache& cache, std::vector<Token>& tokens) const;
+
+  detail::Normalizer normalizer_;
+  detail::PreTokenizer pre_tokenizer_;
+  std::shared_ptr<const detail::BytePairEncoding> model_;
+  detail::TokenDecoder decoder_;
+  detail::AddedTokens added_;             // found in the text as it comes
+  detail::AddedTokens added_normalized_;  // found in what the normalizer makes of it
+  std::vector<Token> before_, after_;     // special tokens around a text
+  bool has_template_ = false;
+  detail::StringTable written_;
+  std::vector<Token> ids_;  // of what is in written_
+  std::vector<Entry> entries_;
+};
+
+/// Reads a file tokenizer.json. Throws std::runtime_error as BpeTokenizer does, and where the file cannot be read.
+inline BpeTokenizer load_tokenizer(const std::filesystem::path& path) {
+  return BpeTokenizer(MappedFile(path).bytes(), path.string());
+}
+
+inline BpeTokenizer::BpeTokenizer(std::span<const std::byte> bytes, const std::string& file)
+    : decoder_(detail::JsonField(file, "decoder", nullptr)) {
+  detail::TokenizerFile contents = detail::read_tokenizer_file(bytes, file);
+  const detail::JsonField root(file, "", &contents.rest);
+  if (!root["version"].is_null()) root["version"].choice({"1.0"});
+  normalizer_ = detail::Normalizer(root["normalizer"]);
+  pre_tokenizer_ = detail::PreTokenizer(root["pre_tokenizer"]);
+  decoder_ = detail::TokenDecoder(root["decoder"]);
+
+  // Gaps between ids are allowed, but not so large that a small file takes much memory.
+  const std::size_t added = root["added_tokens"].is_null() ? 0 : root["added_tokens"].elements().size();
+  const std::size_t limit = 2 * (contents.ids.size() + added) + 65535;
+  for (std::size_t i = 0; i < contents.ids.size(); ++i) {
+    const detail::JsonField field(file, "model.vocab " + detail::in_quotes(contents.vocabulary[i]), nullptr);
+    if (static_cast<std::size_t>(contents.ids[i]) > limit) {
+      field.refuse(std::to_string(contents.ids[i]), "0 to " + std::to_string(limit) + " in so small a vocabulary");
+    }
+    add_entry(field, contents.vocabulary[i], contents.ids[i]);
+  }
+  read_added_tokens(root["added_tokens"], limit);
+  for (Entry& token : entries_) {
+    if (token.known) token.text = decoder_(token.written, false);
+  }
+  read_post_processor(root["post_processor"]);
+  model_ = std::make_shared<const detail::BytePairEncoding>(contents, file, pre_tokenizer_.byte_level());
+}
+
+inline void BpeTokenizer::add_entry(const detail::JsonField& field, std::string_view written, Token id) {
+  const auto index = static_cast<std::size_t>(id);
+  if (index >= entries_.size()) entries_.resize(index + 1);
+  if (entries_[index].known) {
+    field.refuse("id " + std::to_string(id),
+                 "an id of its own; " + detail::in_quotes(entries_[index].written) + " has it");
+  }
+  entries_[index] = {true, false, std::string(written), {}};
+  written_.insert(written);
+  ids_.push_back(id);
+}
+
+inline void BpeTokenizer::read_added_tokens(const detail::JsonField& field, std::size_t limit) {
+  if (field.is_null()) return;
+  detail::StringTable seen, special;
+  std::vector<Token> added;
+  for (const detail::JsonField& item : field.elements()) {
+    const std::string& content = item["content"].string();
+    const auto id = static_cast<Token>(item["id"].integer(limit));
+    if (content.empty()) continue;
+    if (content.size() > detail::AddedTokens::longest) item["content"].refuse("at most 1024 bytes");
+    if (!seen.insert(content).second) item["content"].refuse("each added token once");
+    if (const auto known = token(content); !known) {
+      add_entry(item["id"], content, id);
+    } else if (*known != id) {
+      item["id"].refuse(std::to_string(*known) + ", which model.vocab gives this token");
+    }
+    added.push_back(id);
+    if (item["special"].boolean_or(false)) special.insert(content);
+
+    const bool normalized = item["normalized"].boolean_or(false);
+    detail::AddedToken search{id, content, item["single_word"].boolean_or(false), item["lstrip"].boolean_or(false),
+                              item["rstrip"].boolean_or(false)};
+    if (normalized && !normalizer_.empty()) {
+      search.text = normalizer_(content);
+      if (search.text.empty() || search.text.size() > 8 * detail::AddedTokens::longest) {
+        item["content"].refuse("what the normalizer makes 1 to 8192 bytes of");
+      }
+      // The reference shows such a token as it is looked for.
+      entries_[static_cast<std::size_t>(id)].written = search.text;
+    }
+    (normalized ? added_normalized_ : added_).add(std::move(search));
+  }
+  for (const Token id : added) {
+    Entry& entry = entries_[static_cast<std::size_t>(id)];
+    entry.special = special.find(entry.written) != detail::StringTable::none;
+  }
+}
+
+inline void BpeTokenizer::read_post_processor(const detail::JsonField& field) {
+  if (field.is_null()) return;
+  switch (field["type"].choice({"ByteLevel", "TemplateProcessing", "Sequence"})) {
+    case 0:  // concerns offsets only
+      break;
+    case 1:
+      if (std::exchange(has_template_, true)) field["type"].refuse("TemplateProcessing once");
+      read_template(field);
+      break;
+    default:
+      for (const detail::JsonField& part : field["processors"].elements()) read_post_processor(part);
+  }
+}
+
+/// The template of a single text: special tokens in front of it and behind it.
+inline void BpeTokenizer::read_template(const detail::JsonField& field) {
+  bool behind = false;
+  for (const detail::JsonField& piece : field["single"].elements()) {
+    if (const detail::JsonField sequence = piece["Sequence"]; !sequence.is_null()) {
+      sequence["id"].choice({"A"});
+      if (std::exchange(behind, true)) sequence["id"].refuse("A once");
+      continue;
+    }
+    const std::string& name = piece["SpecialToken"]["id"].string();
+    const detail::JsonField ids = field["special_tokens"][name]["ids"];
+    for (const detail::JsonField& item : ids.elements()) {
+      const auto id = static_cast<Token>(item.integer(0x7fffffff));
+      if (!contains(id)) item.refuse("the id of a token");
+      (behind ? after_ : before_).push_back(id);
+    }
+  }
+  if (!behind) field["single"].refuse("no text", "pieces of which one is the Sequence A");
+}
+
+inline std::vector<Token> BpeTokenizer::encode(std::string_view text, WordCache& cache, EncodeOptions options) const {
+  require(text.size() < (std::size_t{1} << 31), "text.size()", text.size(), "less than 2147483648 bytes");
+  if (cache.owner_ != model_) {
+    cache = WordCache();
+    cache.owner_ = model_;
+  }
+  std::vector<Token> tokens;
+  tokens.reserve(text.size() / 4 + 8);
+  if (options.special_tokens) tokens = before_;
+  added_.split(text, [&](std::size_t begin, std::size_t end, const detail::AddedToken* token) {
+    if (token != nullptr) {
+      tokens.push_back(token->id);
+    } else {
+      encode_piece(text.substr(begin, end - begin), begin == 0, cache, tokens);
+    }
+  });
+  if (options.special_tokens) tokens.insert(tokens.end(), after_.begin(), after_.end());
+  return tokens;
+}
+
+inline void BpeTokenizer::encode_piece(std::string_view piece, bool at_begin, WordCache& cache,
+                                       std::vector<Token>& tokens) const {
+  std::string normalized;
+  if (!normalizer_.empty()) piece = normalized = normalizer_(piece);
+  added_normalized_.split(piece, [&](std::size_t begin, std::size_t end, const detail::AddedToken* token) {
+    if (token != nullptr) {
+      tokens.push_back(token->id);
+      return;
+    }
+    pre_tokenizer_.split(piece.substr(begin, end - begin), at_begin && begin == 0,
+                         [&](std::string_view word) { encode_word(word, cache, tokens); });
+  });
+}
+
+inline void BpeTokenizer::encode_word(std::string_view word, WordCache& cache, std::vector<Token>& tokens) const {
+  if (const Token whole = model_->whole(word); whole >= 0) return tokens.push_back(whole);
+  const bool keep = word.size() <= WordCache::longest_word;
+  if (const std::uint32_t known = keep ? cache.words_.find(word) : detail::StringTable::none;
+      known != detail::StringTable::none) {
+    const Token* all = cache.tokens_.data();
+    const std::size_t begin = known == 0 ? 0 : cache.ends_[known - 1];
+    tokens.insert(tokens.end(), all + begin, all + cache.ends_[known]);
+    return;
+  }
+  model_->encode(word, cache.symbols_, cache.numbers_, cache.queue_);
+  tokens.insert(tokens.end(), cache.symbols_.begin(), cache.symbols_.end());
+  if (!keep || cache.words_.size() == WordCache::most_words) return;
+  cache.words_.insert(word);
+  cache.tokens_.insert(cache.tokens_.end(), cache.symbols_.begin(), cache.symbols_.end());
+  cache.ends_.push_back(cache.tokens_.size());
+}
+
+inline void BpeTokenizer::append(Decoding& state, Token token, std::string& text) const {
+  require_range(contains(token), "token", token, [&] {
+    return "0 to " + std::to_string(vocabulary() - 1) + ", without the gaps that the vocabulary may have";
+  });
+  const Entry& found = entry(token);
+  if (state.skip_special_tokens && found.special) return;
+  const bool differs = state.first && decoder_.first_differs();
+  state.first = false;
+  std::string at_begin;
+  if (differs) at_begin = decoder_(found.written, true);
+  std::string_view piece = differs ? at_begin : found.text;
+  while (state.strip > 0 && !piece.empty()) {
+    if (piece.front() != decoder_.strip_character()) {
+      state.strip = 0;
+    } else {
+      piece.remove_prefix(1);
+      --state.strip;
+    }
+  }
+  text += piece;
+}
+
+}  // namespace moe_mamba

@@ -1,0 +1,164 @@
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+/// Hash tables for a tokenizer: open addressing with linear probing, grown by doubling, nothing ever removed. A seed that
+/// differs from table to table keeps a hostile file from choosing keys that collide; no result depends on it.
+namespace moe_mamba::detail {
+
+inline std::uint64_t mix_bits(std::uint64_t a, std::uint64_t b) {
+  __extension__ using Wide = unsigned __int128;
+  const Wide product = static_cast<Wide>(a) * b;
+  return static_cast<std::uint64_t>(product) ^ static_cast<std::uint64_t>(product >> 64);
+}
+
+inline std::uint64_t table_seed(const void* table) {
+  const auto time = static_cast<std::uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
+  return mix_bits(time ^ 0x9E3779B97F4A7C15u, reinterpret_cast<std::uintptr_t>(table) | 1) | 1;
+}
+
+inline std::uint64_t hash_string(std::string_view text, std::uint64_t seed) {
+  constexpr std::uint64_t factor = 0xA0761D6478BD642Fu;
+  const char* at = text.data();
+  std::size_t left = text.size();
+  std::uint64_t hash = seed ^ text.size(), word = 0;
+  for (; left > 8; at += 8, left -= 8) {
+    std::memcpy(&word, at, 8);
+    hash = mix_bits(hash ^ word, factor);
+  }
+  word = 0;
+  if (left >= 4) {
+    std::uint32_t low, high;
+    std::memcpy(&low, at, 4);
+    std::memcpy(&high, at + left - 4, 4);
+    word = static_cast<std::uint64_t>(high) << 32 | low;
+  } else if (left > 0) {
+    const auto byte = [&](std::size_t i) { return static_cast<std::uint64_t>(static_cast<unsigned char>(at[i])); };
+    word = byte(0) | byte(left / 2) << 8 | byte(left - 1) << 16;
+  }
+  return mix_bits(hash ^ word, factor ^ seed);
+}
+
+/// Byte strings, numbered in the order in which they came.
+class StringTable {
+ public:
+  static constexpr std::uint32_t none = 0xffffffff;
+
+  StringTable() : seed_(table_seed(this)), slots_(16) {}
+
+  std::size_t size() const { return ends_.size(); }
+
+  std::string_view operator[](std::size_t index) const {
+    const std::size_t begin = index == 0 ? 0 : ends_[index - 1];
+    return {bytes_.data() + begin, ends_[index] - begin};
+  }
+
+  /// The number of a string, or `none`.
+  std::uint32_t find(std::string_view text) const { return slots_[place(text, hash_string(text, seed_))].index; }
+
+  /// The number of a string and whether it is new.
+  std::pair<std::uint32_t, bool> insert(std::string_view text) {
+    const std::uint64_t hash = hash_string(text, seed_);
+    std::size_t at = place(text, hash);
+    if (slots_[at].index != none) return {slots_[at].index, false};
+    if ((size() + 1) * 2 > slots_.size()) {
+      grow();
+      at = place(text, hash);
+    }
+    const auto index = static_cast<std::uint32_t>(size());
+    bytes_.insert(bytes_.end(), text.begin(), text.end());
+    ends_.push_back(bytes_.size());
+    slots_[at] = {static_cast<std::uint32_t>(hash >> 32), index};
+    return {index, true};
+  }
+
+ private:
+  struct Slot {
+    std::uint32_t tag = 0;  // the upper half of the hash, so that few strings are compared
+    std::uint32_t index = none;
+  };
+
+  std::size_t place(std::string_view text, std::uint64_t hash) const {
+    const std::size_t mask = slots_.size() - 1;
+    const auto tag = static_cast<std::uint32_t>(hash >> 32);
+    for (std::size_t at = hash & mask;; at = (at + 1) & mask) {
+      const Slot& slot = slots_[at];
+      if (slot.index == none || (slot.tag == tag && (*this)[slot.index] == text)) return at;
+    }
+  }
+
+  void grow() {
+    slots_.assign(slots_.size() * 2, Slot{});
+    const std::size_t mask = slots_.size() - 1;
+    for (std::size_t index = 0; index < size(); ++index) {
+      const std::uint64_t hash = hash_string((*this)[index], seed_);
+      std::size_t at = hash & mask;
+      while (slots_[at].index != none) at = (at + 1) & mask;
+      slots_[at] = {static_cast<std::uint32_t>(hash >> 32), static_cast<std::uint32_t>(index)};
+    }
+  }
+
+  std::uint64_t seed_;
+  std::vector<char> bytes_;
+  std::vector<std::size_t> ends_;
+  std::vector<Slot> slots_;
+};
+
+/// Two numbers for a pair of numbers.
+class PairTable {
+ public:
+  struct Value {
+    std::uint32_t first = none, second = none;
+  };
+  static constexpr std::uint32_t none = 0xffffffff;
+
+  PairTable() : seed_(table_seed(this)), slots_(16) {}
+
+  /// The value of a pair; both numbers are `none` where it is not there.
+  Value find(std::uint32_t left, std::uint32_t right) const { return slots_[place(key_of(left, right))].value; }
+
+  /// Sets the value of a pair, which may not be twice `none`.
+  void set(std::uint32_t left, std::uint32_t right, Value value) {
+    const std::uint64_t key = key_of(left, right);
+    std::size_t at = place(key);
+    if (slots_[at].key != key) {
+      if (++size_ * 2 > slots_.size()) {
+        const std::vector<Slot> old = std::exchange(slots_, std::vector<Slot>(slots_.size() * 2));
+        for (const Slot& slot : old) {
+          if (slot.key != no_key) slots_[place(slot.key)] = slot;
+        }
+        at = place(key);
+      }
+    }
+    slots_[at] = {key, value};
+  }
+
+ private:
+  static constexpr std::uint64_t no_key = ~std::uint64_t{0};
+  struct Slot {
+    std::uint64_t key = no_key;
+    Value value;
+  };
+
+  static std::uint64_t key_of(std::uint32_t left, std::uint32_t right) {
+    return static_cast<std::uint64_t>(left) << 32 | right;
+  }
+  std::size_t place(std::uint64_t key) const {
+    const std::size_t mask = slots_.size() - 1;
+    std::size_t at = mix_bits(key ^ seed_, 0xE7037ED1A0B428DBu) & mask;
+    while (slots_[at].key != key && slots_[at].key != no_key) at = (at + 1) & mask;
+    return at;
+  }
+
+  std::uint64_t seed_;
+  std::size_t size_ = 0;
+  std::vector<Slot> slots_;
+};
+
+}  // namespace moe_mamba::detail

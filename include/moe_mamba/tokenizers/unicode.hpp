@@ -1,0 +1,184 @@
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <new>
+#include <string>
+#include <string_view>
+#include <utf8proc.h>
+#include <vector>
+
+#include "moe_mamba/text/utf8.hpp"
+
+/// What tokenizers ask of Unicode: classes of characters and normal forms. The tables are utf8proc's, and with them the
+/// version of Unicode; everything that includes utf8proc goes through here.
+namespace moe_mamba::detail {
+
+/// Sets of classes that the patterns of pre-tokenizers name. A byte that is no character is of class Other.
+enum CharacterClass : std::uint8_t {
+  Space = 1,     // \s, which is White_Space
+  Letter = 2,    // \p{L}
+  Number = 4,    // \p{N}
+  Other = 8,     // none of these three: [^\s\p{L}\p{N}]
+  Upper = 16,    // [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]
+  Lower = 32,    // [\p{Ll}\p{Lm}\p{Lo}\p{M}]
+  Word = 64,     // \w: Alphabetic, marks, decimal numbers, connectors, joiners
+  Newline = 128  // [\r\n]
+};
+
+constexpr bool is_space(char32_t c) {
+  return (c >= 0x9 && c <= 0xd) || c == 0x20 || c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) ||
+         c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
+}
+
+/// Symbols that count as alphabetic: circled, squared and parenthesised letters (Other_Alphabetic outside the marks).
+constexpr bool is_alphabetic_symbol(char32_t c) {
+  return (c >= 0x24b6 && c <= 0x24e9) || (c >= 0x1f130 && c <= 0x1f149) || (c >= 0x1f150 && c <= 0x1f169) ||
+         (c >= 0x1f170 && c <= 0x1f189);
+}
+
+inline std::uint8_t classes_of_character(char32_t c) {
+  if (c == no_character) return Other;
+  if (is_space(c)) return static_cast<std::uint8_t>(c == '\r' || c == '\n' ? Space | Newline : Space);
+  switch (utf8proc_category(static_cast<utf8proc_int32_t>(c))) {
+    case UTF8PROC_CATEGORY_LU:
+    case UTF8PROC_CATEGORY_LT:
+      return Letter | Upper | Word;
+    case UTF8PROC_CATEGORY_LL:
+      return Letter | Lower | Word;
+    case UTF8PROC_CATEGORY_LM:
+    case UTF8PROC_CATEGORY_LO:
+      return Letter | Upper | Lower | Word;
+    case UTF8PROC_CATEGORY_MN:
+    case UTF8PROC_CATEGORY_MC:
+    case UTF8PROC_CATEGORY_ME:
+      return Other | Upper | Lower | Word;
+    case UTF8PROC_CATEGORY_ND:
+    case UTF8PROC_CATEGORY_NL:
+      return Number | Word;
+    case UTF8PROC_CATEGORY_NO:
+      return Number;
+    case UTF8PROC_CATEGORY_PC:
+      return Other | Word;
+    default:
+      return c == 0x200c || c == 0x200d || is_alphabetic_symbol(c) ? Other | Word : Other;
+  }
+}
+
+/// The classes of ASCII, which need no library.
+inline constexpr std::array<std::uint8_t, 128> ascii_classes = [] {
+  std::array<std::uint8_t, 128> classes{};
+  for (char32_t c = 0; c < 128; ++c) {
+    std::uint8_t& set = classes[c];
+    if (is_space(c)) {
+      set = c == '\r' || c == '\n' ? Space | Newline : Space;
+    } else if (c >= 'A' && c <= 'Z') {
+      set = Letter | Upper | Word;
+    } else if (c >= 'a' && c <= 'z') {
+      set = Letter | Lower | Word;
+    } else if (c >= '0' && c <= '9') {
+      set = Number | Word;
+    } else {
+      set = c == '_' ? Other | Word : Other;
+    }
+  }
+  return classes;
+}();
+
+struct ClassifiedUnit {
+  std::uint8_t classes;
+  std::size_t bytes;
+};
+
+/// The unit of UTF-8 at `at`, which must lie inside the text.
+inline ClassifiedUnit classified_unit(std::string_view text, std::size_t at) {
+  const auto first = static_cast<unsigned char>(text[at]);
+  if (first < 128) return {ascii_classes[first], 1};
+  const Utf8Unit unit = utf8_unit(text, at);
+  return {classes_of_character(unit.code), unit.bytes};
+}
+
+/// The classes at `at`, none at the end of the text.
+inline std::uint8_t classes_at(std::string_view text, std::size_t at) {
+  return at < text.size() ? classified_unit(text, at).classes : std::uint8_t{0};
+}
+
+/// Where the units of any of these classes that begin at `at` end.
+inline std::size_t skip_classes(std::string_view text, std::size_t at, unsigned classes) {
+  while (at < text.size()) {
+    const ClassifiedUnit unit = classified_unit(text, at);
+    if ((unit.classes & classes) == 0) break;
+    at += unit.bytes;
+  }
+  return at;
+}
+
+enum class NormalForm { Nfc, Nfd, Nfkc, Nfkd };
+
+/// Text in a normal form. Bytes that are no characters stay where they are, and what stands on either side of them is
+/// normalised by itself.
+class UnicodeNormalizer {
+ public:
+  explicit UnicodeNormalizer(NormalForm form)
+      : options_(static_cast<utf8proc_option_t>(
+            UTF8PROC_STABLE |
+            (form == NormalForm::Nfc || form == NormalForm::Nfkc ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE) |
+            (form == NormalForm::Nfkc || form == NormalForm::Nfkd ? UTF8PROC_COMPAT : 0))),
+        // Below, a character is in the form already, and neither moves nor composes with what stands before it.
+        plain_below_(form == NormalForm::Nfc ? 0x300 : 0x80) {}
+
+  std::string operator()(std::string_view text) const {
+    std::string result;
+    std::vector<utf8proc_int32_t> buffer;
+    std::size_t copied = 0, before = 0;  // `before` is where the last plain character begins
+    for (std::size_t at = 0; at < text.size();) {
+      const Utf8Unit unit = utf8_unit(text, at);
+      if (unit.code < plain_below_ || unit.code == no_character) {
+        // A byte that is no character composes with nothing.
+        before = unit.code == no_character ? at + unit.bytes : at;
+        at += unit.bytes;
+        continue;
+      }
+      // A piece that nothing outside it can change: the plain character in front, which may compose, and all that are
+      // not plain.
+      std::size_t end = at;
+      while (end < text.size()) {
+        const Utf8Unit next = utf8_unit(text, end);
+        if (next.code < plain_below_ || next.code == no_character) break;
+        end += next.bytes;
+      }
+      if (result.empty()) result.reserve(text.size() + text.size() / 8);
+      result.append(text, copied, before - copied);
+      append_normalized(text.substr(before, end - before), result, buffer);
+      copied = before = at = end;
+    }
+    result.append(text, copied);
+    return result;
+  }
+
+ private:
+  void append_normalized(std::string_view piece, std::string& result, std::vector<utf8proc_int32_t>& buffer) const {
+    const auto* bytes = reinterpret_cast<const utf8proc_uint8_t*>(piece.data());
+    const auto size = static_cast<utf8proc_ssize_t>(piece.size());
+    const auto decompose = [&] {
+      return utf8proc_decompose(bytes, size, buffer.data(), static_cast<utf8proc_ssize_t>(buffer.size()), options_);
+    };
+    if (buffer.size() < piece.size()) buffer.resize(piece.size());
+    utf8proc_ssize_t length = decompose();
+    if (length > static_cast<utf8proc_ssize_t>(buffer.size())) {
+      buffer.resize(static_cast<std::size_t>(length));
+      length = decompose();
+    }
+    if (length >= 0) length = utf8proc_normalize_utf32(buffer.data(), length, options_);
+    if (length < 0) throw std::bad_alloc();  // valid text gives no other error
+    for (utf8proc_ssize_t i = 0; i < length; ++i) {
+      append_utf8(result, static_cast<char32_t>(buffer[static_cast<std::size_t>(i)]));
+    }
+  }
+
+  utf8proc_option_t options_;
+  char32_t plain_below_;
+};
+
+}  // namespace moe_mamba::detail

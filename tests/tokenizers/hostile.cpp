@@ -1,0 +1,247 @@
+// Files that are wrong, on purpose or not.
+#include <chrono>
+
+#include "moe_mamba/core/random.hpp"
+#include "support/catch.hpp"
+#include "support/folder.hpp"
+#include "tokenizers/fixtures.hpp"
+
+using namespace moe_mamba;
+
+namespace {
+
+/// The message with which a file is refused, "" if it is not; any other exception fails the test.
+std::string refusal(const std::string& json) {
+  return test::message_of<std::runtime_error>([&] { test::parse_tokenizer(json); });
+}
+
+/// A file with a small model and other parts.
+std::string with(const std::string& parts, const std::string& vocabulary = R"("a":0,"b":1,"ab":2)",
+                 const std::string& merges = R"(["a","b"])") {
+  return R"({"model":{"type":"BPE","vocab":{)" + vocabulary + R"(},"merges":[)" + merges + "]}" +
+         (parts.empty() ? "" : ",") + parts + "}";
+}
+
+void require_refused(const std::string& json, const std::string& field_and_value, const std::string& allowed = "") {
+  const std::string message = refusal(json);
+  INFO(json.substr(0, 300));
+  INFO(message);
+  CHECK(message.starts_with("tokenizer.json: " + field_and_value));
+  CHECK(message.find(allowed) != message.npos);
+  CHECK(message.size() < 4000);
+}
+
+}  // namespace
+
+TEST_CASE("Other kinds of model are refused by name", "[tokenizers]") {
+  for (const char* type : {"WordPiece", "Unigram", "WordLevel", ""}) {
+    require_refused(R"({"model":{"type":")" + std::string(type) + R"(","vocab":{}}})",
+                    "model.type is \"" + std::string(type) + "\"; allowed: BPE");
+  }
+  require_refused(R"({"model":{"vocab":[["a",0.1]]}})", "model.vocab is an array", "BPE");
+  require_refused(R"({"model":{"vocab":{"a":0}}})", "model.merges is missing", "BPE");
+  require_refused(R"({"model":{"merges":[]}})", "model.vocab is missing");
+  require_refused(R"({"model":{"type":1,"vocab":{},"merges":[]}})", "model.type is 1");
+  require_refused("{}", "model is missing");
+  require_refused(R"({"model":[]})", "model is an array");
+  CHECK(refusal(with("")).empty());
+}
+
+TEST_CASE("Text that is no JSON object is refused", "[tokenizers]") {
+  require_refused("", "file size is 0 bytes");
+  for (const char* text : {"[]", "1", "null", "\"a\"", "true", "-1.5"}) require_refused(text, "the text is ");
+  for (const char* text :
+       {"{", "{\"a\":}", "{\"a\":1e999}", "{\"a\":\"\\ud800\"}", "{\"a\":\"\xff\"}", "{\"\xc3\":1}", "{}}"}) {
+    require_refused(text, "the text is not valid at byte", "JSON");
+  }
+  require_refused(std::string("{}\0", 3), "byte 2 is zero");
+  require_refused(with("") + with(""), "the text is not valid");
+  require_refused(R"({"model":{"vocab":{"\ud834":0},"merges":[]}})", "the text is not valid");
+}
+
+TEST_CASE("Vocabularies and merges that do not fit are refused by name", "[tokenizers]") {
+  for (const char* value : {"-1", "1.5", "null", "true", "\"0\"", "[]", "{}", "2147483648", "99999999999999999999"}) {
+    INFO(value);
+    require_refused(with("", R"("a":)" + std::string(value)), "model.vocab \"a\" is ",
+                    "an integer from 0 to 2147483647");
+  }
+  require_refused(with("", R"("a":0,"a":1)"), "model.vocab \"a\" is there twice");
+  require_refused(with("", R"("a":0,"b":0)", ""), "model.vocab \"b\" is id 0; allowed: an id of its own; \"a\" has it");
+  require_refused(with("", R"("a":2147483647)", ""), "model.vocab \"a\" is 2147483647; allowed: 0 to 65537");
+  CHECK(refusal(with("", R"("a":65537)", "")).empty());
+
+  require_refused(with("", R"("a":0,"ab":1)"), "model.merges[0] is of or to \"b\"; allowed: tokens of model.vocab");
+  require_refused(with("", R"("a":0,"b":1)"), "model.merges[0] is of or to \"ab\"");
+  require_refused(with("", R"("a":0,"b":1,"ab":2)", R"("a b","b b")"), "model.merges[1] is of or to \"bb\"");
+  for (const char* merge : {"1", "null", "{}", "\"ab\"", "\"a b c\"", "\"\"", "[]", "[\"a\"]", "[\"a\",\"b\",\"c\"]",
+                            "[1,2]", "[[\"a\"]]", "[\"a\",null]"}) {
+    require_refused(with("", R"("a":0,"b":1,"ab":2)", merge), "model.merges[0] is ", "two tokens");
+  }
+  CHECK(refusal(with("", R"("a":0,"b":1,"ab":2)", R"("#version: 0.2","a b","a b")")).empty());
+  for (const char* twice : {R"("vocab":{},"vocab":{},"merges":[])", R"("vocab":{},"merges":[],"merges":[])"}) {
+    require_refused(R"({"model":{)" + std::string(twice) + "}}", "model.", "once");
+  }
+  require_refused(R"({"model":{"vocab":{},"merges":{}}})", "model.merges is an object");
+  CHECK(refusal(R"({"model":{"merges":["a b"],"vocab":{"a":0,"b":1,"ab":2}}})").empty());
+  CHECK(refusal(R"({"model":{"vocab":{},"merges":[]}})").empty());
+}
+
+TEST_CASE("Parts that are wrong or not supported are refused by name", "[tokenizers]") {
+  const auto model = [](const std::string& options) { return R"({"model":{"vocab":{},"merges":[],)" + options + "}}"; };
+  require_refused(model(R"("dropout":0.1)"), "model.dropout is 0.1", "null or 0");
+  CHECK(refusal(model(R"("dropout":0.0)")).empty());
+  require_refused(model(R"("end_of_word_suffix":"</w>")"), "model.end_of_word_suffix is \"</w>\"");
+  require_refused(model(R"("continuing_subword_prefix":"#")"), "model.continuing_subword_prefix is \"#\"");
+  require_refused(model(R"("byte_fallback":1)"), "model.byte_fallback is 1; allowed: true or false");
+  require_refused(model(R"("unk_token":[])"), "model.unk_token is an array; allowed: a string");
+
+  require_refused(with(R"("version":"2.0")"), "version is \"2.0\"; allowed: 1.0");
+  require_refused(with(R"("normalizer":{"type":"Precompiled"})"), "normalizer.type is \"Precompiled\"", "NFC");
+  require_refused(with(R"("normalizer":{"type":"Sequence","normalizers":[{"type":"NFC"},{"type":"Lowercase"}]})"),
+                  "normalizer.normalizers[1].type is \"Lowercase\"");
+  require_refused(with(R"("normalizer":{"type":"Replace","pattern":{"Regex":"x"},"content":""})"),
+                  "normalizer.pattern.Regex is \"x\"", "a String");
+  require_refused(with(R"("normalizer":{"type":"Replace","pattern":{"String":""},"content":""})"),
+                  "normalizer.pattern.String is \"\"");
+  require_refused(with(R"("normalizer":[])"), "normalizer is an array; allowed: an object");
+  require_refused(with(R"("normalizer":1)"), "normalizer is 1");
+  require_refused(with(R"("normalizer":{})"), "normalizer.type is missing");
+
+  require_refused(with(R"("pre_tokenizer":{"type":"Whitespace"})"), "pre_tokenizer.type is \"Whitespace\"",
+                  "ByteLevel");
+  require_refused(with(R"("pre_tokenizer":{"type":"ByteLevel"})"), "pre_tokenizer.add_prefix_space is missing");
+  require_refused(
+      with(R"("pre_tokenizer":{"type":"Split","pattern":{"Regex":"\\w+"},"behavior":"Isolated","invert":false})"),
+      "pre_tokenizer.pattern.Regex is \"\\w+\"", "the pattern of GPT-2, of Llama 3");
+  require_refused(
+      with(R"("pre_tokenizer":{"type":"Split","pattern":{"String":" "},"behavior":"isolated","invert":false})"),
+      "pre_tokenizer.behavior is \"isolated\"", "Isolated");
+  require_refused(with(R"("pre_tokenizer":{"type":"Metaspace","replacement":"ab"})"),
+                  "pre_tokenizer.replacement is \"ab\"", "one character");
+  const std::string level = R"({"type":"ByteLevel","add_prefix_space":false})";
+  require_refused(with(R"("pre_tokenizer":{"type":"Sequence","pretokenizers":[)" + level + "," + level + "]}"),
+                  "pre_tokenizer.pretokenizers[1].type is \"ByteLevel\"", "nothing after ByteLevel");
+
+  require_refused(with(R"("decoder":{"type":"WordPiece"})"), "decoder.type is \"WordPiece\"", "ByteLevel");
+  require_refused(with(R"("decoder":{"type":"Strip","content":" ","start":1,"stop":0})"), "decoder.type is \"Strip\"");
+  require_refused(with(R"("decoder":{"type":"Sequence","decoders":[{"type":"Fuse"},{"type":"ByteFallback"}]})"),
+                  "decoder.decoders[1].type is \"ByteFallback\"");
+  require_refused(with(R"("decoder":{"type":"Sequence","decoders":[{"type":"Fuse"},)"
+                       R"({"type":"Strip","content":" ","start":1,"stop":1}]})"),
+                  "decoder.decoders[1].stop is 1");
+
+  require_refused(with(R"("post_processor":{"type":"BertProcessing"})"), "post_processor.type is \"BertProcessing\"");
+  const auto single = [](const std::string& pieces, const std::string& tokens) {
+    return with(R"("post_processor":{"type":"TemplateProcessing","single":[)" + pieces + R"(],"special_tokens":{)" +
+                tokens + "}}");
+  };
+  const std::string text = R"({"Sequence":{"id":"A","type_id":0}})",
+                    special = R"({"SpecialToken":{"id":"s","type_id":0}})";
+  require_refused(single("", ""), "post_processor.single is no text");
+  require_refused(single(text + "," + text, ""), "post_processor.single[1].Sequence.id is \"A\"; allowed: A once");
+  require_refused(single(R"({"Sequence":{"id":"B","type_id":0}})", ""),
+                  "post_processor.single[0].Sequence.id is \"B\"");
+  require_refused(single(text + "," + special, ""), "post_processor.special_tokens.s is missing");
+  require_refused(single(text + "," + special, R"("s":{"ids":[7]})"), "post_processor.special_tokens.s.ids[0] is 7");
+  require_refused(single(text + "," + special, R"("s":{"ids":[-1]})"), "post_processor.special_tokens.s.ids[0] is -1");
+  CHECK(refusal(single(text + "," + special, R"("s":{"ids":[2]})")).empty());
+}
+
+TEST_CASE("Added tokens that do not fit are refused by name", "[tokenizers]") {
+  const auto added = [](const std::string& tokens) { return with(R"("added_tokens":[)" + tokens + "]"); };
+  require_refused(added(R"({"id":3})"), "added_tokens[0].content is missing");
+  require_refused(added(R"({"content":"x"})"), "added_tokens[0].id is missing");
+  require_refused(added(R"({"content":"x","id":-3})"), "added_tokens[0].id is -3");
+  require_refused(added(R"({"content":"x","id":2147483647})"), "added_tokens[0].id is 2147483647");
+  require_refused(added(R"({"content":"x","id":1})"), "added_tokens[0].id is id 1; allowed: an id of its own; \"b\"");
+  require_refused(added(R"({"content":"a","id":3})"), "added_tokens[0].id is 3; allowed: 0, which model.vocab");
+  require_refused(added(R"({"content":"x","id":3},{"content":"x","id":4})"), "added_tokens[1].content is \"x\"");
+  require_refused(added(R"({"content":"x","id":3},{"content":"y","id":3})"), "added_tokens[1].id is id 3");
+  require_refused(added(R"({"content":"x","id":3,"special":"yes"})"), "added_tokens[0].special is \"yes\"");
+  require_refused(added(R"({"content":")" + std::string(1025, 'x') + R"(","id":3})"), "added_tokens[0].content is ",
+                  "at most 1024 bytes");
+  CHECK(refusal(added(R"({"content":"","id":3},{"content":"x","id":70},{"content":"a","id":0})")).empty());
+}
+
+TEST_CASE("Deep, wide and growing files are refused in no time", "[tokenizers]") {
+  const auto start = std::chrono::steady_clock::now();
+  require_refused("{\"normalizer\":" + std::string(5'000'000, '['), "the nesting in normalizer is deeper than 32");
+  std::string objects = "{\"model\":";
+  for (int i = 0; i < 1'000'000; ++i) objects += "{\"a\":";
+  require_refused(objects, "the nesting in model is deeper than 32");
+  require_refused("{\"model\":{\"merges\":" + std::string(1'000'000, '['), "model.merges[0] is an array");
+  std::string wide = "{\"padding\":[0";
+  for (int i = 0; i < 2'000'000; ++i) wide += ",0";
+  require_refused(wide, "the number of values is larger");
+  std::string members = "{\"padding\":{\"\":0";
+  for (int i = 0; i < 1'000'000; ++i) members += ",\"" + std::to_string(i) + "\":0";
+  require_refused(members, "padding.", "512 members");
+  require_refused(R"({"padding":1,"padding":2})", "padding is there twice");
+
+  std::string growing = R"("normalizer":{"type":"Sequence","normalizers":[)";
+  for (int i = 0; i < 30; ++i) {
+    growing += std::string(i > 0 ? "," : "") + R"({"type":"Replace","pattern":{"String":"a"},"content":"aaaa"})";
+  }
+  require_refused(with(growing + "]}"), "normalizer.normalizers[3].content is \"aaaa\"", "64 times");
+
+  // As many merges as can be, to long tokens: 10^6 of them, and one token of 2 MB.
+  std::string vocabulary = R"("a":0,"b":1)", merges;
+  std::string token = "a";
+  for (int i = 0; i < 1000; ++i) {
+    merges += (i > 0 ? "," : "") + ("\"" + token + " b\"");
+    token += 'b';
+    vocabulary += ",\"" + token + "\":" + std::to_string(i + 2);
+  }
+  for (int i = 0; i < 999'000; ++i) merges += ",\"a b\"";
+  const std::string long_token(2'000'000, 'b');
+  vocabulary += ",\"" + long_token + "\":1002";
+  const BpeTokenizer tokenizer = test::parse_tokenizer(with("", vocabulary, merges));
+  CHECK(tokenizer.encode(token).size() > 0);
+  CHECK(tokenizer.encode(std::string(300'000, 'a') + std::string(300'000, 'b')).size() > 100);
+  CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(60));  // sanitizers and other work included
+}
+
+TEST_CASE("A file damaged anywhere is refused or read, never more", "[tokenizers]") {
+  Random random(Seed{12});
+  const std::string pieces[] = {"\"", "{",   "}",    "[",    "]",    ",",    ":",
+                                "-1", "1e9", "null", "true", "\"\"", "\xff", "\\u0000"};
+  for (const char* name : {"llama3", "llama2", "added"}) {
+    const std::string whole = [&] {
+      std::ifstream file(test::fixture(std::string(name) + ".json"));
+      return std::string(std::istreambuf_iterator<char>(file), {});
+    }();
+    for (int round = 0; round < 300; ++round) {
+      std::string file = whole;
+      // Mostly in front of the vocabulary, where the parts are.
+      const std::size_t place = random.below(random.below(4) == 0 ? file.size() : 1500);
+      switch (random.below(3)) {
+        case 0:
+          file.erase(place, 1 + random.below(40));
+          break;
+        case 1:
+          file.insert(place, pieces[random.below(std::size(pieces))]);
+          break;
+        default:
+          file[place] = static_cast<char>(random.below(256));
+      }
+      try {
+        const BpeTokenizer tokenizer = test::parse_tokenizer(file);
+        tokenizer.decode(tokenizer.encode("Hello <s> WORD 123\n"));
+      } catch (const std::runtime_error&) {
+      } catch (const std::invalid_argument&) {
+      }
+    }
+  }
+}
+
+TEST_CASE("A file that cannot be read is named", "[tokenizers]") {
+  const test::Folder folder;
+  const auto path = folder / "tokenizer.json";
+  CHECK(test::message_of<std::runtime_error>([&] {
+          load_tokenizer(path);
+        }).starts_with(path.string() + ": cannot be opened"));
+  test::write_bytes(path, "{}");
+  CHECK(test::message_of<std::runtime_error>([&] {
+          load_tokenizer(path);
+        }).starts_with(path.string() + ": model is missing"));
+}
