@@ -2,7 +2,7 @@
 # sh tests/style/check.sh <check> [compiler flags]
 #   format   clang-format 14 would change nothing
 #   words    no unfinished work, no file without end
-#   rooms    includes go one way: core <- ops <- layers <- model <- train | generate <- io; cpu and cuda know core and ops
+#   rooms    includes go one way: core <- ops <- layers <- model <- train | generate <- io <- families; cpu and cuda know core and ops
 #   tidy     clang-tidy finds nothing in a file that includes everything
 # Exits with 77 where the tool is missing.
 set -u
@@ -60,6 +60,7 @@ rooms)
   allow train core ops layers model cpu train
   allow generate core ops layers model cpu generate
   allow io core ops layers model cpu train generate io
+  allow families core ops layers model io families
   grep -rnE '#include *<(Eigen|unsupported)/' include | grep -v '^include/moe_mamba/cpu/' && complain "Eigen lives in cpu only"
   grep -rLE '^#pragma once' include --include='*.hpp' --include='*.cuh' | grep . && complain "a header without #pragma once"
   grep -rnE '#include *<cu' include | grep -v '^include/moe_mamba/cuda/' && complain "CUDA lives in cuda only"
