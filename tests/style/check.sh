@@ -2,8 +2,8 @@
 # sh tests/style/check.sh <check> [compiler flags]
 #   format   clang-format 14 would change nothing
 #   words    no unfinished work, no file without end
-#   rooms    includes go one way: core <- ops <- layers <- model <- train | generate <- io; cpu and cuda know core and ops;
-#            core <- text; io, text <- tokenizers
+#   rooms    includes go one way: core <- ops <- layers <- model <- train | generate <- io <- families; cpu and cuda know core
+#            and ops; core <- text; io, text <- tokenizers
 #   tidy     clang-tidy finds nothing in a file that includes everything
 # Exits with 77 where the tool is missing.
 set -u
@@ -63,6 +63,7 @@ rooms)
   allow text core text
   allow tokenizers core io text tokenizers
   allow io core ops layers model cpu train generate io
+  allow families core ops layers model io families
   grep -rnE '#include *<(Eigen|unsupported)/' include | grep -v '^include/moe_mamba/cpu/' && complain "Eigen lives in cpu only"
   grep -rnE '#include *<utf8proc' include | grep -v '^include/moe_mamba/tokenizers/unicode.hpp' &&
     complain "utf8proc lives in tokenizers/unicode.hpp only"

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <utility>
 
 #include "moe_mamba/cpu/channels.hpp"
 #include "moe_mamba/cpu/device.hpp"
@@ -18,6 +19,10 @@ namespace detail {
 /// Channels that one task takes: whole cache lines of every row.
 template <ComputeScalar C>
 inline constexpr Index convolution_task_channels = std::max<Index>(lanes<Packet<C>>, 32);
+
+/// Steps whose gradients of the parameters are summed on their own before they are added to the others', so that rounding
+/// grows with the length of a run and the number of runs, not with their product.
+inline constexpr Index convolution_run = 64;
 
 /// Rows ahead of the one at work that are asked for; they lie too far apart for the machine to foresee.
 inline constexpr Index convolution_rows_ahead = 8;
@@ -95,6 +100,10 @@ void convolve_block_backward(const CausalConvolutionBackward<C, S, Taps>& convol
     const C* const saved = convolution.saved_state + sequence * (Taps - 1) * channels + channel;
     P inputs[Taps], gradients[Taps], final_gradients[Taps], sums[Taps], sum = zero<P>();
     unroll<Taps>([&](auto k) { inputs[k] = gradients[k] = final_gradients[k] = sums[k] = zero<P>(); });
+    const auto end_run = [&] {
+      unroll<Taps>([&](auto k) { dweights[k] = add(dweights[k], std::exchange(sums[k], zero<P>())); });
+      dbias = add(dbias, std::exchange(sum, zero<P>()));
+    };
     unroll<Taps - 1>([&](auto j) {
       inputs[j] = lane.load_channels(saved + j * channels);
       if (dstate != nullptr) final_gradients[j] = lane.load_channels(dstate + j * channels);
@@ -108,6 +117,7 @@ void convolve_block_backward(const CausalConvolutionBackward<C, S, Taps>& convol
       }
     };
     for (Index t = 0; t < length; ++t) {
+      if (t % convolution_run == 0) end_run();
       const Index ahead = std::min(row + t + convolution_rows_ahead, last);
       prefetch<false>(convolution.x.row(ahead) + channel);
       prefetch<false>(convolution.dy.row(ahead) + channel);
@@ -125,8 +135,7 @@ void convolve_block_backward(const CausalConvolutionBackward<C, S, Taps>& convol
       shift(inputs);
     }
     unroll<Taps - 1>([&](auto j) { put(length - (Taps - 1) + j, add(gradients[j], final_gradients[j])); });
-    unroll<Taps>([&](auto k) { dweights[k] = add(dweights[k], sums[k]); });
-    dbias = add(dbias, sum);
+    end_run();
   }
   if (convolution.dbias != nullptr) {
     lane.store_channels(convolution.dbias + channel, add(lane.load_channels(convolution.dbias + channel), dbias));

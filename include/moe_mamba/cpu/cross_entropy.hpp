@@ -56,6 +56,14 @@ inline double softmax_cross_entropy(C* logits, Index vocabulary, Token target, C
   return double(largest) + std::log(sum) - target_logit;
 }
 
+/// The sum of `count` numbers, halves first: rounding grows with the logarithm of their number.
+inline double pairwise_sum(const double* values, Index count) {
+  if (count > 8) return pairwise_sum(values, count / 2) + pairwise_sum(values + count / 2, count - count / 2);
+  double sum = 0;
+  for (Index i = 0; i < count; ++i) sum += values[i];
+  return sum;
+}
+
 }  // namespace detail
 
 /// Bytes of scratch that head_cross_entropy needs for `tokens` rows and compute type C, or whatever it is for void.
@@ -99,7 +107,7 @@ void head_cross_entropy(Device& device, const HeadCrossEntropy<C, S>& head) {
         }
       }
     });
-    for (Index row = 0; row < rows; ++row) loss += buffers.losses[row];
+    loss += detail::pairwise_sum(buffers.losses, rows);
     if (gradients) {
       linear_backward_input(device, logits, head.weight, head.dx.row_block(first, rows), Into::assign);
       linear_backward_weight<S>(device, logits, x, head.dweight);

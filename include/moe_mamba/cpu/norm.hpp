@@ -11,6 +11,10 @@ namespace moe_mamba::cpu {
 
 namespace detail {
 
+/// Rows whose sums are formed on their own before they are added to the others', so that rounding grows with the length
+/// of a run and the number of runs, not with their product.
+inline constexpr Index rows_summed_at_once = 16;
+
 /// Calls row(t, sums) for each row, where `sums` are `arrays` arrays of `columns` elements to add to, and adds all to
 /// `totals` in the end. Pieces of rows have partial sums of their own, in the scratch memory of the first thread.
 template <ComputeScalar C, int arrays, class Row>
@@ -20,30 +24,39 @@ void for_rows_with_column_sums(Device& device, Index rows, Index columns, C* con
   };
   constexpr Index line = Arena::alignment / sizeof(C);
   const Index stride = ceiling_divide(columns, line) * line;
-  const Index room = static_cast<Index>(Device::scratch_bytes / sizeof(C)) / std::max<Index>(1, arrays * stride);
+  const Index set = arrays * stride;  // a piece has two of them: its sums and those of the run at work
+  const Index room = static_cast<Index>(Device::scratch_bytes / sizeof(C)) / std::max<Index>(1, 2 * set);
   const Pieces pieces = row_pieces(rows, columns, std::min<Index>(32, room));
   Sums total;
   for (int array = 0; array < arrays; ++array) total.array[array] = totals[array];
-  if (pieces.pieces() <= 1) {
+  if (rows <= rows_summed_at_once || room < 1) {
     for (Index t = 0; t < rows; ++t) row(t, total.array);
     return;
   }
+  const auto sums_at = [=](C* begin) {
+    Sums sums;
+    for (int array = 0; array < arrays; ++array) sums.array[array] = begin + array * stride;
+    return sums;
+  };
+  const auto add_to = [=](const Sums& from, const Sums& to) {
+    for (int array = 0; array < arrays; ++array) {
+      const C* source = from.array[array];
+      C* sum = to.array[array];
+      sweep<C>(columns, [=]<class P>(Index i) { store<P>(sum + i, add(load<P>(sum + i), load<P>(source + i))); });
+    }
+  };
   C* const partial = reinterpret_cast<C*>(device.scratch(0));
   device.parallel(pieces.pieces(), [&](Index piece, int) {
-    Sums sums;
-    for (int array = 0; array < arrays; ++array) {
-      sums.array[array] = partial + (piece * arrays + array) * stride;
-      std::fill_n(sums.array[array], columns, C(0));
+    C* const begin = partial + piece * 2 * set;
+    const Sums sums = sums_at(begin), run = sums_at(begin + set);
+    std::fill_n(begin, set, C(0));
+    for (Index first = pieces.first(piece); first < pieces.last(piece); first += rows_summed_at_once) {
+      std::fill_n(begin + set, set, C(0));
+      for (Index t = first; t < std::min(first + rows_summed_at_once, pieces.last(piece)); ++t) row(t, run.array);
+      add_to(run, sums);
     }
-    for (Index t = pieces.first(piece); t < pieces.last(piece); ++t) row(t, sums.array);
   });
-  for (Index piece = 0; piece < pieces.pieces(); ++piece) {
-    for (int array = 0; array < arrays; ++array) {
-      const C* from = partial + (piece * arrays + array) * stride;
-      C* to = total.array[array];
-      sweep<C>(columns, [=]<class P>(Index i) { store<P>(to + i, add(load<P>(to + i), load<P>(from + i))); });
-    }
-  }
+  for (Index piece = 0; piece < pieces.pieces(); ++piece) add_to(sums_at(partial + piece * 2 * set), total);
 }
 
 }  // namespace detail

@@ -14,14 +14,18 @@
 
 namespace moe_mamba {
 
+/// Whether a path may be a symbolic link.
+enum class Links { refused, followed };
+
 /// A whole file as read-only memory, read by the system when it is touched, shared by all processes that map it.
 ///
 /// The bytes stay valid when the file is replaced or removed (an AtomicFile of the same path does the former), but a
 /// process that shortens the file in place takes them away, as with every mapping. The first byte is aligned to a page.
 class MappedFile {
  public:
-  /// Throws std::runtime_error if the file is missing, unreadable, not a regular file or empty.
-  explicit MappedFile(const std::filesystem::path& path);
+  /// Throws std::runtime_error if the file is missing, unreadable, not a regular file or empty, or a link where those are
+  /// refused.
+  explicit MappedFile(const std::filesystem::path& path, Links links = Links::followed);
 
   MappedFile(MappedFile&& other) noexcept : bytes_(std::exchange(other.bytes_, {})) {}
   MappedFile& operator=(MappedFile&& other) noexcept {
@@ -38,9 +42,15 @@ class MappedFile {
   std::span<const std::byte> bytes_;
 };
 
-inline MappedFile::MappedFile(const std::filesystem::path& path) {
+inline MappedFile::MappedFile(const std::filesystem::path& path, Links links) {
   // O_NONBLOCK: opening a pipe that nobody writes would wait for ever.
-  const detail::Descriptor file(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+  const int no_link = links == Links::refused ? O_NOFOLLOW : 0;
+  const detail::Descriptor file(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC | no_link));
+  if (!file && errno == ELOOP && no_link != 0) {
+    detail::throw_file_error(path, "cannot be opened for reading",
+                             "it is a symbolic link, which may lead out of the folder; allowed: a regular file, or "
+                             "Links::followed for a folder that you trust");
+  }
   if (!file) detail::throw_system_error(path, "cannot be opened for reading", errno);
   struct stat status = {};
   if (::fstat(file.get(), &status) != 0) detail::throw_system_error(path, "cannot be examined", errno);

@@ -32,8 +32,8 @@ class SafetensorsFile {
  public:
   /// Throws std::runtime_error naming the file, and for wrong contents the tensor, the field, its value and what is
   /// allowed.
-  explicit SafetensorsFile(const std::filesystem::path& path)
-      : path_(path), file_(path), contents_(parse_safetensors(file_.bytes(), path.string())) {
+  explicit SafetensorsFile(const std::filesystem::path& path, Links links = Links::followed)
+      : path_(path), file_(path, links), contents_(parse_safetensors(file_.bytes(), path.string())) {
     const auto& entries = contents_.tensors;
     by_name_.resize(entries.size());
     std::iota(by_name_.begin(), by_name_.end(), std::size_t{0});

@@ -1,0 +1,168 @@
+#pragma once
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "moe_mamba/families/families.hpp"
+#include "moe_mamba/io/checksum.hpp"
+#include "moe_mamba/io/mapped_file.hpp"
+#include "moe_mamba/io/safetensors.hpp"
+
+namespace moe_mamba::families {
+
+namespace detail {
+
+inline constexpr std::size_t config_limit = std::size_t{1} << 20, index_limit = std::size_t{16} << 20;
+
+/// A JSON file of a folder.
+inline JsonValue read_json(const std::filesystem::path& path, std::size_t limit, Links links) {
+  const MappedFile file(path, links);
+  if (file.bytes().size() > limit) {
+    moe_mamba::detail::throw_content_error(path.string(), "file size", std::to_string(file.bytes().size()) + " bytes",
+                                           "at most " + std::to_string(limit));
+  }
+  return parse_json({reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()}, path.string());
+}
+
+/// A name that stays in the folder it is looked up in.
+inline void check_shard_name(const std::string& index, const std::string& name) {
+  const bool plain = name.size() <= 255 && name.ends_with(".safetensors") && name.front() != '.' &&
+                     std::all_of(name.begin(), name.end(), [](char c) {
+                       return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+                              c == '_' || c == '.';
+                     });
+  if (plain) return;
+  moe_mamba::detail::throw_content_error(
+      index, "weight_map: file", moe_mamba::detail::in_quotes(name),
+      "the name of a file in the same folder: letters, digits, '-', '_' and '.', ending in .safetensors");
+}
+
+}  // namespace detail
+
+/// A checkpoint as it lies in a folder: config.json, and tensors in model.safetensors or, listed by
+/// model.safetensors.index.json, in several files. Files are mapped; tensors are read when they are touched.
+///
+/// Folders are taken as hostile: nothing outside the folder is opened, whatever its files say, and what does not fit is a
+/// std::runtime_error that names file, field, value and what is allowed.
+class CheckpointFolder {
+ public:
+  explicit CheckpointFolder(std::filesystem::path folder, Links links = Links::refused)
+      : folder_(std::move(folder)), links_(links), config_(open_config()), family_(&family_of(config_)) {}
+
+  const std::filesystem::path& path() const { return folder_; }
+  const Config& config() const { return config_; }
+  const Family& family() const { return *family_; }
+  Architecture architecture() const { return family_->architecture(config_); }
+
+  /// Maps the files of tensors. Checks that they hold just what the index lists.
+  void open_tensors() {
+    const auto single = folder_ / "model.safetensors", index = folder_ / "model.safetensors.index.json";
+    std::error_code ignored;
+    if (std::filesystem::exists(std::filesystem::symlink_status(single, ignored))) {
+      add_file(single);
+    } else if (std::filesystem::exists(std::filesystem::symlink_status(index, ignored))) {
+      open_shards(index.string(), detail::read_json(index, detail::index_limit, links_));
+    } else {
+      moe_mamba::detail::throw_file_error(
+          folder_, "cannot be opened as a checkpoint",
+          "it holds neither model.safetensors nor model.safetensors.index.json (pytorch_model.bin is code to be run "
+          "rather than data; docs/checkpoints.md says how to convert it)");
+    }
+  }
+
+  std::size_t tensor_count() const { return tensors_.size(); }
+
+  /// The tensor of that name, or null.
+  const TensorEntry* find(const std::string& name) const {
+    const auto found = tensors_.find(name);
+    return found == tensors_.end() ? nullptr : found->second.entry;
+  }
+
+  /// A tensor that none of `used` is, or "".
+  std::string other_than(const std::set<std::string>& used) const {
+    for (const auto& [name, place] : tensors_) {
+      if (used.count(name) == 0) return name;
+    }
+    return "";
+  }
+
+  /// Where a tensor that is there lies, for a message.
+  std::string file_of(const std::string& name) const { return files_[tensors_.at(name).file].path().string(); }
+
+ private:
+  struct Place {
+    const TensorEntry* entry;
+    std::size_t file;
+  };
+
+  Config open_config() const {
+    std::error_code ignored;
+    if (!std::filesystem::is_directory(folder_, ignored)) {
+      moe_mamba::detail::throw_file_error(folder_, "cannot be opened as a checkpoint",
+                                          "it is not a folder; allowed: one with config.json and model.safetensors");
+    }
+    const auto path = folder_ / "config.json";
+    return Config(path.string(), detail::read_json(path, detail::config_limit, links_));
+  }
+
+  void add_file(const std::filesystem::path& path) {
+    files_.emplace_back(path, links_);  // entries stay where they are when the file moves
+    moe_mamba::detail::check_checksum(files_.back());
+    for (const TensorEntry& entry : files_.back().tensors()) {
+      if (!tensors_.emplace(entry.name, Place{&entry, files_.size() - 1}).second) {
+        moe_mamba::detail::throw_content_error(path.string(), "tensor " + moe_mamba::detail::in_quotes(entry.name),
+                                               "in another file as well", "each tensor once");
+      }
+    }
+  }
+
+  void open_shards(const std::string& index, const JsonValue& contents) {
+    using moe_mamba::detail::in_quotes;
+    using moe_mamba::detail::throw_content_error;
+    const JsonValue* map = contents.find("weight_map");
+    if (map == nullptr || map->kind != JsonValue::Kind::object) {
+      throw_content_error(index, "weight_map", map == nullptr ? "missing" : map->text(), "an object");
+    }
+    std::map<std::string, std::string> listed;  // tensor → file
+    std::set<std::string> names;
+    for (std::size_t i = 0; i < map->keys.size(); ++i) {
+      const JsonValue& file = map->elements[i];
+      if (file.kind != JsonValue::Kind::string || file.string.empty()) {
+        throw_content_error(index, "weight_map: file of " + in_quotes(map->keys[i]), file.text(), "a file's name");
+      }
+      detail::check_shard_name(index, file.string);
+      listed.emplace(map->keys[i], file.string);
+      names.insert(file.string);
+    }
+    if (names.size() > 4096) throw_content_error(index, "files", std::to_string(names.size()), "at most 4096");
+    for (const std::string& name : names) add_file(folder_ / name);
+    for (const auto& [tensor, file] : listed) {
+      const auto found = tensors_.find(tensor);
+      if (found == tensors_.end() || files_[found->second.file].path().filename() != file) {
+        throw_content_error((folder_ / file).string(), "tensor " + in_quotes(tensor), "missing",
+                            "what model.safetensors.index.json lists");
+      }
+    }
+    for (const auto& [tensor, place] : tensors_) {
+      if (listed.count(tensor) == 0) {
+        throw_content_error(files_[place.file].path().string(), "tensor " + in_quotes(tensor),
+                            "not listed in model.safetensors.index.json", "listed tensors");
+      }
+    }
+  }
+
+  std::filesystem::path folder_;
+  Links links_;
+  Config config_;
+  const Family* family_;
+  std::vector<SafetensorsFile> files_;
+  std::map<std::string, Place> tensors_;
+};
+
+}  // namespace moe_mamba::families

@@ -1,0 +1,139 @@
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "moe_mamba/families/words.hpp"
+#include "moe_mamba/io/json.hpp"
+
+namespace moe_mamba::families {
+
+/// The fields of a config.json. What is missing, of another kind or out of range is a std::runtime_error that names the
+/// file, the field, its value and what is allowed.
+class Config {
+ public:
+  Config(std::string file, JsonValue fields, std::string prefix = "")
+      : file_(std::move(file)), fields_(std::move(fields)), prefix_(std::move(prefix)) {
+    if (fields_.kind != JsonValue::Kind::object) {
+      moe_mamba::detail::throw_content_error(file_, prefix_.empty() ? "config" : prefix_, fields_.text(), "an object");
+    }
+  }
+
+  const std::string& file() const { return file_; }
+
+  /// A field that is there and not null.
+  const JsonValue* find(const char* name) const {
+    const JsonValue* value = fields_.find(name);
+    return value == nullptr || value->kind == JsonValue::Kind::null ? nullptr : value;
+  }
+  bool has(const char* name) const { return find(name) != nullptr; }
+
+  Index integer(const char* name, Index lowest, Index highest) const {
+    const JsonValue& value = at(name, "an integer");
+    if (value.kind != JsonValue::Kind::integer || value.integer < lowest || value.integer > highest) {
+      refuse(name, value.text(), "an integer from " + std::to_string(lowest) + " to " + std::to_string(highest));
+    }
+    return static_cast<Index>(value.integer);
+  }
+  Index integer(const char* name, Index lowest, Index highest, Index otherwise) const {
+    return has(name) ? integer(name, lowest, highest) : otherwise;
+  }
+  bool boolean(const char* name) const {
+    const JsonValue& value = at(name, "true or false");
+    if (value.kind != JsonValue::Kind::boolean) refuse(name, value.text(), "true or false");
+    return value.boolean;
+  }
+  bool boolean(const char* name, bool otherwise) const { return has(name) ? boolean(name) : otherwise; }
+
+  bool is_text(const char* name, std::string_view text) const {
+    const JsonValue* value = find(name);
+    return value != nullptr && value->kind == JsonValue::Kind::string && value->string == text;
+  }
+
+  /// A norm's epsilon, of which a definition can say decimal fractions of up to nine places.
+  RatioWord epsilon(const char* name, RatioWord otherwise) const {
+    const JsonValue* value = find(name);
+    if (value == nullptr) return otherwise;
+    const bool is_number = value->kind == JsonValue::Kind::number || value->kind == JsonValue::Kind::integer;
+    const auto ratio = is_number ? RatioWord::of(value->number) : std::nullopt;
+    if (!ratio) refuse(name, value->text(), "a number from 1e-9 up of at most nine decimal places");
+    return *ratio;
+  }
+
+  /// A field that must be as it is named, since the library knows nothing else.
+  void require_text(const char* name, std::string_view only) const {
+    if (has(name) && !is_text(name, only)) {
+      refuse(name, find(name)->text(), moe_mamba::detail::in_quotes(only) + ", which is all that the library computes");
+    }
+  }
+  void require_false(const char* name, const char* why) const {
+    if (boolean(name, false)) refuse(name, "true", std::string("false: ") + why);
+  }
+
+  /// An object among the fields; empty where it is missing.
+  Config inside(const char* name) const {
+    JsonValue empty;
+    empty.kind = JsonValue::Kind::object;
+    return Config(file_, has(name) ? *find(name) : empty, prefix_ + name + ".");
+  }
+
+  std::span<const JsonValue> array(const char* name) const {
+    const JsonValue& value = at(name, "an array");
+    if (value.kind != JsonValue::Kind::array) refuse(name, value.text(), "an array");
+    return value.elements;
+  }
+
+  [[noreturn]] void refuse(const std::string& name, const std::string& value, const std::string& allowed) const {
+    moe_mamba::detail::throw_content_error(file_, prefix_ + name, value, allowed);
+  }
+
+  /// Notes of a word which field it comes from.
+  Word from(Word word, const char* name) const {
+    word.field = prefix_ + name;
+    word.given = has(name) ? find(name)->text() : "left out";
+    return word;
+  }
+  /// The same of a layer's words.
+  void note(LayerWords& layer, const char* option, const char* name) const {
+    for (Word& word : layer.words) {
+      if (word.option == option) word = from(std::move(word), name);
+    }
+  }
+  void note(Architecture& model, const char* option, const char* name) const {
+    for (Word& word : model.words) {
+      if (word.option == option) word = from(std::move(word), name);
+    }
+  }
+
+ private:
+  const JsonValue& at(const char* name, const char* allowed) const {
+    const JsonValue* value = find(name);
+    if (value == nullptr) refuse(name, "missing", allowed);
+    return *value;
+  }
+
+  std::string file_;
+  JsonValue fields_;
+  std::string prefix_;
+};
+
+/// Writes a JSON object line by line.
+class ConfigWriter {
+ public:
+  ConfigWriter& raw(const char* name, const std::string& value) {
+    text_ += (text_.empty() ? "{\n  \"" : ",\n  \"") + std::string(name) + "\": " + value;
+    return *this;
+  }
+  ConfigWriter& add(const char* name, Index value) { return raw(name, std::to_string(value)); }
+  ConfigWriter& flag(const char* name, bool value) { return raw(name, value ? "true" : "false"); }
+  ConfigWriter& number(const char* name, double value) { return raw(name, moe_mamba::detail::number_text(value)); }
+  ConfigWriter& text(const char* name, const std::string& value) { return raw(name, '"' + value + '"'); }
+  std::string finish() const { return text_ + "\n}\n"; }
+
+ private:
+  std::string text_;
+};
+
+}  // namespace moe_mamba::families

@@ -1,0 +1,55 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "moe_mamba/families/config.hpp"
+#include "moe_mamba/families/words.hpp"
+#include "moe_mamba/layers/parameter.hpp"
+
+namespace moe_mamba::families {
+
+/// A tensor of a public checkpoint, and the rows of one of our parameters that it holds: they are contiguous.
+struct TensorPart {
+  std::string name;
+  std::string also;  // another name that is met, or empty
+  std::vector<Index> shape;
+  Index offset = 0;  // elements from the parameter's begin
+
+  Index count() const {
+    Index product = 1;
+    for (const Index extent : shape) product *= extent;
+    return product;
+  }
+};
+
+/// A family of public checkpoints: how it says what a model is, and how it names tensors.
+struct Family {
+  const char* name;
+  /// Is this a config.json of the family?
+  bool (*recognises)(const Config&);
+  /// The model that a config.json describes. Throws where it holds what the library does not compute.
+  Architecture (*architecture)(const Config&);
+  /// The tensors that hold a parameter of the model.
+  std::vector<TensorPart> (*parts)(const Parameter&);
+  /// What a head that is the embedding is called where it is stored again all the same.
+  const char* head;
+  /// The files hold a tied head twice.
+  bool stores_tied_head;
+  /// A config.json that says as much of a model as the family can. `type` is that of the numbers: "float32".
+  std::string (*config)(const Architecture&, const std::string& type);
+};
+
+/// A tensor that holds a whole parameter.
+inline TensorPart whole(const Parameter& parameter, std::string name, std::string also = "") {
+  return {std::move(name), std::move(also), {parameter.shape.begin(), parameter.shape.begin() + parameter.rank}, 0};
+}
+
+/// The text with its beginning replaced, if it is this one.
+inline std::string with_prefix(std::string_view text, std::string_view prefix, std::string_view replacement) {
+  if (!text.starts_with(prefix)) return std::string(text);
+  return std::string(replacement) + std::string(text.substr(prefix.size()));
+}
+
+}  // namespace moe_mamba::families

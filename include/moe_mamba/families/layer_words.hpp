@@ -1,0 +1,73 @@
+#pragma once
+
+#include <string>
+
+#include "moe_mamba/families/words.hpp"
+
+/// The layers of the definition language as words: one place for each layer that knows its options and their defaults,
+/// for definitions and for config.json alike.
+namespace moe_mamba::families {
+
+struct MambaWords {
+  Index width = 1, state = 16, convolution = 4, expand = 2;
+  Index step_rank = 0;  // 0: the default
+  NormWords inner_norm = {.kind = "NoNorm"};
+  bool projection_bias = false, convolution_bias = true;
+
+  LayerWords layer() const {
+    const Index standard_rank = (width + 15) / 16;
+    return {
+        "Mamba",
+        {integer("State", state, 16), integer("Convolution", convolution, 4), integer("Expand", expand, 2),
+         integer("StepRank", step_rank == 0 ? standard_rank : step_rank, standard_rank),
+         Word{"InnerNorm", inner_norm.kind == "NoNorm" ? "no InnerNorm" : "InnerNorm<" + inner_norm.spelling() + ">",
+              inner_norm.kind == "NoNorm", inner_norm.number()},
+         flag("ProjectionBias", projection_bias), flag("NoConvolutionBias", !convolution_bias)}};
+  }
+};
+
+struct MlpWords {
+  Index width = 1, hidden = 0;  // 0: the default
+  std::string activation = "Relu";
+
+  LayerWords layer() const {
+    return {
+        "Mlp",
+        {integer("Hidden", hidden == 0 ? 4 * width : hidden, 4 * width), choice("the activation", activation, "Relu")}};
+  }
+};
+
+struct MoeWords {
+  Index width = 1, experts = 1, top_k = 1, hidden = 0, shared_experts = 0;
+  std::string activation = "Relu", order = "SoftmaxThenTopK";
+  bool router_bias = false;
+  RatioWord capacity = {0, 1};  // 0: none
+
+  LayerWords layer() const {
+    const bool limited = capacity.numerator > 0;
+    return {"Moe",
+            {integer("Experts", experts, 0), integer("TopK", top_k, 1),
+             integer("Hidden", hidden == 0 ? 4 * width : hidden, 4 * width),
+             integer("SharedExperts", shared_experts, 0), choice("the activation", activation, "Relu"),
+             choice("the gates' order", order, "SoftmaxThenTopK"), flag("RouterBias", router_bias),
+             Word{"Capacity",
+                  limited ? "Capacity<" + std::to_string(capacity.numerator) + ", " +
+                                std::to_string(capacity.denominator) + ">"
+                          : "no Capacity",
+                  !limited, capacity.value()}}};
+  }
+};
+
+inline Word pre_norm(const NormWords& norm) { return {"PreNorm", norm.spelling(), false, norm.number()}; }
+
+/// The words of a whole model but for its layers.
+inline Architecture language_model(Index vocabulary, Index width, bool tied_head, const NormWords& final_norm) {
+  return {{integer("Vocabulary", vocabulary, 0), integer("Width", width, 0),
+           choice("the head", tied_head ? "TiedHead" : "Head", "TiedHead"),
+           Word{"FinalNorm", "FinalNorm<" + final_norm.spelling() + ">", final_norm.spelling() == "RmsNorm<>",
+                final_norm.number()}},
+          {},
+          {}};
+}
+
+}  // namespace moe_mamba::families

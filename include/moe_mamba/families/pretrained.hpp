@@ -1,0 +1,244 @@
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+#include <set>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "moe_mamba/families/checkpoint_folder.hpp"
+#include "moe_mamba/families/definition_words.hpp"
+#include "moe_mamba/io/atomic_file.hpp"
+#include "moe_mamba/io/model_file.hpp"
+
+/// Checkpoints of public families, as folders with config.json and safetensors files: opened, and written so that the
+/// family's own code opens them.
+///
+///   auto model = load<Net, bfloat16>(Pretrained{"mamba-130m-hf"});
+///   save(model, Pretrained{"mine"});
+namespace moe_mamba {
+
+/// A checkpoint's folder.
+struct Pretrained {
+  std::filesystem::path folder;
+  /// Files may be symbolic links, which lead anywhere: for a folder that you trust, such as one of a download cache.
+  Links links = Links::refused;
+  /// The family to write, where several can hold the model: "mamba_ssm". The first that can, where empty.
+  std::string family = {};
+};
+
+namespace families {
+
+namespace detail {
+
+using moe_mamba::detail::in_quotes;
+using moe_mamba::detail::throw_content_error;
+
+/// Throws unless the config describes this definition.
+inline void check_architecture(const CheckpointFolder& checkpoint, const Architecture& definition) {
+  const Architecture theirs = checkpoint.architecture();
+  const auto found = difference(theirs, definition);
+  if (!found) return;
+  throw_content_error(checkpoint.config().file(), found->field, found->given,
+                      found->allowed + "; the definition that fits this checkpoint: " + theirs.spelling());
+}
+
+/// The tensors that parameters and checkpoint have in common, checked: which part of which parameter each is.
+struct MappedTensor {
+  const TensorEntry* tensor;
+  Index offset;  // from the begin of all parameters
+};
+
+class TensorMap {
+ public:
+  explicit TensorMap(const CheckpointFolder& checkpoint) : checkpoint_(checkpoint) {}
+
+  void add(const Parameter& parameter) {
+    for (const TensorPart& part : checkpoint_.family().parts(parameter)) {
+      parts_.push_back(part);
+      offsets_.push_back(parameter.offset + part.offset);
+    }
+  }
+
+  /// Finds all tensors. `tied_head`: the head is the embedding, and may be stored again.
+  std::vector<MappedTensor> finish(bool tied_head) {
+    for (const TensorPart& part : parts_) {
+      for (const std::string* name : {&part.name, &part.also}) {
+        if (!name->empty()) known_.insert(*name);
+      }
+    }
+    const TensorEntry* again = tied_head ? checkpoint_.find(checkpoint_.family().head) : nullptr;
+    if (again != nullptr) known_.insert(again->name);
+    const std::string other = checkpoint_.other_than(known_);
+    std::vector<MappedTensor> tensors;
+    for (std::size_t i = 0; i < parts_.size(); ++i) tensors.push_back({&find(parts_[i], other), offsets_[i]});
+    if (!other.empty()) {
+      throw_content_error(
+          checkpoint_.file_of(other), "tensor", in_quotes(other),
+          std::string("the tensors of a ") + checkpoint_.family().name + " model of this definition and no other");
+    }
+    if (again != nullptr) check_tied(*again, *tensors.front().tensor);
+    return tensors;
+  }
+
+ private:
+  const TensorEntry& find(const TensorPart& part, const std::string& other) const {
+    const TensorEntry* tensor = checkpoint_.find(part.name);
+    const TensorEntry* also = part.also.empty() ? nullptr : checkpoint_.find(part.also);
+    if (tensor != nullptr && also != nullptr) {
+      fail(in_quotes(part.also), "there beside " + in_quotes(part.name), "one of the two");
+    }
+    if (tensor == nullptr) tensor = also;
+    if (tensor == nullptr) {
+      fail(in_quotes(part.name), "missing",
+           "one of the " + std::to_string(checkpoint_.tensor_count()) + " tensors of the checkpoint" +
+               (other.empty() ? "" : ", of which " + in_quotes(other) + " belongs to no parameter"));
+    }
+    if (!std::equal(part.shape.begin(), part.shape.end(), tensor->shape.begin(), tensor->shape.end())) {
+      fail(in_quotes(tensor->name) + ": shape", moe_mamba::detail::text_of(tensor->shape),
+           moe_mamba::detail::text_of(part.shape) + ", as the definition says");
+    }
+    if (tensor->type != DataType::F64 && tensor->type != DataType::F32 && tensor->type != DataType::F16 &&
+        tensor->type != DataType::BF16) {
+      fail(in_quotes(tensor->name) + ": dtype", std::string(name_of(tensor->type)), "F64, F32, F16 and BF16");
+    }
+    return *tensor;
+  }
+
+  [[noreturn]] void fail(const std::string& what, const std::string& value, const std::string& allowed) const {
+    throw_content_error(checkpoint_.path().string(), "tensor " + what, value, allowed);
+  }
+
+  /// A head that is stored beside the embedding it is tied to must be the same numbers.
+  void check_tied(const TensorEntry& head, const TensorEntry& embedding) const {
+    if (head.type != embedding.type || head.shape != embedding.shape ||
+        std::memcmp(head.data.data(), embedding.data.data(), head.data.size()) != 0) {
+      fail(in_quotes(head.name), "other numbers than " + in_quotes(embedding.name),
+           "the same, as the config says that they are tied (Head in a definition has a matrix of its own)");
+    }
+  }
+
+  const CheckpointFolder& checkpoint_;
+  std::vector<TensorPart> parts_;
+  std::vector<Index> offsets_;
+  std::set<std::string> known_;
+};
+
+/// The tensors of a definition's parameters. All is checked before any number is read.
+template <class Definition>
+std::vector<MappedTensor> map_tensors(CheckpointFolder& checkpoint) {
+  static_assert(TokenDefinition<Definition>,
+                "checkpoints of public families are language models: allowed is a LanguageModel<...>");
+  check_architecture(checkpoint, architecture_of(Of<Definition>{}));
+  checkpoint.open_tensors();
+  TensorMap map(checkpoint);
+  Definition::visit_parameters([&](const Parameter& parameter) { map.add(parameter); });
+  return map.finish(Definition::tied_head);
+}
+
+template <StorageScalar S>
+void copy_tensors(const std::vector<MappedTensor>& tensors, S* parameters) {
+  for (const MappedTensor& part : tensors) copy_converted(*part.tensor, parameters + part.offset);
+}
+
+template <class Definition, StorageScalar S, class Backend>
+void read_tensors(const std::vector<MappedTensor>& tensors, Model<Definition, S, Backend>& model) {
+  if constexpr (model.on_host) {
+    copy_tensors(tensors, model.parameters().data());
+  } else {
+    std::vector<S> values(static_cast<std::size_t>(Definition::parameters));
+    copy_tensors(tensors, values.data());
+    model.write(values);
+  }
+}
+
+/// The family to write a model in, and its config.json: one that says all of the model when it is read again.
+struct Writing {
+  const Family* family;
+  std::string config;
+};
+
+inline Writing writing(const Architecture& model, const std::string& wanted, const char* type) {
+  std::string reasons;
+  for (const Family* family : all) {
+    if (!wanted.empty() && wanted != family->name) continue;
+    try {
+      std::string text = family->config(model, type);
+      const Config config("config.json", parse_json(text, "config.json"));
+      const auto lost = difference(family->architecture(config), model);
+      if (!lost) return {family, std::move(text)};
+      reasons +=
+          std::string("; ") + family->name + ": " + lost->field + " would be " + lost->given + ", not " + lost->allowed;
+    } catch (const std::runtime_error& error) {
+      reasons += std::string("; ") + family->name + ": " + error.what();
+    }
+  }
+  require(!reasons.empty(), "family", wanted, [] { return names(); });
+  throw std::invalid_argument(error_text("definition", model.spelling(), "what a family can say" + reasons));
+}
+
+inline const char* type_name(DataType type) {
+  return type == DataType::F64 ? "float64" : type == DataType::BF16 ? "bfloat16" : "float32";
+}
+
+}  // namespace detail
+}  // namespace families
+
+/// Reads a checkpoint's parameters into a model, rounding to its storage type. Throws std::runtime_error, with the model as
+/// it was, where the config describes another model (the message tells the definition that fits), and for tensors that
+/// are missing, unknown, of another shape or no floating-point numbers.
+template <class Definition, StorageScalar S, class Backend>
+void load(Model<Definition, S, Backend>& model, const Pretrained& pretrained) {
+  families::CheckpointFolder checkpoint(pretrained.folder, pretrained.links);
+  const auto tensors = families::detail::map_tensors<Definition>(checkpoint);
+  families::detail::read_tensors(tensors, model);
+}
+
+/// A model with a checkpoint's parameters; errors as above.
+template <class Definition, StorageScalar S = float, class Backend = Cpu>
+Model<Definition, S, Backend> load(const Pretrained& pretrained) {
+  families::CheckpointFolder checkpoint(pretrained.folder, pretrained.links);
+  const auto tensors = families::detail::map_tensors<Definition>(checkpoint);
+  Model<Definition, S, Backend> model{Uninitialised{}};
+  families::detail::read_tensors(tensors, model);
+  return model;
+}
+
+/// Writes a folder with config.json and model.safetensors, which the family's code opens. The folder is made where it is
+/// missing; each file is written whole or not at all, the config last. Throws std::invalid_argument, before anything is
+/// written, where no family can say what the definition says, and std::runtime_error where a file cannot be written.
+template <class Definition, StorageScalar S, class Backend>
+void save(const Model<Definition, S, Backend>& model, const Pretrained& pretrained) {
+  static_assert(TokenDefinition<Definition>,
+                "checkpoints of public families are language models: allowed is a LanguageModel<...>");
+  const auto to = families::detail::writing(families::architecture_of(families::Of<Definition>{}), pretrained.family,
+                                            families::detail::type_name(data_type_of<S>));
+  const auto numbers = HostNumbers<S>::template of<typename Backend::Memory>(model.parameters());
+  const std::span<const S> values = numbers.span();
+  std::vector<TensorSource> tensors;
+  Definition::visit_parameters([&](const Parameter& parameter) {
+    for (const families::TensorPart& part : to.family->parts(parameter)) {
+      const auto first = static_cast<std::size_t>(parameter.offset + part.offset);
+      tensors.push_back({part.name, data_type_of<S>, part.shape,
+                         std::as_bytes(values.subspan(first, static_cast<std::size_t>(part.count())))});
+    }
+  });
+  if (Definition::tied_head && to.family->stores_tied_head) {
+    tensors.push_back(tensors.front());
+    tensors.back().name = to.family->head;
+  }
+  std::error_code error;
+  std::filesystem::create_directories(pretrained.folder, error);
+  if (error) detail::throw_system_error(pretrained.folder, "cannot be made", error.value());
+  // transformers asks for the format's name.
+  save_safetensors(pretrained.folder / "model.safetensors", tensors,
+                   detail::with_checksum({{"format", "pt"}}, tensors));
+  AtomicFile config(pretrained.folder / "config.json");
+  config.write(std::as_bytes(std::span(to.config)));
+  config.commit();
+}
+
+}  // namespace moe_mamba

@@ -1,0 +1,171 @@
+// Folders that mean harm: whatever they hold, opening them is an error that names the file and what is wrong with it.
+#include "families/folders.hpp"
+#include "moe_mamba/core/random.hpp"
+
+using namespace moe_mamba;
+using test::Contains;
+using test::edit;
+using test::refusal;
+
+namespace {
+
+/// The message where config.json is this text.
+std::string with_config(const std::string& text) {
+  return refusal([&](const test::Folder& folder) { test::write_bytes(folder / "config.json", text); });
+}
+
+/// The message where a field of the config is something else.
+std::string with_field(const std::string& from, const std::string& to) {
+  return refusal([&](const test::Folder& folder) { edit(folder / "config.json", from, to); });
+}
+
+std::string with_shard(const std::string& name, const std::string& after = "") {
+  return refusal(
+      [&](const test::Folder& folder) {
+        test::write_bytes(folder / "model.safetensors.index.json",
+                          "{\"weight_map\": {\"backbone.norm_f.weight\": " + name + after + "}}");
+      },
+      "mamba_shards");
+}
+
+}  // namespace
+
+TEST_CASE("A config of wrong kinds and sizes is refused with field, value and what is allowed", "[families][hostile]") {
+  CHECK_THAT(with_field("\"hidden_size\": 12", "\"hidden_size\": \"12\""),
+             Contains("config.json: hidden_size is \"12\"; allowed: an integer from 1 to 1048576"));
+  for (const char* value : {"0", "-1", "99999999999999999999999", "1e300", "12.5", "true", "[12]", "{}", "1048577"}) {
+    INFO(value);
+    CHECK_THAT(with_field("\"hidden_size\": 12", std::string("\"hidden_size\": ") + value),
+               Contains("hidden_size is ") && Contains("allowed: an integer from 1 to 1048576"));
+  }
+  CHECK_THAT(with_field("\"hidden_size\"", "\"hidden\""), Contains("hidden_size is missing"));
+  CHECK_THAT(with_field("\"hidden_size\": 12", "\"hidden_size\": null"), Contains("hidden_size is missing"));
+  CHECK_THAT(with_field("\"hidden_size\": 12", "\"hidden_size\": 12, \"hidden_size\": 12"),
+             Contains("field \"hidden_size\" is there twice"));
+  CHECK_THAT(with_field("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1000000000"),
+             Contains("num_hidden_layers is 1000000000; allowed: an integer from 1 to 65536"));
+  CHECK_THAT(with_field("\"intermediate_size\": 12", "\"intermediate_size\": 13"),
+             Contains("intermediate_size is 13; allowed: 1 to 64 times hidden_size, 12"));
+  CHECK_THAT(with_field("1e-05", "-1e-05"), Contains("layer_norm_epsilon is -1e-05; allowed: a number from 1e-9"));
+  CHECK_THAT(with_field("1e-05", "1e-300"), Contains("layer_norm_epsilon is 1e-300"));
+  CHECK_THAT(with_field("1e-05", "\"\""), Contains("layer_norm_epsilon is \"\""));
+  CHECK_THAT(with_field("\"use_bias\": false", "\"use_bias\": 0"), Contains("use_bias is 0; allowed: true or false"));
+  CHECK_THAT(with_field("\"silu\"", "\"gelu\""), Contains("hidden_act is \"gelu\"; allowed: \"silu\""));
+  CHECK_THAT(with_field("\"mamba\"", "\"llama\""),
+             Contains("model_type is \"llama\"; allowed: a model of mamba, falcon_mamba, black_mamba"));
+}
+
+TEST_CASE("A config that is no config is refused", "[families][hostile]") {
+  CHECK_THAT(with_config(""), Contains("config.json") && Contains("empty"));
+  CHECK_THAT(with_config("{"), Contains("text is not valid at byte"));
+  CHECK_THAT(with_config("[]"), Contains("config is an array of 0; allowed: an object"));
+  CHECK_THAT(with_config("12"), Contains("config is 12; allowed: an object"));
+  CHECK_THAT(with_config("{}"), Contains("model_type is missing"));
+  CHECK_THAT(with_config("{\"model_type\": NaN}"), Contains("text is not valid"));
+  CHECK_THAT(with_config("\xef\xbb\xbf{}"), Contains("byte order mark"));
+  CHECK_THAT(with_config(std::string("{}\0", 3)), Contains("byte 2 is zero"));
+  CHECK_THAT(with_config(std::string(17, '[')), Contains("depth is over 16"));
+  CHECK_THAT(with_config("{\"a\":" + std::string(900'000, '[')), Contains("depth is over 16"));
+  CHECK_THAT(with_config("{\"a\":[" + std::string(600'000, '1') + "]}"), Contains("config.json"));
+  std::string many = "{\"a\":[0";
+  for (int i = 0; i < 300'000; ++i) many += ",0";
+  CHECK_THAT(with_config(many + "]}"), Contains("number of values is over 262144"));
+  CHECK_THAT(with_config(std::string((1 << 20) + 1, ' ')),
+             Contains("file size is 1048577 bytes; allowed: at most 1048576"));
+  CHECK_THAT(refusal([](const test::Folder& folder) { std::filesystem::remove(folder / "config.json"); }),
+             Contains("config.json") && Contains("No such file"));
+  CHECK_THAT(refusal([](const test::Folder& folder) {
+               std::filesystem::remove(folder / "config.json");
+               std::filesystem::create_directory(folder / "config.json");
+             }),
+             Contains("config.json"));
+}
+
+TEST_CASE("Names of shards that lead out of the folder are refused", "[families][hostile]") {
+  for (const char* name :
+       {"\"../model.safetensors\"", "\"/etc/passwd\"", "\"/tmp/x.safetensors\"", "\"a/b.safetensors\"", "\"..\"",
+        "\"a\\\\b.safetensors\"", "\"~/x.safetensors\"", "\"model.bin\"", "\".safetensors\"", "\"\\u0000.safetensors\"",
+        "\"..safetensors\"", "\"x y.safetensors\"", "\"file://x.safetensors\""}) {
+    INFO(name);
+    CHECK_THAT(with_shard(name), Contains("model.safetensors.index.json: weight_map: file is ") &&
+                                     Contains("allowed: the name of a file in the same folder"));
+  }
+  CHECK_THAT(with_shard("\"" + std::string(300, 'a') + ".safetensors\""), Contains("weight_map: file is "));
+  for (const char* value : {"1", "null", "[]", "{}", "\"\""}) {
+    CHECK_THAT(with_shard(value),
+               Contains("weight_map: file of \"backbone.norm_f.weight\" is ") && Contains("allowed: a file's name"));
+  }
+  CHECK_THAT(with_shard("\"absent.safetensors\""), Contains("absent.safetensors"));
+}
+
+TEST_CASE("An index that is not what the shards hold is refused", "[families][hostile]") {
+  const std::string first = "\"model-00001-of-00005.safetensors\"";
+  CHECK_THAT(with_shard(first), Contains("tensor \"backbone.norm_f.weight\" is missing; allowed: what "
+                                         "model.safetensors.index.json lists"));
+  CHECK_THAT(with_shard("\"model-00005-of-00005.safetensors\""),
+             Contains("is not listed in model.safetensors.index.json"));
+  CHECK_THAT(with_shard(first, ", \"backbone.norm_f.weight\": " + first), Contains("is there twice"));
+  const auto index = [](const std::string& text) {
+    return refusal(
+        [&](const test::Folder& folder) { test::write_bytes(folder / "model.safetensors.index.json", text); },
+        "mamba_shards");
+  };
+  CHECK_THAT(index("{}"), Contains("weight_map is missing; allowed: an object"));
+  CHECK_THAT(index("{\"weight_map\": []}"), Contains("weight_map is an array of 0; allowed: an object"));
+  CHECK_THAT(index("[1]"), Contains("weight_map is missing"));
+  CHECK_THAT(index("{\"weight_map\": {}}"), Contains("is missing"));
+  CHECK_THAT(refusal([](const test::Folder& folder) { std::filesystem::remove(folder / "model.safetensors"); }),
+             Contains("neither model.safetensors nor model.safetensors.index.json"));
+}
+
+TEST_CASE("Links are followed only where they are said to be", "[families][hostile]") {
+  for (const char* name : {"config.json", "model.safetensors"}) {
+    const test::Folder folder, elsewhere;
+    for (const char* file : {"config.json", "model.safetensors"}) {
+      const bool is_link = std::string(file) == name;
+      std::filesystem::copy(test::fixture_folder("mamba") / file, (is_link ? elsewhere : folder) / file);
+    }
+    std::filesystem::create_symlink(elsewhere / name, folder / name);
+    INFO(name);
+    CHECK_THAT(test::message_of<std::runtime_error>([&] { (void)load<test::SmallMamba>(Pretrained{folder.path()}); }),
+               Contains(name) && Contains("it is a symbolic link, which may lead out of the folder"));
+    CHECK_NOTHROW(load<test::SmallMamba>(Pretrained{folder.path(), Links::followed}));
+  }
+  const std::string shard = "model-00003-of-00005.safetensors";
+  CHECK_THAT(refusal(
+                 [&](const test::Folder& folder) {
+                   std::filesystem::rename(folder / shard, folder / "other");
+                   std::filesystem::create_symlink("other", folder / shard);
+                 },
+                 "mamba_shards"),
+             Contains(shard) && Contains("it is a symbolic link"));
+  CHECK_THAT(test::message_of<std::runtime_error>([] { (void)load<test::SmallMamba>(Pretrained{"/nowhere"}); }),
+             Contains("/nowhere: cannot be opened as a checkpoint: it is not a folder"));
+}
+
+TEST_CASE("Damaged folders open or are refused, and nothing else happens", "[families][hostile]") {
+  Random random(Seed{1});
+  int opened = 0;
+  for (int round = 0; round < 600; ++round) {
+    const bool sharded = round % 2 == 0;
+    const char* file = sharded ? "model.safetensors.index.json" : "config.json";
+    try {
+      (void)refusal(
+          [&](const test::Folder& folder) {
+            std::string text = test::read_bytes(folder / file);
+            const auto changes = 1 + random.below(4);
+            for (std::uint64_t change = 0; change < changes; ++change) {
+              const auto at = static_cast<std::size_t>(random.below(text.size()));
+              const std::string pieces[] = {"", "{", "]", "\"", "9", "-", "e", ",", "\\", "null", "../", "\xff"};
+              text.replace(at, static_cast<std::size_t>(random.below(4)), pieces[random.below(std::size(pieces))]);
+            }
+            test::write_bytes(folder / file, text);
+          },
+          sharded ? "mamba_shards" : "mamba");
+      ++opened;
+    } catch (const std::exception& error) {
+      FAIL(error.what());  // refusal() takes std::runtime_error, which is all that may come
+    }
+  }
+  CHECK(opened == 600);
+}
