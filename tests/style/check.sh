@@ -63,7 +63,7 @@ rooms)
   allow text core text
   allow tokenizers core io text tokenizers
   allow io core ops layers model cpu train generate io
-  allow families core ops layers model io families
+  allow families core ops layers model generate io families
   grep -rnE '#include *<(Eigen|unsupported)/' include | grep -v '^include/moe_mamba/cpu/' && complain "Eigen lives in cpu only"
   grep -rnE '#include *<utf8proc' include | grep -v '^include/moe_mamba/tokenizers/unicode.hpp' &&
     complain "utf8proc lives in tokenizers/unicode.hpp only"

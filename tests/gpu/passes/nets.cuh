@@ -12,7 +12,6 @@
   template struct PassesOf<test::CapacityNet, S, cuda::Device>;   \
   template struct PassesOf<test::SeriesNet, S, cuda::Device>;     \
   template struct PassesOf<test::AttentionNet, S, cuda::Device>;  \
-  template struct PassesOf<test::AttentionNet, S, cuda::Device>;  \
   template struct PassesOf<test::PlainMixture, S, cuda::Device>;  \
   template struct PassesOf<test::OneWide, S, cuda::Device>;       \
   template struct PassesOf<test::ManyStates, S, cuda::Device>;    \

@@ -1,0 +1,79 @@
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+
+#include "moe_mamba/families/pretrained.hpp"
+#include "moe_mamba/generate/any_decoder.hpp"
+
+namespace moe_mamba {
+
+/// A model of one of several definitions: whichever a checkpoint is of, found when it is opened. Each definition is compiled
+/// as it is alone, and which one it is is asked once for a call, not inside it.
+///
+///   using Sizes = AnyModel<float, Cpu, Mamba130M, Mamba370M>;
+///   const Sizes model(Pretrained{"mamba-130m-hf"});
+///   model.visit([](const auto& known) { … });          // a Model<Mamba130M, float, Cpu>
+///   auto decoder = model.decoder();                    // or a decoder, whatever the model
+template <StorageScalar S, class Backend, class... Definitions>
+class AnyModel {
+  static_assert(sizeof...(Definitions) >= 1, "AnyModel<storage, backend, definitions...> needs a definition at least");
+
+ public:
+  /// Opens a checkpoint as the first of the definitions that its config describes. Throws std::runtime_error where it is none
+  /// of them (the message tells the one that fits), and what load() throws.
+  explicit AnyModel(const Pretrained& pretrained) : model_(open(pretrained)) {}
+
+  /// call(model), with the model as what it is; the results of all calls are of one type.
+  template <class Call>
+  decltype(auto) visit(Call&& call) {
+    return std::visit(std::forward<Call>(call), model_);
+  }
+  template <class Call>
+  decltype(auto) visit(Call&& call) const {
+    return std::visit(std::forward<Call>(call), model_);
+  }
+
+  /// Which of the definitions it is, from 0 on.
+  std::size_t index() const { return model_.index(); }
+
+  /// A decoder, which this object must outlive.
+  std::unique_ptr<AnyDecoder<compute_t<S>>> decoder(DecoderOptions options = {}) const {
+    return visit([&](const auto& model) { return make_decoder(model, options); });
+  }
+
+ private:
+  using Variant = std::variant<Model<Definitions, S, Backend>...>;
+
+  static Variant open(const Pretrained& pretrained) {
+    const families::CheckpointFolder checkpoint(pretrained.folder, pretrained.links);
+    const families::Architecture theirs = checkpoint.architecture();
+    std::optional<Variant> opened;
+    std::string reasons;
+    std::size_t number = 0;
+    const auto try_definition = [&]<class Definition>(families::Of<Definition> definition) {
+      if (opened) return;
+      const auto lost = families::difference(theirs, families::architecture_of(definition));
+      if (lost) {
+        reasons += "; number " + std::to_string(number++) + " has " + lost->field + " " + lost->allowed + ", here " +
+                   lost->given;
+      } else {
+        opened.emplace(load<Definition, S, Backend>(pretrained));
+      }
+    };
+    (try_definition(families::Of<Definitions>{}), ...);
+    if (!opened) {
+      detail::throw_content_error(checkpoint.config().file(), "the model", theirs.spelling(),
+                                  "the definitions of this program" + reasons);
+    }
+    return std::move(*opened);
+  }
+
+  Variant model_;
+};
+
+}  // namespace moe_mamba

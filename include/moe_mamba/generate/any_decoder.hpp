@@ -1,0 +1,60 @@
+#pragma once
+
+#include <functional>
+#include <limits>
+#include <memory>
+#include <span>
+
+#include "moe_mamba/generate/decoder.hpp"
+
+namespace moe_mamba {
+
+/// A decoder of a model whose definition is not known where this is used: the same calls, each through one virtual call, which
+/// a step of any model hides. Errors are those of Decoder.
+template <ComputeScalar C>
+class AnyDecoder {
+ public:
+  virtual ~AnyDecoder() = default;
+
+  /// How many tokens there are: logits are as many.
+  virtual Index vocabulary() const = 0;
+
+  virtual std::span<const C> prefill(std::span<const Token> tokens) = 0;
+  virtual std::span<const C> step(Token token) = 0;
+  virtual std::span<const C> logits() const = 0;
+  virtual void reset() = 0;
+
+  /// Reads the prompt and goes on with up to `count` tokens, as long as take(token) is true. The last one that was taken
+  /// has been read back, one that was refused has not.
+  virtual void generate(std::span<const Token> prompt, Sampling sampling, Seed seed, Index count,
+                        const std::function<bool(Token)>& take) = 0;
+};
+
+/// A Decoder behind that interface. The model must outlive it.
+template <class Definition, StorageScalar S, class Backend>
+std::unique_ptr<AnyDecoder<compute_t<S>>> make_decoder(const Model<Definition, S, Backend>& model,
+                                                       DecoderOptions options = {}) {
+  using C = compute_t<S>;
+  class Concrete final : public AnyDecoder<C> {
+   public:
+    Concrete(const Model<Definition, S, Backend>& of, DecoderOptions how) : decoder_(of, how) {}
+
+    Index vocabulary() const override { return Definition::vocabulary; }
+    std::span<const C> prefill(std::span<const Token> tokens) override { return decoder_.prefill(tokens); }
+    std::span<const C> step(Token token) override { return decoder_.step(token); }
+    std::span<const C> logits() const override { return decoder_.logits(); }
+    void reset() override { decoder_.reset(); }
+    void generate(std::span<const Token> prompt, Sampling sampling, Seed seed, Index count,
+                  const std::function<bool(Token)>& take) override {
+      for (const Token token : decoder_.generate(prompt, sampling, seed, count)) {
+        if (!take(token)) break;
+      }
+    }
+
+   private:
+    Decoder<Definition, S, Backend> decoder_;
+  };
+  return std::make_unique<Concrete>(model, options);
+}
+
+}  // namespace moe_mamba
