@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -70,8 +71,43 @@ class BytePairEncoding {
     }
   }
 
+  /// Words longer than this are worth cutting.
+  static constexpr std::size_t long_word = 64;
+
+  /// Where the first part of a word ends that can be encoded by itself: between two characters that stand side by side
+  /// in nothing that any merge makes. Tokenizers that cut no words before have whole texts for words, and their merges
+  /// seldom go beyond a space.
+  std::size_t part_end(std::string_view word) const {
+    if (!cuts_) return word.size();
+    std::uint32_t before = PairTable::none;
+    for (std::size_t at = 0; at < word.size();) {
+      const auto [code, bytes] = unit_at(word, at);
+      const bool known = is_known(code);
+      if (known && before != PairTable::none && neighbours_.find(before, code).first == PairTable::none) return at;
+      before = known ? code : PairTable::none;
+      at += bytes;
+    }
+    return word.size();
+  }
+
  private:
   static constexpr std::size_t few = 48;
+
+  struct Unit {
+    std::uint32_t code;
+    std::size_t bytes;
+  };
+  Unit unit_at(std::string_view word, std::size_t at) const {
+    if (byte_level_) return {static_cast<unsigned char>(word[at]), 1};
+    const Utf8Unit unit = utf8_unit(word, at);
+    return {static_cast<std::uint32_t>(unit.code), unit.bytes};
+  }
+  /// Whether a byte or character is a token itself.
+  bool is_known(std::uint32_t code) const {
+    return byte_level_
+               ? bytes_[code] >= 0
+               : code != static_cast<std::uint32_t>(no_character) && characters_.find(0, code).first != PairTable::none;
+  }
 
   bool start(std::string_view word, std::vector<Token>& symbols, std::size_t& unknown) const;
   PairTable::Value merge(Token left, Token right) const {
@@ -84,10 +120,12 @@ class BytePairEncoding {
   void find_wholes(bool all);
 
   bool byte_level_, byte_fallback_, fuse_unknown_;
+  bool cuts_ = true;  // not where a part might be a token that no merge makes
   Token unknown_ = -1;
   std::array<Token, 256> bytes_;                  // the token of each byte, where words are bytes
   PairTable characters_;                          // (0, character) to (token, 0), where they are not
   std::array<std::vector<Token>, 256> fallback_;  // what a byte falls back to, none where that is not all there
+  PairTable neighbours_;                          // pairs of characters side by side in what merges make
   PairTable merges_;                              // (left, right) to (rank, token)
   StringTable words_;                             // the tokens' texts, as bytes where words are bytes
   std::vector<Token> tokens_, whole_;  // of each of them: its token; the same if it encodes to itself, else -1
@@ -133,7 +171,9 @@ inline BytePairEncoding::BytePairEncoding(const TokenizerFile& contents, const s
     if (unit.bytes == text.size()) characters_.set(0, unit.code, {static_cast<std::uint32_t>(contents.ids[i]), 0});
   }
   read_merges(contents, file);
-  find_wholes(model["ignore_merges"].boolean_or(false));
+  const bool ignore_merges = model["ignore_merges"].boolean_or(false);
+  cuts_ = !ignore_merges;
+  find_wholes(ignore_merges);
 }
 
 inline void BytePairEncoding::read_merges(const TokenizerFile& contents, const std::string& file) {
@@ -148,6 +188,14 @@ inline void BytePairEncoding::read_merges(const TokenizerFile& contents, const s
     const std::string_view left = contents.part(2 * i), right = contents.part(2 * i + 1);
     whole.assign(left);
     whole += right;
+    const auto bytes = byte_level_ ? bytes_of_token(whole) : std::optional(whole);
+    std::uint32_t before = PairTable::none;
+    for (std::size_t at = 0; bytes && at < bytes->size();) {
+      const Unit unit = unit_at(*bytes, at);
+      if (before != PairTable::none) neighbours_.set(before, unit.code, {0, 0});
+      before = unit.code;
+      at += unit.bytes;
+    }
     merges_.set(id_of(i, left), id_of(i, right), {static_cast<std::uint32_t>(i), id_of(i, whole)});
   }
 }

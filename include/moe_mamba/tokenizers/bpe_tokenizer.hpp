@@ -94,6 +94,7 @@ class BpeTokenizer {
   void read_template(const detail::JsonField& field);
   void encode_piece(std::string_view piece, bool at_begin, WordCache& cache, std::vector<Token>& tokens) const;
   void encode_word(std::string_view word, WordCache& cache, std::vector<Token>& tokens) const;
+  void encode_part(std::string_view word, WordCache& cache, std::vector<Token>& tokens) const;
 
   detail::Normalizer normalizer_;
   detail::PreTokenizer pre_tokenizer_;
@@ -258,6 +259,16 @@ inline void BpeTokenizer::encode_piece(std::string_view piece, bool at_begin, Wo
 }
 
 inline void BpeTokenizer::encode_word(std::string_view word, WordCache& cache, std::vector<Token>& tokens) const {
+  while (word.size() > detail::BytePairEncoding::long_word) {
+    const std::size_t end = model_->part_end(word);
+    if (end == word.size()) break;
+    encode_part(word.substr(0, end), cache, tokens);
+    word.remove_prefix(end);
+  }
+  encode_part(word, cache, tokens);
+}
+
+inline void BpeTokenizer::encode_part(std::string_view word, WordCache& cache, std::vector<Token>& tokens) const {
   if (const Token whole = model_->whole(word); whole >= 0) return tokens.push_back(whole);
   const bool keep = word.size() <= WordCache::longest_word;
   if (const std::uint32_t known = keep ? cache.words_.find(word) : detail::StringTable::none;
