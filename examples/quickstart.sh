@@ -11,10 +11,12 @@ have() { command -v "$1" >/dev/null 2>&1; }
 have_header() { [ -e "/usr/include/$1" ] || [ -e "/usr/local/include/$1" ]; }
 complain() { printf 'quickstart: %s\n' "$*" >&2; }
 
-# The program's own words, which need no program to be shown.
+# The program's own words, which need no program to be shown; and whether there must be kernels for a CUDA device.
+cuda=OFF
 for word in "$@"; do
   case $word in
   --) break ;;
+  --cuda) cuda=ON ;;
   --help | -h)
     sed -n '/help_text = R"(/,/^)";/{s/.*help_text = R"(//;/^)";/d;p;}' "$here/examples/quickstart/options.hpp"
     exit 0
@@ -63,6 +65,13 @@ if [ -e "$build/CMakeCache.txt" ] && ! grep -qF "CMAKE_HOME_DIRECTORY:INTERNAL=$
   rm -rf "$build"
 fi
 
+# Compute capability 9.0 has instructions that are only in code for 9.0a.
+capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d .)
+case $capability in
+'' | 90) gencode=arch=compute_90a,code=sm_90a ;;
+*) gencode=arch=compute_$capability,code=sm_$capability ;;
+esac
+
 log=$build/build.log
 mkdir -p "$build" || {
   complain "$build: cannot be made a folder"
@@ -71,7 +80,8 @@ mkdir -p "$build" || {
 [ -e "$build/examples/quickstart" ] || echo "building, which takes a minute or two"
 {
   cmake -S "$here" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DMOE_MAMBA_NATIVE=ON -DMOE_MAMBA_BUILD_TESTS=OFF \
-    -DMOE_MAMBA_BUILD_BENCHMARKS=OFF -DMOE_MAMBA_BUILD_EXAMPLES=ON &&
+    -DMOE_MAMBA_BUILD_BENCHMARKS=OFF -DMOE_MAMBA_BUILD_EXAMPLES=ON -DMOE_MAMBA_CUDA=$cuda \
+    -DMOE_MAMBA_CUDA_GENCODE=$gencode &&
     cmake --build "$build" --target example.quickstart -j "$jobs"
 } >"$log" 2>&1 || {
   tail -n 30 "$log" >&2
