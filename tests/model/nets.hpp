@@ -32,6 +32,13 @@ using ManyWaysNet =
                   Parallel<Mamba<State<2>>, Moe<Experts<3>, TopK<3>, Hidden<2>, Gelu, BalanceLoss<1, 5>>>,
                   Residual<NoNorm, Mlp<Hidden<4>, GeGlu>>>;
 
+/// What public families have beside: inner norms, biases here and not there, sigmoid gates.
+using FamilyWaysNet =
+    LanguageModel<Vocabulary<7>, Width<5>, FinalNorm<LayerNorm<>>,
+                  Mamba<State<2>, InnerNorm<RmsNorm<NoGain, Epsilon<1, 1000>>>, ProjectionBias, NoConvolutionBias>,
+                  Mamba<State<2>, InnerNorm<RmsNorm<>>>,
+                  Moe<Experts<4>, Hidden<3>, GeGlu, SigmoidThenTopK, RouterBias, ZLoss<1, 10>>>;
+
 /// Experts that take no more than their share, so that tokens of a batch depend on each other.
 using CapacityNet =
     LanguageModel<Vocabulary<7>, Width<5>, Moe<Experts<4>, TopK<2>, Hidden<3>, Silu, Capacity<3, 4>>, RmsNorm<>, Mlp<>>;

@@ -146,7 +146,7 @@ void copy_tensors(const std::vector<MappedTensor>& tensors, S* parameters) {
 
 template <class Definition, StorageScalar S, class Backend>
 void read_tensors(const std::vector<MappedTensor>& tensors, Model<Definition, S, Backend>& model) {
-  if constexpr (Backend::Memory::on_host) {
+  if constexpr (Model<Definition, S, Backend>::on_host) {
     copy_tensors(tensors, model.parameters().data());
   } else {
     std::vector<S> values(static_cast<std::size_t>(Definition::parameters));

@@ -84,7 +84,7 @@ void read_parameters(const SafetensorsFile& file, Model<Definition, S, Backend>&
       copy_converted(file.at(parameter.name.view()), parameters + parameter.offset);
     });
   };
-  if constexpr (Backend::Memory::on_host) {
+  if constexpr (Model<Definition, S, Backend>::on_host) {
     read(model.parameters().data());
   } else {
     std::vector<S> values(static_cast<std::size_t>(Definition::parameters));
