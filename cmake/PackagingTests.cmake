@@ -29,6 +29,14 @@ if(TARGET moe_mamba::cuda)
   packaging_test(cuda_add_subdirectory -DCONSUME=add_subdirectory -DCUDA=ON -DMOE_MAMBA_SOURCE=${PROJECT_SOURCE_DIR})
 endif()
 
+# The tokenizers, likewise.
+if(TARGET moe_mamba::tokenizers)
+  packaging_test(tokenizers_find_package -DCONSUME=find_package -DTOKENIZERS=ON -DCMAKE_PREFIX_PATH=${packaging}/prefix)
+  set_tests_properties(packaging.tokenizers_find_package PROPERTIES FIXTURES_REQUIRED install)
+  packaging_test(tokenizers_add_subdirectory -DCONSUME=add_subdirectory -DTOKENIZERS=ON -DMOE_MAMBA_TOKENIZERS=ON
+                 -DMOE_MAMBA_SOURCE=${PROJECT_SOURCE_DIR})
+endif()
+
 # The same where the system has neither Eigen nor nlohmann-json; the archives' folders are put in their places.
 set(dependencies ${packaging}/dependencies)
 get_target_property(eigen_folder Eigen3::Eigen INTERFACE_INCLUDE_DIRECTORIES)

@@ -1,9 +1,11 @@
 // tokenize <tokenizer.json> <file>           encodes and decodes a text and says how fast
 // tokenize <tokenizer.json> --hexadecimal    for each line, a text in hexadecimal digits: its tokens, and behind '|' what
 //                                            they decode to where that is another text
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <ctime>
 #include <iostream>
 #include <string>
 
@@ -39,7 +41,10 @@ void encode_lines(const BpeTokenizer& tokenizer) {
     const std::string text = from_hexadecimal(line);
     const auto tokens = tokenizer.encode(text, cache);
     std::string output;
-    for (const Token token : tokens) output += (output.empty() ? "" : " ") + std::to_string(token);
+    for (const Token token : tokens) {
+      if (!output.empty()) output += ' ';
+      output += std::to_string(token);
+    }
     const std::string decoded = tokenizer.decode(tokens);
     if (decoded != text) output += '|' + to_hexadecimal(decoded);
     std::cout << output << '\n';
@@ -50,9 +55,9 @@ template <class Work>
 double best_of_five(const Work& work) {
   double best = 1e30;
   for (int round = 0; round < 5; ++round) {
-    const auto start = std::chrono::steady_clock::now();
+    const std::clock_t start = std::clock();  // the processor's time, as other programs may be running
     work();
-    best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    best = std::min(best, static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC);
   }
   return best;
 }

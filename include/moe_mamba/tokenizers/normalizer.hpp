@@ -29,7 +29,7 @@ inline std::string replace_all(std::string_view text, std::string_view from, std
 /// The string of a `pattern`, which in a file is {"String": …} or {"Regex": …}.
 inline std::string literal_pattern(const JsonField& pattern) {
   if (!pattern["Regex"].is_null()) pattern["Regex"].refuse("a String in its place");
-  const std::string text = pattern["String"].string();
+  std::string text = pattern["String"].string();
   if (text.empty()) pattern["String"].refuse("one character or more");
   return text;
 }
