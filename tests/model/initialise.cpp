@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "moe_mamba/cpu/device.hpp"
+#include "moe_mamba/layers/attention.hpp"
 #include "moe_mamba/layers/mamba.hpp"
 #include "moe_mamba/layers/mlp.hpp"
 #include "moe_mamba/layers/moe.hpp"
@@ -24,12 +25,13 @@ using namespace moe_mamba;
 
 namespace {
 
-constexpr int D = 48, E = 144, N = 16, R = 7, K = 4, F = 40;
+constexpr int D = 48, E = 144, N = 16, R = 7, K = 4, F = 40, H = 60;
 using Net = LanguageModel<
     Vocabulary<300>, Width<D>, Head,
     Repeat<2, Mamba<State<N>, Expand<3>, StepRank<R>>, Moe<Experts<6>, Hidden<F>, SwiGlu, SharedExperts<2>>>,
-    Parallel<Mlp<Hidden<F>>, Mamba<State<N>, Expand<3>, StepRank<R>>>, LayerNorm<>>;
-constexpr double branches = 5;
+    Parallel<Mlp<Hidden<F>>, Mamba<State<N>, Expand<3>, StepRank<R>>>, LayerNorm<>,
+    Attention<Heads<6>, KeyValueHeads<2>, HeadWidth<H / 6>, Context<8>, Biases>>;
+constexpr double branches = 6;
 using Series = SequenceModel<Inputs<20>, Outputs<30>, Width<D>, Mlp<Hidden<F>>>;
 
 template <class Definition, class S = double>
@@ -88,6 +90,12 @@ void check_parameter(std::string_view name, const std::vector<double>& x) {
   } else if (is("embedding.weight") || is("lm_head.weight")) {
     check_moments(moments(x), 0, 0.02, 3);
     CHECK(moments(x).largest >= 0.06);  // not cut off
+  } else if (is("q_proj.weight") || is("k_proj.weight") || is("v_proj.weight")) {
+    check_uniform(x, 1 / std::sqrt(double(D)));
+  } else if (is(".o_proj.weight")) {
+    check_uniform(x, 1 / std::sqrt(double(H)) / std::sqrt(branches));
+  } else if (is("q_proj.bias") || is("k_proj.bias") || is("v_proj.bias") || is(".o_proj.bias")) {
+    CHECK(x == std::vector<double>(x.size(), 0));
   } else if (is("in_proj.weight")) {
     check_uniform(x, 1 / std::sqrt(double(D)));
   } else if (is("conv1d.weight") || is("conv1d.bias")) {
@@ -137,7 +145,7 @@ void check_all() {
 }  // namespace
 
 TEST_CASE("Every parameter begins by its law", "[model][initialise]") {
-  static_assert(Net::Body::branches == 5);
+  static_assert(Net::Body::branches == 6);
   check_all<Net>();
   check_all<Series>();
 }

@@ -232,9 +232,13 @@ class AttentionForward {
     const Index end = std::min(k.seen.last(block.last_step()), (piece + 1) * Blocks::piece);
     C* const queries = scratch_.queries(thread);
     C* const scores = scratch_.scores(thread);
-    begin(block.rows, thread);
     Index first = piece * Blocks::piece;
-    if (first < end) load_queries(task, block, queries);
+    if (first >= end) {  // cut from a window that is not full yet
+      for (Index r = 0; r < block.rows; ++r) leave(part(task, piece, r), -std::numeric_limits<C>::infinity(), C(0));
+      return;
+    }
+    begin(block.rows, thread);
+    load_queries(task, block, queries);
     while (first < end) {
       const Index count = k.run(first, end);
       const Product<C, C> product{queries,       width,      k.row(first), k.stride(first), scores,
@@ -256,10 +260,10 @@ class AttentionForward {
     for (Index r = 0; r < block.rows; ++r) {
       C* const to = part(task, piece, r);
       std::copy_n(scratch_.sums(thread) + r * width, width, to);
-      to[width] = scratch_.largest(thread)[r];
-      to[width + 1] = scratch_.totals(thread)[r];
+      leave(to, scratch_.largest(thread)[r], scratch_.totals(thread)[r]);
     }
   }
+  static void leave(C* part, C largest, C total) { part[width] = largest, part[width + 1] = total; }
 
   /// Puts the pieces of a head's few queries together, first to last.
   void join(Index task) const {
