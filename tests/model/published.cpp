@@ -51,16 +51,13 @@ static_assert(cost<Qwen2With0_5B>.parameters == 494'032'768);
 using JambaMoe = Moe<Experts<16>, TopK<2>, Hidden<14336>, SwiGlu, BalanceLoss<1, 1000>>;
 using JambaMlp = Mlp<Hidden<14336>, SwiGlu>;
 using JambaAttention = Attention<Heads<32>, KeyValueHeads<8>, Context<262144>, NoPositions>;
-using JambaWithoutInnerNorms =
-    LanguageModel<Vocabulary<65536>, Width<4096>, Head, PreNorm<RmsNorm<Epsilon<1, 1000000>>>,
-                  FinalNorm<RmsNorm<Epsilon<1, 1000000>>>,
-                  Repeat<4, Repeat<2, Mamba<>, JambaMlp, Mamba<>, JambaMoe>, JambaAttention, JambaMlp, Mamba<>,
-                         JambaMoe, Mamba<>, JambaMlp, Mamba<>, JambaMoe>>;
-// Its Mamba layers have gains besides, on the step's rank of 256 and on 16 numbers of B and of C.
-constexpr Index jamba_inner_norms = 28 * (256 + 16 + 16);
-static_assert(cost<JambaWithoutInnerNorms>.parameters + jamba_inner_norms == 51'570'323'328);
-static_assert(cost<JambaWithoutInnerNorms>.active_parameters + Index{65536 - 1} * 4096 + jamba_inner_norms ==
-              12'110'311'296);
+using JambaNorm = RmsNorm<Epsilon<1, 1000000>>;
+using JambaMamba = Mamba<InnerNorm<JambaNorm>>;
+using Jamba = LanguageModel<Vocabulary<65536>, Width<4096>, Head, PreNorm<JambaNorm>, FinalNorm<JambaNorm>,
+                            Repeat<4, Repeat<2, JambaMamba, JambaMlp, JambaMamba, JambaMoe>, JambaAttention, JambaMlp,
+                                   JambaMamba, JambaMoe, JambaMamba, JambaMlp, JambaMamba, JambaMoe>>;
+static_assert(cost<Jamba>.parameters == 51'570'323'328);
+static_assert(cost<Jamba>.active_parameters + Index{65536 - 1} * 4096 == 12'110'311'296);
 
 template <class Definition>
 bool has_parameter(std::string_view name) {
@@ -77,9 +74,9 @@ TEST_CASE("Layers of published hybrids lie where their descriptions say", "[mode
   for (int i = 0; i < 32; ++i) {
     const std::string mixer = "layers." + std::to_string(2 * i) + ".mixer.";
     const std::string feed_forward = "layers." + std::to_string(2 * i + 1) + ".mixer.";
-    CHECK(has_parameter<JambaWithoutInnerNorms>(mixer + "q_proj.weight") == (i % 8 == 4));
-    CHECK(has_parameter<JambaWithoutInnerNorms>(mixer + "A_log") == (i % 8 != 4));
-    CHECK(has_parameter<JambaWithoutInnerNorms>(feed_forward + "router.weight") == (i % 2 == 1));
+    CHECK(has_parameter<Jamba>(mixer + "q_proj.weight") == (i % 8 == 4));
+    CHECK(has_parameter<Jamba>(mixer + "A_log") == (i % 8 != 4));
+    CHECK(has_parameter<Jamba>(feed_forward + "router.weight") == (i % 2 == 1));
   }
 }
 
