@@ -34,13 +34,14 @@ void record(Random& random, Index length, double* inputs, double* targets) {
 
 }  // namespace
 
-void* operator new(std::size_t size) {
+// Not inlined: g++ would see new and free side by side and warn of a mismatch.
+[[gnu::noinline]] void* operator new(std::size_t size) {
   ++allocations;
   if (void* memory = std::malloc(size)) return memory;
   throw std::bad_alloc();
 }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
 int main() {
   // The solver's arrays. Any memory will do: its own pool, a shared segment, a mapped file.

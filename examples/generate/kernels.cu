@@ -1,5 +1,5 @@
 // The kernels of the models on a CUDA device, for --cuda.
-#include "generate/models.hpp"
+#include "models.hpp"
 #include "moe_mamba/cuda.cuh"
 
 template struct moe_mamba::PassesOf<generate::Mamba130M, moe_mamba::bfloat16, moe_mamba::Cuda>;

@@ -1,6 +1,6 @@
 // The kernels of the quickstart's models on a CUDA device, for --cuda.
 #include "moe_mamba/cuda.cuh"
-#include "quickstart/nets.hpp"
+#include "nets.hpp"
 
 template struct moe_mamba::PassesOf<quickstart::Net, float, moe_mamba::Cuda>;
 template struct moe_mamba::PassesOf<quickstart::Plain, float, moe_mamba::Cuda>;

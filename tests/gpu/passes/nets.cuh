@@ -9,6 +9,7 @@
   template struct PassesOf<test::MambaNet, S, cuda::Device>;      \
   template struct PassesOf<test::MixtureNet, S, cuda::Device>;    \
   template struct PassesOf<test::ManyWaysNet, S, cuda::Device>;   \
+  template struct PassesOf<test::FamilyWaysNet, S, cuda::Device>; \
   template struct PassesOf<test::CapacityNet, S, cuda::Device>;   \
   template struct PassesOf<test::SeriesNet, S, cuda::Device>;     \
   template struct PassesOf<test::AttentionNet, S, cuda::Device>;  \
