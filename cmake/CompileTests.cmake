@@ -45,7 +45,7 @@ endforeach()
 
 file(GLOB_RECURSE headers RELATIVE ${PROJECT_SOURCE_DIR}/include CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/include/*.hpp)
 if(NOT TARGET moe_mamba::cuda) # these need the toolkit's headers
-  list(FILTER headers EXCLUDE REGEX "^moe_mamba/cuda(/|\\.hpp)")
+  list(FILTER headers EXCLUDE REGEX "^moe_mamba/(cuda(/|\\.hpp)|self_check\\.hpp)")
 endif()
 if(TARGET moe_mamba::tokenizers)
   set(umbrellas moe_mamba.hpp tokenizers.hpp)
