@@ -126,6 +126,9 @@ TEST_CASE("scoring refuses what has no answer, and allocates nothing", "[generat
   const std::vector<Token> bad{1, 19};
   CHECK_THROWS_WITH(scorer.continuation(tokens, bad), test::Contains("continuation[1] is 19"));
   CHECK_THROWS_AS((Scorer(model, ScorerOptions{.chunk = 0})), std::invalid_argument);
+  const test::AllocationCounter control;
+  ::operator delete(::operator new(8));
+  CHECK(control.count() == 1);  // allocations are counted
   const test::AllocationCounter counter;
   (void)scorer.continuation(all.first(11), all.subspan(11));
   (void)scorer.windows(all, 12, 5);

@@ -152,11 +152,7 @@ struct AttentionLayer : LayerDefaults {
   /// Memory of the attention, which goes through the runs of sequences one after the other.
   template <class C, class Device>
   static std::size_t attention_scratch(Device& device, const Shape& shape) {
-    std::size_t most = 0;
-    for_sequence_runs(shape, [&](const SequenceRun& part) {
-      most = std::max(most, causal_attention_scratch<C, d>(device, part.shape, heads));
-    });
-    return most;
+    return largest_run_scratch(shape, [&](Shape part) { return causal_attention_scratch<C, d>(device, part, heads); });
   }
 
   template <class C>

@@ -128,6 +128,15 @@ std::size_t largest_scratch(Device& device, Shape shape, bool training) {
   return training ? std::max(forward, bytes_of<BackwardScratch>(device, shape)) : forward;
 }
 
+/// What an operation over sequences needs at most, where scratch(shape) is what it needs for sequences of one length: it
+/// goes through the runs of a batch one after the other.
+template <class Scratch>
+std::size_t largest_run_scratch(const Shape& shape, const Scratch& scratch) {
+  std::size_t most = 0;
+  for_sequence_runs(shape, [&](const SequenceRun& part) { most = std::max(most, scratch(part.shape)); });
+  return most;
+}
+
 /// A layer, as far as it can be told without a device.
 template <class T>
 concept LayerType = requires(const double* report) {

@@ -238,11 +238,8 @@ struct MambaLayer : LayerDefaults {
   /// Memory of the scan, which goes through the runs of sequences one after the other.
   template <class C, class Device>
   static std::size_t scan_scratch(Device& device, const Shape& shape) {
-    std::size_t most = 0;
-    for_sequence_runs(shape, [&](const SequenceRun& part) {
-      most = std::max(most, selective_scan_scratch<C>(device, part.shape, Index{E}, Index{N}));
-    });
-    return most;
+    return largest_run_scratch(shape,
+                               [&](Shape part) { return selective_scan_scratch<C>(device, part, Index{E}, Index{N}); });
   }
 
   /// pass.operator()<Norm>(run of the norm, first column, columns) for the inner norms of δ, B and C.

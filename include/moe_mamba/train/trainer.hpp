@@ -67,7 +67,7 @@ struct StepReport {
 /// keeps float ones beside them, which the stored ones are the rounding of. The model must outlive the trainer.
 ///
 /// On a CUDA device the work of a batch is recorded as a graph when a shape comes for the second time in a row, and one
-/// launch from then on; a step waits for the device once, at its end.
+/// launch from then on; a step waits for the device at its end only.
 template <class Definition, StorageScalar S, class Backend, class Rate>
 class Trainer {
   static_assert(Schedule<Rate>, "the fourth argument of a Trainer must be a schedule, such as Constant or Cosine");
@@ -235,6 +235,9 @@ class Trainer {
       while (WorkspaceType::bytes(device_, largest, Purpose::training) < wanted) largest.length *= 2;
     }
     auto larger = std::make_unique<WorkspaceType>(device_, largest, Purpose::training);
+    // What was recorded works in the old memory, and a later workspace may come to lie where the old one did.
+    recording_.forget();
+    recorded_ = {};
     workspace_ = std::move(larger);
   }
 
