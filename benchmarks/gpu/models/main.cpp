@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "gpu/models/nets.hpp"
@@ -12,7 +13,7 @@
 #include "moe_mamba/train/trainer.hpp"
 
 /// Whole models on a CUDA device: training of the paper's MoE-Mamba, decoding with it and with a Mamba of 2.8 billion
-/// parameters. Medians; random tokens.
+/// parameters. Medians; random tokens. An argument chooses those whose name begins with it: "train", "decode large".
 namespace {
 
 using namespace moe_mamba;
@@ -127,15 +128,25 @@ double copy_rate() {
 
 }  // namespace
 
-int main() {
+int main(int count, char** arguments) {
   const double rate = copy_rate();
   std::printf("copy %.0f GB/s\n", 1e-9 * rate);
-  measure_training<MoeMamba25M, bfloat16>("train MoE-Mamba 25M, bfloat16", {16, 1024}, FloatProducts::exact);
-  measure_training<MoeMamba25M, bfloat16>("train MoE-Mamba 25M, bfloat16", {64, 1024}, FloatProducts::exact);
-  measure_training<MoeMamba25M, float>("train MoE-Mamba 25M, float", {16, 1024}, FloatProducts::exact);
-  measure_training<MoeMamba25M, float>("train MoE-Mamba 25M, float as TF32", {16, 1024}, FloatProducts::tf32);
-  const auto mixture = random_model<MoeMamba25M, bfloat16>();
-  for (const Index batch : {1, 64}) measure_decoding("decode MoE-Mamba 25M, bfloat16", mixture, batch, rate);
-  const auto large = random_model<Mamba2800M, bfloat16>();
-  for (const Index batch : {1, 64}) measure_decoding("decode Mamba 2.8B, bfloat16", large, batch, rate);
+  const auto wanted = [&](std::string_view name) { return count < 2 || name.starts_with(arguments[1]); };
+  if (wanted("train bfloat16")) {
+    for (const Index batch : {8, 16, 64}) {
+      measure_training<MoeMamba25M, bfloat16>("train MoE-Mamba 25M, bfloat16", {batch, 1024}, FloatProducts::exact);
+    }
+  }
+  if (wanted("train float")) {
+    measure_training<MoeMamba25M, float>("train MoE-Mamba 25M, float", {16, 1024}, FloatProducts::exact);
+    measure_training<MoeMamba25M, float>("train MoE-Mamba 25M, float as TF32", {16, 1024}, FloatProducts::tf32);
+  }
+  if (wanted("decode mixture")) {
+    const auto mixture = random_model<MoeMamba25M, bfloat16>();
+    for (const Index batch : {1, 64}) measure_decoding("decode MoE-Mamba 25M, bfloat16", mixture, batch, rate);
+  }
+  if (wanted("decode large")) {
+    const auto large = random_model<Mamba2800M, bfloat16>();
+    for (const Index batch : {1, 64}) measure_decoding("decode Mamba 2.8B, bfloat16", large, batch, rate);
+  }
 }
