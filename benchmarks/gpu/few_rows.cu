@@ -107,7 +107,7 @@ class Experts {
   double copy_rate_;
   Index experts_, width_, hidden_, sets_;
   Filled<bfloat16> weights_;
-  Filled<float> narrow_, wide_;
+  Filled<bfloat16> narrow_, wide_;
 };
 
 }  // namespace

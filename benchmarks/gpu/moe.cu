@@ -34,7 +34,7 @@ void measure(cuda::Device& device, const char* type, Index experts, Index top_k,
       cudaMemcpy(offsets.data(), host_offsets.data(), host_offsets.size() * sizeof(Index), cudaMemcpyHostToDevice),
       "cudaMemcpy");
   const Groups groups{offsets.data(), experts};
-  Filled<float> narrow(rows * width), wide(rows * hidden);
+  Filled<S> narrow(rows * width), wide(rows * hidden);
   Filled<S> weights(experts * width * hidden);
   Filled<float> gradients(experts * width * hidden);
   const auto x = matrix(narrow.data(), rows, width), y = matrix(wide.data(), rows, hidden);
@@ -46,46 +46,22 @@ void measure(cuda::Device& device, const char* type, Index experts, Index top_k,
   const auto time = [&](const auto& call) { return milliseconds(device, repetitions, call); };
   struct Pair {
     const char* name;
-    double grouped, dense, bare;
-  };
-  const auto bare = [&](MatrixView<float> from, MatrixView<const S> weight, bool transposed, MatrixView<float> to) {
-    if constexpr (std::is_same_v<S, bfloat16>) {
-      Filled<bfloat16> rounded(from.rows * from.columns);
-      const auto a = matrix<const bfloat16>(rounded.data(), from.rows, from.columns);
-      return time([&] { cuda::detail::blas_product<bfloat16>(device, a, false, weight, transposed, to, false); });
-    } else {
-      return 0.0;
-    }
-  };
-  const auto bare_gradient = [&] {
-    if constexpr (std::is_same_v<S, bfloat16>) {
-      Filled<bfloat16> a(rows * hidden), b(rows * width);
-      const auto to = matrix(gradients.data(), hidden, width);
-      return time([&] {
-        cuda::detail::blas_product<bfloat16>(device, matrix<const bfloat16>(a.data(), rows, hidden), true,
-                                             matrix<const bfloat16>(b.data(), rows, width), false, to, true);
-      });
-    } else {
-      return 0.0;
-    }
+    double grouped, dense;
   };
   const Pair pairs[] = {
-      {"up", time([&] { grouped_linear(device, groups, x, up, y); }), time([&] { linear(device, x, one, y); }),
-       bare(x, one, true, y)},
-      {"down", time([&] { grouped_linear(device, groups, y, down, x); }), time([&] { linear(device, y, back, x); }),
-       bare(y, back, true, x)},
+      {"up", time([&] { grouped_linear(device, groups, x, up, y); }), time([&] { linear(device, x, one, y); })},
+      {"down", time([&] { grouped_linear(device, groups, y, down, x); }), time([&] { linear(device, y, back, x); })},
       {"dx", time([&] { grouped_linear_backward_input(device, groups, y, up, x, Into::assign); }),
-       time([&] { linear_backward_input(device, y, one, x, Into::assign); }), bare(y, one, false, x)},
+       time([&] { linear_backward_input(device, y, one, x, Into::assign); })},
       {"dW", time([&] {
-         grouped_linear_backward_weight<S>(device, groups, y, x, MatrixStack<float>{gradients.data(), hidden, width});
+         grouped_linear_backward_weight<S>(device, groups, y, x, MatrixStack<float>{gradients.data(), hidden, width},
+                                           Into::assign);
        }),
-       time([&] { linear_backward_weight<S>(device, y, x, matrix(gradients.data(), hidden, width)); }),
-       bare_gradient()},
+       time([&] { linear_backward_weight<S>(device, y, x, matrix(gradients.data(), hidden, width)); })},
   };
   std::printf("%-8s %4td %3td %6td %5td %5td", type, experts, top_k, tokens, width, hidden);
   for (const Pair& pair : pairs) {
     std::printf(" | %4s %6.1f TF/s %4.0f %%", pair.name, flops / pair.grouped * 1e-9, 100 * pair.dense / pair.grouped);
-    if (pair.bare > 0) std::printf(" %4.0f %%", 100 * pair.bare / pair.grouped);
   }
   std::printf("\n");
 }
@@ -102,9 +78,7 @@ int main(int argc, char** argv) {
   cuda::Device device, tf32({.products = FloatProducts::tf32});
   cudaDeviceProp properties;
   cuda::check(cudaGetDeviceProperties(&properties, 0), "cudaGetDeviceProperties");
-  std::printf(
-      "%s\n%% of linear() on one matrix with the same rows; of cuBLAS on activations that are bfloat16 already\n",
-      properties.name);
+  std::printf("%s\n%% of linear(), which is cuBLAS, on one matrix with the same rows\n", properties.name);
   std::printf("type  experts top tokens width hidden\n");
   struct Widths {
     Index width, hidden;

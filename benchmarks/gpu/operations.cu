@@ -96,13 +96,12 @@ void measure_model(cuda::Device& device) {
       embed_backward(device, ids.data(), matrix(a.data(), tokens, width), matrix(gradients.data(), vocabulary, width));
     });
     constexpr Index rows = 8192;
-    cuda::Memory scratch(head_cross_entropy_scratch<float>(device, rows, vocabulary));
-    Filled<bfloat16> head(vocabulary * width);
+    cuda::Memory scratch(head_cross_entropy_scratch<bfloat16>(device, rows, vocabulary, width));
+    Filled<bfloat16> head(vocabulary * width), normed(rows * width), dx(rows * width);
     Filled<double> totals(2);
-    Filled<float> dx(rows * width);
     const double time = benchmarks::milliseconds(device, 5, [&] {
-      head_cross_entropy(device, HeadCrossEntropy<float, bfloat16>{
-                                     matrix<const float>(a.data(), rows, width),
+      head_cross_entropy(device, HeadCrossEntropy<bfloat16, bfloat16>{
+                                     matrix<const bfloat16>(normed.data(), rows, width),
                                      matrix<const bfloat16>(head.data(), vocabulary, width), ids.data(),
                                      matrix(dx.data(), rows, width), matrix(gradients.data(), vocabulary, width),
                                      totals.data(), Arena(scratch.data())});
@@ -134,10 +133,10 @@ template <class S>
 void measure_generation(cuda::Device& device, const char* name) {
   constexpr Index in = 4096, out = 16384, experts = 64;
   Filled<S> weights(experts * in * in);
-  Filled<float> x(16 * in), y(16 * out);
+  Filled<S> x(16 * in), y(16 * out);
   const double bytes = double(in) * double(out) * sizeof(S);
   for (const Index rows : {1, 4, 8, 64}) {
-    Filled<float> more_x(rows * in), more_y(rows * out);
+    Filled<S> more_x(rows * in), more_y(rows * out);
     line(device, (std::string("linear ") + name + ", rows " + std::to_string(rows)).c_str(), bytes, [&] {
       linear(device, matrix(more_x.data(), rows, in), matrix<const S>(weights.data(), out, in),
              matrix(more_y.data(), rows, out));

@@ -103,100 +103,116 @@ void report(const char* name, const char* type, Shape shape, Index width, double
   std::fflush(stdout);
 }
 
-template <class S>
+/// Activations of type C, parameters of type S.
+template <class C, class S = C>
 void measure(cuda::Device& device, const char* type, Shape shape, Index width, Ceilings ceilings) {
+  using T = compute_t<C>;
   std::vector<cuda::Memory> owner;
   const Index t = shape.tokens(), pieces = shape.batch * scan_checkpoints(shape.length);
   const auto wide = [&](unsigned seed, float low, float high) {
-    return matrix(filled<float>(owner, t * width, seed, low, high), t, width);
+    return matrix(filled<C>(owner, t * width, seed, low, high), t, width);
   };
   const auto u = wide(1, -1, 1), delta = wide(2, -4, 1), z = wide(3, -3, 3), dy = wide(4, -1, 1), y = wide(5, -1, 1);
   const auto du = wide(6, -1, 1), ddelta = wide(7, -1, 1), dz = wide(8, -1, 1);
-  const auto narrow = [&](unsigned seed) { return matrix(filled<float>(owner, t * N, seed), t, Index{N}); };
+  const auto narrow = [&](unsigned seed) { return matrix(filled<C>(owner, t * N, seed), t, Index{N}); };
   const auto b = narrow(9), c = narrow(10), db = narrow(11), dc = narrow(12);
   const S* bias = filled<S>(owner, width, 13, -1, 0);
   const S* a_log = filled<S>(owner, width * N, 14, 0, 2.8f);
   const S* d = filled<S>(owner, width, 15);
   const S* weight = filled<S>(owner, width * K, 16);
-  float* const gradients = filled<float>(owner, width * (N + K + 4), 17);
-  float* const checkpoints = filled<float>(owner, pieces * N * width, 18);
-  const StateView<float> state{filled<float>(owner, shape.batch * N * width, 19), N * width};
-  const StateView<float> taps{filled<float>(owner, shape.batch * (K - 1) * width, 20), (K - 1) * width};
-  owner.emplace_back(selective_scan_scratch<float>(device, shape, width, N));
+  T* const gradients = filled<T>(owner, width * (N + K + 4), 17);
+  T* const checkpoints = filled<T>(owner, pieces * N * width, 18);
+  const StateView<T> state{filled<T>(owner, shape.batch * N * width, 19), N * width};
+  const StateView<T> taps{filled<T>(owner, shape.batch * (K - 1) * width, 20), (K - 1) * width};
+  owner.emplace_back(selective_scan_scratch<C>(device, shape, width, N));
   const Arena scratch(owner.back().data());
 
   const double elements = static_cast<double>(t) * static_cast<double>(width), updates = elements * N;
-  const double narrow_bytes = 8.0 * N * static_cast<double>(t), saved = 4.0 * static_cast<double>(pieces * N * width);
-  const auto forward = [&](float* to) {
+  const double size = sizeof(C), saved = sizeof(T) * static_cast<double>(pieces * N * width);
+  const double narrow_bytes = 2 * size * N * static_cast<double>(t);
+  const auto forward = [&](T* to) {
     return milliseconds(device, [&] {
-      selective_scan(device,
-                     SelectiveScan<float, S, N>{shape, u, delta, b, c, z, bias, a_log, d, state, to, y, scratch});
+      selective_scan(device, SelectiveScan<C, S, N>{shape, u, delta, b, c, z, bias, a_log, d, state, to, y, scratch});
     });
   };
-  report("scan, inference", type, shape, width, forward(nullptr), updates, 16 * elements + narrow_bytes,
+  report("scan, inference", type, shape, width, forward(nullptr), updates, 4 * size * elements + narrow_bytes,
          (N + 3) * elements, ceilings);
-  report("scan, training", type, shape, width, forward(checkpoints), updates, 16 * elements + narrow_bytes + saved,
-         (N + 3) * elements, ceilings);
+  report("scan, training", type, shape, width, forward(checkpoints), updates,
+         4 * size * elements + narrow_bytes + saved, (N + 3) * elements, ceilings);
   const double backward = milliseconds(device, [&] {
-    selective_scan_backward(device, SelectiveScanBackward<float, S, N>{shape,
-                                                                       u,
-                                                                       delta,
-                                                                       b,
-                                                                       c,
-                                                                       z,
-                                                                       bias,
-                                                                       a_log,
-                                                                       d,
-                                                                       checkpoints,
-                                                                       dy,
-                                                                       du,
-                                                                       ddelta,
-                                                                       dz,
-                                                                       db,
-                                                                       dc,
-                                                                       gradients,
-                                                                       gradients + width,
-                                                                       gradients + width * (N + 1),
-                                                                       state,
-                                                                       scratch});
+    selective_scan_backward(device, SelectiveScanBackward<C, S, N>{shape,
+                                                                   u,
+                                                                   delta,
+                                                                   b,
+                                                                   c,
+                                                                   z,
+                                                                   bias,
+                                                                   a_log,
+                                                                   d,
+                                                                   checkpoints,
+                                                                   dy,
+                                                                   du,
+                                                                   ddelta,
+                                                                   dz,
+                                                                   db,
+                                                                   dc,
+                                                                   gradients,
+                                                                   gradients + width,
+                                                                   gradients + width * (N + 1),
+                                                                   state,
+                                                                   scratch});
   });
-  report("scan, backward", type, shape, width, backward, updates, 28 * elements + 2 * narrow_bytes + saved,
+  report("scan, backward", type, shape, width, backward, updates, 7 * size * elements + 2 * narrow_bytes + saved,
          (N + 5) * elements, ceilings);
   const double convolution = milliseconds(device, [&] {
-    causal_convolution(device, CausalConvolution<float, S, K>{shape, u, weight, bias, taps, nullptr, y});
+    causal_convolution(device, CausalConvolution<C, S, K>{shape, u, weight, bias, taps, nullptr, y});
   });
-  report("convolution", type, shape, width, convolution, elements, 8 * elements, 2 * elements, ceilings);
+  report("convolution", type, shape, width, convolution, elements, 2 * size * elements, 2 * elements, ceilings);
   const double convolution_back = milliseconds(device, [&] {
-    causal_convolution_backward(
-        device, CausalConvolutionBackward<float, S, K>{shape, u, weight, bias, taps.data, dy, du, gradients,
-                                                       gradients + width * K, StateView<float>{}});
+    causal_convolution_backward(device,
+                                CausalConvolutionBackward<C, S, K>{shape, u, weight, bias, taps.data, dy, du, gradients,
+                                                                   gradients + width * K, StateView<T>{}});
   });
-  report("convolution, backward", type, shape, width, convolution_back, elements, 12 * elements, 2 * elements,
+  report("convolution, backward", type, shape, width, convolution_back, elements, 3 * size * elements, 2 * elements,
          ceilings);
 }
 
-/// A step of a decoder: one token a sequence, at the device's rate for graphs of ten.
-void measure_step(cuda::Device& device, Index batch, Index width) {
-  std::vector<cuda::Memory> owner;
-  const auto rows = [&](unsigned seed) { return matrix(filled<float>(owner, batch * width, seed), batch, width); };
-  const auto u = rows(1), delta = rows(2), z = rows(3), y = rows(4);
-  const auto b = matrix(filled<float>(owner, batch * N, 5), batch, Index{N});
-  const float* parameters = filled<float>(owner, width * (N + 2), 6);
-  const StateView<float> state{filled<float>(owner, batch * N * width, 7), N * width};
-  const SelectiveScan<float, float, N> scan{
-      {batch, 1},         u,     delta,   b, b,      z, parameters, parameters + 2 * width,
-      parameters + width, state, nullptr, y, Arena()};
+/// The time of `work` in microseconds, at the device's rate for graphs of ten.
+template <class Work>
+double microseconds_of_ten(const cuda::Device& device, const Work& work) {
   cudaGraph_t graph;
   cudaGraphExec_t executable;
   check(cudaStreamBeginCapture(device.stream(), cudaStreamCaptureModeThreadLocal), "begin");
-  for (int i = 0; i < 10; ++i) selective_scan(device, scan);
+  for (int i = 0; i < 10; ++i) work();
   check(cudaStreamEndCapture(device.stream(), &graph), "end");
   check(cudaGraphInstantiate(&executable, graph, 0), "instantiate");
   const double ms = milliseconds(device, [&] { check(cudaGraphLaunch(executable, device.stream()), "launch"); });
   cudaGraphExecDestroy(executable);
   cudaGraphDestroy(graph);
-  std::printf("scan, a step of %td x %td: %.2f us, states at %.0f GB/s\n", batch, width, 100 * ms,
-              8.0 * N * static_cast<double>(batch * width) / (1e5 * ms));
+  return 100 * ms;
+}
+
+/// A step of a decoder: one token a sequence.
+template <class C>
+void measure_step(cuda::Device& device, const char* type, Index batch, Index width) {
+  using T = compute_t<C>;
+  std::vector<cuda::Memory> owner;
+  const auto rows = [&](unsigned seed) { return matrix(filled<C>(owner, batch * width, seed), batch, width); };
+  const auto u = rows(1), delta = rows(2), z = rows(3), y = rows(4);
+  const auto b = matrix(filled<C>(owner, batch * N, 5), batch, Index{N});
+  const C* parameters = filled<C>(owner, width * (N + 2), 6);
+  const C* weight = filled<C>(owner, width * K, 8);
+  const StateView<T> state{filled<T>(owner, batch * N * width, 7), N * width};
+  const StateView<T> taps{filled<T>(owner, batch * (K - 1) * width, 9), (K - 1) * width};
+  const SelectiveScan<C, C, N> scan{
+      {batch, 1},         u,     delta,   b, b,      z, parameters, parameters + 2 * width,
+      parameters + width, state, nullptr, y, Arena()};
+  const CausalConvolution<C, C, K> convolution{{batch, 1}, u, weight, parameters, taps, nullptr, y};
+  const double us = microseconds_of_ten(device, [&] { selective_scan(device, scan); });
+  const double convolution_us = microseconds_of_ten(device, [&] { causal_convolution(device, convolution); });
+  const double states = 2.0 * sizeof(T) * N * static_cast<double>(batch * width);
+  std::printf("a step of %td x %td, %s: scan %.2f us, states at %.0f GB/s; convolution %.2f us\n", batch, width, type,
+              us, states / (1e3 * us), convolution_us);
 }
 
 }  // namespace
@@ -217,6 +233,15 @@ int main(int count, char** arguments) {
       if (length == 2048) measure<bfloat16>(device, "bf16", {8, length}, width, ceilings);
     }
   }
-  for (const Index length : {2048, 16384}) measure<float>(device, "float", {1, length}, 2048, ceilings);
-  for (const Index batch : {1, 16, 256}) measure_step(device, batch, 2048);
+  for (const Index length : {2048, 16384}) {
+    if (length > longest) continue;
+    measure<float>(device, "float", {1, length}, 2048, ceilings);
+    measure<bfloat16>(device, "bf16", {1, length}, 2048, ceilings);
+  }
+  for (const Index width : {2048, 5120}) {
+    for (const Index batch : {1, 16, 256}) {
+      measure_step<float>(device, "float", batch, width);
+      measure_step<bfloat16>(device, "bf16", batch, width);
+    }
+  }
 }

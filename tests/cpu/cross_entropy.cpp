@@ -51,8 +51,7 @@ struct Head {
     struct alignas(Arena::alignment) Line {
       std::byte bytes[Arena::alignment];
     };
-    const std::size_t bytes = head_cross_entropy_scratch<C>(device, size.tokens, size.vocabulary);
-    CHECK(bytes <= head_cross_entropy_scratch(device, size.tokens, size.vocabulary));
+    const std::size_t bytes = head_cross_entropy_scratch<C>(device, size.tokens, size.vocabulary, size.width);
     std::vector<Line> scratch(bytes / sizeof(Line) + 1);
     for (auto& byte : scratch.back().bytes) byte = std::byte{0x5a};
     const MatrixView<C> dx_view = gradients ? matrix(dx.data(), size.tokens, size.width) : MatrixView<C>{};

@@ -102,7 +102,7 @@ Results run(Device& device, const Case& c, bool absolute = false, std::uint64_t 
     grouped_linear(device, g, x.view(), stack, y.view());
     grouped_linear_backward_input(device, g, dy.view(), stack, dx.view(), Into::assign);
     grouped_linear_backward_input(device, g, dy.view(), stack, added.view(), Into::add);
-    grouped_linear_backward_weight<S>(device, g, dy.view(), x.view(), gradient);
+    grouped_linear_backward_weight<S>(device, g, dy.view(), x.view(), gradient, Into::add);
   } else {
     linear(device, x.view(), w, y.view());
     linear_backward_input(device, dy.view(), w, dx.view(), Into::assign);

@@ -96,7 +96,7 @@ TEMPLATE_TEST_CASE("AdamW agrees with a loop over its formulas, step after step"
       }
     }
     CAPTURE(count);
-    CHECK(training.gradient == std::vector<C>(training.gradient.size(), C(0)));
+    CHECK(training.gradient == training.given);
     CHECK(test::relative_error(training.first_moment, m) <= tolerance);
     CHECK(test::relative_error(training.second_moment, v) <= tolerance);
     if constexpr (std::is_same_v<TestType, bfloat16>) {

@@ -27,7 +27,7 @@ void check_activation(test::Report& report) {
     const std::string name = std::to_string(rows) + " x " + std::to_string(columns);
     auto h = test::uniform<C>(rows * wide, 1, -6, 6);
     const auto da = test::uniform<C>(rows * columns, 2);
-    if (h.size() > 7) h[7] = C(NAN);
+    if (h.size() > 7) h[7] = C(compute_t<C>(NAN));
     const auto a = test::poison<C>(rows * columns), dh = test::poison<C>(rows * wide);
     report.check(name, bound, std::make_tuple(h, da, a, dh), [&](auto& device, auto* x, auto* dy, auto* y, auto* dx) {
       activate(device, Activation{}, matrix(x, rows, wide), matrix(y, rows, columns));
@@ -48,6 +48,8 @@ template <class Activation>
 void check_both(test::Report& report, const char* name) {
   report.group(std::string(name) + " float");
   check_activation<Activation, float>(report);
+  report.group(std::string(name) + " bfloat16");
+  check_activation<Activation, bfloat16>(report);
   report.group(std::string(name) + " double");
   check_activation<Activation, double>(report);
 }

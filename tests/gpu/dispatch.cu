@@ -74,8 +74,9 @@ void check_dispatch(test::Report& report) {
           });
       for (const bool gated : {false, true}) {
         report.check("combine " + size.name(), bound,
-                     std::make_tuple(slots, test::uniform<C>(assignments * width, 2), test::uniform<C>(assignments, 3),
-                                     test::uniform<C>(tokens * width, 4), test::poison<C>(tokens * width)),
+                     std::make_tuple(slots, test::uniform<C>(assignments * width, 2),
+                                     test::uniform<compute_t<C>>(assignments, 3), test::uniform<C>(tokens * width, 4),
+                                     test::poison<C>(tokens * width)),
                      [&](auto& device, const Index* places, auto* y, auto* gates, auto* sum, auto* out) {
                        const auto* factors = gated ? gates : nullptr;
                        combine_rows(device, matrix(y, assignments, width), places, top_k, factors,
@@ -84,9 +85,9 @@ void check_dispatch(test::Report& report) {
                                     matrix(out, tokens, width), Into::assign);
                      });
         report.check("combine backward " + size.name(), bound,
-                     std::make_tuple(slots, test::uniform<C>(assignments * width, 2), test::uniform<C>(assignments, 3),
-                                     test::uniform<C>(tokens * width, 4), test::poison<C>(assignments * width),
-                                     test::poison<C>(assignments)),
+                     std::make_tuple(slots, test::uniform<C>(assignments * width, 2),
+                                     test::uniform<compute_t<C>>(assignments, 3), test::uniform<C>(tokens * width, 4),
+                                     test::poison<C>(assignments * width), test::poison<compute_t<C>>(assignments)),
                      [&](auto& device, const Index* places, auto* y, auto* gates, auto* dout, auto* dy, auto* dgates) {
                        combine_rows_backward(device, matrix(y, assignments, width), places, top_k,
                                              gated ? gates : nullptr, matrix(dout, tokens, width),
@@ -103,6 +104,8 @@ int main() {
   return test::run_checks([](test::Report& report) {
     report.group("dispatch float");
     check_dispatch<float>(report);
+    report.group("dispatch bfloat16");
+    check_dispatch<bfloat16>(report);
     report.group("dispatch double");
     check_dispatch<double>(report);
   });

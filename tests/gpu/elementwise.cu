@@ -5,9 +5,32 @@ using namespace moe_mamba;
 
 namespace {
 
+/// What moves numbers of type X, into numbers of type C.
+template <class X, class C>
+void check_moves(test::Report& report) {
+  for (const Shape size :
+       {Shape{0, 5}, {5, 0}, {1, 1}, {1, 31}, {3, 33}, {31, 7}, {32, 128}, {129, 127}, {1031, 257}, {1, 100003}}) {
+    for (const Index padding : {0, 5}) {
+      const Index rows = size.batch, columns = size.length, stride = columns + padding;
+      const std::string name = std::to_string(rows) + " x " + std::to_string(columns) + " + " + std::to_string(padding);
+      const auto view = [&](auto* data) {
+        return MatrixView<std::remove_pointer_t<decltype(data)>>{data, rows, columns, stride};
+      };
+      report.check("fill, add, copy " + name, 1.5 * test::rounding<C>,
+                   std::make_tuple(test::uniform<X>(rows * stride, 1), test::poison<C>(rows * stride),
+                                   test::poison<C>(rows * stride)),
+                   [&](auto& device, auto* from, auto* y, auto* copied) {
+                     fill(device, std::remove_reference_t<decltype(*y)>(0.25), view(y));
+                     add(device, view(from), view(y));
+                     copy(device, view(from), view(copied));
+                   });
+    }
+  }
+}
+
 template <class C>
 void check_elementwise(test::Report& report) {
-  const double one_rounding = 1.5 * test::rounding<C>;
+  check_moves<C, C>(report);
   for (const Shape size :
        {Shape{0, 5}, {5, 0}, {1, 1}, {1, 31}, {3, 33}, {31, 7}, {32, 128}, {129, 127}, {1031, 257}, {1, 100003}}) {
     for (const Index padding : {0, 5}) {
@@ -17,13 +40,6 @@ void check_elementwise(test::Report& report) {
       const auto view = [&](auto* data) {
         return MatrixView<std::remove_pointer_t<decltype(data)>>{data, rows, columns, stride};
       };
-      report.check("fill, add, copy " + name, one_rounding,
-                   std::make_tuple(x, test::poison<C>(rows * stride), test::poison<C>(rows * stride)),
-                   [&](auto& device, auto* from, auto* y, auto* copied) {
-                     fill(device, 0.25, view(y));
-                     add(device, view(from), view(y));
-                     copy(device, view(from), view(copied));
-                   });
       for (const bool gradient : {false, true}) {
         // Over as many terms, the reference's plain sum in double loses as many roundings, at random.
         const double sum_rounding = 2 * std::sqrt(double(rows * columns)) * test::rounding<double>;
@@ -51,6 +67,10 @@ int main() {
   return test::run_checks([](test::Report& report) {
     report.group("elementwise float");
     check_elementwise<float>(report);
+    report.group("elementwise bfloat16");
+    check_moves<bfloat16, bfloat16>(report);
+    check_moves<bfloat16, float>(report);
+    check_moves<float, bfloat16>(report);
     report.group("elementwise double");
     check_elementwise<double>(report);
   });

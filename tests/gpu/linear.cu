@@ -17,8 +17,10 @@ std::vector<C> draw(Index count, std::uint64_t seed) {
   return test::converted<C>(test::uniform<S>(count, seed));
 }
 
-template <class C, class S>
+/// From activations of type X to those of type Y, which a backward pass goes the other way.
+template <class X, class Y, class S>
 void check_linear(test::Report& report) {
+  using C = compute_t<X>;
   struct Size {
     Index rows, in, out;
   };
@@ -36,7 +38,9 @@ void check_linear(test::Report& report) {
                           {33, 1031, 129},
                           {129, 127, 31},
                           {257, 256, 128},
-                          {1031, 64, 33}}) {
+                          {1031, 64, 33},
+                          {40, 72, 2051},
+                          {24, 2051, 72}}) {
     const Index rows = size.rows, in = size.in, out = size.out, in_stride = in + 3, out_stride = out + 1;
     const std::string name = std::to_string(rows) + " x " + std::to_string(in) + " x " + std::to_string(out);
     const auto wide = [&](auto* data) {
@@ -48,25 +52,25 @@ void check_linear(test::Report& report) {
     const auto weight = test::uniform<S>(out * in, 2);
     report.check(
         "linear " + name, sum_bound<C>(in),
-        std::make_tuple(draw<C, S>(rows * in_stride, 1), weight, test::poison<C>(rows * out_stride)),
+        std::make_tuple(draw<X, S>(rows * in_stride, 1), weight, test::poison<Y>(rows * out_stride)),
         [&](auto& device, auto* x, auto* w, auto* y) { linear(device, wide(x), test::fixed(w, out, in), high(y)); });
     for (const Into into : {Into::assign, Into::add}) {
-      const auto before = into == Into::add ? test::uniform<C>(rows * in_stride, 4) : test::poison<C>(rows * in_stride);
+      const auto before = into == Into::add ? test::uniform<X>(rows * in_stride, 4) : test::poison<X>(rows * in_stride);
       report.check("backward input " + name, sum_bound<C>(out),
-                   std::make_tuple(draw<C, S>(rows * out_stride, 3), weight, before),
+                   std::make_tuple(draw<Y, S>(rows * out_stride, 3), weight, before),
                    [&](auto& device, auto* dy, auto* w, auto* dx) {
                      linear_backward_input(device, high(dy), test::fixed(w, out, in), wide(dx), into);
                    });
     }
     report.check("backward weight " + name, sum_bound<C>(rows),
-                 std::make_tuple(draw<C, S>(rows * out_stride, 5), draw<C, S>(rows * in_stride, 6),
+                 std::make_tuple(draw<Y, S>(rows * out_stride, 5), draw<X, S>(rows * in_stride, 6),
                                  test::uniform<C>(out * in, 7)),
                  [&](auto& device, auto* dy, auto* x, auto* dweight) {
                    linear_backward_weight<S>(device, high(dy), wide(x), matrix(dweight, out, in));
                  });
     report.check("bias " + name, sum_bound<C>(1),
-                 std::make_tuple(test::uniform<S>(out, 8), test::uniform<C>(rows * out_stride, 9),
-                                 test::uniform<C>(rows * out_stride, 10), test::uniform<C>(out, 11)),
+                 std::make_tuple(test::uniform<S>(out, 8), test::uniform<Y>(rows * out_stride, 9),
+                                 test::uniform<Y>(rows * out_stride, 10), test::uniform<C>(out, 11)),
                  [&](auto& device, const auto* bias, auto* y, auto* dy, auto* dbias) {
                    add_bias(device, bias, high(y));
                    bias_backward(device, high(dy), dbias);
@@ -88,8 +92,9 @@ std::vector<Index> draw_offsets(Index rows, Index groups, int kind) {
   return offsets;
 }
 
-template <class C, class S>
+template <class S>
 void check_grouped(test::Report& report) {
+  using C = compute_t<S>;
   struct Size {
     Index rows, groups, in, out;
   };
@@ -113,30 +118,34 @@ void check_grouped(test::Report& report) {
       const auto offsets = draw_offsets(rows, groups, kind);
       const auto weight = test::uniform<S>(groups * out * in, 2);
       report.check("grouped " + name, sum_bound<C>(in),
-                   std::make_tuple(offsets, draw<C, S>(rows * in, 1), weight, test::poison<C>(rows * out)),
+                   std::make_tuple(offsets, test::uniform<S>(rows * in, 1), weight, test::poison<S>(rows * out)),
                    [&](auto& device, const Index* ends, auto* x, const auto* w, auto* y) {
                      using Storage = std::remove_pointer_t<decltype(w)>;
                      grouped_linear(device, {ends, groups}, matrix(x, rows, in), MatrixStack<Storage>{w, out, in},
                                     matrix(y, rows, out));
                    });
       for (const Into into : {Into::assign, Into::add}) {
-        const auto before = into == Into::add ? test::uniform<C>(rows * in, 4) : test::poison<C>(rows * in);
+        const auto before = into == Into::add ? test::uniform<S>(rows * in, 4) : test::poison<S>(rows * in);
         report.check("grouped backward input " + name, sum_bound<C>(out),
-                     std::make_tuple(offsets, draw<C, S>(rows * out, 3), weight, before),
+                     std::make_tuple(offsets, test::uniform<S>(rows * out, 3), weight, before),
                      [&](auto& device, const Index* ends, auto* dy, const auto* w, auto* dx) {
                        using Storage = std::remove_pointer_t<decltype(w)>;
                        grouped_linear_backward_input(device, {ends, groups}, matrix(dy, rows, out),
                                                      MatrixStack<Storage>{w, out, in}, matrix(dx, rows, in), into);
                      });
       }
-      report.check("grouped backward weight " + name, sum_bound<C>(rows),
-                   std::make_tuple(offsets, draw<C, S>(rows * out, 5), draw<C, S>(rows * in, 6),
-                                   test::uniform<C>(groups * out * in, 7)),
-                   [&](auto& device, const Index* ends, auto* dy, auto* x, auto* dweight) {
-                     using Compute = std::remove_pointer_t<decltype(dweight)>;
-                     grouped_linear_backward_weight<S>(device, {ends, groups}, matrix(dy, rows, out),
-                                                       matrix(x, rows, in), MatrixStack<Compute>{dweight, out, in});
-                   });
+      for (const Into into : {Into::assign, Into::add}) {
+        const Index size = groups * out * in;
+        const auto before = into == Into::add ? test::uniform<C>(size, 7) : test::poison<C>(size);
+        report.check("grouped backward weight " + name, sum_bound<C>(rows),
+                     std::make_tuple(offsets, test::uniform<S>(rows * out, 5), test::uniform<S>(rows * in, 6), before),
+                     [&](auto& device, const Index* ends, auto* dy, auto* x, auto* dweight) {
+                       using Compute = std::remove_pointer_t<decltype(dweight)>;
+                       grouped_linear_backward_weight<S>(device, {ends, groups}, matrix(dy, rows, out),
+                                                         matrix(x, rows, in), MatrixStack<Compute>{dweight, out, in},
+                                                         into);
+                     });
+      }
     }
   }
 }
@@ -213,42 +222,52 @@ void check_rounding(test::Report& report) {
         std::make_tuple(dy.rounded, x.rounded, one_dweight), [&](auto& device, auto* from, auto* with, auto* to) {
           linear_backward_weight<S>(device, matrix(from, rows, out), matrix(with, rows, in), matrix(to, out, in));
         });
-    check_rounded(report, "grouped " + name, in, std::make_tuple(offsets, x.exact, weight, y),
-                  std::make_tuple(offsets, x.rounded, rounded_weight, y),
-                  [&](auto& device, const Index* ends, auto* from, const auto* w, auto* to) {
-                    using Storage = std::remove_pointer_t<decltype(w)>;
-                    grouped_linear(device, {ends, groups}, matrix(from, rows, in), MatrixStack<Storage>{w, out, in},
-                                   matrix(to, rows, out));
-                  });
-    check_rounded(report, "grouped backward input " + name, out, std::make_tuple(offsets, dy.exact, weight, dx),
-                  std::make_tuple(offsets, dy.rounded, rounded_weight, dx),
-                  [&](auto& device, const Index* ends, auto* from, const auto* w, auto* to) {
-                    using Storage = std::remove_pointer_t<decltype(w)>;
-                    grouped_linear_backward_input(device, {ends, groups}, matrix(from, rows, out),
-                                                  MatrixStack<Storage>{w, out, in}, matrix(to, rows, in), Into::assign);
-                  });
-    check_rounded(report, "grouped backward weight " + name, rows, std::make_tuple(offsets, dy.exact, x.exact, dweight),
-                  std::make_tuple(offsets, dy.rounded, x.rounded, dweight),
-                  [&](auto& device, const Index* ends, auto* from, auto* with, auto* to) {
-                    using Compute = std::remove_pointer_t<decltype(to)>;
-                    grouped_linear_backward_weight<S>(device, {ends, groups}, matrix(from, rows, out),
-                                                      matrix(with, rows, in), MatrixStack<Compute>{to, out, in});
-                  });
+    if constexpr (std::is_same_v<S, bfloat16>)
+      continue;  // grouped ones take activations that are bfloat16
+    else {
+      check_rounded(report, "grouped " + name, in, std::make_tuple(offsets, x.exact, weight, y),
+                    std::make_tuple(offsets, x.rounded, rounded_weight, y),
+                    [&](auto& device, const Index* ends, auto* from, const auto* w, auto* to) {
+                      using Storage = std::remove_pointer_t<decltype(w)>;
+                      grouped_linear(device, {ends, groups}, matrix(from, rows, in), MatrixStack<Storage>{w, out, in},
+                                     matrix(to, rows, out));
+                    });
+      check_rounded(report, "grouped backward input " + name, out, std::make_tuple(offsets, dy.exact, weight, dx),
+                    std::make_tuple(offsets, dy.rounded, rounded_weight, dx),
+                    [&](auto& device, const Index* ends, auto* from, const auto* w, auto* to) {
+                      using Storage = std::remove_pointer_t<decltype(w)>;
+                      grouped_linear_backward_input(device, {ends, groups}, matrix(from, rows, out),
+                                                    MatrixStack<Storage>{w, out, in}, matrix(to, rows, in),
+                                                    Into::assign);
+                    });
+      check_rounded(
+          report, "grouped backward weight " + name, rows, std::make_tuple(offsets, dy.exact, x.exact, dweight),
+          std::make_tuple(offsets, dy.rounded, x.rounded, dweight),
+          [&](auto& device, const Index* ends, auto* from, auto* with, auto* to) {
+            using Compute = std::remove_pointer_t<decltype(to)>;
+            grouped_linear_backward_weight<S>(device, {ends, groups}, matrix(from, rows, out), matrix(with, rows, in),
+                                              MatrixStack<Compute>{to, out, in}, Into::add);
+          });
+    }
   }
 }
 
-/// More rows than fit rounded into the scratch memory at a time, the first of which end within a group.
+/// More rows than fit as factors into the scratch memory at a time, the first of which end within a group.
 void check_blocks(test::Report& report) {
-  const Index rows = 4500, in = 16384, out = 8;
+  const Index rows = 4500, in = 16388, out = 8;  // rows of `in` are not aligned, so they are copied
   const std::vector<Index> offsets = {0, 1000, 4500};
-  report.check("grouped backward weight in blocks", sum_bound<float>(rows),
-               std::make_tuple(offsets, draw<float, bfloat16>(rows * out, 5), draw<float, bfloat16>(rows * in, 6),
-                               test::uniform<float>(2 * out * in, 7)),
-               [&](auto& device, const Index* ends, auto* dy, auto* x, auto* dweight) {
-                 using Compute = std::remove_pointer_t<decltype(dweight)>;
-                 grouped_linear_backward_weight<bfloat16>(device, {ends, 2}, matrix(dy, rows, out), matrix(x, rows, in),
-                                                          MatrixStack<Compute>{dweight, out, in});
-               });
+  for (const Into into : {Into::assign, Into::add}) {
+    const Index size = 2 * out * in;
+    const auto before = into == Into::add ? test::uniform<float>(size, 7) : test::poison<float>(size);
+    report.check(
+        "grouped backward weight in blocks", sum_bound<float>(rows),
+        std::make_tuple(offsets, test::uniform<bfloat16>(rows * out, 5), test::uniform<bfloat16>(rows * in, 6), before),
+        [&](auto& device, const Index* ends, auto* dy, auto* x, auto* dweight) {
+          using Compute = std::remove_pointer_t<decltype(dweight)>;
+          grouped_linear_backward_weight<bfloat16>(device, {ends, 2}, matrix(dy, rows, out), matrix(x, rows, in),
+                                                   MatrixStack<Compute>{dweight, out, in}, into);
+        });
+  }
 }
 
 }  // namespace
@@ -256,20 +275,24 @@ void check_blocks(test::Report& report) {
 int main() {
   const int code = test::run_checks([](test::Report& report) {
     report.group("products float");
-    check_linear<float, float>(report);
+    check_linear<float, float, float>(report);
+    report.group("products bfloat16");
+    check_linear<bfloat16, bfloat16, bfloat16>(report);
+    report.group("products bfloat16 to float");
+    check_linear<bfloat16, float, bfloat16>(report);
     report.group("products float, bfloat16 parameters");
-    check_linear<float, bfloat16>(report);
+    check_linear<float, float, bfloat16>(report);
     report.group("products double");
-    check_linear<double, double>(report);
+    check_linear<double, double, double>(report);
     report.group("grouped float");
-    check_grouped<float, float>(report);
-    report.group("grouped float, bfloat16 parameters");
-    check_grouped<float, bfloat16>(report);
+    check_grouped<float>(report);
+    report.group("grouped bfloat16");
+    check_grouped<bfloat16>(report);
     report.group("grouped double");
-    check_grouped<double, double>(report);
+    check_grouped<double>(report);
     report.group("rounding to bfloat16");
     check_rounding<bfloat16>(report);
-    report.group("more rows than are rounded at a time");
+    report.group("more rows than are copied at a time");
     check_blocks(report);
   });
   if (code != 0) return code;

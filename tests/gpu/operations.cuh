@@ -20,9 +20,9 @@ namespace test {
 
 using namespace moe_mamba;
 
-/// Half a unit in the last place of 1.
+/// Half a unit in the last place of 1, of the type that C is calculated in.
 template <class C>
-inline constexpr double rounding = std::numeric_limits<C>::epsilon() / 2;
+inline constexpr double rounding = std::numeric_limits<compute_t<C>>::epsilon() / 2;
 
 /// Device memory with `guard` bytes before and behind, which nobody may write.
 template <class T>

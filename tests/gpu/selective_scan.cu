@@ -8,24 +8,24 @@ namespace {
 template <class C, class S, int N>
 void compare(cuda::Device& device, Checks& checks, Shape shape, Index channels, std::uint64_t seed, bool with_state) {
   const Problem<C, S, N> problem(shape, channels, seed);
-  const auto exact = Problem<double, S, N>(shape, channels, seed).on_reference(with_state);
+  const auto exact = Problem<double, S, N>(problem).on_reference(with_state);
   const auto simple = problem.plain(with_state);
   const auto actual = problem.on_gpu(device, with_state, checks);
   const auto again = problem.on_gpu(device, with_state, checks, true);
   const std::string where = "N " + std::to_string(N) + ", batch " + std::to_string(shape.batch) + ", length " +
                             std::to_string(shape.length) + ", channels " + std::to_string(channels) + ", ";
-  for (const auto& [name, values] : actual) {
-    const auto expected = problem.written(name, exact.at(name));
-    const double plain_error = relative_error(problem.written(name, simple.at(name)), expected);
-    checks.within(relative_error(problem.written(name, values), expected), bound<C>(name, plain_error, shape.tokens()),
-                  where + name);
-    checks.check(test::gpu::same_bits(values, again.at(name)), where + name + ": the same bits in a graph");
-  }
+  actual.each([&]<class V>(const std::string& name, const std::vector<V>&) {
+    const auto expected = problem.written(name, exact.numbers(name));
+    const double plain_error = test::relative_error(problem.written(name, simple.at(name)), expected);
+    checks.within(test::gpu::error_beyond_rounding<V>(problem.written(name, actual.numbers(name)), expected),
+                  bound<C>(name, plain_error, shape.tokens()), where + name);
+    checks.check(actual.same_bits(name, again), where + name + ": the same bits in a graph");
+  });
   for (const char* name : {"y", "du", "ddelta", "dz"}) {
-    checks.check(problem.gaps_hold(actual.at(name), channels, problem.stride), where + name + ": between rows");
+    checks.check(problem.gaps_hold(actual.numbers(name), channels, problem.stride), where + name + ": between rows");
   }
   for (const char* name : {"db", "dc"}) {
-    checks.check(problem.gaps_hold(actual.at(name), N, N + 2), where + name + ": between rows");
+    checks.check(problem.gaps_hold(actual.numbers(name), N, problem.narrow_stride), where + name + ": between rows");
   }
 }
 
@@ -43,48 +43,52 @@ void compare_shapes(cuda::Device& device, Checks& checks, Index longest = 1031) 
 /// A sequence in parts with carried state against the whole: both within the bound of the reference.
 template <class C, class S, int N>
 void compare_parts(cuda::Device& device, Checks& checks) {
-  const Index length = 700, channels = 33;
+  const Index length = 700, channels = 36;
   Problem<C, S, N> problem({1, length}, channels, 77);
-  const auto exact = Problem<double, S, N>({1, length}, channels, 77).on_reference(true);
+  const auto exact = Problem<double, S, N>(problem).on_reference(true);
   const auto simple = problem.plain(true);
-  std::vector<C> y, state = problem.state;
+  std::vector<double> y;
+  auto state = problem.state;
   Index first = 0;
   for (const Index steps : {1, 64, 300, 0, 2, 333}) {
     auto part = problem.part(first, steps);
     part.state = state;
     const auto results = part.on_gpu(device, true, checks);
-    state = results.at("state");
-    const auto rows = part.written("y", results.at("y"));
+    state = results.sums.at("state");
+    const auto rows = part.written("y", results.numbers("y"));
     y.insert(y.end(), rows.begin(), rows.end());
     first += steps;
   }
-  const auto close = [&](const std::string& name, const std::vector<C>& values) {
-    const auto expected = problem.written(name, exact.at(name));
-    const double plain_error = relative_error(problem.written(name, simple.at(name)), expected);
-    checks.within(relative_error(values, expected), bound<C>(name, plain_error, length), "in parts: " + name);
+  const auto close = [&]<class V>(const std::string& name, const std::vector<double>& values, V) {
+    const auto expected = problem.written(name, exact.numbers(name));
+    const double plain_error = test::relative_error(problem.written(name, simple.at(name)), expected);
+    checks.within(test::gpu::error_beyond_rounding<V>(values, expected), bound<C>(name, plain_error, length),
+                  "in parts: " + name);
   };
-  close("y", y);
-  close("state", state);
+  close("y", y, C{});
+  close("state", test::converted<double>(state), compute_t<C>{});
   checks.group(test::gpu::types<C, S>() + ", in parts");
 }
 
 /// A NaN goes to what follows in its channel, and to nothing else.
+template <class C>
 void nan_goes_through(cuda::Device& device, Checks& checks) {
-  Problem<float, float, 16> problem({1, 100}, 40, 5);
-  problem.u[count(50 * problem.stride + 7)] = std::numeric_limits<float>::quiet_NaN();
+  Problem<C, C, 16> problem({1, 100}, 40, 5);
+  problem.u[count(50 * problem.stride + 7)] = C(std::numeric_limits<float>::quiet_NaN());
   const auto results = problem.on_gpu(device, true, checks);
+  const auto y = results.numbers("y"), state = results.numbers("state");
   int wrong = 0;
   for (Index t = 0; t < 100; ++t) {
     for (Index e = 0; e < 40; ++e) {
-      wrong += std::isnan(results.at("y")[count(t * problem.stride + e)]) != (e == 7 && t >= 50);
+      wrong += std::isnan(y[count(t * problem.stride + e)]) != (e == 7 && t >= 50);
     }
   }
   checks.check(wrong == 0, "NaN in u: " + std::to_string(wrong) + " elements of y");
   for (int n = 0; n < 16; ++n) {
-    checks.check(std::isnan(results.at("state")[count(n * 40 + 7)]), "NaN in u: the state");
-    checks.check(!std::isnan(results.at("state")[count(n * 40 + 8)]), "NaN in u: another channel's state");
+    checks.check(std::isnan(state[count(n * 40 + 7)]), "NaN in u: the state");
+    checks.check(!std::isnan(state[count(n * 40 + 8)]), "NaN in u: another channel's state");
   }
-  checks.group("NaN");
+  checks.group(test::gpu::types<C, C>() + ", NaN");
 }
 
 }  // namespace
@@ -96,6 +100,7 @@ int main(int arguments, char**) {
     if (arguments > 1) {
       compare_shapes<float, float, 3>(device, checks, 130);
       compare_shapes<float, float, 16>(device, checks, 130);
+      compare_shapes<bfloat16, bfloat16, 96>(device, checks, 130);
       compare_shapes<double, double, 20>(device, checks, 130);
       return;
     }
@@ -103,17 +108,23 @@ int main(int arguments, char**) {
     compare_shapes<float, float, 3>(device, checks);
     compare_shapes<float, float, 16>(device, checks);
     compare_shapes<float, bfloat16, 16>(device, checks);
-    compare_shapes<float, bfloat16, 64>(device, checks);
+    compare_shapes<bfloat16, bfloat16, 3>(device, checks);
+    compare_shapes<bfloat16, bfloat16, 16>(device, checks);
+    compare_shapes<bfloat16, bfloat16, 64>(device, checks);
+    compare_shapes<bfloat16, bfloat16, 96>(device, checks);
     compare_shapes<float, float, 96>(device, checks);
     compare_shapes<double, double, 3>(device, checks);
     compare_shapes<double, double, 16>(device, checks);
     compare_shapes<double, double, 20>(device, checks);
     // More blocks than multiprocessors, so that time is not cut into chunks.
     compare<float, float, 16>(device, checks, {300, 200}, 33, 9, true);
+    compare<bfloat16, bfloat16, 16>(device, checks, {300, 200}, 36, 9, true);
     compare<double, double, 16>(device, checks, {300, 70}, 33, 10, false);
     checks.group("without chunks");
     compare_parts<float, float, 16>(device, checks);
+    compare_parts<bfloat16, bfloat16, 16>(device, checks);
     compare_parts<double, double, 3>(device, checks);
-    nan_goes_through(device, checks);
+    nan_goes_through<float>(device, checks);
+    nan_goes_through<bfloat16>(device, checks);
   });
 }

@@ -25,18 +25,18 @@ double scan(Shape shape, Index channels, int states) {
   return 7.0 * states * static_cast<double>(shape.tokens() * channels);
 }
 
-template <class C, class S>
-void linear(Device& device, Input<C> x, MatrixView<const S> weight, MatrixView<C> y) {
+template <class X, class C, class S>
+void linear(Device& device, MatrixView<X> x, MatrixView<const S> weight, MatrixView<C> y) {
   device.forward += product(x.rows, x.columns, y.columns);
   reference::linear(device.reference(), x, weight, y);
 }
-template <class C, class S>
-void linear_backward_input(Device& device, Input<C> dy, MatrixView<const S> weight, MatrixView<C> dx, Into into) {
+template <class Y, class C, class S>
+void linear_backward_input(Device& device, MatrixView<Y> dy, MatrixView<const S> weight, MatrixView<C> dx, Into into) {
   device.backward += product(dy.rows, dx.columns, dy.columns);
   reference::linear_backward_input(device.reference(), dy, weight, dx, into);
 }
-template <class S, class C>
-void linear_backward_weight(Device& device, Input<C> dy, Input<C> x, MatrixView<C> dweight) {
+template <class S, class Y, class X, class C>
+void linear_backward_weight(Device& device, MatrixView<Y> dy, MatrixView<X> x, MatrixView<C> dweight) {
   device.backward += product(dy.rows, x.columns, dy.columns);
   reference::linear_backward_weight<S>(device.reference(), dy, x, dweight);
 }
@@ -51,10 +51,11 @@ void grouped_linear_backward_input(Device& device, Groups groups, Input<C> dy, M
   device.backward += product(groups.offsets[groups.count], weight.columns, weight.rows);
   reference::grouped_linear_backward_input(device.reference(), groups, dy, weight, dx, into);
 }
-template <class S, class C>
-void grouped_linear_backward_weight(Device& device, Groups groups, Input<C> dy, Input<C> x, MatrixStack<C> dweight) {
+template <class S, class Y, class X, class C>
+void grouped_linear_backward_weight(Device& device, Groups groups, MatrixView<Y> dy, MatrixView<X> x,
+                                    MatrixStack<C> dweight, Into into) {
   device.backward += product(groups.offsets[groups.count], dweight.columns, dweight.rows);
-  reference::grouped_linear_backward_weight<S>(device.reference(), groups, dy, x, dweight);
+  reference::grouped_linear_backward_weight<S>(device.reference(), groups, dy, x, dweight, into);
 }
 template <class C, class S, int K>
 void causal_convolution(Device& device, const CausalConvolution<C, S, K>& arguments) {

@@ -36,6 +36,10 @@ struct CudaOptions {
   FloatProducts products = FloatProducts::exact;
 };
 
+/// The type of activations that go with parameters of type S on a backend; see compute_t.
+template <class S, class Backend>
+using activation_t = typename Backend::template Activation<S>;
+
 /// A device of a backend, from what of this it knows.
 template <class Backend>
 Backend open_device(int threads, const CudaOptions& cuda) {

@@ -54,8 +54,9 @@ concept StorageScalar = std::same_as<T, float> || std::same_as<T, double> || std
 template <class T>
 concept ComputeScalar = std::same_as<T, float> || std::same_as<T, double>;
 
-/// The arithmetic that goes with a storage type: double with double, float with float and bfloat16. Activations,
-/// running states and gradients are held in it.
+/// The arithmetic that goes with a type: double with double, float with float and bfloat16. Running states, the residual
+/// stream, gradients of parameters and everything that is summed are held in it; activations are too, but on a CUDA
+/// device, where those that go with bfloat16 parameters are bfloat16.
 template <StorageScalar Storage>
 using compute_t = std::conditional_t<std::same_as<Storage, double>, double, float>;
 

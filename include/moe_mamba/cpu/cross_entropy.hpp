@@ -66,15 +66,10 @@ inline double pairwise_sum(const double* values, Index count) {
 
 }  // namespace detail
 
-/// Bytes of scratch that head_cross_entropy needs for `tokens` rows and compute type C, or whatever it is for void.
-template <class C = void>
-std::size_t head_cross_entropy_scratch(const Device& device, Index tokens, Index vocabulary) {
-  if constexpr (std::is_void_v<C>) {
-    return std::max(head_cross_entropy_scratch<float>(device, tokens, vocabulary),
-                    head_cross_entropy_scratch<double>(device, tokens, vocabulary));
-  } else {
-    return bytes_of<detail::HeadBuffers<C>>(tokens, vocabulary);
-  }
+/// Bytes of scratch that head_cross_entropy needs for `tokens` rows of type C.
+template <class C>
+std::size_t head_cross_entropy_scratch(const Device&, Index tokens, Index vocabulary, Index /*width*/) {
+  return bytes_of<detail::HeadBuffers<C>>(tokens, vocabulary);
 }
 
 /// Works on blocks of rows: their logits, softmax and loss of each row, and from the gradients of the logits, in the

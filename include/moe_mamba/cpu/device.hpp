@@ -27,6 +27,8 @@ namespace moe_mamba::cpu {
 class Device {
  public:
   using Memory = HostMemory;
+  template <class S>
+  using Activation = compute_t<S>;
   using Recording = DirectRecording;
 
   /// Scratch memory of each thread in bytes: room for the packed blocks of a matrix product.

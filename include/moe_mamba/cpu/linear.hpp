@@ -4,6 +4,7 @@
 
 #include "moe_mamba/cpu/device.hpp"
 #include "moe_mamba/cpu/dot_products.hpp"
+#include "moe_mamba/cpu/elementwise.hpp"
 #include "moe_mamba/cpu/gemm.hpp"
 #include "moe_mamba/cpu/packet.hpp"
 #include "moe_mamba/cpu/pieces.hpp"
@@ -150,9 +151,11 @@ void grouped_linear_backward_input(Device& device, Groups groups, Input<C> dy, M
                                            weight.columns, dx, into == Into::add);
 }
 
-/// dW of each group += dyᵀ x over the rows of the group, unrounded whatever S is
+/// dW of each group = or += dyᵀ x over the rows of the group, unrounded whatever S is
 template <class S, class C>
-void grouped_linear_backward_weight(Device& device, Groups groups, Input<C> dy, Input<C> x, MatrixStack<C> dweight) {
+void grouped_linear_backward_weight(Device& device, Groups groups, Input<C> dy, Input<C> x, MatrixStack<C> dweight,
+                                    Into into) {
+  if (into == Into::assign) fill(device, C(0), matrix(dweight.data, groups.count * dweight.rows, dweight.columns));
   detail::multiply_transposed_groups<C>(device, groups, dy, x, dweight.data, dweight.rows * dweight.columns,
                                         dweight.columns);
 }

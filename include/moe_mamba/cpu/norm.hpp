@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "moe_mamba/cpu/elementwise.hpp"
 #include "moe_mamba/cpu/pieces.hpp"
 #include "moe_mamba/ops/norm.hpp"
 
@@ -194,6 +195,33 @@ void layer_norm_backward(Device& device, Input<C> x, const S* gain, const C* mea
       store<P>(bias_sum + i, add(load<P>(bias_sum + i), load<P>(gradient + i)));
     });
   });
+}
+
+namespace detail {
+
+/// x += rows and kept = x, where these have data.
+template <ComputeScalar C>
+void join(Device& device, const Joined<C, C>& joined) {
+  if (joined.rows.data != nullptr) add(device, joined.rows, joined.x);
+  if (joined.kept.data != nullptr) copy(device, joined.x, joined.kept);
+}
+
+}  // namespace detail
+
+/// x += rows, kept = x, and rms_norm()
+template <ComputeScalar C, StorageScalar S>
+void add_rms_norm(Device& device, const Joined<C, C>& joined, const S* gain, double epsilon, MatrixView<C> y,
+                  C* inverse) {
+  detail::join(device, joined);
+  rms_norm(device, joined.x, gain, epsilon, y, inverse);
+}
+
+/// x += rows, kept = x, and layer_norm()
+template <ComputeScalar C, StorageScalar S>
+void add_layer_norm(Device& device, const Joined<C, C>& joined, const S* gain, const S* bias, double epsilon,
+                    MatrixView<C> y, C* mean, C* inverse) {
+  detail::join(device, joined);
+  layer_norm(device, joined.x, gain, bias, epsilon, y, mean, inverse);
 }
 
 }  // namespace moe_mamba::cpu

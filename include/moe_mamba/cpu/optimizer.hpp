@@ -86,7 +86,7 @@ void adamw(Device& device, const AdamWUpdate<C, S>& update) {
   const auto stretch = [&](Index first, Index last, C decay) {
     S* parameters = update.parameters + first;
     C* master = update.master == nullptr ? nullptr : update.master + first;
-    C* gradient = update.gradient + first;
+    const C* gradient = update.gradient + first;
     C* first_moment = update.first_moment + first;
     C* second_moment = update.second_moment + first;
     detail::sweep<C>(last - first, [=]<class P>(Index i) {
@@ -98,7 +98,6 @@ void adamw(Device& device, const AdamWUpdate<C, S>& update) {
       const P old = master != nullptr ? detail::master_or_stored<S, P>(master + i, parameters + i)
                                       : load_widened<P>(parameters + i);
       const P updated = fma(broadcast<P>(rate), fma(broadcast<P>(decay), old, adapted), old);
-      store<P>(gradient + i, zero<P>());
       store<P>(first_moment + i, m);
       store<P>(second_moment + i, v);
       if (master != nullptr) store<P>(master + i, updated);

@@ -16,13 +16,13 @@ struct ActivateRun {
   Index up;  // from an element of the gate to its mate
   template <int count>
   __device__ void operator()(Index row, Index column) const {
-    auto values = load_run<count>(h, row, column);
+    auto values = load_numbers<count>(h, row, column);
     for (int i = 0; i < count; ++i) values.values[i] = Activation::value(values.values[i]);
     if constexpr (Activation::gated) {
-      const auto mates = load_run<count>(h, row, column + up);
+      const auto mates = load_numbers<count>(h, row, column + up);
       for (int i = 0; i < count; ++i) values.values[i] *= mates.values[i];
     }
-    store_run<count>(values, a, row, column);
+    store_numbers<count>(values, a, row, column);
   }
 };
 
@@ -33,19 +33,19 @@ struct ActivateBackwardRun {
   Index up;
   template <int count>
   __device__ void operator()(Index row, Index column) const {
-    const auto x = load_run<count>(h, row, column), gradient = load_run<count>(da, row, column);
-    Run<C, count> dx;
+    const auto x = load_numbers<count>(h, row, column), gradient = load_numbers<count>(da, row, column);
+    Run<compute_t<C>, count> dx;
     for (int i = 0; i < count; ++i) dx.values[i] = gradient.values[i] * Activation::derivative(x.values[i]);
     if constexpr (Activation::gated) {
-      const auto mates = load_run<count>(h, row, column + up);
-      Run<C, count> dmates;
+      const auto mates = load_numbers<count>(h, row, column + up);
+      Run<compute_t<C>, count> dmates;
       for (int i = 0; i < count; ++i) {
         dmates.values[i] = gradient.values[i] * Activation::value(x.values[i]);
         dx.values[i] *= mates.values[i];
       }
-      store_run<count>(dmates, dh, row, column + up);
+      store_numbers<count>(dmates, dh, row, column + up);
     }
-    store_run<count>(dx, dh, row, column);
+    store_numbers<count>(dx, dh, row, column);
   }
 };
 
@@ -55,18 +55,18 @@ inline Rows rows_of(Groups groups, Index most) { return {most, groups.offsets + 
 }  // namespace detail
 
 /// a = f(h), or a = f(gate) · up with h = [gate | up]; a may be h where the activation is not gated.
-template <class Activation, ComputeScalar C>
+template <class Activation, StorageScalar C>
 void activate(Device& device, Activation, Input<C> h, MatrixView<C> a) {
   if (!Activation::gated && detail::all_contiguous(h, a)) {
     h = detail::flattened(h);
     a = detail::flattened(a);
   }
   const detail::ActivateRun<Activation, C> each{h, a, a.columns};
-  detail::for_runs<C>(device, {a.rows}, a.columns, each, h, a);
+  detail::for_runs(device, {a.rows}, a.columns, each, h, a);
 }
 
 /// dh = da ∂a/∂h; dh may be h, or da where the activation is not gated.
-template <class Activation, ComputeScalar C>
+template <class Activation, StorageScalar C>
 void activate_backward(Device& device, Activation, Input<C> h, Input<C> da, MatrixView<C> dh) {
   if (!Activation::gated && detail::all_contiguous(h, da, dh)) {
     h = detail::flattened(h);
@@ -74,21 +74,21 @@ void activate_backward(Device& device, Activation, Input<C> h, Input<C> da, Matr
     dh = detail::flattened(dh);
   }
   const detail::ActivateBackwardRun<Activation, C> each{h, da, dh, da.columns};
-  detail::for_runs<C>(device, {da.rows}, da.columns, each, h, da, dh);
+  detail::for_runs(device, {da.rows}, da.columns, each, h, da, dh);
 }
 
 /// activate() for the rows of all groups.
-template <class Activation, ComputeScalar C>
+template <class Activation, StorageScalar C>
 void grouped_activate(Device& device, Groups groups, Activation, Input<C> h, MatrixView<C> a) {
   const detail::ActivateRun<Activation, C> each{h, a, a.columns};
-  detail::for_runs<C>(device, detail::rows_of(groups, a.rows), a.columns, each, h, a);
+  detail::for_runs(device, detail::rows_of(groups, a.rows), a.columns, each, h, a);
 }
 
 /// activate_backward() for the rows of all groups.
-template <class Activation, ComputeScalar C>
+template <class Activation, StorageScalar C>
 void grouped_activate_backward(Device& device, Groups groups, Activation, Input<C> h, Input<C> da, MatrixView<C> dh) {
   const detail::ActivateBackwardRun<Activation, C> each{h, da, dh, da.columns};
-  detail::for_runs<C>(device, detail::rows_of(groups, da.rows), da.columns, each, h, da, dh);
+  detail::for_runs(device, detail::rows_of(groups, da.rows), da.columns, each, h, da, dh);
 }
 
 }  // namespace moe_mamba::cuda

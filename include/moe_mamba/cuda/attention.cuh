@@ -10,7 +10,7 @@
 /// A block takes some rows of queries (a row being one head of one step, of all heads that share keys) and goes over
 /// their keys in tiles of 32, one a lane, with a running maximum and sum (Dao et al. 2022, arXiv 2205.14135). For few
 /// queries, a decoder's step above all, warps go over pieces of the keys instead, which are read once from memory, and a
-/// second kernel puts the pieces together in their order. Sums are those of multiply-adds in C; tensor cores are not used.
+/// second kernel puts the pieces together in their order. Sums are those of multiply-adds in the compute type; tensor cores are not used.
 namespace moe_mamba::cuda {
 
 namespace detail {
@@ -25,7 +25,7 @@ __host__ __device__ inline Index query_rows(const Attention& attention) {
 template <class C, int d>
 struct AttentionPlace {
   Index sequence, head, first_row;
-  const C* state;
+  const compute_t<C>* state;
   SeenRows seen;
   SeenPlace<C, d> keys, values;
 
@@ -42,63 +42,64 @@ struct AttentionPlace {
                                 head)) {}
 };
 
-template <class C>
-__device__ inline C score_scale(int head_width) {
-  return static_cast<C>(1 / sqrt(static_cast<double>(head_width)));
+template <class T>
+__device__ inline T score_scale(int head_width) {
+  return static_cast<T>(1 / sqrt(static_cast<double>(head_width)));
 }
 
-template <class C, int d>
+template <class T, int d>
 struct AttentionStorage {
-  using Tile = AttentionTile<C, d>;
-  C queries[Tile::own_rows][Tile::stride];
-  C keys[Tile::lane_rows][Tile::stride];
-  C values[Tile::lane_rows][Tile::stride];
+  using Tile = AttentionTile<T, d>;
+  T queries[Tile::own_rows][Tile::stride];
+  T keys[Tile::lane_rows][Tile::stride];
+  T values[Tile::lane_rows][Tile::stride];
 };
 
 /// Block: a tile of rows of queries of one task.
 template <class C, int d>
-__global__ void __launch_bounds__(AttentionTile<C, d>::threads)
+__global__ void __launch_bounds__(AttentionTile<compute_t<C>, d>::threads)
     attention_kernel(const __grid_constant__ CausalAttention<C, d> attention, Index tiles) {
-  using Tile = AttentionTile<C, d>;
+  using T = compute_t<C>;
+  using Tile = AttentionTile<T, d>;
   extern __shared__ __align__(16) unsigned char shared[];
-  auto& storage = *reinterpret_cast<AttentionStorage<C, d>*>(shared);
+  auto& storage = *reinterpret_cast<AttentionStorage<T, d>*>(shared);
   const int lane = static_cast<int>(threadIdx.x) % warp_size, warp = static_cast<int>(threadIdx.x) / warp_size;
   const AttentionPlace<C, d> place(attention, blockIdx.x / tiles);
   const Index group = attention.heads.group(), row = blockIdx.x % tiles * Tile::own_rows,
               own_row = row + warp * Tile::own;
   const int count = static_cast<int>(min(Index{Tile::own_rows}, query_rows(attention) - row));
   const auto query = [&](Index r, const MatrixView<const C>& rows) {
-    return rows.row(place.first_row + r / group) + (place.head * group + r % group) * d;
+    return OwnRow<C>{rows.row(place.first_row + r / group) + (place.head * group + r % group) * d};
   };
-  load_tile<C, d>([&](int r) { return query(row + r, attention.q); }, count, Tile::own_rows, score_scale<C>(d),
+  load_tile<T, d>([&](int r) { return query(row + r, attention.q); }, count, Tile::own_rows, score_scale<T>(d),
                   storage.queries[0]);
-  C sums[Tile::own][Tile::columns] = {}, largest[Tile::own], totals[Tile::own] = {};
+  T sums[Tile::own][Tile::columns] = {}, largest[Tile::own], totals[Tile::own] = {};
 #pragma unroll
-  for (int r = 0; r < Tile::own; ++r) largest[r] = -C(INFINITY);
+  for (int r = 0; r < Tile::own; ++r) largest[r] = -T(INFINITY);
   const Index end = place.seen.last((row + count - 1) / group);
   for (Index first = place.seen.first(row / group); first < end; first += Tile::lane_rows) {
     const int keys = static_cast<int>(min(Index{Tile::lane_rows}, end - first));
     __syncthreads();
-    load_tile<C, d>([&](int j) { return place.keys.row(first + j); }, keys, Tile::lane_rows, C(1), storage.keys[0]);
-    load_tile<C, d>([&](int j) { return place.values.row(first + j); }, keys, Tile::lane_rows, C(1), storage.values[0]);
+    load_tile<T, d>([&](int j) { return place.keys.row(first + j); }, keys, Tile::lane_rows, T(1), storage.keys[0]);
+    load_tile<T, d>([&](int j) { return place.values.row(first + j); }, keys, Tile::lane_rows, T(1), storage.values[0]);
     __syncthreads();
-    C weights[Tile::own];
+    T weights[Tile::own];
     unsigned masks[Tile::own];
-    tile_dots<C, d>(storage.queries[warp * Tile::own], storage.keys[lane], weights);
+    tile_dots<T, d>(storage.queries[warp * Tile::own], storage.keys[lane], weights);
 #pragma unroll
     for (int r = 0; r < Tile::own; ++r) {
       const Index step = (own_row + r) / group, j = first + lane;
       const bool sees = warp * Tile::own + r < count && j >= place.seen.first(step) && j < place.seen.last(step);
       masks[r] = __ballot_sync(whole_warp, sees);
-      const C before = largest[r];
-      largest[r] = fmax(before, warp_largest(sees ? weights[r] : -C(INFINITY)));
-      weights[r] = sees ? exp(weights[r] - largest[r]) : C(0);
-      const C factor = before == largest[r] ? C(1) : exp(before - largest[r]);
+      const T before = largest[r];
+      largest[r] = fmax(before, warp_largest(sees ? weights[r] : -T(INFINITY)));
+      weights[r] = sees ? exp(weights[r] - largest[r]) : T(0);
+      const T factor = before == largest[r] ? T(1) : exp(before - largest[r]);
       totals[r] = totals[r] * factor + warp_sum(weights[r]);
 #pragma unroll
       for (int c = 0; c < Tile::columns; ++c) sums[r][c] *= factor;
     }
-    add_weighted<C, d>(weights, masks, storage.values[0], sums);
+    add_weighted<T, d>(weights, masks, storage.values[0], sums);
   }
 #pragma unroll
   for (int r = 0; r < Tile::own; ++r) {
@@ -107,7 +108,7 @@ __global__ void __launch_bounds__(AttentionTile<C, d>::threads)
 #pragma unroll
     for (int c = 0; c < Tile::columns; ++c) {
       const int column = lane + c * warp_size;
-      if (column < d) attention.y(t, h * d + column) = sums[r][c] / totals[r];
+      if (column < d) attention.y(t, h * d + column) = static_cast<C>(sums[r][c] / totals[r]);
     }
     if (lane == 0 && attention.log_sums != nullptr) {
       attention.log_sums[t * attention.heads.queries + h] = largest[r] + log(totals[r]);
@@ -143,8 +144,9 @@ inline constexpr Index attention_part = d + 2;
 /// Warp: a piece of the keys, for the rows of queries from `first_query` on, at most Rows of them.
 template <class C, int d, int Rows>
 __global__ void __launch_bounds__(128) attention_piece_kernel(const __grid_constant__ CausalAttention<C, d> attention,
-                                                              Index pieces, Index first_query, C* parts) {
-  constexpr int columns = AttentionTile<C, d>::columns, ahead = 4;  // keys on their way at a time
+                                                              Index pieces, Index first_query, compute_t<C>* parts) {
+  using T = compute_t<C>;
+  constexpr int columns = AttentionTile<T, d>::columns, ahead = 4;  // keys on their way at a time
   const int lane = static_cast<int>(threadIdx.x) % warp_size;
   const Index index = Index{blockIdx.x} * 4 + static_cast<int>(threadIdx.x) / warp_size;
   const Index task = index / pieces, piece = index - task * pieces;
@@ -156,55 +158,56 @@ __global__ void __launch_bounds__(128) attention_piece_kernel(const __grid_const
   const Index span = (end - begin + pieces - 1) / pieces;
   const Index first = begin + piece * span, last = min(end, first + span);
   const auto column_of = [&](int c) { return lane + c * warp_size; };
-  C q[Rows][columns], sums[Rows][columns] = {}, largest[Rows], totals[Rows] = {};
+  T q[Rows][columns], sums[Rows][columns] = {}, largest[Rows], totals[Rows] = {};
 #pragma unroll
   for (int r = 0; r < Rows; ++r) {
-    largest[r] = -C(INFINITY);
+    largest[r] = -T(INFINITY);
     const Index row = first_query + r;
 #pragma unroll
     for (int c = 0; c < columns; ++c) {
-      q[r][c] = r < count && column_of(c) < d ? attention.q(place.first_row + row / group,
-                                                            (place.head * group + row % group) * d + column_of(c)) *
-                                                    score_scale<C>(d)
-                                              : C(0);
+      q[r][c] = r < count && column_of(c) < d
+                    ? static_cast<T>(attention.q(place.first_row + row / group,
+                                                 (place.head * group + row % group) * d + column_of(c))) *
+                          score_scale<T>(d)
+                    : T(0);
     }
   }
   for (Index at = first; at < last; at += ahead) {
-    C keys[ahead][columns], values[ahead][columns];
+    T keys[ahead][columns], values[ahead][columns];
 #pragma unroll
     for (int i = 0; i < ahead; ++i) {
-      const C* const key = at + i < last ? place.keys.row(at + i) : nullptr;
-      const C* const value = at + i < last ? place.values.row(at + i) : nullptr;
+      const bool there = at + i < last;
+      const auto key = place.keys.row(there ? at + i : first), value = place.values.row(there ? at + i : first);
 #pragma unroll
       for (int c = 0; c < columns; ++c) {
-        const bool inside = key != nullptr && column_of(c) < d;
-        keys[i][c] = inside ? key[column_of(c)] : C(0);
-        values[i][c] = inside ? value[column_of(c)] : C(0);
+        const bool inside = there && column_of(c) < d;
+        keys[i][c] = inside ? key[column_of(c)] : T(0);
+        values[i][c] = inside ? value[column_of(c)] : T(0);
       }
     }
 #pragma unroll
     for (int r = 0; r < Rows; ++r) {
       if (r >= count) break;
       const Index step = (first_query + r) / group, from = place.seen.first(step), to = place.seen.last(step);
-      C scores[ahead], most = -C(INFINITY);
+      T scores[ahead], most = -T(INFINITY);
 #pragma unroll
       for (int i = 0; i < ahead; ++i) {
-        C dot = C(0);
+        T dot = T(0);
 #pragma unroll
         for (int c = 0; c < columns; ++c) dot = fma(q[r][c], keys[i][c], dot);
         scores[i] = warp_sum(dot);
         if (at + i >= from && at + i < to && at + i < last) most = fmax(most, scores[i]);
       }
-      const C before = largest[r];
+      const T before = largest[r];
       largest[r] = fmax(before, most);
-      const C factor = before == largest[r] ? C(1) : exp(before - largest[r]);
+      const T factor = before == largest[r] ? T(1) : exp(before - largest[r]);
       totals[r] *= factor;
 #pragma unroll
       for (int c = 0; c < columns; ++c) sums[r][c] *= factor;
 #pragma unroll
       for (int i = 0; i < ahead; ++i) {
         if (at + i < from || at + i >= to || at + i >= last) continue;
-        const C weight = exp(scores[i] - largest[r]);
+        const T weight = exp(scores[i] - largest[r]);
         totals[r] += weight;
 #pragma unroll
         for (int c = 0; c < columns; ++c) sums[r][c] = fma(weight, values[i][c], sums[r][c]);
@@ -214,7 +217,7 @@ __global__ void __launch_bounds__(128) attention_piece_kernel(const __grid_const
 #pragma unroll
   for (int r = 0; r < Rows; ++r) {
     if (r >= count) break;
-    C* const part = parts + ((task * rows + first_query + r) * pieces + piece) * attention_part<C, d>;
+    T* const part = parts + ((task * rows + first_query + r) * pieces + piece) * attention_part<T, d>;
 #pragma unroll
     for (int c = 0; c < columns; ++c) {
       if (column_of(c) < d) part[column_of(c)] = sums[r][c];
@@ -225,19 +228,20 @@ __global__ void __launch_bounds__(128) attention_piece_kernel(const __grid_const
 
 /// Warp: puts the pieces of a row of queries together, first to last.
 template <class C, int d>
-__global__ void __launch_bounds__(128)
-    attention_join_kernel(const __grid_constant__ CausalAttention<C, d> attention, Index pieces, const C* parts) {
-  constexpr int columns = AttentionTile<C, d>::columns;
+__global__ void __launch_bounds__(128) attention_join_kernel(const __grid_constant__ CausalAttention<C, d> attention,
+                                                             Index pieces, const compute_t<C>* parts) {
+  using T = compute_t<C>;
+  constexpr int columns = AttentionTile<T, d>::columns;
   const int lane = static_cast<int>(threadIdx.x) % warp_size;
   const Index index = Index{blockIdx.x} * 4 + static_cast<int>(threadIdx.x) / warp_size, rows = query_rows(attention);
   if (index >= attention.shape.batch * attention.heads.key_values * rows) return;
-  const C* const first = parts + index * pieces * attention_part<C, d>;
-  C largest = -C(INFINITY), total = C(0), sums[columns] = {};
-  for (Index piece = 0; piece < pieces; ++piece) largest = fmax(largest, first[piece * attention_part<C, d> + d]);
+  const T* const first = parts + index * pieces * attention_part<T, d>;
+  T largest = -T(INFINITY), total = T(0), sums[columns] = {};
+  for (Index piece = 0; piece < pieces; ++piece) largest = fmax(largest, first[piece * attention_part<T, d> + d]);
   for (Index piece = 0; piece < pieces; ++piece) {
-    const C* const part = first + piece * attention_part<C, d>;
-    if (part[d + 1] == C(0)) continue;  // sees none of these keys
-    const C factor = exp(part[d] - largest);
+    const T* const part = first + piece * attention_part<T, d>;
+    if (part[d + 1] == T(0)) continue;  // sees none of these keys
+    const T factor = exp(part[d] - largest);
     total = fma(factor, part[d + 1], total);
 #pragma unroll
     for (int c = 0; c < columns; ++c) {
@@ -251,7 +255,7 @@ __global__ void __launch_bounds__(128)
 #pragma unroll
   for (int c = 0; c < columns; ++c) {
     const int column = lane + c * warp_size;
-    if (column < d) attention.y(t, h * d + column) = sums[c] / total;
+    if (column < d) attention.y(t, h * d + column) = static_cast<C>(sums[c] / total);
   }
   if (lane == 0 && attention.log_sums != nullptr) {
     attention.log_sums[t * attention.heads.queries + h] = largest + log(total);
@@ -262,11 +266,12 @@ __global__ void __launch_bounds__(128)
 template <class C, int d>
 __global__ void __launch_bounds__(256)
     attention_save_kernel(const __grid_constant__ CausalAttention<C, d> attention, Index blocks) {
+  using T = compute_t<C>;
   const AttentionCache<d> cache(attention.heads);
   const Index sequence = blockIdx.x / blocks, block = blockIdx.x % blocks;
-  const C* const state = attention.state.data == nullptr ? nullptr : attention.state.sequence(sequence);
+  const T* const state = attention.state.data == nullptr ? nullptr : attention.state.sequence(sequence);
   const Index position = state == nullptr ? 0 : read_position(state + cache.position());
-  C* const saved = attention.saved_state + sequence * cache.size();
+  T* const saved = attention.saved_state + sequence * cache.size();
   // Until the ring is full its slots are read from the first on.
   const Index used = min(position, attention.heads.context) * d, head_size = attention.heads.context * d;
   for (Index i = block * 256 + threadIdx.x; i < cache.position(); i += blocks * 256) {
@@ -279,17 +284,18 @@ __global__ void __launch_bounds__(256)
 template <class C, int d>
 __global__ void __launch_bounds__(256)
     attention_keep_kernel(const __grid_constant__ CausalAttention<C, d> attention, Index blocks) {
+  using T = compute_t<C>;
   const AttentionCache<d> cache(attention.heads);
   const Index sequence = blockIdx.x / blocks, block = blockIdx.x % blocks, length = attention.shape.length;
-  C* const state = attention.state.sequence(sequence);
+  T* const state = attention.state.sequence(sequence);
   const SeenRows seen(read_position(state + cache.position()), attention.heads.context);
   const Index columns = attention.heads.key_values * d, kept = min(length, attention.heads.context);
   __syncthreads();
   for (Index i = block * 256 + threadIdx.x; i < kept * columns; i += blocks * 256) {
     const Index t = length - kept + i / columns, column = i % columns, head = column / d;
     const Index offset = seen.slot(seen.cached + t) * d + column % d;
-    state[cache.keys(head) + offset] = attention.k(sequence * length + t, column);
-    state[cache.values(head) + offset] = attention.v(sequence * length + t, column);
+    state[cache.keys(head) + offset] = static_cast<T>(attention.k(sequence * length + t, column));
+    state[cache.values(head) + offset] = static_cast<T>(attention.v(sequence * length + t, column));
   }
   if (blocks == 1 && threadIdx.x == 0) write_position(seen.position + length, state + cache.position());
 }
@@ -297,15 +303,16 @@ __global__ void __launch_bounds__(256)
 template <class C, int d>
 __global__ void __launch_bounds__(128)
     attention_advance_kernel(const __grid_constant__ CausalAttention<C, d> attention) {
+  using T = compute_t<C>;
   const Index sequence = Index{blockIdx.x} * 128 + threadIdx.x;
   if (sequence >= attention.shape.batch) return;
-  C* const position = attention.state.sequence(sequence) + AttentionCache<d>(attention.heads).position();
+  T* const position = attention.state.sequence(sequence) + AttentionCache<d>(attention.heads).position();
   write_position(read_position(position) + attention.shape.length, position);
 }
 
 template <class C, int d, int Rows>
 void launch_attention_pieces(Device& device, const CausalAttention<C, d>& attention, Index tasks, Index pieces,
-                             C* parts) {
+                             compute_t<C>* parts) {
   for (Index first = 0; first < query_rows(attention); first += Rows) {
     attention_piece_kernel<C, d, Rows>
         <<<static_cast<unsigned>(tasks * pieces / 4), 128, 0, device.stream()>>>(attention, pieces, first, parts);
@@ -314,10 +321,11 @@ void launch_attention_pieces(Device& device, const CausalAttention<C, d>& attent
 
 template <class C, int d>
 void attend_in_pieces(Device& device, const CausalAttention<C, d>& attention, Index tasks) {
+  using T = compute_t<C>;
   const Index rows = query_rows(attention);
   const AttentionPieces pieces(device.processors(), tasks, attention.heads.context + attention.shape.length);
   Arena arena = attention.scratch;
-  C* const parts = arena.take<C>(tasks * rows * pieces.count * attention_part<C, d>);
+  T* const parts = arena.take<T>(tasks * rows * pieces.count * attention_part<T, d>);
   if (rows == 1) {
     launch_attention_pieces<C, d, 1>(device, attention, tasks, pieces.count, parts);
   } else {
@@ -352,8 +360,8 @@ void causal_attention(Device& device, const CausalAttention<C, d>& attention) {
   if (detail::AttentionPieces::apply(attention.shape, attention.heads)) {
     detail::attend_in_pieces(device, attention, tasks);
   } else {
-    using Tile = detail::AttentionTile<C, d>;
-    constexpr std::size_t shared = sizeof(detail::AttentionStorage<C, d>);
+    using Tile = detail::AttentionTile<compute_t<C>, d>;
+    constexpr std::size_t shared = sizeof(detail::AttentionStorage<compute_t<C>, d>);
     detail::allow_shared(detail::attention_kernel<C, d>, shared);
     const Index tiles = (detail::query_rows(attention) + Tile::own_rows - 1) / Tile::own_rows;
     detail::attention_kernel<C, d>
@@ -377,9 +385,10 @@ template <class C, int d>
 std::size_t causal_attention_scratch(const Device& device, Shape shape, const AttentionHeads& heads) {
   const Index tasks = shape.batch * heads.key_values,
               rows = std::max(heads.group(), detail::AttentionPieces::most_rows);
+  using T = compute_t<C>;
   Arena forward, backward;
-  forward.take<C>(detail::AttentionPieces::most(device.processors(), tasks) * rows * detail::attention_part<C, d>);
-  backward.take<C>(shape.tokens() * heads.queries);
+  forward.take<T>(detail::AttentionPieces::most(device.processors(), tasks) * rows * detail::attention_part<T, d>);
+  backward.take<T>(shape.tokens() * heads.queries);
   return std::max(forward.used(), backward.used());
 }
 

@@ -15,7 +15,7 @@ namespace detail {
 template <class C, int d>
 struct AttentionBackwardPlace {
   Index sequence, head, first_row;
-  const C* saved;
+  const compute_t<C>* saved;
   SeenRows seen;
   SeenPlace<C, d> keys, values;
 
@@ -35,99 +35,102 @@ struct AttentionBackwardPlace {
 template <class C, int d>
 __global__ void __launch_bounds__(256)
     attention_begin_kernel(const __grid_constant__ CausalAttentionBackward<C, d> attention, Index blocks) {
+  using T = compute_t<C>;
   const AttentionCache<d> cache(attention.heads);
   const Index sequence = blockIdx.x / blocks, block = blockIdx.x % blocks, length = attention.shape.length;
   const SeenRows seen(read_position(attention.saved_state + sequence * cache.size() + cache.position()),
                       attention.heads.context);
-  C* const slots = attention.dstate.data == nullptr ? nullptr : attention.dstate.sequence(sequence);
+  T* const slots = attention.dstate.data == nullptr ? nullptr : attention.dstate.sequence(sequence);
   const Index columns = attention.heads.key_values * d;
   for (Index i = block * 256 + threadIdx.x; i < length * columns; i += blocks * 256) {
     const Index t = i / columns, column = i % columns, head = column / d;
     const bool kept = slots != nullptr && t >= length - attention.heads.context;
-    C dk = C(0), dv = C(0);
+    T dk = T(0), dv = T(0);
     if (kept) {
       const Index offset = seen.slot(seen.cached + t) * d + column % d;
-      C* const key = slots + cache.keys(head) + offset;
-      C* const value = slots + cache.values(head) + offset;
+      T* const key = slots + cache.keys(head) + offset;
+      T* const value = slots + cache.values(head) + offset;
       dk = *key, dv = *value;
-      *key = *value = C(0);
+      *key = *value = T(0);
     }
-    attention.dk(sequence * length + t, column) = dk;
-    attention.dv(sequence * length + t, column) = dv;
+    attention.dk(sequence * length + t, column) = static_cast<C>(dk);
+    attention.dv(sequence * length + t, column) = static_cast<C>(dv);
   }
-  if (slots != nullptr && block == 0 && threadIdx.x < position_digits) slots[cache.position() + threadIdx.x] = C(0);
+  if (slots != nullptr && block == 0 && threadIdx.x < position_digits) slots[cache.position() + threadIdx.x] = T(0);
 }
 
 /// Warp: y · dy of a row and head.
 template <class C, int d>
 __global__ void __launch_bounds__(128)
-    attention_means_kernel(const __grid_constant__ CausalAttentionBackward<C, d> attention, C* means) {
+    attention_means_kernel(const __grid_constant__ CausalAttentionBackward<C, d> attention, compute_t<C>* means) {
+  using T = compute_t<C>;
   const Index index = Index{blockIdx.x} * 4 + threadIdx.x / warp_size, heads = attention.heads.queries;
   if (index >= attention.shape.tokens() * heads) return;
   const Index row = index / heads, column = index % heads * d;
-  C sum = C(0);
+  T sum = T(0);
   for (int i = static_cast<int>(threadIdx.x) % warp_size; i < d; i += warp_size) {
-    sum = fma(attention.y(row, column + i), attention.dy(row, column + i), sum);
+    sum = fma(static_cast<T>(attention.y(row, column + i)), static_cast<T>(attention.dy(row, column + i)), sum);
   }
   sum = warp_sum(sum);
   if (threadIdx.x % warp_size == 0) means[index] = sum;
 }
 
-template <class C, int d>
+template <class T, int d>
 struct AttentionBackwardStorage {
-  using Tile = AttentionTile<C, d>;
-  C own[2][Tile::own_rows][Tile::stride];     // queries and dy, or keys and values
-  C lanes[2][Tile::lane_rows][Tile::stride];  // keys and values, or queries and dy
+  using Tile = AttentionTile<T, d>;
+  T own[2][Tile::own_rows][Tile::stride];     // queries and dy, or keys and values
+  T lanes[2][Tile::lane_rows][Tile::stride];  // keys and values, or queries and dy
 };
 
 /// Block: a tile of rows of queries of one task.
 template <class C, int d>
-__global__ void __launch_bounds__(AttentionTile<C, d>::threads)
+__global__ void __launch_bounds__(AttentionTile<compute_t<C>, d>::threads)
     attention_queries_backward_kernel(const __grid_constant__ CausalAttentionBackward<C, d> attention, Index tiles,
-                                      const C* means) {
-  using Tile = AttentionTile<C, d>;
+                                      const compute_t<C>* means) {
+  using T = compute_t<C>;
+  using Tile = AttentionTile<T, d>;
   extern __shared__ __align__(16) unsigned char shared[];
-  auto& storage = *reinterpret_cast<AttentionBackwardStorage<C, d>*>(shared);
+  auto& storage = *reinterpret_cast<AttentionBackwardStorage<T, d>*>(shared);
   const int lane = static_cast<int>(threadIdx.x) % warp_size, warp = static_cast<int>(threadIdx.x) / warp_size;
   const AttentionBackwardPlace<C, d> place(attention, blockIdx.x / tiles);
   const Index group = attention.heads.group(), row = blockIdx.x % tiles * Tile::own_rows,
               own_row = row + warp * Tile::own;
   const int count = static_cast<int>(min(Index{Tile::own_rows}, query_rows(attention) - row));
   const auto at = [&](Index r, const MatrixView<const C>& rows) {
-    return rows.row(place.first_row + r / group) + (place.head * group + r % group) * d;
+    return OwnRow<C>{rows.row(place.first_row + r / group) + (place.head * group + r % group) * d};
   };
-  load_tile<C, d>([&](int r) { return at(row + r, attention.q); }, count, Tile::own_rows, score_scale<C>(d),
+  load_tile<T, d>([&](int r) { return at(row + r, attention.q); }, count, Tile::own_rows, score_scale<T>(d),
                   storage.own[0][0]);
-  load_tile<C, d>([&](int r) { return at(row + r, attention.dy); }, count, Tile::own_rows, C(1), storage.own[1][0]);
-  C sums[Tile::own][Tile::columns] = {}, log_sums[Tile::own], row_means[Tile::own];
+  load_tile<T, d>([&](int r) { return at(row + r, attention.dy); }, count, Tile::own_rows, T(1), storage.own[1][0]);
+  T sums[Tile::own][Tile::columns] = {}, log_sums[Tile::own], row_means[Tile::own];
 #pragma unroll
   for (int r = 0; r < Tile::own; ++r) {
     const bool there = warp * Tile::own + r < count;
     const Index index = (place.first_row + (own_row + r) / group) * attention.heads.queries + place.head * group +
                         (own_row + r) % group;
-    log_sums[r] = there ? attention.log_sums[index] : C(0);
-    row_means[r] = there ? means[index] : C(0);
+    log_sums[r] = there ? attention.log_sums[index] : T(0);
+    row_means[r] = there ? means[index] : T(0);
   }
   const Index end = place.seen.last((row + count - 1) / group);
   for (Index first = place.seen.first(row / group); first < end; first += Tile::lane_rows) {
     const int keys = static_cast<int>(min(Index{Tile::lane_rows}, end - first));
     __syncthreads();
-    load_tile<C, d>([&](int j) { return place.keys.row(first + j); }, keys, Tile::lane_rows, C(1), storage.lanes[0][0]);
-    load_tile<C, d>([&](int j) { return place.values.row(first + j); }, keys, Tile::lane_rows, C(1),
+    load_tile<T, d>([&](int j) { return place.keys.row(first + j); }, keys, Tile::lane_rows, T(1), storage.lanes[0][0]);
+    load_tile<T, d>([&](int j) { return place.values.row(first + j); }, keys, Tile::lane_rows, T(1),
                     storage.lanes[1][0]);
     __syncthreads();
-    C weights[Tile::own], dweights[Tile::own];
+    T weights[Tile::own], dweights[Tile::own];
     unsigned masks[Tile::own];
-    tile_dots<C, d>(storage.own[0][warp * Tile::own], storage.lanes[0][lane], weights);
-    tile_dots<C, d>(storage.own[1][warp * Tile::own], storage.lanes[1][lane], dweights);
+    tile_dots<T, d>(storage.own[0][warp * Tile::own], storage.lanes[0][lane], weights);
+    tile_dots<T, d>(storage.own[1][warp * Tile::own], storage.lanes[1][lane], dweights);
 #pragma unroll
     for (int r = 0; r < Tile::own; ++r) {
       const Index step = (own_row + r) / group, j = first + lane;
       const bool sees = warp * Tile::own + r < count && j >= place.seen.first(step) && j < place.seen.last(step);
       masks[r] = __ballot_sync(whole_warp, sees);
-      weights[r] = sees ? exp(weights[r] - log_sums[r]) * (dweights[r] - row_means[r]) : C(0);
+      weights[r] = sees ? exp(weights[r] - log_sums[r]) * (dweights[r] - row_means[r]) : T(0);
     }
-    add_weighted<C, d>(weights, masks, storage.lanes[0][0], sums);
+    add_weighted<T, d>(weights, masks, storage.lanes[0][0], sums);
   }
 #pragma unroll
   for (int r = 0; r < Tile::own; ++r) {
@@ -136,63 +139,64 @@ __global__ void __launch_bounds__(AttentionTile<C, d>::threads)
 #pragma unroll
     for (int c = 0; c < Tile::columns; ++c) {
       const int column = lane + c * warp_size;
-      if (column < d) attention.dq(t, h * d + column) = score_scale<C>(d) * sums[r][c];
+      if (column < d) attention.dq(t, h * d + column) = static_cast<C>(score_scale<T>(d) * sums[r][c]);
     }
   }
 }
 
 /// Block: a tile of keys of one task.
 template <class C, int d>
-__global__ void __launch_bounds__(AttentionTile<C, d>::threads)
+__global__ void __launch_bounds__(AttentionTile<compute_t<C>, d>::threads)
     attention_keys_backward_kernel(const __grid_constant__ CausalAttentionBackward<C, d> attention, Index tiles,
-                                   const C* means) {
-  using Tile = AttentionTile<C, d>;
+                                   const compute_t<C>* means) {
+  using T = compute_t<C>;
+  using Tile = AttentionTile<T, d>;
   extern __shared__ __align__(16) unsigned char shared[];
-  auto& storage = *reinterpret_cast<AttentionBackwardStorage<C, d>*>(shared);
+  auto& storage = *reinterpret_cast<AttentionBackwardStorage<T, d>*>(shared);
   const int lane = static_cast<int>(threadIdx.x) % warp_size, warp = static_cast<int>(threadIdx.x) / warp_size;
   const AttentionBackwardPlace<C, d> place(attention, blockIdx.x / tiles);
   const Index group = attention.heads.group(), length = attention.shape.length, cached = place.seen.cached;
   const Index key = blockIdx.x % tiles * Tile::own_rows, own_key = key + warp * Tile::own;
   const int count = static_cast<int>(min(Index{Tile::own_rows}, cached + length - key));
   if (count <= 0) return;
-  load_tile<C, d>([&](int j) { return place.keys.row(key + j); }, count, Tile::own_rows, C(1), storage.own[0][0]);
-  load_tile<C, d>([&](int j) { return place.values.row(key + j); }, count, Tile::own_rows, C(1), storage.own[1][0]);
-  C dkeys[Tile::own][Tile::columns] = {}, dvalues[Tile::own][Tile::columns] = {};
+  load_tile<T, d>([&](int j) { return place.keys.row(key + j); }, count, Tile::own_rows, T(1), storage.own[0][0]);
+  load_tile<T, d>([&](int j) { return place.values.row(key + j); }, count, Tile::own_rows, T(1), storage.own[1][0]);
+  T dkeys[Tile::own][Tile::columns] = {}, dvalues[Tile::own][Tile::columns] = {};
   // Row j is seen by the steps from j - cached up to j - cached + N - 1.
   const Index begin = max(Index{0}, key - cached) * group;
   const Index end = min(length, key + count - 1 - cached + attention.heads.context) * group;
   const auto at = [&](Index r, const MatrixView<const C>& rows) {
-    return rows.row(place.first_row + r / group) + (place.head * group + r % group) * d;
+    return OwnRow<C>{rows.row(place.first_row + r / group) + (place.head * group + r % group) * d};
   };
   for (Index first = begin; first < end; first += Tile::lane_rows) {
     const int rows = static_cast<int>(min(Index{Tile::lane_rows}, end - first));
     __syncthreads();
-    load_tile<C, d>([&](int r) { return at(first + r, attention.q); }, rows, Tile::lane_rows, score_scale<C>(d),
+    load_tile<T, d>([&](int r) { return at(first + r, attention.q); }, rows, Tile::lane_rows, score_scale<T>(d),
                     storage.lanes[0][0]);
-    load_tile<C, d>([&](int r) { return at(first + r, attention.dy); }, rows, Tile::lane_rows, C(1),
+    load_tile<T, d>([&](int r) { return at(first + r, attention.dy); }, rows, Tile::lane_rows, T(1),
                     storage.lanes[1][0]);
     __syncthreads();
     const Index row = first + lane, step = row / group;
     const Index index = (place.first_row + step) * attention.heads.queries + place.head * group + (row - step * group);
-    const C log_sum = lane < rows ? attention.log_sums[index] : C(0), mean = lane < rows ? means[index] : C(0);
-    C weights[Tile::own], dweights[Tile::own];
+    const T log_sum = lane < rows ? attention.log_sums[index] : T(0), mean = lane < rows ? means[index] : T(0);
+    T weights[Tile::own], dweights[Tile::own];
     unsigned masks[Tile::own];
-    tile_dots<C, d>(storage.own[0][warp * Tile::own], storage.lanes[0][lane], weights);
-    tile_dots<C, d>(storage.own[1][warp * Tile::own], storage.lanes[1][lane], dweights);
+    tile_dots<T, d>(storage.own[0][warp * Tile::own], storage.lanes[0][lane], weights);
+    tile_dots<T, d>(storage.own[1][warp * Tile::own], storage.lanes[1][lane], dweights);
 #pragma unroll
     for (int r = 0; r < Tile::own; ++r) {
       const Index j = own_key + r;
       const bool sees =
           lane < rows && warp * Tile::own + r < count && j >= place.seen.first(step) && j < place.seen.last(step);
       masks[r] = __ballot_sync(whole_warp, sees);
-      weights[r] = sees ? exp(weights[r] - log_sum) : C(0);
+      weights[r] = sees ? exp(weights[r] - log_sum) : T(0);
       dweights[r] = weights[r] * (dweights[r] - mean);
     }
-    add_weighted<C, d>(weights, masks, storage.lanes[1][0], dvalues);
-    add_weighted<C, d>(dweights, masks, storage.lanes[0][0], dkeys);
+    add_weighted<T, d>(weights, masks, storage.lanes[1][0], dvalues);
+    add_weighted<T, d>(dweights, masks, storage.lanes[0][0], dkeys);
   }
   const AttentionCache<d> cache(attention.heads);
-  C* const slots = attention.dstate.data == nullptr ? nullptr : attention.dstate.sequence(place.sequence);
+  T* const slots = attention.dstate.data == nullptr ? nullptr : attention.dstate.sequence(place.sequence);
 #pragma unroll
   for (int r = 0; r < Tile::own; ++r) {
     if (warp * Tile::own + r >= count) break;
@@ -200,14 +204,21 @@ __global__ void __launch_bounds__(AttentionTile<C, d>::threads)
     const bool is_own = j >= cached;
     if (!is_own && slots == nullptr) continue;
     const Index offset = is_own ? 0 : place.seen.slot(j) * d, row = place.first_row + j - cached;
-    C* const dk = is_own ? &attention.dk(row, place.head * d) : slots + cache.keys(place.head) + offset;
-    C* const dv = is_own ? &attention.dv(row, place.head * d) : slots + cache.values(place.head) + offset;
+    const auto add = [&](auto* to, const T(&sums)[Tile::columns]) {
 #pragma unroll
-    for (int c = 0; c < Tile::columns; ++c) {
-      const int column = lane + c * warp_size;
-      if (column >= d) continue;
-      dk[column] += dkeys[r][c];
-      dv[column] += dvalues[r][c];
+      for (int c = 0; c < Tile::columns; ++c) {
+        const int column = lane + c * warp_size;
+        if (column < d) {
+          to[column] = static_cast<std::remove_reference_t<decltype(*to)>>(static_cast<T>(to[column]) + sums[c]);
+        }
+      }
+    };
+    if (is_own) {
+      add(&attention.dk(row, place.head * d), dkeys[r]);
+      add(&attention.dv(row, place.head * d), dvalues[r]);
+    } else {
+      add(slots + cache.keys(place.head) + offset, dkeys[r]);
+      add(slots + cache.values(place.head) + offset, dvalues[r]);
     }
   }
 }
@@ -220,7 +231,8 @@ __global__ void __launch_bounds__(AttentionTile<C, d>::threads)
 template <class C, int d>
 void causal_attention_backward(Device& device, const CausalAttentionBackward<C, d>& attention) {
   static_assert(d >= 1 && d <= 256, "causal_attention_backward: HeadWidth must be from 1 to 256");
-  using Tile = detail::AttentionTile<C, d>;
+  using T = compute_t<C>;
+  using Tile = detail::AttentionTile<T, d>;
   const Index batch = attention.shape.batch, length = attention.shape.length;
   const Index tasks = batch * attention.heads.key_values;
   if (batch == 0 || length == 0) return;
@@ -228,11 +240,11 @@ void causal_attention_backward(Device& device, const CausalAttentionBackward<C, 
   detail::attention_begin_kernel<C, d>
       <<<static_cast<unsigned>(batch * blocks), 256, 0, device.stream()>>>(attention, blocks);
   Arena arena = attention.scratch;
-  C* const means = arena.take<C>(attention.shape.tokens() * attention.heads.queries);
+  T* const means = arena.take<T>(attention.shape.tokens() * attention.heads.queries);
   const Index rows = attention.shape.tokens() * attention.heads.queries;
   detail::attention_means_kernel<C, d>
       <<<static_cast<unsigned>((rows + 3) / 4), 128, 0, device.stream()>>>(attention, means);
-  constexpr std::size_t shared = sizeof(detail::AttentionBackwardStorage<C, d>);
+  constexpr std::size_t shared = sizeof(detail::AttentionBackwardStorage<T, d>);
   detail::allow_shared(detail::attention_queries_backward_kernel<C, d>, shared);
   detail::allow_shared(detail::attention_keys_backward_kernel<C, d>, shared);
   const auto tiles_of = [](Index count) { return (count + Tile::own_rows - 1) / Tile::own_rows; };

@@ -5,11 +5,13 @@
 #include <type_traits>
 
 #include "moe_mamba/cuda/block/scan_mathematics.cuh"
+#include "moe_mamba/cuda/block/single_step.cuh"
 #include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/ops/causal_convolution.hpp"
 
 /// The short causal convolution on the GPU. A block takes 32 channels, one a lane, and tiles of 64 steps, which its warps
 /// share out; the inputs of a tile and the K - 1 before it lie in shared memory, so that each is read once or little more.
+/// A single step has a kernel of its own. What is staged, and all arithmetic, is in compute_t of the type of activations.
 namespace moe_mamba::cuda {
 
 namespace detail {
@@ -54,19 +56,19 @@ struct ConvolutionPlace {
         inside(channel < channels) {}
 };
 
-template <class C, class S, int Taps>
+template <class T, class S, int Taps>
 struct ConvolutionWeights {
-  C bias = C(0), taps[Taps];
+  T bias = T(0), taps[Taps];
 
   __device__ __forceinline__ ConvolutionWeights(const S* weight, const S* from_bias, Index channel, bool inside) {
 #pragma unroll
-    for (int k = 0; k < Taps; ++k) taps[k] = inside ? static_cast<C>(weight[channel * Taps + k]) : C(0);
-    if (inside && from_bias != nullptr) bias = static_cast<C>(from_bias[channel]);
+    for (int k = 0; k < Taps; ++k) taps[k] = inside ? static_cast<T>(weight[channel * Taps + k]) : T(0);
+    if (inside && from_bias != nullptr) bias = static_cast<T>(from_bias[channel]);
   }
 
   /// bias + Σ_k weight[k] inputs[k][lane]
-  __device__ __forceinline__ C convolve(const C (*inputs)[convolution_width], int lane) const {
-    C sum = bias;
+  __device__ __forceinline__ T convolve(const T (*inputs)[convolution_width], int lane) const {
+    T sum = bias;
 #pragma unroll
     for (int k = 0; k < Taps; ++k) sum = fma(taps[k], inputs[k][lane], sum);
     return sum;
@@ -75,10 +77,10 @@ struct ConvolutionWeights {
 
 /// Stages the `count` inputs of a sequence from step `first` on, each at its place in `inputs`.
 template <int Taps, int Warps, int AtMost, class C>
-__device__ __forceinline__ void stage_convolution_inputs(const MatrixView<const C>& x, Shape shape, const C* state,
-                                                         Index sequence, Index first, int count,
-                                                         const ConvolutionPlace& place,
-                                                         C (*inputs)[convolution_width]) {
+__device__ __forceinline__ void stage_convolution_inputs(const MatrixView<const C>& x, Shape shape,
+                                                         const compute_t<C>* state, Index sequence, Index first,
+                                                         int count, const ConvolutionPlace& place,
+                                                         compute_t<C> (*inputs)[convolution_width]) {
   if (!place.inside) count = 0;
   const int missing = first < 0 ? static_cast<int>(-first) : 0;  // inputs before the sequence
   constexpr int rows = (AtMost + Warps - 1) / Warps;
@@ -87,13 +89,13 @@ __device__ __forceinline__ void stage_convolution_inputs(const MatrixView<const 
 #pragma unroll
   for (int i = 0; i < rows; ++i) {
     const int j = place.warp + i * Warps;
-    values[i] = j >= missing && j < count ? *at : C(0);
+    values[i] = j >= missing && j < count ? *at : C{};
     at += Warps * x.stride;
   }
 #pragma unroll
   for (int i = 0; i < rows; ++i) {
     const int j = place.warp + i * Warps;
-    if (j < count) inputs[j][place.lane] = values[i];
+    if (j < count) inputs[j][place.lane] = static_cast<compute_t<C>>(values[i]);
   }
   if (state == nullptr) return;
   for (int j = place.warp; j < min(missing, count); j += Warps) {
@@ -106,23 +108,24 @@ __device__ __forceinline__ void stage_convolution_inputs(const MatrixView<const 
 template <class C, class S, int Taps, int Warps>
 __global__ void __launch_bounds__(convolution_width* Warps)
     convolution_kernel(const __grid_constant__ CausalConvolution<C, S, Taps> convolution, ConvolutionTiles tiles) {
-  __shared__ C inputs[convolution_steps + Taps - 1][convolution_width];
+  using T = compute_t<C>;
+  __shared__ T inputs[convolution_steps + Taps - 1][convolution_width];
   const Index channels = convolution.x.columns, length = convolution.shape.length;
   const ConvolutionPlace place(tiles.groups, channels);
   const Index sequence = place.block / tiles.tiles, tile = place.block - sequence * tiles.tiles;
   const Index first = tile * convolution_steps;
   const int steps = static_cast<int>(min(Index{convolution_steps}, length - first));
-  C* const state =
+  T* const state =
       convolution.state.data == nullptr ? nullptr : convolution.state.data + sequence * convolution.state.stride;
   stage_convolution_inputs<Taps, Warps, convolution_steps + Taps - 1, C>(
       convolution.x, convolution.shape, state, sequence, first - (Taps - 1), steps + Taps - 1, place, inputs);
-  const ConvolutionWeights<C, S, Taps> weights(convolution.weight, convolution.bias, place.channel, place.inside);
+  const ConvolutionWeights<T, S, Taps> weights(convolution.weight, convolution.bias, place.channel, place.inside);
   __syncthreads();
   if (!place.inside) return;
   C* y = convolution.y.data + (sequence * length + first + place.warp) * convolution.y.stride + place.channel;
 #pragma unroll(Taps > 8 ? 1 : 8)
   for (int t = place.warp; t < convolution_steps; t += Warps) {
-    if (t < steps) *y = silu_of(weights.convolve(inputs + t, place.lane));
+    if (t < steps) *y = stored_as<C>(silu_of(weights.convolve(inputs + t, place.lane)));
     y += Warps * convolution.y.stride;
   }
   if (first > 0) return;
@@ -133,18 +136,59 @@ __global__ void __launch_bounds__(convolution_width* Warps)
     if (state != nullptr) {
       const Index step = length - (Taps - 1) + j;
       state[j * channels + place.channel] =
-          step < 0 ? inputs[length + j][place.lane]
-                   : convolution.x.data[(sequence * length + step) * convolution.x.stride + place.channel];
+          step < 0
+              ? inputs[length + j][place.lane]
+              : static_cast<T>(convolution.x.data[(sequence * length + step) * convolution.x.stride + place.channel]);
     }
   }
 }
 
+/// Taps of a convolution whose single steps have a kernel of their own, at most: a thread holds all inputs in registers.
+inline constexpr int most_step_taps = 16;
+
+/// A single step: a thread takes a channel of a sequence. The sum is that of convolution_kernel, in the same order. With
+/// Aligned, several weights of a channel can be loaded at once.
+template <class C, class S, int Taps, bool Aligned>
+__global__ void __launch_bounds__(StepGrid::most_threads)
+    convolution_step_kernel(const __grid_constant__ CausalConvolution<C, S, Taps> convolution) {
+  await_stream();
+  release_stream();
+  using T = compute_t<C>;
+  const Index channels = convolution.x.columns, sequence = StepGrid::sequence(), channel = StepGrid::channel();
+  if (sequence >= convolution.shape.batch || channel >= channels) return;
+  T* const state = convolution.state.data == nullptr
+                       ? nullptr
+                       : convolution.state.data + sequence * convolution.state.stride + channel;
+  // All of it on its way before the first is needed.
+  const C x = convolution.x.data[sequence * convolution.x.stride + channel];
+  T inputs[Taps];
+  S weights[Taps], bias{};
+  if (convolution.bias != nullptr) bias = convolution.bias[channel];
+#pragma unroll
+  for (int k = 0; k < Taps - 1; ++k) inputs[k] = state == nullptr ? T(0) : state[k * channels];
+  load_neighbours<Aligned>(convolution.weight + channel * Taps, weights);
+  inputs[Taps - 1] = static_cast<T>(x);
+  T sum = static_cast<T>(bias);
+#pragma unroll
+  for (int k = 0; k < Taps; ++k) sum = fma(static_cast<T>(weights[k]), inputs[k], sum);
+  convolution.y.data[sequence * convolution.y.stride + channel] = stored_as<C>(silu_of(sum));
+  if (convolution.saved_state != nullptr) {
+    T* const saved = convolution.saved_state + sequence * (Taps - 1) * channels + channel;
+#pragma unroll
+    for (int k = 0; k < Taps - 1; ++k) saved[k * channels] = inputs[k];
+  }
+  if (state != nullptr) {
+#pragma unroll
+    for (int k = 0; k < Taps - 1; ++k) state[k * channels] = inputs[k + 1];
+  }
+}
+
 /// Shared memory of a block on the way back. The sums over its warps take the place of the inputs when those are done.
-template <class C, int Taps>
+template <class T, int Taps>
 struct ConvolutionBackwardStorage {
   static constexpr int around = Taps - 1;
-  C inputs[convolution_steps + 2 * around][convolution_width];
-  C ds[convolution_steps + around][convolution_width];
+  T inputs[convolution_steps + 2 * around][convolution_width];
+  T ds[convolution_steps + around][convolution_width];
 };
 
 /// A block takes `span` tiles, one after the other, and keeps sums of its own for the parameters; they go to `parts`
@@ -152,21 +196,22 @@ struct ConvolutionBackwardStorage {
 template <class C, class S, int Taps>
 __global__ void __launch_bounds__(convolution_width* convolution_warps)
     convolution_backward_kernel(const __grid_constant__ CausalConvolutionBackward<C, S, Taps> convolution,
-                                ConvolutionTiles tiles, Index span, C* parts) {
+                                ConvolutionTiles tiles, Index span, compute_t<C>* parts) {
   extern __shared__ __align__(16) unsigned char shared[];
-  using Storage = ConvolutionBackwardStorage<C, Taps>;
+  using T = compute_t<C>;
+  using Storage = ConvolutionBackwardStorage<T, Taps>;
   Storage& storage = *reinterpret_cast<Storage*>(shared);
   constexpr int around = Storage::around, warps = convolution_warps;
   const Index channels = convolution.x.columns, length = convolution.shape.length;
   const ConvolutionPlace place(tiles.groups, channels);
-  const ConvolutionWeights<C, S, Taps> weights(convolution.weight, convolution.bias, place.channel, place.inside);
-  C dweight[Taps] = {}, dbias = C(0);
+  const ConvolutionWeights<T, S, Taps> weights(convolution.weight, convolution.bias, place.channel, place.inside);
+  T dweight[Taps] = {}, dbias = T(0);
   const Index end = min((place.block + 1) * span, tiles.total);
   for (Index index = place.block * span; index < end; ++index) {
     const Index sequence = index / tiles.tiles, first = (index - sequence * tiles.tiles) * convolution_steps;
     const int steps = static_cast<int>(min(Index{convolution_steps}, length - first));
-    const C* const saved = convolution.saved_state + sequence * around * channels;
-    const C* const dstate =
+    const T* const saved = convolution.saved_state + sequence * around * channels;
+    const T* const dstate =
         convolution.dstate.data == nullptr ? nullptr : convolution.dstate.data + sequence * convolution.dstate.stride;
     // The inputs from here on are those of the final state.
     const Index last = length - around - first;
@@ -180,7 +225,7 @@ __global__ void __launch_bounds__(convolution_width* convolution_warps)
     C* dx_at = convolution.dx.data + row * convolution.dx.stride + place.channel;
 #pragma unroll
     for (int i = 0; i < rows; ++i) {
-      dy[i] = place.inside && place.warp + i * warps < reached ? *dy_at : C(0);
+      dy[i] = place.inside && place.warp + i * warps < reached ? *dy_at : C{};
       dy_at += warps * convolution.dy.stride;
     }
     __syncthreads();
@@ -189,15 +234,17 @@ __global__ void __launch_bounds__(convolution_width* convolution_warps)
       const int t = place.warp + i * warps;
       if (t >= steps + around) break;
       storage.ds[t][place.lane] =
-          t < reached ? dy[i] * silu_and_slope_of(weights.convolve(storage.inputs + t, place.lane)).slope : C(0);
+          t < reached
+              ? static_cast<T>(dy[i]) * silu_and_slope_of(weights.convolve(storage.inputs + t, place.lane)).slope
+              : T(0);
     }
     __syncthreads();
 #pragma unroll(Taps > 8 ? 1 : 8)
     for (int i = 0; i < convolution_steps / warps; ++i) {
       const int t = place.warp + i * warps;
       if (t >= steps || !place.inside) break;
-      const C ds = storage.ds[t][place.lane];
-      C dx = C(0);
+      const T ds = storage.ds[t][place.lane];
+      T dx = T(0);
 #pragma unroll
       for (int k = 0; k < Taps; ++k) {
         dx = fma(weights.taps[Taps - 1 - k], storage.ds[t + k][place.lane], dx);
@@ -205,13 +252,13 @@ __global__ void __launch_bounds__(convolution_width* convolution_warps)
       }
       dbias += ds;
       if (dstate != nullptr && t >= last) dx += dstate[(t - last) * channels + place.channel];
-      *dx_at = dx;
+      *dx_at = stored_as<C>(dx);
       dx_at += warps * convolution.dx.stride;
     }
     __syncthreads();
   }
   // The warps add what they found, one after the other.
-  auto* const sums = reinterpret_cast<C(*)[convolution_width]>(shared);  // (K + 1, lanes)
+  auto* const sums = reinterpret_cast<T(*)[convolution_width]>(shared);  // (K + 1, lanes)
   for (int warp = 0; warp < warps; ++warp) {
     if (warp == place.warp) {
 #pragma unroll
@@ -222,7 +269,7 @@ __global__ void __launch_bounds__(convolution_width* convolution_warps)
   }
   if (!place.inside) return;
   for (int k = place.warp; k < Taps + 1; k += warps) {
-    const C sum = sums[k][place.lane];
+    const T sum = sums[k][place.lane];
     if (parts != nullptr) {
       parts[(place.block * (Taps + 1) + k) * channels + place.channel] = sum;
     } else if (k < Taps) {
@@ -234,12 +281,12 @@ __global__ void __launch_bounds__(convolution_width* convolution_warps)
 }
 
 /// Adds the sums of `count` blocks to the gradients of the parameters, in order.
-template <class C, int Taps>
+template <class T, int Taps>
 __global__ void __launch_bounds__(256)
-    convolution_parameter_gradients_kernel(const C* parts, Index count, Index channels, C* dweight, C* dbias) {
+    convolution_parameter_gradients_kernel(const T* parts, Index count, Index channels, T* dweight, T* dbias) {
   const Index index = Index{blockIdx.x} * blockDim.x + threadIdx.x, size = (Taps + 1) * channels;
   if (index >= size) return;
-  C sum = C(0);
+  T sum = T(0);
   for (Index part = 0; part < count; ++part) sum += parts[part * size + index];
   const Index k = index / channels, channel = index - k * channels;
   if (k < Taps) {
@@ -251,9 +298,10 @@ __global__ void __launch_bounds__(256)
 
 /// Input `step` of a sequence; those before 0 are its initial state.
 template <int Taps, class C>
-__device__ __forceinline__ C convolution_input(const MatrixView<const C>& x, Shape shape, const C* state,
-                                               Index sequence, Index step, Index channel) {
-  if (step >= 0) return x.data[(sequence * shape.length + step) * x.stride + channel];
+__device__ __forceinline__ compute_t<C> convolution_input(const MatrixView<const C>& x, Shape shape,
+                                                          const compute_t<C>* state, Index sequence, Index step,
+                                                          Index channel) {
+  if (step >= 0) return static_cast<compute_t<C>>(x.data[(sequence * shape.length + step) * x.stride + channel]);
   return state[(step + Taps - 1) * x.columns + channel];
 }
 
@@ -262,29 +310,30 @@ __device__ __forceinline__ C convolution_input(const MatrixView<const C>& x, Sha
 template <class C, class S, int Taps>
 __global__ void __launch_bounds__(128)
     convolution_state_gradient_kernel(const __grid_constant__ CausalConvolutionBackward<C, S, Taps> convolution) {
+  using T = compute_t<C>;
   const Index channels = convolution.x.columns, length = convolution.shape.length;
   const Index index = Index{blockIdx.x} * blockDim.x + threadIdx.x;
   const Index sequence = index / channels, channel = index - sequence * channels;
   if (sequence >= convolution.shape.batch) return;
   const S* const weight = convolution.weight + channel * Taps;
-  const C* const saved = convolution.saved_state + sequence * (Taps - 1) * channels;
-  C* const dstate = convolution.dstate.data + sequence * convolution.dstate.stride + channel;
+  const T* const saved = convolution.saved_state + sequence * (Taps - 1) * channels;
+  T* const dstate = convolution.dstate.data + sequence * convolution.dstate.stride + channel;
   const auto ds = [&](Index t) {
-    C sum = convolution.bias == nullptr ? C(0) : static_cast<C>(convolution.bias[channel]);
+    T sum = convolution.bias == nullptr ? T(0) : static_cast<T>(convolution.bias[channel]);
     for (int k = 0; k < Taps; ++k) {
       sum = fma(
-          static_cast<C>(weight[k]),
+          static_cast<T>(weight[k]),
           convolution_input<Taps, C>(convolution.x, convolution.shape, saved, sequence, t + k - (Taps - 1), channel),
           sum);
     }
-    return convolution.dy.data[(sequence * length + t) * convolution.dy.stride + channel] *
+    return static_cast<T>(convolution.dy.data[(sequence * length + t) * convolution.dy.stride + channel]) *
            silu_and_slope_of(sum).slope;
   };
   // From the last, as an element depends on what an earlier one was before.
   for (int j = Taps - 2; j >= 0; --j) {
-    C sum = C(0);
+    T sum = T(0);
     for (int k = 0; k <= j; ++k) {
-      if (j - k < length) sum = fma(static_cast<C>(weight[k]), ds(j - k), sum);
+      if (j - k < length) sum = fma(static_cast<T>(weight[k]), ds(j - k), sum);
     }
     if (j >= length) sum += dstate[(j - length) * channels];
     dstate[j * channels] = sum;
@@ -302,6 +351,15 @@ void causal_convolution(Device& device, const CausalConvolution<C, S, Taps>& con
                 "causal_convolution: Convolution must be from 1 to 65 on a GPU");
   const Index channels = convolution.x.columns;
   if (convolution.shape.batch == 0 || channels == 0) return;
+  if constexpr (Taps <= detail::most_step_taps) {
+    if (convolution.shape.length == 1) {
+      const auto kernel = detail::neighbours_are_aligned<Taps>(convolution.weight, Taps)
+                              ? detail::convolution_step_kernel<C, S, Taps, true>
+                              : detail::convolution_step_kernel<C, S, Taps, false>;
+      const detail::StepGrid grid(device, convolution.shape.batch, channels);
+      return detail::launch_dependent(device, kernel, grid.blocks, grid.threads, 0, convolution);
+    }
+  }
   // An empty sequence has a tile too: its state is saved.
   detail::ConvolutionTiles tiles({convolution.shape.batch, std::max<Index>(1, convolution.shape.length)}, channels);
   const auto grid = static_cast<unsigned>(tiles.total * tiles.groups);
@@ -318,24 +376,25 @@ template <class C, class S, int Taps>
 void causal_convolution_backward(Device& device, const CausalConvolutionBackward<C, S, Taps>& convolution) {
   static_assert(Taps >= 1 && Taps <= detail::convolution_steps + 1,
                 "causal_convolution: Convolution must be from 1 to 65 on a GPU");
+  using T = compute_t<C>;
   const Index channels = convolution.x.columns;
   if (convolution.shape.tokens() == 0 || channels == 0) return;
   const detail::ConvolutionTiles tiles(convolution.shape, channels);
   // As many blocks for each group of channels as fill the device, and as their sums have room for.
-  const Index room = static_cast<Index>(Device::scratch_bytes / sizeof(C)) / (channels * (Taps + 1));
+  const Index room = static_cast<Index>(Device::scratch_bytes / sizeof(T)) / (channels * (Taps + 1));
   const Index wanted = (Index{8} * device.processors() + tiles.groups - 1) / tiles.groups;
   const Index most = std::clamp(std::min(room, wanted), Index{1}, tiles.total);
   const Index span = (tiles.total + most - 1) / most, blocks = (tiles.total + span - 1) / span;
-  C* const parts = blocks == 1 ? nullptr : reinterpret_cast<C*>(device.scratch());
+  T* const parts = blocks == 1 ? nullptr : reinterpret_cast<T*>(device.scratch());
   const auto grid = static_cast<unsigned>(blocks * tiles.groups);
-  constexpr int shared = sizeof(detail::ConvolutionBackwardStorage<C, Taps>);
+  constexpr int shared = sizeof(detail::ConvolutionBackwardStorage<T, Taps>);
   const auto kernel = detail::convolution_backward_kernel<C, S, Taps>;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "cudaFuncSetAttribute");
   constexpr int threads = detail::convolution_width * detail::convolution_warps;
   kernel<<<grid, threads, shared, device.stream()>>>(convolution, tiles, span, parts);
   if (parts != nullptr) {
     const auto grid = static_cast<unsigned>((channels * (Taps + 1) + 255) / 256);
-    detail::convolution_parameter_gradients_kernel<C, Taps>
+    detail::convolution_parameter_gradients_kernel<T, Taps>
         <<<grid, 256, 0, device.stream()>>>(parts, blocks, channels, convolution.dweight, convolution.dbias);
   }
   if (convolution.dstate.data != nullptr && Taps > 1) {

@@ -2,8 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numbers>
 #include <type_traits>
 
+#include "moe_mamba/cuda/block/scan_mathematics.cuh"
+#include "moe_mamba/cuda/elementwise.cuh"
 #include "moe_mamba/cuda/linear.cuh"
 #include "moe_mamba/cuda/pieces.cuh"
 #include "moe_mamba/ops/cross_entropy.hpp"
@@ -20,22 +23,27 @@ constexpr Index logits_stride(Index vocabulary) {
   return ceiling_divide(std::max<Index>(vocabulary, 1), run) * run;
 }
 
-/// Rows whose logits are held at a time: 512 MiB of them, so that dweight is passed over few times, but enough rows for
-/// the matrix products, and no more than a batch can have. Depends on sizes alone, so that sums do.
+/// Rows whose logits are held at a time: 1 GiB of them, so that dweight is passed over few times, but enough rows for
+/// the matrix products, and blocks of about the same size. Depends on sizes alone, so that sums do.
 template <ComputeScalar C>
 constexpr Index head_block(Index tokens, Index vocabulary) {
-  const Index room = (Index(512) << 20) / (logits_stride<C>(vocabulary) * Index(sizeof(C)));
-  return std::min(tokens, std::clamp<Index>(room / 128 * 128, 256, 8192));
+  constexpr Index step = 128;
+  const Index room = (Index(1) << 30) / (logits_stride<C>(vocabulary) * Index(sizeof(C)));
+  const Index most = std::clamp<Index>(room / step * step, 256, 8192);
+  const Index blocks = std::max<Index>(1, ceiling_divide(tokens, most));
+  return std::min(tokens, ceiling_divide(ceiling_divide(tokens, blocks), step) * step);
 }
 
-/// Memory of head_cross_entropy.
-template <ComputeScalar C>
+/// Memory of head_cross_entropy for activations of type A and logits of type C.
+template <class A, ComputeScalar C = compute_t<A>>
 struct HeadBuffers {
   C* logits;       // (block, V), rows logits_stride apart; their gradients in the end
+  C* dx;           // (block, D), where these sums are rounded; else null
   double* losses;  // (T)
 
-  HeadBuffers(Arena& arena, Index tokens, Index vocabulary)
+  HeadBuffers(Arena& arena, Index tokens, Index vocabulary, Index width)
       : logits(arena.take<C>(head_block<C>(tokens, vocabulary) * logits_stride<C>(vocabulary))),
+        dx(std::is_same_v<A, C> ? nullptr : arena.take<C>(head_block<C>(tokens, vocabulary) * width)),
         losses(arena.take<double>(tokens)) {}
 };
 
@@ -57,14 +65,22 @@ struct CountsAsTarget {
 /// Logits that a thread reads before it uses any of them.
 inline constexpr int logits_at_a_time = 4;
 
+/// exp(x) of logits less the largest, 0 or below: in float by the special function unit, to some 1e-7 and what rounding
+/// takes from x.
+__device__ __forceinline__ float exponential_of(float x) { return power_of_two(x * std::numbers::log2e_v<float>); }
+__device__ __forceinline__ double exponential_of(double x) { return exp(x); }
+
 /// A row of logits: its loss, and with `gradients`, in the row's memory from its beginning on and as numbers of type G,
-/// (softmax(logits) - one_hot(target)) / max(*count, 1).
-template <int threads, class G, class C>
+/// (softmax(logits) - one_hot(target)) / max(*count, 1). With `keeps` the row stays in shared memory between its two
+/// readings.
+template <int threads, bool keeps, class G, class C>
 __global__ void __launch_bounds__(threads)
     softmax_cross_entropy_kernel(MatrixView<C> logits, const Token* targets, const double* count, bool gradients,
                                  double* losses) {
   constexpr int warps = threads / warp_size;
   __shared__ LogSum shared[warps];
+  extern __shared__ __align__(16) unsigned char shared_row[];
+  C* const kept = reinterpret_cast<C*>(shared_row);
   const Index row = blockIdx.x, vocabulary = logits.columns;
   const int thread = int(threadIdx.x);
   const Token target = targets[row];
@@ -89,11 +105,16 @@ __global__ void __launch_bounds__(threads)
       some[i] = v < vocabulary ? at[v] : -infinity;
     }
 #pragma unroll
+    for (int i = 0; i < logits_at_a_time; ++i) {
+      const Index v = first + i * threads + thread;
+      if (keeps && v < vocabulary) kept[v] = some[i];
+    }
+#pragma unroll
     for (int i = 0; i < logits_at_a_time; ++i) most = some[i] > most ? some[i] : most;
-    sum *= exp(largest - most);
+    sum *= exponential_of(largest - most);
     largest = most;
 #pragma unroll
-    for (int i = 0; i < logits_at_a_time; ++i) sum += exp(some[i] - largest);
+    for (int i = 0; i < logits_at_a_time; ++i) sum += exponential_of(some[i] - largest);
   }
   LogSum all{double(largest), double(sum)};
   for (int distance = warp_size / 2; distance > 0; distance /= 2) {
@@ -114,65 +135,79 @@ __global__ void __launch_bounds__(threads)
 #pragma unroll
     for (int i = 0; i < logits_at_a_time; ++i) {
       const Index v = first + i * threads + thread;
-      if (v < vocabulary) some[i] = at[v];
+      if (v < vocabulary) some[i] = keeps ? kept[v] : at[v];
     }
     // Gradients that are shorter than logits lie where logits before them did, or where these did in the first round.
-    if constexpr (sizeof(G) < sizeof(C)) __syncthreads();
+    if constexpr (sizeof(G) < sizeof(C) && !keeps) __syncthreads();
 #pragma unroll
     for (int i = 0; i < logits_at_a_time; ++i) {
       const Index v = first + i * threads + thread;
-      if (v < vocabulary) gradient[v] = G(exp(some[i] - most) * factor - (v == target ? scale : C(0)));
+      if (v < vocabulary) gradient[v] = G(exponential_of(some[i] - most) * factor - (v == target ? scale : C(0)));
     }
   }
+}
+
+template <class G, class C>
+void launch_softmax(Device& device, MatrixView<C> logits, const Token* targets, const double* count, bool gradients,
+                    double* losses) {
+  const auto rows = static_cast<unsigned>(logits.rows);
+  const std::size_t bytes = static_cast<std::size_t>(logits.columns) * sizeof(C);
+  if (gradients && bytes <= device.shared_bytes() - std::size_t{1024}) {
+    constexpr int threads = 1024;
+    const auto kernel = softmax_cross_entropy_kernel<threads, true, G, C>;
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),
+          "cudaFuncSetAttribute");
+    kernel<<<rows, threads, bytes, device.stream()>>>(logits, targets, count, gradients, losses);
+  } else {
+    constexpr int threads = 512;
+    softmax_cross_entropy_kernel<threads, false, G>
+        <<<rows, threads, 0, device.stream()>>>(logits, targets, count, gradients, losses);
+  }
+  check_launch("softmax_cross_entropy_kernel");
 }
 
 }  // namespace detail
 
-/// Bytes of scratch that head_cross_entropy needs for `tokens` rows and compute type C, or whatever it is for void.
-template <class C = void>
-std::size_t head_cross_entropy_scratch(const Device& device, Index tokens, Index vocabulary) {
-  if constexpr (std::is_void_v<C>) {
-    return std::max(head_cross_entropy_scratch<float>(device, tokens, vocabulary),
-                    head_cross_entropy_scratch<double>(device, tokens, vocabulary));
-  } else {
-    return bytes_of<detail::HeadBuffers<C>>(tokens, vocabulary);
-  }
+/// Bytes of scratch that head_cross_entropy needs for `tokens` rows of type C.
+template <class C>
+std::size_t head_cross_entropy_scratch(const Device&, Index tokens, Index vocabulary, Index width) {
+  return bytes_of<detail::HeadBuffers<C>>(tokens, vocabulary, width);
 }
 
 /// Works on blocks of rows: their logits, softmax and loss of each row, and from the gradients of the logits, in the
 /// same memory, the block's dx and its part of dweight.
-template <ComputeScalar C, StorageScalar S>
+template <StorageScalar C, StorageScalar S>
 void head_cross_entropy(Device& device, const HeadCrossEntropy<C, S>& head) {
-  constexpr int threads = 512;
+  using T = compute_t<C>;
   const Index tokens = head.x.rows, vocabulary = head.weight.rows;
   const bool gradients = head.dx.data != nullptr;
   // Gradients of logits are written as the products with them take them.
-  using Gradient = std::conditional_t<std::is_same_v<S, bfloat16>, bfloat16, C>;
-  constexpr Index gradients_in_logit = Index(sizeof(C) / sizeof(Gradient));
-  const Index block = detail::head_block<C>(tokens, vocabulary);
+  using Gradient = std::conditional_t<std::is_same_v<S, bfloat16>, bfloat16, T>;
+  constexpr Index gradients_in_logit = Index(sizeof(T) / sizeof(Gradient));
+  const Index block = detail::head_block<T>(tokens, vocabulary);
   Arena arena = head.scratch;
-  const detail::HeadBuffers<C> buffers(arena, tokens, vocabulary);
+  const detail::HeadBuffers<C> buffers(arena, tokens, vocabulary, head.x.columns);
 
   detail::sum_elements(device, 1, tokens, true, detail::CountsAsTarget{head.targets}, head.totals + 1);
   for (Index first = 0; first < tokens; first += block) {
     const Index rows = std::min(block, tokens - first);
-    const MatrixView<C> logits{buffers.logits, rows, vocabulary, detail::logits_stride<C>(vocabulary)};
+    const MatrixView<T> logits{buffers.logits, rows, vocabulary, detail::logits_stride<T>(vocabulary)};
     const MatrixView<const C> x = head.x.row_block(first, rows);
     linear(device, x, head.weight, logits);
-    detail::softmax_cross_entropy_kernel<threads, Gradient><<<unsigned(rows), threads, 0, device.stream()>>>(
-        logits, head.targets + first, head.totals + 1, gradients, buffers.losses + first);
-    check_launch("softmax_cross_entropy_kernel");
+    detail::launch_softmax<Gradient>(device, logits, head.targets + first, head.totals + 1, gradients,
+                                     buffers.losses + first);
     if (gradients) {
       const MatrixView<const Gradient> dlogits{reinterpret_cast<const Gradient*>(logits.data), rows, vocabulary,
                                                logits.stride * gradients_in_logit};
-      detail::blas_product(device, dlogits, false, head.weight, false, head.dx.row_block(first, rows), false);
-      if constexpr (std::is_same_v<Gradient, bfloat16>) {
-        detail::for_rounded_rows(device, x, [&](Index at, MatrixView<const bfloat16> rounded) {
-          detail::blas_product(device, dlogits.row_block(at, rounded.rows), true, rounded, false, head.dweight, true);
-        });
+      const MatrixView<C> dx = head.dx.row_block(first, rows);
+      if constexpr (std::is_same_v<C, T>) {
+        detail::blas_product(device, dlogits, false, head.weight, false, dx, false);
       } else {
-        detail::blas_product(device, dlogits, true, x, false, head.dweight, true);
+        const auto sums = matrix(buffers.dx, rows, dx.columns);
+        detail::blas_product(device, dlogits, false, head.weight, false, sums, false);
+        copy(device, sums, dx);
       }
+      linear_backward_weight<S>(device, dlogits, x, head.dweight);
     }
   }
   detail::total_kernel<<<1, detail::ElementGrid::threads, 0, device.stream()>>>(buffers.losses, tokens, head.totals);

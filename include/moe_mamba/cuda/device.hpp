@@ -67,6 +67,8 @@ class Recording;
 class Device {
  public:
   using Memory = cuda::Memory;
+  template <class S>
+  using Activation = S;
   using Recording = cuda::Recording;
 
   /// Bytes of scratch memory for operations that need some of their own: several thousand rows of activations that
@@ -81,6 +83,9 @@ class Device {
       int index = 0;
       check(cudaGetDevice(&index), "cudaGetDevice");
       check(cudaDeviceGetAttribute(&processors_, cudaDevAttrMultiProcessorCount, index), "cudaDeviceGetAttribute");
+      check(cudaDeviceGetAttribute(&shared_bytes_, cudaDevAttrMaxSharedMemoryPerBlockOptin, index),
+            "cudaDeviceGetAttribute");
+      check(cudaDeviceGetAttribute(&capability_, cudaDevAttrComputeCapabilityMajor, index), "cudaDeviceGetAttribute");
       check(cublasCreate(&blas_), "cublasCreate");
       check(cublasSetStream(blas_, stream_), "cublasSetStream");
       blas_workspace_ = Memory(std::size_t{32} << 20);
@@ -100,6 +105,10 @@ class Device {
   FloatProducts products() const { return products_; }
   /// Streaming multiprocessors, for grids that fill the device once.
   int processors() const { return processors_; }
+  /// Shared memory that a block can have at most.
+  std::size_t shared_bytes() const { return static_cast<std::size_t>(shared_bytes_); }
+  /// Whether a kernel can be launched before the one in front of it has ended; see cuda/dependent_launch.cuh.
+  bool launches_dependents() const { return capability_ >= 9; }
   /// Memory that an operation may use while it runs; operations in the stream follow one another.
   std::byte* scratch() const { return scratch_.data(); }
 
@@ -125,7 +134,7 @@ class Device {
   cudaStream_t stream_ = nullptr;
   bool owns_ = false;
   FloatProducts products_ = FloatProducts::exact;
-  int processors_ = 0;
+  int processors_ = 0, capability_ = 0, shared_bytes_ = 0;
   cublasHandle_t blas_ = nullptr;
   Memory blas_workspace_;
   Memory scratch_;

@@ -46,42 +46,57 @@ struct CombineRun {
   MatrixView<const C> y;
   const Index* slots;
   Index top_k;
-  const C* gates;
+  const compute_t<C>* gates;
   MatrixView<C> out;
   bool add;
   template <int count>
   __device__ void operator()(Index t, Index column) const {
-    Run<C, count> sum = {};
-    if (add) sum = load_run<count>(out, t, column);
+    using T = compute_t<C>;
+    Run<T, count> sum = {};
+    if (add) sum = load_numbers<count>(out, t, column);
     for (Index a = t * top_k; a < (t + 1) * top_k; ++a) {
       const Index slot = slots[a];
       if (slot < 0) continue;
-      const C gate = gates == nullptr ? C(1) : gates[a];
-      const auto result = load_run<count>(y, slot, column);
+      const T gate = gates == nullptr ? T(1) : gates[a];
+      const auto result = load_numbers<count>(y, slot, column);
       for (int i = 0; i < count; ++i) sum.values[i] += gate * result.values[i];
     }
-    store_run<count>(sum, out, t, column);
+    store_numbers<count>(sum, out, t, column);
   }
 };
 
-template <int threads, class C>
-__global__ void __launch_bounds__(threads)
-    combine_backward_kernel(MatrixView<const C> y, const Index* slots, Index top_k, Index assignments, const C* gates,
-                            MatrixView<const C> dout, MatrixView<C> dy, C* dgates) {
-  for (Index a = blockIdx.x; a < assignments; a += gridDim.x) {
+inline constexpr int combine_threads = 128;
+
+/// A warp takes an assignment, runs of `count` elements at a time.
+template <int count, class C>
+__global__ void __launch_bounds__(combine_threads)
+    combine_backward_kernel(MatrixView<const C> y, const Index* slots, Index top_k, Index assignments,
+                            const compute_t<C>* gates, MatrixView<const C> dout, MatrixView<C> dy,
+                            compute_t<C>* dgates) {
+  await_stream();
+  release_stream();
+  using T = compute_t<C>;
+  constexpr int warps = combine_threads / warp_size;
+  const int lane = int(threadIdx.x) % warp_size;
+  for (Index a = Index(blockIdx.x) * warps + threadIdx.x / warp_size; a < assignments; a += Index(gridDim.x) * warps) {
     const Index slot = slots[a], t = a / top_k;
-    C dot = 0;
+    T dot = 0;
     if (slot >= 0) {
-      const C gate = gates == nullptr ? C(1) : gates[a];
-      for (Index i = threadIdx.x; i < dout.columns; i += threads) {
-        const C gradient = dout(t, i);
-        if (dgates != nullptr) dot += gradient * y(slot, i);
-        dy(slot, i) = gate * gradient;
+      const T gate = gates == nullptr ? T(1) : gates[a];
+#pragma unroll 2
+      for (Index column = lane * count; column < dout.columns; column += warp_size * count) {
+        auto gradient = load_numbers<count>(dout, t, column);
+        if (dgates != nullptr) {
+          const auto result = load_numbers<count>(y, slot, column);
+          for (int i = 0; i < count; ++i) dot += gradient.values[i] * result.values[i];
+        }
+        for (int i = 0; i < count; ++i) gradient.values[i] *= gate;
+        store_numbers<count>(gradient, dy, slot, column);
       }
     }
     if (dgates == nullptr) continue;
-    dot = block_sum<threads>(dot);
-    if (threadIdx.x == 0) dgates[a] = dot;
+    dot = warp_sum(dot);
+    if (lane == 0) dgates[a] = dot;
   }
 }
 
@@ -96,32 +111,32 @@ inline void group_tokens(Device& device, const GroupTokens& group) {
 }
 
 /// y[s] = x[source[s]] for the rows s of all groups
-template <ComputeScalar C>
+template <StorageScalar C>
 void gather_rows(Device& device, Groups groups, Input<C> x, const Index* source, MatrixView<C> y) {
   const detail::GatherRun<C> each{x, source, y};
-  detail::for_runs<C>(device, {y.rows, groups.offsets + groups.count}, x.columns, each, x, y);
+  detail::for_runs(device, {y.rows, groups.offsets + groups.count}, x.columns, each, x, y);
 }
 
 /// out[t] = Σ_k gates[t, k] · y[slots[t, k]], or added to out
-template <ComputeScalar C>
-void combine_rows(Device& device, Input<C> y, const Index* slots, Index top_k, const std::type_identity_t<C>* gates,
+template <StorageScalar C>
+void combine_rows(Device& device, Input<C> y, const Index* slots, Index top_k, const compute_t<C>* gates,
                   MatrixView<C> out, Into into) {
   const detail::CombineRun<C> each{y, slots, top_k, gates, out, into == Into::add};
-  detail::for_runs<C>(device, {out.rows}, out.columns, each, y, out);
+  detail::for_runs(device, {out.rows}, out.columns, each, y, out);
 }
 
 /// dy[slots[t, k]] = gates[t, k] · dout[t] and dgates[t, k] = dout[t] · y[slots[t, k]]; dgates may be null.
-template <ComputeScalar C>
-void combine_rows_backward(Device& device, Input<C> y, const Index* slots, Index top_k,
-                           const std::type_identity_t<C>* gates, Input<C> dout, MatrixView<C> dy,
-                           std::type_identity_t<C>* dgates) {
-  constexpr int threads = 128;
-  const Index assignments = dout.rows * top_k;
+template <StorageScalar C>
+void combine_rows_backward(Device& device, Input<C> y, const Index* slots, Index top_k, const compute_t<C>* gates,
+                           Input<C> dout, MatrixView<C> dy, compute_t<C>* dgates) {
+  constexpr int wide = 16 / int(sizeof(C));
+  const Index assignments = dout.rows * top_k,
+              blocks = ceiling_divide<Index>(assignments, detail::combine_threads / detail::warp_size);
   if (assignments == 0) return;
-  detail::combine_backward_kernel<threads>
-      <<<unsigned(std::min(assignments, Index{1} << 30)), threads, 0, device.stream()>>>(y, slots, top_k, assignments,
-                                                                                         gates, dout, dy, dgates);
-  check_launch("combine_backward_kernel");
+  const bool runs = dout.columns % wide == 0 && detail::all_aligned<wide>(y, dout, dy);
+  const auto kernel = runs ? detail::combine_backward_kernel<wide, C> : detail::combine_backward_kernel<1, C>;
+  detail::launch_dependent(device, kernel, unsigned(std::min(blocks, Index{1} << 30)), detail::combine_threads, 0, y,
+                           slots, top_k, assignments, gates, dout, dy, dgates);
 }
 
 }  // namespace moe_mamba::cuda

@@ -8,26 +8,26 @@ namespace moe_mamba::cuda {
 
 namespace detail {
 
-template <class C>
+template <class X, class C>
 struct CopyRun {
-  MatrixView<const C> x;
+  MatrixView<const X> x;
   MatrixView<C> y;
   template <int count>
   __device__ void operator()(Index row, Index column) const {
-    store_run<count>(load_run<count>(x, row, column), y, row, column);
+    store_run<count>(run_as<C>(load_run<count>(x, row, column)), y, row, column);
   }
 };
 
-template <class C>
+template <class X, class C>
 struct AddRun {
-  MatrixView<const C> x;
+  MatrixView<const X> x;
   MatrixView<C> y;
   template <int count>
   __device__ void operator()(Index row, Index column) const {
-    const auto addend = load_run<count>(x, row, column);
-    auto sum = load_run<count>(y, row, column);
+    const auto addend = run_as<compute_t<C>>(load_run<count>(x, row, column));
+    auto sum = load_numbers<count>(y, row, column);
     for (int i = 0; i < count; ++i) sum.values[i] += addend.values[i];
-    store_run<count>(sum, y, row, column);
+    store_numbers<count>(sum, y, row, column);
   }
 };
 
@@ -58,30 +58,30 @@ struct SquaredErrorElement {
 }  // namespace detail
 
 /// y = x
-template <ComputeScalar C>
-void copy(Device& device, Input<C> x, MatrixView<C> y) {
+template <class X, StorageScalar C>
+void copy(Device& device, MatrixView<X> x, MatrixView<C> y) {
   if (detail::all_contiguous(x, y)) {
     x = detail::flattened(x);
     y = detail::flattened(y);
   }
-  detail::for_runs<C>(device, {y.rows}, y.columns, detail::CopyRun<C>{x, y}, x, y);
+  detail::for_runs(device, {y.rows}, y.columns, detail::CopyRun<std::remove_const_t<X>, C>{x, y}, x, y);
 }
 
 /// y += x
-template <ComputeScalar C>
-void add(Device& device, Input<C> x, MatrixView<C> y) {
+template <class X, StorageScalar C>
+void add(Device& device, MatrixView<X> x, MatrixView<C> y) {
   if (detail::all_contiguous(x, y)) {
     x = detail::flattened(x);
     y = detail::flattened(y);
   }
-  detail::for_runs<C>(device, {y.rows}, y.columns, detail::AddRun<C>{x, y}, x, y);
+  detail::for_runs(device, {y.rows}, y.columns, detail::AddRun<std::remove_const_t<X>, C>{x, y}, x, y);
 }
 
 /// y = value
-template <ComputeScalar C>
+template <StorageScalar C>
 void fill(Device& device, std::type_identity_t<C> value, MatrixView<C> y) {
   if (detail::all_contiguous(y)) y = detail::flattened(y);
-  detail::for_runs<C>(device, {y.rows}, y.columns, detail::FillRun<C>{value, y}, y);
+  detail::for_runs(device, {y.rows}, y.columns, detail::FillRun<C>{value, y}, y);
 }
 
 /// *sum = Σ (x - target)², summed in double; dx = 2 · scale · (x - target) where dx has data.

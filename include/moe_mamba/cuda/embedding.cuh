@@ -129,7 +129,7 @@ __global__ void __launch_bounds__(SortedTokens<C>::piece) join_runs_kernel(Sorte
 template <ComputeScalar C, StorageScalar S>
 void embed(Device& device, const Token* tokens, MatrixView<const S> weight, MatrixView<C> x) {
   const detail::EmbedRun<C, S> each{tokens, weight, x};
-  detail::for_runs<C>(device, {x.rows}, x.columns, each, weight, x);
+  detail::for_runs(device, {x.rows}, x.columns, each, weight, x);
 }
 
 /// dweight[tokens[t]] += dx[t]. Tokens are sorted by id, 2^18 at a time, so that each row is added up in one order

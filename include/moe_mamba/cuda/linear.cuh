@@ -17,10 +17,10 @@
 /// run.
 ///
 /// double is multiplied as double, and float as float unless the device was asked for TF32; as float even then in
-/// products of a few rows and in grouped ones of rows that are not aligned to 16 bytes. With bfloat16 weights, activations
-/// and gradients are rounded to bfloat16 first and the products summed in float, but for products of a few rows and for
-/// grouped ones with weights of sizes that 8 does not divide, which round nothing and are slow. Gradients of bfloat16
-/// weights are products of such rounded factors, whatever their sizes.
+/// products of a few rows and in grouped ones of rows that are not aligned to 16 bytes. With bfloat16 weights activations
+/// are bfloat16 as well, or are rounded to it first (but in products of a few rows), and all is summed in float. Grouped
+/// products with such weights of sizes that 8 does not divide are multiplied as floats, which is slow; gradients of weights
+/// take any sizes.
 ///
 /// Grouped products with bfloat16 weights run half as fast again where code is compiled for sm_90a instead of sm_90.
 namespace moe_mamba::cuda {
@@ -43,24 +43,30 @@ inline constexpr cudaDataType_t blas_type<bfloat16> = CUDA_R_16BF;
 template <class C>
 struct ZeroElement {
   MatrixView<C> y;
-  __device__ void operator()(Index row, Index column) const { y(row, column) = C(0); }
+  __device__ void operator()(Index row, Index column) const { y(row, column) = C{}; }
 };
+
+template <class C>
+ZeroElement<C> zero_of(MatrixStack<C> stack, Index count) {
+  return {matrix(stack.data, count * stack.rows, stack.columns)};
+}
 
 /// out (m, n) = or += a b, row by row in memory; a (m, k) and b (k, n) are given transposed where it says so.
 template <class T, class C>
-void blas_product(Device& device, MatrixView<const T> a, bool a_transposed, MatrixView<const T> b, bool b_transposed,
-                  MatrixView<C> out, bool add) {
+void whole_blas_product(Device& device, MatrixView<const T> a, bool a_transposed, MatrixView<const T> b,
+                        bool b_transposed, MatrixView<C> out, bool add) {
+  using Sum = compute_t<C>;
   const Index inner = a_transposed ? a.rows : a.columns;
   if (out.rows == 0 || out.columns == 0 || (add && inner == 0)) return;
   if (inner == 0) {
     for_elements(device, {out.rows}, out.columns, ZeroElement<C>{out});
     return;
   }
-  const C one = 1, beta = add ? C(1) : C(0);
+  const Sum one = 1, beta = add ? Sum(1) : Sum(0);
   const bool tf32 = std::is_same_v<T, float> && device.products() == FloatProducts::tf32;
-  const cublasComputeType_t compute = sizeof(C) == 8 ? CUBLAS_COMPUTE_64F
-                                      : tf32         ? CUBLAS_COMPUTE_32F_FAST_TF32
-                                                     : CUBLAS_COMPUTE_32F;
+  const cublasComputeType_t compute = sizeof(Sum) == 8 ? CUBLAS_COMPUTE_64F
+                                      : tf32           ? CUBLAS_COMPUTE_32F_FAST_TF32
+                                                       : CUBLAS_COMPUTE_32F;
   // To cuBLAS, whose matrices lie column by column, each of these is its transpose, and so is their product.
   check(cublasGemmEx_64(device.blas(), b_transposed ? CUBLAS_OP_T : CUBLAS_OP_N,
                         a_transposed ? CUBLAS_OP_T : CUBLAS_OP_N, out.columns, out.rows, inner, &one, b.data,
@@ -69,15 +75,59 @@ void blas_product(Device& device, MatrixView<const T> a, bool a_transposed, Matr
         "cublasGemmEx");
 }
 
-/// out = or += a W or a Wᵀ, in as many rows at a time as fit converted into the scratch memory where W is bfloat16.
-template <class C, class S>
-void multiply_by_weight(Device& device, MatrixView<const C> a, MatrixView<const S> weight, bool transposed,
+/// The same. cuBLAS is several times as slow with bfloat16 where 8 does not divide the columns, the rows where a is
+/// transposed, or the inner index where that is contiguous: what is left over of large ones becomes a product of its own.
+/// The inner index stays whole where the sum would be rounded in between.
+template <class T, class C>
+void blas_product(Device& device, MatrixView<const T> a, bool a_transposed, MatrixView<const T> b, bool b_transposed,
+                  MatrixView<C> out, bool add) {
+  if constexpr (std::is_same_v<T, bfloat16>) {
+    constexpr Index eight = 8, large = 1024;
+    const auto leaves_some = [](Index extent) { return extent >= large && extent % eight != 0; };
+    const Index inner = a_transposed ? a.rows : a.columns;
+    if (leaves_some(out.columns)) {
+      const auto columns = [&](Index first, Index count) {
+        const auto part = b_transposed ? b.row_block(first, count) : b.column_block(first, count);
+        blas_product(device, a, a_transposed, part, b_transposed, out.column_block(first, count), add);
+      };
+      const Index most = out.columns / eight * eight;
+      columns(0, most);
+      columns(most, out.columns - most);
+      return;
+    }
+    if (a_transposed && leaves_some(out.rows)) {
+      const auto rows = [&](Index first, Index count) {
+        blas_product(device, a.column_block(first, count), true, b, b_transposed, out.row_block(first, count), add);
+      };
+      const Index most = out.rows / eight * eight;
+      rows(0, most);
+      rows(most, out.rows - most);
+      return;
+    }
+    if (std::is_same_v<C, float> && (!a_transposed || b_transposed) && leaves_some(inner)) {
+      const auto along = [&](Index first, Index count, bool adding) {
+        const auto a_part = a_transposed ? a.row_block(first, count) : a.column_block(first, count);
+        const auto b_part = b_transposed ? b.column_block(first, count) : b.row_block(first, count);
+        whole_blas_product(device, a_part, a_transposed, b_part, b_transposed, out, adding);
+      };
+      const Index most = inner / eight * eight;
+      along(0, most, add);
+      along(most, inner - most, true);
+      return;
+    }
+  }
+  whole_blas_product(device, a, a_transposed, b, b_transposed, out, add);
+}
+
+/// out = or += a W or a Wᵀ, in as many rows at a time as fit converted into the scratch memory where a is not of W's type.
+template <class X, class S, class C>
+void multiply_by_weight(Device& device, MatrixView<const X> a, MatrixView<const S> weight, bool transposed,
                         MatrixView<C> out, bool add) {
-  if constexpr (std::is_same_v<C, S>) {
+  if constexpr (std::is_same_v<X, S>) {
     blas_product(device, a, false, weight, transposed, out, add);
   } else {
-    for_rounded_rows(device, a, [&](Index first, MatrixView<const bfloat16> rounded) {
-      blas_product(device, rounded, false, weight, transposed, out.row_block(first, rounded.rows), add);
+    for_factor_rows<FactorOf::blas>(device, a, [&](Index first, MatrixView<const bfloat16> factor) {
+      blas_product(device, factor, false, weight, transposed, out.row_block(first, factor.rows), add);
     });
   }
 }
@@ -98,34 +148,31 @@ void launch_tensor_kernel(Device& device, void (*kernel)(Parameters...), Index t
 }
 
 /// Whether the device has the shared memory that the larger tiles need.
-inline bool fits_large_tiles() {
-  int index = 0, bytes = 0;
-  check(cudaGetDevice(&index), "cudaGetDevice");
-  check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, index), "cudaDeviceGetAttribute");
-  return bytes >= std::max(WideTile::shared_bytes, NarrowTile::shared_bytes);
+inline bool fits_large_tiles(const Device& device) {
+  return device.shared_bytes() >= std::size_t(std::max(WideTile::shared_bytes, NarrowTile::shared_bytes));
 }
 
 /// y = or += x B for rows in groups; B of group g begins at weight + g · step, and what is contiguous in it is the
 /// inner index (as in Wᵀ) or, where not `inner_contiguous`, the columns (as in W).
-template <bool inner_contiguous, class C, class S>
-void multiply_groups(Device& device, Groups groups, MatrixView<const C> x, const S* weight, Index step, Index stride,
-                     MatrixView<C> y, bool add) {
+template <bool inner_contiguous, class S>
+void multiply_groups(Device& device, Groups groups, MatrixView<const S> x, const S* weight, Index step, Index stride,
+                     MatrixView<S> y, bool add) {
   if (y.rows == 0 || y.columns == 0 || groups.count == 0) return;
   if constexpr (std::is_same_v<S, bfloat16>) {
     const bool eights = x.columns % 8 == 0 && (inner_contiguous || y.columns % 8 == 0);
     if (eights && aligned_to_16(weight, stride) && step % 8 == 0) {
       const auto launch = [&](auto tile) {
         using Tile = decltype(tile);
-        for_rounded_rows(device, x, [&](Index first, MatrixView<const bfloat16> rounded) {
-          const Index tiles = TileWalk::most(rounded.rows, groups.count, y.columns, Tile::rows, Tile::columns);
-          launch_tensor_kernel<Tile>(device, grouped_tensor_kernel<Tile, inner_contiguous>, tiles, groups, first,
-                                     rounded, weight, step, stride, y, add);
+        for_factor_rows<FactorOf::tiles>(device, x, [&](Index first, MatrixView<const bfloat16> factor) {
+          const Index tiles = TileWalk::most(factor.rows, groups.count, y.columns, Tile::rows, Tile::columns);
+          launch_tensor_kernel<Tile>(device, grouped_tensor_kernel<Tile, inner_contiguous, S>, tiles, groups, first,
+                                     factor, weight, step, stride, y, add);
         });
       };
       // Tiles that there are at least where every group has rows.
       const Index wide_tiles = std::max(y.rows / WideTile::rows, std::min(y.rows, groups.count)) *
                                ceiling_divide<Index>(y.columns, WideTile::columns);
-      if (!fits_large_tiles()) return launch(PairedTile{});
+      if (!fits_large_tiles(device)) return launch(PairedTile{});
       if (2 * wide_tiles < device.processors()) return launch(NarrowTile{});
       return launch(WideTile{});
     }
@@ -138,7 +185,7 @@ void multiply_groups(Device& device, Groups groups, MatrixView<const C> x, const
                                             step, stride, y, add);
     }
   }
-  using Tile = FmaTile<C>;
+  using Tile = FmaTile<compute_t<S>>;
   const Index tiles = TileWalk::most(y.rows, groups.count, y.columns, Tile::side, Tile::side);
   grouped_kernel<inner_contiguous><<<walking_blocks(device, tiles, 2), Tile::threads, 0, device.stream()>>>(
       groups, x, weight, step, stride, y, add);
@@ -159,50 +206,56 @@ Index row_splits(const Device& device, Index groups, Index rows, Index matrix_ro
   return splits < fewest ? 1 : splits;
 }
 
-/// dW of each group += dyᵀ x over the rows of the group, rounded to bfloat16.
+/// dW of each group = or += dyᵀ x over the rows of the group, by tensor cores.
 template <class Tile>
-void multiply_transposed_rounded(Device& device, Groups groups, MatrixView<const float> dy, MatrixView<const float> x,
-                                 MatrixStack<float> dweight) {
+void multiply_transposed_tensors(Device& device, Groups groups, MatrixView<const bfloat16> dy,
+                                 MatrixView<const bfloat16> x, MatrixStack<float> dweight, bool add) {
   const Index size = dweight.rows * dweight.columns;
   const Index splits = row_splits<Tile>(device, groups.count, x.rows, dweight.rows, dweight.columns);
   const Index reserved = splits == 1 ? 0 : ceiling_divide<Index>(splits * groups.count * size, 64) * 64 * Index{4};
   auto* const partial = reinterpret_cast<float*>(device.scratch() + (Index(Device::scratch_bytes) - reserved));
-  for_rounded_rows(device, dy, x, reserved, [&](Index first, MatrixView<const bfloat16> dy_rounded, auto x_rounded) {
-    const Index rows = x_rounded.rows;
+  for_factor_rows<FactorOf::tiles>(device, dy, x, reserved, [&](Index first, auto dy_rows, auto x_rows) {
+    const Index rows = x_rows.rows;
+    const bool adds = add || first > 0;
     const Index tiles =
-        splits * WeightTileWalk::most(rows, groups.count, dweight.rows, dweight.columns, Tile::rows, Tile::columns);
-    launch_tensor_kernel<Tile>(device, grouped_weight_tensor_kernel<Tile>, tiles, groups, first, dy_rounded, x_rounded,
-                               dweight, splits, partial);
+        splits * WeightTileWalk::most(groups.count, dweight.rows, dweight.columns, Tile::rows, Tile::columns);
+    launch_tensor_kernel<Tile>(device, grouped_weight_tensor_kernel<Tile>, tiles, groups, first, dy_rows, x_rows,
+                               dweight, splits, partial, adds);
     if (splits == 1) return;
     for_elements(device, {groups.count}, size,
-                 AddPiecesElement{groups, first, first + rows, splits, size, partial, dweight.data});
+                 AddPiecesElement{groups, first, first + rows, splits, size, partial, dweight.data, adds});
   });
 }
 
-/// dW of each group += dyᵀ x over the rows of the group, rounded to S where that is bfloat16.
-template <class S, class C>
-void multiply_transposed_groups(Device& device, Groups groups, MatrixView<const C> dy, MatrixView<const C> x,
-                                MatrixStack<C> dweight) {
-  if (dweight.rows == 0 || dweight.columns == 0 || x.rows == 0 || groups.count == 0) return;
+/// dW of each group = or += dyᵀ x over the rows of the group.
+template <class S>
+void multiply_transposed_groups(Device& device, Groups groups, MatrixView<const S> dy, MatrixView<const S> x,
+                                MatrixStack<compute_t<S>> dweight, bool add) {
+  if (dweight.rows == 0 || dweight.columns == 0 || groups.count == 0) return;
+  if (x.rows == 0) {
+    if (!add) for_elements(device, {groups.count * dweight.rows}, dweight.columns, zero_of(dweight, groups.count));
+    return;
+  }
   if constexpr (std::is_same_v<S, bfloat16>) {
     // Of few rows, little is multiplied for what is written.
     const bool paired = x.rows < paired_rows * groups.count || dweight.columns <= PairedTile::columns;
-    if (paired || !fits_large_tiles()) return multiply_transposed_rounded<PairedTile>(device, groups, dy, x, dweight);
-    multiply_transposed_rounded<WideTile>(device, groups, dy, x, dweight);
+    if (paired || !fits_large_tiles(device))
+      return multiply_transposed_tensors<PairedTile>(device, groups, dy, x, dweight, add);
+    multiply_transposed_tensors<WideTile>(device, groups, dy, x, dweight, add);
   } else {
     const auto tiles = [&](Index side) {
-      return WeightTileWalk::most(x.rows, groups.count, dweight.rows, dweight.columns, side, side);
+      return WeightTileWalk::most(groups.count, dweight.rows, dweight.columns, side, side);
     };
     if constexpr (std::is_same_v<S, float>) {
       const bool aligned = aligned_to_16(dy.data, dy.stride) && aligned_to_16(x.data, x.stride);
       if (device.products() == FloatProducts::tf32 && aligned) {
-        return launch_tensor_kernel<Tf32Tile>(device, grouped_weight_tf32_kernel<C>, tiles(Tf32Tile::side), groups, dy,
-                                              x, dweight);
+        return launch_tensor_kernel<Tf32Tile>(device, grouped_weight_tf32_kernel<S>, tiles(Tf32Tile::side), groups, dy,
+                                              x, dweight, add);
       }
     }
-    using Tile = FmaTile<C>;
+    using Tile = FmaTile<S>;
     const unsigned blocks = walking_blocks(device, tiles(Tile::side), 2);
-    grouped_weight_kernel<<<blocks, Tile::threads, 0, device.stream()>>>(groups, dy, x, dweight);
+    grouped_weight_kernel<<<blocks, Tile::threads, 0, device.stream()>>>(groups, dy, x, dweight, add);
     check_launch("grouped_weight_kernel");
   }
 }
@@ -211,7 +264,10 @@ template <class C, class S>
 struct AddBiasElement {
   const S* bias;
   MatrixView<C> y;
-  __device__ void operator()(Index row, Index column) const { y(row, column) += static_cast<C>(bias[column]); }
+  __device__ void operator()(Index row, Index column) const {
+    using T = compute_t<C>;
+    y(row, column) = static_cast<C>(static_cast<T>(y(row, column)) + static_cast<T>(bias[column]));
+  }
 };
 
 template <class C>
@@ -223,39 +279,40 @@ struct PlainColumn {
 }  // namespace detail
 
 /// y = x Wᵀ
-template <ComputeScalar C, StorageScalar S>
-void linear(Device& device, Input<C> x, MatrixView<const S> weight, MatrixView<C> y) {
+template <class X, StorageScalar C, StorageScalar S>
+void linear(Device& device, MatrixView<X> x, MatrixView<const S> weight, MatrixView<C> y) {
   if (y.rows == 0 || y.columns == 0) return;
+  const MatrixView<const X> from = x;
   if (y.rows == 1) {
-    detail::gemv<1>(device, Groups{}, x, weight.data, 0, weight.stride, y);
+    detail::gemv<1>(device, Groups{}, from, weight.data, 0, weight.stride, y);
   } else if (y.rows <= detail::few_rows) {
-    detail::gemv<detail::few_rows>(device, Groups{}, x, weight.data, 0, weight.stride, y);
+    detail::gemv<detail::few_rows>(device, Groups{}, from, weight.data, 0, weight.stride, y);
   } else {
-    detail::multiply_by_weight(device, x, weight, true, y, false);
+    detail::multiply_by_weight(device, from, weight, true, y, false);
   }
 }
 
 /// dx = or += dy W
-template <ComputeScalar C, StorageScalar S>
-void linear_backward_input(Device& device, Input<C> dy, MatrixView<const S> weight, MatrixView<C> dx, Into into) {
-  detail::multiply_by_weight(device, dy, weight, false, dx, into == Into::add);
+template <class Y, StorageScalar C, StorageScalar S>
+void linear_backward_input(Device& device, MatrixView<Y> dy, MatrixView<const S> weight, MatrixView<C> dx, Into into) {
+  detail::multiply_by_weight(device, MatrixView<const Y>(dy), weight, false, dx, into == Into::add);
 }
 
 /// dW += dyᵀ x
-template <StorageScalar S, ComputeScalar C>
-void linear_backward_weight(Device& device, Input<C> dy, Input<C> x, MatrixView<C> dweight) {
+template <StorageScalar S, class Y, class X, ComputeScalar C>
+void linear_backward_weight(Device& device, MatrixView<Y> dy, MatrixView<X> x, MatrixView<C> dweight) {
   if constexpr (std::is_same_v<S, bfloat16>) {
-    detail::for_rounded_rows(device, dy, x, 0, [&](Index, MatrixView<const bfloat16> dy_rounded, auto x_rounded) {
-      detail::blas_product(device, dy_rounded, true, x_rounded, false, dweight, true);
+    detail::for_factor_rows<detail::FactorOf::blas>(device, dy, x, 0, [&](Index, auto dy_rows, auto x_rows) {
+      detail::blas_product(device, dy_rows, true, x_rows, false, dweight, true);
     });
   } else {
-    detail::blas_product(device, dy, true, x, false, dweight, true);
+    detail::blas_product(device, MatrixView<const C>(dy), true, MatrixView<const C>(x), false, dweight, true);
   }
 }
 
-/// y = x Wᵀ, row by row with the matrix of its group
-template <ComputeScalar C, StorageScalar S>
-void grouped_linear(Device& device, Groups groups, Input<C> x, MatrixStack<const S> weight, MatrixView<C> y) {
+/// y = x Wᵀ, row by row with the matrix of its group; activations are of the weights' type
+template <StorageScalar S>
+void grouped_linear(Device& device, Groups groups, Input<S> x, MatrixStack<const S> weight, MatrixView<S> y) {
   const Index step = weight.rows * weight.columns;
   if (y.rows > detail::few_grouped_rows) {
     detail::multiply_groups<true>(device, groups, x, weight.data, step, weight.columns, y, false);
@@ -265,30 +322,31 @@ void grouped_linear(Device& device, Groups groups, Input<C> x, MatrixStack<const
 }
 
 /// dx = or += dy W, row by row with the matrix of its group
-template <ComputeScalar C, StorageScalar S>
-void grouped_linear_backward_input(Device& device, Groups groups, Input<C> dy, MatrixStack<const S> weight,
-                                   MatrixView<C> dx, Into into) {
+template <StorageScalar S>
+void grouped_linear_backward_input(Device& device, Groups groups, Input<S> dy, MatrixStack<const S> weight,
+                                   MatrixView<S> dx, Into into) {
   detail::multiply_groups<false>(device, groups, dy, weight.data, weight.rows * weight.columns, weight.columns, dx,
                                  into == Into::add);
 }
 
-/// dW of each group += dyᵀ x over the rows of the group, in their order
-template <StorageScalar S, ComputeScalar C>
-void grouped_linear_backward_weight(Device& device, Groups groups, Input<C> dy, Input<C> x, MatrixStack<C> dweight) {
-  detail::multiply_transposed_groups<S, C>(device, groups, dy, x, dweight);
+/// dW of each group = or += dyᵀ x over the rows of the group, in their order
+template <StorageScalar S>
+void grouped_linear_backward_weight(Device& device, Groups groups, Input<S> dy, Input<S> x,
+                                    MatrixStack<compute_t<S>> dweight, Into into) {
+  detail::multiply_transposed_groups<S>(device, groups, dy, x, dweight, into == Into::add);
 }
 
 /// y += bias, for each row
-template <ComputeScalar C, StorageScalar S>
+template <StorageScalar C, StorageScalar S>
 void add_bias(Device& device, const S* bias, MatrixView<C> y) {
   detail::for_elements(device, {y.rows}, y.columns, detail::AddBiasElement<C, S>{bias, y});
 }
 
 /// dbias += the sum of dy's rows, in double
-template <ComputeScalar C>
-void bias_backward(Device& device, Input<C> dy, C* dbias) {
-  detail::sum_columns<1>(device, dy.rows, dy.columns, detail::PlainColumn<C>{dy}, detail::AddColumnSums<C, 1>{{dbias}},
-                         Arena(device.scratch()));
+template <class Y, ComputeScalar C>
+void bias_backward(Device& device, MatrixView<Y> dy, C* dbias) {
+  detail::sum_columns<1>(device, dy.rows, dy.columns, detail::PlainColumn<std::remove_const_t<Y>>{dy},
+                         detail::AddColumnSums<C, 1>{{dbias}}, Arena(device.scratch()));
 }
 
 }  // namespace moe_mamba::cuda

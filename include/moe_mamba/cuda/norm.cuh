@@ -1,5 +1,6 @@
 #pragma once
 
+#include "moe_mamba/cuda/block/norm_backward.cuh"
 #include "moe_mamba/cuda/pieces.cuh"
 #include "moe_mamba/ops/norm.hpp"
 
@@ -9,146 +10,256 @@ namespace moe_mamba::cuda {
 
 namespace detail {
 
-/// launch(threads for each row, as a type): a warp for rows that keep no more busy.
-template <class Launch>
-void with_row_threads(Index columns, const Launch& launch) {
-  if (columns <= 1024) {
-    launch(std::integral_constant<int, 32>{});
-  } else {
-    launch(std::integral_constant<int, 256>{});
+/// each.operator()<threads, count>(row, thread): `threads` for each row, which go over it in runs of `count` elements.
+template <int threads, int count, class Each>
+__global__ void __launch_bounds__(threads) row_kernel(Index rows, Each each) {
+  await_stream();
+  release_stream();
+  for (Index row = blockIdx.x; row < rows; row += gridDim.x) {
+    each.template operator()<threads, count>(row, int(threadIdx.x));
   }
 }
 
-/// each.operator()<threads>(row, thread): a block of `threads` for each row.
-template <int threads, class Each>
-__global__ void __launch_bounds__(threads) row_kernel(Index rows, Each each) {
-  for (Index row = blockIdx.x; row < rows; row += gridDim.x) each.template operator()<threads>(row, int(threadIdx.x));
-}
-
-template <class Each>
-void for_rows(Device& device, Index rows, Index columns, const Each& each) {
+/// A warp for rows that keep no more busy, a block for others; `views` are what `each` goes through row by row.
+template <class Each, class... Scalars>
+void for_rows(Device& device, Index rows, Index columns, const Each& each, const MatrixView<Scalars>&... views) {
   if (rows == 0) return;
-  with_row_threads(columns, [&](auto threads) {
-    row_kernel<decltype(threads)::value>
-        <<<unsigned(std::min(rows, Index{1} << 30)), decltype(threads)::value, 0, device.stream()>>>(rows, each);
-  });
-  check_launch("row_kernel");
+  constexpr int wide = 16 / int(std::max({sizeof(Scalars)...}));
+  const auto blocks = unsigned(std::min(rows, Index{1} << 30));
+  const auto launch = [&](auto threads, auto count) {
+    launch_dependent(device, row_kernel<decltype(threads)::value, decltype(count)::value, Each>, blocks,
+                     unsigned(decltype(threads)::value), 0, rows, each);
+  };
+  const auto with_threads = [&](auto count) {
+    if (columns <= 1024) {
+      launch(std::integral_constant<int, 32>{}, count);
+    } else {
+      launch(std::integral_constant<int, 256>{}, count);
+    }
+  };
+  if (columns % wide == 0 && all_aligned<wide>(views...)) {
+    with_threads(std::integral_constant<int, wide>{});
+  } else {
+    with_threads(std::integral_constant<int, 1>{});
+  }
 }
 
-template <class C, class S>
+/// each(column) for the runs of a row that are a thread's, so that several are on their way at a time.
+template <int threads, int count, class Each>
+__device__ __forceinline__ void walk_row(Index columns, int thread, const Each& each) {
+#pragma unroll 4
+  for (Index column = thread * count; column < columns; column += threads * count) each(column);
+}
+
+/// `count` gains or biases from `column` on, which may not be aligned.
+template <int count, class T, class S>
+struct Factors {
+  T values[count];
+  __device__ __forceinline__ Factors(const S* from, Index column, T otherwise) {
+#pragma unroll
+    for (int i = 0; i < count; ++i) values[i] = from == nullptr ? otherwise : static_cast<T>(from[column + i]);
+  }
+};
+
+/// each(run) for the runs of a row that are a thread's, with what is pending added to them; writes the sum where it is to
+/// stay. Several runs are read before the first is written, which the compiler would not do by itself.
+template <int threads, int count, class X, class Y, class Each>
+__device__ __forceinline__ void walk_joined_row(const Joined<X, Y>& joined, Index t, int thread, const Each& each) {
+  constexpr int together = 4, step = threads * count;
+  using Numbers = Run<compute_t<X>, count>;
+  const Index columns = joined.x.columns;
+  for (Index first = thread * count; first < columns; first += together * step) {
+    Numbers runs[together], pending[together] = {};
+#pragma unroll
+    for (int k = 0; k < together; ++k) {
+      const Index column = first + k * step;
+      if (column >= columns) break;
+      runs[k] = load_numbers<count>(joined.x, t, column);
+      if (joined.rows.data != nullptr) pending[k] = load_numbers<count>(joined.rows, t, column);
+    }
+#pragma unroll
+    for (int k = 0; k < together; ++k) {
+      const Index column = first + k * step;
+      if (column >= columns) break;
+      if (joined.rows.data != nullptr) {
+        for (int i = 0; i < count; ++i) runs[k].values[i] += pending[k].values[i];
+        store_numbers<count>(runs[k], joined.x, t, column);
+      }
+      if (joined.kept.data != nullptr) store_numbers<count>(runs[k], joined.kept, t, column);
+      each(runs[k]);
+    }
+  }
+}
+
+/// A view to put into Joined where that is only read.
+template <class X>
+MatrixView<std::remove_const_t<X>> writable(MatrixView<X> x) {
+  return {const_cast<std::remove_const_t<X>*>(x.data), x.rows, x.columns, x.stride};
+}
+
+template <class X, class Y, class S>
 struct RmsNormRow {
-  MatrixView<const C> x;
+  using T = compute_t<std::remove_const_t<X>>;
+  Joined<X, Y> joined;
   const S* gain;
   double epsilon;
-  MatrixView<C> y;
-  C* inverse;
+  MatrixView<Y> y;
+  T* inverse;
 
-  template <int threads>
+  template <int threads, int count>
   __device__ void operator()(Index t, int thread) const {
-    const C* from = x.row(t);
-    C sum = 0;
-    for (Index i = thread; i < x.columns; i += threads) sum += from[i] * from[i];
+    const MatrixView<const X> x = joined.x;
+    T sum = 0;
+    walk_joined_row<threads, count>(joined, t, thread, [&](const auto& run) {
+      for (int i = 0; i < count; ++i) sum += run.values[i] * run.values[i];
+    });
     sum = block_sum<threads>(sum);
-    const C scale = static_cast<C>(1 / sqrt(double(sum) / double(x.columns) + epsilon));
-    for (Index i = thread; i < x.columns; i += threads)
-      y(t, i) = from[i] * scale * (gain == nullptr ? C(1) : static_cast<C>(gain[i]));
+    const T scale = static_cast<T>(1 / sqrt(double(sum) / double(x.columns) + epsilon));
+    walk_row<threads, count>(x.columns, thread, [&](Index column) {
+      auto run = load_numbers<count>(x, t, column);
+      const Factors<count, T, S> gains(gain, column, T(1));
+      for (int i = 0; i < count; ++i) run.values[i] *= scale * gains.values[i];
+      store_numbers<count>(run, y, t, column);
+    });
     if (thread == 0) inverse[t] = scale;
   }
 };
 
-template <class C, class S>
+template <class X, class Y, class S>
 struct RmsNormBackwardRow {
-  MatrixView<const C> x;
+  using T = compute_t<X>;
+  MatrixView<const X> x;
   const S* gain;
-  const C* inverse;
-  MatrixView<const C> dy;
-  MatrixView<C> dx;
+  const T* inverse;
+  MatrixView<const Y> dy;
+  MatrixView<X> dx;
+  MatrixView<Y> kept;  // a copy of dx, where it has data
 
-  template <int threads>
+  template <int threads, int count>
   __device__ void operator()(Index t, int thread) const {
-    const auto factor = [&](Index i) { return gain == nullptr ? C(1) : static_cast<C>(gain[i]); };
-    C dot = 0;
-    for (Index i = thread; i < x.columns; i += threads) dot += dy(t, i) * factor(i) * x(t, i);
+    T dot = 0;
+    walk_row<threads, count>(x.columns, thread, [&](Index column) {
+      const auto run = load_numbers<count>(x, t, column);
+      const auto gradient = load_numbers<count>(dy, t, column);
+      const Factors<count, T, S> gains(gain, column, T(1));
+      for (int i = 0; i < count; ++i) dot += gradient.values[i] * gains.values[i] * run.values[i];
+    });
     dot = block_sum<threads>(dot);
-    const C scale = inverse[t];
-    const C pull = -(dot / static_cast<C>(x.columns)) * scale * scale * scale;
-    for (Index i = thread; i < x.columns; i += threads) {
-      dx(t, i) += scale * dy(t, i) * factor(i) + pull * x(t, i);
-    }
+    const T scale = inverse[t];
+    const T pull = -(dot / static_cast<T>(x.columns)) * scale * scale * scale;
+    walk_row<threads, count>(x.columns, thread, [&](Index column) {
+      const auto run = load_numbers<count>(x, t, column);
+      const auto gradient = load_numbers<count>(dy, t, column);
+      auto sum = load_numbers<count>(dx, t, column);
+      const Factors<count, T, S> gains(gain, column, T(1));
+      for (int i = 0; i < count; ++i) {
+        sum.values[i] += scale * gradient.values[i] * gains.values[i] + pull * run.values[i];
+      }
+      store_numbers<count>(sum, dx, t, column);
+      if (kept.data != nullptr) store_numbers<count>(sum, kept, t, column);
+    });
   }
 };
 
-template <class C>
+template <class X, class Y>
 struct RmsNormColumn {
-  MatrixView<const C> x, dy;
-  const C* inverse;
+  MatrixView<const X> x;
+  MatrixView<const Y> dy;
+  const compute_t<X>* inverse;
   __device__ void operator()(Index t, Index i, double (&sums)[1]) const {
     sums[0] += double(dy(t, i)) * double(x(t, i)) * double(inverse[t]);
   }
 };
 
-template <class C, class S>
+template <class X, class Y, class S>
 struct LayerNormRow {
-  MatrixView<const C> x;
+  using T = compute_t<std::remove_const_t<X>>;
+  Joined<X, Y> joined;
   const S* gain;
   const S* bias;
   double epsilon;
-  MatrixView<C> y;
-  C* mean;
-  C* inverse;
+  MatrixView<Y> y;
+  T* mean;
+  T* inverse;
 
-  template <int threads>
+  template <int threads, int count>
   __device__ void operator()(Index t, int thread) const {
-    const C* from = x.row(t);
-    C sum = 0;
-    for (Index i = thread; i < x.columns; i += threads) sum += from[i];
-    const C average = block_sum<threads>(sum) / static_cast<C>(x.columns);
-    C square = 0;
-    for (Index i = thread; i < x.columns; i += threads) square += (from[i] - average) * (from[i] - average);
+    const MatrixView<const X> x = joined.x;
+    T sum = 0;
+    walk_joined_row<threads, count>(joined, t, thread, [&](const auto& run) {
+      for (int i = 0; i < count; ++i) sum += run.values[i];
+    });
+    const T average = block_sum<threads>(sum) / static_cast<T>(x.columns);
+    T square = 0;
+    walk_row<threads, count>(x.columns, thread, [&](Index column) {
+      const auto run = load_numbers<count>(x, t, column);
+      for (int i = 0; i < count; ++i) square += (run.values[i] - average) * (run.values[i] - average);
+    });
     square = block_sum<threads>(square);
-    const C scale = static_cast<C>(1 / sqrt(double(square) / double(x.columns) + epsilon));
-    for (Index i = thread; i < x.columns; i += threads) {
-      y(t, i) = (from[i] - average) * scale * static_cast<C>(gain[i]) + static_cast<C>(bias[i]);
-    }
+    const T scale = static_cast<T>(1 / sqrt(double(square) / double(x.columns) + epsilon));
+    walk_row<threads, count>(x.columns, thread, [&](Index column) {
+      auto run = load_numbers<count>(x, t, column);
+      const Factors<count, T, S> gains(gain, column, T(1)), biases(bias, column, T(0));
+      for (int i = 0; i < count; ++i) {
+        run.values[i] = (run.values[i] - average) * scale * gains.values[i] + biases.values[i];
+      }
+      store_numbers<count>(run, y, t, column);
+    });
     if (thread != 0) return;
     mean[t] = average;
     inverse[t] = scale;
   }
 };
 
-template <class C, class S>
+template <class X, class Y, class S>
 struct LayerNormBackwardRow {
-  MatrixView<const C> x;
+  using T = compute_t<X>;
+  MatrixView<const X> x;
   const S* gain;
-  const C* mean;
-  const C* inverse;
-  MatrixView<const C> dy;
-  MatrixView<C> dx;
+  const T* mean;
+  const T* inverse;
+  MatrixView<const Y> dy;
+  MatrixView<X> dx;
+  MatrixView<Y> kept;  // a copy of dx, where it has data
 
-  template <int threads>
+  template <int threads, int count>
   __device__ void operator()(Index t, int thread) const {
-    const C average = mean[t], scale = inverse[t];
-    C total = 0, dot = 0;
-    for (Index i = thread; i < x.columns; i += threads) {
-      const C gradient = dy(t, i) * static_cast<C>(gain[i]);
-      total += gradient;
-      dot += gradient * (x(t, i) - average);
-    }
+    const T average = mean[t], scale = inverse[t];
+    T total = 0, dot = 0;
+    walk_row<threads, count>(x.columns, thread, [&](Index column) {
+      const auto run = load_numbers<count>(x, t, column);
+      const auto gradient = load_numbers<count>(dy, t, column);
+      const Factors<count, T, S> gains(gain, column, T(1));
+      for (int i = 0; i < count; ++i) {
+        const T slope = gradient.values[i] * gains.values[i];
+        total += slope;
+        dot += slope * (run.values[i] - average);
+      }
+    });
     total = block_sum<threads>(total);
     dot = block_sum<threads>(dot);
-    const C shift = -(total / static_cast<C>(x.columns)) * scale;
-    const C pull = -(dot / static_cast<C>(x.columns)) * scale * scale * scale;
-    for (Index i = thread; i < x.columns; i += threads) {
-      dx(t, i) += scale * dy(t, i) * static_cast<C>(gain[i]) + shift + pull * (x(t, i) - average);
-    }
+    const T shift = -(total / static_cast<T>(x.columns)) * scale;
+    const T pull = -(dot / static_cast<T>(x.columns)) * scale * scale * scale;
+    walk_row<threads, count>(x.columns, thread, [&](Index column) {
+      const auto run = load_numbers<count>(x, t, column);
+      const auto gradient = load_numbers<count>(dy, t, column);
+      auto sum = load_numbers<count>(dx, t, column);
+      const Factors<count, T, S> gains(gain, column, T(1));
+      for (int i = 0; i < count; ++i) {
+        sum.values[i] += scale * gradient.values[i] * gains.values[i] + shift + pull * (run.values[i] - average);
+      }
+      store_numbers<count>(sum, dx, t, column);
+      if (kept.data != nullptr) store_numbers<count>(sum, kept, t, column);
+    });
   }
 };
 
-template <class C>
+template <class X, class Y>
 struct LayerNormColumn {
-  MatrixView<const C> x, dy;
-  const C* mean;
-  const C* inverse;
+  MatrixView<const X> x;
+  MatrixView<const Y> dy;
+  const compute_t<X>* mean;
+  const compute_t<X>* inverse;
   __device__ void operator()(Index t, Index i, double (&sums)[2]) const {
     const double gradient = double(dy(t, i));
     sums[0] += gradient * (double(x(t, i)) - double(mean[t])) * double(inverse[t]);
@@ -158,37 +269,61 @@ struct LayerNormColumn {
 
 }  // namespace detail
 
-/// y = x · inverse · gain with inverse = 1 / sqrt(mean(x²) + epsilon); y may be x, gain null.
-template <ComputeScalar C, StorageScalar S>
-void rms_norm(Device& device, Input<C> x, const S* gain, double epsilon, MatrixView<C> y, C* inverse) {
-  detail::for_rows(device, x.rows, x.columns, detail::RmsNormRow<C, S>{x, gain, epsilon, y, inverse});
+/// x += rows, kept = x, y = x · inverse · gain with inverse = 1 / sqrt(mean(x²) + epsilon); y may be x, gain null.
+template <StorageScalar X, StorageScalar Y, StorageScalar S, ComputeScalar C>
+void add_rms_norm(Device& device, const Joined<X, Y>& joined, const S* gain, double epsilon, MatrixView<Y> y,
+                  C* inverse) {
+  const detail::RmsNormRow<X, Y, S> row{joined, gain, epsilon, y, inverse};
+  detail::for_rows(device, y.rows, y.columns, row, joined.x, joined.rows, joined.kept, y);
+}
+
+template <class X, StorageScalar Y, StorageScalar S, ComputeScalar C>
+void rms_norm(Device& device, MatrixView<X> x, const S* gain, double epsilon, MatrixView<Y> y, C* inverse) {
+  // Where nothing is added, x is not written.
+  const Joined<std::remove_const_t<X>, Y> alone{{}, detail::writable(x), {}};
+  add_rms_norm(device, alone, gain, epsilon, y, inverse);
 }
 
 /// dx and dgain are added to.
-template <ComputeScalar C, StorageScalar S>
-void rms_norm_backward(Device& device, Input<C> x, const S* gain, const C* inverse, Input<C> dy, MatrixView<C> dx,
-                       C* dgain) {
+template <StorageScalar X, class Y, StorageScalar S, ComputeScalar C>
+void rms_norm_backward(Device& device, Input<X> x, const S* gain, const C* inverse, MatrixView<Y> dy, MatrixView<X> dx,
+                       C* dgain, MatrixView<std::remove_const_t<Y>> kept = {}) {
+  using Gradient = std::remove_const_t<Y>;
   if (gain != nullptr) {
-    detail::sum_columns<1>(device, x.rows, x.columns, detail::RmsNormColumn<C>{x, dy, inverse},
+    const detail::RmsNormGradients<X, Gradient, S> norm{x, gain, inverse, dy, dx, kept};
+    if (detail::rms_norm_backward_in_one(device, norm, dgain)) return;
+    detail::sum_columns<1>(device, x.rows, x.columns, detail::RmsNormColumn<X, Gradient>{x, dy, inverse},
                            detail::AddColumnSums<C, 1>{{dgain}}, Arena(device.scratch()));
   }
-  detail::for_rows(device, x.rows, x.columns, detail::RmsNormBackwardRow<C, S>{x, gain, inverse, dy, dx});
+  const detail::RmsNormBackwardRow<X, Gradient, S> row{x, gain, inverse, dy, dx, kept};
+  detail::for_rows(device, x.rows, x.columns, row, x, dy, dx, kept);
 }
 
-/// y = (x - mean) · inverse · gain + bias with inverse = 1 / sqrt(mean((x - mean)²) + epsilon); y may be x.
-template <ComputeScalar C, StorageScalar S>
-void layer_norm(Device& device, Input<C> x, const S* gain, const S* bias, double epsilon, MatrixView<C> y, C* mean,
+/// x += rows, kept = x, y = (x - mean) · inverse · gain + bias with inverse = 1 / sqrt(mean((x - mean)²) + epsilon); y
+/// may be x.
+template <StorageScalar X, StorageScalar Y, StorageScalar S, ComputeScalar C>
+void add_layer_norm(Device& device, const Joined<X, Y>& joined, const S* gain, const S* bias, double epsilon,
+                    MatrixView<Y> y, C* mean, C* inverse) {
+  const detail::LayerNormRow<X, Y, S> row{joined, gain, bias, epsilon, y, mean, inverse};
+  detail::for_rows(device, y.rows, y.columns, row, joined.x, joined.rows, joined.kept, y);
+}
+
+template <class X, StorageScalar Y, StorageScalar S, ComputeScalar C>
+void layer_norm(Device& device, MatrixView<X> x, const S* gain, const S* bias, double epsilon, MatrixView<Y> y, C* mean,
                 C* inverse) {
-  detail::for_rows(device, x.rows, x.columns, detail::LayerNormRow<C, S>{x, gain, bias, epsilon, y, mean, inverse});
+  const Joined<std::remove_const_t<X>, Y> alone{{}, detail::writable(x), {}};
+  add_layer_norm(device, alone, gain, bias, epsilon, y, mean, inverse);
 }
 
 /// dx, dgain and dbias are added to.
-template <ComputeScalar C, StorageScalar S>
-void layer_norm_backward(Device& device, Input<C> x, const S* gain, const C* mean, const C* inverse, Input<C> dy,
-                         MatrixView<C> dx, C* dgain, C* dbias) {
-  detail::sum_columns<2>(device, x.rows, x.columns, detail::LayerNormColumn<C>{x, dy, mean, inverse},
+template <StorageScalar X, class Y, StorageScalar S, ComputeScalar C>
+void layer_norm_backward(Device& device, Input<X> x, const S* gain, const C* mean, const C* inverse, MatrixView<Y> dy,
+                         MatrixView<X> dx, C* dgain, C* dbias, MatrixView<std::remove_const_t<Y>> kept = {}) {
+  using Gradient = std::remove_const_t<Y>;
+  detail::sum_columns<2>(device, x.rows, x.columns, detail::LayerNormColumn<X, Gradient>{x, dy, mean, inverse},
                          detail::AddColumnSums<C, 2>{{dgain, dbias}}, Arena(device.scratch()));
-  detail::for_rows(device, x.rows, x.columns, detail::LayerNormBackwardRow<C, S>{x, gain, mean, inverse, dy, dx});
+  const detail::LayerNormBackwardRow<X, Gradient, S> row{x, gain, mean, inverse, dy, dx, kept};
+  detail::for_rows(device, x.rows, x.columns, row, x, dy, dx, kept);
 }
 
 }  // namespace moe_mamba::cuda

@@ -48,7 +48,6 @@ __global__ void __launch_bounds__(adamw_threads) adamw_kernel(AdamWUpdate<C, S> 
     const bool kept = update.master != nullptr && static_cast<S>(update.master[i]) == update.parameters[i];
     const C old = kept ? update.master[i] : static_cast<C>(update.parameters[i]);
     const C updated = old - factors.rate * (adapted + decay * old);
-    update.gradient[i] = 0;
     update.first_moment[i] = m;
     update.second_moment[i] = v;
     if (update.master != nullptr) update.master[i] = updated;

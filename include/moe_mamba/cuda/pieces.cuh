@@ -9,6 +9,7 @@
 #include "moe_mamba/core/mathematics.hpp"
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/cuda/block/reduce.cuh"
+#include "moe_mamba/cuda/dependent_launch.cuh"
 #include "moe_mamba/cuda/device.hpp"
 
 /// How the operations that read their operands once are spread over the device: a thread for each element, or pieces
@@ -55,6 +56,8 @@ __device__ inline void walk_elements(Index rows, Index columns, Each&& each) {
 
 template <class Each>
 __global__ void __launch_bounds__(ElementGrid::threads) element_kernel(Rows rows, Index columns, Each each) {
+  await_stream();
+  release_stream();
   walk_elements(rows.count(), columns, each);
 }
 
@@ -63,8 +66,7 @@ template <class Each>
 void for_elements(Device& device, Rows rows, Index columns, const Each& each) {
   if (rows.most == 0 || columns == 0) return;
   const ElementGrid grid(rows.most, columns);
-  element_kernel<<<grid.blocks, grid.block, 0, device.stream()>>>(rows, columns, each);
-  check_launch("element_kernel");
+  launch_dependent(device, element_kernel<Each>, grid.blocks, grid.block, 0, rows, columns, each);
 }
 
 /// Whether each view can be read as one long row.
@@ -88,6 +90,29 @@ __device__ inline void store_run(const Run<T, count>& run, const MatrixView<T>& 
   *reinterpret_cast<Run<T, count>*>(&to(row, column)) = run;
 }
 
+/// The same elements as another type, in which bfloat16 is calculated with, or rounded to it.
+template <class To, class From, int count>
+__device__ inline Run<To, count> run_as(const Run<From, count>& run) {
+  if constexpr (std::is_same_v<To, From>) {
+    return run;
+  } else {
+    Run<To, count> converted;
+#pragma unroll
+    for (int i = 0; i < count; ++i) converted.values[i] = static_cast<To>(run.values[i]);
+    return converted;
+  }
+}
+
+/// Elements of a matrix to calculate with, and results on their way into one.
+template <int count, class T>
+__device__ inline auto load_numbers(const MatrixView<T>& from, Index row, Index column) {
+  return run_as<compute_t<std::remove_const_t<T>>>(load_run<count>(from, row, column));
+}
+template <int count, class C, class T>
+__device__ inline void store_numbers(const Run<C, count>& run, const MatrixView<T>& to, Index row, Index column) {
+  store_run<count>(run_as<T>(run), to, row, column);
+}
+
 /// Whether rows begin where runs may.
 template <int count, class... Scalars>
 bool all_aligned(const MatrixView<Scalars>&... views) {
@@ -98,24 +123,25 @@ bool all_aligned(const MatrixView<Scalars>&... views) {
 
 template <int count, class Each>
 __global__ void __launch_bounds__(ElementGrid::threads) run_kernel(Rows rows, Index columns, Each each) {
+  await_stream();
+  release_stream();
   walk_elements(rows.count(), columns / count,
                 [&](Index row, Index run) { each.template operator()<count>(row, run * count); });
 }
 
-/// each.operator()<count>(row, column) for runs of `count` elements that cover the matrix: 16 bytes of C where all of
-/// `views`, which are what `each` goes through row by row, allow it, single elements otherwise.
-template <class C, class Each, class... Scalars>
+/// each.operator()<count>(row, column) for runs of `count` elements that cover the matrix: 16 bytes of the largest
+/// scalars where all of `views`, which are what `each` goes through row by row, allow it, single elements otherwise.
+template <class Each, class... Scalars>
 void for_runs(Device& device, Rows rows, Index columns, const Each& each, const MatrixView<Scalars>&... views) {
-  constexpr int wide = 16 / int(sizeof(C));
+  constexpr int wide = 16 / int(std::max({sizeof(Scalars)...}));
   if (rows.most == 0 || columns == 0) return;
   if (columns % wide == 0 && all_aligned<wide>(views...)) {
     const ElementGrid grid(rows.most, columns / wide);
-    run_kernel<wide><<<grid.blocks, grid.block, 0, device.stream()>>>(rows, columns, each);
+    launch_dependent(device, run_kernel<wide, Each>, grid.blocks, grid.block, 0, rows, columns, each);
   } else {
     const ElementGrid grid(rows.most, columns);
-    run_kernel<1><<<grid.blocks, grid.block, 0, device.stream()>>>(rows, columns, each);
+    launch_dependent(device, run_kernel<1, Each>, grid.blocks, grid.block, 0, rows, columns, each);
   }
-  check_launch("run_kernel");
 }
 
 /// A matrix as one long row.
@@ -186,6 +212,8 @@ struct ColumnSumGrid {
 template <int arrays, class Each>
 __global__ void __launch_bounds__(ColumnSumGrid::threads)
     column_sum_kernel(Index rows, Index rows_per_piece, Index columns, Each each, double* partial) {
+  await_stream();
+  release_stream();
   __shared__ double shared[arrays][ColumnSumGrid::threads];
   const int thread = int(threadIdx.y * blockDim.x + threadIdx.x);
   const Index column = Index(blockIdx.x) * blockDim.x + threadIdx.x;
@@ -204,16 +232,39 @@ __global__ void __launch_bounds__(ColumnSumGrid::threads)
   }
 }
 
-/// finish(column, sums) for each column, with the sums of all pieces.
+/// Columns of a block that adds up pieces, and threads for each of them.
+inline constexpr int total_across = 16, total_down = 16;
+
+/// finish(column, sums) for each column, with the sums of all pieces: each of a column's threads adds up every
+/// total_down-th piece, and one adds up theirs.
 template <int arrays, class Finish>
-__global__ void column_total_kernel(const double* partial, Index pieces, Index columns, Finish finish) {
-  const Index column = Index(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (column >= columns) return;
+__global__ void __launch_bounds__(total_across* total_down)
+    column_total_kernel(const double* partial, Index pieces, Index columns, Finish finish) {
+  await_stream();
+  release_stream();
+  __shared__ double shared[arrays][total_down][total_across];
+  const Index column = Index(blockIdx.x) * total_across + threadIdx.x;
   double sums[arrays] = {};
-  for (Index piece = 0; piece < pieces; ++piece) {
-    for (int array = 0; array < arrays; ++array) sums[array] += partial[(piece * arrays + array) * columns + column];
+  if (column < columns) {
+#pragma unroll 4
+    for (Index piece = threadIdx.y; piece < pieces; piece += total_down) {
+      for (int array = 0; array < arrays; ++array) sums[array] += partial[(piece * arrays + array) * columns + column];
+    }
+  }
+  for (int array = 0; array < arrays; ++array) shared[array][threadIdx.y][threadIdx.x] = sums[array];
+  __syncthreads();
+  if (threadIdx.y != 0 || column >= columns) return;
+  for (int array = 0; array < arrays; ++array) {
+    for (int y = 1; y < total_down; ++y) sums[array] += shared[array][y][threadIdx.x];
   }
   finish(column, sums);
+}
+
+/// finish(column, sums) with the sums of `pieces` partial ones, as column_sum_kernel leaves them.
+template <int arrays, class Finish>
+void total_columns(Device& device, const double* partial, Index pieces, Index columns, const Finish& finish) {
+  launch_dependent(device, column_total_kernel<arrays, Finish>, unsigned(ceiling_divide<Index>(columns, total_across)),
+                   dim3(total_across, total_down), 0, partial, pieces, columns, finish);
 }
 
 /// Sums over rows in double for every column: each(row, column, sums) adds to `arrays` sums, finish(column, sums) takes
@@ -229,11 +280,9 @@ void sum_columns(Device& device, Index rows, Index columns, const Each& each, co
   double* const partial = arena.take<double>(Index(grid.pieces) * arrays * columns);
   const dim3 blocks(unsigned(ceiling_divide<Index>(columns, grid.across)), grid.pieces);
   const dim3 block(grid.across, unsigned(ColumnSumGrid::threads) / grid.across);
-  column_sum_kernel<arrays><<<blocks, block, 0, device.stream()>>>(rows, grid.rows_per_piece, columns, each, partial);
-  check_launch("column_sum_kernel");
-  column_total_kernel<arrays><<<unsigned(ceiling_divide<Index>(columns, 128)), 128, 0, device.stream()>>>(
-      partial, grid.pieces, columns, finish);
-  check_launch("column_total_kernel");
+  launch_dependent(device, column_sum_kernel<arrays, Each>, blocks, block, 0, rows, grid.rows_per_piece, columns, each,
+                   partial);
+  total_columns<arrays>(device, partial, Index(grid.pieces), columns, finish);
 }
 
 /// Adds the sums of columns to one array each.

@@ -30,20 +30,21 @@ __global__ void __launch_bounds__(rotary_threads)
       static_cast<double>(position_of(rotary.positions, sequence) + step) * frequencies.of[static_cast<int>(i)];
   double sine, cosine;
   sincos(rotary.backward ? -angle : angle, &sine, &cosine);
-  const C s = static_cast<C>(sine), c = static_cast<C>(cosine);
+  using T = compute_t<C>;
+  const T s = static_cast<T>(sine), c = static_cast<T>(cosine);
   C* real = rotary.x.row(row) + first + i;
   const Index half = rotary.rotary_width / 2;
   for (Index head = 0; head < rotary.x.columns; head += rotary.head_width, real += rotary.head_width) {
-    const C a = real[0], b = real[half];
-    real[0] = a * c - b * s;
-    real[half] = b * c + a * s;
+    const T a = static_cast<T>(real[0]), b = static_cast<T>(real[half]);
+    real[0] = static_cast<C>(a * c - b * s);
+    real[half] = static_cast<C>(b * c + a * s);
   }
 }
 
 }  // namespace detail
 
 /// See ops/rotary.hpp. Nothing is allocated and nothing waits. Throws Error where a kernel cannot be launched.
-template <ComputeScalar C>
+template <StorageScalar C>
 void rotary_embedding(Device& device, const RotaryEmbedding<C>& rotary) {
   const int half = static_cast<int>(rotary.rotary_width / 2);
   if (rotary.shape.tokens() == 0) return;

@@ -33,6 +33,8 @@ inline constexpr int most_shared_loads = 2048;
 template <int threads, class C, int Experts, int TopK>
 __global__ void __launch_bounds__(threads)
     route_kernel(Router<C, Experts, TopK> router, Index tokens_per_block, unsigned long long* loads, RouterSums* sums) {
+  await_stream();
+  release_stream();
   constexpr int warps = threads / warp_size;
   constexpr bool shared_loads = Experts <= most_shared_loads;
   // A probability below exp(-700) (double) or exp(-80) (float) adds nothing to the entropy, not even 0 · infinity.
@@ -126,6 +128,8 @@ template <int threads, class C, int Experts, int TopK>
 __global__ void __launch_bounds__(threads)
     router_statistics_kernel(Router<C, Experts, TopK> router, const unsigned long long* loads, const RouterSums* sums,
                              int blocks) {
+  await_stream();
+  release_stream();
   double balance = 0, entropy = 0, square = 0, counted = 0;
   for (int block = int(threadIdx.x); block < blocks; block += threads) counted += sums[block].counted;
   counted = block_sum<threads>(counted);
@@ -152,6 +156,8 @@ __global__ void __launch_bounds__(threads)
 
 template <int threads, class C, int Experts, int TopK>
 __global__ void __launch_bounds__(threads) router_backward_kernel(RouterBackward<C, Experts, TopK> router) {
+  await_stream();
+  release_stream();
   const double divisor = *router.counted > 1 ? *router.counted : 1.0;
   const double balance_of_counted = router.balance * Experts / (divisor * TopK) / divisor;
   const C z_of_counted = static_cast<C>(2 * router.z / divisor);
@@ -214,15 +220,14 @@ void route(Device& device, const Router<C, Experts, TopK>& router) {
   const Index tokens_per_block = std::max<Index>(16, ceiling_divide<Index>(tokens, most_blocks));
   const int blocks = int(ceiling_divide(tokens, tokens_per_block));
   if (blocks > 0) {
-    detail::route_kernel<threads>
-        <<<unsigned(blocks), threads, 0, device.stream()>>>(router, tokens_per_block, loads, sums);
-    check_launch("route_kernel");
+    detail::launch_dependent(device, detail::route_kernel<threads, C, Experts, TopK>, unsigned(blocks), threads, 0,
+                             router, tokens_per_block, loads, sums);
   }
   detail::sum_columns<1>(device, tokens, Index{Experts},
                          detail::ProbabilityColumn<C>{router.probabilities, router.targets},
                          detail::StoreColumn{router.mean_probability}, arena);
-  detail::router_statistics_kernel<threads><<<1, threads, 0, device.stream()>>>(router, loads, sums, blocks);
-  check_launch("router_statistics_kernel");
+  detail::launch_dependent(device, detail::router_statistics_kernel<threads, C, Experts, TopK>, 1, threads, 0, router,
+                           loads, sums, blocks);
 }
 
 /// The gradient of the logits from that of the gates and from the auxiliary losses.
@@ -232,9 +237,8 @@ void router_backward(Device& device, const RouterBackward<C, Experts, TopK>& rou
   const Index tokens = router.probabilities.rows;
   if (tokens == 0) return;
   const Index blocks = ceiling_divide<Index>(tokens, threads / detail::warp_size);
-  detail::router_backward_kernel<threads>
-      <<<unsigned(std::min(blocks, Index{1} << 30)), threads, 0, device.stream()>>>(router);
-  check_launch("router_backward_kernel");
+  detail::launch_dependent(device, detail::router_backward_kernel<threads, C, Experts, TopK>,
+                           unsigned(std::min(blocks, Index{1} << 30)), threads, 0, router);
 }
 
 }  // namespace moe_mamba::cuda

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "moe_mamba/cuda/block/scan_forward.cuh"
+#include "moe_mamba/cuda/block/single_step.cuh"
 #include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/ops/selective_scan.hpp"
 
@@ -20,59 +21,94 @@
 /// Where channels are too few to occupy the device, time is cut into chunks: a first launch finds what each chunk makes
 /// of zero states, a second carries the states over the chunks (the decay over a chunk is one power of two, of the sum
 /// of its Δ), a third is the scan proper, of all chunks at once. A single step has a kernel of its own.
+///
+/// Activations in bfloat16 are widened behind loads and rounded in front of stores; everything between is in float.
 namespace moe_mamba::cuda {
 
 namespace detail {
 
-/// A single step: a thread takes a channel of a sequence, state after state, and needs no other thread.
-template <class C, class S, int States>
-__global__ void __launch_bounds__(128) scan_step_kernel(const __grid_constant__ SelectiveScan<C, S, States> scan) {
-  const Index channels = scan.u.columns, index = Index{blockIdx.x} * blockDim.x + threadIdx.x;
-  const Index sequence = index / channels, channel = index - sequence * channels;
-  if (sequence >= scan.shape.batch) return;
-  C* const state = scan.state.data == nullptr ? nullptr : scan.state.data + sequence * scan.state.stride + channel;
-  C* const checkpoint =
-      scan.checkpoints == nullptr ? nullptr : scan.checkpoints + sequence * States * channels + channel;
+/// States that a thread of a single step holds at once, and asks for at once.
+template <int States>
+inline constexpr int step_group = States <= 16       ? States
+                                  : States % 16 == 0 ? 16
+                                  : States % 8 == 0  ? 8
+                                  : States % 4 == 0  ? 4
+                                                     : 1;
+
+/// A single step: a thread takes a channel of a sequence, state after state, and needs no other thread. Aligned rows of
+/// a_log, b and c are such that several states can be loaded at once.
+template <class C, class S, int States, bool Aligned>
+__global__ void __launch_bounds__(StepGrid::most_threads, sizeof(compute_t<C>) == 4 ? 4 : 2)
+    scan_step_kernel(const __grid_constant__ SelectiveScan<C, S, States> scan) {
+  await_stream();
+  release_stream();
+  using T = compute_t<C>;
+  constexpr int group = step_group<States>;
+  const Index channels = scan.u.columns, sequence = StepGrid::sequence(), channel = StepGrid::channel();
+  if (sequence >= scan.shape.batch || channel >= channels) return;
+  T* const state = scan.state.data == nullptr ? nullptr : scan.state.data + sequence * scan.state.stride + channel;
+  const S* const a_log = scan.a_log + channel * States;
+  const C* const b = scan.b.data + sequence * scan.b.stride;
+  const C* const c = scan.c.data + sequence * scan.c.stride;
   const auto at = [&](const MatrixView<const C>& rows) { return rows.data[sequence * rows.stride + channel]; };
-  const C u = at(scan.u), z = at(scan.z);
-  const C delta = softplus_of(at(scan.delta) + static_cast<C>(scan.delta_bias[channel]));
-  C sum = static_cast<C>(scan.d[channel]) * u;
-  constexpr int group = States % 16 == 0 ? 16 : States % 8 == 0 ? 8 : States % 4 == 0 ? 4 : 1;  // read at once
-  for (Index first = 0; first < States; first += group) {
-    C h[group];
+  T h[group];
+  S a_logs[group];
+  C bs[group], cs[group];
+  // All of it on its way before the first is needed: nothing is converted here, and what arithmetic begins with is asked
+  // for last, behind stores, or the compiler would have the threads wait for it in front of other loads.
+  const auto begin = [&](int first) {
 #pragma unroll
-    for (int i = 0; i < group; ++i) h[i] = state == nullptr ? C(0) : state[(first + i) * channels];
+    for (int i = 0; i < group; ++i) h[i] = state == nullptr ? T(0) : state[(first + i) * channels];
+    load_neighbours<Aligned>(a_log + first, a_logs);
+    load_neighbours<Aligned>(b + first, bs), load_neighbours<Aligned>(c + first, cs);
+    if (scan.checkpoints != nullptr) {
+      T* const checkpoint = scan.checkpoints + (sequence * States + first) * channels + channel;
+#pragma unroll
+      for (int i = 0; i < group; ++i) checkpoint[i * channels] = h[i];
+    }
+  };
+  begin(0);
+  const C u_loaded = at(scan.u), delta_loaded = at(scan.delta), z_loaded = at(scan.z);
+  const S bias = scan.delta_bias[channel], d = scan.d[channel];
+  const T u = static_cast<T>(u_loaded);
+  const T delta = softplus_of(static_cast<T>(delta_loaded) + static_cast<T>(bias));
+  T sum = static_cast<T>(d) * u;
+  for (int first = 0; first < States; first += group) {
+    if (first > 0) begin(first);
 #pragma unroll
     for (int i = 0; i < group; ++i) {
-      const Index n = first + i;
-      if (checkpoint != nullptr) checkpoint[n * channels] = h[i];
-      const C decay = power_of_two(delta * decay_rate<C>(scan.a_log[channel * States + n]));
-      h[i] = fma(decay, h[i], delta * u * scan.b.data[sequence * scan.b.stride + n]);
-      if (state != nullptr) state[n * channels] = h[i];
-      sum = fma(scan.c.data[sequence * scan.c.stride + n], h[i], sum);
+      const T decay = power_of_two(delta * decay_rate<T>(a_logs[i]));
+      h[i] = fma(decay, h[i], delta * u * static_cast<T>(bs[i]));
+      sum = fma(static_cast<T>(cs[i]), h[i], sum);
+    }
+    if (state != nullptr) {
+#pragma unroll
+      for (int i = 0; i < group; ++i) state[(first + i) * channels] = h[i];
     }
   }
-  scan.y.data[sequence * scan.y.stride + channel] = sum * silu_of(z);
+  scan.y.data[sequence * scan.y.stride + channel] = stored_as<C>(sum * silu_of(static_cast<T>(z_loaded)));
 }
 
 template <class C, class S, int States, bool Summary>
-__global__ void __launch_bounds__(ScanForwardTuning<C, States>::threads)
-    scan_kernel(const __grid_constant__ SelectiveScan<C, S, States> scan, const __grid_constant__ ScanCarry<C> carry,
+__global__ void __launch_bounds__(ScanForwardTuning<compute_t<C>, States>::threads)
+    scan_kernel(const __grid_constant__ SelectiveScan<C, S, States> scan,
+                const __grid_constant__ ScanCarry<compute_t<C>> carry, const __grid_constant__ ScanPassSums<C, 1> sums,
                 int first_state, bool loads_together) {
   using Thread = ScanThread<C, S, States, Summary>;
   __shared__ typename Thread::Storage storage;
-  Thread(scan, carry, first_state, loads_together, storage).run();
+  Thread(scan, carry, sums, first_state, loads_together, storage).run();
 }
 
 /// Blocks of a launch over whole sequences.
 template <class C>
 Index scan_blocks(Shape shape, Index channels) {
-  return shape.batch * ceiling_divide(channels, Index{scan_forward_width(sizeof(C))});
+  return shape.batch * ceiling_divide(channels, Index{scan_forward_width(sizeof(compute_t<C>))});
 }
 
 template <class C>
 ScanChunking scan_forward_chunking(const Device& device, Shape shape, Index channels) {
-  return scan_chunking(device.processors(), sizeof(C) == 4 ? 2 : 4, scan_blocks<C>(shape, channels), shape.length);
+  return scan_chunking(device.processors(), sizeof(compute_t<C>) == 4 ? 2 : 4, scan_blocks<C>(shape, channels),
+                       shape.length);
 }
 
 }  // namespace detail
@@ -86,34 +122,40 @@ ScanChunking scan_forward_chunking(const Device& device, Shape shape, Index chan
 template <class C, class S, int States>
 void selective_scan(Device& device, const SelectiveScan<C, S, States>& scan) {
   static_assert(States >= 1, "selective_scan: State must be at least 1");
-  using Tuning = detail::ScanForwardTuning<C, States>;
+  using T = compute_t<C>;
+  using Tuning = detail::ScanForwardTuning<T, States>;
   const Index channels = scan.u.columns, batch = scan.shape.batch;
   if (scan.shape.tokens() == 0 || channels == 0) return;
   if (scan.shape.length == 1) {
-    const auto threads = static_cast<unsigned>(ceiling_divide(batch * channels, Index{128}));
-    detail::scan_step_kernel<C, S, States><<<threads, 128, 0, device.stream()>>>(scan);
-    check_launch("selective_scan");
-    return;
+    constexpr int group = detail::step_group<States>;
+    const bool aligned = detail::neighbours_are_aligned<group>(scan.a_log, States) &&
+                         detail::neighbours_are_aligned<group>(scan.b.data, scan.b.stride) &&
+                         detail::neighbours_are_aligned<group>(scan.c.data, scan.c.stride);
+    const detail::StepGrid grid(device, batch, channels);
+    const auto kernel =
+        aligned ? detail::scan_step_kernel<C, S, States, true> : detail::scan_step_kernel<C, S, States, false>;
+    return detail::launch_dependent(device, kernel, grid.blocks, grid.threads, 0, scan);
   }
   const Index blocks = detail::scan_blocks<C>(scan.shape, channels);
   const detail::ScanChunking chunking = detail::scan_forward_chunking<C>(device, scan.shape, channels);
   const auto together = [](const auto&... rows) { return (detail::loads_together(rows, Tuning::together) && ...); };
   const bool loads_together = together(scan.u, scan.delta, scan.z, scan.y);
   Arena arena = scan.scratch;
-  const detail::ScanCarry<C> carry(arena, chunking, batch, channels, States);
+  const detail::ScanCarry<T> carry(arena, chunking, batch, channels, States);
+  const detail::ScanPassSums<C, 1> sums(arena, scan.shape, channels, Tuning::passes);
   const auto grid = static_cast<unsigned>(blocks * chunking.count);
   if (chunking.count > 1) {
     for (int pass = 0; pass < Tuning::passes; ++pass) {
       detail::scan_kernel<C, S, States, true>
-          <<<grid, Tuning::threads, 0, device.stream()>>>(scan, carry, pass * Tuning::pass, loads_together);
+          <<<grid, Tuning::threads, 0, device.stream()>>>(scan, carry, sums, pass * Tuning::pass, loads_together);
     }
     const auto carries = static_cast<unsigned>(ceiling_divide(batch * States * channels, Index{128}));
-    detail::scan_carry_kernel<C, S, States, false>
+    detail::scan_carry_kernel<T, S, States, false>
         <<<carries, 128, 0, device.stream()>>>(carry, scan.a_log, scan.state, batch, channels);
   }
   for (int pass = 0; pass < Tuning::passes; ++pass) {
     detail::scan_kernel<C, S, States, false>
-        <<<grid, Tuning::threads, 0, device.stream()>>>(scan, carry, pass * Tuning::pass, loads_together);
+        <<<grid, Tuning::threads, 0, device.stream()>>>(scan, carry, sums, pass * Tuning::pass, loads_together);
   }
   check_launch("selective_scan");
 }

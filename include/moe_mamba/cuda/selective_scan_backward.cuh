@@ -28,23 +28,29 @@ namespace moe_mamba::cuda {
 namespace detail {
 
 template <class C, class S, int States>
-__global__ void __launch_bounds__(ScanBackwardTuning<C, States>::threads, ScanBackwardTuning<C, States>::blocks)
+__global__ void __launch_bounds__(ScanBackwardTuning<compute_t<C>, States>::threads,
+                                  ScanBackwardTuning<compute_t<C>, States>::blocks)
     scan_backward_kernel(const __grid_constant__ SelectiveScanBackward<C, S, States> scan,
-                         const __grid_constant__ ScanCarry<C> carry, const __grid_constant__ ScanPartialSums<C> partial,
-                         int first_state, bool loads_together) {
+                         const __grid_constant__ ScanCarry<compute_t<C>> carry,
+                         const __grid_constant__ ScanPartialSums<compute_t<C>> partial,
+                         const __grid_constant__ ScanPassSums<C, 3> sums, int first_state, bool loads_together) {
   using Thread = ScanBackwardThread<C, S, States>;
   extern __shared__ __align__(16) unsigned char shared[];
-  Thread(scan, carry, partial, first_state, loads_together, *reinterpret_cast<typename Thread::Storage*>(shared)).run();
+  Thread(scan, carry, partial, sums, first_state, loads_together, *reinterpret_cast<typename Thread::Storage*>(shared))
+      .run();
 }
 
 /// What a chunk makes of a zero gradient behind it, and the sum of its Δ: Σ over a reverse scan of C dp.
 template <class C, class S, int States>
-__global__ void __launch_bounds__(ScanForwardTuning<C, States>::threads)
+__global__ void __launch_bounds__(ScanForwardTuning<compute_t<C>, States>::threads)
     scan_backward_summary_kernel(const __grid_constant__ SelectiveScanBackward<C, S, States> scan,
-                                 const __grid_constant__ ScanCarry<C> carry, int first_state, bool loads_together) {
-  using Tuning = ScanForwardTuning<C, States>;
-  using Storage = ScanStorage<C, Tuning>;
+                                 const __grid_constant__ ScanCarry<compute_t<C>> carry, int first_state,
+                                 bool loads_together) {
+  using T = compute_t<C>;
+  using Tuning = ScanForwardTuning<T, States>;
+  using Storage = ScanStorage<T, Tuning>;
   using Elements = typename Storage::Elements;
+  using Loaded = StoredValues<C, Tuning::together>;
   using Own = ScanElements<Tuning>;
   constexpr int channels = Tuning::channels, states = Tuning::states;
   __shared__ typename Storage::Tile storage;
@@ -57,24 +63,24 @@ __global__ void __launch_bounds__(ScanForwardTuning<C, States>::threads)
   const int inside = static_cast<int>(max(Index{0}, min(Index{Tuning::together}, width - first_column)));
   const int own_state = first_state + place.warp * states;
   Elements bias = {}, delta_sum = {};
-  for (int j = 0; j < inside; ++j) bias.of[j] = static_cast<C>(scan.delta_bias[first_column + j]);
-  C rate[channels][states], carried[channels][states] = {};
+  for (int j = 0; j < inside; ++j) bias.of[j] = static_cast<T>(scan.delta_bias[first_column + j]);
+  T rate[channels][states], carried[channels][states] = {};
   const auto owns = [&](int k, int r) { return first_own + k < width && own_state + r < States; };
 #pragma unroll
   for (int k = 0; k < channels; ++k) {
 #pragma unroll
     for (int r = 0; r < states; ++r) {
-      rate[k][r] = owns(k, r) ? decay_rate<C>(scan.a_log[(first_own + k) * States + own_state + r]) : C(0);
+      rate[k][r] = owns(k, r) ? decay_rate<T>(scan.a_log[(first_own + k) * States + own_state + r]) : T(0);
     }
   }
   const Index tiles = (place.end - place.begin + Tuning::steps - 1) / Tuning::steps;
   for (Index tile = tiles - 1; tile >= 0; --tile) {
     const Index first = place.begin + tile * Tuning::steps, row = place.sequence * scan.shape.length + first;
-    Elements delta[Tuning::rows], dy[Tuning::rows], z[Tuning::rows];  // all on their way before the first is needed
+    Loaded delta[Tuning::rows], dy[Tuning::rows], z[Tuning::rows];  // all on their way before the first is needed
 #pragma unroll
     for (int i = 0; i < Tuning::rows; ++i) {
       const int t = Own::row() + i * Tuning::rows_apart, present = first + t < place.end ? inside : 0;
-      const auto load = [&](Elements& to, const MatrixView<const C>& rows) {
+      const auto load = [&](Loaded& to, const MatrixView<const C>& rows) {
         const RowCursor<const C, 1> cursor(rows, row + t, first_column);
         if (loads_together) {
           cursor.template load<true>(to, present);
@@ -82,31 +88,32 @@ __global__ void __launch_bounds__(ScanForwardTuning<C, States>::threads)
           cursor.template load<false>(to, present);
         }
       };
-      delta[i] = filled<C, Tuning::together>(no_step<C>), dy[i] = {}, z[i] = {};
+      delta[i] = filled<C, Tuning::together>(no_step<T>), dy[i] = {}, z[i] = {};
       load(delta[i], scan.delta), load(dy[i], scan.dy), load(z[i], scan.z);
     }
     for (int t = Own::coefficient_row(); t < Tuning::steps; t += Tuning::coefficient_rows_apart) {
       const bool here = first + t < place.end && Own::template has_state<States>(first_state);
-      storage.c[t][Own::group()].of[Own::place()] =
-          here ? scan.c.data[(row + t) * scan.c.stride + first_state + Own::state()] : C(0);
+      const C c = here ? scan.c.data[(row + t) * scan.c.stride + first_state + Own::state()] : C{};
+      storage.c[t][Own::group()].of[Own::place()] = static_cast<T>(c);
     }
 #pragma unroll
     for (int i = 0; i < Tuning::rows; ++i) {
-      ScanValues<C, 2 * Tuning::together> inputs;
+      const Elements deltas = widened(delta[i]), dys = widened(dy[i]), zs = widened(z[i]);
+      ScanValues<T, 2 * Tuning::together> inputs;
 #pragma unroll
       for (int j = 0; j < Tuning::together; ++j) {
-        const C step = softplus_of(delta[i].of[j] + bias.of[j]);
+        const T step = softplus_of(deltas.of[j] + bias.of[j]);
         inputs.of[2 * j] = step;
-        inputs.of[2 * j + 1] = dy[i].of[j] * silu_of(z[i].of[j]);
+        inputs.of[2 * j + 1] = dys.of[j] * silu_of(zs.of[j]);
         delta_sum.of[j] += step;
       }
-      together<ScanValues<C, 2 * Tuning::together>>(
+      together<ScanValues<T, 2 * Tuning::together>>(
           storage.inputs[Own::row() + i * Tuning::rows_apart][Own::column()]) = inputs;
     }
     __syncthreads();
 #pragma unroll
     for (int t = Tuning::steps - 1; t >= 0; --t) {
-      const auto inputs = together<ScanValues<ScanInput<C>, channels>>(storage.inputs[t][place.lane * channels]);
+      const auto inputs = together<ScanValues<ScanInput<T>, channels>>(storage.inputs[t][place.lane * channels]);
       const auto c = storage.c[t][place.warp];
 #pragma unroll
       for (int k = 0; k < channels; ++k) {
@@ -130,7 +137,7 @@ __global__ void __launch_bounds__(ScanForwardTuning<C, States>::threads)
   __syncthreads();
   for (int column = Own::thread(); column < Tuning::width; column += Tuning::threads) {
     if (place.first_channel + column >= width) break;
-    C sum = C(0);
+    T sum = T(0);
     for (int i = 0; i < Tuning::rows_apart; ++i) sum += storage.parts[0][i][column];
     carry.delta_sums[part * width + place.first_channel + column] = sum;
   }
@@ -139,18 +146,19 @@ __global__ void __launch_bounds__(ScanForwardTuning<C, States>::threads)
 /// db and dc of all steps, over groups of channels. A thread takes an element of both.
 template <class C>
 __global__ void __launch_bounds__(256)
-    scan_coefficient_gradients_kernel(ScanPartialSums<C> partial, Index groups, Index rows, Index states,
+    scan_coefficient_gradients_kernel(ScanPartialSums<compute_t<C>> partial, Index groups, Index rows, Index states,
                                       MatrixView<C> db, MatrixView<C> dc) {
   const Index index = Index{blockIdx.x} * blockDim.x + threadIdx.x;
   if (index >= rows * states) return;
-  C db_sum = C(0), dc_sum = C(0);
+  using T = compute_t<C>;
+  T db_sum = T(0), dc_sum = T(0);
   for (Index group = 0; group < groups; ++group) {
     db_sum += partial.db[group * rows * states + index];
     dc_sum += partial.dc[group * rows * states + index];
   }
   const Index row = index / states, n = index - row * states;
-  db.data[row * db.stride + n] = db_sum;
-  dc.data[row * dc.stride + n] = dc_sum;
+  db.data[row * db.stride + n] = stored_as<C>(db_sum);
+  dc.data[row * dc.stride + n] = stored_as<C>(dc_sum);
 }
 
 /// to[i] += Σ_part parts[part][i] for the gradients of a_log, d and the bias.
@@ -179,32 +187,37 @@ __global__ void __launch_bounds__(256)
 /// What selective_scan takes of its scratch.
 template <class C>
 std::size_t scan_forward_scratch(const Device& device, Shape shape, Index channels, Index states) {
+  using T = compute_t<C>;
   const ScanChunking chunking = scan_forward_chunking<C>(device, shape, channels);
   Arena counting;
-  (void)ScanCarry<C>(counting, chunking, shape.batch, channels, states);
+  (void)ScanCarry<T>(counting, chunking, shape.batch, channels, states);
+  (void)ScanPassSums<C, 1>(counting, shape, channels, ceiling_divide(states, Index{scan_forward_pass<T>}));
   return counting.used();
 }
 
 template <class C>
 ScanChunking scan_backward_chunking(const Device& device, Shape shape, Index channels, Index states) {
-  const Index groups = ceiling_divide(channels, Index{scan_backward_width(sizeof(C), states)});
+  const Index groups = ceiling_divide(channels, Index{scan_backward_width(sizeof(compute_t<C>), states)});
   return scan_chunking(device.processors(), 2, shape.batch * groups, shape.length);
 }
 
 template <class C>
 std::size_t scan_backward_scratch(const Device& device, Shape shape, Index channels, Index states) {
   const ScanChunking chunking = scan_backward_chunking<C>(device, shape, channels, states);
+  using T = compute_t<C>;
   Arena counting;
-  (void)ScanPartialSums<C>(counting, shape, chunking.count, channels, states);
-  (void)ScanCarry<C>(counting, chunking, shape.batch, channels, states);
+  (void)ScanPartialSums<T>(counting, shape, chunking.count, channels, states);
+  (void)ScanCarry<T>(counting, chunking, shape.batch, channels, states);
+  (void)ScanPassSums<C, 3>(counting, shape, channels, ceiling_divide(states, Index{scan_backward_pass<T>}));
   return counting.used();
 }
 
 }  // namespace detail
 
-/// Bytes of device memory that selective_scan and selective_scan_backward need at most: about E / 32 values of type C an
-/// element of B, and one an element of A_log, sequence and chunk.
-template <ComputeScalar C>
+/// Bytes of device memory that selective_scan and selective_scan_backward need at most: about E / 32 values of type
+/// compute_t<C> an element of B, and one an element of A_log, sequence and chunk. Activations in bfloat16 with more than 32
+/// states need three more an element of u.
+template <StorageScalar C>
 std::size_t selective_scan_scratch(const Device& device, Shape shape, Index channels, Index states) {
   return std::max(detail::scan_forward_scratch<C>(device, shape, channels, states),
                   detail::scan_backward_scratch<C>(device, shape, channels, states));
@@ -217,15 +230,17 @@ std::size_t selective_scan_scratch(const Device& device, Shape shape, Index chan
 /// gives the same bits each time. Throws Error where a kernel cannot be launched.
 template <class C, class S, int States>
 void selective_scan_backward(Device& device, const SelectiveScanBackward<C, S, States>& scan) {
-  using Tuning = detail::ScanBackwardTuning<C, States>;
-  using Summary = detail::ScanForwardTuning<C, States>;
+  using T = compute_t<C>;
+  using Tuning = detail::ScanBackwardTuning<T, States>;
+  using Summary = detail::ScanForwardTuning<T, States>;
   const Index channels = scan.u.columns, batch = scan.shape.batch, tokens = scan.shape.tokens();
   if (tokens == 0 || channels == 0) return;
   const Index groups = ceiling_divide(channels, Index{Tuning::width});
   const detail::ScanChunking chunking = detail::scan_backward_chunking<C>(device, scan.shape, channels, States);
   Arena arena = scan.scratch;
-  const detail::ScanPartialSums<C> partial(arena, scan.shape, chunking.count, channels, States);
-  const detail::ScanCarry<C> carry(arena, chunking, batch, channels, States);
+  const detail::ScanPartialSums<T> partial(arena, scan.shape, chunking.count, channels, States);
+  const detail::ScanCarry<T> carry(arena, chunking, batch, channels, States);
+  const detail::ScanPassSums<C, 3> sums(arena, scan.shape, channels, Tuning::passes);
   const auto together = [](const auto&... rows) { return (detail::loads_together(rows, Tuning::together) && ...); };
   const bool loads_together = together(scan.u, scan.delta, scan.z, scan.dy, scan.du, scan.ddelta, scan.dz);
   const bool summary_loads_together = detail::loads_together(scan.delta, Summary::together) &&
@@ -238,7 +253,7 @@ void selective_scan_backward(Device& device, const SelectiveScanBackward<C, S, S
           <<<grid, Summary::threads, 0, device.stream()>>>(scan, carry, pass * Summary::pass, summary_loads_together);
     }
     const auto carries = static_cast<unsigned>(ceiling_divide(batch * States * channels, Index{128}));
-    detail::scan_carry_kernel<C, S, States, true>
+    detail::scan_carry_kernel<T, S, States, true>
         <<<carries, 128, 0, device.stream()>>>(carry, scan.a_log, scan.dstate, batch, channels);
   }
   const auto kernel = detail::scan_backward_kernel<C, S, States>;
@@ -247,14 +262,14 @@ void selective_scan_backward(Device& device, const SelectiveScanBackward<C, S, S
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "cudaFuncSetAttribute");
   const auto grid = static_cast<unsigned>(batch * groups * chunking.count);
   for (int pass = 0; pass < Tuning::passes; ++pass) {
-    kernel<<<grid, Tuning::threads, shared, device.stream()>>>(scan, carry, partial, pass * Tuning::pass,
+    kernel<<<grid, Tuning::threads, shared, device.stream()>>>(scan, carry, partial, sums, pass * Tuning::pass,
                                                                loads_together);
   }
   const auto elements = static_cast<unsigned>(ceiling_divide(tokens * States, Index{256}));
   detail::scan_coefficient_gradients_kernel<C>
       <<<elements, 256, 0, device.stream()>>>(partial, groups, tokens, States, scan.db, scan.dc);
   const auto parameters = static_cast<unsigned>(ceiling_divide(channels * (States + 2), Index{256}));
-  detail::scan_parameter_gradients_kernel<C><<<parameters, 256, 0, device.stream()>>>(
+  detail::scan_parameter_gradients_kernel<T><<<parameters, 256, 0, device.stream()>>>(
       partial, batch * chunking.count, channels, States, scan.da_log, scan.dd, scan.ddelta_bias);
   check_launch("selective_scan_backward");
 }

@@ -73,8 +73,7 @@ class Decoder {
     if constexpr (Memory::on_host) {
       step_on(&token);
     } else {
-      device_.upload(token_.data(), &token, sizeof token);
-      step_on(token_.data());
+      step_on_device(token);
     }
     return logits();
   }
@@ -90,8 +89,11 @@ class Decoder {
     }
   }
 
-  /// The running state: a value to copy, keep and restore.
-  const StatesType& state() const { return states_; }
+  /// The running state: a value to copy, keep and restore. On a device, waits for what was read.
+  const StatesType& state() const {
+    if constexpr (!Memory::on_host) device_.synchronize();
+    return states_;
+  }
 
   /// Goes on from a kept state, and the logits kept with it. Without logits, read a token before sampling. Throws
   /// std::invalid_argument where a size does not fit.
@@ -176,8 +178,7 @@ class Decoder {
       if constexpr (Memory::on_host) {
         decoder_.step_on(&token_);
       } else {
-        decoder_.device_.upload(decoder_.token_.data(), &token_, sizeof token_);
-        decoder_.step_on(decoder_.token_.data());
+        decoder_.step_on_device(token_);
       }
     }
 
@@ -232,6 +233,12 @@ class Decoder {
     begin_reading();
     recording_.run(device_, [&] { queue(token, {1, 1}); });
   }
+  /// A token that was drawn on the device lies there already.
+  void step_on_device(const Token& token) {
+    if (on_device_ != token) device_.upload(token_.data(), &token, sizeof token);
+    on_device_ = token;
+    step_on(token_.data());
+  }
   void begin_reading() {
     mirrored_ = false;
     has_logits_ = true;
@@ -255,6 +262,7 @@ class Decoder {
                               .scratch = Arena(scratch_.data())});
     Token token = 0;
     device_.download(&token, token_.data(), sizeof token);
+    on_device_ = token;
     if (token < 0) {
       throw std::runtime_error(
           "a logit is NaN or plus infinity, or all are minus infinity; allowed: finite numbers and minus infinity, one "
@@ -280,6 +288,7 @@ class Decoder {
   mutable std::vector<Compute> mirror_;
   mutable bool mirrored_ = false;
   Array<Token, Memory> token_;
+  Token on_device_ = -1;  // what token_ holds
   Array<std::uint64_t, Memory> position_;
   Array<std::uint32_t, Memory> status_;
   Memory scratch_;

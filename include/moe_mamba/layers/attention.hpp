@@ -69,13 +69,13 @@ struct AttentionLayer : LayerDefaults {
       const Index tokens = shape.tokens();
       qkv = matrix(arena.take<C>(tokens * size), tokens, Index{size});
       mixed = matrix(arena.take<C>(tokens * q_size), tokens, Index{q_size});
-      log_sums = arena.take<C>(tokens * heads.queries);
-      state = arena.take<C>(shape.batch * state_size);
+      log_sums = arena.take<compute_t<C>>(tokens * heads.queries);
+      state = arena.take<compute_t<C>>(shape.batch * state_size);
     }
-    MatrixView<C> qkv;    // (T, (H + 2G) d): queries, keys and values, rotated
-    MatrixView<C> mixed;  // (T, H d): sums of values
-    C* log_sums;          // (T, H)
-    C* state;             // (B, state_size): what was in the initial states
+    MatrixView<C> qkv;       // (T, (H + 2G) d): queries, keys and values, rotated
+    MatrixView<C> mixed;     // (T, H d): sums of values
+    compute_t<C>* log_sums;  // (T, H)
+    compute_t<C>* state;     // (B, state_size): what was in the initial states
 
     MatrixView<C> q() const { return qkv.column_block(0, q_size); }
     MatrixView<C> k() const { return qkv.column_block(q_size, k_size); }
@@ -118,7 +118,7 @@ struct AttentionLayer : LayerDefaults {
     const Saved<C> saved(run.tape, run.shape);
     const BackwardScratch<C> scratch(run.scratch, device, run.shape);
     const S* p = run.parameters;
-    C* g = run.gradients;
+    auto* g = run.gradients;
     if constexpr (output_bias) bias_backward(device, dy, g + output_bias_at);
     linear_backward_weight<S>(device, dy, saved.mixed, matrix(g + output_weight, D, q_size));
     linear_backward_input(device, dy, matrix(p + output_weight, D, q_size), scratch.dmixed, Into::assign);
@@ -140,7 +140,7 @@ struct AttentionLayer : LayerDefaults {
                                                               .dstate = run.dstate.from(part.sequence),
                                                               .scratch = scratch.attention});
     });
-    rotate(device, run.shape, scratch.dqkv, StateView<const C>{saved.state + position, state_size}, true);
+    rotate(device, run.shape, scratch.dqkv, StateView<const compute_t<C>>{saved.state + position, state_size}, true);
     if constexpr (input_biases) bias_backward(device, scratch.dqkv, g + input_bias_at);
     linear_backward_weight<S>(device, scratch.dqkv, x, matrix(g + input_weight, size, D));
     linear_backward_input(device, scratch.dqkv, matrix(p + input_weight, size, D), dx, Into::assign);
@@ -180,7 +180,7 @@ struct AttentionLayer : LayerDefaults {
 
   /// Queries and keys, which lie side by side, or gradients by them.
   template <class Device, class C>
-  static void rotate(Device& device, Shape shape, MatrixView<C> qkv, std::type_identity_t<StateView<const C>> positions,
+  static void rotate(Device& device, Shape shape, MatrixView<C> qkv, StateView<const compute_t<C>> positions,
                      bool backward) {
     if constexpr (Config::rotary_width > 0) {
       for_sequence_runs(shape, [&](const SequenceRun& part) {

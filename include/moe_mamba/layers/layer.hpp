@@ -22,7 +22,8 @@
 ///   report_size           doubles that a forward pass reports; auxiliary_loss(report) adds up what of it is a loss, and
 ///                         visit_routers(visit, report) shows each router's share to visit(RouterReport)
 ///   auxiliary_count       how many auxiliary losses there are to be averaged, if they are
-///   Saved<C>              buffers that the forward pass leaves for the backward pass: Saved(Arena&, Shape)
+///   Saved<C>              buffers that the forward pass leaves for the backward pass: Saved(Arena&, Shape); C is the type
+///                         of activations, compute_t<C> that of what is summed or kept from step to step
 ///   scratch_bytes<C>(device, shape, training)      temporary memory that a call needs at most
 ///   forward(run, x, y)            y = f(x), (T, D) → (T, D), written in terms of operations only
 ///   backward(run, x, dy, dx)      dx = dy ∂f/∂x, overwritten; gradients of parameters are added to
@@ -42,13 +43,13 @@ struct Extent {
 template <class Device, class S, class C>
 struct Forward {
   Device& device;
-  Shape shape;          // B sequences of L steps
-  bool training;        // whether a backward pass follows: whether the tape is kept
-  const S* parameters;  // this layer's
-  StateView<C> state;   // this layer's running states, in and out; may be null
-  double* report;       // this layer's report
-  Arena tape;           // for Saved
-  Arena scratch;        // for everything that ends with the call
+  Shape shape;                    // B sequences of L steps
+  bool training;                  // whether a backward pass follows: whether the tape is kept
+  const S* parameters;            // this layer's
+  StateView<compute_t<C>> state;  // this layer's running states, in and out; may be null
+  double* report;                 // this layer's report
+  Arena tape;                     // for Saved
+  Arena scratch;                  // for everything that ends with the call
   /// (T) or null: where a target is masked_target, the token does not count in auxiliary losses and statistics.
   const Token* targets = nullptr;
 
@@ -72,12 +73,13 @@ struct Backward {
   Shape shape;
   double auxiliary_weight;  // factor of this layer's auxiliary losses in the loss
   const S* parameters;
-  C* gradients;          // of this layer's parameters, added to
-  StateView<C> dstate;   // gradient by the final states on entry, by the initial ones on return; may be null
-  const double* report;  // as left by the forward pass
+  compute_t<C>* gradients;         // of this layer's parameters, added to
+  StateView<compute_t<C>> dstate;  // gradient by the final states on entry, by the initial ones on return; may be null
+  const double* report;            // as left by the forward pass
   Arena tape;
   Arena scratch;
   const Token* targets = nullptr;  // as in the forward pass
+  bool begins = false;             // gradients of parameters marked begun_by_layer are overwritten
 
   constexpr Backward advanced(const Extent& extent) const {
     return {device,
@@ -89,7 +91,8 @@ struct Backward {
             report + extent.report,
             tape.advanced(extent.tape),
             scratch,
-            targets};
+            targets,
+            begins};
   }
 };
 

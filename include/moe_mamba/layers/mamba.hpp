@@ -102,18 +102,18 @@ struct MambaLayer : LayerDefaults {
       }
       delta = matrix(arena.take<C>(tokens * E), tokens, E);
       gated = matrix(arena.take<C>(tokens * E), tokens, E);
-      convolution = arena.take<C>(shape.batch * convolution_state);
-      checkpoints = arena.take<C>(scan_checkpoints(shape) * N * E);
+      convolution = arena.take<compute_t<C>>(shape.batch * convolution_state);
+      checkpoints = arena.take<compute_t<C>>(scan_checkpoints(shape) * N * E);
     }
     MatrixView<C> xz;         // (T, 2E): x before the convolution, and the gate z
     MatrixView<C> convolved;  // (T, E)
     MatrixView<C> projected;  // (T, R + 2N): δ, B, C
     MatrixView<C> normed;     // (T, R + 2N): the same after the inner norm
     Arena step_tape, b_tape, c_tape;
-    MatrixView<C> delta;  // (T, E): before bias and softplus
-    MatrixView<C> gated;  // (T, E): the scan's output
-    C* convolution;       // (B, K - 1, E): the convolution's initial states
-    C* checkpoints;       // (scan_checkpoints(shape), N, E): those of one sequence after those of the other
+    MatrixView<C> delta;        // (T, E): before bias and softplus
+    MatrixView<C> gated;        // (T, E): the scan's output
+    compute_t<C>* convolution;  // (B, K - 1, E): the convolution's initial states
+    compute_t<C>* checkpoints;  // (scan_checkpoints(shape), N, E): those of one sequence after those of the other
   };
 
   template <class C, class Device>
@@ -146,7 +146,7 @@ struct MambaLayer : LayerDefaults {
       });
     }
     linear(device, saved.normed.column_block(0, R), matrix(p + dt_proj, E, R), saved.delta);
-    C* checkpoints = run.training ? saved.checkpoints : nullptr;
+    auto* checkpoints = run.training ? saved.checkpoints : nullptr;
     for_sequence_runs(run.shape, [&](const SequenceRun& part) {
       selective_scan(device, SelectiveScan<C, S, N>{.shape = part.shape,
                                                     .u = part.rows(saved.convolved),
@@ -173,11 +173,11 @@ struct MambaLayer : LayerDefaults {
     const Saved<C> saved(run.tape, run.shape);
     const BackwardScratch<C> scratch(run.scratch, device, run.shape);
     const S* p = run.parameters;
-    C* g = run.gradients;
+    auto* g = run.gradients;
     linear_backward_weight<S>(device, dy, saved.gated, matrix(g + out_proj, D, E));
     if constexpr (ProjectionBias) bias_backward(device, dy, g + out_bias);
     linear_backward_input(device, dy, matrix(p + out_proj, D, E), scratch.dgated, Into::assign);
-    const C* checkpoints = saved.checkpoints;
+    const auto* checkpoints = saved.checkpoints;
     for_sequence_runs(run.shape, [&](const SequenceRun& part) {
       selective_scan_backward(
           device, SelectiveScanBackward<C, S, N>{.shape = part.shape,
@@ -207,7 +207,7 @@ struct MambaLayer : LayerDefaults {
     linear_backward_input(device, scratch.ddelta, matrix(p + dt_proj, E, R), scratch.dnormed.column_block(0, R),
                           Into::assign);
     if constexpr (has_inner_norm) {
-      fill(device, C(0), scratch.dprojected);  // norms add to it
+      fill(device, C{}, scratch.dprojected);  // norms add to it
       each_norm(run, saved, [&]<class Norm>(auto inner, auto first, auto count) {
         Norm::backward(inner, MatrixView<const C>(saved.projected.column_block(first, count)),
                        MatrixView<const C>(scratch.dnormed.column_block(first, count)),

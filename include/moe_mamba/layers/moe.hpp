@@ -37,6 +37,7 @@ struct MoeLayer : LayerDefaults {
     if (has_bias) all[count++] = vector_parameter("router.bias", E, ParameterKind::bias, {Initial::Law::zeros});
     all[count++] = stack_parameter("experts.up.weight", E, gates * H, D, {Initial::Law::truncated_normal, 0.1, D});
     all[count++] = stack_parameter("experts.down.weight", E, D, H, {Initial::Law::truncated_normal, 0.1, H});
+    all[count - 2].begun_by_layer = all[count - 1].begun_by_layer = true;
     if (has_shared) {
       all[count++] = matrix_parameter("shared.up.weight", Shared::rows, D, {Initial::Law::truncated_normal, 0.1, D});
       all[count++] = matrix_parameter("shared.down.weight", D, shared_hidden, {Initial::Law::truncated_normal, 0.1, H});
@@ -85,10 +86,10 @@ struct MoeLayer : LayerDefaults {
   struct Saved {
     constexpr Saved(Arena& arena, Shape shape) {
       const Index tokens = shape.tokens(), assignments = tokens * K;
-      probabilities = matrix(arena.take<C>(tokens * E), tokens, E);
-      log_sum_exp = arena.take<C>(tokens);
+      probabilities = matrix(arena.take<compute_t<C>>(tokens * E), tokens, E);
+      log_sum_exp = arena.take<compute_t<C>>(tokens);
       experts = arena.take<Index>(assignments);
-      gate = arena.take<C>(assignments);
+      gate = arena.take<compute_t<C>>(assignments);
       slots = arena.take<Index>(assignments);
       source = arena.take<Index>(assignments);
       offsets = arena.take<Index>(E + 1);
@@ -99,16 +100,16 @@ struct MoeLayer : LayerDefaults {
       shared_tape = arena;
       if constexpr (has_shared) arena = arena.advanced(tape_bytes<Shared, C>(shape));
     }
-    MatrixView<C> probabilities;  // (T, E)
-    C* log_sum_exp;               // (T)
-    Index* experts;               // (T, K)
-    C* gate;                      // (T, K)
-    Index* slots;                 // (T, K)
-    Index* source;                // (T·K)
-    Index* offsets;               // (E + 1)
-    MatrixView<C> x, y;           // (T·K, D): inputs and outputs in the order of the experts
-    MatrixView<C> hidden;         // (T·K, H or 2H)
-    MatrixView<C> active;         // (T·K, H)
+    MatrixView<compute_t<C>> probabilities;  // (T, E)
+    compute_t<C>* log_sum_exp;               // (T)
+    Index* experts;                          // (T, K)
+    compute_t<C>* gate;                      // (T, K)
+    Index* slots;                            // (T, K)
+    Index* source;                           // (T·K)
+    Index* offsets;                          // (E + 1)
+    MatrixView<C> x, y;                      // (T·K, D): inputs and outputs in the order of the experts
+    MatrixView<C> hidden;                    // (T·K, H or 2H)
+    MatrixView<C> active;                    // (T·K, H)
     Arena shared_tape;
 
     constexpr Groups groups() const { return {offsets, E}; }
@@ -134,19 +135,19 @@ struct MoeLayer : LayerDefaults {
 
     linear(device, x, matrix(p + router_weight, E, D), scratch.logits);
     if constexpr (has_bias) add_bias(device, p + router_bias, scratch.logits);
-    route(device, Router<C, E, K>{.order = Config::order,
-                                  .logits = scratch.logits,
-                                  .probabilities = saved.probabilities,
-                                  .log_sum_exp = saved.log_sum_exp,
-                                  .experts = saved.experts,
-                                  .gates = saved.gate,
-                                  .load = run.report + 4,
-                                  .mean_probability = scratch.mean_probability,
-                                  .entropy = run.report + 2,
-                                  .mean_square_log_sum_exp = run.report + 1,
-                                  .balance = run.report,
-                                  .counted = run.report + 4 + E,
-                                  .targets = run.targets});
+    route(device, Router<compute_t<C>, E, K>{.order = Config::order,
+                                             .logits = scratch.logits,
+                                             .probabilities = saved.probabilities,
+                                             .log_sum_exp = saved.log_sum_exp,
+                                             .experts = saved.experts,
+                                             .gates = saved.gate,
+                                             .load = run.report + 4,
+                                             .mean_probability = scratch.mean_probability,
+                                             .entropy = run.report + 2,
+                                             .mean_square_log_sum_exp = run.report + 1,
+                                             .balance = run.report,
+                                             .counted = run.report + 4 + E,
+                                             .targets = run.targets});
     group_tokens(device, GroupTokens{.tokens = tokens,
                                      .top_k = K,
                                      .expert_count = E,
@@ -175,15 +176,17 @@ struct MoeLayer : LayerDefaults {
     const Saved<C> saved(run.tape, run.shape);
     const BackwardScratch<C> scratch(run.scratch, device, run.shape);
     const S* p = run.parameters;
-    C* g = run.gradients;
+    auto* g = run.gradients;
 
+    const Into into = run.begins ? Into::assign : Into::add;
     combine_rows_backward(device, saved.y, saved.slots, Index{K}, saved.gate, dy, scratch.dy, scratch.dgate);
-    grouped_linear_backward_weight<S>(device, saved.groups(), scratch.dy, saved.active, MatrixStack<C>{g + down, D, H});
+    grouped_linear_backward_weight<S>(device, saved.groups(), scratch.dy, saved.active,
+                                      MatrixStack<compute_t<C>>{g + down, D, H}, into);
     grouped_linear_backward_input(device, saved.groups(), scratch.dy, MatrixStack<const S>{p + down, D, H},
                                   scratch.dactive, Into::assign);
     grouped_activate_backward(device, saved.groups(), Activation{}, saved.hidden, scratch.dactive, scratch.dhidden);
     grouped_linear_backward_weight<S>(device, saved.groups(), scratch.dhidden, saved.x,
-                                      MatrixStack<C>{g + up, gates * H, D});
+                                      MatrixStack<compute_t<C>>{g + up, gates * H, D}, into);
     grouped_linear_backward_input(device, saved.groups(), scratch.dhidden, MatrixStack<const S>{p + up, gates * H, D},
                                   scratch.dx, Into::assign);
 
@@ -194,18 +197,19 @@ struct MoeLayer : LayerDefaults {
     }
     combine_rows(device, scratch.dx, saved.slots, Index{K}, nullptr, dx, has_shared ? Into::add : Into::assign);
 
-    router_backward(device, RouterBackward<C, E, K>{.order = Config::order,
-                                                    .probabilities = saved.probabilities,
-                                                    .log_sum_exp = saved.log_sum_exp,
-                                                    .experts = saved.experts,
-                                                    .gates = saved.gate,
-                                                    .load = run.report + 4,
-                                                    .dgates = scratch.dgate,
-                                                    .balance = run.auxiliary_weight * Config::balance.value(),
-                                                    .z = run.auxiliary_weight * Config::z.value(),
-                                                    .dlogits = scratch.dlogits,
-                                                    .counted = run.report + 4 + E,
-                                                    .targets = run.targets});
+    router_backward(device,
+                    RouterBackward<compute_t<C>, E, K>{.order = Config::order,
+                                                       .probabilities = saved.probabilities,
+                                                       .log_sum_exp = saved.log_sum_exp,
+                                                       .experts = saved.experts,
+                                                       .gates = saved.gate,
+                                                       .load = run.report + 4,
+                                                       .dgates = scratch.dgate,
+                                                       .balance = run.auxiliary_weight * Config::balance.value(),
+                                                       .z = run.auxiliary_weight * Config::z.value(),
+                                                       .dlogits = scratch.dlogits,
+                                                       .counted = run.report + 4 + E,
+                                                       .targets = run.targets});
     linear_backward_weight<S>(device, scratch.dlogits, x, matrix(g + router_weight, E, D));
     if constexpr (has_bias) bias_backward(device, scratch.dlogits, g + router_bias);
     linear_backward_input(device, scratch.dlogits, matrix(p + router_weight, E, D), dx, Into::add);
@@ -216,10 +220,10 @@ struct MoeLayer : LayerDefaults {
   struct ForwardScratch {
     template <class Device>
     ForwardScratch(Arena& arena, Device&, Shape shape)
-        : logits(matrix(arena.take<C>(shape.tokens() * E), shape.tokens(), E)),
+        : logits(matrix(arena.take<compute_t<C>>(shape.tokens() * E), shape.tokens(), E)),
           mean_probability(arena.take<double>(E)) {}
-    MatrixView<C> logits;      // (T, E)
-    double* mean_probability;  // (E)
+    MatrixView<compute_t<C>> logits;  // (T, E)
+    double* mean_probability;         // (E)
   };
 
   template <class C>
@@ -231,14 +235,14 @@ struct MoeLayer : LayerDefaults {
       dx = matrix(arena.take<C>(assignments * D), assignments, D);
       dhidden = matrix(arena.take<C>(assignments * gates * H), assignments, gates * H);
       dactive = matrix(arena.take<C>(assignments * H), assignments, H);
-      dgate = arena.take<C>(assignments);
-      dlogits = matrix(arena.take<C>(tokens * E), tokens, E);
+      dgate = arena.take<compute_t<C>>(assignments);
+      dlogits = matrix(arena.take<compute_t<C>>(tokens * E), tokens, E);
     }
-    MatrixView<C> dy, dx;   // (T·K, D)
-    MatrixView<C> dhidden;  // (T·K, H or 2H)
-    MatrixView<C> dactive;  // (T·K, H)
-    C* dgate;               // (T, K)
-    MatrixView<C> dlogits;  // (T, E)
+    MatrixView<C> dy, dx;              // (T·K, D)
+    MatrixView<C> dhidden;             // (T·K, H or 2H)
+    MatrixView<C> dactive;             // (T·K, H)
+    compute_t<C>* dgate;               // (T, K)
+    MatrixView<compute_t<C>> dlogits;  // (T, E)
   };
 };
 

@@ -8,7 +8,9 @@
 #include "moe_mamba/ops/elementwise.hpp"
 #include "moe_mamba/ops/norm.hpp"
 
-/// Norms. Like layers, but their backward pass adds to dx, which is the gradient of the residual stream.
+/// Norms. Like layers, but their backward pass adds to dx, which is the gradient of the residual stream, and what goes in
+/// (x and dx) may be of another type than what comes out (y and dy): the stream is in the compute type. A norm may have
+/// forward_joined(run, Joined, y) besides, which first adds what a layer before it left to be added to the stream.
 namespace moe_mamba {
 
 /// RMSNorm (Zhang & Sennrich 2019) with a gain; see ops/norm.hpp.
@@ -21,20 +23,27 @@ struct RmsNormLayer : LayerDefaults {
 
   template <class C>
   struct Saved {
-    constexpr Saved(Arena& arena, Shape shape) : inverse(arena.take<C>(shape.tokens())) {}
-    C* inverse;  // (T)
+    constexpr Saved(Arena& arena, Shape shape) : inverse(arena.take<compute_t<C>>(shape.tokens())) {}
+    compute_t<C>* inverse;  // (T)
   };
 
-  template <class Device, class S, class C>
-  static void forward(Forward<Device, S, C> run, MatrixView<const C> x, MatrixView<C> y) {
+  template <class Device, class S, class C, class X, class Y>
+  static void forward(Forward<Device, S, C> run, MatrixView<const X> x, MatrixView<Y> y) {
     const Saved<C> saved(run.tape, run.shape);
     rms_norm(run.device, x, run.parameters, epsilon, y, saved.inverse);
   }
 
-  template <class Device, class S, class C>
-  static void backward(Backward<Device, S, C> run, MatrixView<const C> x, MatrixView<const C> dy, MatrixView<C> dx) {
+  template <class Device, class S, class C, class X>
+  static void forward_joined(Forward<Device, S, C> run, const Joined<X, C>& joined, MatrixView<C> y) {
     const Saved<C> saved(run.tape, run.shape);
-    rms_norm_backward(run.device, x, run.parameters, saved.inverse, dy, dx, run.gradients);
+    add_rms_norm(run.device, joined, run.parameters, epsilon, y, saved.inverse);
+  }
+
+  template <class Device, class S, class C, class X, class Y>
+  static void backward(Backward<Device, S, C> run, MatrixView<const X> x, MatrixView<const Y> dy, MatrixView<X> dx,
+                       auto... kept) {
+    const Saved<C> saved(run.tape, run.shape);
+    rms_norm_backward(run.device, x, run.parameters, saved.inverse, dy, dx, run.gradients, kept...);
   }
 };
 
@@ -47,20 +56,28 @@ struct PlainRmsNormLayer : LayerDefaults {
 
   template <class C>
   struct Saved {
-    constexpr Saved(Arena& arena, Shape shape) : inverse(arena.take<C>(shape.tokens())) {}
-    C* inverse;  // (T)
+    constexpr Saved(Arena& arena, Shape shape) : inverse(arena.take<compute_t<C>>(shape.tokens())) {}
+    compute_t<C>* inverse;  // (T)
   };
 
-  template <class Device, class S, class C>
-  static void forward(Forward<Device, S, C> run, MatrixView<const C> x, MatrixView<C> y) {
+  template <class Device, class S, class C, class X, class Y>
+  static void forward(Forward<Device, S, C> run, MatrixView<const X> x, MatrixView<Y> y) {
     const Saved<C> saved(run.tape, run.shape);
     rms_norm(run.device, x, static_cast<const S*>(nullptr), epsilon, y, saved.inverse);
   }
 
-  template <class Device, class S, class C>
-  static void backward(Backward<Device, S, C> run, MatrixView<const C> x, MatrixView<const C> dy, MatrixView<C> dx) {
+  template <class Device, class S, class C, class X>
+  static void forward_joined(Forward<Device, S, C> run, const Joined<X, C>& joined, MatrixView<C> y) {
     const Saved<C> saved(run.tape, run.shape);
-    rms_norm_backward(run.device, x, static_cast<const S*>(nullptr), saved.inverse, dy, dx, static_cast<C*>(nullptr));
+    add_rms_norm(run.device, joined, static_cast<const S*>(nullptr), epsilon, y, saved.inverse);
+  }
+
+  template <class Device, class S, class C, class X, class Y>
+  static void backward(Backward<Device, S, C> run, MatrixView<const X> x, MatrixView<const Y> dy, MatrixView<X> dx,
+                       auto... kept) {
+    const Saved<C> saved(run.tape, run.shape);
+    rms_norm_backward(run.device, x, static_cast<const S*>(nullptr), saved.inverse, dy, dx,
+                      static_cast<compute_t<C>*>(nullptr), kept...);
   }
 };
 
@@ -76,22 +93,29 @@ struct LayerNormLayer : LayerDefaults {
   template <class C>
   struct Saved {
     constexpr Saved(Arena& arena, Shape shape)
-        : mean(arena.take<C>(shape.tokens())), inverse(arena.take<C>(shape.tokens())) {}
-    C* mean;     // (T)
-    C* inverse;  // (T)
+        : mean(arena.take<compute_t<C>>(shape.tokens())), inverse(arena.take<compute_t<C>>(shape.tokens())) {}
+    compute_t<C>* mean;     // (T)
+    compute_t<C>* inverse;  // (T)
   };
 
-  template <class Device, class S, class C>
-  static void forward(Forward<Device, S, C> run, MatrixView<const C> x, MatrixView<C> y) {
+  template <class Device, class S, class C, class X, class Y>
+  static void forward(Forward<Device, S, C> run, MatrixView<const X> x, MatrixView<Y> y) {
     const Saved<C> saved(run.tape, run.shape);
     layer_norm(run.device, x, run.parameters, run.parameters + W, epsilon, y, saved.mean, saved.inverse);
   }
 
-  template <class Device, class S, class C>
-  static void backward(Backward<Device, S, C> run, MatrixView<const C> x, MatrixView<const C> dy, MatrixView<C> dx) {
+  template <class Device, class S, class C, class X>
+  static void forward_joined(Forward<Device, S, C> run, const Joined<X, C>& joined, MatrixView<C> y) {
+    const Saved<C> saved(run.tape, run.shape);
+    add_layer_norm(run.device, joined, run.parameters, run.parameters + W, epsilon, y, saved.mean, saved.inverse);
+  }
+
+  template <class Device, class S, class C, class X, class Y>
+  static void backward(Backward<Device, S, C> run, MatrixView<const X> x, MatrixView<const Y> dy, MatrixView<X> dx,
+                       auto... kept) {
     const Saved<C> saved(run.tape, run.shape);
     layer_norm_backward(run.device, x, run.parameters, saved.mean, saved.inverse, dy, dx, run.gradients,
-                        run.gradients + W);
+                        run.gradients + W, kept...);
   }
 };
 
@@ -101,13 +125,13 @@ struct NoNormLayer : LayerDefaults {
   static constexpr std::array<Parameter, 0> parameters{};
   static constexpr Index active_parameters = 0;
 
-  template <class Device, class S, class C>
-  static void forward(Forward<Device, S, C> run, MatrixView<const C> x, MatrixView<C> y) {
+  template <class Device, class S, class C, class X, class Y>
+  static void forward(Forward<Device, S, C> run, MatrixView<const X> x, MatrixView<Y> y) {
     copy(run.device, x, y);
   }
 
-  template <class Device, class S, class C>
-  static void backward(Backward<Device, S, C> run, MatrixView<const C>, MatrixView<const C> dy, MatrixView<C> dx) {
+  template <class Device, class S, class C, class X, class Y>
+  static void backward(Backward<Device, S, C> run, MatrixView<const X>, MatrixView<const Y> dy, MatrixView<X> dx) {
     add(run.device, dy, dx);
   }
 };

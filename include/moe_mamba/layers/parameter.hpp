@@ -65,20 +65,23 @@ struct Parameter {
   ParameterKind kind = ParameterKind::matrix;
   Initial initial;
   Index offset = 0;
+  /// A backward pass that starts a sum of gradients (Backward::begins) overwrites this one's, so that nobody has to clear
+  /// it: it is most of a mixture's, and clearing it and adding to it would be two passes over memory more.
+  bool begun_by_layer = false;
 
   constexpr Index size() const { return shape[0] * shape[1] * shape[2]; }
 };
 
 constexpr Parameter vector_parameter(const char* name, Index size, ParameterKind kind, Initial initial) {
-  return {name, {size, 1, 1}, 1, kind, initial, 0};
+  return {name, {size, 1, 1}, 1, kind, initial};
 }
 constexpr Parameter matrix_parameter(const char* name, Index rows, Index columns, Initial initial,
                                      ParameterKind kind = ParameterKind::matrix) {
-  return {name, {rows, columns, 1}, 2, kind, initial, 0};
+  return {name, {rows, columns, 1}, 2, kind, initial};
 }
 constexpr Parameter stack_parameter(const char* name, Index count, Index rows, Index columns, Initial initial,
                                     ParameterKind kind = ParameterKind::matrix) {
-  return {name, {count, rows, columns}, 3, kind, initial, 0};
+  return {name, {count, rows, columns}, 3, kind, initial};
 }
 
 /// The same parameters, one laid after the other without gaps.

@@ -77,22 +77,23 @@ struct LanguageModel {
   }
 
   template <class Device, class S, class C>
-  static void enter(Forward<Device, S, C> run, const Token* tokens, MatrixView<C> x) {
+  static void enter(Forward<Device, S, C> run, const Token* tokens, MatrixView<compute_t<C>> x) {
     embed(run.device, tokens, matrix(run.parameters, vocabulary, width), x);
   }
 
   template <class Device, class S, class C>
-  static void enter_backward(Backward<Device, S, C> run, const Token* tokens, MatrixView<const C> dx, C*) {
+  static void enter_backward(Backward<Device, S, C> run, const Token* tokens, MatrixView<const compute_t<C>> dx,
+                             compute_t<C>*) {
     embed_backward(run.device, tokens, dx, matrix(run.gradients, vocabulary, width));
   }
 
   template <class Device, class S, class C>
-  static void leave(Forward<Device, S, C> run, MatrixView<const C> x, MatrixView<C> logits) {
+  static void leave(Forward<Device, S, C> run, MatrixView<const C> x, MatrixView<compute_t<C>> logits) {
     linear(run.device, x, matrix(run.parameters + head_offset, vocabulary, width), logits);
   }
 
   template <class Device, class S, class C>
-  static void leave_backward(Backward<Device, S, C> run, MatrixView<const C> x, MatrixView<const C> dlogits,
+  static void leave_backward(Backward<Device, S, C> run, MatrixView<const C> x, MatrixView<const compute_t<C>> dlogits,
                              MatrixView<C> dx) {
     linear_backward_weight<S>(run.device, dlogits, x, matrix(run.gradients + head_offset, vocabulary, width));
     linear_backward_input(run.device, dlogits, matrix(run.parameters + head_offset, vocabulary, width), dx,
@@ -101,14 +102,14 @@ struct LanguageModel {
 
   template <class C, class Device>
   static std::size_t loss_scratch(Device& device, Index tokens) {
-    return head_cross_entropy_scratch<C>(device, tokens, Index{vocabulary});
+    return head_cross_entropy_scratch<C>(device, tokens, Index{vocabulary}, Index{width});
   }
 
   /// totals[0] = the sum of the unmasked targets' cross-entropies, totals[1] their number; gradients of their mean where
   /// dx has data.
   template <class Device, class S, class C>
   static void loss(Device& device, const S* parameters, MatrixView<const C> x, const Token* targets, MatrixView<C> dx,
-                   C* gradients, double* totals, Arena scratch) {
+                   compute_t<C>* gradients, double* totals, Arena scratch) {
     head_cross_entropy(
         device, HeadCrossEntropy<C, S>{
                     .x = x,

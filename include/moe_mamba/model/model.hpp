@@ -246,7 +246,7 @@ class Model {
     check_batch(workspace, inputs, targets, shape, states);
     workspace.begin();
     passes().gradient(workspace, shape, data_, workspace.keep_inputs(inputs, shape),
-                      workspace.keep_targets(targets, shape), gradients.data(), view(states), view(dstates));
+                      workspace.keep_targets(targets, shape), gradients.data(), Into::add, view(states), view(dstates));
     return workspace.losses();
   }
   void gradient(WorkspaceType& workspace, DeviceSpan<const Input> inputs, DeviceSpan<const Input> targets, Shape shape,
@@ -257,7 +257,7 @@ class Model {
     check_queued(workspace, inputs, shape, states);
     check_targets(targets.size(), shape);
     workspace.begin();
-    passes().gradient(workspace, shape, data_, inputs.data(), targets.data(), gradients.data(), view(states),
+    passes().gradient(workspace, shape, data_, inputs.data(), targets.data(), gradients.data(), Into::add, view(states),
                       view(dstates));
   }
 

@@ -6,6 +6,7 @@
 #include "moe_mamba/core/backend.hpp"
 #include "moe_mamba/core/scalar.hpp"
 #include "moe_mamba/core/view.hpp"
+#include "moe_mamba/ops/linear.hpp"
 #include "moe_mamba/ops/optimizer.hpp"
 #include "moe_mamba/ops/sampling.hpp"
 
@@ -51,9 +52,9 @@ struct Passes {
   void (*loss)(WorkspaceType& workspace, Shape shape, const S* parameters, const Input* inputs, const Input* targets,
                StateView<C> states);
 
-  /// The same, and adds the gradient of the total loss.
+  /// The same, and the gradient of the total loss, which is assigned or added.
   void (*gradient)(WorkspaceType& workspace, Shape shape, const S* parameters, const Input* inputs,
-                   const Input* targets, C* gradients, StateView<C> states, StateView<C> dstates);
+                   const Input* targets, C* gradients, Into into, StateView<C> states, StateView<C> dstates);
 
   /// From the gradients by the outputs of `rows` rows from `first` on, to that by the final norm's output and the
   /// head's parameters.

@@ -13,6 +13,7 @@ template <class Definition, StorageScalar S, class Backend>
 class PassesDefinition {
   using Table = Passes<Definition, S, Backend>;
   using C = typename Table::C;
+  using A = activation_t<S, Backend>;
   using Input = typename Table::Input;
   using WorkspaceType = typename Table::WorkspaceType;
   using Update = typename Table::Update;
@@ -34,9 +35,9 @@ class PassesDefinition {
 
  private:
   static std::size_t scratch_bytes(Backend& device, Shape largest, bool training) {
-    const std::size_t body = Body::template scratch_bytes<C>(device, largest, training);
+    const std::size_t body = Body::template scratch_bytes<A>(device, largest, training);
     if constexpr (TokenDefinition<Definition>) {
-      return std::max(body, Definition::template loss_scratch<C>(device, largest.tokens()));
+      return std::max(body, Definition::template loss_scratch<A>(device, largest.tokens()));
     } else {
       Arena counting;
       counting.take<C>(largest.tokens() * Definition::output_width);
@@ -54,21 +55,22 @@ class PassesDefinition {
                        StateView<C> states, const Token* targets) {
     const auto run = workspace.buffers(shape);
     const bool training = workspace.purpose_ == Purpose::training;
-    const Forward<Backend, S, C> forward{workspace.device_,        shape,         training,    parameters, states,
+    const Forward<Backend, S, A> forward{workspace.device_,        shape,         training,    parameters, states,
                                          workspace.report_.data(), run.body_tape, run.scratch, targets};
     Definition::enter(forward, inputs, run.x);
-    Body::forward(forward.advanced({.parameters = Definition::body_offset}), run.x);
+    detail::Stream<A> stream{run.x, {}};
+    Body::forward(forward.advanced({.parameters = Definition::body_offset}), stream);
     auto norm = forward.advanced({.parameters = Definition::norm_offset});
     norm.tape = run.norm_tape;
-    Norm::forward(norm, MatrixView<const C>(run.x), run.normed);
+    detail::norm_of_stream<Norm>(norm, stream, MatrixView<C>{}, run.normed);
   }
 
   static void outputs(WorkspaceType& workspace, Shape shape, const S* parameters, Index first, Index step, Index rows,
                       C* outputs) {
     const auto run = workspace.buffers(shape);
-    const MatrixView<const C> normed{run.normed.row(first), rows, run.normed.columns, step * run.normed.stride};
+    const MatrixView<const A> normed{run.normed.row(first), rows, run.normed.columns, step * run.normed.stride};
     Definition::leave(
-        Forward<Backend, S, C>{workspace.device_, {rows, 1}, false, parameters, {}, nullptr, run.scratch, run.scratch},
+        Forward<Backend, S, A>{workspace.device_, {rows, 1}, false, parameters, {}, nullptr, run.scratch, run.scratch},
         normed, matrix(outputs, rows, Index{Definition::output_width}));
   }
 
@@ -79,10 +81,24 @@ class PassesDefinition {
   }
 
   static void gradient(WorkspaceType& workspace, Shape shape, const S* parameters, const Input* inputs,
-                       const Input* targets, C* gradients, StateView<C> states, StateView<C> dstates) {
+                       const Input* targets, C* gradients, Into into, StateView<C> states, StateView<C> dstates) {
+    if (into == Into::assign) clear_gradients(workspace.device_, gradients);
     body_for(workspace, shape, parameters, inputs, states, tokens(targets));
     head(workspace, shape, parameters, targets, gradients);
-    body_backward_for(workspace, shape, parameters, inputs, gradients, nullptr, dstates, tokens(targets));
+    body_backward_for(workspace, shape, parameters, inputs, gradients, nullptr, dstates, tokens(targets),
+                      into == Into::assign);
+  }
+
+  /// All but those that a layer's backward pass begins by itself.
+  static void clear_gradients(Backend& device, C* gradients) {
+    Index first = 0;
+    const auto clear_to = [&](Index end) { clear(device, gradients + first, end - first); };
+    Definition::visit_parameters([&](const Parameter& parameter) {
+      if (!parameter.begun_by_layer) return;
+      clear_to(parameter.offset);
+      first = parameter.offset + parameter.size();
+    });
+    clear_to(Definition::parameters);
   }
 
   static const Token* tokens(const Input* targets) {
@@ -99,8 +115,8 @@ class PassesDefinition {
     const auto run = workspace.buffers(shape);
     double* const totals = workspace.report_.data() + Body::report_size;
     if constexpr (TokenDefinition<Definition>) {
-      Definition::loss(device, parameters, MatrixView<const C>(run.normed), targets,
-                       gradients == nullptr ? MatrixView<C>{} : run.dx, gradients, totals, run.scratch);
+      Definition::loss(device, parameters, MatrixView<const A>(run.normed), targets,
+                       gradients == nullptr ? MatrixView<A>{} : run.dnormed, gradients, totals, run.scratch);
     } else {
       const Index rows = shape.tokens(), columns = Definition::output_width, numbers = rows * columns;
       Arena scratch = run.scratch;
@@ -118,30 +134,32 @@ class PassesDefinition {
                                const C* doutputs, C* gradients) {
     const auto run = workspace.buffers(shape);
     Definition::leave_backward(backward_run(workspace, shape, parameters, gradients, {}),
-                               MatrixView<const C>(run.normed.row_block(first, rows)),
-                               matrix(doutputs, rows, Index{Definition::output_width}), run.dx.row_block(first, rows));
+                               MatrixView<const A>(run.normed.row_block(first, rows)),
+                               matrix(doutputs, rows, Index{Definition::output_width}),
+                               run.dnormed.row_block(first, rows));
   }
 
   static void body_backward(WorkspaceType& workspace, Shape shape, const S* parameters, const Input* inputs,
                             C* gradients, C* dinputs, StateView<C> dstates) {
-    body_backward_for(workspace, shape, parameters, inputs, gradients, dinputs, dstates, nullptr);
+    body_backward_for(workspace, shape, parameters, inputs, gradients, dinputs, dstates, nullptr, false);
   }
 
   static void body_backward_for(WorkspaceType& workspace, Shape shape, const S* parameters, const Input* inputs,
-                                C* gradients, C* dinputs, StateView<C> dstates, const Token* targets) {
+                                C* gradients, C* dinputs, StateView<C> dstates, const Token* targets, bool begins) {
     const auto run = workspace.buffers(shape);
     auto back = backward_run(workspace, shape, parameters, gradients, dstates);
     back.targets = targets;
+    back.begins = begins;
     auto norm = back.advanced({.parameters = Definition::norm_offset});
     norm.tape = run.norm_tape;
-    // The norm's output is not needed any more; its buffer takes the gradient by the residual stream.
-    fill(back.device, C(0), run.normed);
-    Norm::backward(norm, MatrixView<const C>(run.x), MatrixView<const C>(run.dx), run.normed);
-    Body::backward(back.advanced({.parameters = Definition::body_offset}), run.normed);
-    Definition::enter_backward(back, inputs, MatrixView<const C>(run.normed), dinputs);
+    fill(back.device, C(0), run.dx);
+    Norm::backward(norm, MatrixView<const C>(run.x), MatrixView<const A>(run.dnormed), run.dx);
+    detail::StreamGradient<A> stream{run.dx, {}};
+    Body::backward(back.advanced({.parameters = Definition::body_offset}), stream);
+    Definition::enter_backward(back, inputs, MatrixView<const C>(run.dx), dinputs);
   }
 
-  static Backward<Backend, S, C> backward_run(WorkspaceType& workspace, Shape shape, const S* parameters, C* gradients,
+  static Backward<Backend, S, A> backward_run(WorkspaceType& workspace, Shape shape, const S* parameters, C* gradients,
                                               StateView<C> dstates) {
     const auto run = workspace.buffers(shape);
     return {workspace.device_, shape,   Definition::auxiliary_weight, parameters,
@@ -154,7 +172,9 @@ class PassesDefinition {
     adamw(device, update);
   }
 
-  static void clear(Backend& device, C* values, Index count) { fill(device, C(0), matrix(values, 1, count)); }
+  static void clear(Backend& device, C* values, Index count) {
+    if (count > 0) fill(device, C(0), matrix(values, 1, count));
+  }
 };
 
 template <class Definition, StorageScalar S, class Backend>

@@ -77,14 +77,15 @@ struct SequenceModel {
   }
 
   template <class Device, class S, class C>
-  static void enter(Forward<Device, S, C> run, const C* inputs, MatrixView<C> x) {
+  static void enter(Forward<Device, S, C> run, const compute_t<C>* inputs, MatrixView<compute_t<C>> x) {
     linear(run.device, matrix(inputs, x.rows, input_width), matrix(run.parameters, width, input_width), x);
     add_bias(run.device, run.parameters + input_bias, x);
   }
 
   /// dinputs: (T, I), overwritten, or null.
   template <class Device, class S, class C>
-  static void enter_backward(Backward<Device, S, C> run, const C* inputs, MatrixView<const C> dx, C* dinputs) {
+  static void enter_backward(Backward<Device, S, C> run, const compute_t<C>* inputs, MatrixView<const compute_t<C>> dx,
+                             compute_t<C>* dinputs) {
     linear_backward_weight<S>(run.device, dx, matrix(inputs, dx.rows, input_width),
                               matrix(run.gradients, width, input_width));
     bias_backward(run.device, dx, run.gradients + input_bias);
@@ -95,13 +96,13 @@ struct SequenceModel {
   }
 
   template <class Device, class S, class C>
-  static void leave(Forward<Device, S, C> run, MatrixView<const C> x, MatrixView<C> outputs) {
+  static void leave(Forward<Device, S, C> run, MatrixView<const C> x, MatrixView<compute_t<C>> outputs) {
     linear(run.device, x, matrix(run.parameters + output_offset, output_width, width), outputs);
     add_bias(run.device, run.parameters + output_bias, outputs);
   }
 
   template <class Device, class S, class C>
-  static void leave_backward(Backward<Device, S, C> run, MatrixView<const C> x, MatrixView<const C> doutputs,
+  static void leave_backward(Backward<Device, S, C> run, MatrixView<const C> x, MatrixView<const compute_t<C>> doutputs,
                              MatrixView<C> dx) {
     linear_backward_weight<S>(run.device, doutputs, x, matrix(run.gradients + output_offset, output_width, width));
     bias_backward(run.device, doutputs, run.gradients + output_bias);

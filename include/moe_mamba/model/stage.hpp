@@ -3,13 +3,15 @@
 #include <algorithm>
 #include <cstddef>
 #include <string_view>
+#include <type_traits>
 
 #include "moe_mamba/layers/layer.hpp"
 #include "moe_mamba/layers/norm.hpp"
 #include "moe_mamba/ops/elementwise.hpp"
 
-/// Stages: what the body of a model is made of. A stage changes the residual stream x, (T, D), in place; it has the
-/// same compile-time facts as a layer, and its passes take the same `Forward` and `Backward`.
+/// Stages: what the body of a model is made of. A stage changes the residual stream, (T, D), in place; it has the
+/// same compile-time facts as a layer, and its passes take the same `Forward` and `Backward`. The stream is in the compute
+/// type, compute_t<C>, whatever the type C of the layers' activations is.
 namespace moe_mamba {
 
 /// The type of a whole model: LanguageModel<…> or SequenceModel<…>.
@@ -45,6 +47,36 @@ constexpr void visit_named(const Visit& visit, Index& offset, const ParameterNam
 /// "layers.<number><part>"
 constexpr ParameterName layer_prefix(Index number, std::string_view part) {
   return ParameterName("layers.").append(number).append(part);
+}
+
+/// The residual stream on its way through the stages: x + pending, which the next norm adds up. Null data: nothing is
+/// pending.
+template <class C>
+struct Stream {
+  MatrixView<compute_t<C>> x;
+  MatrixView<const C> pending;
+};
+
+/// The gradient by the residual stream on its way back, and the same as activations; null data: not to be had.
+template <class C>
+struct StreamGradient {
+  MatrixView<compute_t<C>> dx;
+  MatrixView<const C> rounded;
+};
+
+/// y = Norm(stream), with nothing pending any more; x is kept as well where `kept` has data.
+template <class Norm, class Device, class S, class C>
+void norm_of_stream(Forward<Device, S, C> run, Stream<C>& stream, MatrixView<compute_t<C>> kept, MatrixView<C> y) {
+  using T = compute_t<C>;
+  const Joined<T, C> joined{stream.pending, stream.x, kept};
+  if constexpr (requires { Norm::forward_joined(run, joined, y); }) {
+    Norm::forward_joined(run, joined, y);
+  } else {
+    if (stream.pending.data != nullptr) add(run.device, stream.pending, stream.x);
+    if (kept.data != nullptr) copy(run.device, stream.x, kept);
+    Norm::forward(run, MatrixView<const T>(stream.x), y);
+  }
+  stream.pending = {};
 }
 
 /// x + Layer(Norm(x))
@@ -84,11 +116,14 @@ struct ResidualStage {
   template <class C>
   struct Saved {
     constexpr Saved(Arena& arena, Shape shape)
-        : x(matrix(arena.take<C>(shape.tokens() * D), shape.tokens(), Index{D})), norm(arena) {
-      layer = norm.advanced(moe_mamba::tape_bytes<Norm, C>(shape));
+        : x(matrix(arena.take<compute_t<C>>(shape.tokens() * D), shape.tokens(), Index{D})), norm(arena) {
+      arena = norm.advanced(moe_mamba::tape_bytes<Norm, C>(shape));
+      normed = matrix(arena.take<C>(shape.tokens() * D), shape.tokens(), Index{D});
+      layer = arena;
       arena = layer.advanced(moe_mamba::tape_bytes<Layer, C>(shape));
     }
-    MatrixView<C> x;  // (T, D): the stream before the stage
+    MatrixView<compute_t<C>> x;  // (T, D): the stream before the stage
+    MatrixView<C> normed;        // (T, D): the layer's input
     Arena norm, layer;
   };
 
@@ -104,42 +139,57 @@ struct ResidualStage {
   }
 
   template <class Device, class S, class C>
-  static void forward(Forward<Device, S, C> run, MatrixView<C> x) {
+  static void forward(Forward<Device, S, C> run, Stream<C>& stream) {
+    // What is pending lies where the rows of any stage do, which its layer overwrites.
     const Scratch<C> scratch(run.scratch, run.shape);
     const Saved<C> saved(run.training ? run.tape : run.scratch, run.shape);
-    if (run.training) copy(run.device, x, saved.x);
     run.tape = saved.norm;
-    Norm::forward(run, MatrixView<const C>(x), scratch.normed);
+    norm_of_stream<Norm>(run, stream, run.training ? saved.x : MatrixView<compute_t<C>>{}, saved.normed);
     auto inner = run.advanced({.parameters = parameters_of<Norm>});
     inner.tape = saved.layer;
-    Layer::forward(inner, MatrixView<const C>(scratch.normed), scratch.rows);
-    add(run.device, scratch.rows, x);
+    Layer::forward(inner, MatrixView<const C>(saved.normed), scratch.rows);
+    stream.pending = scratch.rows;
   }
 
-  /// dx: the gradient by the stream after the stage on entry, before it on return.
+  /// The gradient by the stream after the stage on entry, before it on return.
   template <class Device, class S, class C>
-  static void backward(Backward<Device, S, C> run, MatrixView<C> dx) {
+  static void backward(Backward<Device, S, C> run, StreamGradient<C>& stream) {
+    using T = compute_t<C>;
     const Scratch<C> scratch(run.scratch, run.shape);
     const Saved<C> saved(run.tape, run.shape);
-    // The normed input is cheaper to form again than to keep.
-    Norm::forward(
-        Forward<Device, S, C>{run.device, run.shape, true, run.parameters, {}, nullptr, saved.norm, run.scratch},
-        MatrixView<const C>(saved.x), scratch.normed);
     auto inner = run.advanced({.parameters = parameters_of<Norm>});
     inner.tape = saved.layer;
-    Layer::backward(inner, MatrixView<const C>(scratch.normed), MatrixView<const C>(dx), scratch.rows);
+    MatrixView<const C> dy;
+    if constexpr (std::is_same_v<C, T>) {
+      dy = stream.dx;
+    } else {
+      if (stream.rounded.data == nullptr) copy(run.device, stream.dx, scratch.dy);
+      dy = scratch.dy;  // which lies where that of any stage does
+    }
+    Layer::backward(inner, MatrixView<const C>(saved.normed), dy, scratch.rows);
     run.tape = saved.norm;
-    Norm::backward(run, MatrixView<const C>(saved.x), MatrixView<const C>(scratch.rows), dx);
+    const MatrixView<const T> x = saved.x;
+    const MatrixView<const C> rows = scratch.rows;
+    if constexpr (!std::is_same_v<C, T> && requires { Norm::backward(run, x, rows, stream.dx, scratch.dy); }) {
+      Norm::backward(run, x, rows, stream.dx, scratch.dy);
+      stream.rounded = scratch.dy;
+    } else {
+      Norm::backward(run, x, rows, stream.dx);
+      stream.rounded = {};
+    }
   }
 
  private:
   template <class C>
   struct Scratch {
     constexpr Scratch(Arena& arena, Shape shape)
-        : normed(matrix(arena.take<C>(shape.tokens() * D), shape.tokens(), Index{D})),
-          rows(matrix(arena.take<C>(shape.tokens() * D), shape.tokens(), Index{D})) {}
-    MatrixView<C> normed;  // (T, D): the layer's input
-    MatrixView<C> rows;    // (T, D): the layer's output, or the gradient by its input
+        : rows(matrix(arena.take<C>(shape.tokens() * D), shape.tokens(), Index{D})) {
+      if (!std::is_same_v<C, compute_t<C>>) {
+        dy = matrix(arena.take<C>(shape.tokens() * D), shape.tokens(), Index{D});
+      }
+    }
+    MatrixView<C> rows;  // (T, D): the layer's output, or the gradient by its input
+    MatrixView<C> dy;    // (T, D): the gradient by its output, where the stream's is of another type
   };
 };
 
@@ -168,10 +218,10 @@ struct NormStage {
   template <class C>
   struct Saved {
     constexpr Saved(Arena& arena, Shape shape)
-        : x(matrix(arena.take<C>(shape.tokens() * D), shape.tokens(), Index{D})), norm(arena) {
+        : x(matrix(arena.take<compute_t<C>>(shape.tokens() * D), shape.tokens(), Index{D})), norm(arena) {
       arena = arena.advanced(moe_mamba::tape_bytes<Norm, C>(shape));
     }
-    MatrixView<C> x;  // (T, D)
+    MatrixView<compute_t<C>> x;  // (T, D)
     Arena norm;
   };
 
@@ -186,21 +236,25 @@ struct NormStage {
   }
 
   template <class Device, class S, class C>
-  static void forward(Forward<Device, S, C> run, MatrixView<C> x) {
+  static void forward(Forward<Device, S, C> run, Stream<C>& stream) {
+    if (stream.pending.data != nullptr) add(run.device, stream.pending, stream.x);
+    stream.pending = {};
     const Saved<C> saved(run.training ? run.tape : run.scratch, run.shape);
-    copy(run.device, x, saved.x);
+    copy(run.device, stream.x, saved.x);
     run.tape = saved.norm;
-    Norm::forward(run, MatrixView<const C>(saved.x), x);
+    Norm::forward(run, MatrixView<const compute_t<C>>(saved.x), stream.x);
   }
 
   template <class Device, class S, class C>
-  static void backward(Backward<Device, S, C> run, MatrixView<C> dx) {
+  static void backward(Backward<Device, S, C> run, StreamGradient<C>& stream) {
     const Saved<C> saved(run.tape, run.shape);
-    const auto dy = matrix(run.scratch.template take<C>(run.shape.tokens() * D), run.shape.tokens(), Index{D});
-    copy(run.device, dx, dy);
-    fill(run.device, C(0), dx);
+    using T = compute_t<C>;
+    const auto dy = matrix(run.scratch.template take<T>(run.shape.tokens() * D), run.shape.tokens(), Index{D});
+    copy(run.device, stream.dx, dy);
+    fill(run.device, T(0), stream.dx);
     run.tape = saved.norm;
-    Norm::backward(run, MatrixView<const C>(saved.x), MatrixView<const C>(dy), dx);
+    Norm::backward(run, MatrixView<const T>(saved.x), MatrixView<const T>(dy), stream.dx);
+    stream.rounded = {};
   }
 };
 
@@ -242,23 +296,23 @@ struct StageList {
   }
 
   template <class Device, class S, class C>
-  static void forward(Forward<Device, S, C> run, MatrixView<C> x) {
+  static void forward(Forward<Device, S, C> run, Stream<C>& stream) {
     Extent at;
     (
         [&] {
-          Stages::forward(run.advanced(at), x);
+          Stages::forward(run.advanced(at), stream);
           at = sum(at, extent<Stages, C>(run.shape));
         }(),
         ...);
   }
 
   template <class Device, class S, class C>
-  static void backward(Backward<Device, S, C> run, MatrixView<C> dx) {
+  static void backward(Backward<Device, S, C> run, StreamGradient<C>& stream) {
     Extent at{parameters, state_size, report_size, tape_bytes<C>(run.shape)};
     // An assignment evaluates its right side first, so this fold goes from the last stage to the first.
     (void)([&] {
       at = difference(at, extent<Stages, C>(run.shape));
-      Stages::backward(run.advanced(at), dx);
+      Stages::backward(run.advanced(at), stream);
       return Done{};
     }() = ... = Done{});
   }
@@ -318,13 +372,13 @@ struct RepeatStage {
   }
 
   template <class Device, class S, class C>
-  static void forward(Forward<Device, S, C> run, MatrixView<C> x) {
-    for (Index time = 0; time < Times; ++time) Body::forward(run.advanced(extent<C>(time, run.shape)), x);
+  static void forward(Forward<Device, S, C> run, Stream<C>& stream) {
+    for (Index time = 0; time < Times; ++time) Body::forward(run.advanced(extent<C>(time, run.shape)), stream);
   }
 
   template <class Device, class S, class C>
-  static void backward(Backward<Device, S, C> run, MatrixView<C> dx) {
-    for (Index time = Times; time-- > 0;) Body::backward(run.advanced(extent<C>(time, run.shape)), dx);
+  static void backward(Backward<Device, S, C> run, StreamGradient<C>& stream) {
+    for (Index time = Times; time-- > 0;) Body::backward(run.advanced(extent<C>(time, run.shape)), stream);
   }
 
  private:

@@ -96,6 +96,7 @@ class Workspace {
   friend class Trainer;
   friend class Decoder<Definition, S, Backend>;
   using Memory = typename Backend::Memory;
+  using Activation = activation_t<S, Backend>;
   using Body = typename Definition::Body;
   using Norm = typename Definition::Norm;
   static constexpr Index largest_tokens = Index{1} << 40;
@@ -107,24 +108,25 @@ class Workspace {
     constexpr Buffers(Arena& arena, Shape shape, bool training) {
       const Index tokens = shape.tokens();
       x = matrix(arena.take<Compute>(tokens * Definition::width), tokens, Index{Definition::width});
-      normed = matrix(arena.take<Compute>(tokens * Definition::width), tokens, Index{Definition::width});
+      normed = matrix(arena.take<Activation>(tokens * Definition::width), tokens, Index{Definition::width});
       norm_tape = arena;
-      arena = arena.advanced(tape_bytes<Norm, Compute>(shape));
+      arena = arena.advanced(tape_bytes<Norm, Activation>(shape));
       if (training || !Memory::on_host) inputs = arena.take<Input>(tokens * Definition::input_width);
       if (!Memory::on_host) {
         targets = arena.take<Input>(tokens * target_width);
         outputs = arena.take<Compute>(outputs_at_once(shape) * Definition::output_width);
       }
       if (training) {
+        dnormed = matrix(arena.take<Activation>(tokens * Definition::width), tokens, Index{Definition::width});
         dx = matrix(arena.take<Compute>(tokens * Definition::width), tokens, Index{Definition::width});
         body_tape = arena;
-        arena = arena.advanced(Body::template tape_bytes<Compute>(shape));
+        arena = arena.advanced(Body::template tape_bytes<Activation>(shape));
       }
       scratch = arena;
     }
-    MatrixView<Compute> x;       // (T, D): the residual stream
-    MatrixView<Compute> normed;  // (T, D): behind the final norm
-    MatrixView<Compute> dx;      // (T, D): gradient by either
+    MatrixView<Compute> x;                   // (T, D): the residual stream
+    MatrixView<Activation> normed, dnormed;  // (T, D): behind the final norm, and the gradient by it
+    MatrixView<Compute> dx;                  // (T, D): the gradient by the stream
     Input* inputs = nullptr;     // (T) tokens or (T, I): a copy, for the backward pass or because the host has them
     Input* targets = nullptr;    // (T) tokens or (T, O): a copy, where the host has them
     Compute* outputs = nullptr;  // (outputs_at_once, O): on their way to the host, or their gradients from it

@@ -81,16 +81,16 @@ struct SeenRows {
 
 template <class C, int HeadWidth>
 struct CausalAttention {
-  Shape shape;               // B sequences of L steps, T = B·L rows
-  AttentionHeads heads;      // H, G, N
-  MatrixView<const C> q;     // (T, H d)
-  MatrixView<const C> k, v;  // (T, G d)
-  StateView<C> state;        // AttentionCache::size() a sequence: in and out; may be null (empty, dropped)
-  C* saved_state;            // (B, AttentionCache::size()): receives what was read of the initial states, and their
-                             // positions; null where no backward pass follows
-  MatrixView<C> y;           // (T, H d), must not overlap q, k, v
-  C* log_sums;               // (T, H): log Σ_j exp(s_j), for the backward pass; null where none follows
-  Arena scratch;             // causal_attention_scratch(…) bytes
+  Shape shape;                    // B sequences of L steps, T = B·L rows
+  AttentionHeads heads;           // H, G, N
+  MatrixView<const C> q;          // (T, H d)
+  MatrixView<const C> k, v;       // (T, G d)
+  StateView<compute_t<C>> state;  // AttentionCache::size() a sequence: in and out; may be null (empty, dropped)
+  compute_t<C>* saved_state;  // (B, AttentionCache::size()): receives what was read of the initial states, and their
+                              // positions; null where no backward pass follows
+  MatrixView<C> y;            // (T, H d), must not overlap q, k, v
+  compute_t<C>* log_sums;     // (T, H): log Σ_j exp(s_j), for the backward pass; null where none follows
+  Arena scratch;              // causal_attention_scratch(…) bytes
 };
 
 /// Gradients of a scalar loss. dq, dk and dv are overwritten.
@@ -98,16 +98,17 @@ template <class C, int HeadWidth>
 struct CausalAttentionBackward {
   Shape shape;
   AttentionHeads heads;
-  MatrixView<const C> q, k, v;  // as in the forward pass
-  const C* saved_state;         // from the forward pass
-  MatrixView<const C> y;        // from the forward pass
-  const C* log_sums;            // from the forward pass
-  MatrixView<const C> dy;       // (T, H d), must not overlap dq, dk, dv
-  MatrixView<C> dq;             // (T, H d)
-  MatrixView<C> dk, dv;         // (T, G d)
-  StateView<C> dstate;          // with respect to the final state on entry, to the initial one on return, where that by
-                                // the position is 0; may be null. A length of 0 leaves it as it is
-  Arena scratch;                // causal_attention_scratch(…) bytes
+  MatrixView<const C> q, k, v;      // as in the forward pass
+  const compute_t<C>* saved_state;  // from the forward pass
+  MatrixView<const C> y;            // from the forward pass
+  const compute_t<C>* log_sums;     // from the forward pass
+  MatrixView<const C> dy;           // (T, H d), must not overlap dq, dk, dv
+  MatrixView<C> dq;                 // (T, H d)
+  MatrixView<C> dk, dv;             // (T, G d)
+  StateView<compute_t<C>>
+      dstate;     // with respect to the final state on entry, to the initial one on return, where that by
+                  // the position is 0; may be null. A length of 0 leaves it as it is
+  Arena scratch;  // causal_attention_scratch(…) bytes
 };
 
 }  // namespace moe_mamba
@@ -124,12 +125,12 @@ namespace detail {
 
 /// The keys or values that one head of one sequence can see, in double, one row after the other.
 template <int HeadWidth, class C>
-std::vector<double> seen_rows(const SeenRows& seen, const C* cache, MatrixView<const C> own, Index length) {
+std::vector<double> seen_rows(const SeenRows& seen, const compute_t<C>* cache, MatrixView<const C> own, Index length) {
   std::vector<double> rows;
   for (Index j = 0; j < seen.cached + length; ++j) {
     for (Index i = 0; i < HeadWidth; ++i) {
-      rows.push_back(
-          static_cast<double>(j < seen.cached ? cache[seen.slot(j) * HeadWidth + i] : own(j - seen.cached, i)));
+      rows.push_back(j < seen.cached ? static_cast<double>(cache[seen.slot(j) * HeadWidth + i])
+                                     : static_cast<double>(own(j - seen.cached, i)));
     }
   }
   return rows;
@@ -167,10 +168,10 @@ void causal_attention(const Device&, const CausalAttention<C, d>& attention) {
   const AttentionCache<d> cache(heads);
   const Index length = attention.shape.length;
   for (Index sequence = 0; sequence < attention.shape.batch; ++sequence) {
-    C* const state = attention.state ? attention.state.sequence(sequence) : nullptr;
+    auto* const state = attention.state ? attention.state.sequence(sequence) : nullptr;
     const SeenRows seen(state == nullptr ? 0 : read_position(state + cache.position()), heads.context);
     if (attention.saved_state != nullptr) {
-      C* const saved = attention.saved_state + sequence * cache.size();
+      auto* const saved = attention.saved_state + sequence * cache.size();
       write_position(seen.position, saved + cache.position());
       for (Index row = 0; row < seen.cached * heads.key_values; ++row) {
         const Index offset = seen.slot(row % seen.cached) * d, head = row / seen.cached;
@@ -185,8 +186,8 @@ void causal_attention(const Device&, const CausalAttention<C, d>& attention) {
         return rows.row_block(first_row, length).column_block(g * d, d);
       };
       const auto at = [&](Index offset) { return state == nullptr ? nullptr : state + offset; };
-      const auto keys = detail::seen_rows<d>(seen, at(cache.keys(g)), own(attention.k), length);
-      const auto values = detail::seen_rows<d>(seen, at(cache.values(g)), own(attention.v), length);
+      const auto keys = detail::seen_rows<d, C>(seen, at(cache.keys(g)), own(attention.k), length);
+      const auto values = detail::seen_rows<d, C>(seen, at(cache.values(g)), own(attention.v), length);
       for (Index t = 0; t < length; ++t) {
         double q[d], y[d] = {}, log_sum = 0;
         for (Index i = 0; i < d; ++i) q[i] = static_cast<double>(attention.q(first_row + t, h * d + i));
@@ -198,7 +199,7 @@ void causal_attention(const Device&, const CausalAttention<C, d>& attention) {
         }
         for (Index i = 0; i < d; ++i) attention.y(first_row + t, h * d + i) = static_cast<C>(y[i]);
         if (attention.log_sums != nullptr) {
-          attention.log_sums[(first_row + t) * heads.queries + h] = static_cast<C>(log_sum);
+          attention.log_sums[(first_row + t) * heads.queries + h] = static_cast<compute_t<C>>(log_sum);
         }
       }
     }
@@ -206,8 +207,8 @@ void causal_attention(const Device&, const CausalAttention<C, d>& attention) {
       const Index slot = seen.slot(seen.cached + t);
       for (Index column = 0; column < heads.key_values * d; ++column) {
         const Index offset = slot * d + column % d;
-        state[cache.keys(column / d) + offset] = attention.k(first_row + t, column);
-        state[cache.values(column / d) + offset] = attention.v(first_row + t, column);
+        state[cache.keys(column / d) + offset] = static_cast<compute_t<C>>(attention.k(first_row + t, column));
+        state[cache.values(column / d) + offset] = static_cast<compute_t<C>>(attention.v(first_row + t, column));
       }
     }
     if (state != nullptr && length > 0) write_position(seen.position + length, state + cache.position());
@@ -228,16 +229,16 @@ void causal_attention_backward(const Device&, const CausalAttentionBackward<C, d
   const Index length = attention.shape.length;
   const double scale = 1 / std::sqrt(static_cast<double>(d));
   for (Index sequence = 0; sequence < attention.shape.batch; ++sequence) {
-    const C* const saved = attention.saved_state + sequence * cache.size();
-    C* const dstate = attention.dstate ? attention.dstate.sequence(sequence) : nullptr;
+    const auto* const saved = attention.saved_state + sequence * cache.size();
+    auto* const dstate = attention.dstate ? attention.dstate.sequence(sequence) : nullptr;
     const SeenRows seen(read_position(saved + cache.position()), heads.context);
     const Index first_row = sequence * length;
     for (Index g = 0; g < heads.key_values; ++g) {
       const auto own = [&](MatrixView<const C> rows) {
         return rows.row_block(first_row, length).column_block(g * d, d);
       };
-      const auto keys = detail::seen_rows<d>(seen, saved + cache.keys(g), own(attention.k), length);
-      const auto values = detail::seen_rows<d>(seen, saved + cache.values(g), own(attention.v), length);
+      const auto keys = detail::seen_rows<d, C>(seen, saved + cache.keys(g), own(attention.k), length);
+      const auto values = detail::seen_rows<d, C>(seen, saved + cache.values(g), own(attention.v), length);
       std::vector<double> dkeys(keys.size()), dvalues(values.size());
       for (Index h = g * heads.group(); h < (g + 1) * heads.group(); ++h) {
         for (Index t = 0; t < length; ++t) {
@@ -265,27 +266,28 @@ void causal_attention_backward(const Device&, const CausalAttentionBackward<C, d
           for (Index i = 0; i < d; ++i) attention.dq(first_row + t, h * d + i) = static_cast<C>(dq[i]);
         }
       }
-      const auto pass_on = [&](const std::vector<double>& gradients, C* slots, MatrixView<C> to) {
+      const auto pass_on = [&](const std::vector<double>& gradients, compute_t<C>* slots, MatrixView<C> to) {
         for (Index t = 0; t < length; ++t) {
           const bool is_kept = slots != nullptr && t >= length - heads.context;
           for (Index i = 0; i < d; ++i) {
             double value = gradients[static_cast<std::size_t>((seen.cached + t) * d + i)];
             if (is_kept) value += static_cast<double>(slots[seen.slot(seen.cached + t) * d + i]);
-            if (is_kept) slots[seen.slot(seen.cached + t) * d + i] = C(0);
+            if (is_kept) slots[seen.slot(seen.cached + t) * d + i] = 0;
             to(first_row + t, g * d + i) = static_cast<C>(value);
           }
         }
         for (Index j = 0; j < seen.cached && slots != nullptr; ++j) {
           for (Index i = 0; i < d; ++i) {
-            C& slot = slots[seen.slot(j) * d + i];
-            slot = static_cast<C>(static_cast<double>(slot) + gradients[static_cast<std::size_t>(j * d + i)]);
+            auto& slot = slots[seen.slot(j) * d + i];
+            slot =
+                static_cast<compute_t<C>>(static_cast<double>(slot) + gradients[static_cast<std::size_t>(j * d + i)]);
           }
         }
       };
       pass_on(dkeys, dstate == nullptr ? nullptr : dstate + cache.keys(g), attention.dk);
       pass_on(dvalues, dstate == nullptr ? nullptr : dstate + cache.values(g), attention.dv);
     }
-    for (Index i = 0; i < position_digits && dstate != nullptr && length > 0; ++i) dstate[cache.position() + i] = C(0);
+    for (Index i = 0; i < position_digits && dstate != nullptr && length > 0; ++i) dstate[cache.position() + i] = 0;
   }
 }
 

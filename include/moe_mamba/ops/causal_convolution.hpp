@@ -20,13 +20,13 @@ namespace moe_mamba {
 
 template <class C, class S, int Taps>
 struct CausalConvolution {
-  Shape shape;            // B sequences of L steps, T = B·L rows
-  MatrixView<const C> x;  // (T, E)
-  const S* weight;        // (E, K)
-  const S* bias;          // (E), or null for none
-  StateView<C> state;     // (K - 1, E) a sequence: in and out; may be null (zero, dropped)
-  C* saved_state;         // (B, K - 1, E): receives a copy of the initial state for the backward pass
-  MatrixView<C> y;        // (T, E), must not overlap x
+  Shape shape;                    // B sequences of L steps, T = B·L rows
+  MatrixView<const C> x;          // (T, E)
+  const S* weight;                // (E, K)
+  const S* bias;                  // (E), or null for none
+  StateView<compute_t<C>> state;  // (K - 1, E) a sequence: in and out; may be null (zero, dropped)
+  compute_t<C>* saved_state;      // (B, K - 1, E): receives a copy of the initial state for the backward pass
+  MatrixView<C> y;                // (T, E), must not overlap x
 };
 
 /// Gradients of a scalar loss. dx is overwritten; dweight and dbias are added to.
@@ -35,13 +35,14 @@ struct CausalConvolutionBackward {
   Shape shape;
   MatrixView<const C> x;  // as in the forward pass
   const S* weight;
-  const S* bias;           // as in the forward pass
-  const C* saved_state;    // from the forward pass
-  MatrixView<const C> dy;  // (T, E)
-  MatrixView<C> dx;        // (T, E), must not overlap dy
-  C* dweight;              // (E, K)
-  C* dbias;                // (E), or null where there is no bias
-  StateView<C> dstate;  // (K - 1, E): with respect to the final state on entry, to the initial one on return; or null
+  const S* bias;                    // as in the forward pass
+  const compute_t<C>* saved_state;  // from the forward pass
+  MatrixView<const C> dy;           // (T, E)
+  MatrixView<C> dx;                 // (T, E), must not overlap dy
+  compute_t<C>* dweight;            // (E, K)
+  compute_t<C>* dbias;              // (E), or null where there is no bias
+  StateView<compute_t<C>>
+      dstate;  // (K - 1, E): with respect to the final state on entry, to the initial one on return; or null
 };
 
 }  // namespace moe_mamba
@@ -81,7 +82,7 @@ template <class C, class S, int Taps>
 void causal_convolution(const Device&, const CausalConvolution<C, S, Taps>& convolution) {
   const Index channels = convolution.y.columns, length = convolution.shape.length;
   for (Index sequence = 0; sequence < convolution.shape.batch; ++sequence) {
-    C* const state = convolution.state ? convolution.state.sequence(sequence) : nullptr;
+    auto* const state = convolution.state ? convolution.state.sequence(sequence) : nullptr;
     for (Index channel = 0; channel < channels; ++channel) {
       const auto inputs = detail::convolution_inputs<Taps>(convolution, state, sequence, channel);
       for (Index t = 0; t < length; ++t) {
@@ -91,10 +92,10 @@ void causal_convolution(const Device&, const CausalConvolution<C, S, Taps>& conv
       for (Index j = 0; j < Taps - 1; ++j) {
         if (convolution.saved_state != nullptr) {
           convolution.saved_state[(sequence * (Taps - 1) + j) * channels + channel] =
-              static_cast<C>(inputs[static_cast<std::size_t>(j)]);
+              static_cast<compute_t<C>>(inputs[static_cast<std::size_t>(j)]);
         }
         if (state != nullptr) {
-          state[j * channels + channel] = static_cast<C>(inputs[static_cast<std::size_t>(length + j)]);
+          state[j * channels + channel] = static_cast<compute_t<C>>(inputs[static_cast<std::size_t>(length + j)]);
         }
       }
     }
@@ -112,8 +113,8 @@ void causal_convolution_backward(const Device&, const CausalConvolutionBackward<
   const auto count = [](Index n) { return static_cast<std::size_t>(n); };
   std::vector<double> dweight(count(channels * Taps)), dbias(count(channels));
   for (Index sequence = 0; sequence < convolution.shape.batch; ++sequence) {
-    const C* const initial = convolution.saved_state + sequence * (Taps - 1) * channels;
-    C* const dstate = convolution.dstate ? convolution.dstate.sequence(sequence) : nullptr;
+    const auto* const initial = convolution.saved_state + sequence * (Taps - 1) * channels;
+    auto* const dstate = convolution.dstate ? convolution.dstate.sequence(sequence) : nullptr;
     for (Index channel = 0; channel < channels; ++channel) {
       const auto v = detail::convolution_inputs<Taps>(convolution, initial, sequence, channel);
       std::vector<double> dv(v.size());
@@ -133,11 +134,11 @@ void causal_convolution_backward(const Device&, const CausalConvolutionBackward<
         convolution.dx(sequence * length + t, channel) = static_cast<C>(dv[count(t + Taps - 1)]);
       }
       for (Index j = 0; j < Taps - 1 && dstate != nullptr; ++j) {
-        dstate[j * channels + channel] = static_cast<C>(dv[count(j)]);
+        dstate[j * channels + channel] = static_cast<compute_t<C>>(dv[count(j)]);
       }
     }
   }
-  const auto add = [](C& sum, double value) { sum = static_cast<C>(static_cast<double>(sum) + value); };
+  const auto add = [](auto& sum, double value) { sum = static_cast<compute_t<C>>(static_cast<double>(sum) + value); };
   for (Index channel = 0; channel < channels; ++channel) {
     for (Index k = 0; k < Taps; ++k) add(convolution.dweight[channel * Taps + k], dweight[count(channel * Taps + k)]);
     if (convolution.dbias != nullptr) add(convolution.dbias[channel], dbias[count(channel)]);

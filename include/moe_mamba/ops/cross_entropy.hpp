@@ -14,27 +14,26 @@
 ///   head_cross_entropy(device, HeadCrossEntropy<C, S>{…})  totals[0] = the sum over unmasked targets of
 ///                                                          logsumexp(W x_t) - (W x_t)[target_t], in double
 ///                                                          totals[1] = how many there are
-///   head_cross_entropy_scratch<C>(device, tokens, vocabulary)   bytes of scratch it needs for that many rows of x;
-///                                                          without <C>, enough for any
+///   head_cross_entropy_scratch<C>(device, tokens, vocabulary, width)   bytes of scratch it needs for that many rows of x
 ///
 /// With dx given, the gradients of the mean, totals[0] / max(totals[1], 1), are formed as well, in the same pass.
 namespace moe_mamba {
 
 template <class C, class S>
 struct HeadCrossEntropy {
-  MatrixView<const C> x;       // (T, D)
-  MatrixView<const S> weight;  // (V, D)
-  const Token* targets;        // (T), 0 … V - 1 or masked_target
-  MatrixView<C> dx;            // (T, D), overwritten; null data: no gradients
-  MatrixView<C> dweight;       // (V, D), added to
+  MatrixView<const C> x;             // (T, D)
+  MatrixView<const S> weight;        // (V, D)
+  const Token* targets;              // (T), 0 … V - 1 or masked_target
+  MatrixView<C> dx;                  // (T, D), overwritten; null data: no gradients
+  MatrixView<compute_t<C>> dweight;  // (V, D), added to
   double* totals;  // (2), overwritten; they stay where the device works, so that nobody has to wait for them
   Arena scratch;   // head_cross_entropy_scratch(…) bytes
 };
 
 namespace reference {
 
-template <class C = void>
-std::size_t head_cross_entropy_scratch(const Device&, Index, Index vocabulary) {
+template <class C>
+std::size_t head_cross_entropy_scratch(const Device&, Index /*tokens*/, Index vocabulary, Index /*width*/) {
   Arena counting;
   counting.take<double>(vocabulary);
   return counting.used();
@@ -69,7 +68,7 @@ void head_cross_entropy(Device&, const HeadCrossEntropy<C, S>& head) {
       double sum_of_products = 0;
       for (Index v = 0; v < vocabulary; ++v) {
         sum_of_products += logits[v] * double(head.weight(v, i));
-        head.dweight(v, i) = C(double(head.dweight(v, i)) + logits[v] * double(head.x(t, i)));
+        head.dweight(v, i) = compute_t<C>(double(head.dweight(v, i)) + logits[v] * double(head.x(t, i)));
       }
       head.dx(t, i) = C(sum_of_products);
     }

@@ -61,8 +61,8 @@ void gather_rows(Device&, Groups groups, Input<C> x, const Index* source, Matrix
 }
 
 template <class C>
-void combine_rows(Device&, Input<C> y, const Index* slots, Index top_k, const std::type_identity_t<C>* gates,
-                  MatrixView<C> out, Into into) {
+void combine_rows(Device&, Input<C> y, const Index* slots, Index top_k, const compute_t<C>* gates, MatrixView<C> out,
+                  Into into) {
   for (Index t = 0; t < out.rows; ++t) {
     for (Index i = 0; i < out.columns; ++i) {
       double sum = into == Into::add ? double(out(t, i)) : 0.0;
@@ -75,8 +75,8 @@ void combine_rows(Device&, Input<C> y, const Index* slots, Index top_k, const st
 }
 
 template <class C>
-void combine_rows_backward(Device&, Input<C> y, const Index* slots, Index top_k, const std::type_identity_t<C>* gates,
-                           Input<C> dout, MatrixView<C> dy, std::type_identity_t<C>* dgates) {
+void combine_rows_backward(Device&, Input<C> y, const Index* slots, Index top_k, const compute_t<C>* gates,
+                           Input<C> dout, MatrixView<C> dy, compute_t<C>* dgates) {
   for (Index t = 0; t < dout.rows; ++t) {
     for (Index a = t * top_k; a < (t + 1) * top_k; ++a) {
       double dot = 0;
@@ -86,7 +86,7 @@ void combine_rows_backward(Device&, Input<C> y, const Index* slots, Index top_k,
           dy(slots[a], i) = C((gates == nullptr ? 1.0 : double(gates[a])) * double(dout(t, i)));
         }
       }
-      if (dgates != nullptr) dgates[a] = C(dot);
+      if (dgates != nullptr) dgates[a] = compute_t<C>(dot);
     }
   }
 }

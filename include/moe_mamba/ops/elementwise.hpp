@@ -14,17 +14,17 @@
 ///                                                      dx = 2 · scale · (x - target) where dx has data
 namespace moe_mamba::reference {
 
-template <class C>
-void copy(Device&, Input<C> x, MatrixView<C> y) {
+template <class X, class C>
+void copy(Device&, MatrixView<X> x, MatrixView<C> y) {
   for (Index t = 0; t < y.rows; ++t) {
-    for (Index i = 0; i < y.columns; ++i) y(t, i) = x(t, i);
+    for (Index i = 0; i < y.columns; ++i) y(t, i) = static_cast<C>(x(t, i));
   }
 }
 
-template <class C>
-void add(Device&, Input<C> x, MatrixView<C> y) {
+template <class X, class C>
+void add(Device&, MatrixView<X> x, MatrixView<C> y) {
   for (Index t = 0; t < y.rows; ++t) {
-    for (Index i = 0; i < y.columns; ++i) y(t, i) += x(t, i);
+    for (Index i = 0; i < y.columns; ++i) y(t, i) = C(double(y(t, i)) + double(x(t, i)));
   }
 }
 

@@ -5,18 +5,21 @@
 
 /// Matrix products with weights stored [out, in], as public checkpoints store them.
 ///
-/// On every backend, found by its device argument (T tokens, I in, O out, G groups; S storage, C compute scalars):
+/// On every backend, found by its device argument (T tokens, I in, O out, G groups; S the type of weights, C that of activations,
+/// where x and y may be of two types):
 ///
 ///   linear(device, x, weight, y)                            y = x Wᵀ                 (T, I) (O, I) → (T, O)
 ///   linear_backward_input(device, dy, weight, dx, into)     dx = dy W  or  dx += …   (T, O) (O, I) → (T, I)
 ///   linear_backward_weight<S>(device, dy, x, dweight)       dW += dyᵀ x              (T, O) (T, I) → (O, I)
-///   grouped_linear…(device, groups, …)                      the same three, row t with the matrix of its group
+///   grouped_linear…(device, groups, …)                      the same three, row t with the matrix of its group; that of
+///                                                           the weights has `into` at its end
 ///   add_bias(device, bias, y)                               y += bias, for each row
 ///   bias_backward(device, dy, dbias)                        dbias += the sum of dy's rows
 ///
 /// A backend may round the factors of a product to S, which weights are stored in: the activations and gradients that
 /// weights are multiplied by, and both factors of a gradient of weights, which is told S because nothing else there says
-/// so. Sums are in C, and where S is C nothing is rounded. The CPU and the reference round nothing.
+/// so. Sums are in compute_t<C>, gradients of weights too, and where S is C
+/// nothing is rounded but what is written. The CPU and the reference round nothing.
 ///
 /// Outputs must not overlap inputs. Sums run over the inner index in an order that depends on the inner size alone, so a
 /// row's result does not change with the other rows of the same call nor with the number of threads; calls of at most
@@ -47,8 +50,8 @@ struct MatrixStack {
 
 namespace reference {
 
-template <class C, class S>
-void linear(Device&, Input<C> x, MatrixView<const S> weight, MatrixView<C> y) {
+template <class X, class C, class S>
+void linear(Device&, MatrixView<X> x, MatrixView<const S> weight, MatrixView<C> y) {
   for (Index t = 0; t < x.rows; ++t) {
     for (Index o = 0; o < weight.rows; ++o) {
       double sum = 0;
@@ -58,8 +61,8 @@ void linear(Device&, Input<C> x, MatrixView<const S> weight, MatrixView<C> y) {
   }
 }
 
-template <class C, class S>
-void linear_backward_input(Device&, Input<C> dy, MatrixView<const S> weight, MatrixView<C> dx, Into into) {
+template <class Y, class C, class S>
+void linear_backward_input(Device&, MatrixView<Y> dy, MatrixView<const S> weight, MatrixView<C> dx, Into into) {
   for (Index t = 0; t < dy.rows; ++t) {
     for (Index i = 0; i < weight.columns; ++i) {
       double sum = into == Into::add ? double(dx(t, i)) : 0.0;
@@ -69,8 +72,8 @@ void linear_backward_input(Device&, Input<C> dy, MatrixView<const S> weight, Mat
   }
 }
 
-template <class S, class C>
-void linear_backward_weight(Device&, Input<C> dy, Input<C> x, MatrixView<C> dweight) {
+template <class S, class Y, class X, class C>
+void linear_backward_weight(Device&, MatrixView<Y> dy, MatrixView<X> x, MatrixView<C> dweight) {
   for (Index o = 0; o < dweight.rows; ++o) {
     for (Index i = 0; i < dweight.columns; ++i) {
       double sum = double(dweight(o, i));
@@ -97,10 +100,12 @@ void grouped_linear_backward_input(Device& device, Groups groups, Input<C> dy, M
   }
 }
 
-template <class S, class C>
-void grouped_linear_backward_weight(Device& device, Groups groups, Input<C> dy, Input<C> x, MatrixStack<C> dweight) {
+template <class S, class Y, class X, class C>
+void grouped_linear_backward_weight(Device& device, Groups groups, MatrixView<Y> dy, MatrixView<X> x,
+                                    MatrixStack<C> dweight, Into into) {
   for (Index g = 0; g < groups.count; ++g) {
     const Index first = groups.offsets[g], count = groups.offsets[g + 1] - first;
+    for (Index i = 0; i < dweight.rows * dweight.columns && into == Into::assign; ++i) dweight[g].data[i] = C(0);
     linear_backward_weight<S>(device, dy.row_block(first, count), x.row_block(first, count), dweight[g]);
   }
 }
@@ -112,8 +117,8 @@ void add_bias(Device&, const S* bias, MatrixView<C> y) {
   }
 }
 
-template <class C>
-void bias_backward(Device&, Input<C> dy, C* dbias) {
+template <class Y, class C>
+void bias_backward(Device&, MatrixView<Y> dy, C* dbias) {
   for (Index o = 0; o < dy.columns; ++o) {
     double sum = double(dbias[o]);
     for (Index t = 0; t < dy.rows; ++t) sum += double(dy(t, o));

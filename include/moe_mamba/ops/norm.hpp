@@ -1,8 +1,10 @@
 #pragma once
 
 #include <cmath>
+#include <type_traits>
 
 #include "moe_mamba/core/view.hpp"
+#include "moe_mamba/ops/elementwise.hpp"
 #include "moe_mamba/ops/reference.hpp"
 
 /// Normalisation of rows.
@@ -13,27 +15,44 @@
 ///   layer_norm(device, x, gain, bias, epsilon, y, mean, inverse)                  (Ba, Kiros & Hinton 2016)
 ///                                                           y = (x - mean) · inverse · gain + bias
 ///   layer_norm_backward(device, x, gain, mean, inverse, dy, dx, dgain, dbias)
+///   add_rms_norm(device, Joined{rows, x, kept}, gain, epsilon, y, inverse)        x += rows, kept = x, y as above, in one
+///   add_layer_norm(device, Joined{rows, x, kept}, gain, bias, epsilon, y, mean, inverse)
+///
+/// The backward passes take one more argument, kept, (T, D), if asked to: a copy of dx in the type of dy.
 ///
 /// x, y, dy, dx are (T, D); gain and bias (D); mean and inverse (T), written by the forward pass. dx, dgain and dbias
 /// are added to: the residual stream carries a gradient already. rms_norm takes null for a gain of ones that has no
 /// gradient; dgain is null then as well. epsilon is a double and is added to the mean square or
 /// variance. A row that holds a NaN comes out as NaN.
+namespace moe_mamba {
+
+/// A residual stream, what is still to be added to it, and where a copy of the sum is kept.
+template <class X, class Y>
+struct Joined {
+  MatrixView<const Y> rows;  // (T, D); null data: nothing
+  MatrixView<X> x;           // (T, D)
+  MatrixView<X> kept;        // (T, D); null data: nowhere
+};
+
+}  // namespace moe_mamba
+
 namespace moe_mamba::reference {
 
-template <class C, class S>
-void rms_norm(Device&, Input<C> x, const S* gain, double epsilon, MatrixView<C> y, C* inverse) {
+template <class X, class Y, class S, class C>
+void rms_norm(Device&, MatrixView<X> x, const S* gain, double epsilon, MatrixView<Y> y, C* inverse) {
   for (Index t = 0; t < x.rows; ++t) {
     double sum = 0;
     for (Index i = 0; i < x.columns; ++i) sum += double(x(t, i)) * double(x(t, i));
     const double scale = 1 / std::sqrt(sum / double(x.columns) + epsilon);
     for (Index i = 0; i < x.columns; ++i)
-      y(t, i) = C(double(x(t, i)) * scale * (gain == nullptr ? 1.0 : double(gain[i])));
+      y(t, i) = Y(double(x(t, i)) * scale * (gain == nullptr ? 1.0 : double(gain[i])));
     inverse[t] = C(scale);
   }
 }
 
-template <class C, class S>
-void rms_norm_backward(Device&, Input<C> x, const S* gain, const C* inverse, Input<C> dy, MatrixView<C> dx, C* dgain) {
+template <class X, class Y, class S, class C>
+void rms_norm_backward(Device& device, Input<X> x, const S* gain, const C* inverse, MatrixView<Y> dy, MatrixView<X> dx,
+                       C* dgain, MatrixView<std::remove_const_t<Y>> kept = {}) {
   const auto factor = [&](Index i) { return gain == nullptr ? 1.0 : double(gain[i]); };
   for (Index t = 0; t < x.rows; ++t) {
     const double scale = double(inverse[t]);
@@ -42,9 +61,10 @@ void rms_norm_backward(Device&, Input<C> x, const S* gain, const C* inverse, Inp
     mean /= double(x.columns);
     for (Index i = 0; i < x.columns; ++i) {
       const double normalised = double(x(t, i)) * scale;
-      dx(t, i) = C(double(dx(t, i)) + scale * (double(dy(t, i)) * factor(i) - normalised * mean));
+      dx(t, i) = X(double(dx(t, i)) + scale * (double(dy(t, i)) * factor(i) - normalised * mean));
     }
   }
+  if (kept.data != nullptr) copy(device, dx, kept);
   for (Index i = 0; i < x.columns && dgain != nullptr; ++i) {
     double sum = double(dgain[i]);
     for (Index t = 0; t < x.rows; ++t) sum += double(dy(t, i)) * double(x(t, i)) * double(inverse[t]);
@@ -52,8 +72,8 @@ void rms_norm_backward(Device&, Input<C> x, const S* gain, const C* inverse, Inp
   }
 }
 
-template <class C, class S>
-void layer_norm(Device&, Input<C> x, const S* gain, const S* bias, double epsilon, MatrixView<C> y, C* mean,
+template <class X, class Y, class S, class C>
+void layer_norm(Device&, MatrixView<X> x, const S* gain, const S* bias, double epsilon, MatrixView<Y> y, C* mean,
                 C* inverse) {
   for (Index t = 0; t < x.rows; ++t) {
     double average = 0;
@@ -64,16 +84,16 @@ void layer_norm(Device&, Input<C> x, const S* gain, const S* bias, double epsilo
     variance /= double(x.columns);
     const double scale = 1 / std::sqrt(variance + epsilon);
     for (Index i = 0; i < x.columns; ++i) {
-      y(t, i) = C((double(x(t, i)) - average) * scale * double(gain[i]) + double(bias[i]));
+      y(t, i) = Y((double(x(t, i)) - average) * scale * double(gain[i]) + double(bias[i]));
     }
     mean[t] = C(average);
     inverse[t] = C(scale);
   }
 }
 
-template <class C, class S>
-void layer_norm_backward(Device&, Input<C> x, const S* gain, const C* mean, const C* inverse, Input<C> dy,
-                         MatrixView<C> dx, C* dgain, C* dbias) {
+template <class X, class Y, class S, class C>
+void layer_norm_backward(Device& device, Input<X> x, const S* gain, const C* mean, const C* inverse, MatrixView<Y> dy,
+                         MatrixView<X> dx, C* dgain, C* dbias, MatrixView<std::remove_const_t<Y>> kept = {}) {
   for (Index t = 0; t < x.rows; ++t) {
     const double scale = double(inverse[t]);
     double mean_gradient = 0, mean_product = 0;  // of dy · gain, and of that times the normalised row
@@ -87,9 +107,10 @@ void layer_norm_backward(Device&, Input<C> x, const S* gain, const C* mean, cons
     for (Index i = 0; i < x.columns; ++i) {
       const double normalised = (double(x(t, i)) - double(mean[t])) * scale;
       const double gradient = double(dy(t, i)) * double(gain[i]);
-      dx(t, i) = C(double(dx(t, i)) + scale * (gradient - mean_gradient - normalised * mean_product));
+      dx(t, i) = X(double(dx(t, i)) + scale * (gradient - mean_gradient - normalised * mean_product));
     }
   }
+  if (kept.data != nullptr) copy(device, dx, kept);
   for (Index i = 0; i < x.columns; ++i) {
     double gain_sum = double(dgain[i]), bias_sum = double(dbias[i]);
     for (Index t = 0; t < x.rows; ++t) {
@@ -99,6 +120,27 @@ void layer_norm_backward(Device&, Input<C> x, const S* gain, const C* mean, cons
     dgain[i] = C(gain_sum);
     dbias[i] = C(bias_sum);
   }
+}
+
+/// x += rows and kept = x, where these have data.
+template <class X, class Y>
+void join(Device& device, const Joined<X, Y>& joined) {
+  if (joined.rows.data != nullptr) add(device, joined.rows, joined.x);
+  if (joined.kept.data != nullptr) copy(device, joined.x, joined.kept);
+}
+
+template <class X, class Y, class S, class C>
+void add_rms_norm(Device& device, const Joined<X, Y>& joined, const S* gain, double epsilon, MatrixView<Y> y,
+                  C* inverse) {
+  join(device, joined);
+  rms_norm(device, joined.x, gain, epsilon, y, inverse);
+}
+
+template <class X, class Y, class S, class C>
+void add_layer_norm(Device& device, const Joined<X, Y>& joined, const S* gain, const S* bias, double epsilon,
+                    MatrixView<Y> y, C* mean, C* inverse) {
+  join(device, joined);
+  layer_norm(device, joined.x, gain, bias, epsilon, y, mean, inverse);
 }
 
 }  // namespace moe_mamba::reference

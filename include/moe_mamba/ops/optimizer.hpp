@@ -11,22 +11,21 @@
 ///   sum_of_squares(device, values, count, sum)       *sum = Σ values², in double, in an order that depends on count alone
 ///   adamw(device, AdamWUpdate<C, S>{…})              one update (Loshchilov & Hutter 2019, arXiv 1711.05101):
 ///        g = gradient_scale(…) · gradient;  m = β₁ m + (1 - β₁) g;  v = β₂ v + (1 - β₂) g²
-///        w = w - rate · (m / (1 - β₁ᵗ) / (sqrt(v / (1 - β₂ᵗ)) + ε) + decay · w);  gradient = 0
+///        w = w - rate · (m / (1 - β₁ᵗ) / (sqrt(v / (1 - β₂ᵗ)) + ε) + decay · w)
 ///      One call covers a model's whole array, in which some parameters decay and others do not: toggles say where.
 ///      Where a stored parameter is not the rounding of its master, somebody has written it since: it counts then.
-///      The gradient is cleared on the way, for the next sum: by itself that would be a pass over memory more.
 namespace moe_mamba {
 
 template <class C, class S>
 struct AdamWUpdate {
-  Index count;       // elements
-  S* parameters;     // (count), overwritten
-  C* master;         // (count): what the stored parameters are the rounding of, or null where S is C
-  C* gradient;       // (count), zero afterwards
-  C* first_moment;   // (count), m
-  C* second_moment;  // (count), v
-  double scale;      // of the gradient: accumulation
-  double rate;       // learning rate of this step
+  Index count;        // elements
+  S* parameters;      // (count), overwritten
+  C* master;          // (count): what the stored parameters are the rounding of, or null where S is C
+  const C* gradient;  // (count)
+  C* first_moment;    // (count), m
+  C* second_moment;   // (count), v
+  double scale;       // of the gradient: accumulation
+  double rate;        // learning rate of this step
   double beta1, beta2, epsilon;
   double decay;
   /// (toggle_count), ascending, in memory of the device: the offsets where decaying begins and ceases in turn; elsewhere
@@ -90,7 +89,6 @@ void adamw(Device&, const AdamWUpdate<C, S>& update) {
     const double direction =
         m / update.correction1 / (std::sqrt(v / update.correction2) + update.epsilon) + decay * old;
     const C w = C(old - update.rate * direction);
-    update.gradient[i] = 0;
     update.first_moment[i] = C(m);
     update.second_moment[i] = C(v);
     if (update.master != nullptr) update.master[i] = w;

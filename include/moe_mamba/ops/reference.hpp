@@ -2,6 +2,7 @@
 
 #include "moe_mamba/core/memory.hpp"
 #include "moe_mamba/core/recording.hpp"
+#include "moe_mamba/core/scalar.hpp"
 
 /// The second, deliberately naive implementation of every operation: plain loops in double, written from the formulas.
 ///
@@ -13,6 +14,8 @@ namespace moe_mamba::reference {
 /// Selects the reference operations where another backend's device would select its own.
 struct Device {
   using Memory = HostMemory;
+  template <class S>
+  using Activation = compute_t<S>;
   using Recording = DirectRecording;
 };
 

@@ -20,13 +20,13 @@ namespace moe_mamba {
 
 template <class C>
 struct RotaryEmbedding {
-  Shape shape;                   // B sequences of L steps, T = B·L rows
-  MatrixView<C> x;               // (T, heads · head_width)
-  Index head_width;              // columns of a head
-  Index rotary_width;            // R of them are rotated: even, at most head_width
-  double base;                   // of the wavelengths
-  StateView<const C> positions;  // (2) a sequence, see ops/position.hpp: that of its first step; null for 0
-  bool backward;                 // rotates back
+  Shape shape;                              // B sequences of L steps, T = B·L rows
+  MatrixView<C> x;                          // (T, heads · head_width)
+  Index head_width;                         // columns of a head
+  Index rotary_width;                       // R of them are rotated: even, at most head_width
+  double base;                              // of the wavelengths
+  StateView<const compute_t<C>> positions;  // (2) a sequence, see ops/position.hpp: that of its first step; null for 0
+  bool backward;                            // rotates back
 };
 
 /// The angle that pair i turns by from one position to the next.

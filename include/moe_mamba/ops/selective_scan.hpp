@@ -21,8 +21,9 @@
 ///   selective_scan_backward(device, SelectiveScanBackward<C, S, N>{…})
 ///   selective_scan_scratch<C>(device, shape, channels, states)        bytes of scratch that either needs at most
 ///
-/// A_t is discretised by zero-order hold and B_t by Euler's rule, as in the published code. Everything runs in the
-/// compute type C (float at least), whatever the storage type S. A running state is [N, E], channels contiguous.
+/// A_t is discretised by zero-order hold and B_t by Euler's rule, as in the published code. Everything runs in
+/// compute_t<C> (float at least), whatever the types of activations and parameters are, C and S. A running state is
+/// [N, E], channels contiguous.
 namespace moe_mamba {
 
 /// Steps between two saved states. The backward pass recomputes the states inside a piece of this length.
@@ -52,8 +53,9 @@ struct SelectiveScan {
   const S* delta_bias;        // (E)
   const S* a_log;             // (E, N)
   const S* d;                 // (E)
-  StateView<C> state;         // (N, E) a sequence: the initial states on entry, the final ones on return; may be null
-  C* checkpoints;             // (B, scan_checkpoints(L), N, E), or null where no backward pass follows
+  StateView<compute_t<C>>
+      state;                  // (N, E) a sequence: the initial states on entry, the final ones on return; may be null
+  compute_t<C>* checkpoints;  // (B, scan_checkpoints(L), N, E), or null where no backward pass follows
   MatrixView<C> y;            // (T, E)
   Arena scratch;              // selective_scan_scratch<C>(…) bytes
 };
@@ -66,16 +68,16 @@ struct SelectiveScanBackward {
   const S* delta_bias;
   const S* a_log;
   const S* d;
-  const C* checkpoints;          // from the forward pass
-  MatrixView<const C> dy;        // (T, E)
-  MatrixView<C> du, ddelta, dz;  // (T, E); ddelta with respect to delta before bias and softplus
-  MatrixView<C> db, dc;          // (T, N)
-  C* ddelta_bias;                // (E)
-  C* da_log;                     // (E, N)
-  C* dd;                         // (E)
-  StateView<C> dstate;           // (N, E): with respect to the final state on entry, to the initial one on
-                                 // return; may be null (zero, dropped)
-  Arena scratch;                 // selective_scan_scratch<C>(…) bytes
+  const compute_t<C>* checkpoints;  // from the forward pass
+  MatrixView<const C> dy;           // (T, E)
+  MatrixView<C> du, ddelta, dz;     // (T, E); ddelta with respect to delta before bias and softplus
+  MatrixView<C> db, dc;             // (T, N)
+  compute_t<C>* ddelta_bias;        // (E)
+  compute_t<C>* da_log;             // (E, N)
+  compute_t<C>* dd;                 // (E)
+  StateView<compute_t<C>> dstate;   // (N, E): with respect to the final state on entry, to the initial one on
+                                    // return; may be null (zero, dropped)
+  Arena scratch;                    // selective_scan_scratch<C>(…) bytes
 };
 
 }  // namespace moe_mamba
@@ -83,7 +85,7 @@ struct SelectiveScanBackward {
 namespace moe_mamba::reference {
 
 /// The reference takes its memory from the heap.
-template <ComputeScalar C>
+template <StorageScalar C>
 std::size_t selective_scan_scratch(const Device&, Shape, Index /*channels*/, Index /*states*/) {
   return 0;
 }
@@ -138,7 +140,7 @@ void selective_scan(const Device&, const SelectiveScan<C, S, States>& scan) {
   const Index channels = scan.y.columns, length = scan.shape.length, pieces = scan_checkpoints(length);
   for (Index sequence = 0; sequence < scan.shape.batch; ++sequence) {
     for (Index channel = 0; channel < channels; ++channel) {
-      C* const state = scan.state ? scan.state.sequence(sequence) : nullptr;
+      auto* const state = scan.state ? scan.state.sequence(sequence) : nullptr;
       const detail::ScanChannel<States> run(scan, sequence, channel, [&](int n) {
         return state == nullptr ? 0.0 : static_cast<double>(state[n * channels + channel]);
       });
@@ -149,9 +151,9 @@ void selective_scan(const Device&, const SelectiveScan<C, S, States>& scan) {
       for (int n = 0; n < States; ++n) {
         for (Index piece = 0; scan.checkpoints != nullptr && piece < pieces; ++piece) {
           scan.checkpoints[((sequence * pieces + piece) * States + n) * channels + channel] =
-              static_cast<C>(run.h[run.at(piece * scan_checkpoint_interval, n)]);
+              static_cast<compute_t<C>>(run.h[run.at(piece * scan_checkpoint_interval, n)]);
         }
-        if (state != nullptr) state[n * channels + channel] = static_cast<C>(run.h[run.at(length, n)]);
+        if (state != nullptr) state[n * channels + channel] = static_cast<compute_t<C>>(run.h[run.at(length, n)]);
       }
     }
   }
@@ -178,7 +180,7 @@ void selective_scan_backward(const Device&, const SelectiveScanBackward<C, S, St
       const detail::ScanChannel<States> run(scan, sequence, channel, [&](int n) {
         return static_cast<double>(scan.checkpoints[(sequence * pieces * States + n) * channels + channel]);
       });
-      C* const dstate = scan.dstate ? scan.dstate.sequence(sequence) : nullptr;
+      auto* const dstate = scan.dstate ? scan.dstate.sequence(sequence) : nullptr;
       double carried[States];  // the gradient with respect to h_t that comes from the steps after t
       for (int n = 0; n < States; ++n) {
         carried[n] = dstate == nullptr ? 0.0 : static_cast<double>(dstate[n * channels + channel]);
@@ -206,10 +208,11 @@ void selective_scan_backward(const Device&, const SelectiveScanBackward<C, S, St
         scan.ddelta(row, channel) = static_cast<C>(ddelta);
         scan.dz(row, channel) = static_cast<C>(dy * run.before_gate[step] * silu_derivative(run.z[step]));
       }
-      for (int n = 0; n < States && dstate != nullptr; ++n) dstate[n * channels + channel] = static_cast<C>(carried[n]);
+      for (int n = 0; n < States && dstate != nullptr; ++n)
+        dstate[n * channels + channel] = static_cast<compute_t<C>>(carried[n]);
     }
   }
-  const auto add = [](C& sum, double value) { sum = static_cast<C>(static_cast<double>(sum) + value); };
+  const auto add = [](auto& sum, double value) { sum = static_cast<compute_t<C>>(static_cast<double>(sum) + value); };
   for (Index row = 0; row < scan.shape.tokens(); ++row) {
     for (int n = 0; n < States; ++n) {
       scan.db(row, n) = static_cast<C>(db[count(row * States + n)]);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <memory>
 #include <optional>
@@ -131,7 +132,6 @@ class Trainer {
 
   /// Forgets the gradients accumulated since the last update.
   void discard() {
-    passes().clear(device_, gradients_.data(), total);
     batches_ = 0;
     losses_ = {};
   }
@@ -236,8 +236,7 @@ class Trainer {
     }
     auto larger = std::make_unique<WorkspaceType>(device_, largest, Purpose::training);
     // What was recorded works in the old memory, and a later workspace may come to lie where the old one did.
-    recording_.forget();
-    recorded_ = {};
+    for (Recorded& recorded : recorded_) recorded.forget();
     workspace_ = std::move(larger);
   }
 
@@ -269,7 +268,7 @@ class Trainer {
     losses_.targets += losses.targets;
   }
 
-  /// Adds a batch's gradient.
+  /// Adds a batch's gradient to those since the last update.
   void queue_gradient(std::span<const Input> inputs, std::span<const Input> targets, Shape shape, bool continues) {
     check(inputs, targets, shape);
     const bool carried = carrying_ && continues;
@@ -287,23 +286,25 @@ class Trainer {
     const Input* const from = workspace_->keep_inputs(inputs, shape);
     const Input* const goal = workspace_->keep_targets(targets, shape);
     const StateView<Compute> states = states_ ? states_->view() : StateView<Compute>{};
+    const bool begins = batches_ == 0;  // a sum of gradients
     const auto gradient = [&] {
-      passes().gradient(*workspace_, shape, model_.parameters().data(), from, goal, gradients_.data(), states, {});
+      passes().gradient(*workspace_, shape, model_.parameters().data(), from, goal, gradients_.data(),
+                        begins ? Into::assign : Into::add, states, {});
     };
     workspace_->begin();
     if (shape.lengths != nullptr) {
       gradient();  // whose kernels depend on the lengths, which are others each time
     } else {
       const Work work{shape, workspace_.get(), states.data, model_.parameters().data()};
-      if (work != recorded_) recording_.forget();
-      recorded_ = work;
-      recording_.run(device_, gradient);
+      Recorded& recorded = recorded_[begins ? 0 : 1];
+      if (work != recorded.work) recorded.forget();
+      recorded.work = work;
+      recorded.recording.run(device_, gradient);
     }
     ++batches_;
   }
 
-  /// Clips the gradient where it is too large, changes the parameters and clears the gradient; where that is not finite,
-  /// leaves all as it is.
+  /// Clips the gradient where it is too large and changes the parameters; where that is not finite, leaves all as it is.
   void queue_update() {
     const double time = static_cast<double>(steps_ + 1);
     passes().update(device_,
@@ -364,6 +365,14 @@ class Trainer {
     const void* parameters = nullptr;
     friend bool operator==(const Work&, const Work&) = default;
   };
+  struct Recorded {
+    typename Backend::Recording recording;
+    Work work;
+    void forget() {
+      recording.forget();
+      work = {};
+    }
+  };
 
   ModelType& model_;
   AdamW optimizer_;
@@ -376,8 +385,7 @@ class Trainer {
   Array<Compute, Memory> gradients_, first_moment_, second_moment_, master_;
   Array<Index, Memory> decay_toggles_;             // where parameters begin to decay, and cease
   Array<double, Memory> squares_{std::size_t{1}};  // the sum of the squares of the accumulated gradients
-  typename Backend::Recording recording_;          // of the gradient of a batch
-  Work recorded_;
+  std::array<Recorded, 2> recorded_;               // of the gradient of a first batch, and of one that is added to it
   Index steps_ = 0, batches_ = 0;
   Losses losses_;
 };

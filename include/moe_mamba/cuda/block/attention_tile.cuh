@@ -30,15 +30,16 @@ struct alignas(16) AttentionPiece {
   C of[16 / sizeof(C)];
 };
 
-/// Rows 0 … count - 1, row i at from(i), times `scale` into a tile of `rows` rows; zeros where there are none.
+/// Rows 0 … count - 1 (one at least), row i being from(i), times `scale` into a tile of `rows` rows; zeros where there are none.
 template <class C, int HeadWidth, class From>
 __device__ inline void load_tile(const From& from, int count, int rows, C scale, C* tile) {
   using Tile = AttentionTile<C, HeadWidth>;
   const int lane = static_cast<int>(threadIdx.x) % warp_size, warp = static_cast<int>(threadIdx.x) / warp_size;
   for (int row = warp; row < rows; row += Tile::warps) {
-    const C* const at = row < count ? from(row) : nullptr;
+    const bool there = row < count;
+    const auto at = from(there ? row : 0);
     for (int i = lane; i < Tile::stride; i += warp_size) {
-      tile[row * Tile::stride + i] = at != nullptr && i < HeadWidth ? scale * at[i] : C(0);
+      tile[row * Tile::stride + i] = there && i < HeadWidth ? scale * at[i] : C(0);
     }
   }
 }
@@ -96,22 +97,45 @@ __device__ inline C warp_largest(C value) {
   return value;
 }
 
+/// A row of activations, to calculate with.
+template <class C>
+struct OwnRow {
+  const C* own;
+  __device__ compute_t<C> operator[](int i) const { return static_cast<compute_t<C>>(own[i]); }
+};
+
+/// A row of keys or values: of the call's own, or of the cache, which is in the compute type.
+template <class C>
+struct SeenRow {
+  const compute_t<C>* cached;
+  const C* own;
+  __device__ compute_t<C> operator[](int i) const {
+    return cached != nullptr ? cached[i] : static_cast<compute_t<C>>(own[i]);
+  }
+};
+
 /// Where the keys or values of one head of one sequence lie.
 template <class C, int HeadWidth>
 struct SeenPlace {
   SeenRows seen;
-  const C* cache;  // [N, d]; null where nothing was read
-  const C* own;    // of the call's first step
+  const compute_t<C>* cache;  // [N, d]; null where nothing was read
+  const C* own;               // of the call's first step
   Index own_stride;
 
-  __device__ const C* row(Index j) const {
-    return j < seen.cached ? cache + seen.slot(j) * HeadWidth : own + (j - seen.cached) * own_stride;
+  __device__ auto row(Index j) const {
+    const bool is_cached = j < seen.cached;
+    if constexpr (std::is_same_v<C, compute_t<C>>) {
+      return OwnRow<C>{is_cached ? cache + seen.slot(j) * HeadWidth : own + (j - seen.cached) * own_stride};
+    } else {
+      return SeenRow<C>{is_cached ? cache + seen.slot(j) * HeadWidth : nullptr, own + (j - seen.cached) * own_stride};
+    }
   }
 };
 
 template <class C, int HeadWidth>
-__device__ inline SeenPlace<C, HeadWidth> seen_place(const SeenRows& seen, const C* state, Index cache_offset,
-                                                     const MatrixView<const C>& rows, Index first_row, Index head) {
+__device__ inline SeenPlace<C, HeadWidth> seen_place(const SeenRows& seen, const compute_t<C>* state,
+                                                     Index cache_offset, const MatrixView<const C>& rows,
+                                                     Index first_row, Index head) {
   return {seen, state == nullptr ? nullptr : state + cache_offset, rows.row(first_row) + head * HeadWidth, rows.stride};
 }
 

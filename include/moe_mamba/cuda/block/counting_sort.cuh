@@ -34,6 +34,8 @@ inline constexpr int sort_threads = 128;
 template <bool counting, class Key, class Place>
 __global__ void __launch_bounds__(sort_threads)
     walk_pieces_kernel(Index count, Index piece_length, Index keys, Key key, Place place, Index* positions) {
+  await_stream();
+  release_stream();
   const Index piece = (Index(blockIdx.x) * sort_threads + threadIdx.x) / warp_size;
   const Index first = piece * piece_length, last = min(first + piece_length, count);
   walk_keys(first, last, key, positions + piece * keys, [&](Index item, Index k, Index position) {
@@ -45,6 +47,8 @@ __global__ void __launch_bounds__(sort_threads)
 template <int threads>
 __global__ void __launch_bounds__(threads)
     sum_pieces_kernel(Index pieces, Index keys, Index* positions, Index* totals) {
+  await_stream();
+  release_stream();
   const Index key = (Index(blockIdx.x) * threads + threadIdx.x) / warp_size;
   const int lane = int(threadIdx.x) % warp_size;
   if (key >= keys) return;
@@ -67,6 +71,8 @@ __global__ void __launch_bounds__(threads)
 template <int threads>
 __global__ void __launch_bounds__(threads)
     offsets_kernel(Index keys, Index capacity, const Index* totals, Index* offsets, double* dropped) {
+  await_stream();
+  release_stream();
   constexpr int warps = threads / warp_size;
   __shared__ Index warp_sums[warps];
   const int lane = int(threadIdx.x) % warp_size, warp = int(threadIdx.x) / warp_size;
@@ -114,17 +120,13 @@ void counting_sort(Device& device, Index count, Index keys, Index capacity, cons
 
   check(cudaMemsetAsync(positions, 0, std::size_t(pieces * key_bytes), device.stream()), "cudaMemsetAsync");
   const auto walk_blocks = unsigned(pieces / warps);
-  walk_pieces_kernel<true>
-      <<<walk_blocks, sort_threads, 0, device.stream()>>>(count, length, keys, key, place, positions);
-  check_launch("walk_pieces_kernel");
-  sum_pieces_kernel<sort_threads><<<unsigned(ceiling_divide<Index>(keys, warps)), sort_threads, 0, device.stream()>>>(
-      pieces, keys, positions, totals);
-  check_launch("sum_pieces_kernel");
-  offsets_kernel<scan_threads><<<1, scan_threads, 0, device.stream()>>>(keys, capacity, totals, offsets, dropped);
-  check_launch("offsets_kernel");
-  walk_pieces_kernel<false>
-      <<<walk_blocks, sort_threads, 0, device.stream()>>>(count, length, keys, key, place, positions);
-  check_launch("walk_pieces_kernel");
+  launch_dependent(device, walk_pieces_kernel<true, Key, Place>, walk_blocks, sort_threads, 0, count, length, keys, key,
+                   place, positions);
+  launch_dependent(device, sum_pieces_kernel<sort_threads>, unsigned(ceiling_divide<Index>(keys, warps)), sort_threads,
+                   0, pieces, keys, positions, totals);
+  launch_dependent(device, offsets_kernel<scan_threads>, 1, scan_threads, 0, keys, capacity, totals, offsets, dropped);
+  launch_dependent(device, walk_pieces_kernel<false, Key, Place>, walk_blocks, sort_threads, 0, count, length, keys,
+                   key, place, positions);
 }
 
 }  // namespace moe_mamba::cuda::detail

@@ -80,9 +80,9 @@ struct FmaTile {
 
   /// out = or += a bᵀ, for the rows of a and b from `a_first` and `b_first` on that lie in one tile. The whole block
   /// calls; shared memory may be used again behind a __syncthreads().
-  template <class A, class B>
+  template <class A, class B, class Out>
   __device__ static void multiply(Shared& shared, const A& a, Index a_first, const B& b, Index b_first, Index k_count,
-                                  MatrixView<C> out, bool add) {
+                                  MatrixView<Out> out, bool add) {
     const int ty = int(threadIdx.x) / across, tx = int(threadIdx.x) % across;
     C sums[own][own] = {};
     Carrier<A> a_next(a, a_first);
@@ -121,12 +121,12 @@ struct FmaTile {
 #pragma unroll
       for (int j = 0; j < own; ++j) {
         const Index column = b_first + place(tx, j);
-        if (add && column < b.count) before[j] = out(row, column);
+        if (add && column < b.count) before[j] = static_cast<C>(out(row, column));
       }
 #pragma unroll
       for (int j = 0; j < own; ++j) {
         const Index column = b_first + place(tx, j);
-        if (column < b.count) out(row, column) = before[j] + sums[i][j];
+        if (column < b.count) out(row, column) = static_cast<Out>(before[j] + sums[i][j]);
       }
     }
   }
@@ -135,10 +135,10 @@ struct FmaTile {
 /// y = or += x B for rows in groups; B of group g begins at weight + g · step, and what is contiguous in it is the
 /// inner index (as in Wᵀ) or, where not `inner_contiguous`, the columns (as in W).
 template <bool inner_contiguous, class C, class S>
-__global__ void __launch_bounds__(FmaTile<C>::threads, 2)
+__global__ void __launch_bounds__(FmaTile<compute_t<C>>::threads, 2)
     grouped_kernel(Groups groups, MatrixView<const C> x, const S* weight, Index step, Index stride, MatrixView<C> y,
                    bool add) {
-  using Tile = FmaTile<C>;
+  using Tile = FmaTile<compute_t<C>>;
   __shared__ typename Tile::Shared shared;
   TileWalk walk(groups, 0, y.rows, Tile::side, Tile::side, y.columns);
   for (Index tile = blockIdx.x; walk.find(tile); tile += gridDim.x) {
@@ -149,19 +149,20 @@ __global__ void __launch_bounds__(FmaTile<C>::threads, 2)
   }
 }
 
-/// dweight of each group += dyᵀ x over the rows of the group.
+/// dweight of each group = or += dyᵀ x over the rows of the group.
 template <class C>
 __global__ void __launch_bounds__(FmaTile<C>::threads, 2)
-    grouped_weight_kernel(Groups groups, MatrixView<const C> dy, MatrixView<const C> x, MatrixStack<C> dweight) {
+    grouped_weight_kernel(Groups groups, MatrixView<const C> dy, MatrixView<const C> x, MatrixStack<C> dweight,
+                          bool add) {
   using Tile = FmaTile<C>;
   __shared__ typename Tile::Shared shared;
-  WeightTileWalk walk(groups, 0, x.rows, 1, Tile::side, Tile::side, dweight.rows, dweight.columns);
+  WeightTileWalk walk(groups, 0, x.rows, 1, !add, Tile::side, Tile::side, dweight.rows, dweight.columns);
   for (Index tile = blockIdx.x; walk.find(tile); tile += gridDim.x) {
     const Factor<C, false> a{dy.row(walk.first_row), dy.stride, dweight.rows};
     const Factor<C, false> b{x.row(walk.first_row), x.stride, dweight.columns};
     const MatrixView<C> out{dweight.data + walk.group * dweight.rows * dweight.columns, dweight.rows, dweight.columns,
                             dweight.columns};
-    Tile::multiply(shared, a, walk.row, b, walk.column, walk.rows, out, true);
+    Tile::multiply(shared, a, walk.row, b, walk.column, walk.rows, out, add);
     __syncthreads();
   }
 }

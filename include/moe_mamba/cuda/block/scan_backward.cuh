@@ -12,18 +12,20 @@ namespace moe_mamba::cuda::detail {
 /// allow it those are loaded and stored at once.
 template <class C, class S, int States>
 class ScanBackwardThread {
-  using Tuning = ScanBackwardTuning<C, States>;
+  using T = compute_t<C>;
+  using Tuning = ScanBackwardTuning<T, States>;
   using Scan = SelectiveScanBackward<C, S, States>;
   using Own = ScanElements<Tuning>;
+  using Loaded = StoredValues<C, Tuning::together>;
   static constexpr int states = Tuning::padded;  // of the thread, some of which may not be there
   static constexpr int holds = Tuning::steps / Tuning::held;
 
  public:
-  using Storage = ScanBackwardStorage<C, Tuning>;
+  using Storage = ScanBackwardStorage<T, Tuning>;
 
-  __device__ __forceinline__ ScanBackwardThread(const Scan& scan, const ScanCarry<C>& carry,
-                                                const ScanPartialSums<C>& partial, int first_state, bool loads_together,
-                                                Storage& storage)
+  __device__ __forceinline__ ScanBackwardThread(const Scan& scan, const ScanCarry<T>& carry,
+                                                const ScanPartialSums<T>& partial, const ScanPassSums<C, 3>& sums,
+                                                int first_state, bool loads_together, Storage& storage)
       : scan_(scan),
         carry_(carry),
         partial_(partial),
@@ -41,9 +43,9 @@ class ScanBackwardThread {
         z_(scan.z, last_tile_ + Own::row(), place_.first_channel + Own::column()),
         dy_(scan.dy, last_tile_ + Own::row(), place_.first_channel + Own::column()),
         c_(scan.c, last_tile_ + Own::coefficient_row(), first_state + Own::state()),
-        ddelta_(scan.ddelta, last_tile_ + Own::row(), place_.first_channel + Own::column()),
-        du_(scan.du, last_tile_ + Own::row(), place_.first_channel + Own::column()),
-        dz_(scan.dz, last_tile_ + Own::row(), place_.first_channel + Own::column()) {}
+        ddelta_(scan.ddelta, sums.of[0], last_tile_ + Own::row(), place_.first_channel + Own::column()),
+        du_(scan.du, sums.of[1], last_tile_ + Own::row(), place_.first_channel + Own::column()),
+        dz_(scan.dz, sums.of[2], last_tile_ + Own::row(), place_.first_channel + Own::column()) {}
 
   __device__ __forceinline__ void run() {
     start();
@@ -53,7 +55,7 @@ class ScanBackwardThread {
          first -= Tuning::piece) {
       const int tiles =
           static_cast<int>(min(Index{Tuning::piece}, place_.end - first) + Tuning::steps - 1) / Tuning::steps;
-      C h[Tuning::channels][states];
+      T h[Tuning::channels][states];
       load_checkpoint(first, h);
       if (loads_together_) {
         prepare_piece<true>(first, tiles * Tuning::steps);
@@ -98,32 +100,36 @@ class ScanBackwardThread {
   __device__ __forceinline__ Index row(Index step) const { return place_.sequence * scan_.shape.length + step; }
   __device__ __forceinline__ Index part() const { return place_.sequence * carry_.chunking.count + place_.chunk; }
   __device__ __forceinline__ bool first_pass() const { return Tuning::passes == 1 || first_state_ == 0; }
+  __device__ __forceinline__ bool last_pass() const {
+    return Tuning::passes == 1 || first_state_ + Tuning::pass >= States;
+  }
 
   static __device__ __forceinline__ void put_coefficient(typename Storage::States (&row)[Tuning::copies][Tuning::warps],
-                                                         C value) {
+                                                         C loaded) {
+    const T value = static_cast<T>(loaded);
 #pragma unroll
     for (int copy = 0; copy < Tuning::copies; ++copy)
       row[copy][Own::group()].of[Own::place() ^ (copy * (states / 2))] = value;
   }
 
   __device__ __forceinline__ void start() {
-    const C* from = scan_.dstate.data == nullptr ? nullptr : scan_.dstate.data + place_.sequence * scan_.dstate.stride;
+    const T* from = scan_.dstate.data == nullptr ? nullptr : scan_.dstate.data + place_.sequence * scan_.dstate.stride;
     if (carry_.states != nullptr) from = carry_.states + part() * States * channels_;
 #pragma unroll
     for (int k = 0; k < Tuning::channels; ++k) {
 #pragma unroll
       for (int r = 0; r < states; ++r) {
-        carried_[k][r] = from != nullptr && owns(k, r) ? from[offset(k, r)] : C(0);
-        rate_[k][r] = owns(k, r) ? decay_rate<C>(scan_.a_log[own_channel(k) * States + own_state_ + state(r)]) : C(0);
-        rate_sum_[k][r] = C(0);
+        carried_[k][r] = from != nullptr && owns(k, r) ? from[offset(k, r)] : T(0);
+        rate_[k][r] = owns(k, r) ? decay_rate<T>(scan_.a_log[own_channel(k) * States + own_state_ + state(r)]) : T(0);
+        rate_sum_[k][r] = T(0);
       }
     }
 #pragma unroll
     for (int j = 0; j < Tuning::together; ++j) {
       const Index channel = place_.first_channel + Own::column() + j;
-      bias_.of[j] = j < inside_ ? static_cast<C>(scan_.delta_bias[channel]) : C(0);
+      bias_.of[j] = j < inside_ ? static_cast<T>(scan_.delta_bias[channel]) : T(0);
       // What the skip adds is added once, in the first pass.
-      d_.of[j] = j < inside_ && first_pass() ? static_cast<C>(scan_.d[channel]) : C(0);
+      d_.of[j] = j < inside_ && first_pass() ? static_cast<T>(scan_.d[channel]) : T(0);
     }
     // Of dB and dC, a warp's sums go straight to memory. Which of them a lane gets: see sum_swapped_over_lanes.
     constexpr int lanes = warp_size / Tuning::copies, half = states / Tuning::copies;
@@ -149,16 +155,16 @@ class ScanBackwardThread {
     for (int i = 0; i < coefficients; ++i) {
       b_values[i] = Own::template has_state<States>(first_state_) && Own::coefficient_row() + i * rows_at_once < here
                         ? *b.at
-                        : C(0);
+                        : C{};
       b.move(1);
     }
     constexpr int batch = 4;
     for (int start = Own::row(); start < steps; start += batch * Tuning::rows_apart) {
-      typename Storage::Elements deltas[batch], us[batch];  // all on their way before the first is needed
+      Loaded deltas[batch], us[batch];  // all on their way before the first is needed
 #pragma unroll
       for (int i = 0; i < batch; ++i) {
         const int present = start + i * Tuning::rows_apart < here ? inside_ : 0;
-        deltas[i] = filled<C, Tuning::together>(no_step<C>), us[i] = {};
+        deltas[i] = filled<C, Tuning::together>(no_step<T>), us[i] = {};
         delta.template load<Together>(deltas[i], present);
         u.template load<Together>(us[i], present);
         delta.move(1), u.move(1);
@@ -166,14 +172,15 @@ class ScanBackwardThread {
 #pragma unroll
       for (int i = 0; i < batch; ++i) {
         const int t = start + i * Tuning::rows_apart;
-        ScanValues<C, 2 * Tuning::together> inputs;
+        const typename Storage::Elements delta_values = widened(deltas[i]), u_values = widened(us[i]);
+        ScanValues<T, 2 * Tuning::together> inputs;
 #pragma unroll
         for (int j = 0; j < Tuning::together; ++j) {
-          const C step = softplus_of(deltas[i].of[j] + bias_.of[j]);
+          const T step = softplus_of(delta_values.of[j] + bias_.of[j]);
           inputs.of[2 * j] = step;
-          inputs.of[2 * j + 1] = step * us[i].of[j];
+          inputs.of[2 * j + 1] = step * u_values.of[j];
         }
-        together<ScanValues<C, 2 * Tuning::together>>(storage_.inputs[t][Own::column()]) = inputs;
+        together<ScanValues<T, 2 * Tuning::together>>(storage_.inputs[t][Own::column()]) = inputs;
       }
     }
 #pragma unroll
@@ -182,24 +189,24 @@ class ScanBackwardThread {
   }
 
   /// The states in front of step `first`.
-  __device__ __forceinline__ void load_checkpoint(Index first, C (&h)[Tuning::channels][states]) const {
+  __device__ __forceinline__ void load_checkpoint(Index first, T (&h)[Tuning::channels][states]) const {
     const Index pieces = (scan_.shape.length + Tuning::piece - 1) / Tuning::piece;
-    const C* const checkpoint =
+    const T* const checkpoint =
         scan_.checkpoints + (place_.sequence * pieces + first / Tuning::piece) * States * channels_;
 #pragma unroll
     for (int k = 0; k < Tuning::channels; ++k) {
 #pragma unroll
-      for (int r = 0; r < states; ++r) h[k][r] = owns(k, r) ? checkpoint[offset(k, r)] : C(0);
+      for (int r = 0; r < states; ++r) h[k][r] = owns(k, r) ? checkpoint[offset(k, r)] : T(0);
     }
   }
 
-  using InputsOfThread = ScanValues<ScanInput<C>, Tuning::channels>;
+  using InputsOfThread = ScanValues<ScanInput<T>, Tuning::channels>;
   __device__ __forceinline__ InputsOfThread inputs_at(int t) const {
     return together<InputsOfThread>(storage_.inputs[t][place_.lane * Tuning::channels]);
   }
 
   /// From the states in front of a piece to those in front of its last steps that are held together.
-  __device__ __forceinline__ void run_forward(C (&h)[Tuning::channels][states], int parts) {
+  __device__ __forceinline__ void run_forward(T (&h)[Tuning::channels][states], int parts) {
     for (int part = 0; part + 1 < parts; ++part) {
 #pragma unroll
       for (int k = 0; k < Tuning::channels; ++k) {
@@ -216,7 +223,7 @@ class ScanBackwardThread {
         for (int k = 0; k < Tuning::channels; ++k) {
 #pragma unroll
           for (int r = 0; r < states; ++r) {
-            const C decay = power_of_two(inputs.of[k].delta * rate_[k][r]);
+            const T decay = power_of_two(inputs.of[k].delta * rate_[k][r]);
             h[k][r] = fma(decay, h[k][r], inputs.of[k].u * b.of[r]);
           }
         }
@@ -224,7 +231,7 @@ class ScanBackwardThread {
     }
   }
 
-  __device__ __forceinline__ void load_start(int part, C (&h)[Tuning::channels][states]) const {
+  __device__ __forceinline__ void load_start(int part, T (&h)[Tuning::channels][states]) const {
 #pragma unroll
     for (int k = 0; k < Tuning::channels; ++k) {
       const auto start = storage_.starts[part][k][threadIdx.x];
@@ -235,7 +242,7 @@ class ScanBackwardThread {
 
   /// Asks for the rows of the tile in front of the one before, of `steps` steps.
   __device__ __forceinline__ void load(int steps) {
-    next_.c = Own::template has_state<States>(first_state_) && Own::coefficient_row() < steps ? *c_.at : C(0);
+    next_.c = Own::template has_state<States>(first_state_) && Own::coefficient_row() < steps ? *c_.at : C{};
     c_.move(-1);
     if (loads_together_) {
       load_rows<true>(steps);
@@ -263,13 +270,15 @@ class ScanBackwardThread {
   __device__ __forceinline__ void prepare_tile() {
 #pragma unroll
     for (int i = 0; i < Tuning::rows; ++i) {
+      const typename Storage::Elements z = widened(next_.z[i]), dy = widened(next_.dy[i]),
+                                       delta = widened(next_.delta[i]);
       typename Storage::Elements dp;
 #pragma unroll
       for (int j = 0; j < Tuning::together; ++j) {
-        const auto gate = silu_and_slope_of(next_.z[i].of[j]);
-        dp.of[j] = next_.dy[i].of[j] * gate.value;
-        dgate_[i].of[j] = next_.dy[i].of[j] * gate.slope;
-        slope_[i].of[j] = sigmoid_of(next_.delta[i].of[j] + bias_.of[j]);
+        const auto gate = silu_and_slope_of(z.of[j]);
+        dp.of[j] = dy.of[j] * gate.value;
+        dgate_[i].of[j] = dy.of[j] * gate.slope;
+        slope_[i].of[j] = sigmoid_of(delta.of[j] + bias_.of[j]);
       }
       tile_u_[i] = next_.u[i];
       together<typename Storage::Elements>(storage_.dp[Own::row() + i * Tuning::rows_apart][Own::column()]) = dp;
@@ -291,19 +300,19 @@ class ScanBackwardThread {
 
   /// Forward through steps of a tile from the states in front of them, keeping decays and what is left of states, and
   /// back. All are read at first, once for both ways: the compiler moves no load from shared memory across a store.
-  __device__ __forceinline__ void go_and_return(int tile, int first, C (&h)[Tuning::channels][states], int present) {
+  __device__ __forceinline__ void go_and_return(int tile, int first, T (&h)[Tuning::channels][states], int present) {
     using Channels = typename Storage::Channels;
     constexpr int held = Tuning::held, channels = Tuning::channels, summed = Tuning::summed_steps;
     const int group = place_.warp, own = place_.lane * channels;
-    C decay[held][channels][states], left[held][channels][states];  // left: decay h
-    C sums[summed * states];
+    T decay[held][channels][states], left[held][channels][states];  // left: decay h
+    T sums[summed * states];
     Step steps[held];
 #pragma unroll
     for (int t = 0; t < held; ++t) steps[t] = step_at(tile, first + t);
 #pragma unroll
     for (int t = 0; t < held; ++t) {
       const Step& now = steps[t];
-      C* const dc = sums + t % summed * states;
+      T* const dc = sums + t % summed * states;
       Channels output;
 #pragma unroll
       for (int k = 0; k < channels; ++k) {
@@ -323,18 +332,18 @@ class ScanBackwardThread {
 #pragma unroll
     for (int t = held - 1; t >= 0; --t) {
       const Step& now = steps[t];
-      C* const db = sums + t % summed * states;
+      T* const db = sums + t % summed * states;
       Channels input, decays;
 #pragma unroll
       for (int k = 0; k < channels; ++k) {
         const auto [delta, drive] = now.inputs.of[k];
 #pragma unroll
         for (int r = 0; r < states; ++r) {
-          const C g = fma(now.dp.of[k], now.c.of[r], carried_[k][r]);
+          const T g = fma(now.dp.of[k], now.c.of[r], carried_[k][r]);
           db[r] = k == 0 ? drive * g : fma(drive, g, db[r]);
           input.of[k] = r == 0 ? g * now.b.of[r] : fma(g, now.b.of[r], input.of[k]);
           carried_[k][r] = decay[t][k][r] * g;
-          const C through = left[t][k][r] * g;
+          const T through = left[t][k][r] * g;
           decays.of[k] = r == 0 ? through * rate_[k][r] : fma(through, rate_[k][r], decays.of[k]);
           rate_sum_[k][r] = fma(through, delta, rate_sum_[k][r]);
         }
@@ -346,23 +355,23 @@ class ScanBackwardThread {
   }
 
   /// Sums dB or dC of steps from `first` of a tile over the channels of the block.
-  __device__ __forceinline__ void put_sum(C* to, C (&sums)[Tuning::summed_steps * states], int first,
+  __device__ __forceinline__ void put_sum(T* to, T (&sums)[Tuning::summed_steps * states], int first,
                                           int present) const {
-    const C sum = sum_swapped_over_lanes<Tuning::summed_steps, states>(sums, place_.lane);
+    const T sum = sum_swapped_over_lanes<Tuning::summed_steps, states>(sums, place_.lane);
     if (writes_sum_ && first + sum_step_ < present) to[sum_ + first * States] = sum;
   }
 
   /// Adds up the parts of a tile and writes what belongs to its steps.
   __device__ __forceinline__ void conclude(int tile, int steps) {
     using Elements = typename Storage::Elements;
-    constexpr C ln2 = std::numbers::ln2_v<C>;  // rates are exponents of 2
+    constexpr T ln2 = std::numbers::ln2_v<T>;  // rates are exponents of 2
     Elements ddelta[Tuning::rows], du[Tuning::rows], dz[Tuning::rows];
 #pragma unroll
     for (int i = 0; i < Tuning::rows; ++i) {
       const int t = Own::row() + i * Tuning::rows_apart;
       const auto inputs =
-          together<ScanValues<C, 2 * Tuning::together>>(storage_.inputs[tile * Tuning::steps + t][Own::column()]);
-      const Elements dp = together<Elements>(storage_.dp[t][Own::column()]), u = tile_u_[i];
+          together<ScanValues<T, 2 * Tuning::together>>(storage_.inputs[tile * Tuning::steps + t][Own::column()]);
+      const Elements dp = together<Elements>(storage_.dp[t][Own::column()]), u = widened(tile_u_[i]);
       Elements output, input, decays;
 #pragma unroll
       for (int group = 0; group < Tuning::warps; ++group) {
@@ -378,12 +387,12 @@ class ScanBackwardThread {
       }
 #pragma unroll
       for (int j = 0; j < Tuning::together; ++j) {
-        const C delta = inputs.of[2 * j];
+        const T delta = inputs.of[2 * j];
         ddelta[i].of[j] = fma(ln2, decays.of[j], u.of[j] * input.of[j]) * slope_[i].of[j];
         du[i].of[j] = fma(delta, input.of[j], d_.of[j] * dp.of[j]);
         dz[i].of[j] = dgate_[i].of[j] * fma(d_.of[j], u.of[j], output.of[j]);
         dd_.of[j] = fma(dp.of[j], u.of[j], dd_.of[j]);
-        dbias_.of[j] += t < steps ? ddelta[i].of[j] : C(0);
+        dbias_.of[j] += t < steps ? ddelta[i].of[j] : T(0);
       }
     }
     if (loads_together_) {
@@ -402,17 +411,10 @@ class ScanBackwardThread {
 #pragma unroll
     for (int i = 0; i < Tuning::rows; ++i) {
       const int present = Own::row() + i * Tuning::rows_apart < steps ? inside_ : 0;
-      const auto put = [&](RowCursor<C, Tuning::rows_apart>& cursor, typename Storage::Elements values) {
-        if (!first_pass()) {
-          typename Storage::Elements before = {};
-          cursor.template load<Together>(before, present);
-#pragma unroll
-          for (int j = 0; j < Tuning::together; ++j) values.of[j] += before.of[j];
-        }
-        cursor.template store<Together, Tuning::together>(values, present);
-        cursor.move(1);
-      };
-      put(ddelta_, ddelta[i]), put(du_, du[i]), put(dz_, dz[i]);
+      ddelta_.template add<Together>(ddelta[i], present, first_pass(), last_pass());
+      du_.template add<Together>(du[i], present, first_pass(), last_pass());
+      dz_.template add<Together>(dz[i], present, first_pass(), last_pass());
+      ddelta_.move(1), du_.move(1), dz_.move(1);
     }
   }
 
@@ -426,7 +428,7 @@ class ScanBackwardThread {
         if (first_chunk) scan_.dstate.data[place_.sequence * scan_.dstate.stride + offset(k, r)] = carried_[k][r];
         // dA/da_log = A
         partial_.da_log[(part() * channels_ + own_channel(k)) * States + own_state_ + state(r)] =
-            rate_[k][r] * std::numbers::ln2_v<C> * rate_sum_[k][r];
+            rate_[k][r] * std::numbers::ln2_v<T> * rate_sum_[k][r];
       }
     }
     // What the rows of a channel found is added in their order.
@@ -436,7 +438,7 @@ class ScanBackwardThread {
     __syncthreads();
     for (int column = static_cast<int>(threadIdx.x); column < Tuning::width; column += Tuning::threads) {
       if (place_.first_channel + column >= channels_) break;
-      C dd = C(0), dbias = C(0);
+      T dd = T(0), dbias = T(0);
       for (int row = 0; row < Tuning::rows_apart; ++row) {
         dd += storage_.parts[0][0][row][column];
         dbias += storage_.parts[1][0][row][column];
@@ -448,8 +450,8 @@ class ScanBackwardThread {
   }
 
   const Scan& scan_;
-  const ScanCarry<C>& carry_;
-  const ScanPartialSums<C>& partial_;
+  const ScanCarry<T>& carry_;
+  const ScanPartialSums<T>& partial_;
   Storage& storage_;
   ScanPlace place_;
   Index channels_;
@@ -457,23 +459,24 @@ class ScanBackwardThread {
   int own_state_;    // the thread's first one
   bool loads_together_;
   int inside_;  // so many of its columns are there
-  C rate_[Tuning::channels][states];
-  C rate_sum_[Tuning::channels][states];  // Σ_t g Δ decay h
-  C carried_[Tuning::channels][states];   // the gradient that comes from later steps
+  T rate_[Tuning::channels][states];
+  T rate_sum_[Tuning::channels][states];  // Σ_t g Δ decay h
+  T carried_[Tuning::channels][states];   // the gradient that comes from later steps
   typename Storage::Elements bias_, d_, dd_ = {}, dbias_ = {};
   Index last_tile_;  // the row that it begins with
   RowCursor<const C, Tuning::rows_apart> delta_, u_, z_, dy_;
   RowCursor<const C, Tuning::steps> c_;
-  RowCursor<C, Tuning::rows_apart> ddelta_, du_, dz_;
+  OutputCursor<C, ScanPassSums<C, 3>::apart(Tuning::passes), Tuning::rows_apart> ddelta_, du_, dz_;
   int sum_step_;
   bool writes_sum_;
   Index sum_;  // where the thread's sum of the tile's first steps goes
   struct {
-    typename Storage::Elements delta[Tuning::rows], u[Tuning::rows], z[Tuning::rows], dy[Tuning::rows];
+    Loaded delta[Tuning::rows], u[Tuning::rows], z[Tuning::rows], dy[Tuning::rows];
     C c;
   } next_ = {};  // the tile that was asked for; steps behind the last are zero, for which there is no gradient
   // dy silu'(z), the slope of softplus and u of the tile at work
-  typename Storage::Elements dgate_[Tuning::rows], slope_[Tuning::rows], tile_u_[Tuning::rows];
+  typename Storage::Elements dgate_[Tuning::rows], slope_[Tuning::rows];
+  Loaded tile_u_[Tuning::rows];
 };
 
 }  // namespace moe_mamba::cuda::detail

@@ -11,16 +11,18 @@ namespace moe_mamba::cuda::detail {
 /// finds the states behind its chunk, from zero ones, and the sum of Δ.
 template <class C, class S, int States, bool Summary>
 class ScanThread {
-  using Tuning = ScanForwardTuning<C, States>;
+  using T = compute_t<C>;
+  using Tuning = ScanForwardTuning<T, States>;
   using Scan = SelectiveScan<C, S, States>;
   using Own = ScanElements<Tuning>;
+  using Loaded = StoredValues<C, Tuning::together>;
   static constexpr int states = Tuning::states, channels = Tuning::channels;
 
  public:
-  using Storage = ScanStorage<C, Tuning>;
+  using Storage = ScanStorage<T, Tuning>;
 
-  __device__ __forceinline__ ScanThread(const Scan& scan, const ScanCarry<C>& carry, int first_state,
-                                        bool loads_together, Storage& storage)
+  __device__ __forceinline__ ScanThread(const Scan& scan, const ScanCarry<T>& carry, const ScanPassSums<C, 1>& sums,
+                                        int first_state, bool loads_together, Storage& storage)
       : scan_(scan),
         carry_(carry),
         storage_(storage),
@@ -34,7 +36,7 @@ class ScanThread {
         delta_(scan.delta, row() + Own::row(), place_.first_channel + Own::column()),
         u_(scan.u, row() + Own::row(), place_.first_channel + Own::column()),
         z_(scan.z, row() + Own::row(), place_.first_channel + Own::column()),
-        y_(scan.y, row() + Own::row(), place_.first_channel + Own::column()),
+        y_(scan.y, sums.of[0], row() + Own::row(), place_.first_channel + Own::column()),
         b_(scan.b, row() + Own::coefficient_row(), first_state + Own::state()),
         c_(scan.c, row() + Own::coefficient_row(), first_state + Own::state()) {}
 
@@ -53,7 +55,7 @@ class ScanThread {
         const Index pieces = (scan_.shape.length + scan_checkpoint_interval - 1) / scan_checkpoint_interval;
         save(scan_.checkpoints + (place_.sequence * pieces + first / scan_checkpoint_interval) * States * channels_);
       }
-      typename Storage::Elements z[Tuning::rows], u[Tuning::rows];  // of the tile at work
+      Loaded z[Tuning::rows], u[Tuning::rows];  // of the tile at work
 #pragma unroll
       for (int i = 0; i < Tuning::rows; ++i) z[i] = ready_.z[i], u[i] = ready_.u[i];
       prepare(tile ^ 1);
@@ -74,35 +76,38 @@ class ScanThread {
     return own_channel(k) < channels_ && (Tuning::exact || own_state_ + r < States);
   }
   __device__ __forceinline__ bool first_pass() const { return Tuning::passes == 1 || first_state_ == 0; }
+  __device__ __forceinline__ bool last_pass() const {
+    return Tuning::passes == 1 || first_state_ + Tuning::pass >= States;
+  }
   /// Of a state of the thread in a running state, a checkpoint or a carry.
   __device__ __forceinline__ Index offset(int k, int r) const { return (own_state_ + r) * channels_ + own_channel(k); }
   __device__ __forceinline__ Index chunk() const { return place_.sequence * carry_.chunking.count + place_.chunk; }
-  __device__ __forceinline__ const C* initial() const {
+  __device__ __forceinline__ const T* initial() const {
     if (Summary) return nullptr;
     if (carry_.states != nullptr) return carry_.states + chunk() * States * channels_;
     return scan_.state.data == nullptr ? nullptr : scan_.state.data + place_.sequence * scan_.state.stride;
   }
 
   __device__ __forceinline__ void start() {
-    const C* const from = initial();
+    const T* const from = initial();
 #pragma unroll
     for (int k = 0; k < channels; ++k) {
 #pragma unroll
       for (int r = 0; r < states; ++r) {
-        h_[k][r] = from != nullptr && owns(k, r) ? from[offset(k, r)] : C(0);
-        rate_[k][r] = owns(k, r) ? decay_rate<C>(scan_.a_log[own_channel(k) * States + own_state_ + r]) : C(0);
+        h_[k][r] = from != nullptr && owns(k, r) ? from[offset(k, r)] : T(0);
+        rate_[k][r] = owns(k, r) ? decay_rate<T>(scan_.a_log[own_channel(k) * States + own_state_ + r]) : T(0);
       }
     }
 #pragma unroll
     for (int j = 0; j < Tuning::together; ++j) {
       const Index channel = place_.first_channel + Own::column() + j;
-      bias_.of[j] = j < inside_ ? static_cast<C>(scan_.delta_bias[channel]) : C(0);
+      bias_.of[j] = j < inside_ ? static_cast<T>(scan_.delta_bias[channel]) : T(0);
       // The skip is added once, in the first pass.
-      d_.of[j] = j < inside_ && first_pass() ? static_cast<C>(scan_.d[channel]) : C(0);
+      d_.of[j] = j < inside_ && first_pass() ? static_cast<T>(scan_.d[channel]) : T(0);
     }
   }
 
-  __device__ __forceinline__ void save(C* to) const {
+  __device__ __forceinline__ void save(T* to) const {
 #pragma unroll
     for (int k = 0; k < channels; ++k) {
 #pragma unroll
@@ -119,8 +124,8 @@ class ScanThread {
     for (int i = 0; i < Tuning::coefficient_rows; ++i) {
       const bool here = Own::template has_state<States>(first_state_) &&
                         Own::coefficient_row() + i * Tuning::coefficient_rows_apart < steps;
-      next_.b[i] = here ? *b_.at : C(0);
-      if (!Summary) next_.c[i] = here ? *c_.at : C(0);
+      next_.b[i] = here ? *b_.at : C{};
+      if (!Summary) next_.c[i] = here ? *c_.at : C{};
       b_.move(1), c_.move(1);
     }
     constexpr int beyond = Tuning::steps - Tuning::coefficient_rows * Tuning::coefficient_rows_apart;
@@ -137,7 +142,7 @@ class ScanThread {
 #pragma unroll
     for (int i = 0; i < Tuning::rows; ++i) {
       const int present = Own::row() + i * Tuning::rows_apart < steps ? inside_ : 0;
-      next_.delta[i] = filled<C, Tuning::together>(no_step<C>);
+      next_.delta[i] = filled<C, Tuning::together>(no_step<T>);
       delta_.template load<Together>(next_.delta[i], present);
       u_.template load<Together>(next_.u[i], present);
       if (!Summary) z_.template load<Together>(next_.z[i], present);
@@ -151,15 +156,16 @@ class ScanThread {
     auto& to = storage_.tiles[tile];
 #pragma unroll
     for (int i = 0; i < Tuning::rows; ++i) {
-      ScanValues<C, 2 * Tuning::together> inputs;
+      const typename Storage::Elements delta = widened(next_.delta[i]), u = widened(next_.u[i]);
+      ScanValues<T, 2 * Tuning::together> inputs;
 #pragma unroll
       for (int j = 0; j < Tuning::together; ++j) {
-        const C step = softplus_of(next_.delta[i].of[j] + bias_.of[j]);
+        const T step = softplus_of(delta.of[j] + bias_.of[j]);
         inputs.of[2 * j] = step;
-        inputs.of[2 * j + 1] = step * next_.u[i].of[j];
+        inputs.of[2 * j + 1] = step * u.of[j];
         if (Summary) delta_sum_.of[j] += step;
       }
-      together<ScanValues<C, 2 * Tuning::together>>(to.inputs[Own::row() + i * Tuning::rows_apart][Own::column()]) =
+      together<ScanValues<T, 2 * Tuning::together>>(to.inputs[Own::row() + i * Tuning::rows_apart][Own::column()]) =
           inputs;
       ready_.z[i] = next_.z[i];
       ready_.u[i] = next_.u[i];
@@ -168,19 +174,19 @@ class ScanThread {
     for (int i = 0; i < Tuning::coefficient_rows; ++i) {
       const int t = Own::coefficient_row() + i * Tuning::coefficient_rows_apart;
       if (t >= Tuning::steps) continue;
-      to.b[t][Own::group()].of[Own::place()] = next_.b[i];
-      if (!Summary) to.c[t][Own::group()].of[Own::place()] = next_.c[i];
+      to.b[t][Own::group()].of[Own::place()] = static_cast<T>(next_.b[i]);
+      if (!Summary) to.c[t][Own::group()].of[Own::place()] = static_cast<T>(next_.c[i]);
     }
   }
 
   /// What a thread reads of a step.
   struct Step {
-    ScanValues<ScanInput<C>, channels> inputs;
+    ScanValues<ScanInput<T>, channels> inputs;
     typename Storage::States b, c;
   };
   __device__ __forceinline__ Step step_at(const typename Storage::Tile& tile, int t) const {
     Step step;
-    step.inputs = together<const ScanValues<ScanInput<C>, channels>>(tile.inputs[t][place_.lane * channels]);
+    step.inputs = together<const ScanValues<ScanInput<T>, channels>>(tile.inputs[t][place_.lane * channels]);
     step.b = tile.b[t][place_.warp];
     if (!Summary) step.c = tile.c[t][place_.warp];
     return step;
@@ -208,16 +214,16 @@ class ScanThread {
   }
 
   /// Adds up a tile's parts and writes y.
-  __device__ __forceinline__ void conclude(typename Storage::Tile& tile,
-                                           const typename Storage::Elements (&z)[Tuning::rows],
-                                           const typename Storage::Elements (&u)[Tuning::rows], Index left) {
+  __device__ __forceinline__ void conclude(typename Storage::Tile& tile, const Loaded (&z)[Tuning::rows],
+                                           const Loaded (&u)[Tuning::rows], Index left) {
     const int steps = static_cast<int>(min(Index{Tuning::steps}, left));
     typename Storage::Elements y[Tuning::rows];
 #pragma unroll
     for (int i = 0; i < Tuning::rows; ++i) {
       const int t = Own::row() + i * Tuning::rows_apart;
+      const typename Storage::Elements skipped = widened(u[i]), gate = widened(z[i]);
 #pragma unroll
-      for (int j = 0; j < Tuning::together; ++j) y[i].of[j] = d_.of[j] * u[i].of[j];
+      for (int j = 0; j < Tuning::together; ++j) y[i].of[j] = d_.of[j] * skipped.of[j];
 #pragma unroll
       for (int warp = 0; warp < Tuning::warps; ++warp) {
         const auto parts = together<typename Storage::Elements>(tile.parts[warp][t][Own::column()]);
@@ -225,7 +231,7 @@ class ScanThread {
         for (int j = 0; j < Tuning::together; ++j) y[i].of[j] += parts.of[j];
       }
 #pragma unroll
-      for (int j = 0; j < Tuning::together; ++j) y[i].of[j] *= silu_of(z[i].of[j]);
+      for (int j = 0; j < Tuning::together; ++j) y[i].of[j] *= silu_of(gate.of[j]);
     }
     if (loads_together_) {
       store_rows<true>(y, steps);
@@ -235,17 +241,11 @@ class ScanThread {
   }
 
   template <bool Together>
-  __device__ __forceinline__ void store_rows(typename Storage::Elements (&y)[Tuning::rows], int steps) {
+  __device__ __forceinline__ void store_rows(const typename Storage::Elements (&y)[Tuning::rows], int steps) {
 #pragma unroll
     for (int i = 0; i < Tuning::rows; ++i) {
       const int present = Own::row() + i * Tuning::rows_apart < steps ? inside_ : 0;
-      if (!first_pass()) {
-        typename Storage::Elements before = {};
-        y_.template load<Together>(before, present);
-#pragma unroll
-        for (int j = 0; j < Tuning::together; ++j) y[i].of[j] += before.of[j];
-      }
-      y_.template store<Together, Tuning::together>(y[i], present);
+      y_.template add<Together>(y[i], present, first_pass(), last_pass());
       y_.move(1);
     }
   }
@@ -258,7 +258,7 @@ class ScanThread {
       __syncthreads();
       for (int column = Own::thread(); column < Tuning::width; column += Tuning::threads) {
         if (place_.first_channel + column >= channels_) break;
-        C sum = C(0);
+        T sum = T(0);
         for (int row = 0; row < Tuning::rows_apart; ++row) sum += storage_.tiles[0].parts[0][row][column];
         carry_.delta_sums[chunk() * channels_ + place_.first_channel + column] = sum;
       }
@@ -268,7 +268,7 @@ class ScanThread {
   }
 
   const Scan& scan_;
-  const ScanCarry<C>& carry_;
+  const ScanCarry<T>& carry_;
   Storage& storage_;
   ScanPlace place_;
   Index channels_;
@@ -277,16 +277,16 @@ class ScanThread {
   int own_state_;    // the thread's first one
   int inside_;       // so many of its columns are there
   typename Storage::Elements bias_, d_, delta_sum_ = {};
-  C rate_[channels][states], h_[channels][states];
+  T rate_[channels][states], h_[channels][states];
   RowCursor<const C, Tuning::rows_apart> delta_, u_, z_;
-  RowCursor<C, Tuning::rows_apart> y_;
+  OutputCursor<C, ScanPassSums<C, 1>::apart(Tuning::passes), Tuning::rows_apart> y_;
   RowCursor<const C, Tuning::coefficient_rows_apart> b_, c_;
   struct {
-    typename Storage::Elements delta[Tuning::rows], u[Tuning::rows], z[Tuning::rows];
+    Loaded delta[Tuning::rows], u[Tuning::rows], z[Tuning::rows];
     C b[Tuning::coefficient_rows], c[Tuning::coefficient_rows];
   } next_ = {};  // the tile that was asked for
   struct {
-    typename Storage::Elements z[Tuning::rows], u[Tuning::rows];
+    Loaded z[Tuning::rows], u[Tuning::rows];
   } ready_ = {};  // the tile that is staged
 };
 

@@ -1,8 +1,11 @@
 #pragma once
 
+#include <cstdint>
 #include <numbers>
+#include <type_traits>
 
 #include "moe_mamba/core/scalar.hpp"
+#include "moe_mamba/cuda/block/rounding.cuh"
 
 /// The scalar functions of the scan and the convolution on the GPU: in float from the special function unit's powers and
 /// reciprocals with a few instructions around them, since a kernel there counts every one; in double as they are.
@@ -10,6 +13,18 @@
 /// Relative errors in float: power_of_two 2^-22 (below 2^-126 it is 0), softplus and sigmoid some 3e-7 where they are
 /// not below 2^-126. NaN goes through.
 namespace moe_mamba::cuda::detail {
+
+/// A value as activations of type C are stored: rounded to nearest, ties to even, where that is bfloat16.
+template <StorageScalar C>
+__device__ __forceinline__ C stored_as(compute_t<C> value) {
+  if constexpr (std::is_same_v<C, bfloat16>) {
+    bfloat16 stored;
+    stored.bits = static_cast<std::uint16_t>(rounded_pair(value, 0.0f));
+    return stored;
+  } else {
+    return value;
+  }
+}
 
 /// 2^x
 __device__ __forceinline__ float power_of_two(float x) {

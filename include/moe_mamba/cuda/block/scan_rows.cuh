@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "moe_mamba/core/view.hpp"
+#include "moe_mamba/cuda/block/scan_mathematics.cuh"
 
 /// How the scan reads and writes rows of matrices and of shared memory: several neighbours at once, where they lie so.
 namespace moe_mamba::cuda::detail {
@@ -16,12 +17,56 @@ struct alignas(Count * sizeof(C) < 16 ? Count * sizeof(C) : 16) ScanValues {
   C of[Count];
 };
 
+/// Activations as they lie in memory: in pairs, the first in the lower half, where they are bfloat16 and even in number. As
+/// single ones they would be taken apart behind the load, which would be to wait for it.
 template <class C, int Count>
-__device__ __forceinline__ ScanValues<C, Count> filled(C value) {
-  ScanValues<C, Count> values;
+using StoredValues = std::conditional_t<std::is_same_v<C, bfloat16> && Count % 2 == 0, ScanValues<unsigned, Count / 2>,
+                                        ScanValues<C, Count>>;
+
+template <class C, int Count>
+__device__ __forceinline__ StoredValues<C, Count> filled(compute_t<C> value) {
+  StoredValues<C, Count> values;
+  if constexpr (std::is_same_v<decltype(values), ScanValues<C, Count>>) {
 #pragma unroll
-  for (int i = 0; i < Count; ++i) values.of[i] = value;
+    for (int i = 0; i < Count; ++i) values.of[i] = static_cast<C>(value);
+  } else {
+#pragma unroll
+    for (int i = 0; i < Count / 2; ++i) values.of[i] = static_cast<C>(value).bits * 0x10001u;
+  }
   return values;
+}
+
+/// Activations as arithmetic takes them. What is asked for ahead of its use is widened where it is used.
+template <class C, int Count>
+__device__ __forceinline__ ScanValues<compute_t<C>, Count> widened(const ScanValues<C, Count>& values) {
+  ScanValues<compute_t<C>, Count> wide;
+#pragma unroll
+  for (int i = 0; i < Count; ++i) wide.of[i] = static_cast<compute_t<C>>(values.of[i]);
+  return wide;
+}
+template <int Pairs>
+__device__ __forceinline__ ScanValues<float, 2 * Pairs> widened(const ScanValues<unsigned, Pairs>& values) {
+  ScanValues<float, 2 * Pairs> wide;
+#pragma unroll
+  for (int i = 0; i < Pairs; ++i) {
+    wide.of[2 * i] = __uint_as_float(values.of[i] << 16);
+    wide.of[2 * i + 1] = __uint_as_float(values.of[i] & 0xffff0000u);
+  }
+  return wide;
+}
+
+/// The way back.
+template <class C, int Count>
+__device__ __forceinline__ StoredValues<C, Count> narrowed(const ScanValues<compute_t<C>, Count>& values) {
+  StoredValues<C, Count> stored;
+  if constexpr (std::is_same_v<decltype(stored), ScanValues<C, Count>>) {
+#pragma unroll
+    for (int i = 0; i < Count; ++i) stored.of[i] = stored_as<C>(values.of[i]);
+  } else {
+#pragma unroll
+    for (int i = 0; i < Count / 2; ++i) stored.of[i] = rounded_pair(values.of[2 * i], values.of[2 * i + 1]);
+  }
+  return stored;
 }
 
 /// Neighbours in shared memory, which lie as Values must.
@@ -51,29 +96,101 @@ struct RowCursor {
   /// To the row of its own that lies `count` further on.
   __device__ __forceinline__ void move(int count) { at += count * Apart * rows.stride; }
 
-  /// Count values from here on, of which the first `present` are there; the others are left alone. With Together, which
-  /// needs loads_together, all or none are.
-  template <bool Together, int Count>
-  __device__ __forceinline__ void load(ScanValues<std::remove_const_t<T>, Count>& values, int present) const {
+  /// Values from here on, of which the first `present` are there; the others are left alone. With Together, which needs
+  /// loads_together, all or none are.
+  template <bool Together, class Values>
+  __device__ __forceinline__ void load(Values& values, int present) const {
     if constexpr (Together) {
-      if (present > 0) values = *reinterpret_cast<const ScanValues<std::remove_const_t<T>, Count>*>(at);
+      if (present > 0) values = *reinterpret_cast<const Values*>(at);
     } else {
+      constexpr int count = sizeof(Values) / sizeof(T);
 #pragma unroll
-      for (int i = 0; i < Count; ++i) {
-        if (i < present) values.of[i] = at[i];
+      for (int i = 0; i < count; ++i) {
+        if (i >= present) continue;
+        if constexpr (std::is_same_v<Values, ScanValues<std::remove_const_t<T>, count>>) {
+          values.of[i] = at[i];
+        } else {
+          const unsigned bits = at[i].bits, shift = i % 2 * 16;
+          values.of[i / 2] = (values.of[i / 2] & ~(0xffffu << shift)) | bits << shift;
+        }
       }
     }
   }
 
-  template <bool Together, int Count>
-  __device__ __forceinline__ void store(const ScanValues<T, Count>& values, int present) const {
+  template <bool Together, class Values>
+  __device__ __forceinline__ void store(const Values& values, int present) const {
     if constexpr (Together) {
-      if (present > 0) *reinterpret_cast<ScanValues<T, Count>*>(at) = values;
+      if (present > 0) *reinterpret_cast<Values*>(at) = values;
     } else {
+      constexpr int count = sizeof(Values) / sizeof(T);
 #pragma unroll
-      for (int i = 0; i < Count; ++i) {
-        if (i < present) at[i] = values.of[i];
+      for (int i = 0; i < count; ++i) {
+        if (i >= present) continue;
+        if constexpr (std::is_same_v<Values, ScanValues<T, count>>) {
+          at[i] = values.of[i];
+        } else {
+          at[i].bits = static_cast<std::uint16_t>(values.of[i / 2] >> (i % 2 * 16));
+        }
       }
+    }
+  }
+};
+
+/// A thread's way through rows that one pass of a scan or several add to: the first of them writes.
+template <class C, bool Apart, int RowsApart>
+struct OutputCursor {
+  using T = compute_t<C>;
+  RowCursor<C, RowsApart> output;
+
+  __device__ __forceinline__ OutputCursor(const MatrixView<C>& to, const MatrixView<T>& /*sums*/, Index row,
+                                          Index column)
+      : output(to, row, column) {}
+
+  __device__ __forceinline__ void move(int count) { output.move(count); }
+
+  /// As in RowCursor. What is rounded has one pass, or has its sums apart.
+  template <bool Together, int Count>
+  __device__ __forceinline__ void add(ScanValues<T, Count> values, int present, bool first, bool /*last*/) const {
+    if constexpr (std::is_same_v<C, T>) {
+      if (!first) {
+        ScanValues<T, Count> before = {};
+        output.template load<Together>(before, present);
+#pragma unroll
+        for (int j = 0; j < Count; ++j) values.of[j] += before.of[j];
+      }
+    }
+    output.template store<Together>(narrowed<C>(values), present);
+  }
+};
+
+/// The same where passes add up in `sums`, in the type of arithmetic, and the last of them rounds the whole, once. Addresses
+/// are found where they are used: no register holds them.
+template <class C, int RowsApart>
+struct OutputCursor<C, true, RowsApart> {
+  using T = compute_t<C>;
+  const MatrixView<C>& output;
+  const MatrixView<T>& sums;
+  Index row, column;
+
+  __device__ __forceinline__ OutputCursor(const MatrixView<C>& to, const MatrixView<T>& sums_of_passes, Index first_row,
+                                          Index first_column)
+      : output(to), sums(sums_of_passes), row(first_row), column(first_column) {}
+
+  __device__ __forceinline__ void move(int count) { row += count * RowsApart; }
+
+  template <bool Together, int Count>
+  __device__ __forceinline__ void add(ScanValues<T, Count> values, int present, bool first, bool last) const {
+    const RowCursor<T, RowsApart> sum(sums, row, column);
+    if (!first) {
+      ScanValues<T, Count> before = {};
+      sum.template load<Together>(before, present);
+#pragma unroll
+      for (int j = 0; j < Count; ++j) values.of[j] += before.of[j];
+    }
+    if (last) {
+      RowCursor<C, RowsApart>(output, row, column).template store<Together>(narrowed<C>(values), present);
+    } else {
+      sum.template store<Together>(values, present);
     }
   }
 };

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <limits>
+#include <type_traits>
 
 #include "moe_mamba/core/arena.hpp"
 #include "moe_mamba/core/view.hpp"
@@ -8,7 +9,7 @@
 #include "moe_mamba/cuda/block/scan_rows.cuh"
 #include "moe_mamba/cuda/tuning/selective_scan.hpp"
 
-/// What the kernels of the scan share.
+/// What the kernels of the scan share. Whatever the type of activations is, C of what follows is that of arithmetic.
 namespace moe_mamba::cuda::detail {
 
 /// Δ and Δ u of a step, or Δ and u.
@@ -102,6 +103,21 @@ struct ScanPartialSums {
     da_log = arena.take<C>(shape.batch * chunks * channels * states);
     dd = arena.take<C>(shape.batch * chunks * channels);
     dbias = arena.take<C>(shape.batch * chunks * channels);
+  }
+};
+
+/// What passes add up before the last of them rounds it, of outputs that are rounded; see OutputCursor.
+template <class Activation, int Outputs>
+struct ScanPassSums {
+  MatrixView<compute_t<Activation>> of[Outputs];  // (T, E) each, or null where the outputs themselves are added to
+
+  static constexpr bool apart(Index passes) { return passes > 1 && !std::is_same_v<Activation, compute_t<Activation>>; }
+
+  ScanPassSums(Arena& arena, Shape shape, Index channels, Index passes) {
+    if (!apart(passes)) return;
+    for (auto& sums : of) {
+      sums = matrix(arena.take<compute_t<Activation>>(shape.tokens() * channels), shape.tokens(), channels);
+    }
   }
 };
 

@@ -9,10 +9,10 @@ namespace moe_mamba::cuda::detail {
 
 /// y = or += x B for rows in groups, as grouped_kernel; x holds the rows of all groups from `first_row` on. Needs rows
 /// of x and weights that are aligned to 16 bytes, and sizes along them that 8 divides.
-template <class Tile, bool inner_contiguous>
+template <class Tile, bool inner_contiguous, class C>
 __global__ void __launch_bounds__(Tile::threads, Tile::blocks)
     grouped_tensor_kernel(Groups groups, Index first_row, MatrixView<const bfloat16> x, const bfloat16* weight,
-                          Index step, Index stride, MatrixView<float> y, bool add) {
+                          Index step, Index stride, MatrixView<C> y, bool add) {
   using Pipeline = TensorPipeline<Tile, true, inner_contiguous>;
   using Product = typename Pipeline::Product;
   extern __shared__ uint4 shared_words[];
@@ -38,19 +38,20 @@ __global__ void __launch_bounds__(Tile::threads, Tile::blocks)
   }
 }
 
-/// dweight of each group += dyᵀ x over those of its rows that dy and x hold: the rows of all groups from `first_row` on,
+/// dweight of each group = or += dyᵀ x over those of its rows that dy and x hold: the rows of all groups from `first_row` on,
 /// aligned to 16 bytes. The sums of a tile run over its rows in their order. With more than one of `splits`, those of each
 /// piece of a group's rows become a matrix of their own: piece p of group g the one of number p · groups + g in `partial`.
 template <class Tile>
 __global__ void __launch_bounds__(Tile::threads, Tile::blocks)
     grouped_weight_tensor_kernel(Groups groups, Index first_row, MatrixView<const bfloat16> dy,
-                                 MatrixView<const bfloat16> x, MatrixStack<float> dweight, Index splits,
-                                 float* partial) {
+                                 MatrixView<const bfloat16> x, MatrixStack<float> dweight, Index splits, float* partial,
+                                 bool add) {
   using Pipeline = TensorPipeline<Tile, false, false>;
   using Product = typename Pipeline::Product;
   extern __shared__ uint4 shared_words[];
   Pipeline pipeline(shared_words);
-  WeightTileWalk walk(groups, first_row, x.rows, splits, Tile::rows, Tile::columns, dweight.rows, dweight.columns);
+  WeightTileWalk walk(groups, first_row, x.rows, splits, splits == 1 && !add, Tile::rows, Tile::columns, dweight.rows,
+                      dweight.columns);
   Index tile = blockIdx.x;
   const auto begin = [&] {
     if (!walk.find(tile)) return false;
@@ -69,23 +70,28 @@ __global__ void __launch_bounds__(Tile::threads, Tile::blocks)
     Product product;
     pipeline.multiply(product, busy);
     more = begin();
-    if (busy) write_sums(product, out, splits == 1);
+    if (busy) write_sums(product, out, splits == 1 && add);
   }
 }
 
-/// Adds the sums over the pieces of each group's rows to its matrix, piece after piece.
+/// Adds up the sums over the pieces of each group's rows, piece after piece, into its matrix.
 struct AddPiecesElement {
   Groups groups;
   Index first_row, end_row, splits, size;  // rows that were looked at; elements of a matrix
   const float* partial;
   float* dweight;
+  bool add;
   __device__ void operator()(Index group, Index element) const {
     const Index rows = min(groups.offsets[group + 1], end_row) - max(groups.offsets[group], first_row);
-    if (rows <= 0) return;
+    float& result = dweight[group * size + element];
+    if (rows <= 0) {
+      if (!add) result = 0;
+      return;
+    }
     const Index pieces = RowSplit(rows, splits).pieces();
     float sum = partial[group * size + element];
     for (Index p = 1; p < pieces; ++p) sum += partial[(p * groups.count + group) * size + element];
-    dweight[group * size + element] += sum;
+    result = add ? result + sum : sum;
   }
 };
 

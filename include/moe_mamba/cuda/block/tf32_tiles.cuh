@@ -158,19 +158,20 @@ __global__ void __launch_bounds__(Tf32Tile::threads, Tf32Tile::blocks)
   }
 }
 
-/// dweight of each group += dyᵀ x over the rows of the group, which are aligned to 16 bytes.
+/// dweight of each group = or += dyᵀ x over the rows of the group, which are aligned to 16 bytes.
 template <class C>
 __global__ void __launch_bounds__(Tf32Tile::threads, Tf32Tile::blocks)
-    grouped_weight_tf32_kernel(Groups groups, MatrixView<const C> dy, MatrixView<const C> x, MatrixStack<C> dweight) {
+    grouped_weight_tf32_kernel(Groups groups, MatrixView<const C> dy, MatrixView<const C> x, MatrixStack<C> dweight,
+                               bool add) {
   extern __shared__ float4 shared_floats[];
-  WeightTileWalk walk(groups, 0, x.rows, 1, Tf32Tile::side, Tf32Tile::side, dweight.rows, dweight.columns);
+  WeightTileWalk walk(groups, 0, x.rows, 1, !add, Tf32Tile::side, Tf32Tile::side, dweight.rows, dweight.columns);
   for (Index tile = blockIdx.x; walk.find(tile); tile += gridDim.x) {
     const Index rows = dweight.rows - walk.row, columns = dweight.columns - walk.column;
     const Tf32Factor<false> a(dy.row(walk.first_row) + walk.row, dy.stride, rows);
     const Tf32Factor<false> b(x.row(walk.first_row) + walk.column, x.stride, columns);
     const Tf32Product product = multiply_tf32(reinterpret_cast<const float*>(shared_floats), a, b, walk.rows);
     const Index at = (walk.group * dweight.rows + walk.row) * dweight.columns + walk.column;
-    write_sums(product, MatrixView<float>{dweight.data + at, rows, columns, dweight.columns}, true);
+    write_sums(product, MatrixView<float>{dweight.data + at, rows, columns, dweight.columns}, add);
   }
 }
 

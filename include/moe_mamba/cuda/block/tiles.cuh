@@ -62,22 +62,24 @@ struct RowSplit {
 
 /// Tiles of the gradients of all groups' matrices, those of a group after those of the one before, and of these those
 /// over a piece of its rows after those over the piece before, the columns of some rows together. Groups without rows
-/// among those that are looked at have none.
+/// among those that are looked at have none, or as others do where `all` have some.
 struct WeightTileWalk {
   Groups groups;
   Index first_of_all, end_of_all;  // rows that are looked at
   Index splits;                    // of a group's rows
+  bool all;
   Index tile_rows, tile_columns, column_tiles, matrix_tiles;
   Index group = 0, tiles_before = 0;         // where the search goes on
   Index first_row = 0, rows = 0, piece = 0;  // what it found: rows from first_row on, in a piece of `group`,
   Index row = 0, column = 0;                 // and a tile's place in the matrix
 
-  __device__ WeightTileWalk(Groups groups_, Index first, Index count, Index splits_, Index tile_rows_,
+  __device__ WeightTileWalk(Groups groups_, Index first, Index count, Index splits_, bool all_, Index tile_rows_,
                             Index tile_columns_, Index matrix_rows, Index matrix_columns)
       : groups(groups_),
         first_of_all(first),
         end_of_all(first + count),
         splits(splits_),
+        all(all_),
         tile_rows(tile_rows_),
         tile_columns(tile_columns_),
         column_tiles(ceiling_divide(matrix_columns, tile_columns_)),
@@ -87,14 +89,14 @@ struct WeightTileWalk {
   __device__ bool find(Index tile) {
     for (; group < groups.count; ++group) {
       const Index first = max(groups.offsets[group], first_of_all);
-      const Index count = min(groups.offsets[group + 1], end_of_all) - first;
-      if (count <= 0) continue;
+      const Index count = max(Index{0}, min(groups.offsets[group + 1], end_of_all) - first);
+      if (count == 0 && !all) continue;
       const RowSplit split(count, splits);
-      const Index tiles = matrix_tiles * split.pieces();
+      const Index tiles = matrix_tiles * (count == 0 ? 1 : split.pieces());
       if (tile - tiles_before < tiles) {
         const Index of_piece = (tile - tiles_before) % matrix_tiles;
         piece = (tile - tiles_before) / matrix_tiles;
-        first_row = first + piece * split.piece;
+        first_row = min(first, end_of_all) + piece * split.piece;
         rows = min(split.piece, count - piece * split.piece);
         row = of_piece / column_tiles * tile_rows;
         column = of_piece % column_tiles * tile_columns;
@@ -105,11 +107,9 @@ struct WeightTileWalk {
     return false;
   }
 
-  /// Tiles of `groups` matrices over `rows` rows, at most.
-  static Index most(Index rows, Index groups, Index matrix_rows, Index matrix_columns, Index tile_rows,
-                    Index tile_columns) {
-    return std::min(rows, groups) * ceiling_divide(matrix_rows, tile_rows) *
-           ceiling_divide(matrix_columns, tile_columns);
+  /// Tiles of `groups` matrices at most, for one piece of each group's rows.
+  static Index most(Index groups, Index matrix_rows, Index matrix_columns, Index tile_rows, Index tile_columns) {
+    return groups * ceiling_divide(matrix_rows, tile_rows) * ceiling_divide(matrix_columns, tile_columns);
   }
 };
 

@@ -4,28 +4,41 @@
 
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/cuda/block/reduce.cuh"
+#include "moe_mamba/cuda/block/rounding.cuh"
 
 /// The sums of tensor cores on their way to device memory.
 namespace moe_mamba::cuda::detail {
+
+/// Four neighbours of a row.
+__device__ inline float4 load_four(const float* from) { return *reinterpret_cast<const float4*>(from); }
+__device__ inline float4 load_four(const bfloat16* from) {
+  const auto pairs = *reinterpret_cast<const uint2*>(from);
+  return {__uint_as_float(pairs.x << 16), __uint_as_float(pairs.x & 0xffff0000u), __uint_as_float(pairs.y << 16),
+          __uint_as_float(pairs.y & 0xffff0000u)};
+}
+__device__ inline void store_four(float* to, float4 values) { *reinterpret_cast<float4*>(to) = values; }
+__device__ inline void store_four(bfloat16* to, float4 values) {
+  *reinterpret_cast<uint2*>(to) = uint2{rounded_pair(values.x, values.y), rounded_pair(values.z, values.w)};
+}
 
 /// Writes a tile's sums to `out`, which begins at the tile's first row and column, or adds them to it. Reads a batch of
 /// what it adds to before it writes, since the compiler cannot know that they do not overlap. Whole warps call.
 ///
 /// The four lanes that share a row have two neighbouring sums each of every eight; they swap half of theirs with the lane
-/// beside them for one of the next eight, so that each has four neighbours and all together 64 bytes in a row.
-template <class Product>
-__device__ inline void write_sums(const Product& product, MatrixView<float> out, bool add) {
+/// beside them for one of the next eight, so that each has four neighbours and all together sixteen in a row.
+template <class Product, class C>
+__device__ inline void write_sums(const Product& product, MatrixView<C> out, bool add) {
   constexpr int parts = Product::column_parts, batch = parts >= 32 ? 16 : parts < 8 ? parts : 8;
   const int lane = int(threadIdx.x) % warp_size;
   const bool odd = lane % 2 != 0;
-  const bool fours = out.stride % 4 == 0 && reinterpret_cast<std::uintptr_t>(out.data) % sizeof(float4) == 0;
+  const bool fours = out.stride % 4 == 0 && reinterpret_cast<std::uintptr_t>(out.data) % (4 * sizeof(C)) == 0;
 #pragma unroll
   for (int part = 0; part < 2 * Product::row_parts; ++part) {
     const int row = Product::first_row() + part * 8 + lane / 4;
 #pragma unroll
     for (int first = 0; first < parts; first += batch) {
       const int column = Product::first_column() + (first + lane % 2) * 8 + lane % 4 / 2 * 4;
-      float* const to = out.row(row) + column;
+      C* const to = out.row(row) + column;
       const int left = row < out.rows ? int(min(out.columns - column, Index{batch * 8})) : 0;
       float4 before[batch / 2] = {};
       if (add) {
@@ -33,12 +46,12 @@ __device__ inline void write_sums(const Product& product, MatrixView<float> out,
         for (int j = 0; j < batch / 2; ++j) {
           const int there = left - j * 16;
           if (fours && there >= 4) {
-            before[j] = *reinterpret_cast<const float4*>(to + j * 16);
+            before[j] = load_four(to + j * 16);
           } else {
-            if (there > 0) before[j].x = to[j * 16];
-            if (there > 1) before[j].y = to[j * 16 + 1];
-            if (there > 2) before[j].z = to[j * 16 + 2];
-            if (there > 3) before[j].w = to[j * 16 + 3];
+            if (there > 0) before[j].x = static_cast<float>(to[j * 16]);
+            if (there > 1) before[j].y = static_cast<float>(to[j * 16 + 1]);
+            if (there > 2) before[j].z = static_cast<float>(to[j * 16 + 2]);
+            if (there > 3) before[j].w = static_cast<float>(to[j * 16 + 3]);
           }
         }
       }
@@ -54,12 +67,12 @@ __device__ inline void write_sums(const Product& product, MatrixView<float> out,
                            before[j].z + (odd ? high_x : other_x), before[j].w + (odd ? high_y : other_y)};
         const int there = left - j * 16;
         if (fours && there >= 4) {
-          *reinterpret_cast<float4*>(to + j * 16) = after;
+          store_four(to + j * 16, after);
         } else {
-          if (there > 0) to[j * 16] = after.x;
-          if (there > 1) to[j * 16 + 1] = after.y;
-          if (there > 2) to[j * 16 + 2] = after.z;
-          if (there > 3) to[j * 16 + 3] = after.w;
+          if (there > 0) to[j * 16] = static_cast<C>(after.x);
+          if (there > 1) to[j * 16 + 1] = static_cast<C>(after.y);
+          if (there > 2) to[j * 16 + 2] = static_cast<C>(after.z);
+          if (there > 3) to[j * 16 + 3] = static_cast<C>(after.w);
         }
       }
     }

@@ -10,7 +10,8 @@
 /// How the selective scan is spread over a GPU.
 ///
 /// A block takes 32 or 64 channels, one or two neighbours a lane; its warps share out the states, which stay in registers.
-/// A scan of more states than that takes several passes, each a launch of its own that adds to the outputs.
+/// A scan of more states than that takes several passes, each a launch of its own that adds to the outputs. C is the type
+/// of arithmetic.
 namespace moe_mamba::cuda::detail {
 
 /// `States` states over the warps of a block, `AtMost` of them in a pass.
@@ -58,8 +59,12 @@ constexpr int scan_backward_width(std::size_t scalar_bytes, Index states) {
   return scalar_bytes == 4 && states <= 16 ? 2 * warp_size : warp_size;
 }
 
+/// States of a pass of the backward kernel at most.
+template <class C>
+inline constexpr int scan_backward_pass = sizeof(C) == 4 ? 32 : 8;
+
 template <class C, int States>
-using ScanBackwardSpread = ScanSpread<States, sizeof(C) == 4 ? 32 : 8>;
+using ScanBackwardSpread = ScanSpread<States, scan_backward_pass<C>>;
 
 /// The backward pass: each piece of scan_checkpoint_interval steps is run through in tiles of `steps`, of which `held` at
 /// a time keep decays, states and what was read in registers. Shared memory is below the 99 KiB that a block can have on
