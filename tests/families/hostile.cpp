@@ -51,8 +51,14 @@ TEST_CASE("A config of wrong kinds and sizes is refused with field, value and wh
   CHECK_THAT(with_field("1e-05", "\"\""), Contains("layer_norm_epsilon is \"\""));
   CHECK_THAT(with_field("\"use_bias\": false", "\"use_bias\": 0"), Contains("use_bias is 0; allowed: true or false"));
   CHECK_THAT(with_field("\"silu\"", "\"gelu\""), Contains("hidden_act is \"gelu\"; allowed: \"silu\""));
-  CHECK_THAT(with_field("\"mamba\"", "\"llama\""),
-             Contains("model_type is \"llama\"; allowed: a model of mamba, falcon_mamba, black_mamba"));
+  CHECK_THAT(with_field("\"mamba\"", "\"gpt2\""),
+             Contains("model_type is \"gpt2\"; allowed: a model of mamba, falcon_mamba, black_mamba"));
+  CHECK_THAT(
+      with_field("\"mamba\"", "\"switch_transformers\""),
+      Contains("model_type is \"switch_transformers\", an encoder with a decoder; allowed: a causal language model, "
+               "which is a decoder alone: one of mamba,"));
+  CHECK_THAT(with_field("\"mamba\"", "\"t5\", \"is_encoder_decoder\": true"),
+             Contains("model_type is \"t5\", an encoder with a decoder"));
 }
 
 TEST_CASE("A config that is no config is refused", "[families][hostile]") {
