@@ -57,7 +57,7 @@ inline LayerWords jamba_mamba_words(const Config& config, Index width, const Nor
 inline Architecture jamba_architecture(const Config& config) {
   const NormWords norm{"RmsNorm", config.epsilon("rms_norm_eps", {1, 1'000'000})};
   Architecture model = outer_words(config, norm);
-  const Index width = model["Width"], layers = config.integer("num_hidden_layers", 1, 1 << 15);
+  const Index width = model["Width"], layers = config.integer("num_hidden_layers", 1, 4096);
   const auto attentions = Recurring::read(config, "attn_layer_period", "attn_layer_offset");
   const auto mixtures = Recurring::read(config, "expert_layer_period", "expert_layer_offset");
   const LayerWords attention = attention_words(config, width, Windows::none, nullptr, "none");

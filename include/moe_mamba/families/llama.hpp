@@ -149,7 +149,7 @@ inline LayerWords gated_words(const Config& config, Index width) {
 inline void repeat_layers(const Config& config, Architecture& model, LayerWords mixer, LayerWords feed_forward,
                           const NormWords& norm) {
   mixer.norm = feed_forward.norm = config.from(pre_norm(norm), "rms_norm_eps");
-  const Index layers = config.integer("num_hidden_layers", 1, 1 << 15);
+  const Index layers = config.integer("num_hidden_layers", 1, 4096);
   for (Index i = 0; i < layers; ++i) {
     model.layers.push_back(mixer);
     model.layers.push_back(feed_forward);
