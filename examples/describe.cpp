@@ -5,23 +5,42 @@
 //   using Net = LanguageModel<Vocabulary<50280>, Width<768>, Repeat<24, Mamba<>>>;
 //
 // Symbolic links, which a download cache is full of, are followed: only config.json is read.
-#include <algorithm>
 #include <exception>
+#include <functional>
 #include <iostream>
 #include <moe_mamba/families/checkpoint_folder.hpp>
+#include <string>
 
 namespace {
+
+using moe_mamba::families::Word;
+
+/// As a comment, what `sentence` has to say of the first word of a layer that it says anything of.
+void print_first(const moe_mamba::families::Architecture& model,
+                 const std::function<std::string(const Word&)>& sentence) {
+  for (const auto& layer : model.layers) {
+    for (const Word& word : layer.words) {
+      const std::string text = sentence(word);
+      if (text.empty()) continue;
+      std::cout << "// " << text << '\n';
+      return;
+    }
+  }
+}
 
 void describe(const char* path) {
   const moe_mamba::families::CheckpointFolder folder(path, moe_mamba::Links::followed);
   const auto model = folder.architecture();
   std::cout << "// " << path << ": " << folder.family().name << ", layers: " << model.layers.size() << '\n';
-  for (const auto& layer : model.layers) {
-    const auto word = std::find_if(layer.words.begin(), layer.words.end(), [](auto& w) { return !w.also.empty(); });
-    if (word == layer.words.end()) continue;
-    std::cout << "// " << word->spelling << " is what the public code computes; " << word->also << " fits as well\n";
-    break;
-  }
+  print_first(model, [](const Word& word) {
+    return word.also.empty() ? "" : word.spelling + " is what the public code computes; " + word.also + " fits as well";
+  });
+  print_first(model, [](const Word& word) {
+    return !word.free ? ""
+                      : word.spelling +
+                            " is all that it was made for; a shorter one takes less memory and is the same "
+                            "for as long as a text is no longer";
+  });
   std::cout << "using Net = " << model.spelling() << ";\n";
 }
 

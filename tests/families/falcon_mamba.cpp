@@ -1,12 +1,11 @@
 // Falcon-Mamba against transformers' FalconMambaForCausalLM.
+#include "families/definitions.hpp"
 #include "families/fixture.hpp"
 
 using namespace moe_mamba;
 
 TEST_CASE("Falcon-Mamba is that of transformers", "[families][falcon_mamba]") {
-  using Net = LanguageModel<Vocabulary<13>, Width<20>, Head,
-                            Repeat<2, Mamba<State<3>, Expand<1>, InnerNorm<RmsNorm<NoGain, Epsilon<1, 1'000'000>>>>>>;
-  test::check_fixture<Net>("falcon_mamba");
+  test::check_fixture<test::SmallFalconMamba>("falcon_mamba");
 }
 
 TEST_CASE("Falcon-Mamba whose config says its inner width twice is that of transformers", "[families][falcon_mamba]") {

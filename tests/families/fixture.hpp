@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <map>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -46,18 +47,29 @@ class Reference {
     return values;
   }
 
-  /// Final states in the order of ours: of each Mamba layer the last K - 1 inputs, (K - 1, E), then (N, E).
-  std::vector<double> states() const {
-    std::vector<double> result;
-    for (Index sequence = 0; sequence < shape_.batch; ++sequence) {
-      for (Index layer = 0; layer < 64; ++layer) {
-        const std::string number = std::to_string(layer);
-        if (file_.find("ssm_state." + number) == nullptr) continue;
-        append_transposed(result, "conv_state." + number, sequence, 1);
-        append_transposed(result, "ssm_state." + number, sequence, 0);
+  /// A part of a sequence's final state, as ours has it, and the reference's tensor that it is from: exact where none.
+  struct StatePart {
+    std::string tensor;
+    std::vector<double> values;
+  };
+
+  /// The final state of a sequence in the order of ours: of each Mamba layer the last K - 1 inputs, (K - 1, E), then (N, E); of
+  /// attention over N positions its cache, (G, N, d) of keys, as many of values, and the position.
+  std::vector<StatePart> states(Index sequence, Index context) const {
+    std::vector<StatePart> parts;
+    for (Index layer = 0; layer < 64; ++layer) {
+      const std::string number = "_state." + std::to_string(layer);
+      if (file_.find("ssm" + number) != nullptr) {
+        for (const char* kind : {"conv", "ssm"}) {
+          parts.push_back({kind + number, transposed(kind + number, sequence, std::string(kind) == "conv" ? 1 : 0)});
+        }
       }
+      if (file_.find("key" + number) == nullptr) continue;
+      for (const char* kind : {"key", "value"})
+        parts.push_back({kind + number, cache(kind + number, sequence, context)});
+      parts.push_back({"", {static_cast<double>(shape_.length), 0}});
     }
-    return result;
+    return parts;
   }
 
   /// What a result in S may be off by: twice what the public code is off by in that precision.
@@ -74,14 +86,31 @@ class Reference {
 
  private:
   /// A (B, E, K) tensor's columns from `first` on, as (K - first, E) of one sequence.
-  void append_transposed(std::vector<double>& to, const std::string& tensor, Index sequence, Index first) const {
+  std::vector<double> transposed(const std::string& tensor, Index sequence, Index first) const {
+    std::vector<double> result;
     const auto values = numbers(tensor);
     const Index channels = file_.at(tensor).shape[1], columns = file_.at(tensor).shape[2];
     for (Index k = first; k < columns; ++k) {
       for (Index e = 0; e < channels; ++e) {
-        to.push_back(values[static_cast<std::size_t>((sequence * channels + e) * columns + k)]);
+        result.push_back(values[static_cast<std::size_t>((sequence * channels + e) * columns + k)]);
       }
     }
+    return result;
+  }
+  /// The last of (B, G, L, d) rows where a cache of `context` has them: that of position p in slot p mod context.
+  std::vector<double> cache(const std::string& tensor, Index sequence, Index context) const {
+    const auto values = numbers(tensor);
+    const Index heads = file_.at(tensor).shape[1], length = file_.at(tensor).shape[2], d = file_.at(tensor).shape[3];
+    std::vector<double> result(static_cast<std::size_t>(heads * context * d));
+    for (Index head = 0; head < heads; ++head) {
+      for (Index p = std::max<Index>(0, length - context); p < length; ++p) {
+        for (Index i = 0; i < d; ++i) {
+          result[static_cast<std::size_t>((head * context + p % context) * d + i)] =
+              values[static_cast<std::size_t>(((sequence * heads + head) * length + p) * d + i)];
+        }
+      }
+    }
+    return result;
   }
 
   std::string name_;
@@ -90,8 +119,30 @@ class Reference {
   Shape shape_;
 };
 
-/// Logits and final states of a model that is opened from the fixture's folder; in float and double loss and every
-/// gradient as well.
+/// Final states of all sequences, each tensor of the reference within its own bound.
+template <class Definition, class S>
+void check_states(const Reference& reference, const States<Definition, S>& states) {
+  Index context = 1;
+  for (const families::LayerWords& layer : families::architecture_of(families::Of<Definition>{}).layers) {
+    if (layer.find("Context") != nullptr) context = layer["Context"];
+  }
+  std::map<std::string, std::vector<double>> found, expected;
+  auto at = states.values().begin();
+  for (Index sequence = 0; sequence < reference.shape().batch; ++sequence) {
+    for (const Reference::StatePart& part : reference.states(sequence, context)) {
+      expected[part.tensor].insert(expected[part.tensor].end(), part.values.begin(), part.values.end());
+      for (std::size_t i = 0; i < part.values.size(); ++i) found[part.tensor].push_back(static_cast<double>(*at++));
+    }
+  }
+  CHECK((at == states.values().end()));
+  for (const auto& [tensor, values] : expected) {
+    INFO(tensor);
+    CHECK(relative_error(found[tensor], values) <= (tensor.empty() ? 0 : reference.bound<S>(tensor)));
+  }
+}
+
+/// Logits and final states of a model that is opened from the fixture's folder, read whole and step by step; in float and
+/// double loss and every gradient as well.
 template <class Definition, class S>
 void check_fixture(const Reference& reference) {
   using C = compute_t<S>;
@@ -101,23 +152,26 @@ void check_fixture(const Reference& reference) {
   const auto inputs = reference.tokens("inputs"), targets = reference.tokens("targets");
   Cpu device(Threads{2});
   Workspace<Definition, S> workspace(device, shape, Purpose::training);
-  States<Definition, S> states(shape.batch);
+  States<Definition, S> states(shape.batch), stepped(shape.batch);
   auto logits = poison<C>(shape.tokens() * Definition::vocabulary);
   model.forward(workspace, inputs, shape, logits, &states);
   CHECK(relative_error(logits, reference.numbers("logits")) <= reference.bound<S>("logits"));
-  if constexpr (!std::is_same_v<S, bfloat16>) {
-    double state_bound = 0;
-    for (Index layer = 0; layer < Definition::Body::layers; ++layer) {
-      const std::string number = std::to_string(layer);
-      try {
-        for (const char* kind : {"conv_state.", "ssm_state."}) {
-          state_bound = std::max(state_bound, reference.bound<S>(kind + number));
-        }
-      } catch (const std::runtime_error&) {  // a layer without states
-      }
+
+  constexpr auto V = static_cast<std::size_t>(Definition::vocabulary);
+  auto step_logits = poison<C>(shape.batch * Definition::vocabulary);
+  for (Index t = 0; t < shape.length; ++t) {
+    std::vector<Token> tokens;
+    for (Index b = 0; b < shape.batch; ++b) tokens.push_back(inputs[static_cast<std::size_t>(b * shape.length + t)]);
+    model.step(workspace, stepped, tokens, step_logits);
+    for (Index b = 0; b < shape.batch; ++b) {
+      std::copy_n(step_logits.begin() + b * Definition::vocabulary, V,
+                  logits.begin() + (b * shape.length + t) * Definition::vocabulary);
     }
-    const std::vector<C> found(states.values().begin(), states.values().end());
-    CHECK(relative_error(found, reference.states()) <= state_bound);
+  }
+  CHECK(relative_error(logits, reference.numbers("logits")) <= reference.bound<S>("logits"));
+  if constexpr (!std::is_same_v<S, bfloat16>) {
+    check_states<Definition, S>(reference, states);
+    check_states<Definition, S>(reference, stepped);
 
     std::vector<C> gradients(static_cast<std::size_t>(Definition::parameters));
     const Losses losses = model.gradient(workspace, inputs, targets, shape, gradients);

@@ -5,15 +5,12 @@
 #include <string>
 #include <vector>
 
+#include "families/definitions.hpp"
 #include "families/fixture.hpp"
 #include "support/folder.hpp"
 
 /// Copies of the fixtures' folders that something was done to.
 namespace test {
-
-/// What the folders "mamba", "mamba_shards" and "mamba_original" hold.
-using SmallMamba =
-    LanguageModel<Vocabulary<16>, Width<12>, Repeat<2, Mamba<State<3>, Convolution<3>, Expand<1>, StepRank<1>>>>;
 
 /// Opening a copy of a fixture after `change(folder)`, and the message that comes of it.
 template <class Definition = SmallMamba, class Change>

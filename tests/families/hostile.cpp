@@ -41,7 +41,7 @@ TEST_CASE("A config of wrong kinds and sizes is refused with field, value and wh
   CHECK_THAT(with_field("\"hidden_size\"", "\"hidden\""), Contains("hidden_size is missing"));
   CHECK_THAT(with_field("\"hidden_size\": 12", "\"hidden_size\": null"), Contains("hidden_size is missing"));
   CHECK_THAT(with_field("\"hidden_size\": 12", "\"hidden_size\": 12, \"hidden_size\": 12"),
-             Contains("field \"hidden_size\" is there twice"));
+             Contains("hidden_size is there twice; allowed: each name once"));
   CHECK_THAT(with_field("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1000000000"),
              Contains("num_hidden_layers is 1000000000; allowed: an integer from 1 to 65536"));
   CHECK_THAT(with_field("\"intermediate_size\": 12", "\"intermediate_size\": 13"),
@@ -51,8 +51,14 @@ TEST_CASE("A config of wrong kinds and sizes is refused with field, value and wh
   CHECK_THAT(with_field("1e-05", "\"\""), Contains("layer_norm_epsilon is \"\""));
   CHECK_THAT(with_field("\"use_bias\": false", "\"use_bias\": 0"), Contains("use_bias is 0; allowed: true or false"));
   CHECK_THAT(with_field("\"silu\"", "\"gelu\""), Contains("hidden_act is \"gelu\"; allowed: \"silu\""));
-  CHECK_THAT(with_field("\"mamba\"", "\"llama\""),
-             Contains("model_type is \"llama\"; allowed: a model of mamba, falcon_mamba, black_mamba"));
+  CHECK_THAT(with_field("\"mamba\"", "\"gpt2\""),
+             Contains("model_type is \"gpt2\"; allowed: a model of mamba, falcon_mamba, black_mamba"));
+  CHECK_THAT(
+      with_field("\"mamba\"", "\"switch_transformers\""),
+      Contains("model_type is \"switch_transformers\", an encoder with a decoder; allowed: a causal language model, "
+               "which is a decoder alone: one of mamba,"));
+  CHECK_THAT(with_field("\"mamba\"", "\"t5\", \"is_encoder_decoder\": true"),
+             Contains("model_type is \"t5\", an encoder with a decoder"));
 }
 
 TEST_CASE("A config that is no config is refused", "[families][hostile]") {
@@ -64,12 +70,12 @@ TEST_CASE("A config that is no config is refused", "[families][hostile]") {
   CHECK_THAT(with_config("{\"model_type\": NaN}"), Contains("text is not valid"));
   CHECK_THAT(with_config("\xef\xbb\xbf{}"), Contains("byte order mark"));
   CHECK_THAT(with_config(std::string("{}\0", 3)), Contains("byte 2 is zero"));
-  CHECK_THAT(with_config(std::string(17, '[')), Contains("depth is over 16"));
-  CHECK_THAT(with_config("{\"a\":" + std::string(900'000, '[')), Contains("depth is over 16"));
+  CHECK_THAT(with_config(std::string(17, '[')), Contains("is deeper than 16; allowed: 16 levels"));
+  CHECK_THAT(with_config("{\"a\":" + std::string(900'000, '[')), Contains("is deeper than 16; allowed: 16 levels"));
   CHECK_THAT(with_config("{\"a\":[" + std::string(600'000, '1') + "]}"), Contains("config.json"));
   std::string many = "{\"a\":[0";
   for (int i = 0; i < 300'000; ++i) many += ",0";
-  CHECK_THAT(with_config(many + "]}"), Contains("number of values is over 262144"));
+  CHECK_THAT(with_config(many + "]}"), Contains("the number of values is over 262144; allowed: at most 262144"));
   CHECK_THAT(with_config(std::string((1 << 20) + 1, ' ')),
              Contains("file size is 1048577 bytes; allowed: at most 1048576"));
   CHECK_THAT(refusal([](const test::Folder& folder) { std::filesystem::remove(folder / "config.json"); }),

@@ -1,6 +1,4 @@
-// Checkpoints written and opened again, and folders that are not what they seem.
-#include <cstdlib>
-
+// Folders that are not what they seem.
 #include "families/folders.hpp"
 
 using namespace moe_mamba;
@@ -11,10 +9,6 @@ using test::rewrite;
 namespace {
 
 using Small = test::SmallMamba;
-using Falcon = LanguageModel<Vocabulary<13>, Width<20>, Head,
-                             Repeat<2, Mamba<State<3>, Expand<1>, InnerNorm<RmsNorm<NoGain, Epsilon<1, 1'000'000>>>>>>;
-using Black = LanguageModel<Vocabulary<17>, Width<12>, FinalNorm<LayerNorm<>>, Mamba<State<3>>,
-                            Moe<Experts<5>, Hidden<7>, GeGlu, SigmoidThenTopK, RouterBias>, Mlp<Hidden<7>, GeGlu>>;
 
 template <class Definition = test::SmallMamba, class Change>
 std::string refusal(const Change& change) {
@@ -35,23 +29,6 @@ TEST_CASE("Shards and the authors' own names hold the same model", "[families]")
   Model<Small> model(Seed{1});
   load(model, Pretrained{test::fixture_folder("mamba_shards")});
   CHECK(numbers(model) == expected);
-}
-
-TEMPLATE_TEST_CASE("A model that is written and opened again is the same, in every type", "[families]", Small, Falcon,
-                   Black) {
-  const Model<TestType, double> original(Seed{3});
-  const test::Folder folder;
-  save(original, Pretrained{folder / "new"});
-  CHECK(numbers(load<TestType, double>(Pretrained{folder / "new"})) == numbers(original));
-
-  Model<TestType, bfloat16> narrow{Uninitialised{}};
-  load(narrow, Pretrained{folder / "new"});
-  save(narrow, Pretrained{folder / "new"});  // over the old one
-  const auto wide = numbers(load<TestType, float>(Pretrained{folder / "new"}));
-  for (std::size_t i = 0; i < wide.size(); ++i) {
-    REQUIRE(wide[i] == float(bfloat16(static_cast<float>(numbers(original)[i]))));
-    if (i > 500) break;
-  }
 }
 
 TEST_CASE("A family is chosen by what it can say, or named", "[families]") {
@@ -165,38 +142,4 @@ TEST_CASE("A failed call leaves the model as it was", "[families]") {
   CHECK_THROWS_AS(load(model, Pretrained{test::fixture_folder("falcon_mamba")}), std::runtime_error);
   CHECK_THROWS_AS(load(model, Pretrained{"/nowhere"}), std::runtime_error);
   CHECK(numbers(model) == before);
-}
-
-// Run by hand, for tests/fixtures/models.py --check: see tests/fixtures/README.md.
-TEST_CASE("Checkpoints for the families' own code to open", "[.][writes]") {
-  const char* place = std::getenv("MOE_MAMBA_WRITE_CHECKPOINTS");
-  REQUIRE(place != nullptr);
-  const auto write = [&](const auto& model, const std::string& name, auto definition) {
-    using Definition = typename decltype(definition)::type;
-    using S = typename std::decay_t<decltype(model)>::Storage;
-    using C = compute_t<S>;
-    const auto folder = std::filesystem::path(place) / name;
-    save(model, Pretrained{folder});
-    std::vector<Token> inputs;
-    for (int i = 0; i < 24; ++i) inputs.push_back(static_cast<Token>((i * 7 + i / 5) % Definition::vocabulary));
-    Cpu device;
-    Workspace<Definition, S> workspace(device, {2, 12});
-    std::vector<C> logits(24 * static_cast<std::size_t>(Definition::vocabulary));
-    model.forward(workspace, inputs, {2, 12}, logits);
-    save_safetensors(
-        folder / "expected.safetensors",
-        std::vector<TensorSource>{
-            {"inputs", DataType::I32, {2, 12}, std::as_bytes(std::span(inputs))},
-            {"logits", data_type_of<C>, {2, 12, Definition::vocabulary}, std::as_bytes(std::span(logits))}});
-  };
-  write(Model<Small>(Seed{1}), "mamba", std::type_identity<Small>{});
-  write(Model<Small, bfloat16>(Seed{1}), "mamba_bfloat16", std::type_identity<Small>{});
-  write(Model<Falcon, double>(Seed{1}), "falcon_mamba", std::type_identity<Falcon>{});
-  using NoMlp = LanguageModel<Vocabulary<17>, Width<12>, FinalNorm<LayerNorm<>>, Mamba<State<3>>,
-                              Moe<Experts<5>, Hidden<7>, GeGlu, SigmoidThenTopK, RouterBias>>;
-  write(Model<NoMlp>(Seed{1}), "black_mamba", std::type_identity<NoMlp>{});
-  using Biased =
-      LanguageModel<Vocabulary<11>, Width<10>, Head, PreNorm<RmsNorm<Epsilon<1, 1000>>>,
-                    FinalNorm<RmsNorm<Epsilon<1, 1000>>>, Mamba<State<3>, ProjectionBias, NoConvolutionBias>>;
-  write(Model<Biased>(Seed{1}), "mamba_biases", std::type_identity<Biased>{});
 }

@@ -1,6 +1,9 @@
 // Published models: their numbers of parameters, and configs as they are published described as definitions.
 #include "moe_mamba/families/published.hpp"
 
+#include <string>
+#include <string_view>
+
 #include "moe_mamba/families/checkpoint_folder.hpp"
 #include "moe_mamba/families/definition_words.hpp"
 #include "moe_mamba/model/cost.hpp"
@@ -23,6 +26,25 @@ static_assert(cost<BlackMamba1500m>.parameters == 1'458'462'072);
 static_assert(cost<BlackMamba1500m>.active_parameters == 343'694'712);
 static_assert(cost<BlackMamba2800m>.parameters == 2'783'213'584);
 static_assert(cost<BlackMamba2800m>.active_parameters == 628'770'832);
+
+/// Active parameters as these are published, counted with the whole embedding and not with the row that a token has of it.
+template <class Definition>
+constexpr Index published_active =
+    cost<Definition>.active_parameters + Index{Definition::vocabulary - 1} * Definition::width;
+
+// "47B parameters, 13B active" in the paper, 46.7 and 12.9 in the announcement.
+static_assert(cost<Mixtral8x7b>.parameters == 46'702'792'704);
+static_assert(published_active<Mixtral8x7b> == 12'879'925'248);
+static_assert(cost<Mixtral8x7bOf<4096>>.parameters == cost<Mixtral8x7b>.parameters);
+// "12B active, 52B total".
+static_assert(cost<Jamba>.parameters == 51'570'323'328);
+static_assert(published_active<Jamba> == 12'110'311'296);
+static_assert(cost<Mistral7b>.parameters == 7'241'732'096);
+static_assert(cost<Llama2Of7b>.parameters == 6'738'415'616);
+static_assert(cost<Qwen2Of500m>.parameters == 494'032'768);
+// Keys and values of a window in each layer, 2 · 4096 · 8 · 128 numbers, and the position.
+static_assert(cost<Mistral7b>.state_bytes == 32 * (2 * 4096 * 8 * 128 + 2) * 4);
+static_assert(cost<Mixtral8x7b>.state_bytes == Index{32} * (2 * 32768 * 8 * 128 + 2) * 4);
 
 namespace {
 
@@ -76,7 +98,95 @@ TEST_CASE("Configs of published models describe their definitions", "[families]"
   CHECK(families::difference(black, words_of<BlackMambaOf<15, 1152, 3072, Gelu>>())->field == "layer 1: swiglu");
 }
 
+TEST_CASE("Configs of published models with attention describe their definitions", "[families]") {
+  const auto check = [](const families::Architecture& config, const families::Architecture& definition) {
+    CHECK_FALSE(families::difference(config, definition).has_value());
+    CHECK_FALSE(families::difference(definition, config).has_value());
+    CHECK(config.spelling() == definition.spelling());
+  };
+  const std::string mixtral_config = R"({"model_type": "mixtral", "vocab_size": 32000, "hidden_size": 4096,
+          "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 14336,
+          "hidden_act": "silu", "max_position_embeddings": 32768, "rms_norm_eps": 1e-05, "rope_theta": 1000000.0,
+          "sliding_window": null, "attention_dropout": 0.0, "num_local_experts": 8, "num_experts_per_tok": 2,
+          "output_router_logits": false, "router_aux_loss_coef": 0.02, "tie_word_embeddings": false, "use_cache": true})";
+  const auto mixtral = described(mixtral_config);
+  check(mixtral, words_of<Mixtral8x7b>());
+  CHECK(mixtral.spelling() ==
+        "LanguageModel<Vocabulary<32000>, Width<4096>, Head, Repeat<32, Attention<Heads<32>, KeyValueHeads<8>, "
+        "Context<32768>, Rotary<1000000>>, Moe<Experts<8>, TopK<2>, Hidden<14336>, SwiGlu, TopKThenSoftmax>>>");
+  // No window is said, so that how long the cache is remains the definition's own choice.
+  CHECK_FALSE(families::difference(mixtral, words_of<Mixtral8x7bOf<512>>()).has_value());
+
+  const auto jamba = described(R"({"model_type": "jamba", "vocab_size": 65536, "hidden_size": 4096,
+          "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 14336,
+          "hidden_act": "silu", "max_position_embeddings": 262144, "rms_norm_eps": 1e-06, "sliding_window": null,
+          "attn_layer_offset": 4, "attn_layer_period": 8, "expert_layer_offset": 1, "expert_layer_period": 2,
+          "mamba_conv_bias": true, "mamba_d_conv": 4, "mamba_d_state": 16, "mamba_dt_rank": 256, "mamba_expand": 2,
+          "mamba_inner_layernorms": true, "mamba_proj_bias": false, "attention_dropout": 0.0, "num_experts": 16,
+          "num_experts_per_tok": 2, "num_logits_to_keep": 1, "output_router_logits": false, "use_mamba_kernels": true,
+          "router_aux_loss_coef": 0.001, "tie_word_embeddings": false})");
+  CHECK_FALSE(families::difference(jamba, words_of<Jamba>()).has_value());
+  CHECK_FALSE(families::difference(words_of<Jamba>(), jamba).has_value());
+  CHECK_FALSE(families::difference(jamba, words_of<JambaOf<4096>>()).has_value());
+
+  const std::string mistral_config = R"({"model_type": "mistral", "vocab_size": 32000, "hidden_size": 4096,
+          "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 14336,
+          "hidden_act": "silu", "max_position_embeddings": 32768, "rms_norm_eps": 1e-05, "rope_theta": 10000.0,
+          "sliding_window": 4096, "tie_word_embeddings": false})";
+  check(described(mistral_config), words_of<Mistral7b>());
+  check(described(R"({"model_type": "llama", "vocab_size": 32000, "hidden_size": 4096, "num_hidden_layers": 32,
+          "num_attention_heads": 32, "num_key_value_heads": 32, "intermediate_size": 11008, "hidden_act": "silu",
+          "max_position_embeddings": 4096, "rms_norm_eps": 1e-05, "rope_scaling": null, "pretraining_tp": 1,
+          "tie_word_embeddings": false})"),
+        words_of<Llama2Of7b>());
+  check(described(R"({"model_type": "qwen2", "vocab_size": 151936, "hidden_size": 896, "num_hidden_layers": 24,
+          "num_attention_heads": 14, "num_key_value_heads": 2, "intermediate_size": 4864, "hidden_act": "silu",
+          "max_position_embeddings": 131072, "rms_norm_eps": 1e-06, "rope_theta": 1000000.0, "max_window_layers": 24,
+          "sliding_window": 131072, "use_sliding_window": false, "tie_word_embeddings": true})"),
+        words_of<Qwen2Of500m>());
+
+  // A window is what a definition must say, to the position.
+  using OtherWindow =
+      LanguageModel<Vocabulary<32000>, Width<4096>, Head,
+                    Repeat<32, Attention<Heads<32>, KeyValueHeads<8>, Context<4095>>, Mlp<Hidden<14336>, SwiGlu>>>;
+  const auto found = families::difference(described(mistral_config), words_of<OtherWindow>());
+  REQUIRE(found.has_value());
+  CHECK(found->field == "layer 0: sliding_window");
+  CHECK(found->given == "4096, which is Context<4096>");
+}
+
+namespace {
+
+template <class Definition>
+bool has_parameter(std::string_view name) {
+  for (const Parameter& parameter : parameter_list<Definition>()) {
+    if (parameter.name.view() == name) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+TEST_CASE("Layers of Jamba lie where its description says", "[families]") {
+  // Mixers and feed-forward layers are counted in turn: those of layer i are 2 i and 2 i + 1.
+  for (int i = 0; i < 32; ++i) {
+    const std::string mixer = "layers." + std::to_string(2 * i) + ".mixer.";
+    const std::string feed_forward = "layers." + std::to_string(2 * i + 1) + ".mixer.";
+    CHECK(has_parameter<Jamba>(mixer + "q_proj.weight") == (i % 8 == 4));
+    CHECK(has_parameter<Jamba>(mixer + "A_log") == (i % 8 != 4));
+    CHECK(has_parameter<Jamba>(feed_forward + "router.weight") == (i % 2 == 1));
+  }
+}
+
 TEST_CASE("A definition's words are those it is spelled in again", "[families]") {
+  using Attentive =
+      LanguageModel<Vocabulary<9>, Width<6>, Attention<Heads<3>, Context<8>>,
+                    Attention<Heads<4>, KeyValueHeads<2>, HeadWidth<6>, Context<5>, Rotary<77>, RotaryWidth<4>, Biases>,
+                    Attention<Heads<2>, KeyValueHeads<2>, HeadWidth<3>, Context<5>, NoPositions, InputBiases>>;
+  CHECK(words_of<Attentive>().spelling() ==
+        "LanguageModel<Vocabulary<9>, Width<6>, Attention<Heads<3>, Context<8>>, Attention<Heads<4>, KeyValueHeads<2>, "
+        "HeadWidth<6>, Context<5>, Rotary<77>, RotaryWidth<4>, Biases>, Attention<Heads<2>, Context<5>, NoPositions, "
+        "InputBiases>>");
   using Mixed = LanguageModel<Vocabulary<9>, Width<6>, Head, PreNorm<LayerNorm<>>, Mamba<State<3>, Expand<1>>,
                               Residual<RmsNorm<Epsilon<2, 4000>>, Mlp<Hidden<5>, SwiGlu>>, Repeat<2, Mlp<>>,
                               Moe<Experts<4>, TopK<2>, TopKThenSoftmax, SharedExperts<1>, Capacity<5, 4>>>;

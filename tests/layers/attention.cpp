@@ -62,3 +62,20 @@ TEST_CASE("Attention reads positions beyond what float counts to", "[layers][att
   check_attention<Attention<Heads<1>, Context<3>, HeadWidth<2>>::Layer<2>>(2, {1, 1, 2, 3, 2, 10000, false, false}, 4,
                                                                            {(Index{1} << 25) + 1}, 1);
 }
+
+TEST_CASE("Attention's parameters have the names and shapes of public checkpoints", "[layers][attention]") {
+  using Layer = Attention<Heads<4>, KeyValueHeads<2>, HeadWidth<6>, Context<8>, Biases>::Layer<10>;
+  constexpr struct {
+    std::string_view name;
+    Index rows, columns;
+  } expected[] = {{"q_proj.weight", 24, 10}, {"k_proj.weight", 12, 10}, {"v_proj.weight", 12, 10},
+                  {"o_proj.weight", 10, 24}, {"q_proj.bias", 24, 1},    {"k_proj.bias", 12, 1},
+                  {"v_proj.bias", 12, 1},    {"o_proj.bias", 10, 1}};
+  REQUIRE(Layer::parameters.size() == std::size(expected));
+  for (std::size_t i = 0; i < std::size(expected); ++i) {
+    CHECK(Layer::parameters[i].name.view() == expected[i].name);
+    CHECK(Layer::parameters[i].shape[0] == expected[i].rows);
+    CHECK(Layer::parameters[i].shape[1] == expected[i].columns);
+    CHECK((Layer::parameters[i].kind == ParameterKind::matrix) == (i < 4));
+  }
+}

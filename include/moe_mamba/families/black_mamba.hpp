@@ -18,12 +18,8 @@ namespace detail {
 
 /// The tensors of a stack of experts' matrices: one for each expert.
 inline std::vector<TensorPart> expert_parts(const Parameter& parameter, const std::string& mixer, const char* matrix) {
-  std::vector<TensorPart> parts;
-  const Index rows = parameter.shape[1], columns = parameter.shape[2];
-  for (Index e = 0; e < parameter.shape[0]; ++e) {
-    parts.push_back({mixer + "local_experts." + std::to_string(e) + matrix, "", {rows, columns}, e * rows * columns});
-  }
-  return parts;
+  return block_parts(parameter, 1,
+                     [&](Index expert, Index) { return mixer + "local_experts." + std::to_string(expert) + matrix; });
 }
 
 inline LayerWords black_mamba_layer(const Config& config, const JsonValue& code, Index width, const NormWords& norm) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cmath>
 #include <span>
 #include <string>
 #include <string_view>
@@ -29,6 +30,8 @@ class Config {
     return value == nullptr || value->kind == JsonValue::Kind::null ? nullptr : value;
   }
   bool has(const char* name) const { return find(name) != nullptr; }
+  /// A field that is there, if only as null.
+  bool names(const char* name) const { return fields_.find(name) != nullptr; }
 
   Index integer(const char* name, Index lowest, Index highest) const {
     const JsonValue& value = at(name, "an integer");
@@ -39,6 +42,16 @@ class Config {
   }
   Index integer(const char* name, Index lowest, Index highest, Index otherwise) const {
     return has(name) ? integer(name, lowest, highest) : otherwise;
+  }
+  /// An integer that may be written as 10000.0 as well.
+  Index whole_number(const char* name, Index lowest, Index highest) const {
+    const JsonValue& value = at(name, "a whole number");
+    const bool is_number = value.kind == JsonValue::Kind::number || value.kind == JsonValue::Kind::integer;
+    if (!is_number || !(value.number >= static_cast<double>(lowest) && value.number <= static_cast<double>(highest)) ||
+        value.number != std::floor(value.number)) {
+      refuse(name, value.text(), "a whole number from " + std::to_string(lowest) + " to " + std::to_string(highest));
+    }
+    return static_cast<Index>(value.number);
   }
   bool boolean(const char* name) const {
     const JsonValue& value = at(name, "true or false");
@@ -70,6 +83,16 @@ class Config {
   }
   void require_false(const char* name, const char* why) const {
     if (boolean(name, false)) refuse(name, "true", std::string("false: ") + why);
+  }
+
+  void require_zero(const char* name, const char* why) const {
+    const JsonValue* value = find(name);
+    const bool is_number =
+        value == nullptr || value->kind == JsonValue::Kind::number || value->kind == JsonValue::Kind::integer;
+    if (!is_number || (value != nullptr && value->number != 0)) refuse(name, value->text(), std::string("0: ") + why);
+  }
+  void require_none(const char* name, const char* why) const {
+    if (has(name)) refuse(name, find(name)->text(), std::string("null: ") + why);
   }
 
   /// An object among the fields; empty where it is missing.

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "moe_mamba/families/layer_words.hpp"
+#include "moe_mamba/layers/attention.hpp"
 #include "moe_mamba/layers/mamba.hpp"
 #include "moe_mamba/layers/mlp.hpp"
 #include "moe_mamba/layers/moe.hpp"
@@ -59,6 +60,22 @@ LayerWords layer_words(Of<Mamba<Options...>>, Index width) {
                     .inner_norm = norm_words(Of<inner_norm_of<Options...>>{}),
                     .projection_bias = is_one_of<ProjectionBias, Options...>,
                     .convolution_bias = !is_one_of<NoConvolutionBias, Options...>}
+      .layer();
+}
+template <class... Options>
+LayerWords layer_words(Of<Attention<Options...>>, Index width) {
+  using namespace moe_mamba::detail;
+  constexpr bool no_positions = is_one_of<NoPositions, Options...>;
+  return AttentionWords{.width = width,
+                        .heads = option_value<Heads, 1, Options...>(),
+                        .context = option_value<Context, 1, Options...>(),
+                        .key_value_heads = option_value<KeyValueHeads, 0, Options...>(),
+                        .head_width = option_value<HeadWidth, 0, Options...>(),
+                        .rotary_base = no_positions ? 0 : option_value<Rotary, 10'000, Options...>(),
+                        .rotary_width = option_value<RotaryWidth, 0, Options...>(),
+                        .biases = is_one_of<Biases, Options...>        ? "Biases"
+                                  : is_one_of<InputBiases, Options...> ? "InputBiases"
+                                                                       : "none"}
       .layer();
 }
 template <class... Options>

@@ -39,11 +39,29 @@ struct Family {
   bool stores_tied_head;
   /// A config.json that says as much of a model as the family can. `type` is that of the numbers: "float32".
   std::string (*config)(const Architecture&, const std::string& type);
+  /// Other tensors that are met in the place of those of `parts`, or none.
+  std::vector<TensorPart> (*other_parts)(const Parameter&) = nullptr;
 };
 
 /// A tensor that holds a whole parameter.
 inline TensorPart whole(const Parameter& parameter, std::string name, std::string also = "") {
   return {std::move(name), std::move(also), {parameter.shape.begin(), parameter.shape.begin() + parameter.rank}, 0};
+}
+
+/// The tensors of a matrix, or of a stack of matrices (experts), each cut into `blocks` blocks of as many rows:
+/// `name(matrix, block)` says what they are called.
+template <class Name>
+std::vector<TensorPart> block_parts(const Parameter& parameter, Index blocks, const Name& name) {
+  const bool is_stack = parameter.rank == 3;
+  const Index matrices = is_stack ? parameter.shape[0] : 1;
+  const Index rows = parameter.shape[is_stack ? 1 : 0] / blocks, columns = parameter.shape[is_stack ? 2 : 1];
+  std::vector<TensorPart> parts;
+  for (Index matrix = 0; matrix < matrices; ++matrix) {
+    for (Index block = 0; block < blocks; ++block) {
+      parts.push_back({name(matrix, block), "", {rows, columns}, (matrix * blocks + block) * rows * columns});
+    }
+  }
+  return parts;
 }
 
 /// The text with its beginning replaced, if it is this one.

@@ -58,6 +58,29 @@ struct MoeWords {
   }
 };
 
+struct AttentionWords {
+  Index width = 1, heads = 1, context = 1;
+  Index key_value_heads = 0;    // 0: as many as heads
+  Index head_width = 0;         // 0: width over heads
+  Index rotary_base = 10'000;   // 0: no positions
+  Index rotary_width = 0;       // 0: that of a head
+  std::string biases = "none";  // or "InputBiases" or "Biases"
+
+  LayerWords layer() const {
+    const Index standard_width = heads > 0 && width % heads == 0 ? width / heads : 0;
+    const Index head = head_width == 0 ? standard_width : head_width;
+    const Index whole = rotary_base == 0 ? 0 : head;
+    Word positions = integer("Rotary", rotary_base, 10'000);
+    if (rotary_base == 0) positions = {"Rotary", "NoPositions"};
+    return {
+        "Attention",
+        {integer("Heads", heads, 0), integer("KeyValueHeads", key_value_heads == 0 ? heads : key_value_heads, heads),
+         integer("HeadWidth", head, standard_width), integer("Context", context, 0), positions,
+         integer("RotaryWidth", rotary_width == 0 ? whole : rotary_width, whole),
+         choice("the biases", biases == "none" ? "no biases" : biases, "no biases")}};
+  }
+};
+
 inline Word pre_norm(const NormWords& norm) { return {"PreNorm", norm.spelling(), false, norm.number()}; }
 
 /// The words of a whole model but for its layers.

@@ -21,7 +21,7 @@ inline std::vector<TensorPart> backbone_parts(const Parameter& parameter, const 
 }
 
 /// The same layer, `count` times.
-inline void repeat_layer(const Config& config, Architecture& model, LayerWords layer, const char* count) {
+inline void repeat_layer(const Config& config, Architecture& model, const LayerWords& layer, const char* count) {
   const Index layers = config.integer(count, 1, 1 << 16);
   model.layers.assign(static_cast<std::size_t>(layers), layer);
   model.depth.field = count;

@@ -7,6 +7,7 @@
 #include <span>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "moe_mamba/families/checkpoint_folder.hpp"
@@ -57,7 +58,13 @@ class TensorMap {
   explicit TensorMap(const CheckpointFolder& checkpoint) : checkpoint_(checkpoint) {}
 
   void add(const Parameter& parameter) {
-    for (const TensorPart& part : checkpoint_.family().parts(parameter)) {
+    const Family& family = checkpoint_.family();
+    auto parts = family.parts(parameter);
+    if (family.other_parts != nullptr && checkpoint_.find(parts.front().name) == nullptr) {
+      auto other = family.other_parts(parameter);
+      if (!other.empty() && checkpoint_.find(other.front().name) != nullptr) parts = std::move(other);
+    }
+    for (const TensorPart& part : parts) {
       parts_.push_back(part);
       offsets_.push_back(parameter.offset + part.offset);
     }

@@ -1,6 +1,8 @@
 #pragma once
 
+#include "moe_mamba/layers/attention.hpp"
 #include "moe_mamba/layers/mamba.hpp"
+#include "moe_mamba/layers/mlp.hpp"
 #include "moe_mamba/layers/moe.hpp"
 #include "moe_mamba/layers/norm.hpp"
 #include "moe_mamba/model/composition.hpp"
@@ -34,5 +36,49 @@ using BlackMambaOf =
 // Zyphra/BlackMamba-…
 using BlackMamba1500m = BlackMambaOf<15, 1152, 3072>;
 using BlackMamba2800m = BlackMambaOf<18, 1472, 3872>;
+
+// Caches are as long as the published contexts, which takes gigabytes a sequence: 8 of Mixtral's, 8 of Jamba's, in float.
+// A shorter context N opens the same files and computes the same for as long as a sequence is no longer than it.
+
+template <int N>
+using Mixtral8x7bOf =
+    LanguageModel<Vocabulary<32000>, Width<4096>, Head,
+                  Repeat<32, Attention<Heads<32>, KeyValueHeads<8>, Context<N>, Rotary<1'000'000>>,
+                         Moe<Experts<8>, TopK<2>, Hidden<14336>, SwiGlu, TopKThenSoftmax, BalanceLoss<1, 50>>>>;
+
+/// mistralai/Mixtral-8x7B-v0.1
+using Mixtral8x7b = Mixtral8x7bOf<32768>;
+
+using JambaNorm = RmsNorm<Epsilon<1, 1'000'000>>;
+using JambaMamba = Mamba<InnerNorm<JambaNorm>>;
+using JambaMlp = Mlp<Hidden<14336>, SwiGlu>;
+using JambaMoe = Moe<Experts<16>, TopK<2>, Hidden<14336>, SwiGlu, BalanceLoss<1, 1000>>;
+
+/// A mixer and a feed-forward layer in turn: of eight mixers the fifth is attention, of two feed-forward layers the second a
+/// mixture.
+template <int N>
+using JambaOf = LanguageModel<Vocabulary<65536>, Width<4096>, Head, PreNorm<JambaNorm>, FinalNorm<JambaNorm>,
+                              Repeat<4, Repeat<2, JambaMamba, JambaMlp, JambaMamba, JambaMoe>,
+                                     Attention<Heads<32>, KeyValueHeads<8>, Context<N>, NoPositions>, JambaMlp,
+                                     JambaMamba, JambaMoe, JambaMamba, JambaMlp, JambaMamba, JambaMoe>>;
+
+/// ai21labs/Jamba-v0.1
+using Jamba = JambaOf<262144>;
+
+/// mistralai/Mistral-7B-v0.1
+using Mistral7b =
+    LanguageModel<Vocabulary<32000>, Width<4096>, Head,
+                  Repeat<32, Attention<Heads<32>, KeyValueHeads<8>, Context<4096>>, Mlp<Hidden<14336>, SwiGlu>>>;
+
+/// meta-llama/Llama-2-7b-hf
+using Llama2Of7b = LanguageModel<Vocabulary<32000>, Width<4096>, Head,
+                                 Repeat<32, Attention<Heads<32>, Context<4096>>, Mlp<Hidden<11008>, SwiGlu>>>;
+
+/// Qwen/Qwen2-0.5B
+using Qwen2Of500m =
+    LanguageModel<Vocabulary<151936>, Width<896>, PreNorm<RmsNorm<Epsilon<1, 1'000'000>>>,
+                  FinalNorm<RmsNorm<Epsilon<1, 1'000'000>>>,
+                  Repeat<24, Attention<Heads<14>, KeyValueHeads<2>, Context<131072>, Rotary<1'000'000>, InputBiases>,
+                         Mlp<Hidden<4864>, SwiGlu>>>;
 
 }  // namespace moe_mamba::published

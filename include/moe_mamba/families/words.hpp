@@ -21,6 +21,7 @@ struct Word {
   std::string also = {};   // another spelling that does as well
   std::string field = {};  // of the config.json that it comes from
   std::string given = {};  // what that field says
+  bool free = false;       // any value does
 };
 
 inline Word integer(const char* option, Index value, Index standard) {
@@ -183,9 +184,9 @@ struct Difference {
 namespace detail {
 
 inline std::optional<Difference> difference(const Word& config, const Word& definition, const std::string& where) {
-  if (config.spelling == definition.spelling || (!config.also.empty() && config.also == definition.spelling)) {
-    return std::nullopt;
-  }
+  const bool is_other_spelling = !config.also.empty() && config.also == definition.spelling;
+  const bool is_free = config.free && config.option == definition.option;
+  if (config.spelling == definition.spelling || is_other_spelling || is_free) return std::nullopt;
   const bool has_value = config.given.empty() || config.given == config.spelling;
   return Difference{where + (config.field.empty() ? config.option : config.field),
                     has_value ? config.spelling : config.given + ", which is " + config.spelling,

@@ -1,9 +1,11 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <limits>
-#include <map>
+#include <numeric>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -14,7 +16,8 @@
 #include "moe_mamba/io/file_error.hpp"
 #include "moe_mamba/io/safetensors_header.hpp"
 
-/// JSON files of strangers: what is read is bounded in size, depth and count, and every surprise is a named error.
+/// JSON files of strangers: what is read is bounded in depth and count, and every surprise is a std::runtime_error that names
+/// file, place, value and what is allowed.
 namespace moe_mamba {
 
 /// A JSON value. Numbers that are written as integers and fit 64 bits are integers, all others are not.
@@ -26,23 +29,58 @@ struct JsonValue {
   std::int64_t integer = 0;
   double number = 0;  // of an integer as well
   std::string string;
-  std::vector<JsonValue> elements;           // of an array or object, in order
-  std::vector<std::string> keys;             // of an object: one for each element
-  std::map<std::string, std::size_t> place;  // of an object: where among the elements a key stands
+  std::vector<JsonValue> elements;    // of an array or object, in order
+  std::vector<std::string> keys;      // of an object: one for each element
+  std::vector<std::uint32_t> sorted;  // of an object: where the keys stand, in their order
+
+  static JsonValue of_kind(Kind kind) {
+    JsonValue value;
+    value.kind = kind;
+    return value;
+  }
+  static JsonValue of(bool boolean) {
+    JsonValue value = of_kind(Kind::boolean);
+    value.boolean = boolean;
+    return value;
+  }
+  static JsonValue of(std::int64_t integer) {
+    JsonValue value = of_kind(Kind::integer);
+    value.integer = integer;
+    value.number = static_cast<double>(integer);
+    return value;
+  }
+  static JsonValue of(std::uint64_t integer) {
+    const bool fits = integer <= static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
+    return fits ? of(static_cast<std::int64_t>(integer)) : of(static_cast<double>(integer));
+  }
+  static JsonValue of(double number) {
+    JsonValue value = of_kind(Kind::number);
+    value.number = number;
+    return value;
+  }
+  static JsonValue of(std::string string) {
+    JsonValue value = of_kind(Kind::string);
+    value.string = std::move(string);
+    return value;
+  }
 
   /// The element of that name of an object, or null.
-  const JsonValue* find(const std::string& key) const {
-    const auto found = place.find(key);
-    return found == place.end() ? nullptr : &elements[found->second];
+  const JsonValue* find(std::string_view key) const {
+    const auto at = std::lower_bound(sorted.begin(), sorted.end(), key,
+                                     [&](std::uint32_t place, std::string_view name) { return keys[place] < name; });
+    return at == sorted.end() || keys[*at] != key ? nullptr : &elements[*at];
   }
 
   /// For a message: numbers and names as they are, the rest by kind and size.
   std::string text() const;
 };
 
-namespace detail {
+/// How deep a file may nest and how many values it may hold.
+struct JsonLimits {
+  std::size_t depth, values;
+};
 
-inline constexpr std::size_t json_depth_limit = 16, json_count_limit = std::size_t{1} << 18;
+namespace detail {
 
 inline std::string number_text(double value) {
   char buffer[32];
@@ -50,96 +88,127 @@ inline std::string number_text(double value) {
   return std::string(buffer, static_cast<std::size_t>(size));
 }
 
-/// Takes the parser's events and builds values of them.
-class JsonReader {
- public:
-  explicit JsonReader(const std::string& file) : file_(file) {}
+/// A name as part of a path in a message: in quotes unless it is a plain word.
+inline std::string path_part(const std::string& name) {
+  const bool is_plain = !name.empty() && name.size() <= 100 && std::all_of(name.begin(), name.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-';
+  });
+  return is_plain ? name : in_quotes(name);
+}
 
+/// Builds a tree of values, within limits: so deep and of so many values that no file can use up the stack or many times its
+/// own size of memory.
+class JsonBuilder {
+ public:
+  JsonBuilder(const std::string& file, JsonLimits limits) : file_(file), limits_(limits) {}
+
+  /// How many arrays and objects are open.
+  std::size_t depth() const { return open_.size(); }
+  /// The name of the member that comes, of the innermost object.
+  const std::string& name() const { return open_.back()->keys.back(); }
   JsonValue finish() { return std::move(root_); }
 
-  bool null() { return put({}); }
-  bool boolean(bool value) {
-    JsonValue result;
-    result.kind = JsonValue::Kind::boolean;
-    result.boolean = value;
-    return put(std::move(result));
-  }
-  bool number_integer(std::int64_t value) {
-    JsonValue result;
-    result.kind = JsonValue::Kind::integer;
-    result.integer = value;
-    result.number = static_cast<double>(value);
-    return put(std::move(result));
-  }
-  bool number_unsigned(std::uint64_t value) {
-    if (value > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())) {
-      return number_float(static_cast<double>(value), "");
+  void key(std::string name) { open_.back()->keys.push_back(std::move(name)); }
+  void add(JsonValue value) { place(std::move(value)); }
+  void open(JsonValue::Kind kind) {
+    if (depth() == limits_.depth) {
+      const bool is_named = !open_.empty() && !open_.front()->keys.empty();
+      throw_content_error(file_, "the nesting" + (is_named ? " in " + path_part(open_.front()->keys.back()) : ""),
+                          "deeper than " + std::to_string(limits_.depth), std::to_string(limits_.depth) + " levels");
     }
-    return number_integer(static_cast<std::int64_t>(value));
+    open_.push_back(&place(JsonValue::of_kind(kind)));
   }
-  bool number_float(double value, const std::string&) {
-    JsonValue result;
-    result.kind = JsonValue::Kind::number;
-    result.number = value;
-    return put(std::move(result));
-  }
-  bool string(std::string& value) {
-    JsonValue result;
-    result.kind = JsonValue::Kind::string;
-    result.string = std::move(value);
-    return put(std::move(result));
-  }
-  bool binary(std::vector<std::uint8_t>&) { return false; }
-  bool start_object(std::size_t) { return open(JsonValue::Kind::object); }
-  bool start_array(std::size_t) { return open(JsonValue::Kind::array); }
-  bool end_object() { return close(); }
-  bool end_array() { return close(); }
-  bool key(std::string& name) {
-    JsonValue& object = *open_.back();
-    if (!object.place.emplace(name, object.elements.size()).second) {
-      throw_content_error(file_, "field " + in_quotes(name), "there twice", "each field once");
-    }
-    object.keys.push_back(std::move(name));
-    return true;
-  }
-  bool parse_error(std::size_t position, const std::string&, const nlohmann::json::exception& error) {
-    throw_content_error(file_, "text", "not valid at byte " + std::to_string(position) + " (" + error.what() + ")",
-                        "JSON");
+  void close() {
+    JsonValue& value = *open_.back();
+    const auto& keys = value.keys;
+    value.sorted.resize(keys.size());
+    std::iota(value.sorted.begin(), value.sorted.end(), 0u);
+    std::sort(value.sorted.begin(), value.sorted.end(), [&](auto a, auto b) { return keys[a] < keys[b]; });
+    const auto twice = std::adjacent_find(value.sorted.begin(), value.sorted.end(),
+                                          [&](auto a, auto b) { return keys[a] == keys[b]; });
+    if (twice != value.sorted.end()) throw_content_error(file_, path(keys[*twice]), "there twice", "each name once");
+    open_.pop_back();
   }
 
  private:
-  JsonValue& add(JsonValue&& value) {
-    if (++count_ > json_count_limit) {
-      throw_content_error(file_, "number of values", "over " + std::to_string(json_count_limit),
-                          "at most " + std::to_string(json_count_limit));
+  /// The names on the way to a member of the innermost object.
+  std::string path(const std::string& member) const {
+    std::string text;
+    for (std::size_t i = 0; i + 1 < open_.size(); ++i) {
+      if (!open_[i]->keys.empty()) text += path_part(open_[i]->keys.back()) + ".";
+    }
+    return text + path_part(member);
+  }
+  JsonValue& place(JsonValue&& value) {
+    if (++values_ > limits_.values) {
+      throw_content_error(file_, "the number of values", "over " + std::to_string(limits_.values),
+                          "at most " + std::to_string(limits_.values));
     }
     if (open_.empty()) return root_ = std::move(value);
+    // What is open stays where it is: only the innermost one gets new elements.
     return open_.back()->elements.emplace_back(std::move(value));
-  }
-  bool put(JsonValue&& value) {
-    add(std::move(value));
-    return true;
-  }
-  bool open(JsonValue::Kind kind) {
-    if (open_.size() == json_depth_limit) {
-      throw_content_error(file_, "depth", "over " + std::to_string(json_depth_limit),
-                          "at most " + std::to_string(json_depth_limit) + " levels");
-    }
-    JsonValue value;
-    value.kind = kind;
-    open_.push_back(&add(std::move(value)));  // stays where it is while it is open: only its own elements grow
-    return true;
-  }
-  bool close() {
-    open_.pop_back();
-    return true;
   }
 
   const std::string& file_;
+  JsonLimits limits_;
   JsonValue root_;
   std::vector<JsonValue*> open_;
-  std::size_t count_ = 0;
+  std::size_t values_ = 0;
 };
+
+/// Takes the parser's events and builds a tree of them all.
+class JsonTreeReader {
+ public:
+  JsonTreeReader(const std::string& file, JsonLimits limits) : tree_(file, limits) {}
+
+  JsonValue finish() { return tree_.finish(); }
+
+  bool null() { return add({}); }
+  bool boolean(bool value) { return add(JsonValue::of(value)); }
+  bool number_integer(std::int64_t value) { return add(JsonValue::of(value)); }
+  bool number_unsigned(std::uint64_t value) { return add(JsonValue::of(value)); }
+  bool number_float(double value, const std::string&) { return add(JsonValue::of(value)); }
+  bool string(std::string& value) { return add(JsonValue::of(std::move(value))); }
+  bool binary(std::vector<std::uint8_t>&) { return false; }
+  bool start_object(std::size_t) { return tree_.open(JsonValue::Kind::object), true; }
+  bool start_array(std::size_t) { return tree_.open(JsonValue::Kind::array), true; }
+  bool end_object() { return tree_.close(), true; }
+  bool end_array() { return tree_.close(), true; }
+  bool key(std::string& name) { return tree_.key(std::move(name)), true; }
+
+ private:
+  bool add(JsonValue value) { return tree_.add(std::move(value)), true; }
+
+  JsonBuilder tree_;
+};
+
+/// What the parser calls: the events of a reader, and its own complaint about the text.
+template <class Reader>
+struct JsonEvents : Reader {
+  using Reader::Reader;
+  const std::string* file = nullptr;
+
+  bool parse_error(std::size_t position, const std::string&, const nlohmann::json::exception& error) {
+    throw_content_error(*file, "the text", "not valid at byte " + std::to_string(position) + " (" + error.what() + ")",
+                        "JSON");
+  }
+};
+
+/// Reads a JSON text with a reader that is made of (file, arguments...); gives its finish().
+template <class Reader, class... Arguments>
+auto read_json(std::string_view text, const std::string& file, Arguments... arguments) {
+  // The parser would take a byte order mark as nothing and a zero byte as the end.
+  if (text.starts_with("\xef\xbb\xbf")) {
+    throw_content_error(file, "the beginning", "a byte order mark", "JSON text without one");
+  }
+  if (const auto zero = text.find('\0'); zero != text.npos) {
+    throw_content_error(file, "byte " + std::to_string(zero), "zero", "JSON text");
+  }
+  JsonEvents<Reader> events(file, arguments...);
+  events.file = &file;
+  nlohmann::json::sax_parse(text.begin(), text.end(), &events);
+  return events.finish();
+}
 
 }  // namespace detail
 
@@ -162,17 +231,12 @@ inline std::string JsonValue::text() const {
   }
 }
 
-/// Reads a JSON text. `file` names it in errors, which are std::runtime_error.
-inline JsonValue parse_json(std::string_view text, const std::string& file) {
-  if (text.size() >= 3 && text.substr(0, 3) == "\xef\xbb\xbf") {
-    detail::throw_content_error(file, "beginning", "a byte order mark", "JSON text without one");
-  }
-  if (const auto zero = text.find('\0'); zero != text.npos) {
-    detail::throw_content_error(file, "byte " + std::to_string(zero), "zero", "JSON text");
-  }
-  detail::JsonReader reader(file);
-  nlohmann::json::sax_parse(text.begin(), text.end(), &reader);
-  return reader.finish();
+/// The limits of a config.json.
+inline constexpr JsonLimits json_limits{16, std::size_t{1} << 18};
+
+/// Reads a JSON text. `file` names it in errors.
+inline JsonValue parse_json(std::string_view text, const std::string& file, JsonLimits limits = json_limits) {
+  return detail::read_json<detail::JsonTreeReader>(text, file, limits);
 }
 
 }  // namespace moe_mamba

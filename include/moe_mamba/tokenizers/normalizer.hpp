@@ -8,7 +8,7 @@
 #include <variant>
 #include <vector>
 
-#include "moe_mamba/tokenizers/json_value.hpp"
+#include "moe_mamba/tokenizers/json_field.hpp"
 #include "moe_mamba/tokenizers/unicode.hpp"
 
 /// The first part of a tokenizer: what is done to the text before it is cut.

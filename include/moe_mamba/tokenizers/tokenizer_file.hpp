@@ -7,10 +7,8 @@
 #include <string_view>
 #include <vector>
 
-#include <nlohmann/json.hpp>
-
 #include "moe_mamba/core/scalar.hpp"
-#include "moe_mamba/tokenizers/json_value.hpp"
+#include "moe_mamba/tokenizers/json_field.hpp"
 #include "moe_mamba/tokenizers/tables.hpp"
 
 /// The file tokenizer.json: a vocabulary, merges, and a small tree of everything else. Files are treated as hostile:
@@ -18,6 +16,7 @@
 namespace moe_mamba::detail {
 
 inline constexpr std::size_t tokenizer_file_limit = std::size_t{1} << 29;
+inline constexpr JsonLimits tokenizer_json_limits{32, std::size_t{1} << 20};  // of what is no vocabulary and no merge
 inline constexpr const char* supported_models = "BPE (byte-pair encoding)";
 
 struct TokenizerFile {
@@ -36,24 +35,19 @@ struct TokenizerFile {
 /// Takes the events of the JSON parser.
 class TokenizerFileReader {
  public:
-  explicit TokenizerFileReader(const std::string& file) : file_(file), tree_(file) {}
+  explicit TokenizerFileReader(const std::string& file) : file_(file), tree_(file, tokenizer_json_limits) {}
 
   TokenizerFile finish();
 
-  bool null() { return add({}, "null"); }
-  bool boolean(bool value) {
-    JsonValue json;
-    json.kind = JsonValue::Kind::Boolean;
-    json.boolean = value;
-    return add(std::move(json), value ? "true" : "false");
-  }
-  bool number_integer(std::int64_t value) { return number(std::to_string(value), {}); }
+  bool null() { return add({}); }
+  bool boolean(bool value) { return add(JsonValue::of(value)); }
+  bool number_integer(std::int64_t value) { return add(JsonValue::of(value)); }
   bool number_unsigned(std::uint64_t value) {
-    if (place_ != Place::Vocabulary) return number(std::to_string(value), value);
+    if (place_ != Place::Vocabulary) return add(JsonValue::of(value));
     add_token(value);
     return true;
   }
-  bool number_float(double, const std::string& text) { return number(text, {}); }
+  bool number_float(double value, const std::string&) { return add(JsonValue::of(value)); }
   bool string(std::string& value);
   bool binary(std::vector<std::uint8_t>&) { unexpected("binary data"); }
   bool start_object(std::size_t);
@@ -61,26 +55,14 @@ class TokenizerFileReader {
   bool end_object() { return close(Place::Vocabulary); }
   bool start_array(std::size_t);
   bool end_array();
-  bool parse_error(std::size_t position, const std::string&, const nlohmann::json::exception& error) {
-    throw_content_error(file_, "the text", "not valid at byte " + std::to_string(position) + " (" + error.what() + ")",
-                        "JSON");
-  }
 
  private:
   enum class Place { Tree, Vocabulary, Merges, Merge };
 
   [[noreturn]] void unexpected(const std::string& value) const;
-  bool number(std::string text, std::optional<std::uint64_t> integer) {
-    JsonValue json;
-    json.kind = JsonValue::Kind::Number;
-    json.integer = integer;
-    std::string description = text.substr(0, 40);
-    json.text = std::move(text);
-    return add(std::move(json), description);
-  }
-  bool add(JsonValue value, const std::string& description) {
-    if (place_ != Place::Tree) unexpected(description);
-    if (tree_.depth() == 0) throw_content_error(file_, "the text", description, "a JSON object");
+  bool add(JsonValue value) {
+    if (place_ != Place::Tree) unexpected(value.text());
+    if (tree_.depth() == 0) throw_content_error(file_, "the text", value.text(), "a JSON object");
     tree_.add(std::move(value));
     return true;
   }
@@ -146,10 +128,7 @@ inline bool TokenizerFileReader::string(std::string& value) {
     // Told at once: what follows is laid out in the way of that model.
     if (at_model("type") && value != "BPE")
       throw_content_error(file_, "model.type", in_quotes(value), supported_models);
-    JsonValue json;
-    json.kind = JsonValue::Kind::String;
-    json.text = value;
-    return add(std::move(json), "the string " + in_quotes(value));
+    return add(JsonValue::of(std::move(value)));
   }
   return true;
 }
@@ -159,12 +138,13 @@ inline bool TokenizerFileReader::start_object(std::size_t) {
   if (at_model("vocab")) {
     if (has_vocabulary_) throw_content_error(file_, "model.vocab", "there twice", "once");
     has_vocabulary_ = true;
+    tree_.add({});  // null in the tree
     place_ = Place::Vocabulary;
     return true;
   }
   if (at_model("merges")) throw_content_error(file_, "model.merges", "an object", "an array");
   if (tree_.depth() == 1) in_model_ = tree_.name() == "model";
-  tree_.open(JsonValue::Kind::Object);
+  tree_.open(JsonValue::Kind::object);
   return true;
 }
 
@@ -188,6 +168,7 @@ inline bool TokenizerFileReader::start_array(std::size_t) {
   if (at_model("merges")) {
     if (has_merges_) throw_content_error(file_, "model.merges", "there twice", "once");
     has_merges_ = true;
+    tree_.add({});
     place_ = Place::Merges;
     return true;
   }
@@ -196,7 +177,7 @@ inline bool TokenizerFileReader::start_array(std::size_t) {
                         "an object, as models of type " + std::string(supported_models) + " have it");
   }
   if (tree_.depth() == 0) throw_content_error(file_, "the text", "an array", "a JSON object");
-  tree_.open(JsonValue::Kind::Array);
+  tree_.open(JsonValue::Kind::array);
   return true;
 }
 
@@ -209,7 +190,7 @@ inline bool TokenizerFileReader::end_array() {
 }
 
 inline TokenizerFile TokenizerFileReader::finish() {
-  contents_.rest = tree_.take();
+  contents_.rest = tree_.finish();
   const JsonField root(file_, "", &contents_.rest);
   if (!root["model"].is_object()) root["model"].refuse("an object");
   if (!root["model"]["type"].is_null()) root["model"]["type"].string();
@@ -226,13 +207,7 @@ inline TokenizerFile read_tokenizer_file(std::span<const std::byte> bytes, const
     throw_content_error(file, "file size", std::to_string(text.size()) + " bytes",
                         "1 to " + std::to_string(tokenizer_file_limit));
   }
-  // The parser would take a zero byte as the end.
-  if (const auto zero = text.find('\0'); zero != text.npos) {
-    throw_content_error(file, "byte " + std::to_string(zero), "zero", "JSON text");
-  }
-  TokenizerFileReader reader(file);
-  nlohmann::json::sax_parse(text.begin(), text.end(), &reader);
-  return reader.finish();
+  return read_json<TokenizerFileReader>(text, file);
 }
 
 }  // namespace moe_mamba::detail

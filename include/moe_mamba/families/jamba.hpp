@@ -1,0 +1,155 @@
+#pragma once
+
+#include <algorithm>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "moe_mamba/families/mixtral.hpp"
+
+/// Jamba (Lieber et al. 2024, arXiv 2403.19887): a mixer and a gated feed-forward layer in turn. Of the mixers one in
+/// `attn_layer_period` is attention without positions, the others are Mamba with norms of step, B and C; of the feed-forward
+/// layers one in `expert_layer_period` is a mixture of experts, weighted by probabilities over all of them.
+namespace moe_mamba::families {
+
+namespace detail {
+
+/// Which layers are of a kind: those whose number leaves `offset` when it is divided by `period`.
+struct Recurring {
+  Index period = 1, offset = 0;
+
+  static Recurring read(const Config& config, const char* period, const char* offset) {
+    const Index every = config.integer(period, 1, 1 << 16);
+    return {every, config.integer(offset, 0, every - 1)};
+  }
+  /// The rule that fits these numbers among the first `count`, if one does.
+  static Recurring of(const std::vector<Index>& numbers, Index count) {
+    if (numbers.empty()) return {count + 1, count};
+    if (numbers.size() == 1) return {std::max(count, Index{1}), numbers[0]};
+    const Index period = numbers[1] - numbers[0];
+    return {period, numbers[0] % period};
+  }
+  bool has(Index number) const { return number % period == offset; }
+};
+
+inline LayerWords jamba_mamba_words(const Config& config, Index width, const NormWords& norm) {
+  MambaWords mamba{.width = width, .inner_norm = norm};
+  mamba.state = config.integer("mamba_d_state", 1, 4096);
+  mamba.convolution = config.integer("mamba_d_conv", 1, 64);
+  mamba.expand = config.integer("mamba_expand", 1, 64);
+  if (!config.is_text("mamba_dt_rank", "auto")) mamba.step_rank = config.integer("mamba_dt_rank", 1, 1 << 20);
+  mamba.projection_bias = config.boolean("mamba_proj_bias");
+  mamba.convolution_bias = config.boolean("mamba_conv_bias");
+  if (!config.boolean("mamba_inner_layernorms", true)) {
+    config.refuse("mamba_inner_layernorms", "false", "true, which is all that the family's code computes today");
+  }
+  LayerWords layer = mamba.layer();
+  config.note(layer, "State", "mamba_d_state");
+  config.note(layer, "Convolution", "mamba_d_conv");
+  config.note(layer, "Expand", "mamba_expand");
+  config.note(layer, "StepRank", "mamba_dt_rank");
+  config.note(layer, "InnerNorm", "rms_norm_eps");
+  config.note(layer, "ProjectionBias", "mamba_proj_bias");
+  config.note(layer, "NoConvolutionBias", "mamba_conv_bias");
+  return layer;
+}
+
+inline Architecture jamba_architecture(const Config& config) {
+  const NormWords norm{"RmsNorm", config.epsilon("rms_norm_eps", {1, 1'000'000})};
+  Architecture model = outer_words(config, norm);
+  const Index width = model["Width"], layers = config.integer("num_hidden_layers", 1, 4096);
+  const auto attentions = Recurring::read(config, "attn_layer_period", "attn_layer_offset");
+  const auto mixtures = Recurring::read(config, "expert_layer_period", "expert_layer_offset");
+  const LayerWords attention = attention_words(config, width, Windows::none, nullptr, "none");
+  const LayerWords mamba = jamba_mamba_words(config, width, norm), mlp = gated_words(config, width);
+  const LayerWords moe = noted(config, expert_words(config, width, "num_experts").layer(), "num_experts");
+  const bool has_experts = moe["Experts"] > 1;  // the public code makes a plain layer of one expert
+  const auto add = [&](LayerWords layer) {
+    layer.norm = config.from(pre_norm(norm), "rms_norm_eps");
+    model.layers.push_back(std::move(layer));
+  };
+  for (Index i = 0; i < layers; ++i) {
+    add(attentions.has(i) ? attention : mamba);
+    add(has_experts && mixtures.has(i) ? moe : mlp);
+  }
+  return model;
+}
+
+inline std::string jamba_config(const Architecture& model, const std::string& type) {
+  const Index layers = static_cast<Index>(model.layers.size()) / 2;
+  std::vector<Index> attentions, mixtures;
+  for (Index i = 0; i < layers; ++i) {
+    const auto first = static_cast<std::size_t>(2 * i);
+    if (model.layers[first].name == "Attention") attentions.push_back(i);
+    if (model.layers[first + 1].name == "Moe") mixtures.push_back(i);
+  }
+  // What no layer has still needs numbers that can be read again.
+  LayerWords mamba = first_layer(model, "Mamba"), attention = first_layer(model, "Attention");
+  const LayerWords moe = first_layer(model, "Moe");
+  if (mamba.words.empty()) mamba = MambaWords{.width = model["Width"]}.layer();
+  if (attention.words.empty()) attention = AttentionWords{.context = 1 << 18, .head_width = 1}.layer();
+  ConfigWriter config = outer_config(model, attention, moe.words.empty() ? first_layer(model, "Mlp") : moe, type);
+  const auto every = Recurring::of(attentions, layers), experts = Recurring::of(mixtures, layers);
+  config.add("attn_layer_period", every.period).add("attn_layer_offset", every.offset);
+  config.add("expert_layer_period", experts.period).add("expert_layer_offset", experts.offset);
+  config.add("num_experts", moe.words.empty() ? 1 : moe["Experts"]);
+  config.add("num_experts_per_tok", moe.words.empty() ? 1 : moe["TopK"]);
+  config.add("mamba_d_state", mamba["State"]).add("mamba_d_conv", mamba["Convolution"]);
+  config.add("mamba_expand", mamba["Expand"]).add("mamba_dt_rank", mamba["StepRank"]);
+  config.flag("mamba_proj_bias", mamba["ProjectionBias"] != 0).flag("mamba_conv_bias", mamba["NoConvolutionBias"] == 0);
+  config.text("model_type", "jamba").raw("architectures", "[\"JambaForCausalLM\"]");
+  return config.finish();
+}
+
+}  // namespace detail
+
+inline constexpr Family jamba{
+    .name = "jamba",
+    .recognises = [](const Config& config) { return config.is_text("model_type", "jamba"); },
+    .architecture = detail::jamba_architecture,
+    .parts = [](const Parameter& parameter) -> std::vector<TensorPart> {
+      const detail::LayerName name(parameter);
+      if (name.prefix.empty()) return detail::outer_parts(parameter, "model.final_layernorm.weight");
+      if (name.rest == "norm.weight") {
+        return {whole(parameter, name.prefix + (name.second ? "pre_ff_layernorm" : "input_layernorm") + ".weight")};
+      }
+      if (!name.second) {
+        const std::string_view rest = name.rest;
+        for (const char* projection : {"q_proj", "k_proj", "v_proj", "o_proj"}) {
+          if (rest.starts_with(projection)) return {whole(parameter, name.prefix + "self_attn." + name.rest)};
+        }
+        for (const char* norm : {"dt_norm", "b_norm", "c_norm"}) {
+          if (!rest.starts_with(norm)) continue;
+          const std::string public_norm = std::string(rest.substr(0, rest.find('_'))) + "_layernorm";
+          return {whole(parameter, name.prefix + "mamba." + with_prefix(rest, norm, public_norm))};
+        }
+        return {whole(parameter, name.prefix + "mamba." + name.rest)};
+      }
+      const std::string inside = name.prefix + "feed_forward.";
+      const auto of_expert = [&](Index expert, const char* matrix) {
+        return inside + "experts." + std::to_string(expert) + matrix;
+      };
+      if (name.rest == "router.weight") return {whole(parameter, inside + name.rest)};
+      if (name.rest == "experts.up.weight") {
+        return block_parts(parameter, 2, [&](Index expert, Index block) {
+          return of_expert(expert, block == 0 ? ".gate_proj.weight" : ".up_proj.weight");
+        });
+      }
+      if (name.rest == "experts.down.weight") {
+        return block_parts(parameter, 1, [&](Index expert, Index) { return of_expert(expert, ".down_proj.weight"); });
+      }
+      return detail::gated_parts(parameter, name, "feed_forward.");
+    },
+    .head = "lm_head.weight",
+    .stores_tied_head = false,
+    .config = detail::jamba_config,
+    .other_parts = [](const Parameter& parameter) -> std::vector<TensorPart> {
+      const detail::LayerName name(parameter);
+      const std::string inside = name.prefix + "feed_forward.experts.";
+      if (name.rest == "experts.up.weight") return {whole(parameter, inside + "gate_up_proj")};
+      if (name.rest == "experts.down.weight") return {whole(parameter, inside + "down_proj")};
+      return {};
+    },
+};
+
+}  // namespace moe_mamba::families

@@ -1,0 +1,96 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "moe_mamba/families/llama.hpp"
+
+/// Mixtral (Jiang et al. 2024, arXiv 2401.04088): Mistral whose feed-forward layers are mixtures of gated experts, weighted by
+/// a softmax over those chosen.
+///
+/// Published files have a tensor for each matrix of an expert, and so does what transformers writes; inside, and in files
+/// that it was told to write as it has them, the experts of a layer are one tensor, with the rows of gates first as ours.
+namespace moe_mamba::families {
+
+namespace detail {
+
+/// Experts of a layer, K of which a token goes to.
+inline MoeWords expert_words(const Config& config, Index width, const char* experts) {
+  MoeWords moe{.width = width, .activation = "SwiGlu"};
+  moe.experts = config.integer(experts, 1, 1 << 16);
+  moe.top_k = config.integer("num_experts_per_tok", 1, moe.experts);
+  moe.hidden = config.integer("intermediate_size", 1, 1 << 24);
+  return moe;
+}
+
+inline LayerWords noted(const Config& config, LayerWords moe, const char* experts) {
+  config.note(moe, "Experts", experts);
+  config.note(moe, "TopK", "num_experts_per_tok");
+  config.note(moe, "Hidden", "intermediate_size");
+  return moe;
+}
+
+}  // namespace detail
+
+inline constexpr Family mixtral{
+    .name = "mixtral",
+    .recognises = [](const Config& config) { return config.is_text("model_type", "mixtral"); },
+    .architecture =
+        [](const Config& config) {
+          config.require_zero("router_jitter_noise", "the library's routers train without noise");
+          const NormWords norm{"RmsNorm", config.epsilon("rms_norm_eps", {})};
+          Architecture model = detail::outer_words(config, norm);
+          const Index width = model["Width"];
+          const Word rotary = detail::rotary_word(config, 1'000'000);
+          MoeWords moe = detail::expert_words(config, width, "num_local_experts");
+          if (moe.top_k == 1) {
+            config.refuse("num_experts_per_tok", "1",
+                          "2 or more, as the gate of one expert that was chosen alone is always 1");
+          }
+          moe.order = "TopKThenSoftmax";
+          detail::repeat_layers(config, model,
+                                detail::attention_words(config, width, detail::Windows::sliding, &rotary, "none"),
+                                detail::noted(config, moe.layer(), "num_local_experts"), norm);
+          return model;
+        },
+    .parts = [](const Parameter& parameter) -> std::vector<TensorPart> {
+      const detail::LayerName name(parameter);
+      const std::string inside = name.prefix + "block_sparse_moe.";
+      const auto of_expert = [&](Index expert, const char* matrix) {
+        return inside + "experts." + std::to_string(expert) + matrix;
+      };
+      if (name.rest == "router.weight") {
+        return {whole(parameter, inside + "gate.weight", name.prefix + "mlp.gate.weight")};
+      }
+      if (name.rest == "experts.up.weight") {
+        return block_parts(parameter, 2, [&](Index expert, Index block) {
+          return of_expert(expert, block == 0 ? ".w1.weight" : ".w3.weight");
+        });
+      }
+      if (name.rest == "experts.down.weight") {
+        return block_parts(parameter, 1, [&](Index expert, Index) { return of_expert(expert, ".w2.weight"); });
+      }
+      return detail::llama_parts(parameter);
+    },
+    .head = "lm_head.weight",
+    .stores_tied_head = false,
+    .config =
+        [](const Architecture& model, const std::string& type) {
+          const LayerWords attention = detail::first_layer(model, "Attention"), moe = detail::first_layer(model, "Moe");
+          auto config = detail::outer_config(model, attention, moe, type);
+          detail::add_rotary(config, attention);
+          config.add("sliding_window", attention["Context"]);
+          config.add("num_local_experts", moe["Experts"]).add("num_experts_per_tok", moe["TopK"]);
+          config.text("model_type", "mixtral").raw("architectures", "[\"MixtralForCausalLM\"]");
+          return config.finish();
+        },
+    .other_parts = [](const Parameter& parameter) -> std::vector<TensorPart> {
+      const detail::LayerName name(parameter);
+      const std::string inside = name.prefix + "mlp.experts.";
+      if (name.rest == "experts.up.weight") return {whole(parameter, inside + "gate_up_proj")};
+      if (name.rest == "experts.down.weight") return {whole(parameter, inside + "down_proj")};
+      return {};
+    },
+};
+
+}  // namespace moe_mamba::families

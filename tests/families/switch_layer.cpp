@@ -1,0 +1,132 @@
+// The Moe layer against the layer of transformers' Switch Transformers: one expert a token, weighted by its probability, with
+// places for so many tokens, the balance loss and the z-loss. tests/fixtures/switch_layer.py says what was computed.
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "layers/harness.hpp"
+#include "moe_mamba/io/safetensors.hpp"
+#include "moe_mamba/moe_mamba.hpp"
+
+using namespace moe_mamba;
+
+namespace {
+
+class Reference {
+ public:
+  explicit Reference(const std::string& name)
+      : file_(std::filesystem::path(__FILE__).parent_path().parent_path() / "fixtures/switch_layer" /
+              (name + ".safetensors")) {}
+
+  std::vector<double> numbers(const std::string& tensor) const {
+    const TensorEntry& entry = file_.at(tensor);
+    std::vector<double> values(static_cast<std::size_t>(elements(entry)));
+    copy_converted(entry, values.data());
+    return values;
+  }
+  Shape shape() const { return {file_.at("hidden").shape[0], file_.at("hidden").shape[1]}; }
+  /// Twice what the public code is off by.
+  template <class S>
+  double bound(const std::string& tensor) const {
+    return 2 * numbers((sizeof(S) == 4 ? "error.float32." : "error.float64.") + tensor).front();
+  }
+
+ private:
+  SafetensorsFile file_;
+};
+
+/// A tensor of the public layer and where its numbers lie among ours.
+struct Place {
+  std::string tensor;
+  Index offset;
+};
+
+template <class Layer>
+std::vector<Place> places() {
+  std::vector<Place> all;
+  for (const Parameter& parameter : Layer::parameters) {
+    const std::string name(parameter.name.view());
+    if (name.starts_with("router.")) {
+      all.push_back({"router.classifier" + name.substr(name.rfind('.')), parameter.offset});
+      continue;
+    }
+    for (Index e = 0; e < parameter.shape[0]; ++e) {
+      const char* matrix = name == "experts.up.weight" ? ".wi.weight" : ".wo.weight";
+      all.push_back({"experts.expert_" + std::to_string(e) + matrix,
+                     parameter.offset + e * parameter.shape[1] * parameter.shape[2]});
+    }
+  }
+  return all;
+}
+
+/// Places for tokens of other sequences are none of a sequence's there, so that each is a call of its own here. The losses
+/// are means over sequences: half of each, which is what the harness takes auxiliary losses at.
+template <class Layer, class S, class Device>
+void check_switch(Device& device, const Reference& reference, Index width) {
+  using C = compute_t<S>;
+  const Shape shape = reference.shape();
+  REQUIRE(static_cast<double>(shape.batch) * test::auxiliary_weight == 1);
+  std::vector<double> parameters(static_cast<std::size_t>(parameters_of<Layer>));
+  for (const Place& place : places<Layer>()) {
+    const auto values = reference.numbers("weight." + place.tensor);
+    std::copy(values.begin(), values.end(), parameters.begin() + place.offset);
+  }
+  const auto hidden = reference.numbers("hidden"), cotangent = reference.numbers("cotangent");
+  const auto dropped = reference.numbers("dropped");
+  std::vector<C> output, dhidden, gradients(parameters.size());
+  double balance = 0, z = 0;
+  for (Index sequence = 0; sequence < shape.batch; ++sequence) {
+    const auto part = [&](const std::vector<double>& all) {
+      const auto first = all.begin() + sequence * shape.length * width;
+      return std::vector<C>(first, first + shape.length * width);
+    };
+    test::LayerRun<Layer, S, Device> layer(device, {1, shape.length}, width, parameters, {});
+    const auto y = layer.forward(part(hidden));
+    output.insert(output.end(), y.begin(), y.end());
+    std::vector<C> dstates;
+    const auto dx = layer.backward(part(cotangent), test::poison<C>(shape.length * width), dstates);
+    dhidden.insert(dhidden.end(), dx.begin(), dx.end());
+    for (std::size_t i = 0; i < gradients.size(); ++i) gradients[i] += layer.gradients[i];
+    balance += layer.report[0] / static_cast<double>(shape.batch);
+    z += layer.report[1] / static_cast<double>(shape.batch);
+    CHECK(layer.report[3] == dropped[static_cast<std::size_t>(sequence)]);
+    CHECK(layer.report[3] > 0);
+  }
+  const auto check = [&](const std::string& tensor, const auto& found) {
+    INFO(tensor);
+    CHECK(test::relative_error(found, reference.numbers(tensor)) <= reference.bound<S>(tensor));
+  };
+  check("output", output);
+  check("balance_loss", std::vector<double>{balance});
+  check("z_loss", std::vector<double>{z});
+  check("gradient.hidden", dhidden);
+  for (const Place& place : places<Layer>()) {
+    const auto count = static_cast<Index>(reference.numbers("weight." + place.tensor).size());
+    const auto first = gradients.begin() + place.offset;
+    check("gradient." + place.tensor, std::vector<C>(first, first + count));
+  }
+}
+
+template <class Layer>
+void check_switch(const char* name, Index width) {
+  const Reference reference(name);
+  Cpu cpu(Threads{2});
+  reference::Device naive;
+  check_switch<Layer, double>(cpu, reference, width);
+  check_switch<Layer, double>(naive, reference, width);
+  check_switch<Layer, float>(cpu, reference, width);
+}
+
+}  // namespace
+
+TEST_CASE("A switch layer that drops tokens is that of transformers, and its gradient", "[families][switch]") {
+  check_switch<Moe<Experts<4>, Hidden<5>, Capacity<1>, BalanceLoss<1, 5>, ZLoss<1, 10>>::Layer<6>>("relu", 6);
+}
+
+TEST_CASE("A switch layer with a biased router and GELU is that of transformers, and its gradient",
+          "[families][switch]") {
+  using Layer =
+      Moe<Experts<3>, Hidden<7>, Gelu, RouterBias, Capacity<15, 16>, BalanceLoss<1, 5>, ZLoss<1, 10>>::Layer<5>;
+  check_switch<Layer>("gelu", 5);
+}
