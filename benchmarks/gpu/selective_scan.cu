@@ -226,6 +226,8 @@ int main(int count, char** arguments) {
   const Ceilings ceilings = measure_ceilings(device);
   std::printf("%s, %d multiprocessors: copy %.2f TB/s, %.2f T powers of two/s\n", properties.name, device.processors(),
               ceilings.bytes * 1e-9, ceilings.powers * 1e-9);
+  measure<float>(device, "float", {8, 1024}, 1024, ceilings);
+  measure<bfloat16>(device, "bf16", {8, 1024}, 1024, ceilings);
   for (const Index width : {2048, 8192}) {
     for (Index length = 1024; length <= longest; length *= length < 4096 ? 2 : 4) {
       if (8 * length * width > (Index{1} << 30)) continue;  // memory

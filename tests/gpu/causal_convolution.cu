@@ -9,7 +9,8 @@ using test::gpu::Results;
 
 namespace {
 
-/// A convolution with random inputs. Where channels are odd, weights do not begin where several can be loaded at once.
+/// A convolution with random inputs. Rows lie `gap` elements apart: only where that and the channels are even can pairs of
+/// channels be loaded at once. Where channels are odd, weights do not begin where several can.
 template <class C, class S, int K>
 struct Problem {
   using T = compute_t<C>;
@@ -19,8 +20,8 @@ struct Problem {
   std::vector<T> state, dstate;
   std::vector<S> weight, bias;
 
-  Problem(Shape s, Index e, std::uint64_t seed)
-      : shape(s), channels(e), stride(e + 3), state_stride((K - 1) * e + 5), first_weight(e % 2) {
+  Problem(Shape s, Index e, Index gap, std::uint64_t seed)
+      : shape(s), channels(e), stride(e + gap), state_stride((K - 1) * e + 5), first_weight(e % 2) {
     x = test::uniform<C>(s.tokens() * stride, seed + 1);
     dy = test::uniform<C>(s.tokens() * stride, seed + 2);
     state = test::uniform<T>(s.batch * state_stride, seed + 3);
@@ -117,13 +118,15 @@ double bound(const std::string& name, int taps, Index tokens) {
 }
 
 template <class C, class S, int K>
-void compare(cuda::Device& device, Checks& checks, Shape shape, Index channels, std::uint64_t seed, bool with_state) {
-  const Problem<C, S, K> problem(shape, channels, seed);
+void compare(cuda::Device& device, Checks& checks, Shape shape, Index channels, Index gap, std::uint64_t seed,
+             bool with_state) {
+  const Problem<C, S, K> problem(shape, channels, gap, seed);
   const auto exact = Problem<double, S, K>(problem).on_reference(with_state);
   const auto actual = problem.on_gpu(device, with_state, checks);
   const auto again = problem.on_gpu(device, with_state, checks);
   const std::string where = "K " + std::to_string(K) + ", batch " + std::to_string(shape.batch) + ", length " +
-                            std::to_string(shape.length) + ", channels " + std::to_string(channels) + ", ";
+                            std::to_string(shape.length) + ", channels " + std::to_string(channels) + ", gap " +
+                            std::to_string(gap) + ", ";
   actual.each([&]<class V>(const std::string& name, const std::vector<V>&) {
     bool gaps = true, ignored = true;
     checks.within(test::gpu::error_beyond_rounding<V>(problem.written(name, actual.numbers(name), gaps),
@@ -137,18 +140,35 @@ void compare(cuda::Device& device, Checks& checks, Shape shape, Index channels, 
 template <class C, class S, int K>
 void compare_shapes(cuda::Device& device, Checks& checks) {
   const Index lengths[] = {0, 1, 2, 63, 64, 65, 129, 1031}, widths[] = {1, 3, 16, 33, 128, 130};
-  for (std::uint64_t i = 0; i < 8; ++i) {
-    compare<C, S, K>(device, checks, {1 + static_cast<Index>(i % 3), lengths[i]}, widths[(i * 5 + K) % 6], 100 * i,
-                     i % 3 != 2);
+  for (const Index gap : {3, 2}) {
+    if (gap == 2 && sizeof(C) != 2) continue;
+    for (std::uint64_t i = 0; i < 8; ++i) {
+      // Every length is met by an even width with either gap.
+      const Index width = widths[(i * 5 + K) % 6];
+      compare<C, S, K>(device, checks, {1 + static_cast<Index>(i % 3), lengths[i]}, width + (gap == 2 ? width % 2 : 0),
+                       gap, 100 * i, i % 3 != 2);
+    }
+    compare<C, S, K>(device, checks, {2, 2}, 6, gap, 800, true);  // with K from 4 on, shorter than its state
   }
   checks.group(test::gpu::types<C, S>() + ", K " + std::to_string(K));
 }
 
+/// So many channels or sequences that a warp, on the way back, takes more steps or more pieces than it takes at least.
+template <class C>
+void compare_many(cuda::Device& device, Checks& checks) {
+  for (const Index gap : {2, 3}) {
+    compare<C, C, 4>(device, checks, {1, 150}, 12802, gap, 1, true);
+    compare<C, C, 4>(device, checks, {9, 20}, 12802, gap, 2, true);
+    compare<C, C, 4>(device, checks, {4001, 3}, 6, gap, 3, true);
+  }
+  checks.group(test::gpu::types<C, C>() + ", many");
+}
+
 /// A sequence in parts with carried state gives the bits of the whole.
 template <class C, int K>
-void compare_parts(cuda::Device& device, Checks& checks) {
+void compare_parts(cuda::Device& device, Checks& checks, Index gap) {
   const Index length = 200, channels = 34;
-  Problem<C, C, K> whole({1, length}, channels, 3);
+  const Problem<C, C, K> whole({1, length}, channels, gap, 3);
   const auto expected = whole.on_gpu(device, true, checks);
   bool ignored = true;
   std::vector<double> y;
@@ -170,7 +190,7 @@ void compare_parts(cuda::Device& device, Checks& checks) {
   }
   checks.check(test::gpu::same_bits(y, whole.written("y", expected.numbers("y"), ignored)), "in parts: y");
   checks.check(test::gpu::same_bits(state, expected.sums.at("state")), "in parts: the state");
-  checks.group(test::gpu::types<C, C>() + ", K " + std::to_string(K) + ", in parts");
+  checks.group(test::gpu::types<C, C>() + ", K " + std::to_string(K) + ", gap " + std::to_string(gap) + ", in parts");
 }
 
 }  // namespace
@@ -189,9 +209,15 @@ int main() {
     compare_shapes<double, double, 2>(device, checks);
     compare_shapes<double, double, 4>(device, checks);
     compare_shapes<double, double, 64>(device, checks);
-    compare_parts<float, 4>(device, checks);
-    compare_parts<bfloat16, 4>(device, checks);
-    compare_parts<bfloat16, 7>(device, checks);
-    compare_parts<double, 16>(device, checks);
+    compare_shapes<bfloat16, float, 1>(device, checks);
+    compare_shapes<bfloat16, bfloat16, 8>(device, checks);
+    compare_shapes<bfloat16, bfloat16, 9>(device, checks);
+    compare_many<bfloat16>(device, checks);
+    compare_parts<float, 4>(device, checks, 3);
+    for (const Index gap : {2, 3}) {
+      compare_parts<bfloat16, 4>(device, checks, gap);
+      compare_parts<bfloat16, 7>(device, checks, gap);
+    }
+    compare_parts<double, 16>(device, checks, 3);
   });
 }

@@ -118,9 +118,12 @@ int run(const Body& body) {
 
 template <class C, class S>
 std::string types() {
-  return std::string(sizeof(C) == 8 ? "double" : sizeof(C) == 4 ? "float" : "bfloat16") + (sizeof(S) == 2           ? ", bfloat16 parameters"
-                                                             : sizeof(S) == sizeof(C) ? ""
-                                                                                      : ", other parameters");
+  return std::string(sizeof(C) == 8   ? "double"
+                     : sizeof(C) == 4 ? "float"
+                                      : "bfloat16") +
+         (sizeof(S) == 2           ? ", bfloat16 parameters"
+          : sizeof(S) == sizeof(C) ? ""
+                                   : ", other parameters");
 }
 
 }  // namespace test::gpu

@@ -4,14 +4,17 @@
 #include <cstddef>
 #include <type_traits>
 
+#include "moe_mamba/cuda/block/convolution_pairs.cuh"
 #include "moe_mamba/cuda/block/scan_mathematics.cuh"
 #include "moe_mamba/cuda/block/single_step.cuh"
+#include "moe_mamba/cuda/dependent_launch.cuh"
 #include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/ops/causal_convolution.hpp"
 
 /// The short causal convolution on the GPU. A block takes 32 channels, one a lane, and tiles of 64 steps, which its warps
 /// share out; the inputs of a tile and the K - 1 before it lie in shared memory, so that each is read once or little more.
-/// A single step has a kernel of its own. What is staged, and all arithmetic, is in compute_t of the type of activations.
+/// A single step has a kernel of its own, and so have activations in bfloat16 that can be read in pairs of channels. What is
+/// staged, and all arithmetic, is in compute_t of the type of activations.
 namespace moe_mamba::cuda {
 
 namespace detail {
@@ -280,14 +283,41 @@ __global__ void __launch_bounds__(convolution_width* convolution_warps)
   }
 }
 
+/// Launches the way back with at most `room` blocks of the same channels, and returns their number. Where there are several
+/// their sums go to `parts`.
+template <class C, class S, int Taps>
+Index launch_convolution_backward(Device& device, const CausalConvolutionBackward<C, S, Taps>& convolution, Index room,
+                                  compute_t<C>* parts) {
+  const ConvolutionTiles tiles(convolution.shape, convolution.x.columns);
+  // As many as fill the device, and as their sums have room for.
+  const Index wanted = (Index{8} * device.processors() + tiles.groups - 1) / tiles.groups;
+  const Index most = std::clamp(std::min(room, wanted), Index{1}, tiles.total);
+  const Index span = (tiles.total + most - 1) / most, blocks = (tiles.total + span - 1) / span;
+  const auto grid = static_cast<unsigned>(blocks * tiles.groups);
+  constexpr int shared = sizeof(ConvolutionBackwardStorage<compute_t<C>, Taps>);
+  const auto kernel = convolution_backward_kernel<C, S, Taps>;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "cudaFuncSetAttribute");
+  constexpr int threads = convolution_width * convolution_warps;
+  kernel<<<grid, threads, shared, device.stream()>>>(convolution, tiles, span, blocks == 1 ? nullptr : parts);
+  return blocks;
+}
+
 /// Adds the sums of `count` blocks to the gradients of the parameters, in order.
 template <class T, int Taps>
 __global__ void __launch_bounds__(256)
     convolution_parameter_gradients_kernel(const T* parts, Index count, Index channels, T* dweight, T* dbias) {
+  await_stream();
   const Index index = Index{blockIdx.x} * blockDim.x + threadIdx.x, size = (Taps + 1) * channels;
   if (index >= size) return;
+  constexpr int at_once = 8;
   T sum = T(0);
-  for (Index part = 0; part < count; ++part) sum += parts[part * size + index];
+  for (Index part = 0; part < count; part += at_once) {
+    T values[at_once];  // all on their way before the first is needed
+#pragma unroll
+    for (int i = 0; i < at_once; ++i) values[i] = part + i < count ? parts[(part + i) * size + index] : T(0);
+#pragma unroll
+    for (int i = 0; i < at_once; ++i) sum += values[i];
+  }
   const Index k = index / channels, channel = index - k * channels;
   if (k < Taps) {
     dweight[channel * Taps + k] += sum;
@@ -360,6 +390,12 @@ void causal_convolution(Device& device, const CausalConvolution<C, S, Taps>& con
       return detail::launch_dependent(device, kernel, grid.blocks, grid.threads, 0, convolution);
     }
   }
+  if constexpr (detail::has_convolution_pairs<C, Taps>) {
+    if (detail::loads_together(convolution.x, 2) && detail::loads_together(convolution.y, 2)) {
+      detail::launch_convolution_pairs(device, convolution);
+      return check_launch("causal_convolution");
+    }
+  }
   // An empty sequence has a tile too: its state is saved.
   detail::ConvolutionTiles tiles({convolution.shape.batch, std::max<Index>(1, convolution.shape.length)}, channels);
   const auto grid = static_cast<unsigned>(tiles.total * tiles.groups);
@@ -379,23 +415,20 @@ void causal_convolution_backward(Device& device, const CausalConvolutionBackward
   using T = compute_t<C>;
   const Index channels = convolution.x.columns;
   if (convolution.shape.tokens() == 0 || channels == 0) return;
-  const detail::ConvolutionTiles tiles(convolution.shape, channels);
-  // As many blocks for each group of channels as fill the device, and as their sums have room for.
   const Index room = static_cast<Index>(Device::scratch_bytes / sizeof(T)) / (channels * (Taps + 1));
-  const Index wanted = (Index{8} * device.processors() + tiles.groups - 1) / tiles.groups;
-  const Index most = std::clamp(std::min(room, wanted), Index{1}, tiles.total);
-  const Index span = (tiles.total + most - 1) / most, blocks = (tiles.total + span - 1) / span;
-  T* const parts = blocks == 1 ? nullptr : reinterpret_cast<T*>(device.scratch());
-  const auto grid = static_cast<unsigned>(blocks * tiles.groups);
-  constexpr int shared = sizeof(detail::ConvolutionBackwardStorage<T, Taps>);
-  const auto kernel = detail::convolution_backward_kernel<C, S, Taps>;
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "cudaFuncSetAttribute");
-  constexpr int threads = detail::convolution_width * detail::convolution_warps;
-  kernel<<<grid, threads, shared, device.stream()>>>(convolution, tiles, span, parts);
-  if (parts != nullptr) {
+  T* const parts = reinterpret_cast<T*>(device.scratch());
+  Index blocks = 0;  // of the same channels
+  if constexpr (detail::has_convolution_pairs<C, Taps>) {
+    if (detail::loads_together(convolution.x, 2) && detail::loads_together(convolution.dy, 2) &&
+        detail::loads_together(convolution.dx, 2)) {
+      blocks = detail::launch_convolution_pairs_backward(device, convolution, room, parts);
+    }
+  }
+  if (blocks == 0) blocks = detail::launch_convolution_backward(device, convolution, room, parts);
+  if (blocks > 1) {
     const auto grid = static_cast<unsigned>((channels * (Taps + 1) + 255) / 256);
-    detail::convolution_parameter_gradients_kernel<T, Taps>
-        <<<grid, 256, 0, device.stream()>>>(parts, blocks, channels, convolution.dweight, convolution.dbias);
+    detail::launch_dependent(device, detail::convolution_parameter_gradients_kernel<T, Taps>, grid, 256, 0, parts,
+                             blocks, channels, convolution.dweight, convolution.dbias);
   }
   if (convolution.dstate.data != nullptr && Taps > 1) {
     const auto grid = static_cast<unsigned>((convolution.shape.batch * channels + 127) / 128);

@@ -47,14 +47,19 @@ struct HeadBuffers {
         losses(arena.take<double>(tokens)) {}
 };
 
-/// The largest of some logits, and the sum of the exponentials of all less it.
-struct LogSum {
-  double largest, sum;
-};
-
-__device__ inline LogSum joined(LogSum a, LogSum b) {
-  const double largest = a.largest > b.largest ? a.largest : b.largest;
-  return {largest, a.sum * exp(a.largest - largest) + b.sum * exp(b.largest - largest)};
+/// The largest value of a block, in each of its threads; NaNs are passed over.
+template <int threads, class C>
+__device__ inline C block_largest(C value) {
+  constexpr int warps = threads / warp_size;
+  __shared__ C largest[warps];
+  const auto larger = [](C a, C b) { return b > a ? b : a; };
+  for (int distance = warp_size / 2; distance > 0; distance /= 2) {
+    value = larger(value, __shfl_xor_sync(whole_warp, value, distance));
+  }
+  if (threadIdx.x % warp_size == 0) largest[threadIdx.x / warp_size] = value;
+  __syncthreads();
+  for (int warp = 0; warp < warps; ++warp) value = larger(value, largest[warp]);
+  return value;
 }
 
 struct CountsAsTarget {
@@ -71,16 +76,11 @@ __device__ __forceinline__ float exponential_of(float x) { return power_of_two(x
 __device__ __forceinline__ double exponential_of(double x) { return exp(x); }
 
 /// A row of logits: its loss, and with `gradients`, in the row's memory from its beginning on and as numbers of type G,
-/// (softmax(logits) - one_hot(target)) / max(*count, 1). With `keeps` the row stays in shared memory between its two
-/// readings.
-template <int threads, bool keeps, class G, class C>
+/// (softmax(logits) - one_hot(target)) / max(*count, 1).
+template <int threads, class G, class C>
 __global__ void __launch_bounds__(threads)
     softmax_cross_entropy_kernel(MatrixView<C> logits, const Token* targets, const double* count, bool gradients,
                                  double* losses) {
-  constexpr int warps = threads / warp_size;
-  __shared__ LogSum shared[warps];
-  extern __shared__ __align__(16) unsigned char shared_row[];
-  C* const kept = reinterpret_cast<C*>(shared_row);
   const Index row = blockIdx.x, vocabulary = logits.columns;
   const int thread = int(threadIdx.x);
   const Token target = targets[row];
@@ -98,72 +98,41 @@ __global__ void __launch_bounds__(threads)
   constexpr C infinity = INFINITY;
   C largest = sizeof(C) == 8 ? C(-1.7976931348623157e308) : C(-3.402823466e38f), sum = 0;
   for (Index first = 0; first < vocabulary; first += threads * logits_at_a_time) {
-    C some[logits_at_a_time], most = largest;
+    C some[logits_at_a_time];
+    const C before = largest;
 #pragma unroll
     for (int i = 0; i < logits_at_a_time; ++i) {
       const Index v = first + i * threads + thread;
       some[i] = v < vocabulary ? at[v] : -infinity;
     }
 #pragma unroll
-    for (int i = 0; i < logits_at_a_time; ++i) {
-      const Index v = first + i * threads + thread;
-      if (keeps && v < vocabulary) kept[v] = some[i];
-    }
-#pragma unroll
-    for (int i = 0; i < logits_at_a_time; ++i) most = some[i] > most ? some[i] : most;
-    sum *= exponential_of(largest - most);
-    largest = most;
+    for (int i = 0; i < logits_at_a_time; ++i) largest = some[i] > largest ? some[i] : largest;
+    sum *= exponential_of(before - largest);
 #pragma unroll
     for (int i = 0; i < logits_at_a_time; ++i) sum += exponential_of(some[i] - largest);
   }
-  LogSum all{double(largest), double(sum)};
-  for (int distance = warp_size / 2; distance > 0; distance /= 2) {
-    all = joined(all,
-                 {__shfl_xor_sync(whole_warp, all.largest, distance), __shfl_xor_sync(whole_warp, all.sum, distance)});
-  }
-  if (thread % warp_size == 0) shared[thread / warp_size] = all;
-  __syncthreads();
-  all = shared[0];
-  for (int warp = 1; warp < warps; ++warp) all = joined(all, shared[warp]);
-
-  if (thread == 0) losses[row] = all.largest + log(all.sum) - target_logit;
+  // Of the block: each thread brings its sum to the largest of all, once.
+  const C most = block_largest<threads>(largest);
+  const double total = block_sum<threads>(double(sum * exponential_of(largest - most)));
+  if (thread == 0) losses[row] = double(most) + log(total) - target_logit;
   if (!gradients) return;
   const double mean = 1 / (*count > 1 ? *count : 1.0);
-  const C most = static_cast<C>(all.largest), factor = static_cast<C>(mean / all.sum), scale = static_cast<C>(mean);
+  const C factor = static_cast<C>(mean / total), scale = static_cast<C>(mean);
   for (Index first = 0; first < vocabulary; first += threads * logits_at_a_time) {
     C some[logits_at_a_time];
 #pragma unroll
     for (int i = 0; i < logits_at_a_time; ++i) {
       const Index v = first + i * threads + thread;
-      if (v < vocabulary) some[i] = keeps ? kept[v] : at[v];
+      if (v < vocabulary) some[i] = at[v];
     }
     // Gradients that are shorter than logits lie where logits before them did, or where these did in the first round.
-    if constexpr (sizeof(G) < sizeof(C) && !keeps) __syncthreads();
+    if constexpr (sizeof(G) < sizeof(C)) __syncthreads();
 #pragma unroll
     for (int i = 0; i < logits_at_a_time; ++i) {
       const Index v = first + i * threads + thread;
       if (v < vocabulary) gradient[v] = G(exponential_of(some[i] - most) * factor - (v == target ? scale : C(0)));
     }
   }
-}
-
-template <class G, class C>
-void launch_softmax(Device& device, MatrixView<C> logits, const Token* targets, const double* count, bool gradients,
-                    double* losses) {
-  const auto rows = static_cast<unsigned>(logits.rows);
-  const std::size_t bytes = static_cast<std::size_t>(logits.columns) * sizeof(C);
-  if (gradients && bytes <= device.shared_bytes() - std::size_t{1024}) {
-    constexpr int threads = 1024;
-    const auto kernel = softmax_cross_entropy_kernel<threads, true, G, C>;
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),
-          "cudaFuncSetAttribute");
-    kernel<<<rows, threads, bytes, device.stream()>>>(logits, targets, count, gradients, losses);
-  } else {
-    constexpr int threads = 512;
-    softmax_cross_entropy_kernel<threads, false, G>
-        <<<rows, threads, 0, device.stream()>>>(logits, targets, count, gradients, losses);
-  }
-  check_launch("softmax_cross_entropy_kernel");
 }
 
 }  // namespace detail
@@ -194,8 +163,10 @@ void head_cross_entropy(Device& device, const HeadCrossEntropy<C, S>& head) {
     const MatrixView<T> logits{buffers.logits, rows, vocabulary, detail::logits_stride<T>(vocabulary)};
     const MatrixView<const C> x = head.x.row_block(first, rows);
     linear(device, x, head.weight, logits);
-    detail::launch_softmax<Gradient>(device, logits, head.targets + first, head.totals + 1, gradients,
-                                     buffers.losses + first);
+    constexpr int threads = 1024;
+    detail::softmax_cross_entropy_kernel<threads, Gradient><<<unsigned(rows), threads, 0, device.stream()>>>(
+        logits, head.targets + first, head.totals + 1, gradients, buffers.losses + first);
+    check_launch("softmax_cross_entropy_kernel");
     if (gradients) {
       const MatrixView<const Gradient> dlogits{reinterpret_cast<const Gradient*>(logits.data), rows, vocabulary,
                                                logits.stride * gradients_in_logit};

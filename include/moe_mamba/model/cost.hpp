@@ -20,7 +20,8 @@ struct Cost {
   /// model that is not asked for the gradient by its inputs saves one of the first layer's.)
   double training_flops_per_token;
   Index state_bytes;  ///< what one sequence carries from step to step
-  /// Memory that a training step keeps for its backward pass, for one token of a sequence of 4096.
+  /// Memory that a training step keeps for its backward pass, for one token of a sequence of 4096: on the CPU, and on a
+  /// CUDA device but with bfloat16 parameters, where it is little more than half of that.
   Index activation_bytes_per_token;
 };
 
