@@ -75,7 +75,7 @@ TEST_CASE("A Mixtral that the library does not compute is refused by field", "[f
   CHECK_THAT(with_field("\"vocab_size\"", "\"rope_scaling\": {\"type\": \"linear\", \"factor\": 2.0}, \"vocab_size\""),
              Contains("rope_scaling.type is \"linear\"; allowed: \"default\""));
   CHECK_THAT(with_field("\"vocab_size\"", "\"rope_theta\": 10000.0, \"vocab_size\""),
-             Contains("rope_theta is 10000; allowed: 100, as rope_parameters has it"));
+             Contains("rope_theta is 10000; allowed: 100, as rope_parameters.rope_theta has it"));
   CHECK_THAT(with_field("\"num_experts_per_tok\": 2", "\"num_experts_per_tok\": 1"),
              Contains("num_experts_per_tok is 1; allowed: 2 or more"));
   CHECK_THAT(with_field("\"num_experts_per_tok\": 2", "\"num_experts_per_tok\": 6"),

@@ -12,6 +12,7 @@
 
 using namespace moe_mamba;
 using namespace moe_mamba::published;
+using test::Contains;
 
 // As the -hf files have them and transformers counts them.
 static_assert(cost<Mamba130m>.parameters == 129'135'360);
@@ -176,6 +177,51 @@ TEST_CASE("Layers of Jamba lie where its description says", "[families]") {
     CHECK(has_parameter<Jamba>(mixer + "A_log") == (i % 8 != 4));
     CHECK(has_parameter<Jamba>(feed_forward + "router.weight") == (i % 2 == 1));
   }
+}
+
+TEST_CASE("Configs say of what family they are before what they happen to hold besides", "[families]") {
+  // As public configs of transformers do, with the fields that the authors' own code reads.
+  const auto hf = described(R"({"model_type": "mamba", "vocab_size": 51, "hidden_size": 16, "num_hidden_layers": 1,
+          "state_size": 5, "conv_kernel": 4, "expand": 2, "intermediate_size": 32, "time_step_rank": 1, "use_bias": false,
+          "use_conv_bias": true, "layer_norm_epsilon": 1e-2, "hidden_act": "silu", "d_model": 16, "n_layer": 1,
+          "ssm_cfg": {}, "rms_norm": true, "pad_vocab_size_multiple": 8})");
+  CHECK(hf.spelling() ==
+        "LanguageModel<Vocabulary<51>, Width<16>, FinalNorm<RmsNorm<Epsilon<1, 100>>>, PreNorm<RmsNorm<Epsilon<1, "
+        "100>>>, "
+        "Mamba<State<5>>>");
+}
+
+TEST_CASE("The base of rotary positions counts wherever it stands, and must be one", "[families]") {
+  const auto llama = [](const std::string& fields) {
+    return R"({"model_type": "llama", "vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 1, "intermediate_size": 4,
+               "num_attention_heads": 2, "max_position_embeddings": 32, "hidden_act": "silu", )" +
+           fields + "}";
+  };
+  const auto base = [&](const std::string& fields) { return described(llama(fields)).layers[0]["Rotary"]; };
+  CHECK(base(R"("rms_norm_eps": 1e-5)") == 10'000);
+  CHECK(base(R"("rope_theta": 700)") == 700);
+  CHECK(base(R"("rope_scaling": {"rope_type": "default", "rope_theta": 500.0})") == 500);
+  CHECK(base(R"("rope_parameters": {"rope_theta": 500}, "rope_theta": 500.0)") == 500);
+  CHECK_THROWS_WITH(base(R"("rope_parameters": {"rope_theta": 500}, "rope_scaling": {"rope_theta": 600})"),
+                    Contains("rope_scaling.rope_theta is 600; allowed: 500, as rope_parameters.rope_theta has it"));
+  CHECK_THROWS_WITH(base(R"("rope_parameters": "x")"),
+                    Contains("rope_parameters is") && !Contains("rope_parameters. "));
+}
+
+TEST_CASE("Layers that see otherwise than sliding_window says are refused", "[families]") {
+  const auto mistral = [](const std::string& window, const std::string& types) {
+    return described(R"({"model_type": "mistral", "vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 2,
+               "intermediate_size": 4, "num_attention_heads": 2, "max_position_embeddings": 32, "hidden_act": "silu",
+               "sliding_window": )" +
+                     window + R"(, "layer_types": )" + types + "}");
+  };
+  const std::string full = R"(["full_attention", "full_attention"])",
+                    sliding = R"(["sliding_attention", "sliding_attention"])";
+  CHECK(mistral("4", sliding).layers[0]["Context"] == 4);
+  CHECK(mistral("null", full).layers[0]["Context"] == 32);
+  CHECK_THROWS_WITH(mistral("4", full),
+                    Contains("layer_types element is \"full_attention\"; allowed: \"sliding_attention\""));
+  CHECK_THROWS_WITH(mistral("null", sliding), Contains("layer_types element"));
 }
 
 TEST_CASE("A definition's words are those it is spelled in again", "[families]") {

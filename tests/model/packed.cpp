@@ -1,4 +1,5 @@
 // Sequences of different lengths packed end to end: each is as it is alone, forward and backward.
+#include <limits>
 #include <numeric>
 #include <vector>
 
@@ -157,6 +158,9 @@ TEST_CASE("Packed shapes that cannot be are refused", "[model][packed]") {
   refuses({}, "shape.batch is 0");
   refuses({4, -1}, "length is -1");
   refuses({10, 10, 20}, "too small");
+  const std::vector<Index> endless(4, Index{1} << 62);  // whose sum no Index holds
+  CHECK(Shape::packed(endless).total == std::numeric_limits<Index>::max());
+  CHECK_THROWS_WITH(bench.model.check_batch({}, {}, Shape::packed(endless)), test::Contains("more than 2^40"));
   Shape wrong = Shape::packed(lengths);
   wrong.total = 16;
   CHECK_THROWS_WITH(bench.forward(part(tokens, 0, 16), wrong), test::Contains("shape.total is 16"));

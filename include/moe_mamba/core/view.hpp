@@ -1,5 +1,6 @@
 #pragma once
 
+#include <limits>
 #include <span>
 #include <type_traits>
 
@@ -22,7 +23,9 @@ struct Shape {
     Shape shape{static_cast<Index>(lengths.size()), 0, lengths.data(), 0};
     for (const Index length : lengths) {
       shape.length = length > shape.length ? length : shape.length;
-      shape.total += length;
+      // What is too much or too little for any batch is refused where the batch is; here it must only not overflow.
+      constexpr Index most = std::numeric_limits<Index>::max();
+      if (length > 0) shape.total = length > most - shape.total ? most : shape.total + length;
     }
     return shape;
   }

@@ -65,7 +65,7 @@ inline LayerWords black_mamba_layer(const Config& config, const JsonValue& code,
 
 inline constexpr Family black_mamba{
     .name = "black_mamba",
-    .recognises = [](const Config& config) { return config.has("mamba_moe_layers"); },
+    .recognises = [](const Config& config) { return !config.has("model_type") && config.has("mamba_moe_layers"); },
     .architecture =
         [](const Config& config) {
           config.require_false("add_bias_linear", "the library's experts have no biases");

@@ -18,7 +18,8 @@ class Config {
   Config(std::string file, JsonValue fields, std::string prefix = "")
       : file_(std::move(file)), fields_(std::move(fields)), prefix_(std::move(prefix)) {
     if (fields_.kind != JsonValue::Kind::object) {
-      moe_mamba::detail::throw_content_error(file_, prefix_.empty() ? "config" : prefix_, fields_.text(), "an object");
+      const std::string name = prefix_.substr(0, prefix_.empty() ? 0 : prefix_.size() - 1);
+      moe_mamba::detail::throw_content_error(file_, name.empty() ? "config" : name, fields_.text(), "an object");
     }
   }
 
@@ -36,7 +37,9 @@ class Config {
   Index integer(const char* name, Index lowest, Index highest) const {
     const JsonValue& value = at(name, "an integer");
     if (value.kind != JsonValue::Kind::integer || value.integer < lowest || value.integer > highest) {
-      refuse(name, value.text(), "an integer from " + std::to_string(lowest) + " to " + std::to_string(highest));
+      const bool is_whole = value.kind == JsonValue::Kind::number && value.number == std::floor(value.number);
+      refuse(name, value.text() + (is_whole ? " as a number with a decimal point or exponent" : ""),
+             "an integer from " + std::to_string(lowest) + " to " + std::to_string(highest));
     }
     return static_cast<Index>(value.integer);
   }

@@ -72,22 +72,29 @@ inline Architecture outer_words(const Config& config, const NormWords& norm) {
   return model;
 }
 
-/// Rotary positions: `rope_parameters`, as transformers writes them since version 5, or `rope_theta` and `rope_scaling`.
+/// Rotary positions: `rope_parameters`, as transformers writes them since version 5, `rope_scaling`, as before, or
+/// `rope_theta` by itself. Where several say what the base is, they must agree.
 inline Word rotary_word(const Config& config, Index otherwise) {
+  constexpr Index highest = 1 << 30;
+  Index base = 0;
+  Word word;
+  const auto read = [&](const Config& from) {
+    if (!from.has("rope_theta")) return;
+    const Index here = from.whole_number("rope_theta", 2, highest);
+    if (base != 0 && here != base) {
+      from.refuse("rope_theta", std::to_string(here), std::to_string(base) + ", as " + word.field + " has it");
+    }
+    if (base == 0) word = from.from(integer("Rotary", here, 10'000), "rope_theta");
+    base = here;
+  };
   for (const char* name : {"rope_parameters", "rope_scaling"}) {
     const Config inner = config.inside(name);
     for (const char* kind : {"rope_type", "type"}) inner.require_text(kind, "default");
     if (inner.has("partial_rotary_factor")) (void)inner.whole_number("partial_rotary_factor", 1, 1);
+    read(inner);
   }
-  const Index highest = 1 << 30;
-  const Config inner = config.inside("rope_parameters");
-  const bool is_inside = inner.has("rope_theta"), is_outside = config.has("rope_theta");
-  const Index outside = is_outside ? config.whole_number("rope_theta", 2, highest) : otherwise;
-  const Index base = is_inside ? inner.whole_number("rope_theta", 2, highest) : outside;
-  if (is_outside && outside != base) {
-    config.refuse("rope_theta", std::to_string(outside), std::to_string(base) + ", as rope_parameters has it");
-  }
-  return (is_inside ? inner : config).from(integer("Rotary", base, 10'000), "rope_theta");
+  read(config);
+  return base != 0 ? word : config.from(integer("Rotary", otherwise, 10'000), "rope_theta");
 }
 
 /// What `sliding_window` is to a family: no field of its, one that counts for nothing, or how far attention sees.
@@ -120,6 +127,14 @@ inline LayerWords attention_words(const Config& config, Index width, Windows win
   }
   if (windows == Windows::none) config.require_none("sliding_window", "the family's code has no windows");
   const bool is_window = windows == Windows::sliding && config.has("sliding_window");
+  if (windows != Windows::none && config.has("layer_types")) {
+    const char* const only = is_window ? "sliding_attention" : "full_attention";
+    for (const JsonValue& type : config.array("layer_types")) {
+      if (type.kind == JsonValue::Kind::string && type.string == only) continue;
+      config.refuse("layer_types element", type.text(),
+                    moe_mamba::detail::in_quotes(only) + " throughout, as sliding_window has it");
+    }
+  }
   const char* context = is_window ? "sliding_window" : "max_position_embeddings";
   attention.context = config.integer(context, 1, 1 << 24);
   LayerWords layer = attention.layer();

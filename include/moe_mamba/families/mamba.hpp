@@ -93,7 +93,7 @@ inline ConfigWriter mamba_config(const Architecture& model, const std::string& t
 /// As transformers has it.
 inline constexpr Family mamba{
     .name = "mamba",
-    .recognises = [](const Config& config) { return config.is_text("model_type", "mamba") && !config.has("d_model"); },
+    .recognises = [](const Config& config) { return config.is_text("model_type", "mamba"); },
     .architecture =
         [](const Config& config) { return detail::mamba_architecture(config, {.kind = "NoNorm"}, "model_type"); },
     .parts =
@@ -113,7 +113,11 @@ inline constexpr Family mamba{
 /// As the authors' code has it. Its vocabulary is padded to a multiple; its files hold a tied head twice.
 inline constexpr Family mamba_ssm{
     .name = "mamba_ssm",
-    .recognises = [](const Config& config) { return config.has("d_model") && config.has("n_layer"); },
+    // Configs of transformers may have these fields as well, and the family's own have no model_type.
+    .recognises =
+        [](const Config& config) {
+          return !config.has("model_type") && config.has("d_model") && config.has("n_layer");
+        },
     .architecture =
         [](const Config& config) {
           const Config inner = config.inside("ssm_cfg");

@@ -1,8 +1,10 @@
 #pragma once
 
+#include <cstddef>
 #include <filesystem>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <system_error>
 
 #include "moe_mamba/core/check.hpp"
@@ -25,6 +27,12 @@ namespace moe_mamba::detail {
 [[noreturn]] inline void throw_content_error(const std::string& file, const std::string& field,
                                              const std::string& value, const std::string& allowed) {
   throw std::runtime_error(file + ": " + error_text(field.c_str(), value, allowed));
+}
+
+/// "not valid at byte 7 (…)": a JSON parser's complaint without the text that it quotes, which may be long, and anything.
+inline std::string invalid_json(std::size_t position, std::string_view complaint) {
+  const std::string_view without_text = complaint.substr(0, complaint.find("; last read"));
+  return "not valid at byte " + std::to_string(position) + " (" + std::string(without_text.substr(0, 200)) + ")";
 }
 
 }  // namespace moe_mamba::detail

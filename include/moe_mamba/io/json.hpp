@@ -189,8 +189,7 @@ struct JsonEvents : Reader {
   const std::string* file = nullptr;
 
   bool parse_error(std::size_t position, const std::string&, const nlohmann::json::exception& error) {
-    throw_content_error(*file, "the text", "not valid at byte " + std::to_string(position) + " (" + error.what() + ")",
-                        "JSON");
+    throw_content_error(*file, "the text", invalid_json(position, error.what()), "JSON");
   }
 };
 

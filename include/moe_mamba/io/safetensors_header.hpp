@@ -149,8 +149,7 @@ class SafetensorsHeaderReader {
   bool start_array(std::size_t);
   bool end_array();
   bool parse_error(std::size_t position, const std::string&, const nlohmann::json::exception& error) {
-    throw_content_error(file_, "header", "not valid at byte " + std::to_string(position) + " (" + error.what() + ")",
-                        "JSON");
+    throw_content_error(file_, "header", invalid_json(position, error.what()), "JSON");
   }
 
  private:
