@@ -58,10 +58,27 @@ void check_cross_entropy(test::Report& report, double bound) {
   }
 }
 
+/// Memory for a batch must be enough for any smaller one.
+void check_scratch(test::Report& report) {
+  const cuda::Device device;
+  for (const Index vocabulary : {257, 50257}) {
+    std::size_t before = 0;
+    bool grows = true;
+    for (Index tokens = 0; tokens < 20000; tokens += 7) {
+      const std::size_t bytes = head_cross_entropy_scratch<bfloat16>(device, tokens, vocabulary, 64);
+      grows = grows && bytes >= before;
+      before = bytes;
+    }
+    report.expect("scratch grows with the tokens", grows);
+  }
+}
+
 }  // namespace
 
 int main() {
   return test::run_checks([](test::Report& report) {
+    report.group("cross-entropy scratch");
+    check_scratch(report);
     report.group("cross-entropy float");
     check_cross_entropy<float, float>(report, 60 * test::rounding<float>);
     report.group("cross-entropy bfloat16");

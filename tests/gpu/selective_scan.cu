@@ -91,6 +91,30 @@ void nan_goes_through(cuda::Device& device, Checks& checks) {
   checks.group(test::gpu::types<C, C>() + ", NaN");
 }
 
+/// Memory for a batch must be enough for any smaller or shorter one, though fewer sequences are cut into more chunks.
+template <class C>
+void check_scratch(const cuda::Device& device, Checks& checks) {
+  for (const auto& [channels, states] : {std::pair<Index, Index>{64, 256}, {1024, 128}, {2048, 16}, {40, 3}}) {
+    for (const Index length : {1, 31, 129, 1025, 2000}) {
+      std::size_t before = 0;
+      for (Index batch = 1; batch < 300; ++batch) {
+        const std::size_t bytes = selective_scan_scratch<C>(device, {batch, length}, channels, states);
+        checks.check(bytes >= before, "scratch of " + std::to_string(batch) + " x " + std::to_string(length));
+        before = bytes;
+      }
+    }
+    for (const Index batch : {1, 3, 66}) {
+      std::size_t before = 0;
+      for (Index length = 1; length < 3000; length += 13) {
+        const std::size_t bytes = selective_scan_scratch<C>(device, {batch, length}, channels, states);
+        checks.check(bytes >= before, "scratch of " + std::to_string(batch) + " x " + std::to_string(length));
+        before = bytes;
+      }
+    }
+  }
+  checks.group(test::gpu::types<C, C>() + ", scratch");
+}
+
 }  // namespace
 
 /// With an argument, only short sequences: for tools that make kernels many times slower.
@@ -104,6 +128,8 @@ int main(int arguments, char**) {
       compare_shapes<double, double, 20>(device, checks, 130);
       return;
     }
+    check_scratch<float>(device, checks);
+    check_scratch<bfloat16>(device, checks);
     compare_shapes<float, float, 1>(device, checks);
     compare_shapes<float, float, 3>(device, checks);
     compare_shapes<float, float, 16>(device, checks);

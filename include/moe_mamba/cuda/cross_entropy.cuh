@@ -23,15 +23,21 @@ constexpr Index logits_stride(Index vocabulary) {
   return ceiling_divide(std::max<Index>(vocabulary, 1), run) * run;
 }
 
-/// Rows whose logits are held at a time: 1 GiB of them, so that dweight is passed over few times, but enough rows for
-/// the matrix products, and blocks of about the same size. Depends on sizes alone, so that sums do.
+/// Rows whose logits are held at a time at most: 1 GiB of them, so that dweight is passed over few times, but enough rows
+/// for the matrix products. Never more for fewer tokens, so that memory for a batch is enough for smaller ones.
+template <ComputeScalar C>
+constexpr Index most_head_rows(Index tokens, Index vocabulary) {
+  const Index room = (Index(1) << 30) / (logits_stride<C>(vocabulary) * Index(sizeof(C)));
+  return std::min(tokens, std::clamp<Index>(room / 128 * 128, 256, 8192));
+}
+
+/// Rows of a block: as few blocks as that allows, of about the same size. Depends on sizes alone, so that sums do.
 template <ComputeScalar C>
 constexpr Index head_block(Index tokens, Index vocabulary) {
-  constexpr Index step = 128;
-  const Index room = (Index(1) << 30) / (logits_stride<C>(vocabulary) * Index(sizeof(C)));
-  const Index most = std::clamp<Index>(room / step * step, 256, 8192);
-  const Index blocks = std::max<Index>(1, ceiling_divide(tokens, most));
-  return std::min(tokens, ceiling_divide(ceiling_divide(tokens, blocks), step) * step);
+  const Index most = most_head_rows<C>(tokens, vocabulary);
+  if (tokens <= most) return tokens;
+  const Index blocks = ceiling_divide(tokens, most);
+  return std::min(most, ceiling_divide(ceiling_divide(tokens, blocks), Index{128}) * 128);
 }
 
 /// Memory of head_cross_entropy for activations of type A and logits of type C.
@@ -42,8 +48,8 @@ struct HeadBuffers {
   double* losses;  // (T)
 
   HeadBuffers(Arena& arena, Index tokens, Index vocabulary, Index width)
-      : logits(arena.take<C>(head_block<C>(tokens, vocabulary) * logits_stride<C>(vocabulary))),
-        dx(std::is_same_v<A, C> ? nullptr : arena.take<C>(head_block<C>(tokens, vocabulary) * width)),
+      : logits(arena.take<C>(most_head_rows<C>(tokens, vocabulary) * logits_stride<C>(vocabulary))),
+        dx(std::is_same_v<A, C> ? nullptr : arena.take<C>(most_head_rows<C>(tokens, vocabulary) * width)),
         losses(arena.take<double>(tokens)) {}
 };
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <initializer_list>
 
 #include "moe_mamba/cuda/check.hpp"
 #include "moe_mamba/cuda/device.hpp"
@@ -26,6 +27,19 @@ __device__ __forceinline__ void release_stream() {
 #endif
 }
 
+/// Whether the code that a device of compute capability 9.0 or more would be given has await_stream()'s instruction: what is
+/// compiled for less runs there too, and must not begin early.
+#if defined(__CUDA_ARCH_LIST__)
+inline constexpr bool code_awaits_stream = [] {
+  for (const int architecture : {__CUDA_ARCH_LIST__}) {
+    if (architecture >= 900) return true;
+  }
+  return false;
+}();
+#else
+inline constexpr bool code_awaits_stream = false;
+#endif
+
 /// kernel<<<blocks, threads, shared>>>(arguments…) in the device's stream, as described above where the device can do it.
 template <class... Parameters, class... Arguments>
 void launch_dependent(Device& device, void (*kernel)(Parameters...), dim3 blocks, dim3 threads, std::size_t shared,
@@ -39,7 +53,7 @@ void launch_dependent(Device& device, void (*kernel)(Parameters...), dim3 blocks
   configuration.dynamicSmemBytes = shared;
   configuration.stream = device.stream();
   configuration.attrs = &attribute;
-  configuration.numAttrs = device.launches_dependents() ? 1 : 0;
+  configuration.numAttrs = code_awaits_stream && device.launches_dependents() ? 1 : 0;
   check(cudaLaunchKernelEx(&configuration, kernel, static_cast<Parameters>(arguments)...), "cudaLaunchKernelEx");
 }
 

@@ -5,7 +5,8 @@
 #include "moe_mamba/ops/norm.hpp"
 
 /// Normalisation of rows on a CUDA device; the contract is in ops/norm.hpp. A row is shared by some threads, whose sums
-/// run in the compute type; sums over rows, for the gradients of gain and bias, run in double.
+/// run in the compute type; sums over rows, for the gradients of gain and bias, run in double, but over the few
+/// rows of one warp.
 namespace moe_mamba::cuda {
 
 namespace detail {

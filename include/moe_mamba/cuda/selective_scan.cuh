@@ -105,10 +105,13 @@ Index scan_blocks(Shape shape, Index channels) {
   return shape.batch * ceiling_divide(channels, Index{scan_forward_width(sizeof(compute_t<C>))});
 }
 
+/// Blocks that a multiprocessor is best given.
+template <class C>
+inline constexpr Index scan_forward_resident = sizeof(compute_t<C>) == 4 ? 2 : 4;
+
 template <class C>
 ScanChunking scan_forward_chunking(const Device& device, Shape shape, Index channels) {
-  return scan_chunking(device.processors(), sizeof(compute_t<C>) == 4 ? 2 : 4, scan_blocks<C>(shape, channels),
-                       shape.length);
+  return scan_chunking(device.processors(), scan_forward_resident<C>, scan_blocks<C>(shape, channels), shape.length);
 }
 
 }  // namespace detail

@@ -184,13 +184,21 @@ __global__ void __launch_bounds__(256)
   to[i] += sum;
 }
 
-/// What selective_scan takes of its scratch.
+/// Carried states of as many sequences times chunks, where there are chunks.
+template <class T>
+void count_scan_carry(Arena& counting, ScanParts parts, Index channels, Index states) {
+  (void)ScanCarry<T>(counting, {0, std::max<Index>(1, parts.chunked)}, 1, channels, states);
+}
+
+/// What selective_scan takes of its scratch for this shape and any smaller one.
 template <class C>
 std::size_t scan_forward_scratch(const Device& device, Shape shape, Index channels, Index states) {
   using T = compute_t<C>;
-  const ScanChunking chunking = scan_forward_chunking<C>(device, shape, channels);
+  const Index groups = scan_blocks<C>({1, shape.length}, channels);
   Arena counting;
-  (void)ScanCarry<T>(counting, chunking, shape.batch, channels, states);
+  count_scan_carry<T>(counting,
+                      most_scan_parts(device.processors(), scan_forward_resident<C>, groups, shape.batch, shape.length),
+                      channels, states);
   (void)ScanPassSums<C, 1>(counting, shape, channels, ceiling_divide(states, Index{scan_forward_pass<T>}));
   return counting.used();
 }
@@ -203,18 +211,20 @@ ScanChunking scan_backward_chunking(const Device& device, Shape shape, Index cha
 
 template <class C>
 std::size_t scan_backward_scratch(const Device& device, Shape shape, Index channels, Index states) {
-  const ScanChunking chunking = scan_backward_chunking<C>(device, shape, channels, states);
   using T = compute_t<C>;
+  const Index groups = ceiling_divide(channels, Index{scan_backward_width(sizeof(T), states)});
+  const ScanParts parts = most_scan_parts(device.processors(), 2, groups, shape.batch, shape.length);
   Arena counting;
-  (void)ScanPartialSums<T>(counting, shape, chunking.count, channels, states);
-  (void)ScanCarry<T>(counting, chunking, shape.batch, channels, states);
+  (void)ScanPartialSums<T>(counting, shape, parts.all, channels, states);
+  count_scan_carry<T>(counting, parts, channels, states);
   (void)ScanPassSums<C, 3>(counting, shape, channels, ceiling_divide(states, Index{scan_backward_pass<T>}));
   return counting.used();
 }
 
 }  // namespace detail
 
-/// Bytes of device memory that selective_scan and selective_scan_backward need at most: about E / 32 values of type
+/// Bytes of device memory that selective_scan and selective_scan_backward need at most, for this shape and any smaller
+/// one: about E / 32 values of type
 /// compute_t<C> an element of B, and one an element of A_log, sequence and chunk. Activations in bfloat16 with more than 32
 /// states need three more an element of u.
 template <StorageScalar C>
@@ -238,7 +248,7 @@ void selective_scan_backward(Device& device, const SelectiveScanBackward<C, S, S
   const Index groups = ceiling_divide(channels, Index{Tuning::width});
   const detail::ScanChunking chunking = detail::scan_backward_chunking<C>(device, scan.shape, channels, States);
   Arena arena = scan.scratch;
-  const detail::ScanPartialSums<T> partial(arena, scan.shape, chunking.count, channels, States);
+  const detail::ScanPartialSums<T> partial(arena, scan.shape, batch * chunking.count, channels, States);
   const detail::ScanCarry<T> carry(arena, chunking, batch, channels, States);
   const detail::ScanPassSums<C, 3> sums(arena, scan.shape, channels, Tuning::passes);
   const auto together = [](const auto&... rows) { return (detail::loads_together(rows, Tuning::together) && ...); };

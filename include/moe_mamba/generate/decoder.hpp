@@ -251,6 +251,7 @@ class Decoder {
 
   /// The next token, drawn where the logits are. Throws what a Sampler would.
   Token draw(DeviceDraws& draws) {
+    on_device_ = -1;
     device_.upload(position_.data(), &draws.position, sizeof draws.position);
     passes().sample(device_, {.sampling = draws.sampling,
                               .logits = matrix(std::as_const(logits_).data(), 1, Index{Definition::output_width}),

@@ -11,6 +11,7 @@ namespace moe_mamba {
 /// What the passes of a model do, in terms of operations, which are found by the device's namespace.
 template <class Definition, StorageScalar S, class Backend>
 class PassesDefinition {
+  static constexpr detail::WholeModel<Definition> checked{};
   using Table = Passes<Definition, S, Backend>;
   using C = typename Table::C;
   using A = activation_t<S, Backend>;

@@ -159,7 +159,7 @@ inline void BpeTokenizer::read_added_tokens(const detail::JsonField& field, std:
   std::vector<Token> added;
   for (const detail::JsonField& item : field.elements()) {
     const std::string& content = item["content"].string();
-    const auto id = static_cast<Token>(item["id"].integer(limit));
+    const auto id = static_cast<Token>(item["id"].integer(static_cast<std::int64_t>(limit)));
     if (content.empty()) continue;
     if (content.size() > detail::AddedTokens::longest) item["content"].refuse("at most 1024 bytes");
     if (!seen.insert(content).second) item["content"].refuse("each added token once");

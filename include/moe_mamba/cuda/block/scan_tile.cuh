@@ -96,13 +96,14 @@ struct ScanPartialSums {
   C* dd;      // (B, chunks, E)
   C* dbias;   // (B, chunks, E)
 
-  ScanPartialSums(Arena& arena, Shape shape, Index chunks, Index channels, Index states) {
+  /// `parts`: sequences times chunks.
+  ScanPartialSums(Arena& arena, Shape shape, Index parts, Index channels, Index states) {
     const Index groups = ceiling_divide(channels, Index{scan_backward_width(sizeof(C), states)});
     db = arena.take<C>(groups * shape.tokens() * states);
     dc = arena.take<C>(groups * shape.tokens() * states);
-    da_log = arena.take<C>(shape.batch * chunks * channels * states);
-    dd = arena.take<C>(shape.batch * chunks * channels);
-    dbias = arena.take<C>(shape.batch * chunks * channels);
+    da_log = arena.take<C>(parts * channels * states);
+    dd = arena.take<C>(parts * channels);
+    dbias = arena.take<C>(parts * channels);
   }
 };
 

@@ -90,15 +90,35 @@ struct ScanChunking {
   Index count = 0;   // chunks of a sequence
 };
 
+inline constexpr Index scan_shortest_chunk = 4;  // pieces
+
 /// `blocks` is how many there are without chunks, of which a multiprocessor is best given `resident`. Chunks pay where it
 /// would not get half as many.
 constexpr ScanChunking scan_chunking(int processors, Index resident, Index blocks, Index length) {
-  constexpr Index shortest = 4;  // pieces
+  constexpr Index shortest = scan_shortest_chunk;
   const Index pieces = scan_checkpoints(length), fitting = resident * processors;
   Index chunk = pieces;
   if (blocks > 0 && blocks < fitting / 2) chunk = std::max(shortest, ceiling_divide(pieces, fitting / blocks));
   chunk = std::max(Index{1}, std::min(chunk, pieces));
   return {chunk * scan_checkpoint_interval, std::max(Index{1}, ceiling_divide(pieces, chunk))};
+}
+
+/// What sequences times chunks come to at most, for a batch and any smaller or shorter one: fewer sequences are cut into more
+/// chunks.
+struct ScanParts {
+  Index chunked = 0;  // where there is more than one chunk; 0: there never is
+  Index all = 0;
+};
+
+constexpr ScanParts most_scan_parts(int processors, Index resident, Index groups, Index batch, Index length) {
+  const Index fitting = resident * processors, most = ceiling_divide(scan_checkpoints(length), scan_shortest_chunk);
+  ScanParts parts{0, batch};
+  for (Index b = 1; b <= batch && groups > 0 && b * groups < fitting / 2; ++b) {
+    const Index count = std::min(fitting / (b * groups), most);
+    if (count > 1) parts.chunked = std::max(parts.chunked, b * count);
+  }
+  parts.all = std::max(parts.all, parts.chunked);
+  return parts;
 }
 
 }  // namespace moe_mamba::cuda::detail
