@@ -121,7 +121,7 @@ void measure_model(cuda::Device& device) {
   cuda::check(cudaMemcpy(toggle_memory.data(), toggles.data(), toggle_memory.size(), cudaMemcpyHostToDevice),
               "cudaMemcpy");
   line(device, "sum of squares", 4.0 * count, [&] { sum_of_squares(device, gradient.data(), count, squares.data()); });
-  line(device, "adamw, bfloat16 with float masters", 36.0 * count, [&] {
+  line(device, "adamw, bfloat16 with float masters", 32.0 * count, [&] {
     adamw(device,
           AdamWUpdate<float, bfloat16>{count, stored.data(), master.data(), gradient.data(), m.data(), v.data(), 1.0,
                                        1e-9, 0.9, 0.99, 1e-8, 0.1, reinterpret_cast<const Index*>(toggle_memory.data()),
