@@ -128,7 +128,7 @@ __global__ void __launch_bounds__(convolution_width* Warps)
   C* y = convolution.y.data + (sequence * length + first + place.warp) * convolution.y.stride + place.channel;
 #pragma unroll(Taps > 8 ? 1 : 8)
   for (int t = place.warp; t < convolution_steps; t += Warps) {
-    if (t < steps) *y = stored_as<C>(silu_of(weights.convolve(inputs + t, place.lane)));
+    if (t < steps) *y = stored_as<C>(silu_of<C>(weights.convolve(inputs + t, place.lane)));
     y += Warps * convolution.y.stride;
   }
   if (first > 0) return;
@@ -174,7 +174,7 @@ __global__ void __launch_bounds__(StepGrid::most_threads)
   T sum = static_cast<T>(bias);
 #pragma unroll
   for (int k = 0; k < Taps; ++k) sum = fma(static_cast<T>(weights[k]), inputs[k], sum);
-  convolution.y.data[sequence * convolution.y.stride + channel] = stored_as<C>(silu_of(sum));
+  convolution.y.data[sequence * convolution.y.stride + channel] = stored_as<C>(silu_of<C>(sum));
   if (convolution.saved_state != nullptr) {
     T* const saved = convolution.saved_state + sequence * (Taps - 1) * channels + channel;
 #pragma unroll
@@ -238,7 +238,7 @@ __global__ void __launch_bounds__(convolution_width* convolution_warps)
       if (t >= steps + around) break;
       storage.ds[t][place.lane] =
           t < reached
-              ? static_cast<T>(dy[i]) * silu_and_slope_of(weights.convolve(storage.inputs + t, place.lane)).slope
+              ? static_cast<T>(dy[i]) * silu_and_slope_of<C>(weights.convolve(storage.inputs + t, place.lane)).slope
               : T(0);
     }
     __syncthreads();
@@ -357,7 +357,7 @@ __global__ void __launch_bounds__(128)
           sum);
     }
     return static_cast<T>(convolution.dy.data[(sequence * length + t) * convolution.dy.stride + channel]) *
-           silu_and_slope_of(sum).slope;
+           silu_and_slope_of<C>(sum).slope;
   };
   // From the last, as an element depends on what an earlier one was before.
   for (int j = Taps - 2; j >= 0; --j) {

@@ -71,7 +71,7 @@ __global__ void __launch_bounds__(StepGrid::most_threads, sizeof(compute_t<C>) =
   const C u_loaded = at(scan.u), delta_loaded = at(scan.delta), z_loaded = at(scan.z);
   const S bias = scan.delta_bias[channel], d = scan.d[channel];
   const T u = static_cast<T>(u_loaded);
-  const T delta = softplus_of(static_cast<T>(delta_loaded) + static_cast<T>(bias));
+  const T delta = softplus_of<C>(static_cast<T>(delta_loaded) + static_cast<T>(bias));
   T sum = static_cast<T>(d) * u;
   for (int first = 0; first < States; first += group) {
     if (first > 0) begin(first);
@@ -86,7 +86,7 @@ __global__ void __launch_bounds__(StepGrid::most_threads, sizeof(compute_t<C>) =
       for (int i = 0; i < group; ++i) state[(first + i) * channels] = h[i];
     }
   }
-  scan.y.data[sequence * scan.y.stride + channel] = stored_as<C>(sum * silu_of(static_cast<T>(z_loaded)));
+  scan.y.data[sequence * scan.y.stride + channel] = stored_as<C>(sum * silu_of<C>(static_cast<T>(z_loaded)));
 }
 
 template <class C, class S, int States, bool Summary>

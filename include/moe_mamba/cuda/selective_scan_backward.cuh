@@ -102,9 +102,9 @@ __global__ void __launch_bounds__(ScanForwardTuning<compute_t<C>, States>::threa
       ScanValues<T, 2 * Tuning::together> inputs;
 #pragma unroll
       for (int j = 0; j < Tuning::together; ++j) {
-        const T step = softplus_of(deltas.of[j] + bias.of[j]);
+        const T step = softplus_of<C>(deltas.of[j] + bias.of[j]);
         inputs.of[2 * j] = step;
-        inputs.of[2 * j + 1] = dys.of[j] * silu_of(zs.of[j]);
+        inputs.of[2 * j + 1] = dys.of[j] * silu_of<C>(zs.of[j]);
         delta_sum.of[j] += step;
       }
       together<ScanValues<T, 2 * Tuning::together>>(

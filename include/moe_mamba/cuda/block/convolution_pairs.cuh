@@ -166,7 +166,7 @@ __global__ void __launch_bounds__(warp_size* most_pair_warps, pairs_forward_bloc
       inputs[around + t] = widened(stored[t]);
       ChannelPair y = weights.convolve(inputs + t);
 #pragma unroll
-      for (int c = 0; c < 2; ++c) y.of[c] = silu_of(y.of[c]);
+      for (int c = 0; c < 2; ++c) y.of[c] = silu_of<bfloat16>(y.of[c]);
       to.template store<true>(narrowed<C, 2>(y), whole || t < present ? 2 : 0);
       to.move(1);
     }
@@ -235,7 +235,7 @@ struct PairsBackward {
       ChannelPair& next = ds[around + i];
 #pragma unroll
       for (int c = 0; c < 2; ++c) {
-        next.of[c] = Whole || i < piece.left ? slope.of[c] * silu_and_slope_of(sum.of[c]).slope : 0.0f;
+        next.of[c] = Whole || i < piece.left ? slope.of[c] * silu_and_slope_of<bfloat16>(sum.of[c]).slope : 0.0f;
       }
       if (!Opening || counted) add(next, inputs + i);
       if constexpr (!Opening) {

@@ -176,7 +176,7 @@ class ScanBackwardThread {
         ScanValues<T, 2 * Tuning::together> inputs;
 #pragma unroll
         for (int j = 0; j < Tuning::together; ++j) {
-          const T step = softplus_of(delta_values.of[j] + bias_.of[j]);
+          const T step = softplus_of<C>(delta_values.of[j] + bias_.of[j]);
           inputs.of[2 * j] = step;
           inputs.of[2 * j + 1] = step * u_values.of[j];
         }
@@ -275,10 +275,10 @@ class ScanBackwardThread {
       typename Storage::Elements dp;
 #pragma unroll
       for (int j = 0; j < Tuning::together; ++j) {
-        const auto gate = silu_and_slope_of(z.of[j]);
+        const auto gate = silu_and_slope_of<C>(z.of[j]);
         dp.of[j] = dy.of[j] * gate.value;
         dgate_[i].of[j] = dy.of[j] * gate.slope;
-        slope_[i].of[j] = sigmoid_of(delta.of[j] + bias_.of[j]);
+        slope_[i].of[j] = sigmoid_of<C>(delta.of[j] + bias_.of[j]);
       }
       tile_u_[i] = next_.u[i];
       together<typename Storage::Elements>(storage_.dp[Own::row() + i * Tuning::rows_apart][Own::column()]) = dp;

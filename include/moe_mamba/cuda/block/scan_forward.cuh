@@ -160,7 +160,7 @@ class ScanThread {
       ScanValues<T, 2 * Tuning::together> inputs;
 #pragma unroll
       for (int j = 0; j < Tuning::together; ++j) {
-        const T step = softplus_of(delta.of[j] + bias_.of[j]);
+        const T step = softplus_of<C>(delta.of[j] + bias_.of[j]);
         inputs.of[2 * j] = step;
         inputs.of[2 * j + 1] = step * u.of[j];
         if (Summary) delta_sum_.of[j] += step;
@@ -231,7 +231,7 @@ class ScanThread {
         for (int j = 0; j < Tuning::together; ++j) y[i].of[j] += parts.of[j];
       }
 #pragma unroll
-      for (int j = 0; j < Tuning::together; ++j) y[i].of[j] *= silu_of(gate.of[j]);
+      for (int j = 0; j < Tuning::together; ++j) y[i].of[j] *= silu_of<C>(gate.of[j]);
     }
     if (loads_together_) {
       store_rows<true>(y, steps);
