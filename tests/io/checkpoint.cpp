@@ -124,6 +124,35 @@ TEST_CASE("a flipped bit in the data is noticed, in a model file and in a checkp
   CHECK(bytes(target) == bytes(model));
 }
 
+TEST_CASE("a checkpoint of a bfloat16 model keeps two bytes beside each parameter, and none goes without", "[io]") {
+  const test::Folder folder;
+  const auto text = pattern(2000);
+  Model<Net, bfloat16> model(Seed{1}), target(Seed{2}), before(Seed{2});
+  Trainer trainer(model), other(target);
+  trainer.step(windows(text, Length{11}, Batch{2}, Seed{8}).next());
+  save_checkpoint(folder / "good", trainer);
+  const SafetensorsFile file(folder / "good");
+  const TensorEntry& remainder = file.at("training.remainder");
+  CHECK(remainder.type == DataType::I16);
+  CHECK(remainder.shape == std::vector<Index>{cost<Net>.parameters});
+  const auto kept = std::as_bytes(trainer.progress().remainder.span());
+  CHECK(std::equal(kept.begin(), kept.end(), remainder.data.begin(), remainder.data.end()));
+
+  std::vector<TensorSource> tensors;
+  for (const TensorEntry& tensor : file.tensors()) {
+    if (tensor.name != remainder.name) tensors.push_back({tensor.name, tensor.type, tensor.shape, tensor.data});
+  }
+  auto metadata = file.metadata();
+  metadata.erase(detail::checksum_key);
+  save_safetensors(folder / "without", tensors, metadata);
+  CHECK_THROWS_WITH(load_checkpoint(folder / "without", other), Contains("training.remainder") && Contains("missing"));
+  tensors.push_back({remainder.name, DataType::BF16, remainder.shape, remainder.data});
+  save_safetensors(folder / "wrong", tensors, metadata);
+  CHECK_THROWS_WITH(load_checkpoint(folder / "wrong", other),
+                    Contains("training.remainder") && Contains("dtype is BF16; allowed: I16"));
+  CHECK(bytes(target) == bytes(before));
+}
+
 TEST_CASE("the checksum depends on names and on every byte, but not on the order of tensors", "[io]") {
   std::vector<std::byte> a(100), b(37);
   for (std::size_t i = 0; i < a.size(); ++i) a[i] = std::byte(i);

@@ -1,4 +1,5 @@
 // Models and trainings that go on from files as if nothing had happened.
+#include <cstdint>
 #include <map>
 #include <string>
 #include <vector>
@@ -24,6 +25,12 @@ std::vector<unsigned char> pattern(Index size) {
 }
 
 constexpr Cosine rate{.warmup = 2, .steps = 12};
+
+template <class TrainerType>
+std::vector<std::int16_t> remainders(const TrainerType& trainer) {
+  const auto remainder = trainer.progress().remainder;
+  return {remainder.begin(), remainder.end()};
+}
 
 }  // namespace
 
@@ -51,6 +58,7 @@ TEMPLATE_TEST_CASE("continued from a checkpoint = uninterrupted, to the bit", "[
     rest.restore(info.windows);
     for (int i = 0; i < 4; ++i) again.step(rest.next());
     CHECK(test::numbers(model) == test::numbers(other));
+    CHECK(remainders(trainer) == remainders(again));
   }
 }
 

@@ -1,6 +1,9 @@
 #pragma once
 
 #include <array>
+#include <bit>
+#include <cstdint>
+#include <cstring>
 
 #include "moe_mamba/cpu/pieces.hpp"
 #include "moe_mamba/ops/optimizer.hpp"
@@ -24,50 +27,48 @@ void sum_of_squares(Device& device, const C* values, Index count, double* sum) {
 
 namespace detail {
 
-/// The lanes of `value`, rounded to S as its constructor does.
-template <StorageScalar S, PacketLike P>
-[[gnu::always_inline]] inline void store_rounded(S* to, const P& value) {
-  using C = scalar_of<P>;
-  if constexpr (std::is_same_v<S, C>) {
-    store<P>(to, value);
-  } else if constexpr (std::is_same_v<P, C>) {
-    *to = S(value);
-#if defined(EIGEN_VECTORIZE_AVX512)
-  } else if constexpr (std::is_same_v<S, bfloat16> && lanes<P> == 16) {
-    const __m512i words = _mm512_castps_si512(value.native), upper = _mm512_srli_epi32(words, 16);
-    const __m512i odd = _mm512_and_si512(upper, _mm512_set1_epi32(1));
-    const __m512i rounded =
-        _mm512_srli_epi32(_mm512_add_epi32(words, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
-    const __mmask16 nan = _mm512_cmp_ps_mask(value.native, value.native, _CMP_UNORD_Q);
-    const __m512i quiet = _mm512_or_si512(upper, _mm512_set1_epi32(0x40));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
-                        _mm512_cvtepi32_epi16(_mm512_mask_blend_epi32(nan, rounded, quiet)));
-#elif defined(EIGEN_VECTORIZE_AVX2)
-  } else if constexpr (std::is_same_v<S, bfloat16> && lanes<P> == 8) {
-    const __m256i words = _mm256_castps_si256(value.native), upper = _mm256_srli_epi32(words, 16);
-    const __m256i odd = _mm256_and_si256(upper, _mm256_set1_epi32(1));
-    const __m256i rounded =
-        _mm256_srli_epi32(_mm256_add_epi32(words, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))), 16);
-    const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(value.native, value.native, _CMP_UNORD_Q));
-    const __m256i quiet = _mm256_or_si256(upper, _mm256_set1_epi32(0x40));
-    const __m256i result = _mm256_blendv_epi8(rounded, quiet, nan);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
-                     _mm_packus_epi32(_mm256_castsi256_si128(result), _mm256_extracti128_si256(result, 1)));
-#endif
+/// As many integers as P has lanes, as a vector of the compilers' own: over arrays larger than the cache, what they make of
+/// the few steps below is as fast as intrinsics for each kind of machine.
+template <class Integer, PacketLike P>
+using Integers [[gnu::vector_size(sizeof(Integer) * lanes<P>)]] = Integer;
+
+/// join_float() in every lane.
+template <PacketLike P>
+[[gnu::always_inline]] inline P load_joined(const bfloat16* upper, const std::int16_t* remainder) {
+  if constexpr (std::is_same_v<P, float>) {
+    return join_float({*upper, *remainder});
   } else {
-    alignas(64) C buffer[lanes<P>];
-    store<P>(buffer, value);
-    for (Index i = 0; i < lanes<P>; ++i) to[i] = S(buffer[i]);
+    using Words = Integers<std::uint32_t, P>;
+    Integers<std::uint16_t, P> halves;
+    Integers<std::int16_t, P> rest;
+    std::memcpy(&halves, upper, sizeof halves);
+    std::memcpy(&rest, remainder, sizeof rest);
+    const Words word = __builtin_convertvector(halves, Words) << 16;
+    const auto wide = std::bit_cast<Words>(__builtin_convertvector(rest, Integers<std::int32_t, P>));
+    const Words magnitude = (word & 0x7fffffffu) + wide;
+    const auto counts = std::bit_cast<Words>(magnitude < split_float_limit);
+    return {std::bit_cast<typename P::Native>(word + (wide & counts))};
   }
 }
 
-/// Where the stored elements are the rounding of the master ones, these; else the stored ones.
-template <StorageScalar S, PacketLike P>
-[[gnu::always_inline]] inline P master_or_stored(const scalar_of<P>* master, const S* stored) {
-  S rounded[lanes<P>];
-  const P exact = load<P>(master), actual = load_widened<P>(stored);
-  store_rounded<S, P>(rounded, exact);
-  return select_equal(load_widened<P>(rounded), actual, exact, actual);
+/// split_float() of every lane.
+template <PacketLike P>
+[[gnu::always_inline]] inline void store_split(bfloat16* upper, std::int16_t* remainder, const P& value) {
+  if constexpr (std::is_same_v<P, float>) {
+    const SplitFloat halves = split_float(value);
+    *upper = halves.upper;
+    *remainder = halves.remainder;
+  } else {
+    using Words = Integers<std::uint32_t, P>;
+    const auto word = std::bit_cast<Words>(value.native);
+    const Words magnitude = word & 0x7fffffffu;
+    const Words rounded = magnitude > 0x7f800000u ? word | 0x00400000u : word + 0x8000u;
+    const auto counts = std::bit_cast<Words>(magnitude < split_float_limit);
+    const auto halves = __builtin_convertvector(rounded >> 16, Integers<std::uint16_t, P>);
+    const auto rest = __builtin_convertvector(word & counts, Integers<std::int16_t, P>);
+    std::memcpy(static_cast<void*>(upper), &halves, sizeof halves);
+    std::memcpy(remainder, &rest, sizeof rest);
+  }
 }
 
 }  // namespace detail
@@ -85,7 +86,7 @@ void adamw(Device& device, const AdamWUpdate<C, S>& update) {
   // Elements that lie together and decay alike.
   const auto stretch = [&](Index first, Index last, C decay) {
     S* parameters = update.parameters + first;
-    C* master = update.master == nullptr ? nullptr : update.master + first;
+    std::int16_t* remainder = update.remainder == nullptr ? nullptr : update.remainder + first;
     const C* gradient = update.gradient + first;
     C* first_moment = update.first_moment + first;
     C* second_moment = update.second_moment + first;
@@ -95,13 +96,20 @@ void adamw(Device& device, const AdamWUpdate<C, S>& update) {
       const P v = fma(mul(broadcast<P>(take2), g), g, mul(broadcast<P>(keep2), load<P>(second_moment + i)));
       const P deviation = sqrt(mul(broadcast<P>(correct2), v));
       const P adapted = div(mul(broadcast<P>(correct1), m), add(deviation, broadcast<P>(epsilon)));
-      const P old = master != nullptr ? detail::master_or_stored<S, P>(master + i, parameters + i)
-                                      : load_widened<P>(parameters + i);
+      P old;
+      if constexpr (AdamWUpdate<C, S>::keeps_remainder) {
+        old = detail::load_joined<P>(parameters + i, remainder + i);
+      } else {
+        old = load<P>(parameters + i);
+      }
       const P updated = fma(broadcast<P>(rate), fma(broadcast<P>(decay), old, adapted), old);
       store<P>(first_moment + i, m);
       store<P>(second_moment + i, v);
-      if (master != nullptr) store<P>(master + i, updated);
-      detail::store_rounded<S, P>(parameters + i, updated);
+      if constexpr (AdamWUpdate<C, S>::keeps_remainder) {
+        detail::store_split<P>(parameters + i, remainder + i, updated);
+      } else {
+        store<P>(parameters + i, updated);
+      }
     });
   };
 

@@ -246,17 +246,6 @@ template <ComputeScalar C>
   return a;
 }
 
-/// Where `a` equals `b`: `yes`, else `no`.
-template <ComputeScalar C>
-[[gnu::always_inline]] inline Packet<C> select_equal(const Packet<C>& a, const Packet<C>& b, const Packet<C>& yes,
-                                                     const Packet<C>& no) {
-  return {Eigen::internal::pselect(Eigen::internal::pcmp_eq(a.native, b.native), yes.native, no.native)};
-}
-template <ComputeScalar C>
-[[gnu::always_inline]] inline C select_equal(C a, C b, C yes, C no) {
-  return a == b ? yes : no;
-}
-
 /// Turns a square of packets: lane j of packet i becomes lane i of packet j.
 template <ComputeScalar C>
 [[gnu::always_inline]] inline void transpose(Packet<C> (&square)[lanes<Packet<C>>]) {

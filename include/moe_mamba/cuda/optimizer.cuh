@@ -45,13 +45,10 @@ __global__ void __launch_bounds__(adamw_threads) adamw_kernel(AdamWUpdate<C, S> 
     const C m = factors.keep1 * update.first_moment[i] + factors.take1 * g;
     const C v = factors.keep2 * update.second_moment[i] + factors.take2 * g * g;
     const C adapted = factors.correct1 * m / (sqrt(factors.correct2 * v) + factors.epsilon);
-    const bool kept = update.master != nullptr && static_cast<S>(update.master[i]) == update.parameters[i];
-    const C old = kept ? update.master[i] : static_cast<C>(update.parameters[i]);
-    const C updated = old - factors.rate * (adapted + decay * old);
+    const C old = weight_of(update, i);
     update.first_moment[i] = m;
     update.second_moment[i] = v;
-    if (update.master != nullptr) update.master[i] = updated;
-    update.parameters[i] = static_cast<S>(updated);
+    set_weight(update, i, old - factors.rate * (adapted + decay * old));
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include <charconv>
 #include <cstdint>
+#include <cstring>
 #include <filesystem>
 #include <map>
 #include <span>
@@ -41,21 +42,21 @@ inline std::uint64_t metadata_number(const SafetensorsFile& file, const char* ke
   return number;
 }
 
-/// The numbers of a tensor of the training, which must be of type C and, unless that is negative, of this size.
-template <ComputeScalar C>
-std::vector<C> training_numbers(const SafetensorsFile& file, const char* name, Index size) {
+/// The numbers of a tensor of the training, which must be of type T and, unless that is negative, of this size.
+template <TensorScalar T>
+std::vector<T> training_numbers(const SafetensorsFile& file, const char* name, Index size) {
   const TensorEntry& tensor = file.at(name);
   const std::string field = "tensor " + in_quotes(name);
-  if (tensor.type != data_type_of<C>) {
+  if (tensor.type != data_type_of<T>) {
     throw_content_error(file.path().string(), field + ": dtype", std::string(name_of(tensor.type)),
-                        std::string(name_of(data_type_of<C>)));
+                        std::string(name_of(data_type_of<T>)));
   }
   if (size >= 0 && elements(tensor) != size) {
     throw_content_error(file.path().string(), field + ": elements", std::to_string(elements(tensor)),
                         std::to_string(size));
   }
-  std::vector<C> numbers(static_cast<std::size_t>(elements(tensor)));
-  copy_converted(tensor, numbers.data());
+  std::vector<T> numbers(static_cast<std::size_t>(elements(tensor)));
+  if (!numbers.empty()) std::memcpy(numbers.data(), tensor.data.data(), tensor.data.size());
   return numbers;
 }
 
@@ -66,18 +67,17 @@ std::vector<C> training_numbers(const SafetensorsFile& file, const char* name, I
 template <class Definition, StorageScalar S, class Backend, Schedule Rate>
 void save_checkpoint(const std::filesystem::path& path, Trainer<Definition, S, Backend, Rate>& trainer,
                      const WindowsState& windows = {}, std::map<std::string, std::string> metadata = {}) {
-  using C = compute_t<S>;
   const auto progress = trainer.progress();
   const auto values =
       HostNumbers<S>::template of<typename Backend::Memory>(std::as_const(trainer.model()).parameters());
   auto tensors = detail::parameter_tensors<Definition, S>(values.span());
-  const auto add_numbers = [&](const char* name, std::span<const C> numbers) {
+  const auto add_numbers = [&]<TensorScalar T>(const char* name, const HostNumbers<T>& numbers) {
     if (numbers.empty()) return;
-    tensors.push_back({name, data_type_of<C>, {static_cast<Index>(numbers.size())}, std::as_bytes(numbers)});
+    tensors.push_back({name, data_type_of<T>, {static_cast<Index>(numbers.size())}, std::as_bytes(numbers.span())});
   };
   add_numbers("training.first_moment", progress.first_moment);
   add_numbers("training.second_moment", progress.second_moment);
-  add_numbers("training.master", progress.master);
+  add_numbers("training.remainder", progress.remainder);
   add_numbers("training.states", progress.states);
   metadata[detail::step_key] = std::to_string(progress.steps);
   metadata[detail::seed_key] = std::to_string(windows.seed);
@@ -103,9 +103,9 @@ CheckpointInfo load_checkpoint(const std::filesystem::path& path, Trainer<Defini
 
   const auto first = detail::training_numbers<C>(file, "training.first_moment", Definition::parameters);
   const auto second = detail::training_numbers<C>(file, "training.second_moment", Definition::parameters);
-  const auto master = TrainerType::keeps_master
-                          ? detail::training_numbers<C>(file, "training.master", Definition::parameters)
-                          : std::vector<C>{};
+  const auto remainder = TrainerType::keeps_remainder ? detail::training_numbers<std::int16_t>(
+                                                            file, "training.remainder", Definition::parameters)
+                                                      : std::vector<std::int16_t>{};
   const auto states = file.find("training.states") != nullptr ? detail::training_numbers<C>(file, "training.states", -1)
                                                               : std::vector<C>{};
   const auto steps = static_cast<Index>(detail::metadata_number(file, detail::step_key));
@@ -117,7 +117,7 @@ CheckpointInfo load_checkpoint(const std::filesystem::path& path, Trainer<Defini
   }
 
   try {
-    trainer.restore({steps, first, second, master, states});
+    trainer.restore({steps, first, second, remainder, states});
   } catch (const std::invalid_argument& error) {
     throw std::runtime_error(path.string() + ": " + error.what());
   }

@@ -20,11 +20,16 @@ namespace moe_mamba {
 static_assert(std::endian::native == std::endian::little,
               "safetensors files are little-endian, and so must the machine be");
 
+/// What the library writes: parameters and what goes with them, and the remainders of bfloat16 ones.
+template <class T>
+concept TensorScalar = StorageScalar<T> || std::same_as<T, std::int16_t>;
+
 /// The element type that stores T.
-template <StorageScalar T>
-inline constexpr DataType data_type_of = std::same_as<T, double>  ? DataType::F64
-                                         : std::same_as<T, float> ? DataType::F32
-                                                                  : DataType::BF16;
+template <TensorScalar T>
+inline constexpr DataType data_type_of = std::same_as<T, double>     ? DataType::F64
+                                         : std::same_as<T, float>    ? DataType::F32
+                                         : std::same_as<T, bfloat16> ? DataType::BF16
+                                                                     : DataType::I16;
 
 /// A safetensors file, mapped: opening it reads the header only, and a tensor's data are read when they are touched.
 /// Entries and their data live as long as the object, also when it is moved.

@@ -1,8 +1,11 @@
 #pragma once
 
 #include <cmath>
+#include <concepts>
+#include <cstdint>
 
 #include "moe_mamba/core/annotation.hpp"
+#include "moe_mamba/core/split_float.hpp"
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/ops/reference.hpp"
 
@@ -13,19 +16,25 @@
 ///        g = gradient_scale(…) · gradient;  m = β₁ m + (1 - β₁) g;  v = β₂ v + (1 - β₂) g²
 ///        w = w - rate · (m / (1 - β₁ᵗ) / (sqrt(v / (1 - β₂ᵗ)) + ε) + decay · w)
 ///      One call covers a model's whole array, in which some parameters decay and others do not: toggles say where.
-///      Where a stored parameter is not the rounding of its master, somebody has written it since: it counts then.
+///      Of bfloat16 parameters, w is the float that they and their remainders are the halves of (core/split_float.hpp).
+///      A parameter that somebody has written since counts as written, to half a unit in its last place.
 namespace moe_mamba {
 
 template <class C, class S>
 struct AdamWUpdate {
-  Index count;        // elements
-  S* parameters;      // (count), overwritten
-  C* master;          // (count): what the stored parameters are the rounding of, or null where S is C
-  const C* gradient;  // (count)
-  C* first_moment;    // (count), m
-  C* second_moment;   // (count), v
-  double scale;       // of the gradient: accumulation
-  double rate;        // learning rate of this step
+  static_assert(std::same_as<C, compute_t<S>>,
+                "AdamW works on float parameters in float, on double ones in double, and on bfloat16 ones in float");
+  /// Whether a parameter is one half of its weight only.
+  static constexpr bool keeps_remainder = !std::same_as<S, C>;
+
+  Index count;              // elements
+  S* parameters;            // (count), overwritten
+  std::int16_t* remainder;  // (count), the other halves, overwritten; null where S is C
+  const C* gradient;        // (count)
+  C* first_moment;          // (count), m
+  C* second_moment;         // (count), v
+  double scale;             // of the gradient: accumulation
+  double rate;              // learning rate of this step
   double beta1, beta2, epsilon;
   double decay;
   /// (toggle_count), ascending, in memory of the device: the offsets where decaying begins and ceases in turn; elsewhere
@@ -50,6 +59,28 @@ MOE_MAMBA_HOST_DEVICE inline double gradient_scale(const AdamWUpdate<C, S>& upda
   const double norm = update.scale * sqrt(*update.squares);
   if (!(norm - norm == 0)) return norm - norm;  // NaN and infinity
   return update.clip_norm > 0 && norm > update.clip_norm ? update.scale * update.clip_norm / norm : update.scale;
+}
+
+/// The weight of element i.
+template <class C, class S>
+MOE_MAMBA_HOST_DEVICE inline C weight_of(const AdamWUpdate<C, S>& update, Index i) {
+  if constexpr (AdamWUpdate<C, S>::keeps_remainder) {
+    return join_float({update.parameters[i], update.remainder[i]});
+  } else {
+    return update.parameters[i];
+  }
+}
+
+/// Makes `weight` that of element i.
+template <class C, class S>
+MOE_MAMBA_HOST_DEVICE inline void set_weight(const AdamWUpdate<C, S>& update, Index i, C weight) {
+  if constexpr (AdamWUpdate<C, S>::keeps_remainder) {
+    const SplitFloat halves = split_float(weight);
+    update.parameters[i] = halves.upper;
+    update.remainder[i] = halves.remainder;
+  } else {
+    update.parameters[i] = weight;
+  }
 }
 
 /// How many of the ascending `toggles` lie at or before `element`: where that is odd, it decays.
@@ -84,15 +115,12 @@ void adamw(Device&, const AdamWUpdate<C, S>& update) {
     const double g = scale * double(update.gradient[i]);
     const double m = update.beta1 * double(update.first_moment[i]) + (1 - update.beta1) * g;
     const double v = update.beta2 * double(update.second_moment[i]) + (1 - update.beta2) * g * g;
-    const bool kept = update.master != nullptr && S(update.master[i]) == update.parameters[i];
-    const double old = kept ? double(update.master[i]) : double(update.parameters[i]);
+    const double old = double(weight_of(update, i));
     const double direction =
         m / update.correction1 / (std::sqrt(v / update.correction2) + update.epsilon) + decay * old;
-    const C w = C(old - update.rate * direction);
     update.first_moment[i] = C(m);
     update.second_moment[i] = C(v);
-    if (update.master != nullptr) update.master[i] = w;
-    update.parameters[i] = S(w);
+    set_weight(update, i, C(old - update.rate * direction));
   }
 }
 

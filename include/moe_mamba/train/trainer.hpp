@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <span>
@@ -64,8 +65,13 @@ struct StepReport {
   bool applied = false;
 };
 
-/// Trains a model: gradients, clipping, schedule and AdamW, on memory taken beforehand. With bfloat16 parameters it
-/// keeps float ones beside them, which the stored ones are the rounding of. The model must outlive the trainer.
+/// Trains a model: gradients, clipping, schedule and AdamW, on memory taken beforehand. The model must outlive the
+/// trainer.
+///
+/// Of bfloat16 parameters it trains floats, of which the parameters are the rounding (to nearest, ties away from zero):
+/// beside each it keeps the 16 bits that are missing (core/split_float.hpp). Parameters may be written between two steps,
+/// and training goes on from what was written. Of bfloat16 ones the 16 bits stay as they were, so that a float may be off
+/// from what was written by up to half a unit in the last place of bfloat16; a new trainer begins from just that.
 ///
 /// On a CUDA device the work of a batch is recorded as a graph when a shape comes for the second time in a row, and one
 /// launch from then on; a step waits for the device at its end only.
@@ -80,7 +86,7 @@ class Trainer {
   using StatesType = States<Definition, S, Memory>;
   using WorkspaceType = Workspace<Definition, S, Backend>;
   using Input = typename ModelType::Input;
-  static constexpr bool keeps_master = !std::same_as<S, Compute>;
+  static constexpr bool keeps_remainder = AdamWUpdate<Compute, S>::keeps_remainder;
 
   /// Throws std::invalid_argument for an option out of range.
   explicit Trainer(ModelType& model, AdamW optimizer = {}, Rate rate = {}, TrainerOptions options = {})
@@ -96,7 +102,7 @@ class Trainer {
     gradients_ = Array<Compute, Memory>(count);
     first_moment_ = Array<Compute, Memory>(count);
     second_moment_ = Array<Compute, Memory>(count);
-    if constexpr (keeps_master) take_master();
+    if constexpr (keeps_remainder) remainder_ = Array<std::int16_t, Memory>(count);
     find_decay_toggles();
     if (options.largest != Shape{}) {
       reserve(options.largest);
@@ -160,13 +166,13 @@ class Trainer {
   struct Progress {
     Index steps = 0;
     HostNumbers<Compute> first_moment, second_moment;
-    HostNumbers<Compute> master;  // empty where parameters are stored in the compute type
-    HostNumbers<Compute> states;  // of carried states: (B, state_size); else empty
+    HostNumbers<std::int16_t> remainder;  // of bfloat16 parameters; else empty
+    HostNumbers<Compute> states;          // of carried states: (B, state_size); else empty
   };
   Progress progress() const {
     using Numbers = HostNumbers<Compute>;
     return {steps_, Numbers::template of<Memory>(first_moment_), Numbers::template of<Memory>(second_moment_),
-            Numbers::template of<Memory>(master_),
+            HostNumbers<std::int16_t>::template of<Memory>(remainder_),
             carrying_ ? Numbers::template of<Memory>(std::as_const(*states_).values()) : Numbers()};
   }
 
@@ -176,7 +182,7 @@ class Trainer {
     require(progress.steps >= 0, "progress.steps", progress.steps, "0 or more");
     check_size("progress.first_moment.size()", progress.first_moment.size(), count);
     check_size("progress.second_moment.size()", progress.second_moment.size(), count);
-    check_size("progress.master.size()", progress.master.size(), keeps_master ? count : 0);
+    check_size("progress.remainder.size()", progress.remainder.size(), keeps_remainder ? count : 0);
     std::optional<StatesType> states;
     if (!progress.states.empty()) {
       const auto size = static_cast<std::size_t>(std::max<Index>(StatesType::state_size, 1));
@@ -190,7 +196,7 @@ class Trainer {
     if constexpr (!Memory::on_host) device_.synchronize();
     first_moment_.write(progress.first_moment);
     second_moment_.write(progress.second_moment);
-    if constexpr (keeps_master) master_.write(progress.master);
+    if constexpr (keeps_remainder) remainder_.write(progress.remainder);
     carrying_ = states.has_value();
     if (states) states_.emplace(*states);
   }
@@ -212,15 +218,6 @@ class Trainer {
     });
     decay_toggles_ = Array<Index, Memory>(toggles.size());
     decay_toggles_.write(toggles);
-  }
-
-  void take_master() {
-    const auto stored = HostNumbers<S>::template of<Memory>(std::as_const(model_).parameters());
-    std::vector<Compute> values(count);
-    std::transform(stored.span().begin(), stored.span().end(), values.begin(),
-                   [](S value) { return static_cast<Compute>(value); });
-    master_ = Array<Compute, Memory>(count);
-    master_.write(values);
   }
 
   /// Takes the memory for batches up to this shape where there is not enough yet.
@@ -310,7 +307,7 @@ class Trainer {
     passes().update(device_,
                     AdamWUpdate<Compute, S>{.count = total,
                                             .parameters = model_.parameters().data(),
-                                            .master = keeps_master ? master_.data() : nullptr,
+                                            .remainder = keeps_remainder ? remainder_.data() : nullptr,
                                             .gradient = gradients_.data(),
                                             .first_moment = first_moment_.data(),
                                             .second_moment = second_moment_.data(),
@@ -382,7 +379,8 @@ class Trainer {
   std::unique_ptr<WorkspaceType> workspace_;
   std::optional<StatesType> states_;
   bool carrying_ = false;  // whether states_ are those behind a batch
-  Array<Compute, Memory> gradients_, first_moment_, second_moment_, master_;
+  Array<Compute, Memory> gradients_, first_moment_, second_moment_;
+  Array<std::int16_t, Memory> remainder_;
   Array<Index, Memory> decay_toggles_;             // where parameters begin to decay, and cease
   Array<double, Memory> squares_{std::size_t{1}};  // the sum of the squares of the accumulated gradients
   std::array<Recorded, 2> recorded_;               // of the gradient of a first batch, and of one that is added to it
