@@ -86,6 +86,12 @@ class Device {
       check(cudaDeviceGetAttribute(&shared_bytes_, cudaDevAttrMaxSharedMemoryPerBlockOptin, index),
             "cudaDeviceGetAttribute");
       check(cudaDeviceGetAttribute(&capability_, cudaDevAttrComputeCapabilityMajor, index), "cudaDeviceGetAttribute");
+      if (capability_ == 9) {
+        cudaDriverEntryPointQueryResult found;
+        check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &tensor_map_encoder_, 12000, cudaEnableDefault,
+                                               &found),
+              "cudaGetDriverEntryPointByVersion");
+      }
       check(cublasCreate(&blas_), "cublasCreate");
       check(cublasSetStream(blas_, stream_), "cublasSetStream");
       blas_workspace_ = Memory(std::size_t{32} << 20);
@@ -109,6 +115,8 @@ class Device {
   std::size_t shared_bytes() const { return static_cast<std::size_t>(shared_bytes_); }
   /// Whether a kernel can be launched before the one in front of it has ended; see cuda/dependent_launch.cuh.
   bool launches_dependents() const { return capability_ >= 9; }
+  /// The driver's cuTensorMapEncodeTiled where the device is of compute capability 9.x, else null.
+  void* tensor_map_encoder() const { return tensor_map_encoder_; }
   /// Memory that an operation may use while it runs; operations in the stream follow one another.
   std::byte* scratch() const { return scratch_.data(); }
 
@@ -135,6 +143,7 @@ class Device {
   bool owns_ = false;
   FloatProducts products_ = FloatProducts::exact;
   int processors_ = 0, capability_ = 0, shared_bytes_ = 0;
+  void* tensor_map_encoder_ = nullptr;
   cublasHandle_t blas_ = nullptr;
   Memory blas_workspace_;
   Memory scratch_;

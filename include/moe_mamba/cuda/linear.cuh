@@ -30,9 +30,6 @@ namespace detail {
 /// Products of no more rows than this read weights faster than cuBLAS multiplies; grouped ones, than a tile does.
 inline constexpr int few_rows = 4, few_grouped_rows = 8;
 
-/// Gradients of groups that have fewer rows than this on average take tiles that overlap writing with multiplying.
-inline constexpr Index paired_rows = 2048;
-
 template <class T>
 inline constexpr cudaDataType_t blas_type = CUDA_R_32F;
 template <>
@@ -137,19 +134,39 @@ inline unsigned walking_blocks(Device& device, Index tiles, int blocks_per_proce
   return unsigned(std::min(tiles, Index(device.processors()) * blocks_per_processor));
 }
 
-/// Launches a kernel that walks tiles of tensor cores.
-template <class Tile, class... Parameters, class... Arguments>
-void launch_tensor_kernel(Device& device, void (*kernel)(Parameters...), Index tiles, Arguments... arguments) {
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Tile::shared_bytes),
+/// Launches a kernel that walks tiles of bfloat16 `factors`. Code for sm_90a has more threads in a block, and factors
+/// described.
+template <class Tile, class C, class... Parameters, class... Arguments>
+void launch_tile_kernel(Device& device, void (*kernel)(Groups, Index, TensorFactors, TensorMaps, Parameters...),
+                        Index tiles, Groups groups, Index first, const TensorFactors& factors, Arguments... arguments) {
+  constexpr int shared_bytes = Tile::template shared_bytes<C>, all_threads = Tile::threads + Tile::copying_threads;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes),
         "cudaFuncSetAttribute");
-  kernel<<<walking_blocks(device, tiles, Tile::blocks), Tile::threads, Tile::shared_bytes, device.stream()>>>(
-      arguments...);
+  cudaFuncAttributes code;
+  check(cudaFuncGetAttributes(&code, kernel), "cudaFuncGetAttributes");
+  const bool described = code.maxThreadsPerBlock >= all_threads;
+  TensorMaps maps{};
+  if (described) maps = tensor_maps(device, factors);
+  kernel<<<walking_blocks(device, tiles, Tile::blocks), unsigned(described ? all_threads : Tile::threads), shared_bytes,
+           device.stream()>>>(groups, first, factors, maps, static_cast<Parameters>(arguments)...);
   check_launch("a kernel of tensor tiles");
+}
+
+/// The same for tiles of TF32.
+template <class... Parameters, class... Arguments>
+void launch_tf32_kernel(Device& device, void (*kernel)(Parameters...), Index tiles, Arguments... arguments) {
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Tf32Tile::shared_bytes),
+        "cudaFuncSetAttribute");
+  kernel<<<walking_blocks(device, tiles, Tf32Tile::blocks), Tf32Tile::threads, Tf32Tile::shared_bytes,
+           device.stream()>>>(arguments...);
+  check_launch("a kernel of TF32 tiles");
 }
 
 /// Whether the device has the shared memory that the larger tiles need.
 inline bool fits_large_tiles(const Device& device) {
-  return device.shared_bytes() >= std::size_t(std::max(WideTile::shared_bytes, NarrowTile::shared_bytes));
+  return device.shared_bytes() >=
+         std::size_t(std::max({WideTile::shared_bytes<float>, WideShortTile::shared_bytes<bfloat16>,
+                               MediumTile::shared_bytes<bfloat16>, NarrowTile::shared_bytes<bfloat16>}));
 }
 
 /// y = or += x B for rows in groups; B of group g begins at weight + g · step, and what is contiguous in it is the
@@ -159,30 +176,40 @@ void multiply_groups(Device& device, Groups groups, MatrixView<const S> x, const
                      MatrixView<S> y, bool add) {
   if (y.rows == 0 || y.columns == 0 || groups.count == 0) return;
   if constexpr (std::is_same_v<S, bfloat16>) {
-    const bool eights = x.columns % 8 == 0 && (inner_contiguous || y.columns % 8 == 0);
+    const bool eights = x.columns > 0 && x.columns % 8 == 0 && (inner_contiguous || y.columns % 8 == 0);
+    const MatrixView<const bfloat16> first_weight{weight, inner_contiguous ? y.columns : x.columns,
+                                                  inner_contiguous ? x.columns : y.columns, stride};
     if (eights && aligned_to_16(weight, stride) && step % 8 == 0) {
       const auto launch = [&](auto tile) {
         using Tile = decltype(tile);
         for_factor_rows<FactorOf::tiles>(device, x, [&](Index first, MatrixView<const bfloat16> factor) {
           const Index tiles = TileWalk::most(factor.rows, groups.count, y.columns, Tile::rows, Tile::columns);
-          launch_tensor_kernel<Tile>(device, grouped_tensor_kernel<Tile, inner_contiguous, S>, tiles, groups, first,
-                                     factor, weight, step, stride, y, add);
+          launch_tile_kernel<Tile, S>(device, grouped_tensor_kernel<Tile, inner_contiguous, S>, tiles, groups, first,
+                                      TensorFactors{factor, first_weight, step, groups.count}, y, add);
         });
       };
-      // Tiles that there are at least where every group has rows.
-      const Index wide_tiles = std::max(y.rows / WideTile::rows, std::min(y.rows, groups.count)) *
-                               ceiling_divide<Index>(y.columns, WideTile::columns);
+      // Rows of tiles that there are at least where every group has some, and about how many there are.
+      const Index filled = y.rows / TensorStep::rows, part_filled = std::min(y.rows, groups.count);
+      const auto tiles = [&](Index rows_of_tiles, int columns) {
+        return rows_of_tiles * ceiling_divide<Index>(y.columns, columns);
+      };
+      // What the processor with most to do has to do.
+      const auto longest = [&](int columns) {
+        return ceiling_divide<Index>(tiles(filled + part_filled / 2, columns), device.processors()) * columns;
+      };
       if (!fits_large_tiles(device)) return launch(PairedTile{});
-      if (2 * wide_tiles < device.processors()) return launch(NarrowTile{});
-      return launch(WideTile{});
+      if (2 * tiles(std::max(filled, part_filled), WideShortTile::columns) < device.processors())
+        return launch(NarrowTile{});
+      if (9 * longest(MediumTile::columns) < 8 * longest(WideShortTile::columns)) return launch(MediumTile{});
+      return launch(WideShortTile{});
     }
   }
   if constexpr (std::is_same_v<S, float>) {
     const bool aligned = aligned_to_16(x.data, x.stride) && aligned_to_16(weight, stride) && step % 4 == 0;
     if (device.products() == FloatProducts::tf32 && aligned) {
       const Index tiles = TileWalk::most(y.rows, groups.count, y.columns, Tf32Tile::side, Tf32Tile::side);
-      return launch_tensor_kernel<Tf32Tile>(device, grouped_tf32_kernel<inner_contiguous>, tiles, groups, x, weight,
-                                            step, stride, y, add);
+      return launch_tf32_kernel(device, grouped_tf32_kernel<inner_contiguous>, tiles, groups, x, weight, step, stride,
+                                y, add);
     }
   }
   using Tile = FmaTile<compute_t<S>>;
@@ -219,8 +246,9 @@ void multiply_transposed_tensors(Device& device, Groups groups, MatrixView<const
     const bool adds = add || first > 0;
     const Index tiles =
         splits * WeightTileWalk::most(groups.count, dweight.rows, dweight.columns, Tile::rows, Tile::columns);
-    launch_tensor_kernel<Tile>(device, grouped_weight_tensor_kernel<Tile>, tiles, groups, first, dy_rows, x_rows,
-                               dweight, splits, partial, adds);
+    const TensorFactors factors{dy_rows, x_rows, rows * x_rows.stride, 1};
+    launch_tile_kernel<Tile, float>(device, grouped_weight_tensor_kernel<Tile>, tiles, groups, first, factors, dweight,
+                                    splits, partial, adds);
     if (splits == 1) return;
     for_elements(device, {groups.count}, size,
                  AddPiecesElement{groups, first, first + rows, splits, size, partial, dweight.data, adds});
@@ -237,9 +265,7 @@ void multiply_transposed_groups(Device& device, Groups groups, MatrixView<const 
     return;
   }
   if constexpr (std::is_same_v<S, bfloat16>) {
-    // Of few rows, little is multiplied for what is written.
-    const bool paired = x.rows < paired_rows * groups.count || dweight.columns <= PairedTile::columns;
-    if (paired || !fits_large_tiles(device))
+    if (dweight.columns <= PairedTile::columns || !fits_large_tiles(device))
       return multiply_transposed_tensors<PairedTile>(device, groups, dy, x, dweight, add);
     multiply_transposed_tensors<WideTile>(device, groups, dy, x, dweight, add);
   } else {
@@ -249,8 +275,8 @@ void multiply_transposed_groups(Device& device, Groups groups, MatrixView<const 
     if constexpr (std::is_same_v<S, float>) {
       const bool aligned = aligned_to_16(dy.data, dy.stride) && aligned_to_16(x.data, x.stride);
       if (device.products() == FloatProducts::tf32 && aligned) {
-        return launch_tensor_kernel<Tf32Tile>(device, grouped_weight_tf32_kernel<S>, tiles(Tf32Tile::side), groups, dy,
-                                              x, dweight, add);
+        return launch_tf32_kernel(device, grouped_weight_tf32_kernel<S>, tiles(Tf32Tile::side), groups, dy, x, dweight,
+                                  add);
       }
     }
     using Tile = FmaTile<S>;

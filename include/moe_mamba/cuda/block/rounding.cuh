@@ -81,9 +81,9 @@ MatrixView<const bfloat16> as_factor(Device& device, MatrixView<T> x, bfloat16* 
 }
 
 /// Rows of `stride` elements of bfloat16 in all that fit into the scratch memory at a time, but for its last `reserved`
-/// bytes.
+/// bytes; of none, as many as a product takes.
 inline Index most_rounded_rows(Index stride, Index reserved = 0) {
-  if (stride == 0) return std::numeric_limits<Index>::max();
+  if (stride == 0) return Index{1} << 30;  // copies of boxes count rows in 31 bits
   const Index room = (Index(Device::scratch_bytes) - reserved) / Index(sizeof(bfloat16)) / stride;
   require(room >= 1, "columns", stride, "as many as the device's scratch memory takes, 2^24 at least");
   return room >= 128 ? room / 128 * 128 : room;

@@ -20,23 +20,39 @@ struct TensorStep {
 };
 
 /// A tile: its columns, the steps that shared memory has room for, steps that may still be multiplied while the next one
-/// begins to be, and the blocks that a processor runs at a time.
-template <int columns_, int stages_, int pending_, int blocks_>
+/// begins to be, the blocks that a processor runs at a time, and whether sums are staged in shared memory on their way to
+/// where they go, so that nobody waits for the device's memory to take them.
+template <int columns_, int stages_, int pending_, int blocks_, bool staged_>
 struct TensorTile : TensorStep {
   static constexpr int columns = columns_, stages = stages_, pending = pending_, blocks = blocks_;
+  static constexpr bool staged = staged_;
   static constexpr unsigned a_bytes = rows * line_bytes, b_bytes = columns * line_bytes;
-  static constexpr int shared_bytes = int(stages * (a_bytes + b_bytes) + alignment);
+  static constexpr unsigned control_bytes = 512;
+  /// Threads of a block that only copy, where there are such: a whole warpgroup can hand over its registers.
+  static constexpr int copying_threads = blocks == 1 ? 128 : 32;
+
+  /// Sums of type C: eight rows of each warp, and bytes from one to the next, so that few lie in the same banks.
+  template <class C>
+  static constexpr unsigned staged_row_bytes = columns * sizeof(C) + (sizeof(C) == 4 ? 64 : 16);
+  template <class C>
+  static constexpr unsigned staged_bytes = staged ? 8 * staged_row_bytes<C> : 0;  // of a warp
+  template <class C>
+  static constexpr int shared_bytes = int(stages*(a_bytes + b_bytes) + threads / 32 * staged_bytes<C> + control_bytes +
+                                          alignment);
 };
 
-/// Most arithmetic for what is read.
-using WideTile = TensorTile<256, 4, 1, 1>;
-/// One block's sums are written while another one multiplies; and all that devices other than compute capability 9.0 and
-/// 10.0 have shared memory for.
-using PairedTile = TensorTile<128, 3, 0, 2>;
+/// Most arithmetic for what is read, of sums in float; and for results in bfloat16, which there is room to stage.
+using WideTile = TensorTile<256, 4, 1, 1, false>;
+using WideShortTile = TensorTile<256, 4, 1, 1, true>;
+/// Half as large, where that shares out the work among processors more evenly.
+using MediumTile = TensorTile<128, 6, 1, 1, true>;
+/// All that devices other than compute capability 9.0 and 10.0 have shared memory for: one block's sums are written while
+/// another one multiplies.
+using PairedTile = TensorTile<128, 3, 0, 2, false>;
 /// Four times as many tiles, where those of 256 columns are too few for the device.
-using NarrowTile = TensorTile<64, 8, 1, 1>;
+using NarrowTile = TensorTile<64, 8, 1, 1, false>;
 
-/// What a thread copies of a factor, `lines` lines of `length` contiguous elements (in blocks of 64), step by step.
+/// What a thread copies itself of a factor, `lines` lines of `length` contiguous elements (in blocks of 64), step by step.
 template <int lines, int length>
 struct LineCopies {
   static constexpr int across = length / 8, apart = TensorStep::threads / across;

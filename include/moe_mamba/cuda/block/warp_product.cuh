@@ -33,7 +33,6 @@ __device__ inline void multiply_matrices(float (&sums)[4], const unsigned (&a)[4
 /// A warp's share of a tile: 64 rows and a quarter of the columns.
 template <class Tile, bool a_inner_contiguous, bool b_inner_contiguous>
 struct WarpProduct {
-  static constexpr int ahead = Tile::stages - 1;  // steps that are copied before they are needed
   static constexpr int columns = Tile::columns / 4;
   static constexpr int row_parts = 4, column_parts = columns / 8;
   float sums[row_parts][column_parts][4] = {};
@@ -43,8 +42,6 @@ struct WarpProduct {
   __device__ static int first_column() { return warp() % 4 * columns; }
   /// Whether any of the results of this warp are among the tile's rows and columns.
   __device__ static bool busy(Index rows, Index columns_) { return first_row() < rows && first_column() < columns_; }
-  /// Makes copies to shared memory visible to multiply().
-  __device__ static void publish() {}
 
   /// sums += the step whose factors lie at `a` and `b`
   __device__ void multiply(unsigned a, unsigned b) {
@@ -93,8 +90,6 @@ struct WarpProduct {
       }
     }
   }
-  /// Waits for the last multiply().
-  __device__ static void finish() {}
 };
 
 }  // namespace moe_mamba::cuda::detail

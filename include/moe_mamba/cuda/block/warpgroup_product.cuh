@@ -12,7 +12,6 @@ namespace moe_mamba::cuda::detail {
 /// A warpgroup's share of a tile: 64 rows, all columns.
 template <class Tile, bool a_inner_contiguous, bool b_inner_contiguous>
 struct WarpgroupProduct {
-  static constexpr int ahead = Tile::stages - 1 - Tile::pending;  // steps that are copied before they are needed
   static constexpr int row_parts = 1, column_parts = Tile::columns / 8;
   float sums[row_parts][column_parts][4] = {};
 
@@ -22,7 +21,7 @@ struct WarpgroupProduct {
   __device__ static int first_column() { return 0; }
   /// Whether any of the results of this warpgroup are among the tile's rows and columns.
   __device__ static bool busy(Index rows, Index) { return warpgroup() * 64 < rows; }
-  /// Makes copies to shared memory visible to multiply().
+  /// Makes what threads wrote to shared memory visible to multiply().
   __device__ static void publish() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
   /// What the instruction is told of a factor: its address, the bytes from one block of 64 columns to the next (of one
