@@ -40,6 +40,17 @@ void compare_shapes(cuda::Device& device, Checks& checks, Index longest = 1031) 
   checks.group(test::gpu::types<C, S>() + ", N " + std::to_string(N));
 }
 
+/// As many sequences as there are multiprocessors, which narrow blocks share out.
+template <class C, class S, int N>
+void compare_narrow(cuda::Device& device, Checks& checks) {
+  const Index processors = device.processors();
+  checks.check(cuda::detail::scan_takes_narrow<C>(device, {processors, 75}, 33), "blocks are narrow");
+  compare<C, S, N>(device, checks, {processors, 75}, 33, 11, true);
+  compare<C, S, N>(device, checks, {processors, 16}, 36, 12, false);
+  compare<C, S, N>(device, checks, {processors, 2}, 64, 13, true);
+  checks.group(test::gpu::types<C, S>() + ", N " + std::to_string(N) + ", narrow blocks");
+}
+
 /// A sequence in parts with carried state against the whole: both within the bound of the reference.
 template <class C, class S, int N>
 void compare_parts(cuda::Device& device, Checks& checks) {
@@ -147,6 +158,12 @@ int main(int arguments, char**) {
     compare<bfloat16, bfloat16, 16>(device, checks, {300, 200}, 36, 9, true);
     compare<double, double, 16>(device, checks, {300, 70}, 33, 10, false);
     checks.group("without chunks");
+    compare_narrow<float, float, 1>(device, checks);
+    compare_narrow<float, float, 16>(device, checks);
+    compare_narrow<float, float, 96>(device, checks);
+    compare_narrow<bfloat16, bfloat16, 3>(device, checks);
+    compare_narrow<bfloat16, bfloat16, 16>(device, checks);
+    compare_narrow<bfloat16, bfloat16, 96>(device, checks);
     compare_parts<float, float, 16>(device, checks);
     compare_parts<bfloat16, bfloat16, 16>(device, checks);
     compare_parts<double, double, 3>(device, checks);

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstdint>
+
 #include "moe_mamba/cuda/pieces.cuh"
 #include "moe_mamba/ops/optimizer.hpp"
 
@@ -24,10 +26,11 @@ inline constexpr int adamw_threads = 256;
 /// Elements of a block: enough that its search for its place among the toggles costs nothing.
 inline constexpr Index adamw_piece = 8 * adamw_threads;
 
-/// A block for each piece of adamw_piece elements. A thread counts the toggles that it passes, mostly none, on the way
-/// from one element to its next.
-template <class C, class S>
+/// A block for each piece of adamw_piece elements; a thread takes `own` neighbours at a time, for which arrays are
+/// aligned. It counts the toggles that it passes, mostly none, on the way from one element to its next.
+template <int own, class C, class S>
 __global__ void __launch_bounds__(adamw_threads) adamw_kernel(AdamWUpdate<C, S> update, AdamWFactors<C> factors) {
+  constexpr bool halved = AdamWUpdate<C, S>::keeps_remainder;
   const double exact_scale = gradient_scale(update);
   if (exact_scale != exact_scale) return;
   const C scale = static_cast<C>(exact_scale);
@@ -35,20 +38,58 @@ __global__ void __launch_bounds__(adamw_threads) adamw_kernel(AdamWUpdate<C, S> 
   Index toggle = toggles_until(first, update.decay_toggles, update.toggle_count);
   const auto next_toggle = [&] { return toggle < update.toggle_count ? update.decay_toggles[toggle] : last; };
   Index boundary = next_toggle();
-  for (Index i = first + threadIdx.x; i < last; i += adamw_threads) {
-    while (boundary <= i) {
-      ++toggle;
-      boundary = next_toggle();
+  for (Index i = first + threadIdx.x * own; i < last; i += adamw_threads * own) {
+    const int present = int(min(last - i, Index{own}));
+    const auto load = [&]<class T>(const T* from) {
+      if (present == own) return *reinterpret_cast<const Run<T, own>*>(from + i);
+      Run<T, own> run{};
+#pragma unroll
+      for (int j = 0; j < own; ++j) {
+        if (j < present) run.values[j] = from[i + j];
+      }
+      return run;
+    };
+    const auto store = [&]<class T>(T* to, const Run<T, own>& run) {
+      if (present == own) {
+        *reinterpret_cast<Run<T, own>*>(to + i) = run;
+      } else {
+#pragma unroll
+        for (int j = 0; j < own; ++j) {
+          if (j < present) to[i + j] = run.values[j];
+        }
+      }
+    };
+    const auto gradient = load(update.gradient);
+    auto first_moment = load(update.first_moment), second_moment = load(update.second_moment);
+    auto parameters = load(update.parameters);
+    Run<std::int16_t, own> remainder{};
+    if constexpr (halved) remainder = load(update.remainder);
+#pragma unroll
+    for (int j = 0; j < own; ++j) {
+      while (boundary <= i + j && i + j < last) {
+        ++toggle;
+        boundary = next_toggle();
+      }
+      const C decay = toggle % 2 == 1 ? factors.decay : C(0);
+      const C g = scale * gradient.values[j];
+      const C m = factors.keep1 * first_moment.values[j] + factors.take1 * g;
+      const C v = factors.keep2 * second_moment.values[j] + factors.take2 * g * g;
+      const C adapted = factors.correct1 * m / (sqrt(factors.correct2 * v) + factors.epsilon);
+      first_moment.values[j] = m;
+      second_moment.values[j] = v;
+      const auto updated = [&](C old) { return old - factors.rate * (adapted + decay * old); };
+      if constexpr (halved) {
+        const SplitFloat halves = split_float(updated(join_float({parameters.values[j], remainder.values[j]})));
+        parameters.values[j] = halves.upper;
+        remainder.values[j] = halves.remainder;
+      } else {
+        parameters.values[j] = updated(parameters.values[j]);
+      }
     }
-    const C decay = toggle % 2 == 1 ? factors.decay : C(0);
-    const C g = scale * update.gradient[i];
-    const C m = factors.keep1 * update.first_moment[i] + factors.take1 * g;
-    const C v = factors.keep2 * update.second_moment[i] + factors.take2 * g * g;
-    const C adapted = factors.correct1 * m / (sqrt(factors.correct2 * v) + factors.epsilon);
-    const C old = weight_of(update, i);
-    update.first_moment[i] = m;
-    update.second_moment[i] = v;
-    set_weight(update, i, old - factors.rate * (adapted + decay * old));
+    store(update.first_moment, first_moment);
+    store(update.second_moment, second_moment);
+    store(update.parameters, parameters);
+    if constexpr (halved) store(update.remainder, remainder);
   }
 }
 
@@ -75,8 +116,15 @@ void adamw(Device& device, const AdamWUpdate<C, S>& update) {
       .correct2 = static_cast<C>(1 / update.correction2),
       .epsilon = static_cast<C>(update.epsilon),
   };
+  constexpr int own = 16 / int(sizeof(C));
+  const auto aligned = [](const auto* data) {
+    return reinterpret_cast<std::uintptr_t>(data) % (own * sizeof(*data)) == 0;
+  };
+  const bool together = aligned(update.parameters) && aligned(update.remainder) && aligned(update.gradient) &&
+                        aligned(update.first_moment) && aligned(update.second_moment);
+  const auto kernel = together ? detail::adamw_kernel<own, C, S> : detail::adamw_kernel<1, C, S>;
   const Index blocks = ceiling_divide(update.count, detail::adamw_piece);
-  detail::adamw_kernel<<<unsigned(blocks), detail::adamw_threads, 0, device.stream()>>>(update, factors);
+  kernel<<<unsigned(blocks), detail::adamw_threads, 0, device.stream()>>>(update, factors);
   check_launch("adamw_kernel");
 }
 

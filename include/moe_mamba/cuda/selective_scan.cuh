@@ -13,14 +13,14 @@
 /// Σ_n C h; the block adds the parts in order and applies the gate. The next tile is made ready meanwhile, and the one
 /// after that asked for, so that there is one barrier a tile. A state update costs 4 instructions and a power of two.
 ///
-/// What binds it beside instructions (155 an element, of which 80 are the states') is shared memory: a value of B or C
-/// takes as long to come as one of a vector although all lanes get the same, which is why a thread has two channels.
-/// An H100 takes 0.27 ms for 8 sequences of 2048 steps of 2048 channels of 16 states in float, 67 % of the rate of a copy
-/// of as many bytes, and of 8192 channels 78 %; for fewer there are two warps a scheduler and no more.
+/// What binds it beside instructions (155 an element in float, 140 in bfloat16, of which 80 are the states') is shared
+/// memory: a value of B or C takes as long to come as one of a vector although all lanes get the same, which is why a
+/// thread has two channels. 256 blocks are two warps a scheduler and no more; docs/cuda.md has the times.
 ///
-/// Where channels are too few to occupy the device, time is cut into chunks: a first launch finds what each chunk makes
-/// of zero states, a second carries the states over the chunks (the decay over a chunk is one power of two, of the sum
-/// of its Δ), a third is the scan proper, of all chunks at once. A single step has a kernel of its own.
+/// Where channels are too few for that, blocks are narrow: one channel of a thread. Where they are too few even so, time is
+/// cut into chunks: a first launch finds what each chunk makes of zero states, a second carries the states over the chunks
+/// (the decay over a chunk is one power of two, of the sum of its Δ), a third is the scan proper, of all chunks at once. A
+/// single step has a kernel of its own.
 ///
 /// Activations in bfloat16 are widened behind loads and rounded in front of stores; everything between is in float.
 namespace moe_mamba::cuda {
@@ -89,12 +89,12 @@ __global__ void __launch_bounds__(StepGrid::most_threads, sizeof(compute_t<C>) =
   scan.y.data[sequence * scan.y.stride + channel] = stored_as<C>(sum * silu_of<C>(static_cast<T>(z_loaded)));
 }
 
-template <class C, class S, int States, bool Summary>
-__global__ void __launch_bounds__(ScanForwardTuning<compute_t<C>, States>::threads)
+template <class C, class S, int States, bool Narrow, bool Summary>
+__global__ void __launch_bounds__(ScanForwardTuning<compute_t<C>, States, Narrow>::threads)
     scan_kernel(const __grid_constant__ SelectiveScan<C, S, States> scan,
                 const __grid_constant__ ScanCarry<compute_t<C>> carry, const __grid_constant__ ScanPassSums<C, 1> sums,
                 int first_state, bool loads_together) {
-  using Thread = ScanThread<C, S, States, Summary>;
+  using Thread = ScanThread<C, S, States, Narrow, Summary>;
   __shared__ typename Thread::Storage storage;
   Thread(scan, carry, sums, first_state, loads_together, storage).run();
 }
@@ -110,7 +110,14 @@ template <class C>
 inline constexpr Index scan_forward_resident = sizeof(compute_t<C>) == 4 ? 2 : 4;
 
 template <class C>
+bool scan_takes_narrow(const Device& device, Shape shape, Index channels) {
+  return sizeof(compute_t<C>) == 4 &&
+         scan_takes_narrow(device.processors(), scan_forward_resident<C>, scan_blocks<C>(shape, channels));
+}
+
+template <class C>
 ScanChunking scan_forward_chunking(const Device& device, Shape shape, Index channels) {
+  if (scan_takes_narrow<C>(device, shape, channels)) return whole_scan(shape.length);
   return scan_chunking(device.processors(), scan_forward_resident<C>, scan_blocks<C>(shape, channels), shape.length);
 }
 
@@ -126,7 +133,7 @@ template <class C, class S, int States>
 void selective_scan(Device& device, const SelectiveScan<C, S, States>& scan) {
   static_assert(States >= 1, "selective_scan: State must be at least 1");
   using T = compute_t<C>;
-  using Tuning = detail::ScanForwardTuning<T, States>;
+  using Tuning = detail::ScanForwardTuning<T, States, false>;
   const Index channels = scan.u.columns, batch = scan.shape.batch;
   if (scan.shape.tokens() == 0 || channels == 0) return;
   if (scan.shape.length == 1) {
@@ -146,10 +153,22 @@ void selective_scan(Device& device, const SelectiveScan<C, S, States>& scan) {
   Arena arena = scan.scratch;
   const detail::ScanCarry<T> carry(arena, chunking, batch, channels, States);
   const detail::ScanPassSums<C, 1> sums(arena, scan.shape, channels, Tuning::passes);
+  if constexpr (sizeof(T) == 4) {
+    if (detail::scan_takes_narrow<C>(device, scan.shape, channels)) {
+      using NarrowTuning = detail::ScanForwardTuning<T, States, true>;
+      static_assert(NarrowTuning::together <= Tuning::together && NarrowTuning::passes == Tuning::passes);
+      const auto narrow_grid = static_cast<unsigned>(batch * ceiling_divide(channels, Index{NarrowTuning::width}));
+      for (int pass = 0; pass < Tuning::passes; ++pass) {
+        detail::scan_kernel<C, S, States, true, false><<<narrow_grid, NarrowTuning::threads, 0, device.stream()>>>(
+            scan, carry, sums, pass * Tuning::pass, loads_together);
+      }
+      return check_launch("selective_scan");
+    }
+  }
   const auto grid = static_cast<unsigned>(blocks * chunking.count);
   if (chunking.count > 1) {
     for (int pass = 0; pass < Tuning::passes; ++pass) {
-      detail::scan_kernel<C, S, States, true>
+      detail::scan_kernel<C, S, States, false, true>
           <<<grid, Tuning::threads, 0, device.stream()>>>(scan, carry, sums, pass * Tuning::pass, loads_together);
     }
     const auto carries = static_cast<unsigned>(ceiling_divide(batch * States * channels, Index{128}));
@@ -157,7 +176,7 @@ void selective_scan(Device& device, const SelectiveScan<C, S, States>& scan) {
         <<<carries, 128, 0, device.stream()>>>(carry, scan.a_log, scan.state, batch, channels);
   }
   for (int pass = 0; pass < Tuning::passes; ++pass) {
-    detail::scan_kernel<C, S, States, false>
+    detail::scan_kernel<C, S, States, false, false>
         <<<grid, Tuning::threads, 0, device.stream()>>>(scan, carry, sums, pass * Tuning::pass, loads_together);
   }
   check_launch("selective_scan");

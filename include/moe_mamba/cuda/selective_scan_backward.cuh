@@ -42,12 +42,12 @@ __global__ void __launch_bounds__(ScanBackwardTuning<compute_t<C>, States>::thre
 
 /// What a chunk makes of a zero gradient behind it, and the sum of its Δ: Σ over a reverse scan of C dp.
 template <class C, class S, int States>
-__global__ void __launch_bounds__(ScanForwardTuning<compute_t<C>, States>::threads)
+__global__ void __launch_bounds__(ScanForwardTuning<compute_t<C>, States, false>::threads)
     scan_backward_summary_kernel(const __grid_constant__ SelectiveScanBackward<C, S, States> scan,
                                  const __grid_constant__ ScanCarry<compute_t<C>> carry, int first_state,
                                  bool loads_together) {
   using T = compute_t<C>;
-  using Tuning = ScanForwardTuning<T, States>;
+  using Tuning = ScanForwardTuning<T, States, false>;
   using Storage = ScanStorage<T, Tuning>;
   using Elements = typename Storage::Elements;
   using Loaded = StoredValues<C, Tuning::together>;
@@ -242,7 +242,7 @@ template <class C, class S, int States>
 void selective_scan_backward(Device& device, const SelectiveScanBackward<C, S, States>& scan) {
   using T = compute_t<C>;
   using Tuning = detail::ScanBackwardTuning<T, States>;
-  using Summary = detail::ScanForwardTuning<T, States>;
+  using Summary = detail::ScanForwardTuning<T, States, false>;
   const Index channels = scan.u.columns, batch = scan.shape.batch, tokens = scan.shape.tokens();
   if (tokens == 0 || channels == 0) return;
   const Index groups = ceiling_divide(channels, Index{Tuning::width});

@@ -63,7 +63,7 @@ MOE_MAMBA_HOST_DEVICE inline double gradient_scale(const AdamWUpdate<C, S>& upda
 
 /// The weight of element i.
 template <class C, class S>
-MOE_MAMBA_HOST_DEVICE inline C weight_of(const AdamWUpdate<C, S>& update, Index i) {
+C weight_of(const AdamWUpdate<C, S>& update, Index i) {
   if constexpr (AdamWUpdate<C, S>::keeps_remainder) {
     return join_float({update.parameters[i], update.remainder[i]});
   } else {
@@ -73,7 +73,7 @@ MOE_MAMBA_HOST_DEVICE inline C weight_of(const AdamWUpdate<C, S>& update, Index 
 
 /// Makes `weight` that of element i.
 template <class C, class S>
-MOE_MAMBA_HOST_DEVICE inline void set_weight(const AdamWUpdate<C, S>& update, Index i, C weight) {
+void set_weight(const AdamWUpdate<C, S>& update, Index i, C weight) {
   if constexpr (AdamWUpdate<C, S>::keeps_remainder) {
     const SplitFloat halves = split_float(weight);
     update.parameters[i] = halves.upper;

@@ -9,10 +9,10 @@ namespace moe_mamba::cuda::detail {
 /// What a thread does of a forward pass. In what concerns states it has some of one or two neighbouring channels, those of
 /// its warp; in what is done once for each element, up to four neighbouring channels of some rows. With `Summary` it only
 /// finds the states behind its chunk, from zero ones, and the sum of Δ.
-template <class C, class S, int States, bool Summary>
+template <class C, class S, int States, bool Narrow, bool Summary>
 class ScanThread {
   using T = compute_t<C>;
-  using Tuning = ScanForwardTuning<T, States>;
+  using Tuning = ScanForwardTuning<T, States, Narrow>;
   using Scan = SelectiveScan<C, S, States>;
   using Own = ScanElements<Tuning>;
   using Loaded = StoredValues<C, Tuning::together>;

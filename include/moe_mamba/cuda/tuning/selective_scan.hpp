@@ -47,12 +47,24 @@ struct ScanTile : Spread {
 template <class C>
 inline constexpr int scan_forward_pass = sizeof(C) == 4 ? 64 : 32;
 
-/// Channels of a block, forward.
-constexpr int scan_forward_width(std::size_t scalar_bytes) { return scalar_bytes == 4 ? 2 * warp_size : warp_size; }
+/// Channels of a block, forward. Narrow blocks have half as many of float, and tiles of twice as many steps.
+constexpr int scan_forward_width(std::size_t scalar_bytes, bool narrow = false) {
+  return scalar_bytes == 4 && !narrow ? 2 * warp_size : warp_size;
+}
 
-template <class C, int States>
-struct ScanForwardTuning : ScanTile<ScanSpread<States, scan_forward_pass<C>>, scan_forward_width(sizeof(C)) / warp_size,
-                                    ScanSpread<States, scan_forward_pass<C>>::warps == 1 ? 4 : 8> {};
+template <class C, int States, bool Narrow>
+struct ScanForwardTuning
+    : ScanTile<ScanSpread<States, scan_forward_pass<C>>, scan_forward_width(sizeof(C), Narrow) / warp_size,
+               ScanSpread<States, scan_forward_pass<C>>::warps == 1 ? 4
+               : Narrow                                             ? 16
+                                                                    : 8> {};
+
+/// Whether narrow blocks share the work out better: there are too few of `blocks` wide ones for each multiprocessor to get
+/// as many as it is best given, `resident`, but so many that chunks would cost more.
+constexpr bool scan_takes_narrow(int processors, Index resident, Index blocks) {
+  const Index fitting = resident * processors;
+  return 8 * blocks < 7 * fitting && 8 * blocks >= 3 * fitting;
+}
 
 /// Channels of a block on the way back.
 constexpr int scan_backward_width(std::size_t scalar_bytes, Index states) {
@@ -89,6 +101,10 @@ struct ScanChunking {
   Index length = 0;  // steps of a chunk, a multiple of scan_checkpoint_interval
   Index count = 0;   // chunks of a sequence
 };
+
+constexpr ScanChunking whole_scan(Index length) {
+  return {std::max(Index{1}, scan_checkpoints(length)) * scan_checkpoint_interval, 1};
+}
 
 inline constexpr Index scan_shortest_chunk = 4;  // pieces
 
