@@ -2,50 +2,21 @@
 
 #include <algorithm>
 
+#include "moe_mamba/cuda/attention_tensor.cuh"
+#include "moe_mamba/cuda/block/attention_place.cuh"
 #include "moe_mamba/cuda/block/attention_tile.cuh"
 #include "moe_mamba/cuda/block/reduce.cuh"
 
 /// Causal attention on a CUDA device, forward; the contract is in ops/attention.hpp.
 ///
 /// A block takes some rows of queries (a row being one head of one step, of all heads that share keys) and goes over
-/// their keys in tiles of 32, one a lane, with a running maximum and sum (Dao et al. 2022, arXiv 2205.14135). For few
-/// queries, a decoder's step above all, warps go over pieces of the keys instead, which are read once from memory, and a
-/// second kernel puts the pieces together in their order. Sums are those of multiply-adds in the compute type; tensor cores are not used.
+/// their keys in tiles, with a running maximum and sum (Dao et al. 2022, arXiv 2205.14135): of 64 on tensor cores where
+/// activations are bfloat16, heads of at most 128 numbers that 16 divides, and rows aligned to 16 bytes; else of 32, one a
+/// lane, in multiply-adds of the compute type. For few queries, a decoder's step above all, warps go over pieces of the keys
+/// instead, which are read once from memory, and a second kernel puts the pieces together.
 namespace moe_mamba::cuda {
 
 namespace detail {
-
-/// Rows of queries that share the keys of one sequence and head.
-template <class Attention>
-__host__ __device__ inline Index query_rows(const Attention& attention) {
-  return attention.shape.length * attention.heads.group();
-}
-
-/// Where a block or warp is: its sequence and head of keys, and what its steps see.
-template <class C, int d>
-struct AttentionPlace {
-  Index sequence, head, first_row;
-  const compute_t<C>* state;
-  SeenRows seen;
-  SeenPlace<C, d> keys, values;
-
-  __device__ AttentionPlace(const CausalAttention<C, d>& attention, Index task)
-      : sequence(task / attention.heads.key_values),
-        head(task - sequence * attention.heads.key_values),
-        first_row(sequence * attention.shape.length),
-        state(attention.state.data == nullptr ? nullptr : attention.state.sequence(sequence)),
-        seen(state == nullptr ? 0 : read_position(state + AttentionCache<d>(attention.heads).position()),
-             attention.heads.context),
-        keys(
-            seen_place<C, d>(seen, state, AttentionCache<d>(attention.heads).keys(head), attention.k, first_row, head)),
-        values(seen_place<C, d>(seen, state, AttentionCache<d>(attention.heads).values(head), attention.v, first_row,
-                                head)) {}
-};
-
-template <class T>
-__device__ inline T score_scale(int head_width) {
-  return static_cast<T>(1 / sqrt(static_cast<double>(head_width)));
-}
 
 template <class T, int d>
 struct AttentionStorage {
@@ -118,7 +89,7 @@ __global__ void __launch_bounds__(AttentionTile<compute_t<C>, d>::threads)
 
 /// How a few queries are cut into pieces of their keys, each for a warp.
 struct AttentionPieces {
-  static constexpr Index fewest_keys = 64;  // of a piece
+  static constexpr Index fewest_keys = 32;  // of a piece
   static constexpr Index most_rows = 8;     // of queries
   Index count;                              // for each task, a multiple of a block's warps
 
@@ -146,7 +117,7 @@ template <class C, int d, int Rows>
 __global__ void __launch_bounds__(128) attention_piece_kernel(const __grid_constant__ CausalAttention<C, d> attention,
                                                               Index pieces, Index first_query, compute_t<C>* parts) {
   using T = compute_t<C>;
-  constexpr int columns = AttentionTile<T, d>::columns, ahead = 4;  // keys on their way at a time
+  constexpr int columns = AttentionTile<T, d>::columns, ahead = Rows == 1 ? 8 : 4;  // keys on their way at a time
   const int lane = static_cast<int>(threadIdx.x) % warp_size;
   const Index index = Index{blockIdx.x} * 4 + static_cast<int>(threadIdx.x) / warp_size;
   const Index task = index / pieces, piece = index - task * pieces;
@@ -226,38 +197,45 @@ __global__ void __launch_bounds__(128) attention_piece_kernel(const __grid_const
   }
 }
 
-/// Warp: puts the pieces of a row of queries together, first to last.
+/// Block: puts the pieces of a row of queries together. Each warp takes every fourth piece, in their order.
 template <class C, int d>
 __global__ void __launch_bounds__(128) attention_join_kernel(const __grid_constant__ CausalAttention<C, d> attention,
                                                              Index pieces, const compute_t<C>* parts) {
   using T = compute_t<C>;
-  constexpr int columns = AttentionTile<T, d>::columns;
-  const int lane = static_cast<int>(threadIdx.x) % warp_size;
-  const Index index = Index{blockIdx.x} * 4 + static_cast<int>(threadIdx.x) / warp_size, rows = query_rows(attention);
-  if (index >= attention.shape.batch * attention.heads.key_values * rows) return;
+  constexpr int warps = 4, columns = AttentionTile<T, d>::columns;
+  __shared__ T warp_sums[warps][columns * warp_size], warp_totals[warps];
+  const int lane = static_cast<int>(threadIdx.x) % warp_size, warp = static_cast<int>(threadIdx.x) / warp_size;
+  const Index index = blockIdx.x, rows = query_rows(attention);
   const T* const first = parts + index * pieces * attention_part<T, d>;
   T largest = -T(INFINITY), total = T(0), sums[columns] = {};
-  for (Index piece = 0; piece < pieces; ++piece) largest = fmax(largest, first[piece * attention_part<T, d> + d]);
-  for (Index piece = 0; piece < pieces; ++piece) {
+  for (Index piece = lane; piece < pieces; piece += warp_size) {
+    largest = fmax(largest, first[piece * attention_part<T, d> + d]);
+  }
+  largest = warp_largest(largest);
+#pragma unroll 8
+  for (Index piece = warp; piece < pieces; piece += warps) {
     const T* const part = first + piece * attention_part<T, d>;
-    if (part[d + 1] == T(0)) continue;  // sees none of these keys
-    const T factor = exp(part[d] - largest);
-    total = fma(factor, part[d + 1], total);
+    const T weights = part[d + 1], factor = weights == T(0) ? T(0) : exp(part[d] - largest);  // sees none of these keys
+    total = fma(factor, weights, total);
 #pragma unroll
     for (int c = 0; c < columns; ++c) {
       const int column = lane + c * warp_size;
       if (column < d) sums[c] = fma(factor, part[column], sums[c]);
     }
   }
+#pragma unroll
+  for (int c = 0; c < columns; ++c) warp_sums[warp][lane + c * warp_size] = sums[c];
+  if (lane == 0) warp_totals[warp] = total;
+  __syncthreads();
+  total = (warp_totals[0] + warp_totals[1]) + (warp_totals[2] + warp_totals[3]);
   const Index task = index / rows, row = index - task * rows, group = attention.heads.group();
   const Index sequence = task / attention.heads.key_values, head = task - sequence * attention.heads.key_values;
   const Index t = sequence * attention.shape.length + row / group, h = head * group + row % group;
-#pragma unroll
-  for (int c = 0; c < columns; ++c) {
-    const int column = lane + c * warp_size;
-    if (column < d) attention.y(t, h * d + column) = static_cast<C>(sums[c] / total);
+  for (int column = static_cast<int>(threadIdx.x); column < d; column += warps * warp_size) {
+    const T sum = (warp_sums[0][column] + warp_sums[1][column]) + (warp_sums[2][column] + warp_sums[3][column]);
+    attention.y(t, h * d + column) = static_cast<C>(sum / total);
   }
-  if (lane == 0 && attention.log_sums != nullptr) {
+  if (threadIdx.x == 0 && attention.log_sums != nullptr) {
     attention.log_sums[t * attention.heads.queries + h] = largest + log(total);
   }
 }
@@ -274,8 +252,9 @@ __global__ void __launch_bounds__(256)
   T* const saved = attention.saved_state + sequence * cache.size();
   // Until the ring is full its slots are read from the first on.
   const Index used = min(position, attention.heads.context) * d, head_size = attention.heads.context * d;
-  for (Index i = block * 256 + threadIdx.x; i < cache.position(); i += blocks * 256) {
-    if (i % head_size < used) saved[i] = state[i];
+  for (Index i = block * 256 + threadIdx.x; i < 2 * attention.heads.key_values * used; i += blocks * 256) {
+    const Index at = i / used * head_size + i % used;
+    saved[at] = state[at];
   }
   if (block == 0 && threadIdx.x == 0) write_position(position, saved + cache.position());
 }
@@ -332,7 +311,22 @@ void attend_in_pieces(Device& device, const CausalAttention<C, d>& attention, In
     launch_attention_pieces<C, d, 4>(device, attention, tasks, pieces.count, parts);
   }
   attention_join_kernel<C, d>
-      <<<static_cast<unsigned>((tasks * rows + 3) / 4), 128, 0, device.stream()>>>(attention, pieces.count, parts);
+      <<<static_cast<unsigned>(tasks * rows), 128, 0, device.stream()>>>(attention, pieces.count, parts);
+}
+
+template <class C, int d>
+void attend_in_tiles(Device& device, const CausalAttention<C, d>& attention, Index tasks) {
+  if constexpr (attention_has_tensor_tiles<C, d>) {
+    if (attention_rows_aligned(attention.q, attention.k, attention.v, attention.y)) {
+      return attend_on_tensor_cores(device, attention, tasks);
+    }
+  }
+  using Tile = AttentionTile<compute_t<C>, d>;
+  constexpr std::size_t shared = sizeof(AttentionStorage<compute_t<C>, d>);
+  allow_shared(attention_kernel<C, d>, shared);
+  const Index tiles = (query_rows(attention) + Tile::own_rows - 1) / Tile::own_rows;
+  attention_kernel<C, d>
+      <<<static_cast<unsigned>(tasks * tiles), Tile::threads, shared, device.stream()>>>(attention, tiles);
 }
 
 /// Blocks that share out `elements` of each of `batch` sequences, 256 a time.
@@ -360,12 +354,7 @@ void causal_attention(Device& device, const CausalAttention<C, d>& attention) {
   if (detail::AttentionPieces::apply(attention.shape, attention.heads)) {
     detail::attend_in_pieces(device, attention, tasks);
   } else {
-    using Tile = detail::AttentionTile<compute_t<C>, d>;
-    constexpr std::size_t shared = sizeof(detail::AttentionStorage<compute_t<C>, d>);
-    detail::allow_shared(detail::attention_kernel<C, d>, shared);
-    const Index tiles = (detail::query_rows(attention) + Tile::own_rows - 1) / Tile::own_rows;
-    detail::attention_kernel<C, d>
-        <<<static_cast<unsigned>(tasks * tiles), Tile::threads, shared, device.stream()>>>(attention, tiles);
+    detail::attend_in_tiles(device, attention, tasks);
   }
   if (attention.state) {
     const Index kept = std::min(attention.shape.length, attention.heads.context);

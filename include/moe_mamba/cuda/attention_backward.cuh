@@ -1,6 +1,7 @@
 #pragma once
 
 #include "moe_mamba/cuda/attention.cuh"
+#include "moe_mamba/cuda/attention_tensor_backward.cuh"
 
 /// Causal attention on a CUDA device, backward; the contract is in ops/attention.hpp.
 ///
@@ -10,26 +11,6 @@
 namespace moe_mamba::cuda {
 
 namespace detail {
-
-/// Where a block is.
-template <class C, int d>
-struct AttentionBackwardPlace {
-  Index sequence, head, first_row;
-  const compute_t<C>* saved;
-  SeenRows seen;
-  SeenPlace<C, d> keys, values;
-
-  __device__ AttentionBackwardPlace(const CausalAttentionBackward<C, d>& attention, Index task)
-      : sequence(task / attention.heads.key_values),
-        head(task - sequence * attention.heads.key_values),
-        first_row(sequence * attention.shape.length),
-        saved(attention.saved_state + sequence * AttentionCache<d>(attention.heads).size()),
-        seen(read_position(saved + AttentionCache<d>(attention.heads).position()), attention.heads.context),
-        keys(
-            seen_place<C, d>(seen, saved, AttentionCache<d>(attention.heads).keys(head), attention.k, first_row, head)),
-        values(seen_place<C, d>(seen, saved, AttentionCache<d>(attention.heads).values(head), attention.v, first_row,
-                                head)) {}
-};
 
 /// Own rows' gradients begin with those by the slots that they were written to, which then hold what cached rows add to.
 template <class C, int d>
@@ -223,6 +204,30 @@ __global__ void __launch_bounds__(AttentionTile<compute_t<C>, d>::threads)
   }
 }
 
+template <class C, int d>
+void attend_backward_in_tiles(Device& device, const CausalAttentionBackward<C, d>& attention, Index tasks,
+                              const compute_t<C>* means) {
+  if constexpr (attention_has_tensor_tiles<C, d>) {
+    if (attention_rows_aligned(attention.q, attention.k, attention.v, attention.dy, attention.dq)) {
+      return attend_backward_on_tensor_cores(device, attention, tasks, means);
+    }
+  }
+  using T = compute_t<C>;
+  using Tile = AttentionTile<T, d>;
+  constexpr std::size_t shared = sizeof(AttentionBackwardStorage<T, d>);
+  allow_shared(attention_queries_backward_kernel<C, d>, shared);
+  allow_shared(attention_keys_backward_kernel<C, d>, shared);
+  const auto tiles_of = [](Index count) { return (count + Tile::own_rows - 1) / Tile::own_rows; };
+  const Index query_tiles = tiles_of(query_rows(attention));
+  const Index key_tiles = tiles_of(attention.heads.context + attention.shape.length);
+  attention_queries_backward_kernel<C, d>
+      <<<static_cast<unsigned>(tasks * query_tiles), Tile::threads, shared, device.stream()>>>(attention, query_tiles,
+                                                                                               means);
+  attention_keys_backward_kernel<C, d>
+      <<<static_cast<unsigned>(tasks * key_tiles), Tile::threads, shared, device.stream()>>>(attention, key_tiles,
+                                                                                             means);
+}
+
 }  // namespace detail
 
 /// See ops/attention.hpp. Pointers are to device memory. Nothing is allocated and nothing waits. The same call gives the
@@ -232,7 +237,6 @@ template <class C, int d>
 void causal_attention_backward(Device& device, const CausalAttentionBackward<C, d>& attention) {
   static_assert(d >= 1 && d <= 256, "causal_attention_backward: HeadWidth must be from 1 to 256");
   using T = compute_t<C>;
-  using Tile = detail::AttentionTile<T, d>;
   const Index batch = attention.shape.batch, length = attention.shape.length;
   const Index tasks = batch * attention.heads.key_values;
   if (batch == 0 || length == 0) return;
@@ -244,18 +248,7 @@ void causal_attention_backward(Device& device, const CausalAttentionBackward<C, 
   const Index rows = attention.shape.tokens() * attention.heads.queries;
   detail::attention_means_kernel<C, d>
       <<<static_cast<unsigned>((rows + 3) / 4), 128, 0, device.stream()>>>(attention, means);
-  constexpr std::size_t shared = sizeof(detail::AttentionBackwardStorage<T, d>);
-  detail::allow_shared(detail::attention_queries_backward_kernel<C, d>, shared);
-  detail::allow_shared(detail::attention_keys_backward_kernel<C, d>, shared);
-  const auto tiles_of = [](Index count) { return (count + Tile::own_rows - 1) / Tile::own_rows; };
-  const Index query_tiles = tiles_of(detail::query_rows(attention));
-  const Index key_tiles = tiles_of(attention.heads.context + length);
-  detail::attention_queries_backward_kernel<C, d>
-      <<<static_cast<unsigned>(tasks * query_tiles), Tile::threads, shared, device.stream()>>>(attention, query_tiles,
-                                                                                               means);
-  detail::attention_keys_backward_kernel<C, d>
-      <<<static_cast<unsigned>(tasks * key_tiles), Tile::threads, shared, device.stream()>>>(attention, key_tiles,
-                                                                                             means);
+  detail::attend_backward_in_tiles(device, attention, tasks, means);
   check_launch("causal_attention_backward");
 }
 

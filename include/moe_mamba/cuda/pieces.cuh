@@ -296,4 +296,13 @@ struct AddColumnSums {
   }
 };
 
+/// Lets a kernel have `bytes` of shared memory, which may be more than every kernel gets.
+template <class Kernel>
+void allow_shared(Kernel* kernel, std::size_t bytes) {
+  if (bytes <= std::size_t{48} << 10) return;
+  check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             static_cast<int>(bytes)),
+        "cudaFuncSetAttribute");
+}
+
 }  // namespace moe_mamba::cuda::detail

@@ -1,0 +1,103 @@
+#pragma once
+
+#include "moe_mamba/cuda/device.hpp"
+#include "moe_mamba/ops/attention.hpp"
+
+/// Where attention's kernels find their rows.
+namespace moe_mamba::cuda::detail {
+
+/// A row of activations, to calculate with.
+template <class C>
+struct OwnRow {
+  const C* own;
+  __device__ compute_t<C> operator[](int i) const { return static_cast<compute_t<C>>(own[i]); }
+};
+
+/// A row of keys or values: of the call's own, or of the cache, which is in the compute type.
+template <class C>
+struct SeenRow {
+  const compute_t<C>* cached;
+  const C* own;
+  __device__ compute_t<C> operator[](int i) const {
+    return cached != nullptr ? cached[i] : static_cast<compute_t<C>>(own[i]);
+  }
+};
+
+/// Where the keys or values of one head of one sequence lie.
+template <class C, int HeadWidth>
+struct SeenPlace {
+  SeenRows seen;
+  const compute_t<C>* cache;  // [N, d]; null where nothing was read
+  const C* own;               // of the call's first step
+  Index own_stride;
+
+  __device__ auto row(Index j) const {
+    const bool is_cached = j < seen.cached;
+    if constexpr (std::is_same_v<C, compute_t<C>>) {
+      return OwnRow<C>{is_cached ? cache + seen.slot(j) * HeadWidth : own + (j - seen.cached) * own_stride};
+    } else {
+      return SeenRow<C>{is_cached ? cache + seen.slot(j) * HeadWidth : nullptr, own + (j - seen.cached) * own_stride};
+    }
+  }
+};
+
+template <class C, int HeadWidth>
+__device__ inline SeenPlace<C, HeadWidth> seen_place(const SeenRows& seen, const compute_t<C>* state,
+                                                     Index cache_offset, const MatrixView<const C>& rows,
+                                                     Index first_row, Index head) {
+  return {seen, state == nullptr ? nullptr : state + cache_offset, rows.row(first_row) + head * HeadWidth, rows.stride};
+}
+
+/// Rows of queries that share the keys of one sequence and head.
+template <class Attention>
+__host__ __device__ inline Index query_rows(const Attention& attention) {
+  return attention.shape.length * attention.heads.group();
+}
+
+/// Where a block or warp is: its sequence and head of keys, and what its steps see.
+template <class C, int d>
+struct AttentionPlace {
+  Index sequence, head, first_row;
+  const compute_t<C>* state;
+  SeenRows seen;
+  SeenPlace<C, d> keys, values;
+
+  __device__ AttentionPlace(const CausalAttention<C, d>& attention, Index task)
+      : sequence(task / attention.heads.key_values),
+        head(task - sequence * attention.heads.key_values),
+        first_row(sequence * attention.shape.length),
+        state(attention.state.data == nullptr ? nullptr : attention.state.sequence(sequence)),
+        seen(state == nullptr ? 0 : read_position(state + AttentionCache<d>(attention.heads).position()),
+             attention.heads.context),
+        keys(
+            seen_place<C, d>(seen, state, AttentionCache<d>(attention.heads).keys(head), attention.k, first_row, head)),
+        values(seen_place<C, d>(seen, state, AttentionCache<d>(attention.heads).values(head), attention.v, first_row,
+                                head)) {}
+};
+
+template <class T>
+__device__ inline T score_scale(int head_width) {
+  return static_cast<T>(1 / sqrt(static_cast<double>(head_width)));
+}
+
+/// Where a block is.
+template <class C, int d>
+struct AttentionBackwardPlace {
+  Index sequence, head, first_row;
+  const compute_t<C>* saved;
+  SeenRows seen;
+  SeenPlace<C, d> keys, values;
+
+  __device__ AttentionBackwardPlace(const CausalAttentionBackward<C, d>& attention, Index task)
+      : sequence(task / attention.heads.key_values),
+        head(task - sequence * attention.heads.key_values),
+        first_row(sequence * attention.shape.length),
+        saved(attention.saved_state + sequence * AttentionCache<d>(attention.heads).size()),
+        seen(read_position(saved + AttentionCache<d>(attention.heads).position()), attention.heads.context),
+        keys(
+            seen_place<C, d>(seen, saved, AttentionCache<d>(attention.heads).keys(head), attention.k, first_row, head)),
+        values(seen_place<C, d>(seen, saved, AttentionCache<d>(attention.heads).values(head), attention.v, first_row,
+                                head)) {}
+};
+
+}  // namespace moe_mamba::cuda::detail
