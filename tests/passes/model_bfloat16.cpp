@@ -2,5 +2,5 @@
 #include "moe_mamba/moe_mamba.hpp"
 
 namespace moe_mamba {
-MODEL_PASSES(, bfloat16, Cpu)
+BFLOAT16_PASSES(, bfloat16, Cpu)
 }

@@ -2,5 +2,5 @@
 #include "moe_mamba/moe_mamba.hpp"
 
 namespace moe_mamba {
-MODEL_PASSES(, float, Cpu)
+FLOAT_PASSES(, float, Cpu)
 }
