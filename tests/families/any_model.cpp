@@ -11,8 +11,8 @@ using test::Contains;
 namespace {
 
 using Small = test::SmallMamba;
-using Deep = LanguageModel<Vocabulary<13>, Width<20>, Repeat<3, Mamba<State<3>, Expand<1>>>>;
-using Other = LanguageModel<Vocabulary<13>, Width<20>, Repeat<2, Mamba<State<3>, Expand<1>>>>;
+using Deep = test::DeepMamba;
+using Other = test::ShallowMamba;
 
 /// A folder with a checkpoint in it.
 template <class Definition>

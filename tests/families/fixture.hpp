@@ -9,6 +9,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "families/passes.hpp"
 #include "moe_mamba/families/pretrained.hpp"
 #include "moe_mamba/moe_mamba.hpp"
 #include "support/catch.hpp"

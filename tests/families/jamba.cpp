@@ -9,7 +9,6 @@ using test::edit;
 namespace {
 
 using Net = test::SmallJamba;
-using Norm = test::SmallNorm;
 
 /// The message where a field of the config is something else.
 std::string with_field(const std::string& from, const std::string& to) {
@@ -25,11 +24,7 @@ TEST_CASE("Jamba without experts, with biases, is that of transformers", "[famil
 }
 
 TEST_CASE("Jamba of one step is that of transformers", "[families][jamba]") {
-  using Step = LanguageModel<Vocabulary<5>, Width<9>, Head, PreNorm<Norm>, FinalNorm<Norm>,
-                             Mamba<State<3>, Convolution<2>, InnerNorm<Norm>>,
-                             Moe<Experts<3>, Hidden<5>, SwiGlu, BalanceLoss<0>>,
-                             Attention<Heads<3>, KeyValueHeads<1>, Context<8>, NoPositions>, Mlp<Hidden<5>, SwiGlu>>;
-  test::check_fixture<Step>("jamba_step");
+  test::check_fixture<test::JambaOfOneStep>("jamba_step");
 }
 
 TEST_CASE("Experts in one tensor a layer are the same Jamba", "[families][jamba]") {

@@ -23,9 +23,7 @@ TEST_CASE("Mixtral with a window is that of transformers", "[families][mixtral]"
 }
 
 TEST_CASE("Mixtral of one step is that of transformers", "[families][mixtral]") {
-  using Step = LanguageModel<Vocabulary<7>, Width<6>, Head, Attention<Heads<3>, Context<8>, Rotary<1'000'000>>,
-                             Moe<Experts<4>, TopK<2>, Hidden<5>, SwiGlu, TopKThenSoftmax, BalanceLoss<0>>>;
-  test::check_fixture<Step>("mixtral_step");
+  test::check_fixture<test::MixtralOfOneStep>("mixtral_step");
 }
 
 TEST_CASE("Experts in one tensor a layer are the same Mixtral", "[families][mixtral]") {

@@ -11,11 +11,6 @@ namespace {
 
 using Black = LanguageModel<Vocabulary<17>, Width<12>, FinalNorm<LayerNorm<>>, Mamba<State<3>>,
                             Moe<Experts<5>, Hidden<7>, GeGlu, SigmoidThenTopK, RouterBias>, Mlp<Hidden<7>, GeGlu>>;
-/// Jamba without any attention, and without anything else.
-using JambaOfMamba = LanguageModel<Vocabulary<9>, Width<6>, PreNorm<test::SmallNorm>, FinalNorm<test::SmallNorm>,
-                                   Repeat<3, Mamba<State<2>, InnerNorm<test::SmallNorm>>, Mlp<Hidden<5>, SwiGlu>>>;
-using JambaOfAttention = LanguageModel<Vocabulary<9>, Width<6>, Head, Attention<Heads<2>, Context<16>, NoPositions>,
-                                       Moe<Experts<3>, TopK<2>, Hidden<5>, SwiGlu>>;
 
 template <class Definition, class S>
 std::vector<S> numbers(const Model<Definition, S>& model) {
@@ -55,8 +50,8 @@ TEMPLATE_TEST_CASE("A model that is written and opened again is the same, in eve
 }
 
 TEMPLATE_TEST_CASE("A model with attention that is written and opened again is the same, in every type", "[families]",
-                   test::SmallMixtral, test::SmallMixtralWindow, test::SmallJamba, test::SmallJambaDense, JambaOfMamba,
-                   JambaOfAttention, test::SmallLlama, test::SmallMistral, test::SmallQwen2) {
+                   test::SmallMixtral, test::SmallMixtralWindow, test::SmallJamba, test::SmallJambaDense,
+                   test::JambaOfMamba, test::JambaOfAttention, test::SmallLlama, test::SmallMistral, test::SmallQwen2) {
   check_round_trip<TestType>();
 }
 
@@ -109,21 +104,16 @@ TEST_CASE("Checkpoints for the families' own code to open", "[.][writes]") {
   write(load<test::SmallMamba, bfloat16>(Pretrained{test::fixture_folder("mamba")}), "mamba_bfloat16",
         std::type_identity<test::SmallMamba>{});
   write(Model<test::SmallFalconMamba, double>(Seed{1}), "falcon_mamba", std::type_identity<test::SmallFalconMamba>{});
-  using NoMlp = LanguageModel<Vocabulary<17>, Width<12>, FinalNorm<LayerNorm<>>, Mamba<State<3>>,
-                              Moe<Experts<5>, Hidden<7>, GeGlu, SigmoidThenTopK, RouterBias>>;
-  write(Model<NoMlp>(Seed{1}), "black_mamba", std::type_identity<NoMlp>{});
-  using Biased =
-      LanguageModel<Vocabulary<11>, Width<10>, Head, PreNorm<RmsNorm<Epsilon<1, 1000>>>,
-                    FinalNorm<RmsNorm<Epsilon<1, 1000>>>, Mamba<State<3>, ProjectionBias, NoConvolutionBias>>;
-  write(Model<Biased>(Seed{1}), "mamba_biases", std::type_identity<Biased>{});
+  write(Model<test::OtherBlackMamba>(Seed{1}), "black_mamba", std::type_identity<test::OtherBlackMamba>{});
+  write(Model<test::OtherMambaWithBiases>(Seed{1}), "mamba_biases", std::type_identity<test::OtherMambaWithBiases>{});
   write_fixture("mixtral", std::type_identity<test::SmallMixtral>{});
   write_fixture("mixtral_window", std::type_identity<test::SmallMixtralWindow>{});
   write(load<test::SmallMixtral, bfloat16>(Pretrained{test::fixture_folder("mixtral")}), "mixtral_bfloat16",
         std::type_identity<test::SmallMixtral>{});
   write_fixture("jamba", std::type_identity<test::SmallJamba>{});
   write_fixture("jamba_dense", std::type_identity<test::SmallJambaDense>{});
-  write(Model<JambaOfMamba>(Seed{1}), "jamba_of_mamba", std::type_identity<JambaOfMamba>{});
-  write(Model<JambaOfAttention>(Seed{1}), "jamba_of_attention", std::type_identity<JambaOfAttention>{});
+  write(Model<test::JambaOfMamba>(Seed{1}), "jamba_of_mamba", std::type_identity<test::JambaOfMamba>{});
+  write(Model<test::JambaOfAttention>(Seed{1}), "jamba_of_attention", std::type_identity<test::JambaOfAttention>{});
   write_fixture("llama", std::type_identity<test::SmallLlama>{});
   write_fixture("mistral", std::type_identity<test::SmallMistral>{});
   write_fixture("qwen2", std::type_identity<test::SmallQwen2>{});

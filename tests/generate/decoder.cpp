@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "model/nets.hpp"
+#include "model/passes.hpp"
 #include "support/allocations.hpp"
 #include "support/backend.hpp"
 #include "support/catch.hpp"

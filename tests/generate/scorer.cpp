@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-#include "model/nets.hpp"
+#include "model/passes.hpp"
 #include "moe_mamba/generate/decoder.hpp"
 #include "support/allocations.hpp"
 #include "support/backend.hpp"

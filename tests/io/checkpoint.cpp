@@ -9,6 +9,7 @@
 #include <unistd.h>
 #include <vector>
 
+#include "model/passes.hpp"
 #include "moe_mamba/moe_mamba.hpp"
 #include "support/catch.hpp"
 #include "support/folder.hpp"
@@ -18,7 +19,7 @@ using test::Contains;
 
 namespace {
 
-using Net = LanguageModel<Vocabulary<11>, Width<8>, Repeat<2, Mamba<State<3>>, Moe<Experts<4>, Hidden<12>>>>;
+using Net = test::TrainedNet;
 using Wider = LanguageModel<Vocabulary<11>, Width<9>, Repeat<2, Mamba<State<3>>, Moe<Experts<4>, Hidden<12>>>>;
 using Longer = LanguageModel<Vocabulary<11>, Width<8>, Repeat<3, Mamba<State<3>>, Moe<Experts<4>, Hidden<12>>>>;
 using Shorter = LanguageModel<Vocabulary<11>, Width<8>, Repeat<1, Mamba<State<3>>, Moe<Experts<4>, Hidden<12>>>>;

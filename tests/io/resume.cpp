@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "model/nets.hpp"
+#include "model/passes.hpp"
 #include "moe_mamba/io/checkpoint.hpp"
 #include "moe_mamba/train/windows.hpp"
 #include "support/backend.hpp"

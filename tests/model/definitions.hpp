@@ -7,7 +7,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "model/nets.hpp"
+#include "model/passes.hpp"
 #include "support/backend.hpp"
 #include "support/data.hpp"
 

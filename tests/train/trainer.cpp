@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "model/nets.hpp"
+#include "model/passes.hpp"
 #include "moe_mamba/train/windows.hpp"
 #include "support/allocations.hpp"
 #include "support/backend.hpp"

@@ -1,5 +1,6 @@
-#include "gpu/passes/nets.cuh"
+#include "model/passes.hpp"
+#include "moe_mamba/cuda.cuh"
 
 namespace moe_mamba {
-TEST_PASSES(bfloat16)
+BFLOAT16_PASSES(, bfloat16, cuda::Device)
 }

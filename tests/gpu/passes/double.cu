@@ -1,5 +1,6 @@
-#include "gpu/passes/nets.cuh"
+#include "model/passes.hpp"
+#include "moe_mamba/cuda.cuh"
 
 namespace moe_mamba {
-TEST_PASSES(double)
+DOUBLE_PASSES(, double, cuda::Device)
 }

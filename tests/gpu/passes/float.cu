@@ -1,5 +1,6 @@
-#include "gpu/passes/nets.cuh"
+#include "model/passes.hpp"
+#include "moe_mamba/cuda.cuh"
 
 namespace moe_mamba {
-TEST_PASSES(float)
+FLOAT_PASSES(, float, cuda::Device)
 }

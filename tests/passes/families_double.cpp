@@ -1,0 +1,5 @@
+#include "families/passes.hpp"
+
+namespace moe_mamba {
+FAMILY_PASSES(, double)
+}
