@@ -123,33 +123,18 @@ struct NaiveOutcome {
   naive::Run run;
 };
 
-/// A layer and its naive counterpart on the same random numbers.
-///
-/// `naive_layer(run, x)` is the counterpart; it finds the parameters in run.weights under their own names.
-template <class Layer>
-class LayerComparison {
+/// What does not depend on a layer's type in LayerComparison, which is compiled once.
+class NaiveLayerComparison {
  public:
   using NaiveLayer = std::function<naive::Matrix(naive::Run&, const naive::Matrix&)>;
 
-  LayerComparison(Shape shape, Index width, NaiveLayer naive_layer, std::uint64_t seed)
-      : shape_(shape), width_(width), naive_layer_(std::move(naive_layer)) {
-    parameters = uniform<double>(moe_mamba::parameters_of<Layer>, seed, -0.7, 0.7);
-    x = uniform<double>(shape.tokens() * width, seed + 1);
-    states = uniform<double>(shape.batch * Layer::state_size, seed + 2);
-    dy_ = uniform<double>(shape.tokens() * width, seed + 3);
-    dstates_ = uniform<double>(shape.batch * Layer::state_size, seed + 4);
-    for (const auto& parameter : Layer::parameters) {
-      weights_.add(std::string(parameter.name.view()), parameters.data() + parameter.offset);
-    }
-  }
-
-  LayerComparison(const LayerComparison&) = delete;
-  LayerComparison& operator=(const LayerComparison&) = delete;
+  NaiveLayerComparison(const NaiveLayerComparison&) = delete;
+  NaiveLayerComparison& operator=(const NaiveLayerComparison&) = delete;
 
   NaiveOutcome expected() const {
     naive::Run run{weights_, shape_.batch, shape_.length, {}};
     for (Index b = 0; b < shape_.batch; ++b) {
-      run.states.emplace_back(states.begin() + b * Layer::state_size, states.begin() + (b + 1) * Layer::state_size);
+      run.states.emplace_back(states.begin() + b * state_size_, states.begin() + (b + 1) * state_size_);
     }
     naive::Matrix input(shape_.tokens(), width_);
     input.values = x;
@@ -157,60 +142,68 @@ class LayerComparison {
     return {y, run};
   }
 
-  /// Outputs, states and report of the layer, computed in S, lie within `bound` of the naive ones.
-  template <class S, class Device>
-  void check_forward(Device& device, double bound) const {
-    using C = moe_mamba::compute_t<S>;
-    LayerRun<Layer, S, Device> layer(device, shape_, width_, parameters, states);
-    const auto y = layer.forward(converted<C>(x));
+  std::vector<double> parameters, x, states;
+
+ protected:
+  NaiveLayerComparison(Shape shape, Index width, NaiveLayer naive_layer, std::uint64_t seed,
+                       std::span<const moe_mamba::Parameter> layout, Index parameter_count, Index state_size)
+      : parameters(uniform<double>(parameter_count, seed, -0.7, 0.7)),
+        x(uniform<double>(shape.tokens() * width, seed + 1)),
+        states(uniform<double>(shape.batch * state_size, seed + 2)),
+        shape_(shape),
+        width_(width),
+        dy_(uniform<double>(shape.tokens() * width, seed + 3)),
+        dstates_(uniform<double>(shape.batch * state_size, seed + 4)),
+        state_size_(state_size),
+        layout_(layout),
+        naive_layer_(std::move(naive_layer)) {
+    for (const auto& parameter : layout_) {
+      weights_.add(std::string(parameter.name.view()), parameters.data() + parameter.offset);
+    }
+  }
+
+  /// A layer's outputs, states and report lie within `bound` of the naive ones.
+  void compare(const std::vector<double>& y, const std::vector<double>& final_states,
+               const std::vector<moe_mamba::RouterReport>& reports, double bound) const {
     const NaiveOutcome naive = expected();
     CHECK((weights_.all_used() || shape_.tokens() == 0));
     CHECK(relative_error(y, naive.y.values) <= bound);
     std::vector<double> naive_states;
     for (const auto& state : naive.run.states) naive_states.insert(naive_states.end(), state.begin(), state.end());
-    CHECK(relative_error(layer.states, naive_states) <= bound);
-
-    std::size_t router = 0;
-    Layer::visit_routers(
-        [&](const moe_mamba::RouterReport& report) {
-          REQUIRE(router < naive.run.routers.size());
-          const naive::Router& other = naive.run.routers[router++];
-          CHECK(std::abs(report.balance_loss - other.balance_loss) <= bound);
-          CHECK(std::abs(report.z_loss - other.z_loss) <= bound);
-          CHECK(std::abs(report.entropy - other.entropy) <= bound * (1 + other.entropy));
-          CHECK(report.dropped == other.dropped);
-          CHECK(std::vector<double>(report.load.begin(), report.load.end()) == other.load);
-        },
-        layer.report.data());
-    CHECK(router == naive.run.routers.size());
+    CHECK(relative_error(final_states, naive_states) <= bound);
+    REQUIRE(reports.size() == naive.run.routers.size());
+    for (std::size_t router = 0; router < reports.size(); ++router) {
+      const moe_mamba::RouterReport& report = reports[router];
+      const naive::Router& other = naive.run.routers[router];
+      CHECK(std::abs(report.balance_loss - other.balance_loss) <= bound);
+      CHECK(std::abs(report.z_loss - other.z_loss) <= bound);
+      CHECK(std::abs(report.entropy - other.entropy) <= bound * (1 + other.entropy));
+      CHECK(report.dropped == other.dropped);
+      CHECK(std::vector<double>(report.load.begin(), report.load.end()) == other.load);
+    }
   }
 
-  /// The backward pass in double agrees with finite differences of the naive layer: of Σ dy·y + Σ dstate·state, plus
-  /// the weighted auxiliary losses, by every `stride`-th parameter, input and initial state.
-  template <class Device>
-  void check_backward(Device& device, bool adds_to_dx, Index stride = 1) {
-    LayerRun<Layer, double, Device> layer(device, shape_, width_, parameters, states);
-    (void)layer.forward(x);
-    // What is added to begins at one, what is overwritten as NaN.
-    std::fill(layer.gradients.begin(), layer.gradients.end(), 1.0);
-    auto dstates = dstates_;
-    const auto dx = layer.backward(dy_, std::vector<double>(x.size(), adds_to_dx ? 1.0 : std::nan("")), dstates);
-
-    for (const auto& parameter : Layer::parameters) {
+  /// Gradients, of which those by the parameters began at one, those by the input at `dx_at_start`, agree with finite
+  /// differences of the naive layer: of Σ dy·y + Σ dstate·state, plus the weighted auxiliary losses.
+  void compare_gradients(const std::vector<double>& gradients, const std::vector<double>& dx, double dx_at_start,
+                         const std::vector<double>& dstates, Index stride) {
+    for (const auto& parameter : layout_) {
       INFO("gradient by " << parameter.name.view());
       const auto first = static_cast<std::size_t>(parameter.offset);
-      check_tensor({parameters.data() + first, static_cast<std::size_t>(parameter.size())}, &layer.gradients[first], 1,
+      check_tensor({parameters.data() + first, static_cast<std::size_t>(parameter.size())}, gradients.data() + first, 1,
                    stride);
     }
     INFO("gradient by the input");
-    check_tensor(x, dx.data(), adds_to_dx ? 1 : 0, stride);
-    if (Layer::state_size > 0) {
+    check_tensor(x, dx.data(), dx_at_start, stride);
+    if (state_size_ > 0) {
       INFO("gradient by the initial states");
       check_tensor(states, dstates.data(), 0, stride);
     }
   }
 
-  std::vector<double> parameters, x, states;
+  Shape shape_;
+  Index width_;
+  std::vector<double> dy_, dstates_;
 
  private:
   double objective(std::uint64_t& decisions) const {
@@ -232,11 +225,46 @@ class LayerComparison {
     check_gradient(values, gradient, at_start, stride, [&](std::uint64_t& decisions) { return objective(decisions); });
   }
 
-  Shape shape_;
-  Index width_;
+  Index state_size_;
+  std::span<const moe_mamba::Parameter> layout_;
   NaiveLayer naive_layer_;
-  std::vector<double> dy_, dstates_;
   naive::Weights weights_;
+};
+
+/// A layer and its naive counterpart on the same random numbers.
+///
+/// `naive_layer(run, x)` is the counterpart; it finds the parameters in run.weights under their own names.
+template <class Layer>
+class LayerComparison : public NaiveLayerComparison {
+ public:
+  LayerComparison(Shape shape, Index width, NaiveLayer naive_layer, std::uint64_t seed)
+      : NaiveLayerComparison(shape, width, std::move(naive_layer), seed, Layer::parameters,
+                             moe_mamba::parameters_of<Layer>, Layer::state_size) {}
+
+  /// Outputs, states and report of the layer, computed in S, lie within `bound` of the naive ones.
+  template <class S, class Device>
+  void check_forward(Device& device, double bound) const {
+    using C = moe_mamba::compute_t<S>;
+    LayerRun<Layer, S, Device> layer(device, shape_, width_, parameters, states);
+    const auto y = layer.forward(converted<C>(x));
+    std::vector<moe_mamba::RouterReport> reports;
+    Layer::visit_routers([&](const moe_mamba::RouterReport& report) { reports.push_back(report); },
+                         layer.report.data());
+    compare(converted<double>(y), converted<double>(layer.states), reports, bound);
+  }
+
+  /// The backward pass in double agrees with finite differences of the naive layer, by every `stride`-th parameter,
+  /// input and initial state.
+  template <class Device>
+  void check_backward(Device& device, bool adds_to_dx, Index stride = 1) {
+    LayerRun<Layer, double, Device> layer(device, shape_, width_, parameters, states);
+    (void)layer.forward(x);
+    // What is added to begins at one, what is overwritten as NaN.
+    std::fill(layer.gradients.begin(), layer.gradients.end(), 1.0);
+    auto dstates = dstates_;
+    const auto dx = layer.backward(dy_, std::vector<double>(x.size(), adds_to_dx ? 1.0 : std::nan("")), dstates);
+    compare_gradients(layer.gradients, dx, adds_to_dx ? 1 : 0, dstates, stride);
+  }
 };
 
 }  // namespace test
