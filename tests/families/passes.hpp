@@ -3,7 +3,7 @@
 #include "families/definitions.hpp"
 
 /// The passes of the fixtures' models with parameters stored as S, which tests/passes compiles once for all tests.
-#define FAMILY_PASSES(declared, S)                                     \
+#define MOE_MAMBA_TEST_FAMILY_PASSES(declared, S)                      \
   declared template struct PassesOf<test::SmallMamba, S, Cpu>;         \
   declared template struct PassesOf<test::MambaWithBiases, S, Cpu>;    \
   declared template struct PassesOf<test::MambaOfOneState, S, Cpu>;    \
@@ -22,7 +22,7 @@
   declared template struct PassesOf<test::SmallMistral, S, Cpu>;       \
   declared template struct PassesOf<test::SmallQwen2, S, Cpu>;
 
-#define OTHER_FAMILY_PASSES(declared)                                        \
+#define MOE_MAMBA_TEST_OTHER_FAMILY_PASSES(declared)                         \
   declared template struct PassesOf<test::DeepMamba, float, Cpu>;            \
   declared template struct PassesOf<test::ShallowMamba, float, Cpu>;         \
   declared template struct PassesOf<test::OtherMambaWithBiases, float, Cpu>; \
@@ -31,8 +31,8 @@
   declared template struct PassesOf<test::JambaOfAttention, float, Cpu>;
 
 namespace moe_mamba {
-FAMILY_PASSES(extern, float)
-FAMILY_PASSES(extern, double)
-FAMILY_PASSES(extern, bfloat16)
-OTHER_FAMILY_PASSES(extern)
+MOE_MAMBA_TEST_FAMILY_PASSES(extern, float)
+MOE_MAMBA_TEST_FAMILY_PASSES(extern, double)
+MOE_MAMBA_TEST_FAMILY_PASSES(extern, bfloat16)
+MOE_MAMBA_TEST_OTHER_FAMILY_PASSES(extern)
 }  // namespace moe_mamba

@@ -6,7 +6,7 @@
 /// The passes of the tests' models on a backend, declared (`extern`) or compiled: those that tests have with parameters of a
 /// type. On the Cpu tests/passes compiles them once for all tests, and what is not listed is compiled in the test that has
 /// it; on a device tests/gpu/passes does, and what is not listed does not link.
-#define BFLOAT16_PASSES(declared, S, Backend)                        \
+#define MOE_MAMBA_TEST_BFLOAT16_PASSES(declared, S, Backend)         \
   declared template struct PassesOf<test::MambaNet, S, Backend>;     \
   declared template struct PassesOf<test::MixtureNet, S, Backend>;   \
   declared template struct PassesOf<test::ManyWaysNet, S, Backend>;  \
@@ -15,8 +15,8 @@
   declared template struct PassesOf<test::AttentionNet, S, Backend>; \
   declared template struct PassesOf<test::TrainedNet, S, Backend>;
 
-#define FLOAT_PASSES(declared, S, Backend)                           \
-  BFLOAT16_PASSES(declared, S, Backend)                              \
+#define MOE_MAMBA_TEST_FLOAT_PASSES(declared, S, Backend)            \
+  MOE_MAMBA_TEST_BFLOAT16_PASSES(declared, S, Backend)               \
   declared template struct PassesOf<test::PlainMixture, S, Backend>; \
   declared template struct PassesOf<test::OneWide, S, Backend>;      \
   declared template struct PassesOf<test::ManyStates, S, Backend>;   \
@@ -24,8 +24,8 @@
   declared template struct PassesOf<test::ManyInputs, S, Backend>;   \
   declared template struct PassesOf<test::WritingNet, S, Backend>;
 
-#define DOUBLE_PASSES(declared, S, Backend)                           \
-  FLOAT_PASSES(declared, S, Backend)                                  \
+#define MOE_MAMBA_TEST_DOUBLE_PASSES(declared, S, Backend)            \
+  MOE_MAMBA_TEST_FLOAT_PASSES(declared, S, Backend)                   \
   declared template struct PassesOf<test::FamilyWaysNet, S, Backend>; \
   declared template struct PassesOf<test::OddNet, S, Backend>;        \
   declared template struct PassesOf<test::UnbalancedNet, S, Backend>; \
@@ -33,8 +33,8 @@
 
 #if !defined(MOE_MAMBA_TEST_CUDA) && !defined(__CUDACC__)
 namespace moe_mamba {
-BFLOAT16_PASSES(extern, bfloat16, Cpu)
-FLOAT_PASSES(extern, float, Cpu)
-DOUBLE_PASSES(extern, double, Cpu)
+MOE_MAMBA_TEST_BFLOAT16_PASSES(extern, bfloat16, Cpu)
+MOE_MAMBA_TEST_FLOAT_PASSES(extern, float, Cpu)
+MOE_MAMBA_TEST_DOUBLE_PASSES(extern, double, Cpu)
 }  // namespace moe_mamba
 #endif

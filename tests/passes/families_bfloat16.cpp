@@ -1,5 +1,5 @@
 #include "families/passes.hpp"
 
 namespace moe_mamba {
-FAMILY_PASSES(, bfloat16)
+MOE_MAMBA_TEST_FAMILY_PASSES(, bfloat16)
 }

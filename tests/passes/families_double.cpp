@@ -1,5 +1,5 @@
 #include "families/passes.hpp"
 
 namespace moe_mamba {
-FAMILY_PASSES(, double)
+MOE_MAMBA_TEST_FAMILY_PASSES(, double)
 }

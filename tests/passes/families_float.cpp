@@ -1,6 +1,6 @@
 #include "families/passes.hpp"
 
 namespace moe_mamba {
-FAMILY_PASSES(, float)
-OTHER_FAMILY_PASSES()
+MOE_MAMBA_TEST_FAMILY_PASSES(, float)
+MOE_MAMBA_TEST_OTHER_FAMILY_PASSES()
 }  // namespace moe_mamba

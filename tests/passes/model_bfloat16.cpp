@@ -2,5 +2,5 @@
 #include "moe_mamba/moe_mamba.hpp"
 
 namespace moe_mamba {
-BFLOAT16_PASSES(, bfloat16, Cpu)
+MOE_MAMBA_TEST_BFLOAT16_PASSES(, bfloat16, Cpu)
 }

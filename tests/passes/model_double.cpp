@@ -2,5 +2,5 @@
 #include "moe_mamba/moe_mamba.hpp"
 
 namespace moe_mamba {
-DOUBLE_PASSES(, double, Cpu)
+MOE_MAMBA_TEST_DOUBLE_PASSES(, double, Cpu)
 }

@@ -2,5 +2,5 @@
 #include "moe_mamba/moe_mamba.hpp"
 
 namespace moe_mamba {
-FLOAT_PASSES(, float, Cpu)
+MOE_MAMBA_TEST_FLOAT_PASSES(, float, Cpu)
 }

@@ -2,5 +2,5 @@
 #include "moe_mamba/cuda.cuh"
 
 namespace moe_mamba {
-BFLOAT16_PASSES(, bfloat16, cuda::Device)
+MOE_MAMBA_TEST_BFLOAT16_PASSES(, bfloat16, cuda::Device)
 }

@@ -2,5 +2,5 @@
 #include "moe_mamba/cuda.cuh"
 
 namespace moe_mamba {
-DOUBLE_PASSES(, double, cuda::Device)
+MOE_MAMBA_TEST_DOUBLE_PASSES(, double, cuda::Device)
 }

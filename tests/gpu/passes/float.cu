@@ -2,5 +2,5 @@
 #include "moe_mamba/cuda.cuh"
 
 namespace moe_mamba {
-FLOAT_PASSES(, float, cuda::Device)
+MOE_MAMBA_TEST_FLOAT_PASSES(, float, cuda::Device)
 }
