@@ -1,8 +1,10 @@
 // Files of models and checkpoints: damage is named, a kill loses nothing.
 #include "moe_mamba/io/checkpoint.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <fstream>
+#include <map>
 #include <signal.h>
 #include <string>
 #include <sys/wait.h>
@@ -36,7 +38,6 @@ std::vector<std::byte> bytes(const Model<Net, S>& model) {
   return {view.begin(), view.end()};
 }
 
-constexpr Cosine rate{.warmup = 2, .steps = 12};
 
 }  // namespace
 
@@ -88,7 +89,52 @@ TEST_CASE("what is no checkpoint is refused, and trainer and model stay as they 
   std::string wrong = contents;
   wrong[step + 18] = 'x';
   std::ofstream(folder.path() / "wrong", std::ios::binary) << wrong;
-  CHECK_THROWS_WITH(load_checkpoint(folder.path() / "wrong", trainer), Contains("moe_mamba.step"));
+  CHECK_THROWS_WITH(load_checkpoint(folder.path() / "wrong", trainer), Contains("checksum"));
+
+  // Whole files that say what cannot be.
+  const SafetensorsFile good(folder.path() / "good");
+  const auto refused = [&](const auto& change, const std::string& words) {
+    std::vector<TensorSource> tensors;
+    for (const TensorEntry& tensor : good.tensors()) {
+      tensors.push_back({tensor.name, tensor.type, tensor.shape, tensor.data});
+    }
+    auto metadata = good.metadata();
+    change(tensors, metadata);
+    save_safetensors(folder.path() / "odd", tensors, detail::with_checksum(metadata, tensors));
+    CHECK_THROWS_WITH(load_checkpoint(folder.path() / "odd", trainer), Contains(words));
+  };
+  using Tensors = std::vector<TensorSource>;
+  using Metadata = std::map<std::string, std::string>;
+  for (const char* number : {"x", "", "-1", "1 ", "9223372036854775807", "18446744073709551616"}) {
+    refused([&](Tensors&, Metadata& metadata) { metadata["moe_mamba.step"] = number; },
+            std::string("\"moe_mamba.step\" is \"") + number + "\"; allowed: an integer from 0 to 9007199254740992");
+  }
+  refused([](Tensors&, Metadata& metadata) { metadata.erase("moe_mamba.windows.seed"); }, "moe_mamba.windows.seed");
+  const auto moment = [](Tensors& tensors) -> TensorSource& {
+    return *std::ranges::find(tensors, "training.first_moment", &TensorSource::name);
+  };
+  refused(
+      [&](Tensors& tensors, Metadata&) {
+        moment(tensors).shape = {1, moment(tensors).shape[0]};
+      },
+      "\"training.first_moment\": shape is [1, ");
+  refused([&](Tensors& tensors, Metadata&) { moment(tensors).name = "training.unknown"; }, "training.unknown");
+  const std::vector<std::byte> halves(2 * static_cast<std::size_t>(cost<Net>.parameters));
+  refused(
+      [&](Tensors& tensors, Metadata&) {
+        tensors.push_back({"training.remainder", DataType::I16, {cost<Net>.parameters}, halves});
+      },
+      "training.remainder");
+  {
+    auto metadata = good.metadata();
+    metadata.erase(detail::checksum_key);
+    Tensors tensors;
+    for (const TensorEntry& tensor : good.tensors()) {
+      tensors.push_back({tensor.name, tensor.type, tensor.shape, tensor.data});
+    }
+    save_safetensors(folder.path() / "odd", tensors, metadata);
+    CHECK_THROWS_WITH(load_checkpoint(folder.path() / "odd", trainer), Contains("moe_mamba.checksum"));
+  }
 
   CHECK(bytes(model) == bytes(twin));
   const TokenBatch next = batches.next();
@@ -118,6 +164,16 @@ TEST_CASE("a flipped bit in the data is noticed, in a model file and in a checkp
     }
     CHECK(bytes(target) == bytes(before));
   }
+  // Nor may a bit of what stands beside the data be another one, to go on from a checkpoint.
+  const std::string good = test::read_bytes(folder / "checkpoint");
+  const std::size_t from = good.find("__metadata__"), to = good.find('}', from);
+  for (std::size_t at = from; at < to; ++at) {
+    std::string bad = good;
+    bad[at] = static_cast<char>(bad[at] ^ (1 << random.below(8)));
+    test::write_bytes(folder / "bad", bad);
+    CHECK_THROWS_AS(load_checkpoint(folder / "bad", other), std::runtime_error);
+  }
+  CHECK(bytes(target) == bytes(before));
   // A file of somebody else's has no checksum and is taken as it is.
   const auto tensors = detail::parameter_tensors<Net, bfloat16>(std::as_const(model).parameters());
   save_safetensors(folder / "foreign", tensors);
@@ -143,12 +199,10 @@ TEST_CASE("a checkpoint of a bfloat16 model keeps two bytes beside each paramete
   for (const TensorEntry& tensor : file.tensors()) {
     if (tensor.name != remainder.name) tensors.push_back({tensor.name, tensor.type, tensor.shape, tensor.data});
   }
-  auto metadata = file.metadata();
-  metadata.erase(detail::checksum_key);
-  save_safetensors(folder / "without", tensors, metadata);
+  save_safetensors(folder / "without", tensors, detail::with_checksum(file.metadata(), tensors));
   CHECK_THROWS_WITH(load_checkpoint(folder / "without", other), Contains("training.remainder") && Contains("missing"));
   tensors.push_back({remainder.name, DataType::BF16, remainder.shape, remainder.data});
-  save_safetensors(folder / "wrong", tensors, metadata);
+  save_safetensors(folder / "wrong", tensors, detail::with_checksum(file.metadata(), tensors));
   CHECK_THROWS_WITH(load_checkpoint(folder / "wrong", other),
                     Contains("training.remainder") && Contains("dtype is BF16; allowed: I16"));
   CHECK(bytes(target) == bytes(before));
@@ -158,7 +212,7 @@ TEST_CASE("the checksum depends on names and on every byte, but not on the order
   std::vector<std::byte> a(100), b(37);
   for (std::size_t i = 0; i < a.size(); ++i) a[i] = std::byte(i);
   const auto sum = [](const std::vector<TensorSource>& tensors) {
-    return detail::checksum(std::span<const TensorSource>(tensors));
+    return detail::checksum(std::span<const TensorSource>(tensors), {});
   };
   const TensorSource x{"x", DataType::U8, {100}, a}, y{"y", DataType::U8, {37}, b}, z{"z", DataType::U8, {37}, b};
   const std::string whole = sum({x, y});
@@ -171,6 +225,15 @@ TEST_CASE("the checksum depends on names and on every byte, but not on the order
     a[i] ^= std::byte(1);
   }
   CHECK(sum({x, y}) == whole);
+  // Nor do metadata go unnoticed, but for the checksum itself.
+  const std::vector<TensorSource> tensors = {x, y};
+  const auto with = [&](const std::map<std::string, std::string>& metadata) {
+    return detail::checksum(std::span<const TensorSource>(tensors), metadata);
+  };
+  CHECK(with({{detail::checksum_key, "anything"}}) == whole);
+  CHECK(with({{"a", "1"}}) != whole);
+  CHECK(with({{"a", "1"}, {"b", "2"}}) != with({{"a", "2"}, {"b", "1"}}));
+  CHECK(with({{"a", "1"}}) != with({{"a", "3"}}));
 }
 
 TEST_CASE("an unwritable place is named and leaves nothing behind", "[io]") {

@@ -27,18 +27,33 @@ __device__ __forceinline__ void release_stream() {
 #endif
 }
 
-/// Whether the code that a device of compute capability 9.0 or more would be given has await_stream()'s instruction: what is
-/// compiled for less runs there too, and must not begin early.
+/// Whether any or all of the code that is compiled has await_stream()'s instruction: what is compiled for less than compute
+/// capability 9.0 may run on later devices too, and must not begin early.
 #if defined(__CUDA_ARCH_LIST__)
-inline constexpr bool code_awaits_stream = [] {
+inline constexpr bool some_code_awaits_stream = [] {
   for (const int architecture : {__CUDA_ARCH_LIST__}) {
     if (architecture >= 900) return true;
   }
   return false;
 }();
+inline constexpr bool all_code_awaits_stream = [] {
+  for (const int architecture : {__CUDA_ARCH_LIST__}) {
+    if (architecture < 900) return false;
+  }
+  return true;
+}();
 #else
-inline constexpr bool code_awaits_stream = false;
+inline constexpr bool some_code_awaits_stream = false, all_code_awaits_stream = false;
 #endif
+
+/// Whether the code of a kernel that the device was given does.
+template <class Kernel>
+bool awaits_stream(Kernel* kernel) {
+  if constexpr (!some_code_awaits_stream || all_code_awaits_stream) return some_code_awaits_stream;
+  cudaFuncAttributes code;
+  check(cudaFuncGetAttributes(&code, kernel), "cudaFuncGetAttributes");
+  return code.ptxVersion >= 90;
+}
 
 /// kernel<<<blocks, threads, shared>>>(arguments…) in the device's stream, as described above where the device can do it.
 template <class... Parameters, class... Arguments>
@@ -53,7 +68,7 @@ void launch_dependent(Device& device, void (*kernel)(Parameters...), dim3 blocks
   configuration.dynamicSmemBytes = shared;
   configuration.stream = device.stream();
   configuration.attrs = &attribute;
-  configuration.numAttrs = code_awaits_stream && device.launches_dependents() ? 1 : 0;
+  configuration.numAttrs = device.launches_dependents() && awaits_stream(kernel) ? 1 : 0;
   check(cudaLaunchKernelEx(&configuration, kernel, static_cast<Parameters>(arguments)...), "cudaLaunchKernelEx");
 }
 

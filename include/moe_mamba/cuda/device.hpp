@@ -91,6 +91,10 @@ class Device {
         check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &tensor_map_encoder_, 12000, cudaEnableDefault,
                                                &found),
               "cudaGetDriverEntryPointByVersion");
+        if (found != cudaDriverEntryPointSuccess) {
+          detail::throw_error("cuTensorMapEncodeTiled",
+                              "the driver does not have it; one of CUDA 12.0 or newer is needed");
+        }
       }
       check(cublasCreate(&blas_), "cublasCreate");
       check(cublasSetStream(blas_, stream_), "cublasSetStream");

@@ -95,6 +95,7 @@ __global__ void __launch_bounds__(ScanForwardTuning<compute_t<C>, States, Narrow
                 const __grid_constant__ ScanCarry<compute_t<C>> carry, const __grid_constant__ ScanPassSums<C, 1> sums,
                 int first_state, bool loads_together) {
   using Thread = ScanThread<C, S, States, Narrow, Summary>;
+  static_assert(sizeof(typename Thread::Storage) <= 48 * 1024, "more than a block is given");
   __shared__ typename Thread::Storage storage;
   Thread(scan, carry, sums, first_state, loads_together, storage).run();
 }
@@ -109,15 +110,15 @@ Index scan_blocks(Shape shape, Index channels) {
 template <class C>
 inline constexpr Index scan_forward_resident = sizeof(compute_t<C>) == 4 ? 2 : 4;
 
-template <class C>
+template <class C, int States>
 bool scan_takes_narrow(const Device& device, Shape shape, Index channels) {
-  return sizeof(compute_t<C>) == 4 &&
+  return scan_has_narrow<compute_t<C>, States> &&
          scan_takes_narrow(device.processors(), scan_forward_resident<C>, scan_blocks<C>(shape, channels));
 }
 
-template <class C>
+template <class C, int States>
 ScanChunking scan_forward_chunking(const Device& device, Shape shape, Index channels) {
-  if (scan_takes_narrow<C>(device, shape, channels)) return whole_scan(shape.length);
+  if (scan_takes_narrow<C, States>(device, shape, channels)) return whole_scan(shape.length);
   return scan_chunking(device.processors(), scan_forward_resident<C>, scan_blocks<C>(shape, channels), shape.length);
 }
 
@@ -147,14 +148,14 @@ void selective_scan(Device& device, const SelectiveScan<C, S, States>& scan) {
     return detail::launch_dependent(device, kernel, grid.blocks, grid.threads, 0, scan);
   }
   const Index blocks = detail::scan_blocks<C>(scan.shape, channels);
-  const detail::ScanChunking chunking = detail::scan_forward_chunking<C>(device, scan.shape, channels);
+  const detail::ScanChunking chunking = detail::scan_forward_chunking<C, States>(device, scan.shape, channels);
   const auto together = [](const auto&... rows) { return (detail::loads_together(rows, Tuning::together) && ...); };
   const bool loads_together = together(scan.u, scan.delta, scan.z, scan.y);
   Arena arena = scan.scratch;
   const detail::ScanCarry<T> carry(arena, chunking, batch, channels, States);
   const detail::ScanPassSums<C, 1> sums(arena, scan.shape, channels, Tuning::passes);
-  if constexpr (sizeof(T) == 4) {
-    if (detail::scan_takes_narrow<C>(device, scan.shape, channels)) {
+  if constexpr (detail::scan_has_narrow<T, States>) {
+    if (detail::scan_takes_narrow<C, States>(device, scan.shape, channels)) {
       using NarrowTuning = detail::ScanForwardTuning<T, States, true>;
       static_assert(NarrowTuning::together <= Tuning::together && NarrowTuning::passes == Tuning::passes);
       const auto narrow_grid = static_cast<unsigned>(batch * ceiling_divide(channels, Index{NarrowTuning::width}));

@@ -1,9 +1,11 @@
 #pragma once
 
+#include <array>
 #include <charconv>
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
+#include <limits>
 #include <map>
 #include <span>
 #include <string>
@@ -29,15 +31,16 @@ inline constexpr const char* step_key = "moe_mamba.step";
 inline constexpr const char* seed_key = "moe_mamba.windows.seed";
 inline constexpr const char* position_key = "moe_mamba.windows.position";
 
-inline std::uint64_t metadata_number(const SafetensorsFile& file, const char* key) {
+inline std::uint64_t metadata_number(const SafetensorsFile& file, const char* key,
+                                     std::uint64_t most = std::numeric_limits<std::uint64_t>::max()) {
   const auto found = file.metadata().find(key);
   const std::string where = file.path().string(), field = std::string("metadata \"") + key + "\"";
   if (found == file.metadata().end()) throw_content_error(where, field, "missing", "a checkpoint, which has it");
   const std::string& text = found->second;
   std::uint64_t number = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc{} || end != text.data() + text.size() || text.empty()) {
-    throw_content_error(where, field, in_quotes(text), "an integer from 0 to 2^64 - 1");
+  if (error != std::errc{} || end != text.data() + text.size() || text.empty() || number > most) {
+    throw_content_error(where, field, in_quotes(text), "an integer from 0 to " + std::to_string(most));
   }
   return number;
 }
@@ -51,9 +54,9 @@ std::vector<T> training_numbers(const SafetensorsFile& file, const char* name, I
     throw_content_error(file.path().string(), field + ": dtype", std::string(name_of(tensor.type)),
                         std::string(name_of(data_type_of<T>)));
   }
-  if (size >= 0 && elements(tensor) != size) {
-    throw_content_error(file.path().string(), field + ": elements", std::to_string(elements(tensor)),
-                        std::to_string(size));
+  if (tensor.shape.size() != 1 || (size >= 0 && elements(tensor) != size)) {
+    throw_content_error(file.path().string(), field + ": shape", shape_text(tensor.shape),
+                        size >= 0 ? shape_text(std::array{size}) : "one extent");
   }
   std::vector<T> numbers(static_cast<std::size_t>(elements(tensor)));
   if (!numbers.empty()) std::memcpy(numbers.data(), tensor.data.data(), tensor.data.size());
@@ -93,6 +96,14 @@ CheckpointInfo load_checkpoint(const std::filesystem::path& path, Trainer<Defini
   using TrainerType = Trainer<Definition, S, Backend, Rate>;
   const SafetensorsFile file(path);
   detail::check_parameters<Definition>(file);
+  if (!file.metadata().contains(detail::checksum_key)) {
+    detail::throw_content_error(path.string(), "metadata " + detail::in_quotes(detail::checksum_key), "missing",
+                                "a checkpoint, which has it");
+  }
+  if (!TrainerType::keeps_remainder && file.find("training.remainder") != nullptr) {
+    detail::throw_content_error(path.string(), "tensor", "\"training.remainder\"",
+                                "none with parameters that are stored whole");
+  }
   Definition::visit_parameters([&](const Parameter& parameter) {
     const TensorEntry& tensor = file.at(parameter.name.view());
     if (tensor.type != data_type_of<S>) {
@@ -108,7 +119,7 @@ CheckpointInfo load_checkpoint(const std::filesystem::path& path, Trainer<Defini
                                                       : std::vector<std::int16_t>{};
   const auto states = file.find("training.states") != nullptr ? detail::training_numbers<C>(file, "training.states", -1)
                                                               : std::vector<C>{};
-  const auto steps = static_cast<Index>(detail::metadata_number(file, detail::step_key));
+  const auto steps = static_cast<Index>(detail::metadata_number(file, detail::step_key, std::uint64_t{1} << 53));
   CheckpointInfo info{
       {detail::metadata_number(file, detail::seed_key), detail::metadata_number(file, detail::position_key)},
       file.metadata()};

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <filesystem>
@@ -18,8 +19,9 @@ namespace moe_mamba {
 
 namespace detail {
 
-/// Tensors that stand in a checkpoint beside the parameters begin so.
-inline constexpr std::string_view training_prefix = "training.";
+/// Tensors that stand in a checkpoint beside the parameters.
+inline constexpr std::array<std::string_view, 4> training_tensors = {"training.first_moment", "training.second_moment",
+                                                                     "training.remainder", "training.states"};
 
 /// The parameters of a model as tensors to be written.
 template <class Definition, StorageScalar S>
@@ -62,13 +64,13 @@ void check_parameters(const SafetensorsFile& file) {
     ++known;
   });
   check_checksum(file);
-  std::size_t training = 0;
-  for (const TensorEntry& tensor : file.tensors()) {
-    if (std::string_view(tensor.name).starts_with(training_prefix)) ++training;
-  }
+  const auto of_training = [](const TensorEntry& tensor) {
+    return std::ranges::find(training_tensors, tensor.name) != training_tensors.end();
+  };
+  const auto training = static_cast<std::size_t>(std::ranges::count_if(file.tensors(), of_training));
   if (known + training == file.tensors().size()) return;
   for (const TensorEntry& tensor : file.tensors()) {
-    bool wanted = std::string_view(tensor.name).starts_with(training_prefix);
+    bool wanted = of_training(tensor);
     Definition::visit_parameters([&](const Parameter& parameter) { wanted |= parameter.name.view() == tensor.name; });
     if (!wanted) {
       throw_content_error(where, "tensor", in_quotes(tensor.name), "the parameters of the definition and no other");

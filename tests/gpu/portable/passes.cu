@@ -15,7 +15,8 @@ using Everything = LanguageModel<
     Residual<NoNorm, Mlp<Hidden<4>, GeGlu>>, LayerNorm<>, RmsNorm<>, Mlp<Hidden<4>, Gelu>,
     Moe<Experts<3>, TopK<1>, Hidden<2>, Silu, SigmoidThenTopK, RouterBias>>;
 
-using Series = SequenceModel<Inputs<3>, Outputs<2>, Width<5>, Mlp<Hidden<2>, Relu>>;
+/// As many states as take most shared memory.
+using Series = SequenceModel<Inputs<3>, Outputs<2>, Width<5>, Mamba<State<40>>, Mlp<Hidden<2>, Relu>>;
 
 }  // namespace
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cuda.h>
+#include <string>
 
 #include "moe_mamba/core/mathematics.hpp"
 #include "moe_mamba/core/view.hpp"
@@ -31,12 +32,13 @@ struct TensorMaps {
   CUtensorMap a, b;
 };
 
-/// A description of as many matrices that lie `step` elements apart; of one, if that is 0. Throws Error.
+/// A description of as many matrices that lie `step` elements apart; of one alone, if that is 0. Throws Error.
 inline CUtensorMap tensor_map(const Device& device, MatrixView<const bfloat16> matrix, Index matrices, Index step) {
   // What a single line is told to lie apart from the next must be as if there were one.
   const Index stride = matrix.rows > 1 ? matrix.stride : ceiling_divide(matrix.columns, Index{8}) * 8;
   const cuuint64_t sizes[]{cuuint64_t(matrix.columns), cuuint64_t(matrix.rows), cuuint64_t(matrices)};
-  const cuuint64_t strides[]{cuuint64_t(stride) * sizeof(bfloat16), cuuint64_t(step) * sizeof(bfloat16)};
+  const cuuint64_t strides[]{cuuint64_t(stride) * sizeof(bfloat16),
+                             cuuint64_t(matrices == 1 ? matrix.rows * stride : step) * sizeof(bfloat16)};
   const cuuint32_t box[]{TensorStep::inner, TensorStep::inner, 1}, apart[]{1, 1, 1};
   CUtensorMap map;
   const auto encode = reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(device.tensor_map_encoder());
@@ -44,7 +46,12 @@ inline CUtensorMap tensor_map(const Device& device, MatrixView<const bfloat16> m
       encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, step == 0 ? 2 : 3, const_cast<bfloat16*>(matrix.data), sizes,
              strides, box, apart, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
              CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  check(result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue, "cuTensorMapEncodeTiled");
+  if (result != CUDA_SUCCESS) {
+    throw_error("cuTensorMapEncodeTiled", "CUresult " + std::to_string(int(result)) + " for " +
+                                              std::to_string(matrices) + " matrices of " + std::to_string(matrix.rows) +
+                                              " x " + std::to_string(matrix.columns) + ", rows " +
+                                              std::to_string(stride) + " apart");
+  }
   return map;
 }
 

@@ -46,8 +46,8 @@ using WideTile = TensorTile<256, 4, 1, 1, false>;
 using WideShortTile = TensorTile<256, 4, 1, 1, true>;
 /// Half as large, where that shares out the work among processors more evenly.
 using MediumTile = TensorTile<128, 6, 1, 1, true>;
-/// All that devices other than compute capability 9.0 and 10.0 have shared memory for: one block's sums are written while
-/// another one multiplies.
+/// All that devices other than compute capability 9.0 and 10.0 have shared memory for; on these, two blocks of matrices of
+/// few columns run at a time.
 using PairedTile = TensorTile<128, 3, 0, 2, false>;
 /// Four times as many tiles, where those of 256 columns are too few for the device.
 using NarrowTile = TensorTile<64, 8, 1, 1, false>;

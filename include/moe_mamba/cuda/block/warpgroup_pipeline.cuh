@@ -135,6 +135,7 @@ class WarpgroupPipeline {
       for (int left = job.steps;;) {
         if (!a_inner_contiguous && left == 1 && job.last < Tile::inner) clear_from(stage.number, job.last);
         if (busy) product.multiply(a_ + stage.number * Tile::a_bytes, b_ + stage.number * Tile::b_bytes);
+        __syncwarp();  // where the warp had nothing to multiply, some lanes may still wait for the step
         if constexpr (Tile::pending == 0) {
           if (first_lane) read(stage.number).arrive();
         } else {

@@ -59,6 +59,10 @@ struct ScanForwardTuning
                : Narrow                                             ? 16
                                                                     : 8> {};
 
+/// Whether there are narrow blocks: with more states their tiles would not fit into the shared memory of every block.
+template <class C, int States>
+inline constexpr bool scan_has_narrow = sizeof(C) == 4 && States <= 32;
+
 /// Whether narrow blocks share the work out better: there are too few of `blocks` wide ones for each multiprocessor to get
 /// as many as it is best given, `resident`, but so many that chunks would cost more.
 constexpr bool scan_takes_narrow(int processors, Index resident, Index blocks) {
