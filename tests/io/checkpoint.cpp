@@ -38,7 +38,6 @@ std::vector<std::byte> bytes(const Model<Net, S>& model) {
   return {view.begin(), view.end()};
 }
 
-
 }  // namespace
 
 TEST_CASE("files of another definition are refused by the tensor's name", "[io]") {
