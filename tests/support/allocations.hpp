@@ -1,13 +1,15 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdlib>
 #include <new>
 
-/// Counts every allocation through operator new of the program that includes this.
+/// Counts every allocation through operator new of the program that includes this, and can make one fail.
 namespace test {
 
 inline std::atomic<long> allocation_count{0};
+inline std::atomic<long> allocations_until_failure{0};  // 0: none fails
 
 /// Allocations since it was made.
 class AllocationCounter {
@@ -19,8 +21,38 @@ class AllocationCounter {
   long before_;
 };
 
+/// Makes the n-th allocation from now on throw std::bad_alloc, once, unless the scope ends before it.
+class FailingAllocation {
+ public:
+  explicit FailingAllocation(long n) { allocations_until_failure = n; }
+  ~FailingAllocation() { allocations_until_failure = 0; }
+  FailingAllocation(const FailingAllocation&) = delete;
+  FailingAllocation& operator=(const FailingAllocation&) = delete;
+};
+
+/// Runs `call` on a fresh `make()` once for every allocation that it makes, with that one failing; after each failure
+/// `check(object)` is to find the object as it was. Ends with the run in which none fails, and returns the number of failures.
+template <class Make, class Call, class Check>
+long fail_each_allocation(const Make& make, const Call& call, const Check& check) {
+  for (long n = 1;; ++n) {
+    auto object = make();
+    bool failed = false;
+    try {
+      const FailingAllocation failure(n);
+      call(object);
+    } catch (const std::bad_alloc&) {
+      failed = true;
+    }
+    if (!failed) return n - 1;
+    check(object);
+  }
+}
+
 inline void* counted_allocation(std::size_t bytes, std::size_t alignment) {
   ++allocation_count;
+  if (allocations_until_failure.load(std::memory_order_relaxed) > 0 && --allocations_until_failure == 0) {
+    throw std::bad_alloc();
+  }
   // aligned_alloc wants a multiple of the alignment.
   void* memory = std::aligned_alloc(alignment, (bytes + alignment) / alignment * alignment);
   if (memory == nullptr) throw std::bad_alloc();
@@ -44,10 +76,18 @@ inline void* counted_allocation(std::size_t bytes, std::size_t alignment) {
   return test::counted_allocation(bytes, static_cast<std::size_t>(alignment));
 }
 [[gnu::noinline, gnu::weak]] void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
-  return test::counted_allocation(bytes, alignof(std::max_align_t));
+  try {
+    return test::counted_allocation(bytes, alignof(std::max_align_t));
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
 }
 [[gnu::noinline, gnu::weak]] void* operator new[](std::size_t bytes, const std::nothrow_t&) noexcept {
-  return test::counted_allocation(bytes, alignof(std::max_align_t));
+  try {
+    return test::counted_allocation(bytes, alignof(std::max_align_t));
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
 }
 [[gnu::noinline, gnu::weak]] void operator delete(void* memory) noexcept { std::free(memory); }
 [[gnu::noinline, gnu::weak]] void operator delete[](void* memory) noexcept { std::free(memory); }
