@@ -50,7 +50,7 @@ TEST_CASE("A config of wrong kinds and sizes is refused with field, value and wh
   CHECK_THAT(with_field("1e-05", "1e-300"), Contains("layer_norm_epsilon is 1e-300"));
   CHECK_THAT(with_field("1e-05", "\"\""), Contains("layer_norm_epsilon is \"\""));
   CHECK_THAT(with_field("\"use_bias\": false", "\"use_bias\": 0"), Contains("use_bias is 0; allowed: true or false"));
-  CHECK_THAT(with_field("\"silu\"", "\"gelu\""), Contains("hidden_act is \"gelu\"; allowed: \"silu\""));
+  CHECK_THAT(with_field("\"silu\"", "\"gelu\""), Contains("hidden_act is \"gelu\"; allowed: \"silu\" or \"swish\""));
   CHECK_THAT(with_field("\"mamba\"", "\"gpt2\""),
              Contains("model_type is \"gpt2\"; allowed: a model of mamba, falcon_mamba, black_mamba"));
   CHECK_THAT(

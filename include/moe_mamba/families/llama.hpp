@@ -60,7 +60,7 @@ inline std::vector<TensorPart> llama_parts(const Parameter& parameter) {
 
 /// What a config.json of these families says of the whole model. Its layers are still missing.
 inline Architecture outer_words(const Config& config, const NormWords& norm) {
-  config.require_text("hidden_act", "silu");
+  config.require_silu("hidden_act");
   Architecture model =
       language_model(config.integer("vocab_size", 1, 1 << 28), config.integer("hidden_size", 1, 1 << 20),
                      config.boolean("tie_word_embeddings", false), norm);
@@ -103,7 +103,6 @@ enum class Windows { none, unused, sliding };
 /// Attention as a config.json has it. `rotary`: its positions, or null for none.
 inline LayerWords attention_words(const Config& config, Index width, Windows windows, const Word* rotary,
                                   const char* biases) {
-  config.require_zero("attention_dropout", "the library trains without dropout");
   AttentionWords attention{.width = width, .rotary_base = rotary == nullptr ? 0 : 10'000, .biases = biases};
   attention.heads = config.integer("num_attention_heads", 1, 1024);
   attention.key_value_heads = config.integer("num_key_value_heads", 1, 1024, attention.heads);
