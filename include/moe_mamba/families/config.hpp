@@ -37,7 +37,8 @@ class Config {
   Index integer(const char* name, Index lowest, Index highest) const {
     const JsonValue& value = at(name, "an integer");
     if (value.kind != JsonValue::Kind::integer || value.integer < lowest || value.integer > highest) {
-      const bool is_whole = value.kind == JsonValue::Kind::number && value.number == std::floor(value.number);
+      const bool is_whole = value.kind == JsonValue::Kind::number && std::isfinite(value.number) &&
+                            value.number == std::floor(value.number);
       refuse(name, value.text() + (is_whole ? " as a number with a decimal point or exponent" : ""),
              "an integer from " + std::to_string(lowest) + " to " + std::to_string(highest));
     }

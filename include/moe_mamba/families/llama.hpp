@@ -48,6 +48,9 @@ inline std::vector<TensorPart> gated_parts(const Parameter& parameter, const Lay
   });
 }
 
+/// Where files until 2023 hold the rotary frequencies, which follow from the config.
+inline constexpr char rotary_frequencies[] = ".rotary_emb.inv_freq";
+
 inline std::vector<TensorPart> llama_parts(const Parameter& parameter) {
   const LayerName name(parameter);
   if (name.prefix.empty()) return outer_parts(parameter, "model.norm.weight");
@@ -248,6 +251,8 @@ inline constexpr Family llama{
           config.text("model_type", "llama").raw("architectures", "[\"LlamaForCausalLM\"]");
           return config.finish();
         },
+    .base = "model.",
+    .ignored_suffix = detail::rotary_frequencies,
 };
 
 inline constexpr Family mistral{
@@ -268,6 +273,8 @@ inline constexpr Family mistral{
           config.text("model_type", "mistral").raw("architectures", "[\"MistralForCausalLM\"]");
           return config.finish();
         },
+    .base = "model.",
+    .ignored_suffix = detail::rotary_frequencies,
 };
 
 inline constexpr Family qwen2{
@@ -288,6 +295,8 @@ inline constexpr Family qwen2{
           config.text("model_type", "qwen2").raw("architectures", "[\"Qwen2ForCausalLM\"]");
           return config.finish();
         },
+    .base = "model.",
+    .ignored_suffix = detail::rotary_frequencies,
 };
 
 }  // namespace moe_mamba::families

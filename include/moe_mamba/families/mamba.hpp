@@ -108,6 +108,7 @@ inline constexpr Family mamba{
           config.text("model_type", "mamba").raw("architectures", "[\"MambaForCausalLM\"]");
           return config.finish();
         },
+    .base = "backbone.",
 };
 
 /// As the authors' code has it. Its vocabulary is padded to a multiple; its files hold a tied head twice.

@@ -90,6 +90,8 @@ inline constexpr Family mixtral{
       if (name.rest == "experts.down.weight") return {whole(parameter, inside + "down_proj")};
       return {};
     },
+    .base = "model.",
+    .ignored_suffix = detail::rotary_frequencies,
 };
 
 }  // namespace moe_mamba::families
