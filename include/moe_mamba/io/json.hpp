@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
 #include <limits>
 #include <numeric>
 #include <string>
@@ -13,6 +12,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "moe_mamba/io/classic_locale.hpp"
 #include "moe_mamba/io/file_error.hpp"
 #include "moe_mamba/io/safetensors_header.hpp"
 
@@ -81,12 +81,6 @@ struct JsonLimits {
 };
 
 namespace detail {
-
-inline std::string number_text(double value) {
-  char buffer[32];
-  const int size = std::snprintf(buffer, sizeof buffer, "%.15g", value);
-  return std::string(buffer, static_cast<std::size_t>(size));
-}
 
 /// A name as part of a path in a message: in quotes unless it is a plain word.
 inline std::string path_part(const std::string& name) {
@@ -205,6 +199,7 @@ auto read_json(std::string_view text, const std::string& file, Arguments... argu
   }
   JsonEvents<Reader> events(file, arguments...);
   events.file = &file;
+  const ClassicLocale locale;
   nlohmann::json::sax_parse(text.begin(), text.end(), &events);
   return events.finish();
 }
