@@ -1,7 +1,8 @@
 #!/bin/sh
 # sh tests/run.sh [build folder]
-# Installs what is missing (Debian, Ubuntu), builds everything, runs all tests, and the fast ones a second time under the
-# address and undefined-behaviour sanitizers. The build folder is build/ by default; the sanitizers' is <folder>-sanitize.
+# Installs what is missing (Debian, Ubuntu), builds everything, runs all tests, and those of code that handles memory a
+# second time under the address and undefined-behaviour sanitizers. The build folder is build/ by default; the sanitizers'
+# is <folder>-sanitize.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 build=${1:-build}
@@ -83,7 +84,7 @@ suite() {
 }
 
 # Not for this machine's processor, so that the kernels' plainest form (SSE2, on x86) is tested as well.
-suite "$build-sanitize" "sanitizers" fast_tests "-L fast" "-DMOE_MAMBA_SANITIZE=address;undefined" \
+suite "$build-sanitize" "sanitizers" sanitized_tests "-L sanitized" "-DMOE_MAMBA_SANITIZE=address;undefined" \
   -DMOE_MAMBA_NATIVE=OFF -DMOE_MAMBA_BUILD_EXAMPLES=OFF -DMOE_MAMBA_BUILD_BENCHMARKS=OFF
 suite "$build" "release" all ""
 
