@@ -22,14 +22,29 @@
 namespace moe_mamba {
 
 /// Words and their tokens as they were found. A cache belongs to one tokenizer and to one thread at a time: keep one
-/// for each thread that encodes many texts. It stops growing at 131072 words.
+/// for each thread that encodes many texts. It stops growing at 131072 words. A call that throws leaves no wrong word in it.
 class WordCache {
  public:
   WordCache() = default;
+  WordCache(const WordCache&) = default;
+  WordCache(WordCache&&) = default;
+  WordCache& operator=(const WordCache& other) { return *this = WordCache(other); }
+  WordCache& operator=(WordCache&&) = default;
+  ~WordCache() = default;
 
  private:
   friend class BpeTokenizer;
   static constexpr std::size_t most_words = 1u << 17, longest_word = 128;
+
+  /// Keeps the symbols as the tokens of a new word.
+  void keep(std::string_view word) {
+    // What lies behind the last word is of a call that ran out of memory.
+    ends_.resize(words_.size());
+    tokens_.resize(ends_.empty() ? 0 : ends_.back());
+    tokens_.insert(tokens_.end(), symbols_.begin(), symbols_.end());
+    ends_.push_back(tokens_.size());
+    words_.insert(word);
+  }
 
   std::shared_ptr<const void> owner_;  // the model whose words these are
   detail::StringTable words_;

@@ -33,6 +33,11 @@ class BpeTokenizer {
   /// Reads the contents of a file; `file` names it in errors. Throws std::runtime_error that names the field, its value
   /// and what is allowed, where something is wrong or not supported.
   BpeTokenizer(std::span<const std::byte> contents, const std::string& file);
+  BpeTokenizer(const BpeTokenizer&) = default;
+  BpeTokenizer(BpeTokenizer&&) = default;
+  BpeTokenizer& operator=(const BpeTokenizer& other) { return *this = BpeTokenizer(other); }
+  BpeTokenizer& operator=(BpeTokenizer&&) = default;
+  ~BpeTokenizer() = default;
 
   /// The tokens of a text. Throws std::invalid_argument for a character that the tokenizer has no token for, and for a
   /// text of 2 GiB or more.
@@ -62,7 +67,7 @@ class BpeTokenizer {
     return {options.skip_special_tokens, true, decoder_.strip_count()};
   }
 
-  /// Appends what the next token says. Throws as decode() does, with the decoding as it was.
+  /// Appends what the next token says. Throws as decode() does, with the decoding and the text as they were.
   void append(Decoding& state, Token token, std::string& text) const;
 
   /// One more than the largest token.
@@ -280,10 +285,7 @@ inline void BpeTokenizer::encode_part(std::string_view word, WordCache& cache, s
   }
   model_->encode(word, cache.symbols_, cache.numbers_, cache.queue_);
   tokens.insert(tokens.end(), cache.symbols_.begin(), cache.symbols_.end());
-  if (!keep || cache.words_.size() == WordCache::most_words) return;
-  cache.words_.insert(word);
-  cache.tokens_.insert(cache.tokens_.end(), cache.symbols_.begin(), cache.symbols_.end());
-  cache.ends_.push_back(cache.tokens_.size());
+  if (keep && cache.words_.size() < WordCache::most_words) cache.keep(word);
 }
 
 inline void BpeTokenizer::append(Decoding& state, Token token, std::string& text) const {
@@ -293,19 +295,21 @@ inline void BpeTokenizer::append(Decoding& state, Token token, std::string& text
   const Entry& found = entry(token);
   if (state.skip_special_tokens && found.special) return;
   const bool differs = state.first && decoder_.first_differs();
-  state.first = false;
+  std::size_t strip = state.strip;
   std::string at_begin;
   if (differs) at_begin = decoder_(found.written, true);
   std::string_view piece = differs ? at_begin : found.text;
-  while (state.strip > 0 && !piece.empty()) {
+  while (strip > 0 && !piece.empty()) {
     if (piece.front() != decoder_.strip_character()) {
-      state.strip = 0;
+      strip = 0;
     } else {
       piece.remove_prefix(1);
-      --state.strip;
+      --strip;
     }
   }
   text += piece;
+  state.first = false;
+  state.strip = strip;
 }
 
 }  // namespace moe_mamba
