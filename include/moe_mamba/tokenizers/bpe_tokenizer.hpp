@@ -97,9 +97,13 @@ class BpeTokenizer {
   void read_added_tokens(const detail::JsonField& field, std::size_t limit);
   void read_post_processor(const detail::JsonField& field);
   void read_template(const detail::JsonField& field);
-  void encode_piece(std::string_view piece, bool at_begin, WordCache& cache, std::vector<Token>& tokens) const;
+  void encode_piece(std::string_view text, std::size_t begin, std::size_t end, WordCache& cache,
+                    std::vector<Token>& tokens) const;
   void encode_word(std::string_view word, WordCache& cache, std::vector<Token>& tokens) const;
   void encode_part(std::string_view word, WordCache& cache, std::vector<Token>& tokens) const;
+
+  [[noreturn]] void refuse_character(std::string_view text, std::size_t begin, std::string_view normalized,
+                                     const detail::UnknownCharacter& unknown) const;
 
   detail::Normalizer normalizer_;
   detail::PreTokenizer pre_tokenizer_;
@@ -242,25 +246,47 @@ inline std::vector<Token> BpeTokenizer::encode(std::string_view text, WordCache&
     if (token != nullptr) {
       tokens.push_back(token->id);
     } else {
-      encode_piece(text.substr(begin, end - begin), begin == 0, cache, tokens);
+      encode_piece(text, begin, end, cache, tokens);
     }
   });
   if (options.special_tokens) tokens.insert(tokens.end(), after_.begin(), after_.end());
   return tokens;
 }
 
-inline void BpeTokenizer::encode_piece(std::string_view piece, bool at_begin, WordCache& cache,
+inline void BpeTokenizer::encode_piece(std::string_view text, std::size_t begin, std::size_t end, WordCache& cache,
                                        std::vector<Token>& tokens) const {
+  std::string_view piece = text.substr(begin, end - begin);
   std::string normalized;
   if (!normalizer_.empty()) piece = normalized = normalizer_(piece);
-  added_normalized_.split(piece, [&](std::size_t begin, std::size_t end, const detail::AddedToken* token) {
-    if (token != nullptr) {
-      tokens.push_back(token->id);
-      return;
-    }
-    pre_tokenizer_.split(piece.substr(begin, end - begin), at_begin && begin == 0,
-                         [&](std::string_view word) { encode_word(word, cache, tokens); });
-  });
+  const bool at_begin = begin == 0;
+  try {
+    added_normalized_.split(piece, [&](std::size_t from, std::size_t to, const detail::AddedToken* token) {
+      if (token != nullptr) {
+        tokens.push_back(token->id);
+        return;
+      }
+      pre_tokenizer_.split(piece.substr(from, to - from), at_begin && from == 0,
+                           [&](std::string_view word) { encode_word(word, cache, tokens); });
+    });
+  } catch (const detail::UnknownCharacter& unknown) {
+    refuse_character(text, begin, piece, unknown);
+  }
+}
+
+/// Where a character without a token stands: in the text, or in what the normalizer made of it from `begin` on, if that
+/// is something else.
+inline void BpeTokenizer::refuse_character(std::string_view text, std::size_t begin, std::string_view normalized,
+                                           const detail::UnknownCharacter& unknown) const {
+  const std::string_view character =
+      detail::unit_around(normalized, static_cast<std::size_t>(unknown.at - normalized.data()));
+  const auto at = static_cast<std::size_t>(character.data() - normalized.data()), end = at + character.size();
+  const bool same = text.substr(begin).substr(0, end) == normalized.substr(0, end);
+  std::string place = " at byte " + std::to_string(same ? begin + at : at);
+  if (!same) place += " of what the normalizer makes of it from byte " + std::to_string(begin) + " on";
+  // Such as what stands for a space, or one more in front of the text.
+  if (unknown.unit != character) place = ", which the pre-tokenizer writes for " + detail::in_quotes(character) + place;
+  throw std::invalid_argument(error_text("text", detail::in_quotes(unknown.unit) + place,
+                                         "characters that there are tokens for, as " + model_->no_unknown_token()));
 }
 
 inline void BpeTokenizer::encode_word(std::string_view word, WordCache& cache, std::vector<Token>& tokens) const {
