@@ -35,6 +35,7 @@ struct Matrices {
   void run(Device& device) {
     fill(device, C(0.25), view(y));
     add(device, view(x), view(y));
+    scale(device, C(-0.75), view(y));
     copy(device, view(x), view(dx));
     squared_error(device, view(x), view(target), 0.125, view(dx), &error);
   }

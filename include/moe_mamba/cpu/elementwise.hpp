@@ -34,6 +34,15 @@ void fill(Device& device, std::type_identity_t<C> value, MatrixView<C> y) {
                    [&](Index row, Index column, Index count) { std::fill_n(y.row(row) + column, count, value); });
 }
 
+/// y *= factor
+template <ComputeScalar C>
+void scale(Device& device, std::type_identity_t<C> factor, MatrixView<C> y) {
+  detail::for_runs(device, y.rows, y.columns, detail::all_contiguous(y), [&](Index row, Index column, Index count) {
+    C* to = y.row(row) + column;
+    detail::sweep<C>(count, [=]<class P>(Index i) { store<P>(to + i, mul(broadcast<P>(factor), load<P>(to + i))); });
+  });
+}
+
 /// *sum = Σ (x - target)², summed in double; dx = 2 · scale · (x - target) where dx has data.
 template <ComputeScalar C>
 void squared_error(Device& device, Input<C> x, Input<C> target, double scale, MatrixView<C> dx, double* sum) {

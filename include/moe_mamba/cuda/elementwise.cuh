@@ -44,6 +44,18 @@ struct FillRun {
 };
 
 template <class C>
+struct ScaleRun {
+  compute_t<C> factor;
+  MatrixView<C> y;
+  template <int count>
+  __device__ void operator()(Index row, Index column) const {
+    auto product = load_numbers<count>(y, row, column);
+    for (int i = 0; i < count; ++i) product.values[i] *= factor;
+    store_numbers<count>(product, y, row, column);
+  }
+};
+
+template <class C>
 struct SquaredErrorElement {
   MatrixView<const C> x, target;
   C factor;
@@ -82,6 +94,13 @@ template <StorageScalar C>
 void fill(Device& device, std::type_identity_t<C> value, MatrixView<C> y) {
   if (detail::all_contiguous(y)) y = detail::flattened(y);
   detail::for_runs(device, {y.rows}, y.columns, detail::FillRun<C>{value, y}, y);
+}
+
+/// y *= factor
+template <StorageScalar C>
+void scale(Device& device, compute_t<C> factor, MatrixView<C> y) {
+  if (detail::all_contiguous(y)) y = detail::flattened(y);
+  detail::for_runs(device, {y.rows}, y.columns, detail::ScaleRun<C>{factor, y}, y);
 }
 
 /// *sum = Σ (x - target)², summed in double; dx = 2 · scale · (x - target) where dx has data.

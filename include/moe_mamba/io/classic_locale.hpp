@@ -1,6 +1,7 @@
 #pragma once
 
 #include <charconv>
+#include <cmath>
 #include <locale.h>
 #include <new>
 #include <string>
@@ -28,8 +29,10 @@ class ClassicLocale {
   locale_t locale_, before_;
 };
 
-/// A number in at most 15 digits, which JSON can hold if it is finite.
+/// A number in at most 15 digits, as Python's json module writes it.
 inline std::string number_text(double value) {
+  if (std::isnan(value)) return "NaN";
+  if (std::isinf(value)) return value < 0 ? "-Infinity" : "Infinity";
   char buffer[32];
   const auto end = std::to_chars(buffer, buffer + sizeof buffer, value, std::chars_format::general, 15).ptr;
   return std::string(buffer, end);

@@ -71,6 +71,9 @@ struct Passes {
   /// Zeros.
   void (*clear)(Backend& device, C* values, Index count);
 
+  /// values *= factor.
+  void (*scale)(Backend& device, C factor, C* values, Index count);
+
   /// A token for each row of logits, and the bytes of scratch that takes; null for backends in the host's memory, which
   /// have the class Sampler.
   void (*sample)(Backend& device, const SampleTokens<C>& tokens);

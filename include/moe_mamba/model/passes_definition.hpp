@@ -23,8 +23,8 @@ class PassesDefinition {
 
  public:
   static constexpr Table table() {
-    Table table{scratch_bytes, body,   outputs, loss,    gradient, outputs_backward,
-                body_backward, update, clear,   nullptr, nullptr};
+    Table table{scratch_bytes, body,   outputs, loss,         gradient, outputs_backward,
+                body_backward, update, clear,   scale_values, nullptr,  nullptr};
     if constexpr (!Backend::Memory::on_host) {
       table.sample = [](Backend& device, const SampleTokens<C>& tokens) { sample(device, tokens); };
       table.sample_scratch = [](Backend& device, Index rows, Index vocabulary) {
@@ -175,6 +175,10 @@ class PassesDefinition {
 
   static void clear(Backend& device, C* values, Index count) {
     if (count > 0) fill(device, C(0), matrix(values, 1, count));
+  }
+
+  static void scale_values(Backend& device, C factor, C* values, Index count) {
+    scale(device, factor, matrix(values, 1, count));
   }
 };
 

@@ -36,6 +36,16 @@ struct Losses {
   Index targets = 0;      ///< unmasked tokens; numbers, of a sequence model
 
   double total() const { return prediction + auxiliary; }
+
+  /// The losses of both batches together: means over the targets of both, so that a batch weighs by how many it has.
+  Losses& operator+=(const Losses& other) {
+    if (other.targets == 0) return *this;
+    targets += other.targets;
+    const double share = static_cast<double>(other.targets) / static_cast<double>(targets);
+    prediction += share * (other.prediction - prediction);
+    auxiliary += share * (other.auxiliary - auxiliary);
+    return *this;
+  }
 };
 
 /// The memory that calls on a model work in, sized once for the largest batch and longest sequence to come; packed

@@ -10,6 +10,7 @@
 ///   copy(device, x, y)              y = x
 ///   add(device, x, y)               y += x
 ///   fill(device, value, y)          y = value
+///   scale(device, factor, y)        y *= factor
 ///   squared_error(device, x, target, scale, dx, sum)   *sum = Σ (x - target)², in double;
 ///                                                      dx = 2 · scale · (x - target) where dx has data
 namespace moe_mamba::reference {
@@ -32,6 +33,13 @@ template <class C>
 void fill(Device&, std::type_identity_t<C> value, MatrixView<C> y) {
   for (Index t = 0; t < y.rows; ++t) {
     for (Index i = 0; i < y.columns; ++i) y(t, i) = value;
+  }
+}
+
+template <class C>
+void scale(Device&, std::type_identity_t<C> factor, MatrixView<C> y) {
+  for (Index t = 0; t < y.rows; ++t) {
+    for (Index i = 0; i < y.columns; ++i) y(t, i) = C(double(factor) * double(y(t, i)));
   }
 }
 

@@ -14,56 +14,13 @@
 #include "moe_mamba/core/backend.hpp"
 #include "moe_mamba/core/check.hpp"
 #include "moe_mamba/model/model.hpp"
+#include "moe_mamba/ops/masked_target.hpp"
 #include "moe_mamba/ops/optimizer.hpp"
 #include "moe_mamba/train/batch.hpp"
 #include "moe_mamba/train/schedule.hpp"
+#include "moe_mamba/train/trainer_options.hpp"
 
 namespace moe_mamba {
-
-/// The optimizer AdamW (Loshchilov & Hutter 2019). Weight decay applies to matrices only: not to gains, biases, A_log
-/// or D.
-struct AdamW {
-  double learning_rate = 1e-3;  ///< the peak, which the schedule's factor is multiplied with; > 0
-  double beta1 = 0.9;           ///< in [0, 1)
-  double beta2 = 0.95;          ///< in [0, 1)
-  double epsilon = 1e-8;        ///< > 0
-  double weight_decay = 0.1;    ///< >= 0
-
-  /// Throws std::invalid_argument.
-  void check() const {
-    require(std::isfinite(learning_rate) && learning_rate > 0, "learning_rate", learning_rate, "finite, above 0");
-    require(beta1 >= 0 && beta1 < 1, "beta1", beta1, "0 <= beta1 < 1");
-    require(beta2 >= 0 && beta2 < 1, "beta2", beta2, "0 <= beta2 < 1");
-    require(std::isfinite(epsilon) && epsilon > 0, "epsilon", epsilon, "finite, above 0");
-    require(std::isfinite(weight_decay) && weight_decay >= 0, "weight_decay", weight_decay, "finite, 0 or more");
-  }
-};
-
-struct TrainerOptions {
-  /// The largest batch to come: memory is taken once, in the constructor. Left out, it is taken in the first step, and
-  /// again where a later batch is larger.
-  Shape largest = {};
-  int threads = 1;         ///< of the Cpu
-  CudaOptions cuda = {};   ///< of a CUDA device
-  double clip_norm = 1.0;  ///< gradients of a larger global norm are scaled down to it; 0: never
-  /// Truncated back-propagation through time: running states are carried from batch to batch where the batch says that
-  /// it continues the one before, and are reset where it does not.
-  bool carry_states = false;
-};
-
-/// What a training step did.
-struct StepReport {
-  /// Prediction loss, mean over the batch's targets: nats a token, or mean squared error. Of several accumulated batches
-  /// the mean of their losses, each counting alike.
-  double loss = 0;
-  double auxiliary = 0;      ///< the routers' losses, apart from it
-  double gradient_norm = 0;  ///< global norm of the mean gradient, before clipping
-  double learning_rate = 0;
-  Index targets = 0;  ///< that the loss is over
-  /// Whether parameters were changed. They are not where the gradient holds a NaN or an infinity; carried states, which
-  /// may hold one then too, begin from nothing again.
-  bool applied = false;
-};
 
 /// Trains a model: gradients, clipping, schedule and AdamW, on memory taken beforehand. The model must outlive the
 /// trainer.
@@ -115,12 +72,14 @@ class Trainer {
   StepReport step(const BatchType& batch) {
     queue_gradient(batch.inputs, batch.targets, batch.shape, batch.continues);
     queue_update();
-    add(workspace_->losses());
+    losses_ += workspace_->losses();
     return finish();
   }
 
-  /// Adds a batch's gradient to what update() will average. Returns the batch's losses. A batch that continues the one
-  /// before must be of as many sequences, where states are carried.
+  /// Adds a batch's gradient to what update() will average over all targets: the update is that of one batch of all of
+  /// them. (Routers' losses are not sums over targets; theirs are averaged with the batches' numbers of targets as
+  /// weights.) A batch without targets adds nothing but brings carried states up to date. Returns the batch's losses. A
+  /// batch that continues the one before must be of as many sequences, where states are carried.
   Losses accumulate(const TokenBatch& batch) requires ModelType::takes_tokens {
     return accumulate(batch.inputs, batch.targets, batch.shape, batch.continues);
   }
@@ -128,8 +87,8 @@ class Trainer {
     return accumulate(batch.inputs, batch.targets, batch.shape, batch.continues);
   }
 
-  /// One update from the mean gradient of the batches accumulated since the last. Throws std::logic_error where there
-  /// is none.
+  /// One update from the mean gradient of the batches accumulated since the last; none where they are without targets,
+  /// and the report says so. Throws std::logic_error where there is no batch.
   StepReport update() {
     if (batches_ == 0) throw std::logic_error("update() was called without a batch; allowed: after accumulate()");
     queue_update();
@@ -138,7 +97,7 @@ class Trainer {
 
   /// Forgets the gradients accumulated since the last update.
   void discard() {
-    batches_ = 0;
+    batches_ = targets_ = unit_ = 0;
     losses_ = {};
   }
 
@@ -255,14 +214,17 @@ class Trainer {
   Losses accumulate(std::span<const Input> inputs, std::span<const Input> targets, Shape shape, bool continues) {
     queue_gradient(inputs, targets, shape, continues);
     const Losses losses = workspace_->losses();
-    add(losses);
+    losses_ += losses;
     return losses;
   }
 
-  void add(const Losses& losses) {
-    losses_.prediction += losses.prediction;
-    losses_.auxiliary += losses.auxiliary;
-    losses_.targets += losses.targets;
+  static Index count_targets(std::span<const Input> targets) {
+    const auto all = static_cast<Index>(targets.size());
+    if constexpr (ModelType::takes_tokens) {
+      return all - static_cast<Index>(std::count(targets.begin(), targets.end(), masked_target));
+    } else {
+      return all;
+    }
   }
 
   /// Adds a batch's gradient to those since the last update.
@@ -283,12 +245,24 @@ class Trainer {
     const Input* const from = workspace_->keep_inputs(inputs, shape);
     const Input* const goal = workspace_->keep_targets(targets, shape);
     const StateView<Compute> states = states_ ? states_->view() : StateView<Compute>{};
-    const bool begins = batches_ == 0;  // a sum of gradients
+    ++batches_;
+    const Index counted = count_targets(targets);
+    workspace_->begin();
+    if (counted == 0) {
+      passes().loss(*workspace_, shape, model_.parameters().data(), from, goal, states);
+      return;
+    }
+    const bool begins = unit_ == 0;  // a sum of gradients
+    if (!begins && unit_ != counted) {
+      const double factor = static_cast<double>(unit_) / static_cast<double>(counted);
+      passes().scale(device_, static_cast<Compute>(factor), gradients_.data(), total);
+    }
+    unit_ = counted;
+    targets_ += counted;
     const auto gradient = [&] {
       passes().gradient(*workspace_, shape, model_.parameters().data(), from, goal, gradients_.data(),
                         begins ? Into::assign : Into::add, states, {});
     };
-    workspace_->begin();
     if (shape.lengths != nullptr) {
       gradient();  // whose kernels depend on the lengths, which are others each time
     } else {
@@ -298,11 +272,11 @@ class Trainer {
       recorded.work = work;
       recorded.recording.run(device_, gradient);
     }
-    ++batches_;
   }
 
   /// Clips the gradient where it is too large and changes the parameters; where that is not finite, leaves all as it is.
   void queue_update() {
+    if (targets_ == 0) return;
     const double time = static_cast<double>(steps_ + 1);
     passes().update(device_,
                     AdamWUpdate<Compute, S>{.count = total,
@@ -311,7 +285,7 @@ class Trainer {
                                             .gradient = gradients_.data(),
                                             .first_moment = first_moment_.data(),
                                             .second_moment = second_moment_.data(),
-                                            .scale = 1.0 / static_cast<double>(batches_),
+                                            .scale = mean_scale(),
                                             .rate = learning_rate(),
                                             .beta1 = optimizer_.beta1,
                                             .beta2 = optimizer_.beta2,
@@ -326,31 +300,35 @@ class Trainer {
                     squares_.data());
   }
 
+  /// What makes the mean gradient of gradients_.
+  double mean_scale() const { return static_cast<double>(unit_) / static_cast<double>(targets_); }
+
   double learning_rate() const { return optimizer_.learning_rate * rate_(steps_); }
 
   /// Waits for the update, and tells what it did.
   StepReport finish() {
+    if (targets_ == 0) {
+      discard();
+      return {.learning_rate = learning_rate()};
+    }
     double squares = 0;
     if constexpr (Memory::on_host) {
       squares = *squares_.data();
     } else {
       device_.download(&squares, squares_.data(), sizeof squares);
     }
-    const double mean = 1.0 / static_cast<double>(batches_);
-    StepReport report{.loss = mean * losses_.prediction,
-                      .auxiliary = mean * losses_.auxiliary,
-                      .gradient_norm = mean * std::sqrt(squares),
+    StepReport report{.loss = losses_.prediction,
+                      .auxiliary = losses_.auxiliary,
+                      .gradient_norm = mean_scale() * std::sqrt(squares),
                       .learning_rate = learning_rate(),
                       .targets = losses_.targets};
     report.applied = std::isfinite(report.gradient_norm);
     if (report.applied) {
-      batches_ = 0;
-      losses_ = {};
       ++steps_;
     } else {
       carrying_ = false;
-      discard();
     }
+    discard();
     return report;
   }
 
@@ -384,7 +362,9 @@ class Trainer {
   Array<Index, Memory> decay_toggles_;             // where parameters begin to decay, and cease
   Array<double, Memory> squares_{std::size_t{1}};  // the sum of the squares of the accumulated gradients
   std::array<Recorded, 2> recorded_;               // of the gradient of a first batch, and of one that is added to it
-  Index steps_ = 0, batches_ = 0;
+  Index steps_ = 0;
+  Index batches_ = 0, targets_ = 0;  // since the last update
+  Index unit_ = 0;  // gradients_ times this is the gradient of the sum over those targets; 0: gradients_ is of none
   Losses losses_;
 };
 

@@ -1,0 +1,57 @@
+#pragma once
+
+#include <cmath>
+
+#include "moe_mamba/core/backend.hpp"
+#include "moe_mamba/core/check.hpp"
+#include "moe_mamba/core/view.hpp"
+
+/// What a trainer is told, and what it reports.
+namespace moe_mamba {
+
+/// The optimizer AdamW (Loshchilov & Hutter 2019). Weight decay applies to matrices only: not to gains, biases, A_log
+/// or D.
+struct AdamW {
+  double learning_rate = 1e-3;  ///< the peak, which the schedule's factor is multiplied with; > 0
+  double beta1 = 0.9;           ///< in [0, 1)
+  double beta2 = 0.95;          ///< in [0, 1)
+  double epsilon = 1e-8;        ///< > 0
+  double weight_decay = 0.1;    ///< >= 0
+
+  /// Throws std::invalid_argument.
+  void check() const {
+    require(std::isfinite(learning_rate) && learning_rate > 0, "learning_rate", learning_rate, "finite, above 0");
+    require(beta1 >= 0 && beta1 < 1, "beta1", beta1, "0 <= beta1 < 1");
+    require(beta2 >= 0 && beta2 < 1, "beta2", beta2, "0 <= beta2 < 1");
+    require(std::isfinite(epsilon) && epsilon > 0, "epsilon", epsilon, "finite, above 0");
+    require(std::isfinite(weight_decay) && weight_decay >= 0, "weight_decay", weight_decay, "finite, 0 or more");
+  }
+};
+
+struct TrainerOptions {
+  /// The largest batch to come: memory is taken once, in the constructor. Left out, it is taken in the first step, and
+  /// again where a later batch is larger.
+  Shape largest = {};
+  int threads = 1;         ///< of the Cpu
+  CudaOptions cuda = {};   ///< of a CUDA device
+  double clip_norm = 1.0;  ///< gradients of a larger global norm are scaled down to it; 0: never
+  /// Truncated back-propagation through time: running states are carried from batch to batch where the batch says that
+  /// it continues the one before, and are reset where it does not.
+  bool carry_states = false;
+};
+
+/// What a training step did.
+struct StepReport {
+  /// Prediction loss, mean over all targets of the update: nats a token, or mean squared error. Of several accumulated
+  /// batches each weighs by its number of targets.
+  double loss = 0;
+  double auxiliary = 0;      ///< the routers' losses, apart from it; of several batches the mean with the same weights
+  double gradient_norm = 0;  ///< global norm of the mean gradient, before clipping
+  double learning_rate = 0;
+  Index targets = 0;  ///< that the loss is over; 0: there was nothing to learn, and this was no update
+  /// Whether parameters were changed. They are not where there was no target, nor where the gradient holds a NaN or an
+  /// infinity; carried states, which may hold one then too, begin from nothing again.
+  bool applied = false;
+};
+
+}  // namespace moe_mamba
