@@ -1,5 +1,6 @@
 #pragma once
 
+#include <locale>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -12,6 +13,7 @@ namespace moe_mamba {
 template <class Value>
 std::string error_text(const char* argument, const Value& value, const std::string& allowed) {
   std::ostringstream text;
+  text.imbue(std::locale::classic());
   text << argument << " is " << value << "; allowed: " << allowed;
   return text.str();
 }

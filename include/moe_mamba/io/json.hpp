@@ -1,10 +1,8 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
 #include <limits>
 #include <numeric>
 #include <span>
@@ -15,6 +13,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "moe_mamba/io/classic_locale.hpp"
 #include "moe_mamba/io/file_error.hpp"
 #include "moe_mamba/io/safetensors_header.hpp"
 
@@ -83,14 +82,6 @@ struct JsonLimits {
 };
 
 namespace detail {
-
-inline std::string number_text(double value) {
-  if (std::isnan(value)) return "NaN";
-  if (std::isinf(value)) return value < 0 ? "-Infinity" : "Infinity";
-  char buffer[32];
-  const int size = std::snprintf(buffer, sizeof buffer, "%.15g", value);
-  return std::string(buffer, static_cast<std::size_t>(size));
-}
 
 /// A name as part of a path in a message: in quotes unless it is a plain word.
 inline std::string path_part(const std::string& name) {
@@ -284,6 +275,7 @@ auto read_json(std::string_view text, const std::string& file, Arguments... argu
   const NonFiniteNumbers python(text);
   if (!python.text.empty()) text = python.text;
   events.non_finite = python.numbers;
+  const ClassicLocale locale;
   nlohmann::json::sax_parse(text.begin(), text.end(), &events);
   return events.finish();
 }
