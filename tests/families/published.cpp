@@ -224,6 +224,36 @@ TEST_CASE("Layers that see otherwise than sliding_window says are refused", "[fa
   CHECK_THROWS_WITH(mistral("null", sliding), Contains("layer_types element"));
 }
 
+TEST_CASE("Qwen2 has windows where its config turns them on, in the layers that it says", "[families]") {
+  const auto contexts = [](const std::string& fields) {
+    std::vector<Index> result;
+    const auto model = described(R"({"model_type": "qwen2", "vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 3,
+               "intermediate_size": 4, "num_attention_heads": 2, "max_position_embeddings": 32)" +
+                                 fields + "}");
+    for (std::size_t i = 0; i < model.layers.size(); i += 2) result.push_back(model.layers[i]["Context"]);
+    return result;
+  };
+  const auto all = [](Index context) { return std::vector<Index>(3, context); };
+  const std::string on = R"(, "use_sliding_window": true)", four = on + R"(, "sliding_window": 4)",
+                    full = R"(, "layer_types": ["full_attention", "full_attention", "full_attention"])";
+  CHECK(contexts("") == all(32));
+  CHECK(contexts(R"(, "use_sliding_window": false, "sliding_window": 4, "max_window_layers": 0)") == all(32));
+  CHECK(contexts(four) == all(32));  // the first 28 layers have none
+  CHECK(contexts(four + full) == all(32));
+  CHECK(contexts(on + R"(, "sliding_window": null, "max_window_layers": 0)" + full) == all(32));
+  CHECK(contexts(on + R"(, "max_window_layers": 0)") == all(4096));
+  CHECK(contexts(four + R"(, "max_window_layers": 0)") == all(4));
+  CHECK(contexts(four + R"(, "max_window_layers": 2)") == std::vector<Index>{32, 32, 4});
+  CHECK(contexts(four + R"(, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"])") ==
+        std::vector<Index>{4, 32, 4});
+  CHECK_THROWS_WITH(contexts(R"(, "layer_types": ["sliding_attention", "full_attention", "full_attention"])"),
+                    Contains("layer_types element is \"sliding_attention\"; allowed: \"full_attention\" throughout"));
+  CHECK_THROWS_WITH(contexts(four + R"(, "layer_types": ["full_attention"])"),
+                    Contains("layer_types is an array of 1; allowed: one for each of 3 layers"));
+  CHECK_THROWS_WITH(contexts(four + R"(, "layer_types": ["full_attention", "full_attention", "linear"])"),
+                    Contains("layer_types element is \"linear\""));
+}
+
 TEST_CASE("A definition's words are those it is spelled in again", "[families]") {
   using Attentive =
       LanguageModel<Vocabulary<9>, Width<6>, Attention<Heads<3>, Context<8>>,

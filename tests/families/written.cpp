@@ -12,6 +12,12 @@ namespace {
 using Black = LanguageModel<Vocabulary<17>, Width<12>, FinalNorm<LayerNorm<>>, Mamba<State<3>>,
                             Moe<Experts<5>, Hidden<7>, GeGlu, SigmoidThenTopK, RouterBias>, Mlp<Hidden<7>, GeGlu>>;
 
+template <int Steps>
+using QwenAttention = Attention<Heads<2>, KeyValueHeads<1>, Context<Steps>, InputBiases>;
+using QwenOfTwoContexts =
+    LanguageModel<Vocabulary<9>, Width<8>, QwenAttention<3>, Mlp<Hidden<5>, SwiGlu>, QwenAttention<20>,
+                  Mlp<Hidden<5>, SwiGlu>, QwenAttention<3>, Mlp<Hidden<5>, SwiGlu>>;
+
 template <class Definition, class S>
 std::vector<S> numbers(const Model<Definition, S>& model) {
   return {model.parameters().begin(), model.parameters().end()};
@@ -51,7 +57,8 @@ TEMPLATE_TEST_CASE("A model that is written and opened again is the same, in eve
 
 TEMPLATE_TEST_CASE("A model with attention that is written and opened again is the same, in every type", "[families]",
                    test::SmallMixtral, test::SmallMixtralWindow, test::SmallJamba, test::SmallJambaDense,
-                   test::JambaOfMamba, test::JambaOfAttention, test::SmallLlama, test::SmallMistral, test::SmallQwen2) {
+                   test::JambaOfMamba, test::JambaOfAttention, test::SmallLlama, test::SmallMistral, test::SmallQwen2,
+                   QwenOfTwoContexts) {
   check_round_trip<TestType>();
 }
 

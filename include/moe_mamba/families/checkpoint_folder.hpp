@@ -63,10 +63,9 @@ class CheckpointFolder {
   /// Maps the files of tensors. Checks that they hold just what the index lists.
   void open_tensors() {
     const auto single = folder_ / "model.safetensors", index = folder_ / "model.safetensors.index.json";
-    std::error_code ignored;
-    if (std::filesystem::exists(std::filesystem::symlink_status(single, ignored))) {
+    if (moe_mamba::detail::type_at(single, Links::refused) != std::filesystem::file_type::not_found) {
       add_file(single);
-    } else if (std::filesystem::exists(std::filesystem::symlink_status(index, ignored))) {
+    } else if (moe_mamba::detail::type_at(index, Links::refused) != std::filesystem::file_type::not_found) {
       open_shards(index.string(), detail::read_json(index, detail::index_limit, links_));
     } else {
       moe_mamba::detail::throw_file_error(
@@ -110,8 +109,7 @@ class CheckpointFolder {
   };
 
   Config open_config() const {
-    std::error_code ignored;
-    if (!std::filesystem::is_directory(folder_, ignored)) {
+    if (moe_mamba::detail::type_at(folder_, Links::followed) != std::filesystem::file_type::directory) {
       moe_mamba::detail::throw_file_error(folder_, "cannot be opened as a checkpoint",
                                           "it is not a folder; allowed: one with config.json and model.safetensors");
     }

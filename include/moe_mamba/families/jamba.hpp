@@ -60,7 +60,8 @@ inline Architecture jamba_architecture(const Config& config) {
   const Index width = model["Width"], layers = config.integer("num_hidden_layers", 1, 4096);
   const auto attentions = Recurring::read(config, "attn_layer_period", "attn_layer_offset");
   const auto mixtures = Recurring::read(config, "expert_layer_period", "expert_layer_offset");
-  const LayerWords attention = attention_words(config, width, Windows::none, nullptr, "none");
+  (void)windowed_layers(config, Windows::none);
+  const LayerWords attention = attention_words(config, width, false, nullptr, "none");
   const LayerWords mamba = jamba_mamba_words(config, width, norm), mlp = gated_words(config, width);
   const LayerWords moe = noted(config, expert_words(config, width, "num_experts").layer(), "num_experts");
   const bool has_experts = moe["Experts"] > 1;  // the public code makes a plain layer of one expert

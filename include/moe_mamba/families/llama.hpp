@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -100,11 +101,50 @@ inline Word rotary_word(const Config& config, Index otherwise) {
   return base != 0 ? word : config.from(integer("Rotary", otherwise, 10'000), "rope_theta");
 }
 
-/// What `sliding_window` is to a family: no field of its, one that counts for nothing, or how far attention sees.
-enum class Windows { none, unused, sliding };
+/// What `sliding_window` is to a family: no field of its, how far all layers see, or how far some do, which
+/// `use_sliding_window` turns on and `layer_types` or `max_window_layers` choose.
+enum class Windows { none, throughout, by_layer };
 
-/// Attention as a config.json has it. `rotary`: its positions, or null for none.
-inline LayerWords attention_words(const Config& config, Index width, Windows windows, const Word* rotary,
+/// For each layer, whether `sliding_window` is how far it sees; the others see everything before a step.
+inline std::vector<bool> windowed_layers(const Config& config, Windows windows) {
+  const Index layers = config.integer("num_hidden_layers", 1, 4096);
+  std::vector<bool> windowed(static_cast<std::size_t>(layers), false);
+  if (windows == Windows::none) {
+    config.require_none("sliding_window", "the family's code has no windows");
+    return windowed;
+  }
+  const bool is_by_layer = windows == Windows::by_layer;
+  // Of the families that choose by layer, the code takes a window of 4096 where the field is left out.
+  const bool has_window = is_by_layer ? config.boolean("use_sliding_window", false) &&
+                                            (config.has("sliding_window") || !config.names("sliding_window"))
+                                      : config.has("sliding_window");
+  const Index first = !has_window ? layers : is_by_layer ? config.integer("max_window_layers", 0, 1 << 24, 28) : 0;
+  for (Index i = first; i < layers; ++i) windowed[static_cast<std::size_t>(i)] = true;
+  if (!config.has("layer_types")) return windowed;
+  const auto types = config.array("layer_types");
+  if (types.size() != windowed.size()) {
+    config.refuse("layer_types", config.find("layer_types")->text(),
+                  "one for each of " + std::to_string(layers) + " layers");
+  }
+  for (std::size_t i = 0; i < types.size(); ++i) {
+    const auto is = [&](const char* text) {
+      return types[i].kind == JsonValue::Kind::string && types[i].string == text;
+    };
+    const bool is_window = is("sliding_attention"), may_differ = is_by_layer && has_window;
+    if (!(is_window || is("full_attention")) || (!may_differ && is_window != has_window)) {
+      config.refuse("layer_types element", types[i].text(),
+                    may_differ   ? "\"full_attention\" or \"sliding_attention\""
+                    : has_window ? "\"sliding_attention\" throughout, as sliding_window has it"
+                                 : "\"full_attention\" throughout, as there is no window");
+    }
+    windowed[i] = is_window;
+  }
+  return windowed;
+}
+
+/// Attention as a config.json has it. `is_window`: it sees `sliding_window` steps. `rotary`: its positions, or null for
+/// none.
+inline LayerWords attention_words(const Config& config, Index width, bool is_window, const Word* rotary,
                                   const char* biases) {
   AttentionWords attention{.width = width, .rotary_base = rotary == nullptr ? 0 : 10'000, .biases = biases};
   attention.heads = config.integer("num_attention_heads", 1, 1024);
@@ -127,18 +167,8 @@ inline LayerWords attention_words(const Config& config, Index width, Windows win
     config.refuse(config.has("head_dim") ? "head_dim" : "hidden_size over num_attention_heads",
                   std::to_string(attention.head_width), "an even number, as rotary positions turn pairs");
   }
-  if (windows == Windows::none) config.require_none("sliding_window", "the family's code has no windows");
-  const bool is_window = windows == Windows::sliding && config.has("sliding_window");
-  if (windows != Windows::none && config.has("layer_types")) {
-    const char* const only = is_window ? "sliding_attention" : "full_attention";
-    for (const JsonValue& type : config.array("layer_types")) {
-      if (type.kind == JsonValue::Kind::string && type.string == only) continue;
-      config.refuse("layer_types element", type.text(),
-                    moe_mamba::detail::in_quotes(only) + " throughout, as sliding_window has it");
-    }
-  }
   const char* context = is_window ? "sliding_window" : "max_position_embeddings";
-  attention.context = config.integer(context, 1, 1 << 24);
+  attention.context = is_window ? config.integer(context, 1, 1 << 24, 4096) : config.integer(context, 1, 1 << 24);
   LayerWords layer = attention.layer();
   config.note(layer, "Heads", "num_attention_heads");
   config.note(layer, "KeyValueHeads", "num_key_value_heads");
@@ -162,13 +192,13 @@ inline LayerWords gated_words(const Config& config, Index width) {
   return layer;
 }
 
-/// The two layers, `num_hidden_layers` times.
-inline void repeat_layers(const Config& config, Architecture& model, LayerWords mixer, LayerWords feed_forward,
-                          const NormWords& norm) {
-  mixer.norm = feed_forward.norm = config.from(pre_norm(norm), "rms_norm_eps");
-  const Index layers = config.integer("num_hidden_layers", 1, 4096);
-  for (Index i = 0; i < layers; ++i) {
-    model.layers.push_back(mixer);
+/// Attention and the feed-forward layer, `num_hidden_layers` times.
+inline void add_layers(const Config& config, Architecture& model, Windows windows, const Word& rotary,
+                       const char* biases, LayerWords feed_forward, const NormWords& norm) {
+  feed_forward.norm = config.from(pre_norm(norm), "rms_norm_eps");
+  for (const bool is_window : windowed_layers(config, windows)) {
+    model.layers.push_back(attention_words(config, model["Width"], is_window, &rotary, biases));
+    model.layers.back().norm = feed_forward.norm;
     model.layers.push_back(feed_forward);
   }
 }
@@ -177,10 +207,7 @@ inline void repeat_layers(const Config& config, Architecture& model, LayerWords 
 inline Architecture dense_architecture(const Config& config, Windows windows, const char* biases) {
   const NormWords norm{"RmsNorm", config.epsilon("rms_norm_eps", {1, 1'000'000})};
   Architecture model = outer_words(config, norm);
-  const Index width = model["Width"];
-  const Word rotary = rotary_word(config, 10'000);
-  repeat_layers(config, model, attention_words(config, width, windows, &rotary, biases), gated_words(config, width),
-                norm);
+  add_layers(config, model, windows, rotary_word(config, 10'000), biases, gated_words(config, model["Width"]), norm);
   return model;
 }
 
@@ -190,6 +217,15 @@ inline LayerWords first_layer(const Architecture& model, const char* name) {
     if (layer.name == name) return layer;
   }
   return {name, {}};
+}
+
+/// The attention that sees farthest, or a layer without words.
+inline LayerWords farthest_attention(const Architecture& model) {
+  LayerWords farthest = first_layer(model, "Attention");
+  for (const LayerWords& layer : model.layers) {
+    if (layer.name == "Attention" && layer["Context"] > farthest["Context"]) farthest = layer;
+  }
+  return farthest;
 }
 
 /// The fields that these families share. `hidden` is the layer that has the width between two products.
@@ -214,8 +250,26 @@ inline void add_rotary(ConfigWriter& config, const LayerWords& attention) {
   config.add("rope_theta", attention["Rotary"]).raw("rope_parameters", inner.finish());
 }
 
+/// Which layers see as far as those that see least, where the layers differ.
+inline void add_windows(ConfigWriter& config, const Architecture& model) {
+  const Index farthest = farthest_attention(model)["Context"];
+  Index nearest = farthest;
+  for (const LayerWords& layer : model.layers) {
+    if (layer.name == "Attention") nearest = std::min(nearest, layer["Context"]);
+  }
+  config.flag("use_sliding_window", nearest != farthest);
+  if (nearest == farthest) return;
+  std::string types;
+  for (const LayerWords& layer : model.layers) {
+    if (layer.name != "Attention") continue;
+    types += (types.empty() ? "" : ", ") +
+             std::string(layer["Context"] == nearest ? "\"sliding_attention\"" : "\"full_attention\"");
+  }
+  config.add("sliding_window", nearest).raw("layer_types", "[" + types + "]");
+}
+
 inline ConfigWriter dense_config(const Architecture& model, const std::string& type) {
-  const LayerWords attention = first_layer(model, "Attention");
+  const LayerWords attention = farthest_attention(model);
   ConfigWriter config = outer_config(model, attention, first_layer(model, "Mlp"), type);
   add_rotary(config, attention);
   return config;
@@ -261,7 +315,7 @@ inline constexpr Family mistral{
     .architecture =
         [](const Config& config) {
           if (!config.names("sliding_window")) config.refuse("sliding_window", "missing", "an integer or null");
-          return detail::dense_architecture(config, detail::Windows::sliding, "none");
+          return detail::dense_architecture(config, detail::Windows::throughout, "none");
         },
     .parts = detail::llama_parts,
     .head = "lm_head.weight",
@@ -282,8 +336,7 @@ inline constexpr Family qwen2{
     .recognises = [](const Config& config) { return config.is_text("model_type", "qwen2"); },
     .architecture =
         [](const Config& config) {
-          config.require_false("use_sliding_window", "its windows are in some of the layers only");
-          return detail::dense_architecture(config, detail::Windows::unused, "InputBiases");
+          return detail::dense_architecture(config, detail::Windows::by_layer, "InputBiases");
         },
     .parts = detail::llama_parts,
     .head = "lm_head.weight",
@@ -291,7 +344,7 @@ inline constexpr Family qwen2{
     .config =
         [](const Architecture& model, const std::string& type) {
           auto config = detail::dense_config(model, type);
-          config.flag("use_sliding_window", false);
+          detail::add_windows(config, model);
           config.text("model_type", "qwen2").raw("architectures", "[\"Qwen2ForCausalLM\"]");
           return config.finish();
         },

@@ -47,9 +47,8 @@ inline constexpr Family mixtral{
                           "2 or more, as the gate of one expert that was chosen alone is always 1");
           }
           moe.order = "TopKThenSoftmax";
-          detail::repeat_layers(config, model,
-                                detail::attention_words(config, width, detail::Windows::sliding, &rotary, "none"),
-                                detail::noted(config, moe.layer(), "num_local_experts"), norm);
+          detail::add_layers(config, model, detail::Windows::throughout, rotary, "none",
+                             detail::noted(config, moe.layer(), "num_local_experts"), norm);
           return model;
         },
     .parts = [](const Parameter& parameter) -> std::vector<TensorPart> {

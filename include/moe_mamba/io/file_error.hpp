@@ -10,7 +10,12 @@
 #include "moe_mamba/core/check.hpp"
 
 /// Errors of files: std::runtime_error naming the path, what went wrong and why.
-namespace moe_mamba::detail {
+namespace moe_mamba {
+
+/// Whether a path may be a symbolic link.
+enum class Links { refused, followed };
+
+namespace detail {
 
 /// "<path>: <what>: <reason>"
 [[noreturn]] inline void throw_file_error(const std::filesystem::path& path, const std::string& what,
@@ -35,4 +40,16 @@ inline std::string invalid_json(std::size_t position, std::string_view complaint
   return "not valid at byte " + std::to_string(position) + " (" + std::string(without_text.substr(0, 200)) + ")";
 }
 
-}  // namespace moe_mamba::detail
+/// What lies at a path: not_found where nothing does, or, where links are followed, where one leads nowhere. Throws
+/// std::runtime_error where that cannot be told.
+inline std::filesystem::file_type type_at(const std::filesystem::path& path, Links links) {
+  std::error_code error;
+  const auto status =
+      links == Links::followed ? std::filesystem::status(path, error) : std::filesystem::symlink_status(path, error);
+  if (!std::filesystem::status_known(status)) throw_system_error(path, "cannot be examined", error.value());
+  return status.type();
+}
+
+}  // namespace detail
+
+}  // namespace moe_mamba

@@ -14,9 +14,6 @@
 
 namespace moe_mamba {
 
-/// Whether a path may be a symbolic link.
-enum class Links { refused, followed };
-
 /// A whole file as read-only memory, read by the system when it is touched, shared by all processes that map it.
 ///
 /// The bytes stay valid when the file is replaced or removed (an AtomicFile of the same path does the former), but a

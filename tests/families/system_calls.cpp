@@ -1,0 +1,26 @@
+// A folder of a public model of which a system call fails is read whole or not at all, and written in whole files.
+#include "support/system_calls.hpp"
+
+#include "families/folders.hpp"
+
+using namespace moe_mamba;
+using Small = test::SmallMamba;
+
+TEST_CASE("Folders are opened whole or not at all where a system call fails", "[families]") {
+  for (const char* fixture : {"mamba", "mamba_shards"}) {
+    const Pretrained folder{test::fixture_folder(fixture)};
+    const auto expected = load<Small>(folder);
+    const Model<Small> before(Seed{1});
+    Model<Small> model(Seed{1});
+    const auto same = [&](const Model<Small>& other) {
+      return std::equal(other.parameters().begin(), other.parameters().end(), model.parameters().begin());
+    };
+    const auto seen =
+        test::fail_each_call([&] { model.write(before.parameters()); }, [&] { load(model, folder); },
+                             [&](const std::string& message) { REQUIRE(same(message.empty() ? expected : before)); });
+    for (const char* call : {"open", "stat", "lstat", "fstat", "mmap"}) {
+      INFO(call);
+      CHECK(seen.contains(call));
+    }
+  }
+}
