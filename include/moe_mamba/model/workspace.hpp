@@ -10,6 +10,7 @@
 #include "moe_mamba/core/array.hpp"
 #include "moe_mamba/core/backend.hpp"
 #include "moe_mamba/core/check.hpp"
+#include "moe_mamba/core/exclusive_call.hpp"
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/layers/layer.hpp"
 #include "moe_mamba/model/passes.hpp"
@@ -150,6 +151,12 @@ class Workspace {
     return std::min(shape.tokens(), std::max({Index{1}, shape.batch, most}));
   }
 
+  /// What a call holds while it runs. Throws std::logic_error where another call is on the workspace or its device.
+  struct Use {
+    ExclusiveCall workspace, device;
+  };
+  Use use() const { return {{in_use_, "workspace"}, {device_.in_use(), "device"}}; }
+
   Buffers buffers(Shape shape) const {
     Arena arena(memory_.data());
     return Buffers(arena, shape, purpose_ == Purpose::training);
@@ -231,6 +238,7 @@ class Workspace {
     require(purpose_ == Purpose::training, "workspace.purpose()", "inference", "training, for gradients");
   }
 
+  mutable ExclusiveCall::Flag in_use_;
   Backend& device_;
   Shape largest_;
   Purpose purpose_;
