@@ -205,6 +205,8 @@ class Workspace {
       require(shape.length <= largest_tokens / shape.batch, "shape.tokens()", "more than 2^40", "2^40 or fewer");
       return;
     }
+    require(Body::takes_packed, "shape.lengths", "given",
+            "none: a layer of the model does not say takes_packed, so sequences must be equally long");
     Index total = 0;
     for (Index b = 0; b < shape.batch; ++b) {
       require(shape.lengths[b] >= 0, "a sequence's length", shape.lengths[b], "0 or more steps");
