@@ -30,7 +30,8 @@ struct Uninitialised {};
 /// end to end: each begins anew, or from its own running state, and is as it would be alone. Running states that are passed are read and brought up to date;
 /// without states, sequences begin from nothing and the final states are dropped. Bad arguments throw before anything
 /// has changed: std::invalid_argument, or std::out_of_range for a token id. With good ones no call allocates, locks or
-/// throws. Calls are const: several threads may use one model at a time, each with a workspace and a device of its own.
+/// throws. Calls are const: several threads may use one model at a time, each with a workspace and a device of its own; a call
+/// on a workspace or device that is in the middle of another throws std::logic_error.
 ///
 /// On a device other than the host, parameters, states and gradients are in its memory. Calls with inputs and outputs of
 /// the host's copy them and return when they are done. Those with DeviceSpans put their work into the device's stream and
@@ -110,6 +111,7 @@ class Model {
   /// Outputs of every step. On a training workspace the pass is recorded for backward().
   void forward(WorkspaceType& workspace, std::span<const Input> inputs, Shape shape, std::span<Compute> outputs,
                StatesType* states = nullptr) const {
+    const auto use = workspace.use();
     check_call(workspace, inputs, shape, states);
     check_outputs(outputs.size(), shape.tokens());
     run_body(workspace, workspace.keep_inputs(inputs, shape), shape, states);
@@ -117,6 +119,7 @@ class Model {
   }
   void forward(WorkspaceType& workspace, DeviceSpan<const Input> inputs, Shape shape, DeviceSpan<Compute> outputs,
                StatesType* states = nullptr) const requires(!on_host) {
+    const auto use = workspace.use();
     check_queued(workspace, inputs, shape, states);
     check_outputs(outputs.size(), shape.tokens());
     run_body(workspace, inputs.data(), shape, states);
@@ -127,6 +130,7 @@ class Model {
   /// must be 1 or more.
   void forward_last(WorkspaceType& workspace, std::span<const Input> inputs, Shape shape, std::span<Compute> outputs,
                     StatesType* states = nullptr) const {
+    const auto use = workspace.use();
     check_call(workspace, inputs, shape, states);
     check_last(shape, outputs.size());
     run_body(workspace, workspace.keep_inputs(inputs, shape), shape, states);
@@ -140,6 +144,7 @@ class Model {
   }
   void forward_last(WorkspaceType& workspace, DeviceSpan<const Input> inputs, Shape shape, DeviceSpan<Compute> outputs,
                     StatesType* states = nullptr) const requires(!on_host) {
+    const auto use = workspace.use();
     check_queued(workspace, inputs, shape, states);
     check_last(shape, outputs.size());
     run_body(workspace, inputs.data(), shape, states);
@@ -167,6 +172,7 @@ class Model {
   /// return.
   void backward(WorkspaceType& workspace, std::span<const Compute> doutputs, SpanOf<Compute, Memory> gradients,
                 std::span<Compute> dinputs = {}, StatesType* dstates = nullptr) const {
+    const auto use = workspace.use();
     const Shape shape = check_backward(workspace, doutputs.size(), gradients.size(), dinputs.size(), dstates);
     const auto run = workspace.buffers(shape);
     const Index width = Definition::output_width;
@@ -191,6 +197,7 @@ class Model {
   }
   void backward(WorkspaceType& workspace, DeviceSpan<const Compute> doutputs, DeviceSpan<Compute> gradients,
                 DeviceSpan<Compute> dinputs = {}, StatesType* dstates = nullptr) const requires(!on_host) {
+    const auto use = workspace.use();
     const Shape shape = check_backward(workspace, doutputs.size(), gradients.size(), dinputs.size(), dstates);
     passes().outputs_backward(workspace, shape, data_, 0, shape.tokens(), doutputs.data(), gradients.data());
     passes().body_backward(workspace, shape, data_, workspace.recorded_inputs_, gradients.data(), dinputs.data(),
@@ -222,6 +229,7 @@ class Model {
   /// workspace.losses() tells them.
   Losses loss(WorkspaceType& workspace, std::span<const Input> inputs, std::span<const Input> targets, Shape shape,
               StatesType* states = nullptr) const {
+    const auto use = workspace.use();
     check_batch(workspace, inputs, targets, shape, states);
     workspace.begin();
     passes().loss(workspace, shape, data_, workspace.keep_inputs(inputs, shape), workspace.keep_targets(targets, shape),
@@ -230,6 +238,7 @@ class Model {
   }
   void loss(WorkspaceType& workspace, DeviceSpan<const Input> inputs, DeviceSpan<const Input> targets, Shape shape,
             StatesType* states = nullptr) const requires(!on_host) {
+    const auto use = workspace.use();
     check_queued(workspace, inputs, shape, states);
     check_targets(targets.size(), shape);
     workspace.begin();
@@ -241,6 +250,7 @@ class Model {
   Losses gradient(WorkspaceType& workspace, std::span<const Input> inputs, std::span<const Input> targets, Shape shape,
                   SpanOf<Compute, Memory> gradients, StatesType* states = nullptr,
                   StatesType* dstates = nullptr) const {
+    const auto use = workspace.use();
     workspace.check_training();
     check_gradients(gradients.size(), shape, dstates);
     check_batch(workspace, inputs, targets, shape, states);
@@ -252,6 +262,7 @@ class Model {
   void gradient(WorkspaceType& workspace, DeviceSpan<const Input> inputs, DeviceSpan<const Input> targets, Shape shape,
                 DeviceSpan<Compute> gradients, StatesType* states = nullptr, StatesType* dstates = nullptr) const
       requires(!on_host) {
+    const auto use = workspace.use();
     workspace.check_training();
     check_gradients(gradients.size(), shape, dstates);
     check_queued(workspace, inputs, shape, states);

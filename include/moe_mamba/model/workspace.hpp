@@ -10,6 +10,7 @@
 #include "moe_mamba/core/array.hpp"
 #include "moe_mamba/core/backend.hpp"
 #include "moe_mamba/core/check.hpp"
+#include "moe_mamba/core/exclusive_call.hpp"
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/layers/layer.hpp"
 #include "moe_mamba/model/passes.hpp"
@@ -150,6 +151,12 @@ class Workspace {
     return std::min(shape.tokens(), std::max({Index{1}, shape.batch, most}));
   }
 
+  /// What a call holds while it runs. Throws std::logic_error where another call is on the workspace or its device.
+  struct Use {
+    ExclusiveCall workspace, device;
+  };
+  Use use() const { return {{in_use_, "workspace"}, {device_.in_use(), "device"}}; }
+
   Buffers buffers(Shape shape) const {
     Arena arena(memory_.data());
     return Buffers(arena, shape, purpose_ == Purpose::training);
@@ -198,6 +205,8 @@ class Workspace {
       require(shape.length <= largest_tokens / shape.batch, "shape.tokens()", "more than 2^40", "2^40 or fewer");
       return;
     }
+    require(Body::takes_packed, "shape.lengths", "given",
+            "none: a layer of the model does not say takes_packed, so sequences must be equally long");
     Index total = 0;
     for (Index b = 0; b < shape.batch; ++b) {
       require(shape.lengths[b] >= 0, "a sequence's length", shape.lengths[b], "0 or more steps");
@@ -231,6 +240,7 @@ class Workspace {
     require(purpose_ == Purpose::training, "workspace.purpose()", "inference", "training, for gradients");
   }
 
+  mutable ExclusiveCall::Flag in_use_;
   Backend& device_;
   Shape largest_;
   Purpose purpose_;

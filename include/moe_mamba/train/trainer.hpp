@@ -12,6 +12,7 @@
 #include "moe_mamba/core/array.hpp"
 #include "moe_mamba/core/backend.hpp"
 #include "moe_mamba/core/check.hpp"
+#include "moe_mamba/core/exclusive_call.hpp"
 #include "moe_mamba/model/model.hpp"
 #include "moe_mamba/ops/masked_target.hpp"
 #include "moe_mamba/ops/optimizer.hpp"
@@ -22,7 +23,7 @@
 namespace moe_mamba {
 
 /// Trains a model: gradients, clipping, schedule and AdamW, on memory taken beforehand. The model must outlive the
-/// trainer.
+/// trainer. It serves one call at a time: a second one of another thread throws std::logic_error.
 ///
 /// Of bfloat16 parameters it trains floats, of which the parameters are the rounding (to nearest, ties away from zero):
 /// beside each it keeps the 16 bits that are missing (core/split_float.hpp). Parameters may be written between two steps,
@@ -69,6 +70,7 @@ class Trainer {
   /// One update from one batch: token ids, or a sequence model's numbers.
   template <class BatchType>
   StepReport step(const BatchType& batch) {
+    const ExclusiveCall call(device_.in_use(), "trainer");
     queue_gradient(batch.inputs, batch.targets, batch.shape, batch.continues);
     queue_update();
     losses_ += workspace_->losses();
@@ -89,6 +91,7 @@ class Trainer {
   /// One update from the mean gradient of the batches accumulated since the last; none where they are without targets,
   /// and the report says so. Throws std::logic_error where there is no batch.
   StepReport update() {
+    const ExclusiveCall call(device_.in_use(), "trainer");
     if (batches_ == 0) throw std::logic_error("update() was called without a batch; allowed: after accumulate()");
     queue_update();
     return finish();
@@ -137,6 +140,7 @@ class Trainer {
   /// Goes on from `progress`; putting back the parameters is the caller's. Throws std::invalid_argument, with
   /// nothing changed, where a size does not fit.
   void restore(const Progress& progress) {
+    const ExclusiveCall call(device_.in_use(), "trainer");
     require(progress.steps >= 0, "progress.steps", progress.steps, "0 or more");
     check_size("progress.first_moment.size()", progress.first_moment.size(), count);
     check_size("progress.second_moment.size()", progress.second_moment.size(), count);
@@ -205,12 +209,18 @@ class Trainer {
   }
 
   Losses evaluate(std::span<const Input> inputs, std::span<const Input> targets, Shape shape) {
+    const ExclusiveCall call(device_.in_use(), "trainer");
     check(inputs, targets, shape);
     if (options_.largest == Shape{}) reserve(shape);
-    return model_.loss(*workspace_, inputs, targets, shape);
+    const Input* const from = workspace_->keep_inputs(inputs, shape);
+    const Input* const goal = workspace_->keep_targets(targets, shape);
+    workspace_->begin();
+    passes().loss(*workspace_, shape, model_.parameters().data(), from, goal, {});
+    return workspace_->losses();
   }
 
   Losses accumulate(std::span<const Input> inputs, std::span<const Input> targets, Shape shape, bool continues) {
+    const ExclusiveCall call(device_.in_use(), "trainer");
     queue_gradient(inputs, targets, shape, continues);
     const Losses losses = workspace_->losses();
     losses_ += losses;
