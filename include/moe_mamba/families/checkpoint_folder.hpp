@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "moe_mamba/families/families.hpp"
+#include "moe_mamba/families/folder_files.hpp"
 #include "moe_mamba/io/checksum.hpp"
 #include "moe_mamba/io/mapped_file.hpp"
 #include "moe_mamba/io/safetensors.hpp"
@@ -62,9 +63,10 @@ class CheckpointFolder {
 
   /// Maps the files of tensors. Checks that they hold just what the index lists.
   void open_tensors() {
-    const auto single = folder_ / "model.safetensors", index = folder_ / "model.safetensors.index.json";
+    const auto single = folder_ / detail::tensors_name, index = folder_ / "model.safetensors.index.json";
     if (moe_mamba::detail::type_at(single, Links::refused) != std::filesystem::file_type::not_found) {
       add_file(single);
+      check_together(detail::stored_checksum(files_.back()));
     } else if (moe_mamba::detail::type_at(index, Links::refused) != std::filesystem::file_type::not_found) {
       open_shards(index.string(), detail::read_json(index, detail::index_limit, links_));
     } else {
@@ -113,8 +115,31 @@ class CheckpointFolder {
       moe_mamba::detail::throw_file_error(folder_, "cannot be opened as a checkpoint",
                                           "it is not a folder; allowed: one with config.json and model.safetensors");
     }
-    const auto path = folder_ / "config.json";
+    // Where a save was stopped, the config of tensors that are in place may not be yet.
+    if (moe_mamba::detail::type_at(folder_ / detail::next_config_name, Links::refused) !=
+        std::filesystem::file_type::not_found) {
+      Config next = read_config(detail::next_config_name);
+      const JsonValue* checksum = next.find(detail::checksum_field);
+      if (checksum != nullptr && checksum->kind == JsonValue::Kind::string &&
+          detail::holds(folder_ / detail::tensors_name, checksum->string, links_)) {
+        return next;
+      }
+    }
+    return read_config(detail::config_name);
+  }
+
+  Config read_config(const char* name) const {
+    const auto path = folder_ / name;
     return Config(path.string(), detail::read_json(path, detail::config_limit, links_));
+  }
+
+  /// Throws unless config and tensors may have been saved together.
+  void check_together(const std::string& checksum) const {
+    if (detail::may_belong_to(config_, checksum)) return;
+    config_.refuse(
+        detail::checksum_field, config_.find(detail::checksum_field)->text(),
+        moe_mamba::detail::in_quotes(checksum) + ", as " + detail::tensors_name +
+            " has it: the config was saved with other tensors (without the field they are taken as they are)");
   }
 
   void add_file(const std::filesystem::path& path) {

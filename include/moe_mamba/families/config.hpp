@@ -146,6 +146,11 @@ class Config {
   std::string prefix_;
 };
 
+/// A config.json with one more field, whose value needs no escapes.
+inline std::string with_text_field(const std::string& config, const char* name, const std::string& value) {
+  return "{\n  \"" + std::string(name) + "\": \"" + value + "\"," + config.substr(1);
+}
+
 /// Writes a JSON object line by line.
 class ConfigWriter {
  public:

@@ -12,7 +12,6 @@
 
 #include "moe_mamba/families/checkpoint_folder.hpp"
 #include "moe_mamba/families/definition_words.hpp"
-#include "moe_mamba/io/atomic_file.hpp"
 #include "moe_mamba/io/model_file.hpp"
 
 /// Checkpoints of public families, as folders with config.json and safetensors files: opened, and written so that the
@@ -226,8 +225,9 @@ Model<Definition, S, Backend> load(const Pretrained& pretrained) {
 }
 
 /// Writes a folder with config.json and model.safetensors, which the family's code opens. The folder is made where it is
-/// missing; each file is written whole or not at all, the config last. Throws std::invalid_argument, before anything is
-/// written, where no family can say what the definition says, and std::runtime_error where a file cannot be written.
+/// missing. Whatever stops the program, load() finds the old model or the new one, whole. Throws std::invalid_argument,
+/// before anything is written, where no family can say what the definition says, and std::runtime_error where a file
+/// cannot be written: the folder then holds the old model, or the new one if only the last step failed.
 template <class Definition, StorageScalar S, class Backend>
 void save(const Model<Definition, S, Backend>& model, const Pretrained& pretrained) {
   static_assert(TokenDefinition<Definition>,
@@ -251,12 +251,7 @@ void save(const Model<Definition, S, Backend>& model, const Pretrained& pretrain
   std::error_code error;
   std::filesystem::create_directories(pretrained.folder, error);
   if (error) detail::throw_system_error(pretrained.folder, "cannot be made", error.value());
-  // transformers asks for the format's name.
-  save_safetensors(pretrained.folder / "model.safetensors", tensors,
-                   detail::with_checksum({{"format", "pt"}}, tensors));
-  AtomicFile config(pretrained.folder / "config.json");
-  config.write(std::as_bytes(std::span(to.config)));
-  config.commit();
+  families::detail::write_folder(pretrained.folder, to.config, tensors);
 }
 
 }  // namespace moe_mamba
