@@ -46,7 +46,8 @@ TEST_CASE("files of another definition are refused by the tensor's name", "[io]"
   const Model<Net> model(Seed{4});
   save(model, path);
   CHECK_THROWS_WITH(load<Wider>(path), Contains("embedding.weight") && Contains("[11, 8]") && Contains("[11, 9]"));
-  CHECK_THROWS_WITH(load<Longer>(path), Contains("layers.4.norm.weight") && Contains("missing"));
+  CHECK_THROWS_WITH(load<Longer>(path), Contains("\"layers.4.norm.weight\" is missing; allowed: one of the ") &&
+                                            Contains(", such as \"layers.0.norm.weight\""));
   CHECK_THROWS_WITH(load<Shorter>(path), Contains("layers.2.norm.weight"));
   CHECK_THROWS_WITH(load<Net>(folder.path() / "absent"), Contains("absent"));
 
@@ -66,7 +67,8 @@ TEST_CASE("what is no checkpoint is refused, and trainer and model stay as they 
   other.step(batch);
 
   save(model, folder.path() / "model");
-  CHECK_THROWS_WITH(load_checkpoint(folder.path() / "model", trainer), Contains("training.first_moment"));
+  CHECK_THROWS_WITH(load_checkpoint(folder.path() / "model", trainer),
+                    Contains("model: is no checkpoint: it holds a model without the state of a training; load()"));
 
   Model<Net, double> wide(Seed{1});
   Trainer wide_trainer(wide);
@@ -159,7 +161,8 @@ TEST_CASE("a flipped bit in the data is noticed, in a model file and in a checkp
       bad[at] = static_cast<char>(bad[at] ^ (1 << random.below(8)));
       test::write_bytes(folder / "bad", bad);
       CHECK_THROWS_WITH(load(target, folder / "bad"), Contains("checksum") && Contains("damaged"));
-      CHECK_THROWS_WITH(load_checkpoint(folder / "bad", other), Contains("checksum"));
+      const bool is_checkpoint = std::string(name) == "checkpoint";
+      CHECK_THROWS_WITH(load_checkpoint(folder / "bad", other), Contains(is_checkpoint ? "checksum" : "no checkpoint"));
     }
     CHECK(bytes(target) == bytes(before));
   }

@@ -214,7 +214,9 @@ TEST_CASE("Hostile headers are refused by name", "[io]") {
   };
   require_refused(refusal(length(0)), {"header length is 0", "2 to 2"});
   require_refused(refusal(length(1)), {"header length is 1"});
-  require_refused(refusal(length(3)), {"header length is 3", "2 to 2"});
+  require_refused(refusal(length(3)), {".safetensors: the file is cut off: header length is 3", "2 to 2"});
+  require_refused(refusal("Once upon a time there was a text."),
+                  {".safetensors: not a safetensors file: header length is"});
   require_refused(refusal(length(~std::uint64_t{0})), {"header length is 18446744073709551615"});
   require_refused(refusal(length(~std::uint64_t{0} - 7)), {"header length is 18446744073709551608"});
   {
@@ -278,7 +280,8 @@ TEST_CASE("Tensors that do not fit their file are refused by name", "[io]") {
   require_refused(one("F32", "[1]", "[0,5]", 5), {"data_offsets is [0, 5]", "4 bytes"});
   require_refused(one("F32", "[2]", "[0,4]", 4), {"data_offsets is [0, 4]", "8 bytes"});
   require_refused(one("F32", "[1]", "[4,0]", 4), {"data_offsets is [4, 0]", "begin <= end"});
-  require_refused(one("F32", "[1]", "[4,8]", 4), {"data_offsets is [4, 8]", "at most the 4 bytes"});
+  require_refused(one("F32", "[1]", "[4,8]", 4),
+                  {"the file is cut off: tensor \"a\": data_offsets is [4, 8]", "at most the 4 bytes"});
   require_refused(one("F32", "[1]", "[0,9223372036854775807]", 4), {"at most the 4 bytes"});
   require_refused(one("F32", "[1]", "[]", 4), {"data_offsets is not a pair"});
   require_refused(one("F32", "[1]", "[0]", 4), {"data_offsets is not a pair"});

@@ -30,8 +30,6 @@ TEST_CASE("A folder's text is that of its files in the order of their paths, wit
   CHECK(text_of(read_text(folder.path(), &files)) == "01\xFF\n23");
   CHECK(files.read == 5);
   CHECK(files.skipped == 1);
-  CHECK(read_text(folder / "empty", &files).empty());
-  CHECK(files.read == 0);
 
   // Paths are taken in the order given; a file that is named is read whatever it holds.
   const std::vector<fs::path> paths = {folder / "c", folder / "b/image", folder / "b"};
@@ -86,4 +84,9 @@ TEST_CASE("Paths that cannot be read are named", "[io]") {
   CHECK(message(folder / "a/b") == (folder / "a/b").string() + ": cannot be read: Not a directory");
   CHECK(message("/dev/null") == "/dev/null: cannot be read as text: it is not a regular file");
   CHECK(message("") == ": cannot be read: No such file or directory");
+  std::filesystem::create_directories(folder / "empty/deeper");
+  const std::string empty = (folder / "empty").string();
+  CHECK(message(empty) == empty + ": no text is in this folder: it holds no files, or empty ones");
+  test::write_bytes(folder / "empty/deeper/image", std::string("x\0y", 3));
+  CHECK(message(empty) == empty + ": no text is in this folder: 1 binary files are passed over");
 }

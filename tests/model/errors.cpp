@@ -116,7 +116,7 @@ TEST_CASE("A model says how many parameters it borrows and which it has", "[mode
   check_invalid([&] { Model<Net>{std::span<float>()}; }, {"parameters.size() is 0", count});
   Model<Net> model{std::span<float>(memory).first(memory.size() - 1)};
   check_invalid([&] { (void)model.parameter("layers.0.mixer.in_proj"); },
-                {"name is layers.0.mixer.in_proj", "parameter_list"});
+                {"name is layers.0.mixer.in_proj", "parameter_list", "such as layers.0.mixer.in_proj.weight"});
 }
 
 TEST_CASE("Bad inputs, shapes and outputs are named, and change nothing", "[model][errors]") {

@@ -95,6 +95,10 @@ CheckpointInfo load_checkpoint(const std::filesystem::path& path, Trainer<Defini
   using C = compute_t<S>;
   using TrainerType = Trainer<Definition, S, Backend, Rate>;
   const SafetensorsFile file(path);
+  if (file.find(detail::training_tensors[0]) == nullptr && !file.metadata().contains(detail::step_key)) {
+    detail::throw_file_error(path, "is no checkpoint",
+                             "it holds a model without the state of a training; load() reads its parameters");
+  }
   detail::check_parameters<Definition>(file);
   if (!file.metadata().contains(detail::checksum_key)) {
     detail::throw_content_error(path.string(), "metadata " + detail::in_quotes(detail::checksum_key), "missing",

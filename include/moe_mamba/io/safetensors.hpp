@@ -11,6 +11,7 @@
 #include <type_traits>
 
 #include "moe_mamba/core/check.hpp"
+#include "moe_mamba/core/nearest_names.hpp"
 #include "moe_mamba/io/atomic_file.hpp"
 #include "moe_mamba/io/mapped_file.hpp"
 #include "moe_mamba/io/safetensors_header.hpp"
@@ -56,14 +57,13 @@ class SafetensorsFile {
   /// The tensor of that name; throws std::runtime_error if there is none.
   const TensorEntry& at(std::string_view name) const {
     const TensorEntry* entry = find(name);
-    if (entry == nullptr) {
-      detail::throw_content_error(path_.string(), "tensor " + detail::in_quotes(name), "missing",
-                                  "one of the " + std::to_string(tensors().size()) + " tensors in the file");
-    }
+    if (entry == nullptr) throw_missing(name);
     return *entry;
   }
 
  private:
+  [[noreturn]] void throw_missing(std::string_view name) const;
+
   std::filesystem::path path_;
   MappedFile file_;
   SafetensorsContents contents_;
@@ -76,6 +76,15 @@ inline const TensorEntry* SafetensorsFile::find(std::string_view name) const {
       std::lower_bound(by_name_.begin(), by_name_.end(), name,
                        [&](std::size_t index, std::string_view key) { return entries[index].name < key; });
   return place != by_name_.end() && entries[*place].name == name ? &entries[*place] : nullptr;
+}
+
+inline void SafetensorsFile::throw_missing(std::string_view name) const {
+  detail::NearestNames nearest(name);
+  for (const TensorEntry& tensor : tensors()) nearest.offer(tensor.name);
+  const std::string names = nearest.text([](const std::string& one) { return detail::in_quotes(one); });
+  detail::throw_content_error(path_.string(), "tensor " + detail::in_quotes(name), "missing",
+                              "one of the " + std::to_string(tensors().size()) + " tensors in the file" +
+                                  (names.empty() ? "" : ", such as " + names));
 }
 
 /// A tensor to be written. The data are borrowed until the call returns.

@@ -315,7 +315,10 @@ inline void SafetensorsHeaderReader::end_tensor() {
   const std::uint64_t begin = offsets_[0], end = offsets_[1];
   const std::string range = "[" + std::to_string(begin) + ", " + std::to_string(end) + "]";
   if (begin > end) fail("data_offsets", range, "begin <= end");
-  if (end > data_.size()) fail("data_offsets", range, "at most the " + std::to_string(data_.size()) + " bytes of data");
+  if (end > data_.size()) {
+    throw_content_error(file_, "the file is cut off: tensor " + in_quotes(tensor_.name) + ": data_offsets", range,
+                        "at most the " + std::to_string(data_.size()) + " bytes of data");
+  }
   const Index bytes = tensor_bytes(tensor_.type, tensor_.shape);
   if (bytes < 0) fail("shape", text_of(tensor_.shape), "less than 2^63 bytes");
   if (end - begin != static_cast<std::uint64_t>(bytes)) {
@@ -363,20 +366,23 @@ inline SafetensorsContents SafetensorsHeaderReader::finish() {
 
 /// Reads a file that lies in memory. The tensors' data point into `bytes`; `file` names it in errors.
 inline SafetensorsContents parse_safetensors(std::span<const std::byte> bytes, const std::string& file) {
-  const std::string size = std::to_string(bytes.size()) + " bytes";
-  if (bytes.size() < 8) detail::throw_content_error(file, "file size", size, "at least 8 bytes");
+  const std::string size = std::to_string(bytes.size()) + " bytes", other = "not a safetensors file: ";
+  if (bytes.size() < 8) detail::throw_content_error(file, other + "file size", size, "at least 8 bytes");
   std::uint64_t length = 0;
   for (std::size_t i = 0; i < 8; ++i) length |= std::to_integer<std::uint64_t>(bytes[i]) << (8 * i);
   const std::uint64_t longest = std::min<std::uint64_t>(bytes.size() - 8, detail::safetensors_header_limit);
   if (length < 2 || length > longest) {
-    detail::throw_content_error(file, "header length", std::to_string(length),
+    // A header begins with a brace, of which a file that was cut off has kept the begin.
+    const bool cut = length > longest && length <= detail::safetensors_header_limit &&
+                     (bytes.size() == 8 || bytes[8] == std::byte{'{'});
+    detail::throw_content_error(file, (cut ? "the file is cut off: " : other) + "header length", std::to_string(length),
                                 "2 to " + std::to_string(longest) + " in a file of " + size);
   }
   const auto header = bytes.subspan(8, static_cast<std::size_t>(length));
   const std::string_view text(reinterpret_cast<const char*>(header.data()), header.size());
   // The parser would take a byte order mark as nothing and a zero byte as the end.
   if (text.front() != '{') {
-    detail::throw_content_error(file, "header's first byte", detail::in_quotes(text.substr(0, 1)), "{");
+    detail::throw_content_error(file, other + "header's first byte", detail::in_quotes(text.substr(0, 1)), "{");
   }
   if (const auto zero = text.find('\0'); zero != text.npos) {
     detail::throw_content_error(file, "header byte " + std::to_string(zero), "zero", "JSON text");

@@ -87,8 +87,8 @@ inline std::vector<std::filesystem::path> files_below(const std::filesystem::pat
 ///
 /// A path to a regular file gives its bytes, whatever they are. A folder gives the regular files in it and in its
 /// folders (links to folders are not followed), sorted by path; there, a file that holds a zero byte counts as binary
-/// and is skipped. Throws std::runtime_error naming the path that is missing, unreadable or neither file nor folder.
-/// `files`, where given, receives the number of files read and skipped. A folder `except` below the others, such as the
+/// and is skipped. Throws std::runtime_error naming the path that is missing, unreadable or neither file nor folder, or
+/// a folder without any text. `files`, where given, receives the number of files read and skipped. A folder `except` below the others, such as the
 /// one that a program writes to, is passed over.
 inline std::vector<unsigned char> read_text(std::span<const std::filesystem::path> paths, TextFiles* files = nullptr,
                                             const std::filesystem::path& except = {}) {
@@ -105,12 +105,20 @@ inline std::vector<unsigned char> read_text(std::span<const std::filesystem::pat
       ++count.read;
       continue;
     }
+    const std::size_t before = text.size();
+    const Index skipped = count.skipped;
     for (const auto& file : detail::files_below(path, except)) {
       const std::size_t begin = text.size();
       detail::append_file(file, text);
       const bool binary = text.size() > begin && std::memchr(text.data() + begin, 0, text.size() - begin) != nullptr;
       if (binary) text.resize(begin);
       ++(binary ? count.skipped : count.read);
+    }
+    if (text.size() == before) {
+      const Index binary = count.skipped - skipped;
+      detail::throw_file_error(
+          path, "no text is in this folder",
+          binary == 0 ? "it holds no files, or empty ones" : std::to_string(binary) + " binary files are passed over");
     }
   }
   if (files != nullptr) *files = count;

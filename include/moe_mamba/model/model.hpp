@@ -9,6 +9,7 @@
 #include "moe_mamba/core/array.hpp"
 #include "moe_mamba/core/backend.hpp"
 #include "moe_mamba/core/check.hpp"
+#include "moe_mamba/core/nearest_names.hpp"
 #include "moe_mamba/core/random.hpp"
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/model/cost.hpp"
@@ -104,7 +105,12 @@ class Model {
       found =
           parameters().subspan(static_cast<std::size_t>(parameter.offset), static_cast<std::size_t>(parameter.size()));
     });
-    require(known, "name", name, "a name of parameter_list<Definition>()");
+    require(known, "name", name, [&] {
+      detail::NearestNames nearest(name);
+      Definition::visit_parameters([&](const Parameter& parameter) { nearest.offer(parameter.name.view()); });
+      return "a name of parameter_list<Definition>(), such as " +
+             nearest.text([](const std::string& one) { return one; });
+    });
     return found;
   }
 
