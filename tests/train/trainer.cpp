@@ -270,10 +270,10 @@ TEST_CASE("batches larger than what was reserved are refused, and no memory is t
   Trainer fixed(model, AdamW{}, Constant{}, TrainerOptions{.largest = {2, 8}}), open(model);
   using test::Contains;
   CHECK_THROWS_WITH(fixed.step(TokenBatch{tokens, tokens, {2, 9}}), Contains("shape.length is 9; allowed: 0 to 8"));
-  CHECK_THROWS_WITH(fixed.evaluate(TokenBatch{tokens, tokens, {3, 6}}), Contains("shape.batch is 3; allowed: 1 to 2"));
+  CHECK_THROWS_WITH(fixed.evaluate(TokenBatch{tokens, tokens, {3, 6}}), Contains("shape.batch is 3; allowed: 0 to 2"));
   CHECK_THROWS_WITH(open.step(TokenBatch{tokens, tokens, {Index{1} << 39, 2}}), Contains("inputs.size() is 18"));
   CHECK_THROWS_WITH(open.step(TokenBatch{tokens, tokens, {Index{1} << 62, 8}}), Contains("shape.tokens()"));
-  CHECK_THROWS_WITH(open.step(TokenBatch{{}, {}, {0, 9}}), Contains("shape.batch is 0"));
+  CHECK_THROWS_WITH(open.step(TokenBatch{{}, {}, {-1, 9}}), Contains("shape.batch is -1"));
 }
 
 TEST_CASE("a sequence model learns a leaky sum", "[train]") {

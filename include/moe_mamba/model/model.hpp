@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <span>
 #include <string>
 #include <string_view>
@@ -27,7 +28,7 @@ struct Uninitialised {};
 /// The parameters of a definition, stored as S, and what can be done with them.
 ///
 /// Inputs are token ids of a LanguageModel, (B, L), or the numbers of a SequenceModel, (B, L, Inputs). Outputs are
-/// logits, (B, L, Vocabulary), or (B, L, Outputs). With Shape::packed(lengths) sequences are of different lengths and lie
+/// logits, (B, L, Vocabulary), or (B, L, Outputs). B and L may be 0. With Shape::packed(lengths) sequences are of different lengths and lie
 /// end to end: each begins anew, or from its own running state, and is as it would be alone. Running states that are passed are read and brought up to date;
 /// without states, sequences begin from nothing and the final states are dropped. Bad arguments throw before anything
 /// has changed: std::invalid_argument, or std::out_of_range for a token id. With good ones no call allocates, locks or
@@ -140,7 +141,7 @@ class Model {
     check_call(workspace, inputs, shape, states);
     check_last(shape, outputs.size());
     run_body(workspace, workspace.keep_inputs(inputs, shape), shape, states);
-    workspace.recorded_ = {};
+    workspace.recorded_.reset();
     for_sequence_runs(shape, [&](const SequenceRun& part) {
       const Index length = part.shape.length, width = Definition::output_width;
       write_outputs(workspace, shape, part.row + length - 1, length,
@@ -154,7 +155,7 @@ class Model {
     check_queued(workspace, inputs, shape, states);
     check_last(shape, outputs.size());
     run_body(workspace, inputs.data(), shape, states);
-    workspace.recorded_ = {};
+    workspace.recorded_.reset();
     for_sequence_runs(shape, [&](const SequenceRun& part) {
       const Index length = part.shape.length;
       passes().outputs(workspace, shape, data_, part.row + length - 1, length, part.shape.batch,
@@ -195,7 +196,7 @@ class Model {
       }
     }
     passes().body_backward(workspace, shape, data_, workspace.recorded_inputs_, gradients.data(), to, view(dstates));
-    workspace.recorded_ = {};
+    workspace.recorded_.reset();
     if constexpr (!on_host) {
       if (!dinputs.empty()) workspace.device_.download(dinputs.data(), to, dinputs.size_bytes());
       workspace.device_.synchronize();
@@ -208,7 +209,7 @@ class Model {
     passes().outputs_backward(workspace, shape, data_, 0, shape.tokens(), doutputs.data(), gradients.data());
     passes().body_backward(workspace, shape, data_, workspace.recorded_inputs_, gradients.data(), dinputs.data(),
                            view(dstates));
-    workspace.recorded_ = {};
+    workspace.recorded_.reset();
   }
 
   /// Throws what loss() and gradient() would throw for these arguments on any workspace, however large.
@@ -330,7 +331,7 @@ class Model {
   }
 
   static void check_last(Shape shape, std::size_t size) {
-    for (Index b = 0; b < (shape.lengths == nullptr ? 1 : shape.batch); ++b) {
+    for (Index b = 0; b < (shape.lengths == nullptr ? std::min<Index>(1, shape.batch) : shape.batch); ++b) {
       require(shape.length_of(b) >= 1, "shape.length", shape.length_of(b),
               "1 or more, for the outputs of the last step");
     }
@@ -346,8 +347,9 @@ class Model {
   static Shape check_backward(const WorkspaceType& workspace, std::size_t doutputs, std::size_t gradients,
                               std::size_t dinputs, const StatesType* dstates) {
     workspace.check_training();
-    const Shape shape = workspace.recorded_;
-    require(shape.batch >= 1, "workspace", "without a recorded forward pass", "one on which forward() was called last");
+    require(workspace.recorded_.has_value(), "workspace", "without a recorded forward pass",
+            "one on which forward() was called last");
+    const Shape shape = *workspace.recorded_;
     check_outputs(doutputs, shape.tokens());
     check_gradients(gradients, shape, dstates);
     if (dinputs == 0) return shape;

@@ -12,7 +12,7 @@
 
 namespace moe_mamba {
 
-/// Running states of one or more sequences: one block of plain numbers, state_size of them for each sequence, one
+/// Running states of any number of sequences: one block of plain numbers, state_size of them for each sequence, one
 /// sequence after the other, the same on every backend. A value: copies are independent of each other, so a state can be
 /// kept, forked, compared, sent or restored; its numbers may be copied as bytes. A new state is zero: nothing read so far.
 ///
@@ -86,12 +86,12 @@ class States {
  private:
   static Index checked(Index count) {
     constexpr Index most = (Index{1} << 48) / (state_size > 0 ? state_size : 1);
-    require(count >= 1 && count <= most, "count", count, [] { return "1 to " + std::to_string(most) + " sequences"; });
+    require(count >= 0 && count <= most, "count", count, [] { return "0 to " + std::to_string(most) + " sequences"; });
     return count;
   }
 
   static constexpr std::size_t elements(Index count) {
-    return count >= 1 ? static_cast<std::size_t>(count) * static_cast<std::size_t>(state_size) : 0;
+    return count > 0 ? static_cast<std::size_t>(count) * static_cast<std::size_t>(state_size) : 0;
   }
 
   void check(std::size_t size) const {

@@ -186,10 +186,10 @@ class Trainer {
   void reserve(Shape shape) {
     if (workspace_ && workspace_->fits(shape)) return;
     const Shape old = workspace_ ? workspace_->largest() : Shape{};
-    Shape largest{std::max(shape.batch, old.batch), std::max({Index{1}, shape.length, old.length})};
+    Shape largest{std::max({Index{1}, shape.batch, old.batch}), std::max({Index{1}, shape.length, old.length})};
     if (shape.lengths != nullptr) {
       // As long as the mean, and a little more for what each sequence begins anew; twice that until it is enough.
-      largest.length = std::max(shape.total / shape.batch + 64, old.length);
+      largest.length = std::max(shape.total / largest.batch + 64, old.length);
       const std::size_t wanted = WorkspaceType::bytes(device_, shape, Purpose::training);
       while (WorkspaceType::bytes(device_, largest, Purpose::training) < wanted) largest.length *= 2;
     }
