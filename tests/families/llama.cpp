@@ -44,7 +44,7 @@ TEST_CASE("A Llama, Mistral or Qwen2 that the library does not compute is refuse
   // No window, so that a definition may keep as little as it likes.
   CHECK(with_field<Mistral>("mistral", "\"sliding_window\": 7", "\"sliding_window\": null").empty());
   CHECK_THAT(with_field<Mistral>("mistral", "\"sliding_window\": 7", "\"window\": 7"),
-             Contains("sliding_window is missing; allowed: an integer or null"));
+             Contains("layer 0: sliding_window is left out, which is Context<4096>; allowed: Context<7>"));
   CHECK_THAT(with_field<Mistral>("mistral", "\"sliding_window\": 7", "\"sliding_window\": 8"),
              Contains("layer 0: sliding_window is 8, which is Context<8>; allowed: Context<7>"));
   CHECK(with_field<Qwen2>("qwen2", "\"use_sliding_window\": false", "\"use_sliding_window\": true").empty());

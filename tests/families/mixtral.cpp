@@ -59,7 +59,8 @@ TEST_CASE("Experts in one tensor a layer are the same Mixtral", "[families][mixt
 }
 
 TEST_CASE("A Mixtral that the library does not compute is refused by field", "[families][mixtral]") {
-  CHECK_THAT(with_field("\"silu\"", "\"gelu\""), Contains("hidden_act is \"gelu\"; allowed: \"silu\" or \"swish\""));
+  CHECK_THAT(with_field("\"silu\"", "\"relu\""),
+             Contains("hidden_act is \"relu\"; allowed: \"silu\", \"swish\", \"gelu\" or \"gelu_python\""));
   CHECK_THAT(with_field("\"rope_type\": \"default\"", "\"rope_type\": \"yarn\""),
              Contains("rope_parameters.rope_type is \"yarn\"; allowed: \"default\""));
   CHECK_THAT(with_field("\"rope_theta\": 100.0", "\"rope_theta\": 100.5"),
@@ -81,6 +82,8 @@ TEST_CASE("A Mixtral that the library does not compute is refused by field", "[f
   CHECK_THAT(with_field("\"sliding_window\": null", "\"sliding_window\": 0"),
              Contains("sliding_window is 0; allowed: an integer from 1 to 16777216"));
   // What is allowed and another model than the definition's.
+  CHECK_THAT(with_field("\"silu\"", "\"gelu\""),
+             Contains("layer 1: hidden_act is \"gelu\", which is GeGlu; allowed: SwiGlu"));
   CHECK_THAT(with_field("\"sliding_window\": null", "\"sliding_window\": 39"),
              Contains("layer 0: sliding_window is 39, which is Context<39>; allowed: Context<40>"));
   CHECK_THAT(with_field("\"rope_theta\": 100.0", "\"rope_theta\": 1e4"),

@@ -211,7 +211,7 @@ TEST_CASE("The base of rotary positions counts wherever it stands, and must be o
 TEST_CASE("Layers that see otherwise than sliding_window says are refused", "[families]") {
   const auto mistral = [](const std::string& window, const std::string& types) {
     return described(R"({"model_type": "mistral", "vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 2,
-               "intermediate_size": 4, "num_attention_heads": 2, "max_position_embeddings": 32, "hidden_act": "silu",
+               "intermediate_size": 4, "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 32,
                "sliding_window": )" +
                      window + R"(, "layer_types": )" + types + "}");
   };
@@ -228,7 +228,7 @@ TEST_CASE("Qwen2 has windows where its config turns them on, in the layers that 
   const auto contexts = [](const std::string& fields) {
     std::vector<Index> result;
     const auto model = described(R"({"model_type": "qwen2", "vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 3,
-               "intermediate_size": 4, "num_attention_heads": 2, "max_position_embeddings": 32)" +
+               "intermediate_size": 4, "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 32)" +
                                  fields + "}");
     for (std::size_t i = 0; i < model.layers.size(); i += 2) result.push_back(model.layers[i]["Context"]);
     return result;

@@ -18,6 +18,11 @@ using QwenOfTwoContexts =
     LanguageModel<Vocabulary<9>, Width<8>, QwenAttention<3>, Mlp<Hidden<5>, SwiGlu>, QwenAttention<20>,
                   Mlp<Hidden<5>, SwiGlu>, QwenAttention<3>, Mlp<Hidden<5>, SwiGlu>>;
 
+using LlamaOfGelu =
+    LanguageModel<Vocabulary<9>, Width<8>, Head, Repeat<2, Attention<Heads<2>, Context<20>>, Mlp<Hidden<5>, GeGlu>>>;
+using MixtralOfGelu = LanguageModel<Vocabulary<9>, Width<8>, Attention<Heads<2>, Context<20>>,
+                                    Moe<Experts<3>, TopK<2>, Hidden<5>, GeGlu, TopKThenSoftmax>>;
+
 template <class Definition, class S>
 std::vector<S> numbers(const Model<Definition, S>& model) {
   return {model.parameters().begin(), model.parameters().end()};
@@ -58,7 +63,7 @@ TEMPLATE_TEST_CASE("A model that is written and opened again is the same, in eve
 TEMPLATE_TEST_CASE("A model with attention that is written and opened again is the same, in every type", "[families]",
                    test::SmallMixtral, test::SmallMixtralWindow, test::SmallJamba, test::SmallJambaDense,
                    test::JambaOfMamba, test::JambaOfAttention, test::SmallLlama, test::SmallMistral, test::SmallQwen2,
-                   QwenOfTwoContexts) {
+                   QwenOfTwoContexts, LlamaOfGelu, MixtralOfGelu) {
   check_round_trip<TestType>();
 }
 

@@ -18,9 +18,13 @@ namespace detail {
 struct Recurring {
   Index period = 1, offset = 0;
 
-  static Recurring read(const Config& config, const char* period, const char* offset) {
-    const Index every = config.integer(period, 1, 1 << 16);
-    return {every, config.integer(offset, 0, every - 1)};
+  static Recurring read(const Config& config, const char* period, const char* offset, Recurring otherwise) {
+    const Index every = config.integer(period, 1, 1 << 16, otherwise.period);
+    const Index first = config.integer(offset, 0, 1 << 16, otherwise.offset);
+    if (first >= every) {
+      config.refuse(offset, std::to_string(first), "an integer from 0 to " + std::to_string(every - 1));
+    }
+    return {every, first};
   }
   /// The rule that fits these numbers among the first `count`, if one does.
   static Recurring of(const std::vector<Index>& numbers, Index count) {
@@ -34,12 +38,12 @@ struct Recurring {
 
 inline LayerWords jamba_mamba_words(const Config& config, Index width, const NormWords& norm) {
   MambaWords mamba{.width = width, .inner_norm = norm};
-  mamba.state = config.integer("mamba_d_state", 1, 4096);
-  mamba.convolution = config.integer("mamba_d_conv", 1, 64);
-  mamba.expand = config.integer("mamba_expand", 1, 64);
-  if (!config.is_text("mamba_dt_rank", "auto")) mamba.step_rank = config.integer("mamba_dt_rank", 1, 1 << 20);
-  mamba.projection_bias = config.boolean("mamba_proj_bias");
-  mamba.convolution_bias = config.boolean("mamba_conv_bias");
+  mamba.state = config.integer("mamba_d_state", 1, 4096, 16);
+  mamba.convolution = config.integer("mamba_d_conv", 1, 64, 4);
+  mamba.expand = config.integer("mamba_expand", 1, 64, 2);
+  if (!config.is_text("mamba_dt_rank", "auto")) mamba.step_rank = config.integer("mamba_dt_rank", 1, 1 << 20, 0);
+  mamba.projection_bias = config.boolean("mamba_proj_bias", false);
+  mamba.convolution_bias = config.boolean("mamba_conv_bias", true);
   if (!config.boolean("mamba_inner_layernorms", true)) {
     config.refuse("mamba_inner_layernorms", "false", "true, which is all that the family's code computes today");
   }
@@ -56,23 +60,29 @@ inline LayerWords jamba_mamba_words(const Config& config, Index width, const Nor
 
 inline Architecture jamba_architecture(const Config& config) {
   const NormWords norm{"RmsNorm", config.epsilon("rms_norm_eps", {1, 1'000'000})};
+  config.require_silu("hidden_act");  // which the convolutions have as well
   Architecture model = outer_words(config, norm);
   const Index width = model["Width"], layers = config.integer("num_hidden_layers", 1, 4096);
-  const auto attentions = Recurring::read(config, "attn_layer_period", "attn_layer_offset");
-  const auto mixtures = Recurring::read(config, "expert_layer_period", "expert_layer_offset");
-  (void)windowed_layers(config, Windows::none);
-  const LayerWords attention = attention_words(config, width, false, nullptr, "none");
-  const LayerWords mamba = jamba_mamba_words(config, width, norm), mlp = gated_words(config, width);
-  const LayerWords moe = noted(config, expert_words(config, width, "num_experts").layer(), "num_experts");
-  const bool has_experts = moe["Experts"] > 1;  // the public code makes a plain layer of one expert
-  const auto add = [&](LayerWords layer) {
-    layer.norm = config.from(pre_norm(norm), "rms_norm_eps");
-    model.layers.push_back(std::move(layer));
+  const auto attentions = Recurring::read(config, "attn_layer_period", "attn_layer_offset", {8, 4});
+  const auto mixtures = Recurring::read(config, "expert_layer_period", "expert_layer_offset", {2, 1});
+  const AttentionDefaults defaults{.positions = 1 << 18, .key_value_heads = 8};
+  (void)windowed_layers(config, defaults);  // none
+  const Index experts = config.integer("num_experts", 1, 1 << 16, 16);
+  // Fields of layers that there are none of say nothing.
+  const auto mixer = [&](Index i) {
+    return attentions.has(i) ? attention_words(config, width, defaults, false, nullptr, "none")
+                             : jamba_mamba_words(config, width, norm);
+  };
+  const auto feed_forward = [&](Index i) {
+    const bool is_mixture = experts > 1 && mixtures.has(i);  // the public code makes a plain layer of one expert
+    return is_mixture ? noted(config, expert_words(config, width, "num_experts", experts).layer(), "num_experts")
+                      : gated_words(config, width);
   };
   for (Index i = 0; i < layers; ++i) {
-    add(attentions.has(i) ? attention : mamba);
-    add(has_experts && mixtures.has(i) ? moe : mlp);
+    model.layers.push_back(mixer(i));
+    model.layers.push_back(feed_forward(i));
   }
+  for (LayerWords& layer : model.layers) layer.norm = config.from(pre_norm(norm), "rms_norm_eps");
   return model;
 }
 

@@ -5,6 +5,7 @@
 #include <string_view>
 #include <vector>
 
+#include "moe_mamba/families/attention_fields.hpp"
 #include "moe_mamba/families/family.hpp"
 #include "moe_mamba/families/layer_words.hpp"
 
@@ -64,7 +65,6 @@ inline std::vector<TensorPart> llama_parts(const Parameter& parameter) {
 
 /// What a config.json of these families says of the whole model. Its layers are still missing.
 inline Architecture outer_words(const Config& config, const NormWords& norm) {
-  config.require_silu("hidden_act");
   Architecture model =
       language_model(config.integer("vocab_size", 1, 1 << 28), config.integer("hidden_size", 1, 1 << 20),
                      config.boolean("tie_word_embeddings", false), norm);
@@ -76,138 +76,41 @@ inline Architecture outer_words(const Config& config, const NormWords& norm) {
   return model;
 }
 
-/// Rotary positions: `rope_parameters`, as transformers writes them since version 5, `rope_scaling`, as before, or
-/// `rope_theta` by itself. Where several say what the base is, they must agree.
-inline Word rotary_word(const Config& config, Index otherwise) {
-  constexpr Index highest = 1 << 30;
-  Index base = 0;
-  Word word;
-  const auto read = [&](const Config& from) {
-    if (!from.has("rope_theta")) return;
-    const Index here = from.whole_number("rope_theta", 2, highest);
-    if (base != 0 && here != base) {
-      from.refuse("rope_theta", std::to_string(here), std::to_string(base) + ", as " + word.field + " has it");
-    }
-    if (base == 0) word = from.from(integer("Rotary", here, 10'000), "rope_theta");
-    base = here;
-  };
-  for (const char* name : {"rope_parameters", "rope_scaling"}) {
-    const Config inner = config.inside(name);
-    for (const char* kind : {"rope_type", "type"}) inner.require_text(kind, "default");
-    if (inner.has("partial_rotary_factor")) (void)inner.whole_number("partial_rotary_factor", 1, 1);
-    read(inner);
-  }
-  read(config);
-  return base != 0 ? word : config.from(integer("Rotary", otherwise, 10'000), "rope_theta");
-}
-
-/// What `sliding_window` is to a family: no field of its, how far all layers see, or how far some do, which
-/// `use_sliding_window` turns on and `layer_types` or `max_window_layers` choose.
-enum class Windows { none, throughout, by_layer };
-
-/// For each layer, whether `sliding_window` is how far it sees; the others see everything before a step.
-inline std::vector<bool> windowed_layers(const Config& config, Windows windows) {
-  const Index layers = config.integer("num_hidden_layers", 1, 4096);
-  std::vector<bool> windowed(static_cast<std::size_t>(layers), false);
-  if (windows == Windows::none) {
-    config.require_none("sliding_window", "the family's code has no windows");
-    return windowed;
-  }
-  const bool is_by_layer = windows == Windows::by_layer;
-  // Of the families that choose by layer, the code takes a window of 4096 where the field is left out.
-  const bool has_window = is_by_layer ? config.boolean("use_sliding_window", false) &&
-                                            (config.has("sliding_window") || !config.names("sliding_window"))
-                                      : config.has("sliding_window");
-  const Index first = !has_window ? layers : is_by_layer ? config.integer("max_window_layers", 0, 1 << 24, 28) : 0;
-  for (Index i = first; i < layers; ++i) windowed[static_cast<std::size_t>(i)] = true;
-  if (!config.has("layer_types")) return windowed;
-  const auto types = config.array("layer_types");
-  if (types.size() != windowed.size()) {
-    config.refuse("layer_types", config.find("layer_types")->text(),
-                  "one for each of " + std::to_string(layers) + " layers");
-  }
-  for (std::size_t i = 0; i < types.size(); ++i) {
-    const auto is = [&](const char* text) {
-      return types[i].kind == JsonValue::Kind::string && types[i].string == text;
-    };
-    const bool is_window = is("sliding_attention"), may_differ = is_by_layer && has_window;
-    if (!(is_window || is("full_attention")) || (!may_differ && is_window != has_window)) {
-      config.refuse("layer_types element", types[i].text(),
-                    may_differ   ? "\"full_attention\" or \"sliding_attention\""
-                    : has_window ? "\"sliding_attention\" throughout, as sliding_window has it"
-                                 : "\"full_attention\" throughout, as there is no window");
-    }
-    windowed[i] = is_window;
-  }
-  return windowed;
-}
-
-/// Attention as a config.json has it. `is_window`: it sees `sliding_window` steps. `rotary`: its positions, or null for
-/// none.
-inline LayerWords attention_words(const Config& config, Index width, bool is_window, const Word* rotary,
-                                  const char* biases) {
-  AttentionWords attention{.width = width, .rotary_base = rotary == nullptr ? 0 : 10'000, .biases = biases};
-  attention.heads = config.integer("num_attention_heads", 1, 1024);
-  attention.key_value_heads = config.integer("num_key_value_heads", 1, 1024, attention.heads);
-  if (attention.heads % attention.key_value_heads != 0) {
-    config.refuse("num_key_value_heads", std::to_string(attention.key_value_heads),
-                  "a divisor of num_attention_heads, " + std::to_string(attention.heads));
-  }
-  if (config.has("head_dim")) {
-    attention.head_width = config.integer("head_dim", 1, 256);
-  } else {
-    if (width % attention.heads != 0 || width / attention.heads > 256) {
-      config.refuse(
-          "num_attention_heads", std::to_string(attention.heads),
-          "without head_dim a divisor of hidden_size, " + std::to_string(width) + ", into heads of 256 or less");
-    }
-    attention.head_width = width / attention.heads;
-  }
-  if (rotary != nullptr && attention.head_width % 2 != 0) {
-    config.refuse(config.has("head_dim") ? "head_dim" : "hidden_size over num_attention_heads",
-                  std::to_string(attention.head_width), "an even number, as rotary positions turn pairs");
-  }
-  const char* context = is_window ? "sliding_window" : "max_position_embeddings";
-  attention.context = is_window ? config.integer(context, 1, 1 << 24, 4096) : config.integer(context, 1, 1 << 24);
-  LayerWords layer = attention.layer();
-  config.note(layer, "Heads", "num_attention_heads");
-  config.note(layer, "KeyValueHeads", "num_key_value_heads");
-  config.note(layer, "HeadWidth", "head_dim");
-  config.note(layer, "Context", context);
-  config.note(layer, "the biases", "attention_bias");
-  for (Word& word : layer.words) {
-    // Without a window the public code sees all that came before: any context computes the same for as long as it lasts.
-    if (word.option == "Context") word.free = !is_window;
-    if (word.option == "Rotary" && rotary != nullptr) word = *rotary;
-  }
-  return layer;
+/// Of a feed-forward layer, by any of its names.
+inline std::string gated_activation(const Config& config) {
+  const auto is = [&](const char* name) { return config.is_text("hidden_act", name); };
+  if (!config.has("hidden_act") || is("silu") || is("swish")) return "SwiGlu";
+  if (is("gelu") || is("gelu_python")) return "GeGlu";
+  config.refuse("hidden_act", config.find("hidden_act")->text(), R"("silu", "swish", "gelu" or "gelu_python")");
 }
 
 /// A feed-forward layer.
 inline LayerWords gated_words(const Config& config, Index width) {
-  LayerWords layer =
-      MlpWords{.width = width, .hidden = config.integer("intermediate_size", 1, 1 << 24), .activation = "SwiGlu"}
-          .layer();
+  LayerWords layer = MlpWords{.width = width,
+                              .hidden = config.integer("intermediate_size", 1, 1 << 24),
+                              .activation = gated_activation(config)}
+                         .layer();
+  config.note(layer, "the activation", "hidden_act");
   config.note(layer, "Hidden", "intermediate_size");
   return layer;
 }
 
 /// Attention and the feed-forward layer, `num_hidden_layers` times.
-inline void add_layers(const Config& config, Architecture& model, Windows windows, const Word& rotary,
+inline void add_layers(const Config& config, Architecture& model, const AttentionDefaults& defaults, const Word& rotary,
                        const char* biases, LayerWords feed_forward, const NormWords& norm) {
   feed_forward.norm = config.from(pre_norm(norm), "rms_norm_eps");
-  for (const bool is_window : windowed_layers(config, windows)) {
-    model.layers.push_back(attention_words(config, model["Width"], is_window, &rotary, biases));
+  for (const bool is_window : windowed_layers(config, defaults)) {
+    model.layers.push_back(attention_words(config, model["Width"], defaults, is_window, &rotary, biases));
     model.layers.back().norm = feed_forward.norm;
     model.layers.push_back(feed_forward);
   }
 }
 
 /// The three families without experts.
-inline Architecture dense_architecture(const Config& config, Windows windows, const char* biases) {
+inline Architecture dense_architecture(const Config& config, const AttentionDefaults& defaults, const char* biases) {
   const NormWords norm{"RmsNorm", config.epsilon("rms_norm_eps", {1, 1'000'000})};
   Architecture model = outer_words(config, norm);
-  add_layers(config, model, windows, rotary_word(config, 10'000), biases, gated_words(config, model["Width"]), norm);
+  add_layers(config, model, defaults, rotary_word(config, 10'000), biases, gated_words(config, model["Width"]), norm);
   return model;
 }
 
@@ -236,7 +139,9 @@ inline ConfigWriter outer_config(const Architecture& model, const LayerWords& at
   config.add("num_hidden_layers", static_cast<Index>(model.layers.size()) / 2);
   config.add("num_attention_heads", attention["Heads"]).add("num_key_value_heads", attention["KeyValueHeads"]);
   config.add("head_dim", attention["HeadWidth"]).add("max_position_embeddings", attention["Context"]);
-  config.add("intermediate_size", hidden["Hidden"]).text("hidden_act", "silu");
+  config.add("intermediate_size", hidden["Hidden"]);
+  const Word* activation = hidden.find("the activation");
+  config.text("hidden_act", activation != nullptr && activation->spelling == "GeGlu" ? "gelu" : "silu");
   config.number("rms_norm_eps", model.at("FinalNorm").number).flag("tie_word_embeddings", model.tied_head());
   // The name until transformers 4.55 and the one since.
   config.text("torch_dtype", type).text("dtype", type);
@@ -284,7 +189,7 @@ inline constexpr Family llama{
         [](const Config& config) {
           config.require_false("mlp_bias", "the library's feed-forward layers have no biases");
           const bool biases = config.boolean("attention_bias", false);
-          Architecture model = detail::dense_architecture(config, detail::Windows::none, biases ? "Biases" : "none");
+          Architecture model = detail::dense_architecture(config, {.positions = 2048}, biases ? "Biases" : "none");
           const Index width = model["Width"], heads = model.layers.front()["Heads"];
           if (width % heads != 0) {
             config.refuse(
@@ -314,8 +219,10 @@ inline constexpr Family mistral{
     .recognises = [](const Config& config) { return config.is_text("model_type", "mistral"); },
     .architecture =
         [](const Config& config) {
-          if (!config.names("sliding_window")) config.refuse("sliding_window", "missing", "an integer or null");
-          return detail::dense_architecture(config, detail::Windows::throughout, "none");
+          return detail::dense_architecture(
+              config,
+              {.windows = detail::Windows::throughout, .positions = 1 << 17, .key_value_heads = 8, .window = 4096},
+              "none");
         },
     .parts = detail::llama_parts,
     .head = "lm_head.weight",
@@ -336,7 +243,10 @@ inline constexpr Family qwen2{
     .recognises = [](const Config& config) { return config.is_text("model_type", "qwen2"); },
     .architecture =
         [](const Config& config) {
-          return detail::dense_architecture(config, detail::Windows::by_layer, "InputBiases");
+          return detail::dense_architecture(
+              config,
+              {.windows = detail::Windows::by_layer, .positions = 1 << 15, .key_value_heads = 32, .window = 4096},
+              "InputBiases");
         },
     .parts = detail::llama_parts,
     .head = "lm_head.weight",

@@ -33,8 +33,8 @@ inline Architecture mamba_architecture(const Config& config, const NormWords& in
   const NormWords norm{"RmsNorm", config.epsilon("layer_norm_epsilon", {})};
   MambaWords mamba;
   mamba.width = config.integer("hidden_size", 1, 1 << 20);
-  mamba.state = config.integer("state_size", 1, 4096);
-  mamba.convolution = config.integer("conv_kernel", 1, 64);
+  mamba.state = config.integer("state_size", 1, 4096, 16);
+  mamba.convolution = config.integer("conv_kernel", 1, 64, 4);
   // Where both are there, the code takes the inner width for what it is and `expand` for nothing.
   const char* inner_field = config.has("intermediate_size") ? "intermediate_size" : "expand";
   if (config.has("intermediate_size")) {
@@ -45,11 +45,11 @@ inline Architecture mamba_architecture(const Config& config, const NormWords& in
     }
     mamba.expand = inner / mamba.width;
   } else {
-    mamba.expand = config.integer("expand", 1, 64);
+    mamba.expand = config.integer("expand", 1, 64, 2);
   }
-  if (!config.is_text("time_step_rank", "auto")) mamba.step_rank = config.integer("time_step_rank", 1, 1 << 20);
-  mamba.projection_bias = config.boolean("use_bias");
-  mamba.convolution_bias = config.boolean("use_conv_bias");
+  if (!config.is_text("time_step_rank", "auto")) mamba.step_rank = config.integer("time_step_rank", 1, 1 << 20, 0);
+  mamba.projection_bias = config.boolean("use_bias", false);
+  mamba.convolution_bias = config.boolean("use_conv_bias", true);
   mamba.inner_norm = inner_norm;
 
   Architecture model = language_model(config.integer("vocab_size", 1, 1 << 28), mamba.width,

@@ -15,10 +15,10 @@ namespace moe_mamba::families {
 namespace detail {
 
 /// Experts of a layer, K of which a token goes to.
-inline MoeWords expert_words(const Config& config, Index width, const char* experts) {
-  MoeWords moe{.width = width, .activation = "SwiGlu"};
-  moe.experts = config.integer(experts, 1, 1 << 16);
-  moe.top_k = config.integer("num_experts_per_tok", 1, moe.experts);
+inline MoeWords expert_words(const Config& config, Index width, const char* experts, Index otherwise) {
+  MoeWords moe{.width = width, .activation = gated_activation(config)};
+  moe.experts = config.integer(experts, 1, 1 << 16, otherwise);
+  moe.top_k = config.integer("num_experts_per_tok", 1, moe.experts, 2);
   moe.hidden = config.integer("intermediate_size", 1, 1 << 24);
   return moe;
 }
@@ -27,6 +27,7 @@ inline LayerWords noted(const Config& config, LayerWords moe, const char* expert
   config.note(moe, "Experts", experts);
   config.note(moe, "TopK", "num_experts_per_tok");
   config.note(moe, "Hidden", "intermediate_size");
+  config.note(moe, "the activation", "hidden_act");
   return moe;
 }
 
@@ -41,14 +42,15 @@ inline constexpr Family mixtral{
           Architecture model = detail::outer_words(config, norm);
           const Index width = model["Width"];
           const Word rotary = detail::rotary_word(config, 1'000'000);
-          MoeWords moe = detail::expert_words(config, width, "num_local_experts");
+          MoeWords moe = detail::expert_words(config, width, "num_local_experts", 8);
           if (moe.top_k == 1) {
             config.refuse("num_experts_per_tok", "1",
                           "2 or more, as the gate of one expert that was chosen alone is always 1");
           }
           moe.order = "TopKThenSoftmax";
-          detail::add_layers(config, model, detail::Windows::throughout, rotary, "none",
-                             detail::noted(config, moe.layer(), "num_local_experts"), norm);
+          detail::add_layers(config, model,
+                             {.windows = detail::Windows::throughout, .positions = 1 << 17, .key_value_heads = 8},
+                             rotary, "none", detail::noted(config, moe.layer(), "num_local_experts"), norm);
           return model;
         },
     .parts = [](const Parameter& parameter) -> std::vector<TensorPart> {

@@ -1,0 +1,128 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "moe_mamba/families/config.hpp"
+#include "moe_mamba/families/layer_words.hpp"
+
+/// Attention as the config.json of transformers' families have it: positions, windows, heads.
+namespace moe_mamba::families::detail {
+
+/// Rotary positions: `rope_parameters`, as transformers writes them since version 5, `rope_scaling`, as before, or
+/// `rope_theta` by itself. Where several say what the base is, they must agree.
+inline Word rotary_word(const Config& config, Index otherwise) {
+  constexpr Index highest = 1 << 30;
+  Index base = 0;
+  Word word;
+  const auto read = [&](const Config& from) {
+    if (!from.has("rope_theta")) return;
+    const Index here = from.whole_number("rope_theta", 2, highest);
+    if (base != 0 && here != base) {
+      from.refuse("rope_theta", std::to_string(here), std::to_string(base) + ", as " + word.field + " has it");
+    }
+    if (base == 0) word = from.from(integer("Rotary", here, 10'000), "rope_theta");
+    base = here;
+  };
+  for (const char* name : {"rope_parameters", "rope_scaling"}) {
+    const Config inner = config.inside(name);
+    for (const char* kind : {"rope_type", "type"}) inner.require_text(kind, "default");
+    if (inner.has("partial_rotary_factor")) (void)inner.whole_number("partial_rotary_factor", 1, 1);
+    read(inner);
+  }
+  read(config);
+  return base != 0 ? word : config.from(integer("Rotary", otherwise, 10'000), "rope_theta");
+}
+
+/// What `sliding_window` is to a family: no field of its, how far all layers see, or how far some do, which
+/// `use_sliding_window` turns on and `layer_types` or `max_window_layers` choose.
+enum class Windows { none, throughout, by_layer };
+
+/// What a family's code takes attention to be where the config leaves fields out.
+struct AttentionDefaults {
+  Windows windows = Windows::none;
+  Index positions = 0;        // max_position_embeddings
+  Index key_value_heads = 0;  // 0: as many as heads
+  Index window = 0;           // sliding_window; 0: none
+};
+
+/// For each layer, whether `sliding_window` is how far it sees; the others see everything before a step.
+inline std::vector<bool> windowed_layers(const Config& config, const AttentionDefaults& defaults) {
+  const Windows windows = defaults.windows;
+  const Index layers = config.integer("num_hidden_layers", 1, 4096);
+  std::vector<bool> windowed(static_cast<std::size_t>(layers), false);
+  if (windows == Windows::none) {
+    config.require_none("sliding_window", "the family's code has no windows");
+    return windowed;
+  }
+  const bool is_by_layer = windows == Windows::by_layer;
+  const bool names_window = config.has("sliding_window") || (!config.names("sliding_window") && defaults.window != 0);
+  const bool has_window = names_window && (!is_by_layer || config.boolean("use_sliding_window", false));
+  const Index first = !has_window ? layers : is_by_layer ? config.integer("max_window_layers", 0, 1 << 24, 28) : 0;
+  for (Index i = first; i < layers; ++i) windowed[static_cast<std::size_t>(i)] = true;
+  if (!config.has("layer_types")) return windowed;
+  const auto types = config.array("layer_types");
+  if (types.size() != windowed.size()) {
+    config.refuse("layer_types", config.find("layer_types")->text(),
+                  "one for each of " + std::to_string(layers) + " layers");
+  }
+  for (std::size_t i = 0; i < types.size(); ++i) {
+    const auto is = [&](const char* text) {
+      return types[i].kind == JsonValue::Kind::string && types[i].string == text;
+    };
+    const bool is_window = is("sliding_attention"), may_differ = is_by_layer && has_window;
+    if (!(is_window || is("full_attention")) || (!may_differ && is_window != has_window)) {
+      config.refuse("layer_types element", types[i].text(),
+                    may_differ   ? "\"full_attention\" or \"sliding_attention\""
+                    : has_window ? "\"sliding_attention\" throughout, as sliding_window has it"
+                                 : "\"full_attention\" throughout, as there is no window");
+    }
+    windowed[i] = is_window;
+  }
+  return windowed;
+}
+
+/// Attention as a config.json has it. `is_window`: it sees `sliding_window` steps. `rotary`: its positions, or null for
+/// none.
+inline LayerWords attention_words(const Config& config, Index width, const AttentionDefaults& defaults, bool is_window,
+                                  const Word* rotary, const char* biases) {
+  AttentionWords attention{.width = width, .rotary_base = rotary == nullptr ? 0 : 10'000, .biases = biases};
+  attention.heads = config.integer("num_attention_heads", 1, 1024);
+  const bool is_left_out = !config.names("num_key_value_heads") && defaults.key_value_heads != 0;
+  attention.key_value_heads =
+      config.integer("num_key_value_heads", 1, 1024, is_left_out ? defaults.key_value_heads : attention.heads);
+  if (attention.heads % attention.key_value_heads != 0) {
+    config.refuse("num_key_value_heads", std::to_string(attention.key_value_heads),
+                  "a divisor of num_attention_heads, " + std::to_string(attention.heads));
+  }
+  if (config.has("head_dim")) {
+    attention.head_width = config.integer("head_dim", 1, 256);
+  } else {
+    if (width % attention.heads != 0 || width / attention.heads > 256) {
+      config.refuse(
+          "num_attention_heads", std::to_string(attention.heads),
+          "without head_dim a divisor of hidden_size, " + std::to_string(width) + ", into heads of 256 or less");
+    }
+    attention.head_width = width / attention.heads;
+  }
+  if (rotary != nullptr && attention.head_width % 2 != 0) {
+    config.refuse(config.has("head_dim") ? "head_dim" : "hidden_size over num_attention_heads",
+                  std::to_string(attention.head_width), "an even number, as rotary positions turn pairs");
+  }
+  const char* context = is_window ? "sliding_window" : "max_position_embeddings";
+  attention.context = config.integer(context, 1, 1 << 24, is_window ? defaults.window : defaults.positions);
+  LayerWords layer = attention.layer();
+  config.note(layer, "Heads", "num_attention_heads");
+  config.note(layer, "KeyValueHeads", "num_key_value_heads");
+  config.note(layer, "HeadWidth", "head_dim");
+  config.note(layer, "Context", context);
+  config.note(layer, "the biases", "attention_bias");
+  for (Word& word : layer.words) {
+    // Without a window the public code sees all that came before: any context computes the same for as long as it lasts.
+    if (word.option == "Context") word.free = !is_window;
+    if (word.option == "Rotary" && rotary != nullptr) word = *rotary;
+  }
+  return layer;
+}
+
+}  // namespace moe_mamba::families::detail
