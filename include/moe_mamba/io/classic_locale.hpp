@@ -1,8 +1,8 @@
 #pragma once
 
 #include <charconv>
+#include <clocale>  // with POSIX: newlocale, uselocale
 #include <cmath>
-#include <locale.h>
 #include <new>
 #include <string>
 
