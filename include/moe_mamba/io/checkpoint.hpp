@@ -12,12 +12,18 @@
 #include <vector>
 
 #include "moe_mamba/io/model_file.hpp"
+#include "moe_mamba/io/training_record.hpp"
 #include "moe_mamba/train/trainer.hpp"
 #include "moe_mamba/train/windows.hpp"
 
 /// Checkpoints: safetensors files that hold all that a training run needs to go on as if never interrupted. They are
 /// model files as well: load() takes the parameters from them.
 namespace moe_mamba {
+
+/// Whether a checkpoint may go on as another run than the one it was written by: of another definition, with parameters
+/// of the same names and shapes, another optimizer, schedule, clip_norm, carry_states or other auxiliary losses. What a
+/// checkpoint does not say, as older ones do not, is not compared.
+enum class OtherRun { refused, accepted };
 
 /// What a checkpoint tells beside what it puts back.
 struct CheckpointInfo {
@@ -85,19 +91,30 @@ void save_checkpoint(const std::filesystem::path& path, Trainer<Definition, S, B
   metadata[detail::step_key] = std::to_string(progress.steps);
   metadata[detail::seed_key] = std::to_string(windows.seed);
   metadata[detail::position_key] = std::to_string(windows.position);
+  for (const auto& words : detail::run_words(trainer)) metadata[words.key] = words.text;
+  metadata = detail::with_definition<Definition>(std::move(metadata));
   save_safetensors(path, tensors, detail::with_checksum(std::move(metadata), tensors));
 }
 
 /// Puts model and trainer back to where a checkpoint was written. Throws std::runtime_error, with both as they were,
-/// for a file that is no checkpoint of this definition and storage type.
+/// for a file that is no checkpoint of this definition and storage type, or of another run unless that is accepted.
 template <class Definition, StorageScalar S, class Backend, Schedule Rate>
-CheckpointInfo load_checkpoint(const std::filesystem::path& path, Trainer<Definition, S, Backend, Rate>& trainer) {
+CheckpointInfo load_checkpoint(const std::filesystem::path& path, Trainer<Definition, S, Backend, Rate>& trainer,
+                               OtherRun other = OtherRun::refused) {
   using C = compute_t<S>;
   using TrainerType = Trainer<Definition, S, Backend, Rate>;
   const SafetensorsFile file(path);
   if (file.find(detail::training_tensors[0]) == nullptr && !file.metadata().contains(detail::step_key)) {
     detail::throw_file_error(path, "is no checkpoint",
                              "it holds a model without the state of a training; load() reads its parameters");
+  }
+  const auto words_of_run = detail::run_words(trainer);
+  if (other == OtherRun::refused) {
+    constexpr const char* remedy = "OtherRun::accepted, which goes on as another run where names and shapes agree";
+    detail::check_definition<Definition>(file, remedy);
+    for (const auto& words : words_of_run) {
+      detail::check_metadata(file, words.key, std::string(words.field) + " of its training", words.text, remedy);
+    }
   }
   detail::check_parameters<Definition>(file);
   if (!file.metadata().contains(detail::checksum_key)) {
@@ -130,6 +147,8 @@ CheckpointInfo load_checkpoint(const std::filesystem::path& path, Trainer<Defini
   for (const char* key : {detail::step_key, detail::seed_key, detail::position_key, detail::checksum_key}) {
     info.metadata.erase(key);
   }
+  info.metadata.erase(detail::definition_key);
+  for (const auto& words : words_of_run) info.metadata.erase(words.key);
 
   try {
     trainer.restore({steps, first, second, remainder, states});
