@@ -144,3 +144,19 @@ TEST_CASE("a checkpoint tells another definition, other auxiliary losses and a s
   load_checkpoint(folder / "run", smooth_trainer, OtherRun::accepted);
   CHECK(std::equal(model.parameters().begin(), model.parameters().end(), smooth.parameters().begin()));
 }
+
+TEST_CASE("a checkpoint keeps whose windows they were", "[io]") {
+  const test::Folder folder;
+  const std::vector<unsigned char> text(100, 1);
+  Model<Net> model(Seed{1});
+  Trainer trainer(model);
+  const auto check = [&](auto batches, auto others) {
+    batches.next();
+    save_checkpoint(folder / "run", trainer, batches.state());
+    const WindowsState state = load_checkpoint(folder / "run", trainer).windows;
+    CHECK(state == batches.state());
+    CHECK_THROWS_WITH(others.restore(state), Contains("state."));
+  };
+  check(windows(text, Length{5}, Batch{2}, Seed{3}), windows(text, Length{6}, Batch{2}, Seed{3}));
+  check(sequential_windows(text, Length{5}, Batch{2}), sequential_windows(text, Length{5}, Batch{3}));
+}
