@@ -40,19 +40,25 @@ std::vector<std::byte> bytes(const Model<Net, S>& model) {
 
 }  // namespace
 
-TEST_CASE("files of another definition are refused by the tensor's name", "[io]") {
+TEST_CASE("files of another definition are refused with both, or by the tensor's name", "[io]") {
   const test::Folder folder;
   const auto path = folder.path() / "model.safetensors";
   const Model<Net> model(Seed{4});
   save(model, path);
-  CHECK_THROWS_WITH(load<Wider>(path), Contains("embedding.weight") && Contains("[11, 8]") && Contains("[11, 9]"));
-  CHECK_THROWS_WITH(load<Longer>(path), Contains("\"layers.4.norm.weight\" is missing; allowed: one of the ") &&
-                                            Contains(", such as \"layers.0.norm.weight\""));
-  CHECK_THROWS_WITH(load<Shorter>(path), Contains("layers.2.norm.weight"));
+  CHECK_THROWS_WITH(load<Wider>(path),
+                    Contains("written by is " + spelling<Net>()) && Contains("allowed: " + spelling<Wider>()));
+  constexpr OtherDefinition accepted = OtherDefinition::accepted;
+  CHECK_THROWS_WITH(load<Wider>(path, accepted),
+                    Contains("embedding.weight") && Contains("[11, 8]") && Contains("[11, 9]"));
+  CHECK_THROWS_WITH(load<Longer>(path, accepted),
+                    Contains("\"layers.4.norm.weight\" is missing; allowed: one of the ") &&
+                        Contains(", such as \"layers.0.norm.weight\""));
+  CHECK_THROWS_WITH(load<Shorter>(path, accepted), Contains("layers.2.norm.weight"));
   CHECK_THROWS_WITH(load<Net>(folder.path() / "absent"), Contains("absent"));
 
   Model<Wider> other(Seed{6}), same(Seed{6});
   CHECK_THROWS_AS(load(other, path), std::runtime_error);
+  CHECK_THROWS_AS(load(other, path, accepted), std::runtime_error);
   CHECK(std::equal(other.parameters().begin(), other.parameters().end(), same.parameters().begin()));
 }
 

@@ -62,7 +62,7 @@ TEST_CASE("Seed and position say all: equal ones give equal batches, and a resto
   const auto text = places(1000);
   auto a = windows(text, Length{16}, Batch{4}, Seed{5}), b = windows(text, Length{16}, Batch{4}, Seed{5}),
        other = windows(text, Length{16}, Batch{4}, Seed{6});
-  CHECK(a.state() == WindowsState{5, 0});
+  CHECK(a.state() == WindowsState{5, 0, WindowsOrder::random, 1000, 16, 4});
   std::vector<std::vector<Token>> batches;
   for (int i = 0; i < 10; ++i) {
     batches.push_back(tokens(a.next().inputs));
@@ -70,12 +70,38 @@ TEST_CASE("Seed and position say all: equal ones give equal batches, and a resto
     CHECK(tokens(other.next().inputs) != batches.back());
     if (i > 0) CHECK(batches[std::size_t(i)] != batches[std::size_t(i - 1)]);
   }
-  CHECK(a.state() == WindowsState{5, 10});
+  CHECK(a.state().position == 10);
   for (const std::size_t position : {3u, 0u, 9u}) {
     other.restore({5, position});
     CHECK(tokens(other.next().inputs) == batches[position]);
-    CHECK(other.state() == WindowsState{5, position + 1});
+    CHECK(other.state().seed == 5);
+    CHECK(other.state().position == position + 1);
   }
+}
+
+TEST_CASE("A state of other windows is refused, and changes nothing", "[train]") {
+  const auto text = places(1000), longer = places(1001);
+  auto random = windows(text, Length{16}, Batch{4}, Seed{5});
+  auto sequential = sequential_windows(text, Length{16}, Batch{4});
+  random.next();
+  sequential.next();
+  const auto before = random.state();
+  const auto refused = [&](const WindowsState& state, const std::string& words) {
+    CHECK_THROWS_WITH(random.restore(state), test::Contains(words) && test::Contains("WindowsState{seed, position}"));
+    CHECK(random.state() == before);
+  };
+  refused(sequential.state(), "state.order is sequential; allowed: random");
+  refused(windows(longer, Length{16}, Batch{4}).state(), "state.tokens is 1001; allowed: 1000");
+  refused(windows(text, Length{15}, Batch{4}).state(), "state.length is 15; allowed: 16");
+  refused(windows(text, Length{16}, Batch{3}).state(), "state.batch is 3; allowed: 4");
+  CHECK_THROWS_WITH(sequential.restore(before), test::Contains("state.order is random; allowed: sequential"));
+  CHECK(sequential.state().position == 1);
+
+  // A state that does not say whose it is, as an older checkpoint has it, is taken.
+  random.restore({7, 3});
+  CHECK(random.state() == WindowsState{7, 3, WindowsOrder::random, 1000, 16, 4});
+  sequential.restore({0, 3});
+  CHECK(sequential.state().position == 3);
 }
 
 TEST_CASE("A loop over windows draws exactly the batches that it sees", "[train]") {

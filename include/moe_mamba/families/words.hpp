@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "moe_mamba/core/scalar.hpp"
+#include "moe_mamba/model/spelling.hpp"
 
 /// A definition as data: the words of the definition language with their values. Two things are turned into it, a
 /// definition and a checkpoint's config.json, so that they can be compared and the latter be spelled as the former.
@@ -130,34 +131,6 @@ struct Architecture {
   std::string spelling() const;
 };
 
-namespace detail {
-
-/// The items of a body: what recurs throughout as one Repeat, else each run of equal layers.
-inline std::string body_spelling(const std::vector<std::string>& items) {
-  const std::size_t count = items.size();
-  const auto join = [&](std::size_t first, std::size_t length) {
-    std::string text;
-    for (std::size_t i = first; i < first + length; ++i) text += (text.empty() ? "" : ", ") + items[i];
-    return text;
-  };
-  for (std::size_t period = 1; 2 * period <= count; ++period) {
-    bool recurs = count % period == 0;
-    for (std::size_t i = period; i < count && recurs; ++i) recurs = items[i] == items[i - period];
-    if (recurs) return "Repeat<" + std::to_string(count / period) + ", " + join(0, period) + ">";
-  }
-  std::string text;
-  for (std::size_t i = 0; i < count;) {
-    std::size_t end = i + 1;
-    while (end < count && items[end] == items[i]) ++end;
-    const std::string item = end - i == 1 ? items[i] : "Repeat<" + std::to_string(end - i) + ", " + items[i] + ">";
-    text += (text.empty() ? "" : ", ") + item;
-    i = end;
-  }
-  return text;
-}
-
-}  // namespace detail
-
 inline std::string Architecture::spelling() const {
   std::string text = "LanguageModel<";
   bool first = true;
@@ -172,7 +145,7 @@ inline std::string Architecture::spelling() const {
   if (pre_norm != standard) add("PreNorm<" + pre_norm + ">");
   std::vector<std::string> items;
   for (const LayerWords& layer : layers) items.push_back(layer.spelling(pre_norm));
-  if (!items.empty()) add(detail::body_spelling(items));
+  if (!items.empty()) add(moe_mamba::detail::body_spelling(items));
   return text + ">";
 }
 

@@ -1,17 +1,16 @@
 #pragma once
 
 #include <array>
-#include <charconv>
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
-#include <limits>
 #include <map>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "moe_mamba/io/model_file.hpp"
+#include "moe_mamba/io/training_record.hpp"
 #include "moe_mamba/train/trainer.hpp"
 #include "moe_mamba/train/windows.hpp"
 
@@ -19,31 +18,18 @@
 /// model files as well: load() takes the parameters from them.
 namespace moe_mamba {
 
+/// Whether a checkpoint may go on as another run than the one it was written by: of another definition, with parameters
+/// of the same names and shapes, another optimizer, schedule, clip_norm, carry_states or other auxiliary losses. What a
+/// checkpoint does not say, as older ones do not, is not compared.
+enum class OtherRun { refused, accepted };
+
 /// What a checkpoint tells beside what it puts back.
 struct CheckpointInfo {
   WindowsState windows;                         ///< where the data stood
-  std::map<std::string, std::string> metadata;  ///< the caller's own
+  std::map<std::string, std::string> metadata;  ///< the caller's own: all but what begins with "moe_mamba."
 };
 
 namespace detail {
-
-inline constexpr const char* step_key = "moe_mamba.step";
-inline constexpr const char* seed_key = "moe_mamba.windows.seed";
-inline constexpr const char* position_key = "moe_mamba.windows.position";
-
-inline std::uint64_t metadata_number(const SafetensorsFile& file, const char* key,
-                                     std::uint64_t most = std::numeric_limits<std::uint64_t>::max()) {
-  const auto found = file.metadata().find(key);
-  const std::string where = file.path().string(), field = std::string("metadata \"") + key + "\"";
-  if (found == file.metadata().end()) throw_content_error(where, field, "missing", "a checkpoint, which has it");
-  const std::string& text = found->second;
-  std::uint64_t number = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc{} || end != text.data() + text.size() || text.empty() || number > most) {
-    throw_content_error(where, field, in_quotes(text), "an integer from 0 to " + std::to_string(most));
-  }
-  return number;
-}
 
 /// The numbers of a tensor of the training, which must be of type T and, unless that is negative, of this size.
 template <TensorScalar T>
@@ -83,21 +69,31 @@ void save_checkpoint(const std::filesystem::path& path, Trainer<Definition, S, B
   add_numbers("training.remainder", progress.remainder);
   add_numbers("training.states", progress.states);
   metadata[detail::step_key] = std::to_string(progress.steps);
-  metadata[detail::seed_key] = std::to_string(windows.seed);
-  metadata[detail::position_key] = std::to_string(windows.position);
+  detail::tell_windows(windows, metadata);
+  for (const auto& words : detail::run_words(trainer)) metadata[words.key] = words.text;
+  metadata = detail::with_definition<Definition>(std::move(metadata));
   save_safetensors(path, tensors, detail::with_checksum(std::move(metadata), tensors));
 }
 
 /// Puts model and trainer back to where a checkpoint was written. Throws std::runtime_error, with both as they were,
-/// for a file that is no checkpoint of this definition and storage type.
+/// for a file that is no checkpoint of this definition and storage type, or of another run unless that is accepted.
 template <class Definition, StorageScalar S, class Backend, Schedule Rate>
-CheckpointInfo load_checkpoint(const std::filesystem::path& path, Trainer<Definition, S, Backend, Rate>& trainer) {
+CheckpointInfo load_checkpoint(const std::filesystem::path& path, Trainer<Definition, S, Backend, Rate>& trainer,
+                               OtherRun other = OtherRun::refused) {
   using C = compute_t<S>;
   using TrainerType = Trainer<Definition, S, Backend, Rate>;
   const SafetensorsFile file(path);
   if (file.find(detail::training_tensors[0]) == nullptr && !file.metadata().contains(detail::step_key)) {
     detail::throw_file_error(path, "is no checkpoint",
                              "it holds a model without the state of a training; load() reads its parameters");
+  }
+  const auto words_of_run = detail::run_words(trainer);
+  if (other == OtherRun::refused) {
+    constexpr const char* remedy = "OtherRun::accepted, which goes on as another run where names and shapes agree";
+    detail::check_definition<Definition>(file, remedy);
+    for (const auto& words : words_of_run) {
+      detail::check_metadata(file, words.key, std::string(words.field) + " of its training", words.text, remedy);
+    }
   }
   detail::check_parameters<Definition>(file);
   if (!file.metadata().contains(detail::checksum_key)) {
@@ -124,12 +120,8 @@ CheckpointInfo load_checkpoint(const std::filesystem::path& path, Trainer<Defini
   const auto states = file.find("training.states") != nullptr ? detail::training_numbers<C>(file, "training.states", -1)
                                                               : std::vector<C>{};
   const auto steps = static_cast<Index>(detail::metadata_number(file, detail::step_key, std::uint64_t{1} << 53));
-  CheckpointInfo info{
-      {detail::metadata_number(file, detail::seed_key), detail::metadata_number(file, detail::position_key)},
-      file.metadata()};
-  for (const char* key : {detail::step_key, detail::seed_key, detail::position_key, detail::checksum_key}) {
-    info.metadata.erase(key);
-  }
+  CheckpointInfo info{detail::told_windows(file), file.metadata()};
+  std::erase_if(info.metadata, [](const auto& entry) { return entry.first.starts_with(detail::own_prefix); });
 
   try {
     trainer.restore({steps, first, second, remainder, states});

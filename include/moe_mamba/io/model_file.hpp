@@ -13,15 +13,50 @@
 #include "moe_mamba/io/checksum.hpp"
 #include "moe_mamba/io/safetensors.hpp"
 #include "moe_mamba/model/model.hpp"
+#include "moe_mamba/model/spelling.hpp"
 
-/// Models in safetensors files: one tensor for each parameter, under its name.
+/// Models in safetensors files: one tensor for each parameter, under its name, and the spelling of the definition.
 namespace moe_mamba {
+
+/// Whether a file is opened by a definition that computes something else than the one it was written by, from parameters
+/// of the same names and shapes: another activation, another epsilon. A file that does not say its definition is opened.
+enum class OtherDefinition { refused, accepted };
 
 namespace detail {
 
 /// Tensors that stand in a checkpoint beside the parameters.
 inline constexpr std::array<std::string_view, 4> training_tensors = {"training.first_moment", "training.second_moment",
                                                                      "training.remainder", "training.states"};
+
+inline constexpr const char* definition_key = "moe_mamba.definition";
+
+/// The metadata and the definition.
+template <class Definition>
+std::map<std::string, std::string> with_definition(std::map<std::string, std::string> metadata) {
+  metadata[definition_key] = spelling<Definition>();
+  return metadata;
+}
+
+/// A text of a file for a message: whole where it is such as the library writes.
+inline std::string told_text(const std::string& text) {
+  const bool plain = text.size() <= 4000 && std::ranges::all_of(text, [](char c) { return c >= 0x20 && c < 0x7f; });
+  return plain ? text : in_quotes(text);
+}
+
+/// Throws std::runtime_error where metadata are there and say something else.
+inline void check_metadata(const SafetensorsFile& file, const char* key, const std::string& field,
+                           const std::string& wanted, const std::string& remedy) {
+  const auto stored = file.metadata().find(key);
+  if (stored == file.metadata().end() || stored->second == wanted) return;
+  check_checksum(file);  // damage is said first
+  throw_content_error(file.path().string(), field, told_text(stored->second), wanted + ", or " + remedy);
+}
+
+template <class Definition>
+void check_definition(const SafetensorsFile& file,
+                      const char* remedy = "OtherDefinition::accepted, which opens it where names and shapes agree") {
+  check_metadata(file, definition_key, "the definition it was written by", spelling<Definition>(), remedy);
+}
 
 /// The parameters of a model as tensors to be written.
 template <class Definition, StorageScalar S>
@@ -97,30 +132,34 @@ void read_parameters(const SafetensorsFile& file, Model<Definition, S, Backend>&
 
 }  // namespace detail
 
-/// Writes a model's parameters, in their storage type; the file is written whole or not at all. Throws
+/// Writes a model's parameters, in their storage type, and its definition; the file is written whole or not at all. Throws
 /// std::runtime_error where it cannot be written.
 template <class Definition, StorageScalar S, class Backend>
 void save(const Model<Definition, S, Backend>& model, const std::filesystem::path& path,
           const std::map<std::string, std::string>& metadata = {}) {
   const auto values = HostNumbers<S>::template of<typename Backend::Memory>(model.parameters());
   const auto tensors = detail::parameter_tensors<Definition, S>(values.span());
-  save_safetensors(path, tensors, detail::with_checksum(metadata, tensors));
+  save_safetensors(path, tensors, detail::with_checksum(detail::with_definition<Definition>(metadata), tensors));
 }
 
 /// Reads parameters into a model, rounding to its storage type. Throws std::runtime_error, with the model as it was,
-/// for a file that cannot be read or is damaged, and for tensors that are missing, not of the definition or of another
-/// shape.
+/// for a file that cannot be read or is damaged, for one of another definition unless that is accepted, and for tensors
+/// that are missing, not of the definition or of another shape.
 template <class Definition, StorageScalar S, class Backend>
-void load(Model<Definition, S, Backend>& model, const std::filesystem::path& path) {
+void load(Model<Definition, S, Backend>& model, const std::filesystem::path& path,
+          OtherDefinition other = OtherDefinition::refused) {
   const SafetensorsFile file(path);
+  if (other == OtherDefinition::refused) detail::check_definition<Definition>(file);
   detail::check_parameters<Definition>(file);
   detail::read_parameters(file, model);
 }
 
 /// A model with the parameters of a file; errors as above.
 template <class Definition, StorageScalar S = float, class Backend = Cpu>
-Model<Definition, S, Backend> load(const std::filesystem::path& path) {
+Model<Definition, S, Backend> load(const std::filesystem::path& path,
+                                   OtherDefinition other = OtherDefinition::refused) {
   const SafetensorsFile file(path);
+  if (other == OtherDefinition::refused) detail::check_definition<Definition>(file);
   detail::check_parameters<Definition>(file);
   Model<Definition, S, Backend> model{Uninitialised{}};
   detail::read_parameters(file, model);

@@ -122,6 +122,8 @@ class Trainer {
   ModelType& model() { return model_; }
   Backend& device() { return device_; }
   const AdamW& optimizer() const { return optimizer_; }
+  const Rate& schedule() const { return rate_; }
+  const TrainerOptions& options() const { return options_; }
 
   /// What a checkpoint keeps, beside the parameters. Gradients accumulated since the last update are not in it.
   struct Progress {

@@ -41,10 +41,20 @@ template <class T>
 concept TextSymbol =
     (std::integral<T> && !std::same_as<T, bool> && sizeof(T) <= sizeof(Token)) || std::same_as<T, std::byte>;
 
+/// How windows follow each other.
+enum class WindowsOrder { unknown, random, sequential };
+
 /// Where windows stand: all that a checkpoint has to keep of them.
 struct WindowsState {
   std::uint64_t seed = 0;
-  std::uint64_t position = 0;  // batches drawn
+  std::uint64_t position = 0;  ///< batches drawn
+
+  /// Whose position it is. Windows of others draw other batches, so that restore() refuses them; what is 0 or unknown is
+  /// not compared.
+  WindowsOrder order = WindowsOrder::unknown;
+  Index tokens = 0;  ///< of the text
+  Index length = 0;  ///< tokens in a window
+  Index batch = 0;   ///< windows in a batch
 
   friend constexpr bool operator==(const WindowsState&, const WindowsState&) = default;
 };
@@ -122,6 +132,25 @@ class WindowsBase {
 
   TokenBatch filled(bool continues) const { return {inputs_, targets_, shape_, continues}; }
 
+  WindowsState state_at(WindowsOrder order, std::uint64_t seed, std::uint64_t position) const {
+    return {seed, position, order, size(), shape_.length, shape_.batch};
+  }
+
+  /// Throws std::invalid_argument for a state of other windows.
+  void check_state(WindowsOrder order, const WindowsState& state) const {
+    const auto name = [](WindowsOrder one) { return one == WindowsOrder::random ? "random" : "sequential"; };
+    const auto own = [](const std::string& value) {
+      return [value] { return value + ", as here, or WindowsState{seed, position} to go on all the same"; };
+    };
+    require(state.order == WindowsOrder::unknown || state.order == order, "state.order", name(state.order),
+            own(name(order)));
+    require(state.tokens == 0 || state.tokens == size(), "state.tokens", state.tokens, own(std::to_string(size())));
+    require(state.length == 0 || state.length == shape_.length, "state.length", state.length,
+            own(std::to_string(shape_.length)));
+    require(state.batch == 0 || state.batch == shape_.batch, "state.batch", state.batch,
+            own(std::to_string(shape_.batch)));
+  }
+
  private:
   std::span<const Symbol> text_;
   Shape shape_;
@@ -136,25 +165,31 @@ class Windows : public detail::WindowsBase<Windows<Symbol>, Symbol> {
  public:
   /// Throws std::invalid_argument for a length or batch below 1 and for a text of `length` tokens or fewer.
   Windows(std::span<const Symbol> text, Length length, Batch batch, Seed seed = {})
-      : detail::WindowsBase<Windows<Symbol>, Symbol>(text, length, batch), state_{seed.value, 0} {
+      : detail::WindowsBase<Windows<Symbol>, Symbol>(text, length, batch), seed_(seed.value) {
     this->allocate();
   }
 
   /// The next batch. It depends on text, shape, seed and position alone.
   TokenBatch next() {
     // A stream of random numbers for each batch: no draw depends on how many words the ones before it took.
-    Random random(Seed{state_.seed}, (std::uint64_t{0x77696e64} << 32) + state_.position);
+    Random random(Seed{seed_}, (std::uint64_t{0x77696e64} << 32) + position_);
     const auto starts = static_cast<std::uint64_t>(this->size() - this->shape().length);
     for (Index row = 0; row < this->shape().batch; ++row) this->fill(row, static_cast<Index>(random.below(starts)));
-    ++state_.position;
+    ++position_;
     return this->filled(false);
   }
 
-  const WindowsState& state() const { return state_; }
-  void restore(const WindowsState& state) { state_ = state; }
+  WindowsState state() const { return this->state_at(WindowsOrder::random, seed_, position_); }
+  /// Goes on from a state, also one of another seed. Throws std::invalid_argument, with nothing changed, for one of other
+  /// windows.
+  void restore(const WindowsState& state) {
+    this->check_state(WindowsOrder::random, state);
+    seed_ = state.seed;
+    position_ = state.position;
+  }
 
  private:
-  WindowsState state_;
+  std::uint64_t seed_, position_ = 0;
 };
 
 /// Windows that follow each other, for truncated back-propagation through time: the text is cut into as many equal
@@ -186,8 +221,12 @@ class SequentialWindows : public detail::WindowsBase<SequentialWindows<Symbol>, 
   /// Batches from the begin of the text to its end.
   Index batches_per_pass() const { return part_ / this->shape().length; }
 
-  WindowsState state() const { return {0, position_}; }
-  void restore(const WindowsState& state) { position_ = state.position; }
+  WindowsState state() const { return this->state_at(WindowsOrder::sequential, 0, position_); }
+  /// Goes on from a state. Throws std::invalid_argument, with nothing changed, for one of other windows.
+  void restore(const WindowsState& state) {
+    this->check_state(WindowsOrder::sequential, state);
+    position_ = state.position;
+  }
 
  private:
   Index part_;  // tokens of a row's part of the text

@@ -1,0 +1,113 @@
+#pragma once
+
+#include <array>
+#include <charconv>
+#include <cstdint>
+#include <limits>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <system_error>
+
+#include "moe_mamba/io/model_file.hpp"
+#include "moe_mamba/train/trainer.hpp"
+#include "moe_mamba/train/windows.hpp"
+
+/// What a checkpoint keeps in words: what makes a training the run that it is, and where its data stood.
+namespace moe_mamba::detail {
+
+inline constexpr std::string_view own_prefix = "moe_mamba.";  // of all metadata that the library writes
+inline constexpr const char* step_key = "moe_mamba.step";
+
+/// A number among the metadata; without one that is `otherwise`, where there is such.
+inline std::uint64_t metadata_number(const SafetensorsFile& file, const std::string& key, std::uint64_t most,
+                                     std::optional<std::uint64_t> otherwise = std::nullopt) {
+  const auto found = file.metadata().find(key);
+  const std::string where = file.path().string(), field = "metadata \"" + key + "\"";
+  if (found == file.metadata().end() && otherwise) return *otherwise;
+  if (found == file.metadata().end()) throw_content_error(where, field, "missing", "a checkpoint, which has it");
+  const std::string& text = found->second;
+  std::uint64_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc{} || end != text.data() + text.size() || text.empty() || number > most) {
+    throw_content_error(where, field, in_quotes(text), "an integer from 0 to " + std::to_string(most));
+  }
+  return number;
+}
+
+inline void tell_windows(const WindowsState& windows, std::map<std::string, std::string>& metadata) {
+  const std::string prefix = "moe_mamba.windows.";
+  metadata[prefix + "seed"] = std::to_string(windows.seed);
+  metadata[prefix + "position"] = std::to_string(windows.position);
+  metadata[prefix + "order"] = std::to_string(static_cast<int>(windows.order));
+  metadata[prefix + "tokens"] = std::to_string(windows.tokens);
+  metadata[prefix + "length"] = std::to_string(windows.length);
+  metadata[prefix + "batch"] = std::to_string(windows.batch);
+}
+
+inline WindowsState told_windows(const SafetensorsFile& file) {
+  constexpr auto any = std::numeric_limits<std::uint64_t>::max(), index = any / 2;
+  const std::string prefix = "moe_mamba.windows.";
+  const auto number = [&](const char* key) {  // older files say less
+    return static_cast<Index>(metadata_number(file, prefix + key, index, std::uint64_t{0}));
+  };
+  return {.seed = metadata_number(file, prefix + "seed", any),
+          .position = metadata_number(file, prefix + "position", any),
+          .order = static_cast<WindowsOrder>(metadata_number(file, prefix + "order", 2, std::uint64_t{0})),
+          .tokens = number("tokens"),
+          .length = number("length"),
+          .batch = number("batch")};
+}
+
+/// The shortest text that gives the same number again.
+inline std::string exact_text(double value) {
+  char buffer[32];
+  return std::string(buffer, std::to_chars(buffer, buffer + sizeof buffer, value).ptr);
+}
+
+inline std::string optimizer_text(const AdamW& optimizer) {
+  return "AdamW{learning_rate " + exact_text(optimizer.learning_rate) + ", beta1 " + exact_text(optimizer.beta1) +
+         ", beta2 " + exact_text(optimizer.beta2) + ", epsilon " + exact_text(optimizer.epsilon) + ", weight_decay " +
+         exact_text(optimizer.weight_decay) + '}';
+}
+
+inline std::string schedule_text(const Constant& rate) {
+  return "Constant{warmup " + std::to_string(rate.warmup) + '}';
+}
+
+inline std::string schedule_text(const Cosine& rate) {
+  return "Cosine{warmup " + std::to_string(rate.warmup) + ", steps " + std::to_string(rate.steps) + ", floor " +
+         exact_text(rate.floor) + '}';
+}
+
+/// One of the program's own: its name, and some of what it gives.
+template <class Rate>
+std::string schedule_text(const Rate& rate) {
+  std::string text = type_name<Rate>() + " with the factors";
+  for (Index step = 1; step <= Index{1} << 20; step *= 4) {
+    text += (step == 1 ? " " : ", ") + exact_text(static_cast<double>(rate(step - 1)));
+  }
+  return text + " in the steps 0, 3, 15 and so on to 1048575";
+}
+
+/// A metadata key of checkpoints, what it is called in messages, and what it says of a trainer.
+struct RunWords {
+  const char* key;
+  const char* field;
+  std::string text;
+};
+
+template <class Definition, StorageScalar S, class Backend, Schedule Rate>
+std::array<RunWords, 4> run_words(const Trainer<Definition, S, Backend, Rate>& trainer) {
+  const TrainerOptions& options = trainer.options();
+  return {
+      {{"moe_mamba.training.optimizer", "the optimizer", optimizer_text(trainer.optimizer())},
+       {"moe_mamba.training.schedule", "the schedule", schedule_text(trainer.schedule())},
+       {"moe_mamba.training.options", "the trainer's options",
+        "clip_norm " + exact_text(options.clip_norm) + ", carry_states " + (options.carry_states ? "true" : "false")},
+       {"moe_mamba.training.definition", "the definition with its auxiliary losses",
+        spelling<Definition>(AuxiliaryLosses::spelled)}}};
+}
+
+}  // namespace moe_mamba::detail

@@ -1,0 +1,291 @@
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <numeric>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "moe_mamba/layers/attention.hpp"
+#include "moe_mamba/layers/mamba.hpp"
+#include "moe_mamba/layers/mlp.hpp"
+#include "moe_mamba/layers/moe.hpp"
+#include "moe_mamba/layers/norm.hpp"
+#include "moe_mamba/layers/parallel.hpp"
+#include "moe_mamba/model/language_model.hpp"
+#include "moe_mamba/model/sequence_model.hpp"
+#include "moe_mamba/model/type_name.hpp"
+
+/// A definition as text, in the definition language: the same text for definitions that mean the same, whatever the
+/// order of their options, defaults that are given or left out, and names for groups of layers.
+namespace moe_mamba {
+
+/// Whether a text has the weights of auxiliary losses, which what a model computes does not depend on.
+enum class AuxiliaryLosses { left_out, spelled };
+
+namespace detail {
+
+/// A template's name and its arguments, as they come.
+class Spelling {
+ public:
+  explicit Spelling(std::string name) : text_(std::move(name) + '<') {}
+
+  Spelling& add(const std::string& argument) {
+    text_ += (text_.back() == '<' ? "" : ", ") + argument;
+    return *this;
+  }
+  /// Left out where it is the default.
+  Spelling& number(const char* option, Index value, Index standard = -1) {
+    return value == standard ? *this : add(std::string(option) + '<' + std::to_string(value) + '>');
+  }
+  Spelling& ratio(const char* option, Ratio value, Ratio standard) {
+    const int common = std::max(std::gcd(value.numerator, value.denominator), 1);
+    if (std::int64_t{value.numerator} * standard.denominator == std::int64_t{standard.numerator} * value.denominator) {
+      return *this;
+    }
+    return add(std::string(option) + '<' + std::to_string(value.numerator / common) + ", " +
+               std::to_string(value.denominator / common) + '>');
+  }
+  Spelling& flag(const char* option, bool given) { return given ? add(option) : *this; }
+
+  std::string text() const { return text_ + '>'; }
+
+ private:
+  std::string text_;
+};
+
+/// How a layer, norm or activation is spelled in a model of width `width`. One of a program's own is its type's name.
+template <class T>
+struct SpellingOf {
+  static std::string text(int /*width*/, AuxiliaryLosses) { return type_name<T>(); }
+};
+
+template <class T>
+std::string spelled(int width = 1, AuxiliaryLosses losses = AuxiliaryLosses::left_out) {
+  return SpellingOf<T>::text(width, losses);
+}
+
+template <class... Options>
+struct SpellingOf<RmsNorm<Options...>> {
+  static std::string text(int, AuxiliaryLosses) {
+    using Norm = RmsNorm<Options...>;
+    return Spelling("RmsNorm").flag("NoGain", !Norm::gain).ratio("Epsilon", Norm::epsilon, {1, 100'000}).text();
+  }
+};
+
+template <class... Options>
+struct SpellingOf<LayerNorm<Options...>> {
+  static std::string text(int, AuxiliaryLosses) {
+    return Spelling("LayerNorm").ratio("Epsilon", LayerNorm<Options...>::epsilon, {1, 100'000}).text();
+  }
+};
+
+template <class... Options>
+struct SpellingOf<Mamba<Options...>> {
+  static std::string text(int width, AuxiliaryLosses) {
+    using InnerNorm = inner_norm_of<Options...>;
+    Spelling spelling("Mamba");
+    spelling.number("State", option_value<State, 16, Options...>(), 16)
+        .number("Convolution", option_value<Convolution, 4, Options...>(), 4)
+        .number("Expand", option_value<Expand, 2, Options...>(), 2);
+    const int rank = (width + 15) / 16, given = option_value<StepRank, 0, Options...>();
+    if (given != 0) spelling.number("StepRank", given, rank);
+    if (!std::is_same_v<InnerNorm, NoNorm>) spelling.add("InnerNorm<" + spelled<InnerNorm>() + '>');
+    return spelling.flag("ProjectionBias", is_one_of<ProjectionBias, Options...>)
+        .flag("NoConvolutionBias", is_one_of<NoConvolutionBias, Options...>)
+        .text();
+  }
+};
+
+template <class... Options>
+struct SpellingOf<Attention<Options...>> {
+  static std::string text(int width, AuxiliaryLosses) {
+    constexpr int heads = option_value<Heads, 1, Options...>(), own = option_value<HeadWidth, 0, Options...>(),
+                  rotated = option_value<RotaryWidth, 0, Options...>();
+    const int shared_width = width / heads, head_width = own == 0 ? shared_width : own;
+    return Spelling("Attention")
+        .number("Heads", heads)
+        .number("KeyValueHeads", option_value<KeyValueHeads, heads, Options...>(), heads)
+        .number("HeadWidth", head_width, shared_width)
+        .number("Context", option_value<Context, 1, Options...>())
+        .number("Rotary", option_value<Rotary, 10'000, Options...>(), 10'000)
+        .number("RotaryWidth", rotated == 0 ? head_width : rotated, head_width)
+        .flag("NoPositions", is_one_of<NoPositions, Options...>)
+        .flag("InputBiases", is_one_of<InputBiases, Options...>)
+        .flag("Biases", is_one_of<Biases, Options...>)
+        .text();
+  }
+};
+
+template <class... Options>
+struct SpellingOf<Mlp<Options...>> {
+  static std::string text(int width, AuxiliaryLosses) {
+    using Activation = activation_of<Options...>;
+    Spelling spelling("Mlp");
+    spelling.number("Hidden",
+                    option_value<Hidden, 0, Options...>() == 0 ? 4 * width : option_value<Hidden, 0, Options...>(),
+                    4 * width);
+    return (std::is_same_v<Activation, Relu> ? spelling : spelling.add(spelled<Activation>())).text();
+  }
+};
+
+template <class... Options>
+struct SpellingOf<Moe<Options...>> {
+  static std::string text(int width, AuxiliaryLosses losses) {
+    using Activation = activation_of<Options...>;
+    constexpr int hidden = option_value<Hidden, 0, Options...>();
+    Spelling spelling("Moe");
+    spelling.number("Experts", option_value<Experts, 1, Options...>())
+        .number("TopK", option_value<TopK, 1, Options...>(), 1)
+        .number("Hidden", hidden == 0 ? 4 * width : hidden, 4 * width)
+        .number("SharedExperts", option_value<SharedExperts, 0, Options...>(), 0);
+    if (!std::is_same_v<Activation, Relu>) spelling.add(spelled<Activation>());
+    spelling.flag("TopKThenSoftmax", is_one_of<TopKThenSoftmax, Options...>)
+        .flag("SigmoidThenTopK", is_one_of<SigmoidThenTopK, Options...>)
+        .flag("RouterBias", is_one_of<RouterBias, Options...>)
+        .ratio("Capacity", option_ratio<Capacity, Options...>({0, 1}), {0, 1});
+    if (losses == AuxiliaryLosses::spelled) {
+      spelling.ratio("BalanceLoss", option_ratio<BalanceLoss, Options...>({1, 100}), {1, 100})
+          .ratio("ZLoss", option_ratio<ZLoss, Options...>({0, 1}), {0, 1});
+    }
+    return spelling.text();
+  }
+};
+
+template <class First, class Second>
+struct SpellingOf<Parallel<First, Second>> {
+  static std::string text(int width, AuxiliaryLosses losses) {
+    return Spelling("Parallel").add(spelled<First>(width, losses)).add(spelled<Second>(width, losses)).text();
+  }
+};
+
+/// The items of a body: what recurs throughout as one Repeat, else each run of equal items.
+inline std::string body_spelling(const std::vector<std::string>& items) {
+  const std::size_t count = items.size();
+  const auto join = [&](std::size_t first, std::size_t length) {
+    std::string text;
+    for (std::size_t i = first; i < first + length; ++i) text += (text.empty() ? "" : ", ") + items[i];
+    return text;
+  };
+  for (std::size_t period = 1; 2 * period <= count; ++period) {
+    bool recurs = count % period == 0;
+    for (std::size_t i = period; i < count && recurs; ++i) recurs = items[i] == items[i - period];
+    if (recurs) return "Repeat<" + std::to_string(count / period) + ", " + join(0, period) + ">";
+  }
+  std::string text;
+  for (std::size_t i = 0; i < count;) {
+    std::size_t end = i + 1;
+    while (end < count && items[end] == items[i]) ++end;
+    const std::string item = end - i == 1 ? items[i] : "Repeat<" + std::to_string(end - i) + ", " + items[i] + ">";
+    text += (text.empty() ? "" : ", ") + item;
+    i = end;
+  }
+  return text;
+}
+
+/// The items of a body, without groups; each layer with the norm in front of it, a norm of the stream without one.
+class BodySpelling {
+ public:
+  BodySpelling(int width, std::string pre_norm, AuxiliaryLosses losses)
+      : width_(width), pre_norm_(std::move(pre_norm)), losses_(losses) {}
+
+  template <class Item>
+  void add() {
+    add(static_cast<const Item*>(nullptr));
+  }
+
+  /// The norm of the first layer: what PreNorm says where the text is as short as can be.
+  std::string pre_norm() const {
+    for (const auto& [norm, item] : items_) {
+      if (!norm.empty()) return norm;
+    }
+    return spelled<RmsNorm<>>();
+  }
+
+  std::string text() const {
+    std::vector<std::string> items;
+    const std::string usual = pre_norm();
+    for (const auto& [norm, item] : items_) {
+      items.push_back(norm.empty() || norm == usual ? item : "Residual<" + norm + ", " + item + '>');
+    }
+    return body_spelling(items);
+  }
+
+ private:
+  template <class Item>
+  void add(const Item*) {
+    if constexpr (NormDefinition<Item>) {
+      items_.emplace_back("", spelled<Item>());
+    } else if constexpr (!is_model_option<Item>) {
+      items_.emplace_back(pre_norm_, spelled<Item>(width_, losses_));
+    }
+  }
+  template <class Norm, class Layer>
+  void add(const Residual<Norm, Layer>*) {
+    items_.emplace_back(spelled<Norm>(), spelled<Layer>(width_, losses_));
+  }
+  template <class... Items>
+  void add(const Sequence<Items...>*) {
+    (add<Items>(), ...);
+  }
+  template <int Times, class... Items>
+  void add(const Repeat<Times, Items...>*) {
+    for (int time = 0; time < Times; ++time) (add<Items>(), ...);
+  }
+
+  int width_;
+  std::string pre_norm_;
+  AuxiliaryLosses losses_;
+  std::vector<std::pair<std::string, std::string>> items_;  // norm, layer
+};
+
+/// What language and sequence models have in common, behind what they have not.
+template <class Parts, class... Arguments>
+std::string model_spelling(Spelling spelling, AuxiliaryLosses losses) {
+  BodySpelling body(Parts::width, spelled<typename Parts::PreNormDefinition>(), losses);
+  (body.template add<Arguments>(), ...);
+  const std::string standard = spelled<RmsNorm<>>(), final_norm = spelled<typename Parts::FinalNormDefinition>();
+  if (final_norm != standard) spelling.add("FinalNorm<" + final_norm + '>');
+  if (body.pre_norm() != standard) spelling.add("PreNorm<" + body.pre_norm() + '>');
+  const bool average = is_one_of<AverageAuxiliaryLosses, Arguments...> && Parts::Body::auxiliary_count > 1;
+  spelling.flag("AverageAuxiliaryLosses", losses == AuxiliaryLosses::spelled && average);
+  const std::string items = body.text();
+  return (items.empty() ? spelling : spelling.add(items)).text();
+}
+
+template <class... Arguments>
+struct SpellingOf<LanguageModel<Arguments...>> {
+  static std::string text(int, AuxiliaryLosses losses) {
+    using Definition = LanguageModel<Arguments...>;
+    Spelling spelling("LanguageModel");
+    spelling.number("Vocabulary", Definition::vocabulary)
+        .number("Width", Definition::width)
+        .flag("Head", !Definition::tied_head);
+    return model_spelling<typename Definition::Parts, Arguments...>(spelling, losses);
+  }
+};
+
+template <class... Arguments>
+struct SpellingOf<SequenceModel<Arguments...>> {
+  static std::string text(int, AuxiliaryLosses losses) {
+    using Definition = SequenceModel<Arguments...>;
+    Spelling spelling("SequenceModel");
+    spelling.number("Inputs", Definition::input_width)
+        .number("Outputs", Definition::output_width)
+        .number("Width", Definition::width);
+    return model_spelling<typename Definition::Parts, Arguments...>(spelling, losses);
+  }
+};
+
+}  // namespace detail
+
+/// A model's definition as text, such as "LanguageModel<Vocabulary<256>, Width<64>, Repeat<2, Mamba<>>>". Definitions of
+/// one text compute the same from the same parameters. Layers, norms and activations of a program's own are their types'
+/// names, without namespaces.
+template <class Definition>
+std::string spelling(AuxiliaryLosses losses = AuxiliaryLosses::left_out) {
+  return detail::spelled<Definition>(1, losses);
+}
+
+}  // namespace moe_mamba

@@ -1,0 +1,162 @@
+// Files know the definition and the run that they were written by.
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "model/passes.hpp"
+#include "moe_mamba/moe_mamba.hpp"
+#include "support/catch.hpp"
+#include "support/folder.hpp"
+
+using namespace moe_mamba;
+using test::Contains;
+
+namespace {
+
+using Net = test::TrainedNet;
+
+/// A schedule of a program's own.
+struct Halving {
+  double factor = 0.5;
+  void check() const {}
+  double operator()(Index step) const { return std::pow(factor, static_cast<double>(step)); }
+};
+
+}  // namespace
+
+TEST_CASE("a file of the same shapes that computes something else is opened only where that is said", "[io]") {
+  // Those that differ from Net in nothing that the tensors show.
+  using Activation =
+      LanguageModel<Vocabulary<11>, Width<8>, Repeat<2, Mamba<State<3>>, Moe<Experts<4>, Hidden<12>, Gelu>>>;
+  using Smooth = LanguageModel<Vocabulary<11>, Width<8>, PreNorm<RmsNorm<Epsilon<1, 1000>>>,
+                               Repeat<2, Mamba<State<3>>, Moe<Experts<4>, Hidden<12>>>>;
+  using TwoExperts =
+      LanguageModel<Vocabulary<11>, Width<8>, Repeat<2, Mamba<State<3>>, Moe<Experts<4>, Hidden<12>, TopK<2>>>>;
+  // Those that say the same in other words, and that learn by another loss.
+  using SameWords = LanguageModel<Width<8>, Vocabulary<11>, Mamba<State<3>, Expand<2>>, Moe<Hidden<12>, Experts<4>>,
+                                  Mamba<State<3>>, Moe<Experts<4>, Hidden<12>, BalanceLoss<1, 7>>>;
+  const test::Folder folder;
+  const auto path = folder / "model";
+  const Model<Net> model(Seed{4});
+  save(model, path, {{"mood", "good"}});
+  CHECK(SafetensorsFile(path).metadata().at("mood") == "good");
+  const auto agrees = [&](const auto& other) {
+    return std::equal(model.parameters().begin(), model.parameters().end(), other.parameters().begin());
+  };
+  CHECK(agrees(load<SameWords>(path)));
+  const auto check = [&]<class Other>(const Model<Other>&) {
+    INFO(spelling<Other>());
+    CHECK_THROWS_WITH(load<Other>(path), Contains(spelling<Net>()) && Contains(spelling<Other>()) &&
+                                             Contains("OtherDefinition::accepted"));
+    CHECK(agrees(load<Other>(path, OtherDefinition::accepted)));
+  };
+  check(Model<Activation>(Uninitialised{}));
+  check(Model<Smooth>(Uninitialised{}));
+  check(Model<TwoExperts>(Uninitialised{}));
+
+  // A file that does not say its definition, an older one or somebody else's, is opened as it is.
+  save_safetensors(folder / "foreign", detail::parameter_tensors<Net, float>(model.parameters()));
+  CHECK(agrees(load<Activation>(folder / "foreign")));
+}
+
+TEST_CASE("a checkpoint that would go on as another run says so", "[io]") {
+  const test::Folder folder;
+  const auto path = folder / "run";
+  const AdamW optimizer{.learning_rate = 2e-3, .weight_decay = 0.05};
+  const Cosine rate{.warmup = 2, .steps = 12};
+  const TrainerOptions options{.clip_norm = 0.5};
+  Model<Net> model(Seed{1});
+  Trainer trainer(model, optimizer, rate, options);
+  save_checkpoint(path, trainer, {}, {{"mood", "good"}});
+
+  Model<Net> other(Seed{2});
+  const auto refused = [&](auto resumed, const std::string& stored, const std::string& wanted) {
+    const Model<Net> before(Seed{2});
+    INFO(wanted);
+    CHECK_THROWS_WITH(load_checkpoint(path, resumed),
+                      Contains(stored) && Contains("allowed: " + wanted) && Contains("OtherRun::accepted"));
+    CHECK(std::equal(before.parameters().begin(), before.parameters().end(), other.parameters().begin()));
+    load_checkpoint(path, resumed, OtherRun::accepted);
+    CHECK(std::equal(model.parameters().begin(), model.parameters().end(), other.parameters().begin()));
+    other.write(before.parameters());
+  };
+  const std::string adam = "AdamW{learning_rate 0.002, beta1 0.9, beta2 0.95, epsilon 1e-08, weight_decay 0.05}";
+  AdamW changed = optimizer;
+  changed.learning_rate = 0.003;
+  refused(Trainer(other, changed, rate, options), "the optimizer of its training is " + adam,
+          "AdamW{learning_rate 0.003, beta1 0.9, beta2 0.95, epsilon 1e-08, weight_decay 0.05}");
+  for (double AdamW::*field : {&AdamW::beta1, &AdamW::beta2, &AdamW::epsilon, &AdamW::weight_decay}) {
+    changed = optimizer;
+    changed.*field = 0.0625;
+    refused(Trainer(other, changed, rate, options), adam, "AdamW{learning_rate 0.002, ");
+  }
+  const std::string cosine = "the schedule of its training is Cosine{warmup 2, steps 12, floor 0.1}";
+  refused(Trainer(other, optimizer, Cosine{.warmup = 3, .steps = 12}, options), cosine,
+          "Cosine{warmup 3, steps 12, floor 0.1}");
+  refused(Trainer(other, optimizer, Cosine{.warmup = 2, .steps = 13}, options), cosine, "Cosine{warmup 2, steps 13, ");
+  refused(Trainer(other, optimizer, Cosine{.warmup = 2, .steps = 12, .floor = 0.2}, options), cosine,
+          "Cosine{warmup 2, steps 12, floor 0.2}");
+  refused(Trainer(other, optimizer, Constant{.warmup = 2}, options), cosine, "Constant{warmup 2}");
+  refused(Trainer(other, optimizer, rate, TrainerOptions{.clip_norm = 1}), "clip_norm 0.5, carry_states false",
+          "clip_norm 1, carry_states false");
+  refused(Trainer(other, optimizer, rate, TrainerOptions{.clip_norm = 0.5, .carry_states = true}),
+          "clip_norm 0.5, carry_states false", "clip_norm 0.5, carry_states true");
+
+  // What the run does not depend on may change: memory, threads, data in other batches.
+  Trainer more(other, optimizer, rate, TrainerOptions{.largest = {2, 5}, .threads = 2, .clip_norm = 0.5});
+  CHECK(load_checkpoint(path, more).metadata == std::map<std::string, std::string>{{"mood", "good"}});
+
+  // An older one, which says nothing of this, goes on.
+  const SafetensorsFile file(path);
+  std::vector<TensorSource> tensors;
+  for (const TensorEntry& tensor : file.tensors()) {
+    tensors.push_back({tensor.name, tensor.type, tensor.shape, tensor.data});
+  }
+  auto metadata = file.metadata();
+  for (const char* key : {"optimizer", "schedule", "options", "definition"}) {
+    CHECK(metadata.erase(std::string("moe_mamba.training.") + key) == 1);
+  }
+  CHECK(metadata.erase("moe_mamba.definition") == 1);
+  save_safetensors(folder / "older", tensors, detail::with_checksum(metadata, tensors));
+  Trainer plain(other);
+  load_checkpoint(folder / "older", plain);
+}
+
+TEST_CASE("a checkpoint tells another definition, other auxiliary losses and a schedule of one's own", "[io]") {
+  using Smooth = LanguageModel<Vocabulary<11>, Width<8>, PreNorm<RmsNorm<Epsilon<1, 1000>>>,
+                               Repeat<2, Mamba<State<3>>, Moe<Experts<4>, Hidden<12>>>>;
+  const test::Folder folder;
+  Model<Net> model(Seed{1}), other(Seed{2});
+  const auto half = [](double factor) { return Halving{factor}; };
+  Trainer trainer(model, AdamW{}, half(0.5)), same(other, AdamW{}, half(0.5)), faster(other, AdamW{}, half(0.25));
+  save_checkpoint(folder / "run", trainer);
+  load_checkpoint(folder / "run", same);
+  CHECK_THROWS_WITH(load_checkpoint(folder / "run", faster),
+                    Contains("the schedule of its training is Halving with the factors 1, 0.125, "));
+  CHECK(detail::run_words(trainer)[3].text == spelling<Net>(AuxiliaryLosses::spelled));
+
+  Model<Smooth> smooth(Seed{3});
+  Trainer smooth_trainer(smooth, AdamW{}, half(0.5));
+  CHECK_THROWS_WITH(load_checkpoint(folder / "run", smooth_trainer),
+                    Contains(spelling<Net>()) && Contains(spelling<Smooth>()) && Contains("OtherRun::accepted"));
+  load_checkpoint(folder / "run", smooth_trainer, OtherRun::accepted);
+  CHECK(std::equal(model.parameters().begin(), model.parameters().end(), smooth.parameters().begin()));
+}
+
+TEST_CASE("a checkpoint keeps whose windows they were", "[io]") {
+  const test::Folder folder;
+  const std::vector<unsigned char> text(100, 1);
+  Model<Net> model(Seed{1});
+  Trainer trainer(model);
+  const auto check = [&](auto batches, auto others) {
+    batches.next();
+    save_checkpoint(folder / "run", trainer, batches.state());
+    const WindowsState state = load_checkpoint(folder / "run", trainer).windows;
+    CHECK(state == batches.state());
+    CHECK_THROWS_WITH(others.restore(state), Contains("state."));
+  };
+  check(windows(text, Length{5}, Batch{2}, Seed{3}), windows(text, Length{6}, Batch{2}, Seed{3}));
+  check(sequential_windows(text, Length{5}, Batch{2}), sequential_windows(text, Length{5}, Batch{3}));
+}
