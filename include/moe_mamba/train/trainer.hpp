@@ -201,6 +201,7 @@ class Trainer {
 
   /// Throws, before anything has changed, what is wrong with a batch.
   void check(std::span<const Input> inputs, std::span<const Input> targets, Shape shape) const {
+    model_.require_parameters();
     if (options_.largest == Shape{}) {
       ModelType::check_batch(inputs, targets, shape);
     } else {
