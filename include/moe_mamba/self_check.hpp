@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <locale>
 #include <span>
 #include <sstream>
 #include <string>
@@ -28,6 +29,7 @@ struct SelfCheck {
   /// One line that says all of it.
   std::string text() const {
     std::ostringstream line;
+    line.imbue(std::locale::classic());
     line << (passed() ? "passed" : "FAILED") << ": outputs differ by " << outputs << ", states by " << states
          << ", loss by " << loss << ", gradients by " << gradients << "; allowed: " << allowed;
     return line.str();

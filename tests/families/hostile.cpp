@@ -50,7 +50,7 @@ TEST_CASE("A config of wrong kinds and sizes is refused with field, value and wh
   CHECK_THAT(with_field("1e-05", "1e-300"), Contains("layer_norm_epsilon is 1e-300"));
   CHECK_THAT(with_field("1e-05", "\"\""), Contains("layer_norm_epsilon is \"\""));
   CHECK_THAT(with_field("\"use_bias\": false", "\"use_bias\": 0"), Contains("use_bias is 0; allowed: true or false"));
-  CHECK_THAT(with_field("\"silu\"", "\"gelu\""), Contains("hidden_act is \"gelu\"; allowed: \"silu\""));
+  CHECK_THAT(with_field("\"silu\"", "\"gelu\""), Contains("hidden_act is \"gelu\"; allowed: \"silu\" or \"swish\""));
   CHECK_THAT(with_field("\"mamba\"", "\"gpt2\""),
              Contains("model_type is \"gpt2\"; allowed: a model of mamba, falcon_mamba, black_mamba"));
   CHECK_THAT(
@@ -67,7 +67,7 @@ TEST_CASE("A config that is no config is refused", "[families][hostile]") {
   CHECK_THAT(with_config("[]"), Contains("config is an array of 0; allowed: an object"));
   CHECK_THAT(with_config("12"), Contains("config is 12; allowed: an object"));
   CHECK_THAT(with_config("{}"), Contains("model_type is missing"));
-  CHECK_THAT(with_config("{\"model_type\": NaN}"), Contains("text is not valid"));
+  CHECK_THAT(with_config("{\"model_type\": NaN}"), Contains("model_type is NaN; allowed: a model of mamba"));
   CHECK_THAT(with_config("\xef\xbb\xbf{}"), Contains("byte order mark"));
   CHECK_THAT(with_config(std::string("{}\0", 3)), Contains("byte 2 is zero"));
   CHECK_THAT(with_config(std::string(17, '[')), Contains("is deeper than 16; allowed: 16 levels"));
@@ -85,6 +85,30 @@ TEST_CASE("A config that is no config is refused", "[families][hostile]") {
                std::filesystem::create_directory(folder / "config.json");
              }),
              Contains("config.json"));
+}
+
+TEST_CASE("Numbers that are not finite are read as Python writes them", "[families][hostile]") {
+  constexpr double infinity = std::numeric_limits<double>::infinity();
+  const JsonValue read = parse_json(
+      R"({"a": [0, -Infinity, 2.5, Infinity,-3,NaN], "Infinity": "NaN \" Infinity", "b":NaN , "c": 0})", "test");
+  const auto& a = read.find("a")->elements;
+  const double expected[] = {0, -infinity, 2.5, infinity, -3};
+  for (std::size_t i = 0; i < std::size(expected); ++i) CHECK(a[i].number == expected[i]);
+  CHECK(std::isnan(a[5].number));
+  CHECK(read.find("Infinity")->string == "NaN \" Infinity");
+  CHECK(read.find("b")->text() == "NaN");
+  CHECK(read.find("c")->kind == JsonValue::Kind::integer);
+  CHECK(parse_json("-Infinity", "test").text() == "-Infinity");
+  for (const char* text : {"Inf", "nan", "+Infinity", "- Infinity", "--Infinity", "-NaN", "1Infinity", "Infinity1",
+                           "[Infinity.0]", "{Infinity: 1}", "NaNNaN", "[NaN NaN]", "\"\\", "[-, NaN]"}) {
+    INFO(text);
+    CHECK_THAT(test::message_of<std::runtime_error>([&] { (void)parse_json(text, "test"); }),
+               Contains("text is not valid"));
+  }
+  CHECK(with_field("\"hidden_size\"", "\"time_step_limit\": [0.0, Infinity], \"hidden_size\"").empty());
+  CHECK_THAT(with_field("\"hidden_size\": 12", "\"hidden_size\": Infinity"),
+             Contains("hidden_size is Infinity; allowed: an integer"));
+  CHECK_THAT(with_field("1e-05", "NaN"), Contains("layer_norm_epsilon is NaN; allowed: a number from 1e-9"));
 }
 
 TEST_CASE("Names of shards that lead out of the folder are refused", "[families][hostile]") {

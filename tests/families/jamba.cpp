@@ -34,7 +34,7 @@ TEST_CASE("Experts in one tensor a layer are the same Jamba", "[families][jamba]
 }
 
 TEST_CASE("A Jamba that the library does not compute is refused by field", "[families][jamba]") {
-  CHECK_THAT(with_field("\"silu\"", "\"relu\""), Contains("hidden_act is \"relu\"; allowed: \"silu\""));
+  CHECK_THAT(with_field("\"silu\"", "\"relu\""), Contains("hidden_act is \"relu\"; allowed: \"silu\" or \"swish\""));
   CHECK_THAT(with_field("\"attn_layer_offset\": 2", "\"attn_layer_offset\": 3"),
              Contains("attn_layer_offset is 3; allowed: an integer from 0 to 2"));
   CHECK_THAT(with_field("\"expert_layer_period\": 2", "\"expert_layer_period\": 0"),

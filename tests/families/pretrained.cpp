@@ -136,6 +136,58 @@ TEST_CASE("Tensors that are missing, extra, renamed, misshaped or no numbers are
              Contains("tensor \"lm_head.weight\" is other numbers than \"backbone.embeddings.weight\""));
 }
 
+TEST_CASE("What a family's base model writes, which is all but the head, opens", "[families]") {
+  const auto rename = [](const char* file, const std::string& prefix) {
+    return [=](const test::Folder& folder) {
+      rewrite(folder / file, [&](auto& tensors) {
+        for (auto& tensor : tensors) {
+          if (tensor.name.starts_with(prefix)) tensor.name.erase(0, prefix.size());
+        }
+      });
+    };
+  };
+  const char* file = "model.safetensors";
+  CHECK(test::refusal(rename(file, "backbone.")).empty());
+  CHECK(test::refusal<test::InnerFalconMamba>(rename(file, "backbone."), "falcon_mamba_inner").empty());
+  CHECK(test::refusal<test::SmallMixtralWindow>(rename(file, "model."), "mixtral_window").empty());
+  CHECK(test::refusal<test::SmallJambaDense>(rename(file, "model."), "jamba_dense").empty());
+  CHECK(test::refusal<test::SmallQwen2>(rename(file, "model."), "qwen2").empty());
+  // All names or none, and a head of its own is nothing that a base model has.
+  CHECK_THAT(test::refusal([](const test::Folder& folder) {
+               rewrite(folder / "model.safetensors",
+                       [](auto& tensors) { find(tensors, "backbone.norm_f.weight").name = "norm_f.weight"; });
+             }),
+             Contains("tensor \"backbone.norm_f.weight\" is missing") && Contains("\"norm_f.weight\" belongs to no"));
+  CHECK_THAT(test::refusal<test::SmallLlama>(
+                 [](const test::Folder& folder) {
+                   rewrite(folder / "model.safetensors", [](auto& tensors) {
+                     std::erase_if(tensors, [](const auto& tensor) { return tensor.name == "lm_head.weight"; });
+                     for (auto& tensor : tensors) tensor.name.erase(0, 6);
+                   });
+                 },
+                 "llama"),
+             Contains("tensor \"lm_head.weight\" is missing"));
+}
+
+TEST_CASE("Rotary frequencies in a file are ignored, as the families' code does", "[families]") {
+  const std::vector<float> frequencies{1, 0.5f};
+  const auto add = [&](const std::string& name) {
+    return [&, name](const test::Folder& folder) {
+      rewrite(folder / "model.safetensors", [&](auto& tensors) {
+        tensors.push_back({name, DataType::F32, {2}, std::as_bytes(std::span(frequencies))});
+      });
+    };
+  };
+  for (const std::string name : {"model.layers.1.self_attn.rotary_emb.inv_freq", "model.rotary_emb.inv_freq"}) {
+    CHECK(test::refusal<test::SmallLlama>(add(name), "llama").empty());
+    CHECK(test::refusal<test::SmallMistral>(add(name), "mistral").empty());
+    CHECK(test::refusal<test::SmallQwen2>(add(name), "qwen2").empty());
+    CHECK(test::refusal<test::SmallMixtral>(add(name), "mixtral").empty());
+    CHECK_THAT(test::refusal(add(name)), Contains("tensor is \"" + name + "\""));
+  }
+  CHECK_THAT(test::refusal<test::SmallLlama>(add("model.inv_freq"), "llama"), Contains("tensor is \"model.inv_freq\""));
+}
+
 TEST_CASE("A failed call leaves the model as it was", "[families]") {
   Model<Small> model(Seed{4});
   const auto before = numbers(model);

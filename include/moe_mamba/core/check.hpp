@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <locale>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -14,6 +15,7 @@ namespace moe_mamba {
 template <class Value>
 std::string error_text(const char* argument, const Value& value, const std::string& allowed) {
   std::ostringstream text;
+  text.imbue(std::locale::classic());
   text << argument << " is " << value << "; allowed: " << allowed;
   return text.str();
 }

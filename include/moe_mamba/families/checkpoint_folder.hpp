@@ -84,12 +84,20 @@ class CheckpointFolder {
     return found == tensors_.end() ? nullptr : found->second.entry;
   }
 
-  /// A tensor that none of `used` is, or "".
+  /// A tensor that none of `used` is and that the family's code does not ignore, or "".
   std::string other_than(const std::set<std::string>& used) const {
+    const std::string_view ignored = family_->ignored_suffix;
     for (const auto& [name, place] : tensors_) {
-      if (used.count(name) == 0) return name;
+      if (used.count(name) == 0 && (ignored.empty() || !name.ends_with(ignored))) return name;
     }
     return "";
+  }
+
+  /// Were the tensors written by the family's base model, whose names lack the prefix of all but the head?
+  bool of_base_model() const {
+    const std::string_view prefix = family_->base;
+    const auto first = tensors_.lower_bound(std::string(prefix));
+    return !prefix.empty() && (first == tensors_.end() || !first->first.starts_with(prefix));
   }
 
   /// Where a tensor that is there lies, for a message.

@@ -37,7 +37,8 @@ class Config {
   Index integer(const char* name, Index lowest, Index highest) const {
     const JsonValue& value = at(name, "an integer");
     if (value.kind != JsonValue::Kind::integer || value.integer < lowest || value.integer > highest) {
-      const bool is_whole = value.kind == JsonValue::Kind::number && value.number == std::floor(value.number);
+      const bool is_whole = value.kind == JsonValue::Kind::number && std::isfinite(value.number) &&
+                            value.number == std::floor(value.number);
       refuse(name, value.text() + (is_whole ? " as a number with a decimal point or exponent" : ""),
              "an integer from " + std::to_string(lowest) + " to " + std::to_string(highest));
     }
@@ -84,16 +85,16 @@ class Config {
       refuse(name, find(name)->text(), moe_mamba::detail::in_quotes(only) + ", which is all that the library computes");
     }
   }
+  /// The activation SiLU, by either of its names.
+  void require_silu(const char* name) const {
+    if (has(name) && !is_text(name, "silu") && !is_text(name, "swish")) {
+      refuse(name, find(name)->text(), "\"silu\" or \"swish\", which are all that the library computes");
+    }
+  }
   void require_false(const char* name, const char* why) const {
     if (boolean(name, false)) refuse(name, "true", std::string("false: ") + why);
   }
 
-  void require_zero(const char* name, const char* why) const {
-    const JsonValue* value = find(name);
-    const bool is_number =
-        value == nullptr || value->kind == JsonValue::Kind::number || value->kind == JsonValue::Kind::integer;
-    if (!is_number || (value != nullptr && value->number != 0)) refuse(name, value->text(), std::string("0: ") + why);
-  }
   void require_none(const char* name, const char* why) const {
     if (has(name)) refuse(name, find(name)->text(), std::string("null: ") + why);
   }

@@ -24,6 +24,7 @@ inline constexpr Family falcon_mamba{
           config.text("model_type", "falcon_mamba").raw("architectures", "[\"FalconMambaForCausalLM\"]");
           return config.finish();
         },
+    .base = "backbone.",
 };
 
 }  // namespace moe_mamba::families

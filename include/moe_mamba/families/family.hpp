@@ -41,6 +41,10 @@ struct Family {
   std::string (*config)(const Architecture&, const std::string& type);
   /// Other tensors that are met in the place of those of `parts`, or none.
   std::vector<TensorPart> (*other_parts)(const Parameter&) = nullptr;
+  /// What names of the model's body begin with, and do not in files of the base model, which is all but the head; or "".
+  const char* base = "";
+  /// The end of names of tensors that follow from the config, which the family's code ignores; or "".
+  const char* ignored_suffix = "";
 };
 
 /// A tensor that holds a whole parameter.

@@ -150,6 +150,7 @@ inline constexpr Family jamba{
       if (name.rest == "experts.down.weight") return {whole(parameter, inside + "down_proj")};
       return {};
     },
+    .base = "model.",
 };
 
 }  // namespace moe_mamba::families

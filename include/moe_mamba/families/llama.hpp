@@ -48,6 +48,9 @@ inline std::vector<TensorPart> gated_parts(const Parameter& parameter, const Lay
   });
 }
 
+/// Where files until 2023 hold the rotary frequencies, which follow from the config.
+inline constexpr char rotary_frequencies[] = ".rotary_emb.inv_freq";
+
 inline std::vector<TensorPart> llama_parts(const Parameter& parameter) {
   const LayerName name(parameter);
   if (name.prefix.empty()) return outer_parts(parameter, "model.norm.weight");
@@ -60,7 +63,7 @@ inline std::vector<TensorPart> llama_parts(const Parameter& parameter) {
 
 /// What a config.json of these families says of the whole model. Its layers are still missing.
 inline Architecture outer_words(const Config& config, const NormWords& norm) {
-  config.require_text("hidden_act", "silu");
+  config.require_silu("hidden_act");
   Architecture model =
       language_model(config.integer("vocab_size", 1, 1 << 28), config.integer("hidden_size", 1, 1 << 20),
                      config.boolean("tie_word_embeddings", false), norm);
@@ -103,7 +106,6 @@ enum class Windows { none, unused, sliding };
 /// Attention as a config.json has it. `rotary`: its positions, or null for none.
 inline LayerWords attention_words(const Config& config, Index width, Windows windows, const Word* rotary,
                                   const char* biases) {
-  config.require_zero("attention_dropout", "the library trains without dropout");
   AttentionWords attention{.width = width, .rotary_base = rotary == nullptr ? 0 : 10'000, .biases = biases};
   attention.heads = config.integer("num_attention_heads", 1, 1024);
   attention.key_value_heads = config.integer("num_key_value_heads", 1, 1024, attention.heads);
@@ -249,6 +251,8 @@ inline constexpr Family llama{
           config.text("model_type", "llama").raw("architectures", "[\"LlamaForCausalLM\"]");
           return config.finish();
         },
+    .base = "model.",
+    .ignored_suffix = detail::rotary_frequencies,
 };
 
 inline constexpr Family mistral{
@@ -269,6 +273,8 @@ inline constexpr Family mistral{
           config.text("model_type", "mistral").raw("architectures", "[\"MistralForCausalLM\"]");
           return config.finish();
         },
+    .base = "model.",
+    .ignored_suffix = detail::rotary_frequencies,
 };
 
 inline constexpr Family qwen2{
@@ -289,6 +295,8 @@ inline constexpr Family qwen2{
           config.text("model_type", "qwen2").raw("architectures", "[\"Qwen2ForCausalLM\"]");
           return config.finish();
         },
+    .base = "model.",
+    .ignored_suffix = detail::rotary_frequencies,
 };
 
 }  // namespace moe_mamba::families

@@ -29,7 +29,7 @@ inline void repeat_layer(const Config& config, Architecture& model, const LayerW
 
 /// Models whose configs have the fields of transformers' Mamba.
 inline Architecture mamba_architecture(const Config& config, const NormWords& inner_norm, const char* inner_epsilon) {
-  config.require_text("hidden_act", "silu");
+  config.require_silu("hidden_act");
   const NormWords norm{"RmsNorm", config.epsilon("layer_norm_epsilon", {})};
   MambaWords mamba;
   mamba.width = config.integer("hidden_size", 1, 1 << 20);
@@ -108,6 +108,7 @@ inline constexpr Family mamba{
           config.text("model_type", "mamba").raw("architectures", "[\"MambaForCausalLM\"]");
           return config.finish();
         },
+    .base = "backbone.",
 };
 
 /// As the authors' code has it. Its vocabulary is padded to a multiple; its files hold a tied head twice.

@@ -37,7 +37,6 @@ inline constexpr Family mixtral{
     .recognises = [](const Config& config) { return config.is_text("model_type", "mixtral"); },
     .architecture =
         [](const Config& config) {
-          config.require_zero("router_jitter_noise", "the library's routers train without noise");
           const NormWords norm{"RmsNorm", config.epsilon("rms_norm_eps", {})};
           Architecture model = detail::outer_words(config, norm);
           const Index width = model["Width"];
@@ -91,6 +90,8 @@ inline constexpr Family mixtral{
       if (name.rest == "experts.down.weight") return {whole(parameter, inside + "down_proj")};
       return {};
     },
+    .base = "model.",
+    .ignored_suffix = detail::rotary_frequencies,
 };
 
 }  // namespace moe_mamba::families

@@ -59,13 +59,13 @@ class TensorMap {
 
   void add(const Parameter& parameter) {
     const Family& family = checkpoint_.family();
-    auto parts = family.parts(parameter);
+    auto parts = named(family.parts(parameter));
     if (family.other_parts != nullptr && checkpoint_.find(parts.front().name) == nullptr) {
-      auto other = family.other_parts(parameter);
+      auto other = named(family.other_parts(parameter));
       if (!other.empty() && checkpoint_.find(other.front().name) != nullptr) parts = std::move(other);
     }
-    for (const TensorPart& part : parts) {
-      parts_.push_back(part);
+    for (TensorPart& part : parts) {
+      parts_.push_back(std::move(part));
       offsets_.push_back(parameter.offset + part.offset);
     }
   }
@@ -92,6 +92,17 @@ class TensorMap {
   }
 
  private:
+  /// With the names that this checkpoint has.
+  std::vector<TensorPart> named(std::vector<TensorPart> parts) const {
+    if (!checkpoint_.of_base_model()) return parts;
+    const char* const base = checkpoint_.family().base;
+    for (TensorPart& part : parts) {
+      part.name = with_prefix(part.name, base, "");
+      part.also = with_prefix(part.also, base, "");
+    }
+    return parts;
+  }
+
   const TensorEntry& find(const TensorPart& part, const std::string& other) const {
     const TensorEntry* tensor = checkpoint_.find(part.name);
     const TensorEntry* also = part.also.empty() ? nullptr : checkpoint_.find(part.also);

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <fcntl.h>
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -48,7 +49,8 @@ class AtomicFile {
  private:
   void create();
   bool remove_if_stale(const std::filesystem::path& name) const;
-  static bool names(const std::filesystem::path& name, int descriptor);
+  std::optional<struct stat> follow_links();
+  static std::optional<bool> names(const std::filesystem::path& name, int descriptor);
   void check_open(const char* what) const {
     if (!file_) detail::throw_file_error(path_, what, "the file was committed or abandoned before");
   }
@@ -70,21 +72,31 @@ class AtomicFile {
 
 inline AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
   if (!path_.has_filename()) detail::throw_file_error(path_, "cannot be written", "the path names no file");
-  std::error_code error;
-  for (int links = 0; std::filesystem::is_symlink(path_, error); ++links) {
+  const std::optional<struct stat> old = follow_links();
+  if (old && !S_ISREG(old->st_mode)) {
+    detail::throw_file_error(path_, "cannot be replaced", "it is not a regular file");
+  }
+  create();
+  if (old && ::fchmod(file_.get(), old->st_mode & 07777) != 0) fail("the old permissions cannot be kept", errno);
+}
+
+/// Leads path_ to what its symbolic links point at, and returns the status of that, or none where there is nothing.
+inline std::optional<struct stat> AtomicFile::follow_links() {
+  constexpr int most_links = 40;
+  for (int links = 0;; ++links) {
+    struct stat status = {};
+    if (::lstat(path_.c_str(), &status) != 0) {
+      if (errno == ENOENT) return std::nullopt;
+      detail::throw_system_error(path_, "cannot be examined", errno);
+    }
+    if (!S_ISLNK(status.st_mode)) return status;
+    std::error_code error;
     const auto target = std::filesystem::read_symlink(path_, error);
-    if (error || links == 40) {
+    if (error || links == most_links) {
       detail::throw_system_error(path_, "its symbolic link cannot be followed", error ? error.value() : ELOOP);
     }
     path_ = path_.parent_path() / target;
   }
-  struct stat old = {};
-  const bool exists = ::stat(path_.c_str(), &old) == 0;
-  if (exists && !S_ISREG(old.st_mode)) {
-    detail::throw_file_error(path_, "cannot be replaced", "it is not a regular file");
-  }
-  create();
-  if (exists && ::fchmod(file_.get(), old.st_mode & 07777) != 0) fail("the old permissions cannot be kept", errno);
 }
 
 /// Finds a free name for the temporary. It stays locked as long as it is written; an unlocked one is a killed writer's.
@@ -93,33 +105,42 @@ inline void AtomicFile::create() {
   for (int n = 0; n < names_tried;) {
     temporary_ = path_;
     temporary_ += ".tmp" + std::to_string(n);
-    file_ = detail::Descriptor(::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
-    if (file_) {
-      // Between creation and lock somebody may take the file for a stale one; then the name is lost, and tried again.
-      const bool locked = ::flock(file_.get(), LOCK_EX | LOCK_NB) == 0;
-      const bool taken = locked ? !names(temporary_, file_.get()) : errno == EWOULDBLOCK;
-      if (!taken) return;
-      file_ = detail::Descriptor();
-    } else if (errno != EINTR && errno != EEXIST) {
-      detail::throw_system_error(path_, "cannot create a temporary file beside it", errno);
-    } else if (errno == EINTR || remove_if_stale(temporary_)) {
+    file_ = detail::open_descriptor(temporary_, O_WRONLY | O_CREAT | O_EXCL, 0666);
+    if (!file_) {
+      if (errno != EEXIST) detail::throw_system_error(path_, "cannot create a temporary file beside it", errno);
+      if (!remove_if_stale(temporary_)) ++n;
       continue;
     }
+    // Between creation and lock somebody may take the file for a stale one; then the name is lost, and tried again.
+    if (::flock(file_.get(), LOCK_EX | LOCK_NB) == 0) {
+      const std::optional<bool> ours = names(temporary_, file_.get());
+      if (!ours) fail("its temporary file cannot be examined", errno);
+      if (*ours) return;
+    } else if (errno != EWOULDBLOCK) {
+      // Without locks at all, nobody takes a file for a stale one either.
+      const bool no_locks = errno == ENOTSUP || errno == ENOSYS || errno == EINVAL || errno == ENOLCK;
+      if (!no_locks) fail("its temporary file cannot be locked", errno);
+      return;
+    }
+    file_ = detail::Descriptor();
     ++n;
   }
   detail::throw_file_error(path_, "cannot create a temporary file beside it", "the names .tmp0 to .tmp999 are taken");
 }
 
+/// Whether a temporary was left behind and is gone now. What cannot be told counts as in use: another name is free.
 inline bool AtomicFile::remove_if_stale(const std::filesystem::path& name) const {
-  const detail::Descriptor stale(::open(name.c_str(), O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+  const detail::Descriptor stale = detail::open_descriptor(name, O_WRONLY | O_NOFOLLOW | O_NONBLOCK);
   if (!stale || ::flock(stale.get(), LOCK_EX | LOCK_NB) != 0) return false;
-  return names(name, stale.get()) && ::unlink(name.c_str()) == 0;
+  return names(name, stale.get()) == true && ::unlink(name.c_str()) == 0;
 }
 
-inline bool AtomicFile::names(const std::filesystem::path& name, int descriptor) {
+/// Whether `name` is the open file's; none where that cannot be told, with errno saying why.
+inline std::optional<bool> AtomicFile::names(const std::filesystem::path& name, int descriptor) {
   struct stat by_name = {}, by_descriptor = {};
-  return ::lstat(name.c_str(), &by_name) == 0 && ::fstat(descriptor, &by_descriptor) == 0 &&
-         by_name.st_dev == by_descriptor.st_dev && by_name.st_ino == by_descriptor.st_ino;
+  if (::fstat(descriptor, &by_descriptor) != 0) return std::nullopt;
+  if (::lstat(name.c_str(), &by_name) != 0) return errno == ENOENT ? std::optional(false) : std::nullopt;
+  return by_name.st_dev == by_descriptor.st_dev && by_name.st_ino == by_descriptor.st_ino;
 }
 
 inline void AtomicFile::write(std::span<const std::byte> bytes) {
@@ -127,7 +148,7 @@ inline void AtomicFile::write(std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
     const ssize_t written = ::write(file_.get(), bytes.data(), bytes.size());
     if (written < 0 && errno == EINTR) continue;
-    if (written < 0) fail("cannot be written", errno);
+    if (written <= 0) fail("cannot be written", written < 0 ? errno : EIO);  // zero would go on for ever
     bytes = bytes.subspan(static_cast<std::size_t>(written));
   }
 }
@@ -137,15 +158,16 @@ inline void AtomicFile::commit() {
   while (::fsync(file_.get()) != 0) {
     if (errno != EINTR) fail("cannot be made durable", errno);
   }
+  // The new name lives in the folder, which has to reach the disk as well. It is opened before anything changes, and
+  // may be one that can be written and not read.
+  const auto parent = path_.parent_path();
+  const detail::Descriptor folder = detail::open_descriptor(parent.empty() ? "." : parent, O_RDONLY | O_DIRECTORY);
+  if (!folder && errno != EACCES) fail("its folder cannot be opened", errno);
   if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail("cannot be put in place", errno);
   file_ = detail::Descriptor();
 
-  // The new name lives in the folder, which has to reach the disk as well. Some file systems cannot be asked to.
-  const auto parent = path_.parent_path();
-  const detail::Descriptor folder(::open(parent.empty() ? "." : parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!folder) return;  // a folder that may be written and not read
-  while (::fsync(folder.get()) != 0) {
-    if (errno == EINVAL || errno == ENOTSUP || errno == ENOSYS) break;
+  while (folder && ::fsync(folder.get()) != 0) {
+    if (errno == EINVAL || errno == ENOTSUP || errno == ENOSYS) break;  // some file systems cannot be asked to
     if (errno != EINTR) detail::throw_system_error(path_, "is in place, but its folder cannot be made durable", errno);
   }
 }

@@ -1,5 +1,8 @@
 #pragma once
 
+#include <cerrno>
+#include <fcntl.h>
+#include <filesystem>
 #include <unistd.h>
 #include <utility>
 
@@ -25,5 +28,14 @@ class Descriptor {
  private:
   int value_ = -1;
 };
+
+/// open(), again where a signal interrupts it, and closed in programs that this one starts. Where it fails there is no
+/// descriptor, and errno says why.
+inline Descriptor open_descriptor(const std::filesystem::path& path, int flags, mode_t mode = 0) {
+  int descriptor = -1;
+  do descriptor = ::open(path.c_str(), flags | O_CLOEXEC, mode);
+  while (descriptor < 0 && errno == EINTR);
+  return Descriptor(descriptor);
+}
 
 }  // namespace moe_mamba::detail

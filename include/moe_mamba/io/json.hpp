@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
 #include <limits>
 #include <numeric>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -13,6 +13,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "moe_mamba/io/classic_locale.hpp"
 #include "moe_mamba/io/file_error.hpp"
 #include "moe_mamba/io/safetensors_header.hpp"
 
@@ -81,12 +82,6 @@ struct JsonLimits {
 };
 
 namespace detail {
-
-inline std::string number_text(double value) {
-  char buffer[32];
-  const int size = std::snprintf(buffer, sizeof buffer, "%.15g", value);
-  return std::string(buffer, static_cast<std::size_t>(size));
-}
 
 /// A name as part of a path in a message: in quotes unless it is a plain word.
 inline std::string path_part(const std::string& name) {
@@ -182,15 +177,87 @@ class JsonTreeReader {
   JsonBuilder tree_;
 };
 
+/// The numbers that JSON has no spelling for, as Python's json module writes them: NaN, Infinity and -Infinity.
+struct NonFiniteNumbers {
+  struct Number {
+    std::size_t ordinal;  // among all numbers of the text, from 0
+    double value;
+  };
+
+  std::vector<Number> numbers;
+  std::string text;  // with a zero, padded to the same length, in the place of each; empty if there are none
+
+  explicit NonFiniteNumbers(std::string_view json) {
+    std::size_t ordinal = 0;
+    for (std::size_t i = 0; i < json.size();) {
+      const std::size_t size = token_size(json, i);
+      const std::string_view token = json.substr(i, size);
+      const double value = value_of(token);
+      if (value != 0) {  // as NaN is, too
+        if (text.empty()) text = json;
+        text.replace(i, size, size, ' ').replace(i, 1, 1, '0');
+        numbers.push_back({ordinal, value});
+      }
+      if (value != 0 || is_digit(token.front()) || token.front() == '-') ++ordinal;
+      i += size;
+    }
+  }
+
+ private:
+  static bool is_digit(char c) { return c >= '0' && c <= '9'; }
+  static bool is_word(char c) {
+    return is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || c == '.' || c == '+' ||
+           c == '-' || static_cast<unsigned char>(c) >= 0x80;
+  }
+  /// A string with its quotes, a number or word, or a single character.
+  static std::size_t token_size(std::string_view json, std::size_t begin) {
+    std::size_t end = begin + 1;
+    if (json[begin] == '"') {
+      while (end < json.size() && json[end] != '"') end += json[end] == '\\' ? 2 : 1;
+      return std::min(end + 1, json.size()) - begin;
+    }
+    if (!is_word(json[begin])) return 1;
+    while (end < json.size() && is_word(json[end])) ++end;
+    return end - begin;
+  }
+  /// 0 for any other token.
+  static double value_of(std::string_view token) {
+    constexpr double infinity = std::numeric_limits<double>::infinity();
+    return token == "NaN"         ? std::numeric_limits<double>::quiet_NaN()
+           : token == "Infinity"  ? infinity
+           : token == "-Infinity" ? -infinity
+                                  : 0;
+  }
+};
+
 /// What the parser calls: the events of a reader, and its own complaint about the text.
 template <class Reader>
 struct JsonEvents : Reader {
   using Reader::Reader;
   const std::string* file = nullptr;
+  std::span<const NonFiniteNumbers::Number> non_finite;
 
+  bool number_integer(std::int64_t value) {
+    ++ordinal_;
+    return Reader::number_integer(value);
+  }
+  bool number_unsigned(std::uint64_t value) {
+    const std::size_t ordinal = ordinal_++;
+    if (non_finite.empty() || non_finite.front().ordinal != ordinal) return Reader::number_unsigned(value);
+    const double number = non_finite.front().value;
+    non_finite = non_finite.subspan(1);
+    return Reader::number_float(number, number_text(number));
+  }
+  bool number_float(double value, const std::string& text) {
+    ++ordinal_;
+    return Reader::number_float(value, text);
+  }
   bool parse_error(std::size_t position, const std::string&, const nlohmann::json::exception& error) {
     throw_content_error(*file, "the text", invalid_json(position, error.what()), "JSON");
   }
+
+ private:
+  std::size_t ordinal_ = 0;
 };
 
 /// Reads a JSON text with a reader that is made of (file, arguments...); gives its finish().
@@ -205,6 +272,10 @@ auto read_json(std::string_view text, const std::string& file, Arguments... argu
   }
   JsonEvents<Reader> events(file, arguments...);
   events.file = &file;
+  const NonFiniteNumbers python(text);
+  if (!python.text.empty()) text = python.text;
+  events.non_finite = python.numbers;
+  const ClassicLocale locale;
   nlohmann::json::sax_parse(text.begin(), text.end(), &events);
   return events.finish();
 }
@@ -233,7 +304,7 @@ inline std::string JsonValue::text() const {
 /// The limits of a config.json.
 inline constexpr JsonLimits json_limits{16, std::size_t{1} << 18};
 
-/// Reads a JSON text. `file` names it in errors.
+/// Reads a JSON text, with NaN, Infinity and -Infinity as Python writes them. `file` names it in errors.
 inline JsonValue parse_json(std::string_view text, const std::string& file, JsonLimits limits = json_limits) {
   return detail::read_json<detail::JsonTreeReader>(text, file, limits);
 }

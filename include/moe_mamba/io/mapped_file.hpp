@@ -45,7 +45,7 @@ class MappedFile {
 inline MappedFile::MappedFile(const std::filesystem::path& path, Links links) {
   // O_NONBLOCK: opening a pipe that nobody writes would wait for ever.
   const int no_link = links == Links::refused ? O_NOFOLLOW : 0;
-  const detail::Descriptor file(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC | no_link));
+  const detail::Descriptor file = detail::open_descriptor(path, O_RDONLY | O_NONBLOCK | no_link);
   if (!file && errno == ELOOP && no_link != 0) {
     detail::throw_file_error(path, "cannot be opened for reading",
                              "it is a symbolic link, which may lead out of the folder; allowed: a regular file, or "

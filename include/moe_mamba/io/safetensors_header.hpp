@@ -16,6 +16,7 @@
 #include <nlohmann/json.hpp>
 
 #include "moe_mamba/core/scalar.hpp"
+#include "moe_mamba/io/classic_locale.hpp"
 #include "moe_mamba/io/file_error.hpp"
 
 /// The header of the safetensors format (github.com/huggingface/safetensors):
@@ -355,6 +356,7 @@ inline SafetensorsContents parse_safetensors(std::span<const std::byte> bytes, c
     detail::throw_content_error(file, "header byte " + std::to_string(zero), "zero", "JSON text");
   }
   detail::SafetensorsHeaderReader reader(file, bytes.subspan(8 + header.size()));
+  const detail::ClassicLocale locale;
   nlohmann::json::sax_parse(text.begin(), text.end(), &reader);
   return reader.finish();
 }

@@ -28,7 +28,7 @@ namespace detail {
 
 /// Appends a regular file's bytes.
 inline void append_file(const std::filesystem::path& path, std::vector<unsigned char>& text) {
-  const Descriptor file(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+  const Descriptor file = open_descriptor(path, O_RDONLY | O_NONBLOCK);
   if (!file) throw_system_error(path, "cannot be opened for reading", errno);
   struct stat status = {};
   if (::fstat(file.get(), &status) != 0) throw_system_error(path, "cannot be examined", errno);
@@ -59,11 +59,20 @@ inline std::vector<std::filesystem::path> files_below(const std::filesystem::pat
   fs::recursive_directory_iterator entry(folder, error);
   while (!error && entry != fs::recursive_directory_iterator()) {
     // A link that points nowhere is no regular file, and no reason to stop; nor is an `except` that is not there.
-    std::error_code unknown;
+    const auto check = [&at](const std::error_code& failure) {
+      const bool nowhere = failure == std::errc::no_such_file_or_directory || failure == std::errc::not_a_directory ||
+                           failure == std::errc::too_many_symbolic_link_levels;
+      if (failure && !nowhere) throw_system_error(at, "cannot be examined", failure.value());
+    };
+    std::error_code failure;
     at = entry->path();
-    if (entry->is_regular_file(unknown)) files.push_back(at);
-    if (entry->is_directory(unknown) && !except.empty() && fs::equivalent(at, except, unknown)) {
-      entry.disable_recursion_pending();
+    const auto type = entry->status(failure).type();
+    check(failure);
+    if (type == fs::file_type::regular) files.push_back(at);
+    if (type == fs::file_type::directory && !except.empty()) {
+      const bool passed_over = fs::equivalent(at, except, failure);
+      check(failure);
+      if (passed_over) entry.disable_recursion_pending();
     }
     entry.increment(error);
   }
