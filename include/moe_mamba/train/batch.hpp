@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <ranges>
 #include <span>
-#include <type_traits>
 
 #include "moe_mamba/core/view.hpp"
 
@@ -19,10 +18,13 @@ class BorrowedSpan : public std::span<const T> {
   constexpr BorrowedSpan(const T* data, std::size_t size) : std::span<const T>(data, size) {}
 
   template <class Range>
-  requires(std::convertible_to<Range&&, std::span<const T>> &&
-           !std::derived_from<std::remove_cvref_t<Range>, BorrowedSpan>) constexpr BorrowedSpan(Range&& range)
-      : std::span<const T>(range) {
-    static_assert(std::is_lvalue_reference_v<Range> || std::ranges::borrowed_range<Range>,
+  requires std::convertible_to<Range&, std::span<const T>>
+  constexpr BorrowedSpan(Range& range) : std::span<const T>(range) {}
+
+  template <class Range>
+  requires std::convertible_to<const Range&, std::span<const T>>
+  constexpr BorrowedSpan(const Range&& range) : std::span<const T>(range) {
+    static_assert(std::ranges::borrowed_range<Range>,
                   "batches borrow their numbers: give them variables that live as long as they do, not temporaries");
   }
 };
