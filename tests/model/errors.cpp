@@ -117,6 +117,8 @@ TEST_CASE("A model says how many parameters it borrows and which it has", "[mode
   Model<Net> model{std::span<float>(memory).first(memory.size() - 1)};
   check_invalid([&] { (void)model.parameter("layers.0.mixer.in_proj"); },
                 {"name is layers.0.mixer.in_proj", "parameter_list", "such as layers.0.mixer.in_proj.weight"});
+  check_invalid([&] { (void)model.parameter("norm_f.gain"); }, {"such as norm_f.weight"});
+  check_invalid([&] { (void)model.parameter(""); }, {"such as embedding.weight"});
 }
 
 TEST_CASE("Bad inputs, shapes and outputs are named, and change nothing", "[model][errors]") {
@@ -160,9 +162,9 @@ TEST_CASE("Bad inputs, shapes and outputs are named, and change nothing", "[mode
   check_invalid([&] { bench.model.forward_last(bench.workspace, inputs, shape, out, &states); },
                 {"outputs.size() is 78", "26"});
   check_invalid([&] { bench.model.step(bench.workspace, three, inputs.first(3), out.first(39)); },
-                {"shape.batch is 3", "0 to 2"});
+                {"states.count() is 3", "0 to 2"});
   check_invalid([&] { bench.model.step(bench.workspace, states, inputs.first(1), out.first(26)); },
-                {"inputs.size() is 1", "2"});
+                {"inputs.size() is 1", "2, 1 for each of the 2 states"});
   check_throws<std::out_of_range>(
       [&] {
         const std::vector<Token> tokens{1, 13};

@@ -60,6 +60,7 @@ class Decoder {
   /// it was, std::out_of_range for a token outside the vocabulary and std::invalid_argument for no token at all.
   std::span<const Compute> prefill(std::span<const Token> tokens) {
     require(!tokens.empty(), "tokens.size()", tokens.size(), "1 or more");
+    model_.require_parameters();
     for (const Token token : tokens) check(token);
     const ExclusiveCall call(device_.in_use(), "decoder");
     for (; !tokens.empty(); tokens = tokens.subspan(std::min(chunk_, tokens.size()))) {

@@ -72,8 +72,8 @@ class Model {
     check_count("parameters.size()", parameters.size());
   }
 
-  /// The model moved from has no parameters left and may only be assigned to or destroyed. Trainers and decoders keep to
-  /// the object that they were made with.
+  /// The model moved from has no parameters left: it may be assigned to and destroyed, and every other call on it throws
+  /// std::logic_error. Trainers, decoders and scorers keep to the object that they were made with, and throw as well.
   Model(Model&& other) noexcept : memory_(std::move(other.memory_)), data_(std::exchange(other.data_, nullptr)) {}
   Model& operator=(Model&& other) noexcept {
     memory_ = std::move(other.memory_);
@@ -82,21 +82,36 @@ class Model {
   }
 
   /// All parameters, laid out as parameter_list<Definition>() says.
-  SpanOf<S, Memory> parameters() { return {data_, static_cast<std::size_t>(Definition::parameters)}; }
-  SpanOf<const S, Memory> parameters() const { return {data_, static_cast<std::size_t>(Definition::parameters)}; }
+  SpanOf<S, Memory> parameters() {
+    require_parameters();
+    return {data_, static_cast<std::size_t>(Definition::parameters)};
+  }
+  SpanOf<const S, Memory> parameters() const { return const_cast<Model*>(this)->parameters(); }
+
+  /// Throws std::logic_error where they have been moved to another model.
+  void require_parameters() const {
+    if (data_ == nullptr) {
+      throw std::logic_error(
+          "the model has no parameters, as another was move-constructed or assigned from it; allowed: calls on that "
+          "one");
+    }
+  }
 
   /// Copies all parameters from or to the host, and returns when that is done. On a device, work that was queued in a
   /// stream is not waited for. Throws std::invalid_argument where there are not Definition::parameters of them.
   void write(std::span<const S> values) {
     check_count("values.size()", values.size());
+    require_parameters();
     Memory::write(data_, values.data(), values.size_bytes());
   }
   void read(std::span<S> values) const {
     check_count("values.size()", values.size());
+    require_parameters();
     Memory::read(values.data(), data_, values.size_bytes());
   }
 
-  /// One parameter by its name. Throws std::invalid_argument for a name that is not there.
+  /// One parameter by its name. Throws std::invalid_argument for a name that is not there, and names those that are
+  /// most like it.
   SpanOf<S, Memory> parameter(std::string_view name) {
     SpanOf<S, Memory> found;
     bool known = false;
@@ -118,7 +133,7 @@ class Model {
   /// Outputs of every step. On a training workspace the pass is recorded for backward().
   void forward(WorkspaceType& workspace, std::span<const Input> inputs, Shape shape, std::span<Compute> outputs,
                StatesType* states = nullptr) const {
-    const auto use = workspace.use();
+    const auto use = use_of(workspace);
     check_call(workspace, inputs, shape, states);
     check_outputs(outputs.size(), shape.tokens());
     run_body(workspace, workspace.keep_inputs(inputs, shape), shape, states);
@@ -126,7 +141,7 @@ class Model {
   }
   void forward(WorkspaceType& workspace, DeviceSpan<const Input> inputs, Shape shape, DeviceSpan<Compute> outputs,
                StatesType* states = nullptr) const requires(!on_host) {
-    const auto use = workspace.use();
+    const auto use = use_of(workspace);
     check_queued(workspace, inputs, shape, states);
     check_outputs(outputs.size(), shape.tokens());
     run_body(workspace, inputs.data(), shape, states);
@@ -137,7 +152,7 @@ class Model {
   /// must be 1 or more.
   void forward_last(WorkspaceType& workspace, std::span<const Input> inputs, Shape shape, std::span<Compute> outputs,
                     StatesType* states = nullptr) const {
-    const auto use = workspace.use();
+    const auto use = use_of(workspace);
     check_call(workspace, inputs, shape, states);
     check_last(shape, outputs.size());
     run_body(workspace, workspace.keep_inputs(inputs, shape), shape, states);
@@ -151,7 +166,7 @@ class Model {
   }
   void forward_last(WorkspaceType& workspace, DeviceSpan<const Input> inputs, Shape shape, DeviceSpan<Compute> outputs,
                     StatesType* states = nullptr) const requires(!on_host) {
-    const auto use = workspace.use();
+    const auto use = use_of(workspace);
     check_queued(workspace, inputs, shape, states);
     check_last(shape, outputs.size());
     run_body(workspace, inputs.data(), shape, states);
@@ -166,10 +181,12 @@ class Model {
   /// One step of each of states.count() sequences; inputs (B) or (B, Inputs), outputs (B, Vocabulary) or (B, Outputs).
   void step(WorkspaceType& workspace, StatesType& states, std::span<const Input> inputs,
             std::span<Compute> outputs) const {
+    check_step(workspace, states, inputs.size());
     forward(workspace, inputs, {states.count(), 1}, outputs, &states);
   }
   void step(WorkspaceType& workspace, StatesType& states, DeviceSpan<const Input> inputs,
             DeviceSpan<Compute> outputs) const requires(!on_host) {
+    check_step(workspace, states, inputs.size());
     forward(workspace, inputs, {states.count(), 1}, outputs, &states);
   }
 
@@ -179,7 +196,7 @@ class Model {
   /// return.
   void backward(WorkspaceType& workspace, std::span<const Compute> doutputs, SpanOf<Compute, Memory> gradients,
                 std::span<Compute> dinputs = {}, StatesType* dstates = nullptr) const {
-    const auto use = workspace.use();
+    const auto use = use_of(workspace);
     const Shape shape = check_backward(workspace, doutputs.size(), gradients.size(), dinputs.size(), dstates);
     const auto run = workspace.buffers(shape);
     const Index width = Definition::output_width;
@@ -204,7 +221,7 @@ class Model {
   }
   void backward(WorkspaceType& workspace, DeviceSpan<const Compute> doutputs, DeviceSpan<Compute> gradients,
                 DeviceSpan<Compute> dinputs = {}, StatesType* dstates = nullptr) const requires(!on_host) {
-    const auto use = workspace.use();
+    const auto use = use_of(workspace);
     const Shape shape = check_backward(workspace, doutputs.size(), gradients.size(), dinputs.size(), dstates);
     passes().outputs_backward(workspace, shape, data_, 0, shape.tokens(), doutputs.data(), gradients.data());
     passes().body_backward(workspace, shape, data_, workspace.recorded_inputs_, gradients.data(), dinputs.data(),
@@ -236,7 +253,7 @@ class Model {
   /// workspace.losses() tells them.
   Losses loss(WorkspaceType& workspace, std::span<const Input> inputs, std::span<const Input> targets, Shape shape,
               StatesType* states = nullptr) const {
-    const auto use = workspace.use();
+    const auto use = use_of(workspace);
     check_batch(workspace, inputs, targets, shape, states);
     workspace.begin();
     passes().loss(workspace, shape, data_, workspace.keep_inputs(inputs, shape), workspace.keep_targets(targets, shape),
@@ -245,7 +262,7 @@ class Model {
   }
   void loss(WorkspaceType& workspace, DeviceSpan<const Input> inputs, DeviceSpan<const Input> targets, Shape shape,
             StatesType* states = nullptr) const requires(!on_host) {
-    const auto use = workspace.use();
+    const auto use = use_of(workspace);
     check_queued(workspace, inputs, shape, states);
     check_targets(targets.size(), shape);
     workspace.begin();
@@ -257,7 +274,7 @@ class Model {
   Losses gradient(WorkspaceType& workspace, std::span<const Input> inputs, std::span<const Input> targets, Shape shape,
                   SpanOf<Compute, Memory> gradients, StatesType* states = nullptr,
                   StatesType* dstates = nullptr) const {
-    const auto use = workspace.use();
+    const auto use = use_of(workspace);
     workspace.check_training();
     check_gradients(gradients.size(), shape, dstates);
     check_batch(workspace, inputs, targets, shape, states);
@@ -269,7 +286,7 @@ class Model {
   void gradient(WorkspaceType& workspace, DeviceSpan<const Input> inputs, DeviceSpan<const Input> targets, Shape shape,
                 DeviceSpan<Compute> gradients, StatesType* states = nullptr, StatesType* dstates = nullptr) const
       requires(!on_host) {
-    const auto use = workspace.use();
+    const auto use = use_of(workspace);
     workspace.check_training();
     check_gradients(gradients.size(), shape, dstates);
     check_queued(workspace, inputs, shape, states);
@@ -299,6 +316,16 @@ class Model {
     workspace.check(shape);
     check_inputs(inputs.size(), shape);
     check_states("states.count()", states, shape);
+  }
+
+  /// A step has no shape but that of its states.
+  static void check_step(const WorkspaceType& workspace, const StatesType& states, std::size_t inputs) {
+    require(states.count() <= workspace.largest().batch, "states.count()", states.count(),
+            [&] { return "0 to " + std::to_string(workspace.largest().batch) + ", the workspace's largest batch"; });
+    require(static_cast<Index>(inputs) == states.count() * Definition::input_width, "inputs.size()", inputs, [&] {
+      return std::to_string(states.count() * Definition::input_width) + ", " + std::to_string(Definition::input_width) +
+             " for each of the " + std::to_string(states.count()) + " states";
+    });
   }
 
   static void check_inputs(std::size_t size, Shape shape) {
@@ -364,6 +391,12 @@ class Model {
     return states == nullptr ? StateView<Compute>{} : states->view();
   }
   static constexpr std::size_t bytes(Index count) { return static_cast<std::size_t>(count) * sizeof(Compute); }
+
+  /// What a call holds while it runs.
+  typename WorkspaceType::Use use_of(const WorkspaceType& workspace) const {
+    require_parameters();
+    return workspace.use();
+  }
 
   void run_body(WorkspaceType& workspace, const Input* inputs, Shape shape, StatesType* states) const {
     workspace.begin();

@@ -207,7 +207,11 @@ class BodySpelling {
     std::vector<std::string> items;
     const std::string usual = pre_norm();
     for (const auto& [norm, item] : items_) {
-      items.push_back(norm.empty() || norm == usual ? item : "Residual<" + norm + ", " + item + '>');
+      if (norm.empty() || norm == usual) {
+        items.push_back(item);
+      } else {
+        items.push_back(Spelling("Residual").add(norm).add(item).text());
+      }
     }
     return body_spelling(items);
   }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <span>
 #include <string>
 
@@ -76,6 +77,11 @@ class States {
     if (!state.empty()) Memory::clear(state.data(), state.size() * sizeof(Scalar));
   }
 
+  /// Whether all numbers are finite: a NaN or an infinity that was once read in stays in a state.
+  bool is_finite() const { return finite(values_); }
+  /// The same of one sequence. Throws std::out_of_range for an index that is not there.
+  bool is_finite(Index index) const { return finite(sequence(index)); }
+
   StateView<Scalar> view() { return {values_.data(), state_size}; }
 
   /// Equal numbers.
@@ -92,6 +98,11 @@ class States {
 
   static constexpr std::size_t elements(Index count) {
     return count > 0 ? static_cast<std::size_t>(count) * static_cast<std::size_t>(state_size) : 0;
+  }
+
+  static bool finite(SpanOf<const Scalar, Memory> values) {
+    const auto numbers = HostNumbers<Scalar>::template of<Memory>(values);
+    return std::all_of(numbers.begin(), numbers.end(), [](Scalar value) { return std::isfinite(value); });
   }
 
   void check(std::size_t size) const {
