@@ -84,6 +84,8 @@ rooms)
   search ^include/ '#include *<(Eigen|unsupported)/' | grep -v '^include/moe_mamba/cpu/' && complain "Eigen lives in cpu only"
   search ^include/ '#include *<utf8proc' | grep -v '^include/moe_mamba/tokenizers/unicode.hpp' &&
     complain "utf8proc lives in tokenizers/unicode.hpp only"
+  files '^include/.*\.(hpp|cuh)$' | grep -v '^include/moe_mamba/core/standard.hpp' | xargs grep -L '^#include "moe_mamba/' |
+    grep . && complain "every header comes to core/standard.hpp first: includes that, or another header of ours"
   files '^include/.*\.(hpp|cuh)$' | xargs grep -LE '^#pragma once' | grep . && complain "a header without #pragma once"
   search ^include/ '#include *<cu' | grep -v '^include/moe_mamba/cuda/' && complain "CUDA lives in cuda only"
   search '^(include|tests)/' '#include *<cub/cub.cuh>' && complain "<cub/cub.cuh> takes 8 seconds to compile"

@@ -4,6 +4,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "moe_mamba/core/standard.hpp"
+
 namespace moe_mamba {
 
 /// A call on something that serves one call at a time. Two calls at once would wait for each other for ever, or work in

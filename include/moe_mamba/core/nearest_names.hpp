@@ -8,6 +8,8 @@
 #include <string_view>
 #include <utility>
 
+#include "moe_mamba/core/standard.hpp"
+
 /// For messages about a name that is not there.
 namespace moe_mamba::detail {
 

@@ -6,6 +6,8 @@
 #include <new>
 #include <string>
 
+#include "moe_mamba/core/standard.hpp"
+
 /// Numbers in files are written as C++ writes them, whatever the program's locale.
 namespace moe_mamba::detail {
 

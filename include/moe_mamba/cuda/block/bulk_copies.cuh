@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <cuda.h>
 
+#include "moe_mamba/core/standard.hpp"
+
 /// Copies of boxes of matrices into shared memory that no thread carries out, and the barriers that tell of their end:
 /// compute capability 9.0.
 namespace moe_mamba::cuda::detail {

@@ -1,5 +1,7 @@
 #pragma once
 
+#include "moe_mamba/core/standard.hpp"
+
 /// Copies from device to shared memory that threads do not wait for.
 namespace moe_mamba::cuda::detail {
 

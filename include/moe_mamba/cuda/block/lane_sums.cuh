@@ -1,5 +1,7 @@
 #pragma once
 
+#include "moe_mamba/core/standard.hpp"
+
 /// Sums over the lanes of a warp.
 namespace moe_mamba::cuda::detail {
 

@@ -2,6 +2,8 @@
 
 #include <cstdint>
 
+#include "moe_mamba/core/standard.hpp"
+
 /// The matrix instructions of compute capability 9.0 that read shared memory, in code compiled for sm_90a. Four warps call
 /// together; a and b are transposed where not the inner index but rows or columns are contiguous.
 namespace moe_mamba::cuda::detail {
