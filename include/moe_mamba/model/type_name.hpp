@@ -4,6 +4,8 @@
 #include <string>
 #include <string_view>
 
+#include "moe_mamba/core/standard.hpp"
+
 namespace moe_mamba::detail {
 
 /// What the compiler calls a function of T.
