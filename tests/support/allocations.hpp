@@ -9,16 +9,20 @@
 namespace test {
 
 inline std::atomic<long> allocation_count{0};
+inline std::atomic<std::size_t> allocation_bytes{0};    // all together, also those that are free again
 inline std::atomic<long> allocations_until_failure{0};  // 0: none fails
 
 /// Allocations since it was made.
 class AllocationCounter {
  public:
-  AllocationCounter() : before_(allocation_count.load()) {}
+  AllocationCounter() : before_(allocation_count.load()), bytes_before_(allocation_bytes.load()) {}
   long count() const { return allocation_count.load() - before_; }
+  /// Of all of them together, also those that are free again.
+  std::size_t bytes() const { return allocation_bytes.load() - bytes_before_; }
 
  private:
   long before_;
+  std::size_t bytes_before_;
 };
 
 /// Makes the n-th allocation from now on throw std::bad_alloc, once, unless the scope ends before it.
@@ -50,6 +54,7 @@ long fail_each_allocation(const Make& make, const Call& call, const Check& check
 
 inline void* counted_allocation(std::size_t bytes, std::size_t alignment) {
   ++allocation_count;
+  allocation_bytes += bytes;
   if (allocations_until_failure.load(std::memory_order_relaxed) > 0 && --allocations_until_failure == 0) {
     throw std::bad_alloc();
   }

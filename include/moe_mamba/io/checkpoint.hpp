@@ -31,9 +31,10 @@ struct CheckpointInfo {
 
 namespace detail {
 
-/// The numbers of a tensor of the training, which must be of type T and, unless that is negative, of this size.
+/// The numbers of a tensor of the training, where they lie in the file; it must be of type T and, unless that is
+/// negative, of this size. Where an older file has them at an address that T cannot have, they are copied to `moved`.
 template <TensorScalar T>
-std::vector<T> training_numbers(const SafetensorsFile& file, const char* name, Index size) {
+std::span<const T> training_numbers(const SafetensorsFile& file, const char* name, Index size, std::vector<T>& moved) {
   const TensorEntry& tensor = file.at(name);
   const std::string field = "tensor " + in_quotes(name);
   if (tensor.type != data_type_of<T>) {
@@ -44,9 +45,13 @@ std::vector<T> training_numbers(const SafetensorsFile& file, const char* name, I
     throw_content_error(file.path().string(), field + ": shape", shape_text(tensor.shape),
                         size >= 0 ? shape_text(std::array{size}) : "one extent");
   }
-  std::vector<T> numbers(static_cast<std::size_t>(elements(tensor)));
-  if (!numbers.empty()) std::memcpy(numbers.data(), tensor.data.data(), tensor.data.size());
-  return numbers;
+  const auto count = static_cast<std::size_t>(elements(tensor));
+  if (reinterpret_cast<std::uintptr_t>(tensor.data.data()) % alignof(T) == 0) {
+    return {reinterpret_cast<const T*>(tensor.data.data()), count};
+  }
+  moved.resize(count);
+  std::memcpy(moved.data(), tensor.data.data(), tensor.data.size());
+  return moved;
 }
 
 }  // namespace detail
@@ -59,15 +64,17 @@ void save_checkpoint(const std::filesystem::path& path, Trainer<Definition, S, B
   const auto progress = trainer.progress();
   const auto values =
       HostNumbers<S>::template of<typename Backend::Memory>(std::as_const(trainer.model()).parameters());
-  auto tensors = detail::parameter_tensors<Definition, S>(values.span());
+  std::vector<TensorSource> tensors;
   const auto add_numbers = [&]<TensorScalar T>(const char* name, const HostNumbers<T>& numbers) {
     if (numbers.empty()) return;
     tensors.push_back({name, data_type_of<T>, {static_cast<Index>(numbers.size())}, std::as_bytes(numbers.span())});
   };
   add_numbers("training.first_moment", progress.first_moment);
   add_numbers("training.second_moment", progress.second_moment);
-  add_numbers("training.remainder", progress.remainder);
+  // Wide numbers come first, so that all lie at addresses where they can be read.
   add_numbers("training.states", progress.states);
+  for (auto& tensor : detail::parameter_tensors<Definition, S>(values.span())) tensors.push_back(std::move(tensor));
+  add_numbers("training.remainder", progress.remainder);
   metadata[detail::step_key] = std::to_string(progress.steps);
   detail::tell_windows(windows, metadata);
   for (const auto& words : detail::run_words(trainer)) metadata[words.key] = words.text;
@@ -76,7 +83,8 @@ void save_checkpoint(const std::filesystem::path& path, Trainer<Definition, S, B
 }
 
 /// Puts model and trainer back to where a checkpoint was written. Throws std::runtime_error, with both as they were,
-/// for a file that is no checkpoint of this definition and storage type, or of another run unless that is accepted.
+/// for a file that is no checkpoint of this definition and storage type, or of another run unless that is accepted. All
+/// is read from the file into its place once everything is checked: there is no second copy in memory.
 template <class Definition, StorageScalar S, class Backend, Schedule Rate>
 CheckpointInfo load_checkpoint(const std::filesystem::path& path, Trainer<Definition, S, Backend, Rate>& trainer,
                                OtherRun other = OtherRun::refused) {
@@ -112,19 +120,26 @@ CheckpointInfo load_checkpoint(const std::filesystem::path& path, Trainer<Defini
     }
   });
 
-  const auto first = detail::training_numbers<C>(file, "training.first_moment", Definition::parameters);
-  const auto second = detail::training_numbers<C>(file, "training.second_moment", Definition::parameters);
-  const auto remainder = TrainerType::keeps_remainder ? detail::training_numbers<std::int16_t>(
-                                                            file, "training.remainder", Definition::parameters)
-                                                      : std::vector<std::int16_t>{};
-  const auto states = file.find("training.states") != nullptr ? detail::training_numbers<C>(file, "training.states", -1)
-                                                              : std::vector<C>{};
+  std::array<std::vector<C>, 3> moved;
+  std::vector<std::int16_t> moved_remainder;
+  const HostNumbers<C> first =
+      detail::training_numbers(file, "training.first_moment", Definition::parameters, moved[0]);
+  const HostNumbers<C> second =
+      detail::training_numbers(file, "training.second_moment", Definition::parameters, moved[1]);
+  HostNumbers<std::int16_t> remainder;
+  if (TrainerType::keeps_remainder) {
+    remainder = detail::training_numbers(file, "training.remainder", Definition::parameters, moved_remainder);
+  }
+  HostNumbers<C> states;
+  if (file.find("training.states") != nullptr) {
+    states = detail::training_numbers(file, "training.states", -1, moved[2]);
+  }
   const auto steps = static_cast<Index>(detail::metadata_number(file, detail::step_key, std::uint64_t{1} << 53));
   CheckpointInfo info{detail::told_windows(file), file.metadata()};
   std::erase_if(info.metadata, [](const auto& entry) { return entry.first.starts_with(detail::own_prefix); });
 
   try {
-    trainer.restore({steps, first, second, remainder, states});
+    trainer.restore({steps, first.span(), second.span(), remainder.span(), states.span()});
   } catch (const std::invalid_argument& error) {
     throw std::runtime_error(path.string() + ": " + error.what());
   }

@@ -113,21 +113,35 @@ void check_parameters(const SafetensorsFile& file) {
   }
 }
 
+/// Copies a tensor to a device piece by piece, so that the host needs no memory for all of it.
+template <StorageScalar S, class Memory>
+void write_converted(const TensorEntry& tensor, S* to) {
+  constexpr std::size_t piece = 1 << 16;
+  std::vector<S> values(std::min(piece, static_cast<std::size_t>(elements(tensor))));
+  const auto width = static_cast<std::size_t>(bytes_of(tensor.type));
+  for (std::size_t at = 0; at < tensor.data.size(); at += piece * width) {
+    TensorEntry part{tensor.name, tensor.type, {}, tensor.data.subspan(at)};
+    if (part.data.size() > piece * width) part.data = part.data.first(piece * width);
+    copy_converted(part, values.data());
+    Memory::write(to + at / width, values.data(), static_cast<std::size_t>(elements(part)) * sizeof(S));
+  }
+}
+
 /// Copies the parameters from a file that has passed check_parameters().
 template <class Definition, StorageScalar S, class Backend>
 void read_parameters(const SafetensorsFile& file, Model<Definition, S, Backend>& model) {
-  const auto read = [&](S* parameters) {
-    Definition::visit_parameters([&](const Parameter& parameter) {
-      copy_converted(file.at(parameter.name.view()), parameters + parameter.offset);
-    });
-  };
-  if constexpr (Model<Definition, S, Backend>::on_host) {
-    read(model.parameters().data());
-  } else {
-    std::vector<S> values(static_cast<std::size_t>(Definition::parameters));
-    read(values.data());
-    model.write(values);
-  }
+  using Memory = typename Backend::Memory;
+  S* const parameters = model.parameters().data();
+  Definition::visit_parameters([&](const Parameter& parameter) {
+    const TensorEntry& tensor = file.at(parameter.name.view());
+    if constexpr (Memory::on_host) {
+      copy_converted(tensor, parameters + parameter.offset);
+    } else if (tensor.type == data_type_of<S>) {
+      Memory::write(parameters + parameter.offset, tensor.data.data(), tensor.data.size());
+    } else {
+      write_converted<S, Memory>(tensor, parameters + parameter.offset);
+    }
+  });
 }
 
 }  // namespace detail
