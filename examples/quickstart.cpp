@@ -117,7 +117,7 @@ template <class Definition, class Backend>
 std::optional<TrainedModel> train(const std::string& name, const std::string& file, const Corpus& corpus,
                                   const Options& options, const Plan* like = nullptr) {
   const auto checkpoint = options.folder / (file + ".checkpoint.safetensors");
-  Plan plan = wanted_plan(type_name<Definition>(), settings, corpus, options);
+  Plan plan = wanted_plan(spelling<Definition>(), settings, corpus, options);
   const auto stored = stored_plan(checkpoint, plan, options);
   if (stored) {
     plan = *stored;

@@ -1,13 +1,11 @@
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <map>
 #include <optional>
 #include <stdexcept>
 #include <string>
-#include <string_view>
 #include <utility>
 
 #include "corpus.hpp"
@@ -37,19 +35,6 @@ struct Settings {
         floor, weight_decay);
   }
 };
-
-/// A type as C++ would spell it.
-template <class T>
-std::string type_name() {
-  const std::string_view function = __PRETTY_FUNCTION__;  // ends in "T = the type]", or "T = the type; …]"
-  const auto begin = function.find("T = ") + 4;
-  std::string name(function.substr(begin, std::min(function.find(';', begin), function.rfind(']')) - begin));
-  for (const std::string_view part : {std::string_view("moe_mamba::"), std::string_view("<>")}) {
-    for (auto at = name.find(part); at != name.npos; at = name.find(part)) name.erase(at, part.size());
-  }
-  for (auto at = name.find("> >"); at != name.npos; at = name.find("> >")) name.erase(at + 1, 1);
-  return name;
-}
 
 /// What decides how a run goes, and must not change before it ends.
 struct Plan {
