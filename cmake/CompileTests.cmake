@@ -1,6 +1,6 @@
 # Tests that only compile, with g++ and with clang++ where they are installed:
 #   reject.<compiler>.<program>   tests/reject/<program>.cpp must not compile, and the report must say why
-#   header.<header>               each header compiles alone, without a warning
+#   header.<room>                 each header of a room compiles alone, without a warning
 #   warnings.<compiler>.<file>    the umbrella header and each example compile without a warning
 #   docs.<compiler>               the pieces of code in README.md and docs/ compile
 find_program(MOE_MAMBA_GXX NAMES g++)
@@ -69,10 +69,24 @@ else()
   set(umbrellas moe_mamba.hpp)
   list(FILTER headers EXCLUDE REGEX "^moe_mamba/tokenizers")
 endif()
+set(check_headers sh ${PROJECT_SOURCE_DIR}/tests/headers/check.sh ${PROJECT_BINARY_DIR}/headers)
+# With the same warnings: they change what is predefined.
+add_test(NAME header.precompiled COMMAND ${check_headers} precompile ${CMAKE_CXX_COMPILER} ${language} ${warnings} -Werror)
+set_tests_properties(header.precompiled PROPERTIES LABELS header TIMEOUT 300 FIXTURES_SETUP headers)
+set(rooms)
 foreach(header IN LISTS headers)
-  string(REGEX REPLACE "^moe_mamba/" "" name ${header})
-  add_test(NAME header.${name} COMMAND ${CMAKE_CXX_COMPILER} ${strict} -include ${header} -x c++ /dev/null)
-  set_tests_properties(header.${name} PROPERTIES LABELS header TIMEOUT 300)
+  string(REGEX MATCH "^moe_mamba/([^/]*)/" folder ${header})
+  set(room umbrellas)
+  if(folder)
+    set(room ${CMAKE_MATCH_1})
+  endif()
+  list(APPEND rooms ${room})
+  list(APPEND headers_of_${room} ${header})
+endforeach()
+list(REMOVE_DUPLICATES rooms)
+foreach(room IN LISTS rooms)
+  add_test(NAME header.${room} COMMAND ${check_headers} ${headers_of_${room}} -- ${CMAKE_CXX_COMPILER} ${strict})
+  set_tests_properties(header.${room} PROPERTIES LABELS header TIMEOUT 300 FIXTURES_REQUIRED headers)
 endforeach()
 
 file(GLOB examples RELATIVE ${PROJECT_SOURCE_DIR} CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/examples/*.cpp
