@@ -2,14 +2,17 @@
 # sh check.sh <program> <compiler> <flags>...
 # The program must not compile, and the compiler's report must match each of its lines `// expect: <extended regular
 # expression>`; the first of them is the sentence that a person has to see first, on the line of the first error. A program
-# without such a line is a control: it must compile.
+# without such a line is a control: it must compile. A line `// flags: <flags>` adds to the flags, and a line
+# `// errors: <number>` says how many errors there are at most.
 set -u
 program=$1
 shift
 report=$(mktemp)
 trap 'rm -f "$report" "$report.expected"' EXIT
 
-LC_ALL=C "$@" "$program" >"$report" 2>&1
+# Unquoted: a word of the line is a flag.
+# shellcheck disable=SC2046
+LC_ALL=C "$@" $(sed -n 's|^// flags: ||p' "$program") "$program" >"$report" 2>&1
 status=$?
 sed -n 's|^// expect: ||p' "$program" >"$report.expected"
 
@@ -31,3 +34,6 @@ done <"$report.expected"
 first_error=$(grep -m 1 'error:' "$report")
 sentence=$(head -n 1 "$report.expected")
 printf '%s\n' "$first_error" | grep -qE -e "$sentence" || fail "the first error is another one: $first_error"
+most=$(sed -n 's|^// errors: ||p' "$program")
+errors=$(grep -c 'error:' "$report")
+[ "$errors" -le "${most:-$errors}" ] || fail "there are $errors errors; allowed: $most"

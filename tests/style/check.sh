@@ -68,6 +68,9 @@ rooms)
   grep -rnE '#include *<utf8proc' include | grep -v '^include/moe_mamba/tokenizers/unicode.hpp' &&
     complain "utf8proc lives in tokenizers/unicode.hpp only"
   grep -rLE '^#pragma once' include --include='*.hpp' --include='*.cuh' | grep . && complain "a header without #pragma once"
+  for file in $(grep -rLE '^#include "moe_mamba/' include --include='*.hpp' | grep -vE '/(version|core/standard)\.hpp$'); do
+    complain "$file lets older standards pass: it must include moe_mamba/core/standard.hpp, itself or by another header"
+  done
   grep -rnE '#include *<cu' include | grep -v '^include/moe_mamba/cuda/' && complain "CUDA lives in cuda only"
   grep -rnE '#include *<cub/cub.cuh>' include tests && complain "<cub/cub.cuh> takes 8 seconds to compile"
   grep -rnE '#include *<iostream>' include && complain "<iostream> brings a global object into every file"

@@ -2,6 +2,8 @@
 
 #include <type_traits>
 
+#include "moe_mamba/core/standard.hpp"
+
 struct CUstream_st;  // what a cudaStream_t points to
 
 /// The backends that a model can be given as a template argument. Naming one costs nothing; its operations come with

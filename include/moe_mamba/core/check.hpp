@@ -5,6 +5,8 @@
 #include <string>
 #include <type_traits>
 
+#include "moe_mamba/core/standard.hpp"
+
 /// Errors at the API: every message names the argument, its value and what is allowed.
 namespace moe_mamba {
 

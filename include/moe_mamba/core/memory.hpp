@@ -5,6 +5,8 @@
 #include <new>
 #include <utility>
 
+#include "moe_mamba/core/standard.hpp"
+
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif

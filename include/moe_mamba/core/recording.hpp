@@ -1,5 +1,7 @@
 #pragma once
 
+#include "moe_mamba/core/standard.hpp"
+
 namespace moe_mamba {
 
 /// Work that is done again and again, on a backend where nothing is gained by recording it: it is done each time.

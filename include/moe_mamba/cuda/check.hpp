@@ -5,6 +5,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "moe_mamba/core/standard.hpp"
+
 /// Errors of CUDA's libraries as exceptions.
 namespace moe_mamba::cuda {
 

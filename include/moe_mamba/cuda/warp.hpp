@@ -1,5 +1,7 @@
 #pragma once
 
+#include "moe_mamba/core/standard.hpp"
+
 /// The width of a warp, for host code that lays out blocks too.
 namespace moe_mamba::cuda::detail {
 

@@ -3,6 +3,8 @@
 #include <unistd.h>
 #include <utility>
 
+#include "moe_mamba/core/standard.hpp"
+
 namespace moe_mamba::detail {
 
 /// A file descriptor that closes itself. -1 stands for none.

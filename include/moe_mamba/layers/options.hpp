@@ -2,6 +2,8 @@
 
 #include <type_traits>
 
+#include "moe_mamba/core/standard.hpp"
+
 /// Options of the definition language: type tags that a layer or model takes in any order, and how they are looked up
 /// and checked. What a layer takes, and what it does when an option is left out, stands above the layer.
 namespace moe_mamba {

@@ -4,6 +4,8 @@
 #include <string>
 #include <string_view>
 
+#include "moe_mamba/core/standard.hpp"
+
 /// UTF-8 (RFC 3629: no overlong forms, no surrogates), read leniently: a byte that begins no valid character is a unit
 /// of its own, so that any bytes can be walked through and none is lost.
 namespace moe_mamba::detail {

@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "moe_mamba/core/standard.hpp"
+
 /// Hash tables for a tokenizer: open addressing with linear probing, grown by doubling, nothing ever removed. A seed that
 /// differs from table to table keeps a hostile file from choosing keys that collide; no result depends on it.
 namespace moe_mamba::detail {
