@@ -256,9 +256,9 @@ struct AttentionRotary {
 
 template <class Layer, class... Options>
 consteval bool check_attention() {
-  ((void)AttentionTakes<Layer, Options>{}, ...);
-  (void)AttentionNeeds<Layer, Heads<8>, times_given<Heads, Options...>>{};
-  (void)AttentionNeeds<Layer, Context<2048>, times_given<Context, Options...>>{};
+  check<AttentionTakes<Layer, Options>...>();
+  check<AttentionNeeds<Layer, Heads<8>, times_given<Heads, Options...>>>();
+  check<AttentionNeeds<Layer, Context<2048>, times_given<Context, Options...>>>();
   check_integer_option<Layer, Heads, 1, 1024, Options...>();
   check_integer_option<Layer, KeyValueHeads, 1, 1024, Options...>();
   check_integer_option<Layer, HeadWidth, 1, 256, Options...>();
@@ -266,21 +266,21 @@ consteval bool check_attention() {
   check_integer_option<Layer, Rotary, 2, 1 << 30, Options...>();
   check_integer_option<Layer, RotaryWidth, 2, 256, Options...>();
   constexpr int heads = option_value<Heads, 1, Options...>();
-  (void)AttentionGroups<Layer, Heads<heads>, KeyValueHeads<option_value<KeyValueHeads, heads, Options...>()>>{};
+  check<AttentionGroups<Layer, Heads<heads>, KeyValueHeads<option_value<KeyValueHeads, heads, Options...>()>>>();
   constexpr int without = (0 + ... + int(is_one_of<Options, NoPositions>));
   constexpr int rotary = times_given<Rotary, Options...> + times_given<RotaryWidth, Options...>;
-  (void)OneKindOfPositions<Layer, without + (without > 0 && rotary > 0 ? 1 : 0)>{};
-  (void)OneKindOfBiases<Layer, (0 + ... + int(is_one_of<Options, InputBiases, Biases>))>{};
+  check<OneKindOfPositions<Layer, without + (without > 0 && rotary > 0 ? 1 : 0)>>();
+  check<OneKindOfBiases<Layer, (0 + ... + int(is_one_of<Options, InputBiases, Biases>))>>();
   return true;
 }
 
 /// What depends on the model's width as well.
 template <class Layer, int W, class... Options>
 struct AttentionOf {
-  static constexpr int heads = option_value<Heads, 1, Options...>();
+  static constexpr int heads = std::max(1, option_value<Heads, 1, Options...>());
   static constexpr bool own_width = times_given<HeadWidth, Options...> > 0;
   static constexpr int width = [] {
-    if constexpr (!own_width) (void)AttentionHeadWidth<Layer, Width<W>, Heads<heads>>{};
+    if constexpr (!own_width) check<AttentionHeadWidth<Layer, Width<W>, Heads<heads>>>();
     return option_value<HeadWidth, W / heads, Options...>();
   }();
   static constexpr int rotary = [] {
@@ -288,7 +288,7 @@ struct AttentionOf {
       return 0;
     } else {
       constexpr int rotated = option_value<RotaryWidth, width, Options...>();
-      (void)AttentionRotary<Layer, RotaryWidth<rotated>, HeadWidth<width>>{};
+      check<AttentionRotary<Layer, RotaryWidth<rotated>, HeadWidth<width>>>();
       return rotated;
     }
   }();

@@ -15,8 +15,8 @@ namespace detail {
 template <class Model, class... Arguments>
 consteval bool check_language_model() {
   check_integer_option<Model, Vocabulary, 1, 1 << 28, Arguments...>();
-  (void)ModelNeeds<Model, Vocabulary<256>, times_given<Vocabulary, Arguments...>>{};
-  (void)OneOf<Model, (0 + ... + int(is_one_of<Arguments, TiedHead, Head>))>{};
+  check<ModelNeeds<Model, Vocabulary<256>, times_given<Vocabulary, Arguments...>>>();
+  check<OneOf<Model, (0 + ... + int(is_one_of<Arguments, TiedHead, Head>))>>();
   constexpr bool takes_real_numbers =
       (false || ... || (is_integer_option<Inputs, Arguments> || is_integer_option<Outputs, Arguments>));
   static_assert(!takes_real_numbers,
