@@ -33,7 +33,8 @@ class HostMemory {
   }
   HostMemory(HostMemory&& other) noexcept { swap(other); }
   HostMemory& operator=(HostMemory&& other) noexcept {
-    HostMemory(std::move(other)).swap(*this);
+    HostMemory moved(std::move(other));
+    swap(moved);
     return *this;
   }
 
