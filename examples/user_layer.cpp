@@ -12,14 +12,15 @@ namespace mine {
 
 using namespace moe_mamba;
 
-/// The operation, forward: `state` (D for each sequence) goes in and comes out; may be null.
+/// The operation, forward: `state` (D for each sequence) goes in and comes out; may be null. Sequences may be of different
+/// lengths, so where one begins is counted, not calculated from shape.length, which is the longest one's.
 template <class C, class S>
 void moving_average(cpu::Device& device, Shape shape, Input<C> x, const S* rate, StateView<C> state, MatrixView<C> h) {
   device.parallel(h.columns, [&](Index channel, int) {
     const C s = sigmoid(C(rate[channel]));
-    for (Index sequence = 0; sequence < shape.batch; ++sequence) {
+    for (Index sequence = 0, row = 0; sequence < shape.batch; ++sequence) {
       C last = state ? state.sequence(sequence)[channel] : C(0);
-      for (Index row = sequence * shape.length; row < (sequence + 1) * shape.length; ++row) {
+      for (const Index end = row + shape.length_of(sequence); row < end; ++row) {
         h(row, channel) = last += s * (x(row, channel) - last);
       }
       if (state) state.sequence(sequence)[channel] = last;
@@ -33,10 +34,10 @@ void moving_average_backward(cpu::Device& device, Shape shape, Input<C> x, const
                              Input<C> dh, MatrixView<C> dx, C* drate, StateView<C> dstate) {
   device.parallel(dx.columns, [&](Index channel, int) {  // over channels: each has a rate of its own to sum into
     const C s = sigmoid(C(rate[channel]));
-    for (Index sequence = 0; sequence < shape.batch; ++sequence) {
+    for (Index sequence = 0, first = 0; sequence < shape.batch; first += shape.length_of(sequence++)) {
       C gradient = dstate ? dstate.sequence(sequence)[channel] : C(0);
-      for (Index row = (sequence + 1) * shape.length; row-- > sequence * shape.length;) {
-        const C before = row == sequence * shape.length ? initial(sequence, channel) : h(row - 1, channel);
+      for (Index row = first + shape.length_of(sequence); row-- > first;) {
+        const C before = row == first ? initial(sequence, channel) : h(row - 1, channel);
         gradient += dh(row, channel);
         dx(row, channel) = s * gradient;
         drate[channel] += gradient * (x(row, channel) - before) * s * (C(1) - s);
@@ -58,6 +59,7 @@ struct MovingAverageLayer : LayerDefaults {
   static constexpr Index active_parameters = total_size(parameters);
   static constexpr double flops_per_token = 2.0 * D * D + 3.0 * D;
   static constexpr Index state_size = D;
+  static constexpr bool takes_packed = true;
 
   /// What the backward pass wants to know.
   template <class C>

@@ -73,3 +73,22 @@ TEST_CASE("a number of threads out of range is refused", "[cpu][device]") {
   CHECK_THROWS_WITH(cpu::Device(Threads{0}), test::Contains("Threads is 0"));
   CHECK_THROWS_AS(cpu::Device(Threads{1025}), std::invalid_argument);
 }
+
+TEST_CASE("a device that two threads call at once refuses one of them instead of hanging", "[cpu][device]") {
+  cpu::Device device(Threads{2});
+  std::atomic<bool> begun{false}, refused{false};
+  std::thread first([&] {
+    device.parallel(2, [&](Index, int) {
+      begun = true;
+      while (!refused) std::this_thread::yield();
+    });
+  });
+  while (!begun) std::this_thread::yield();
+  CHECK_THROWS_WITH(device.parallel(2, [](Index, int) {}),
+                    test::Contains("the device is in the middle of another call"));
+  refused = true;
+  first.join();
+  std::atomic<int> done{0};
+  device.parallel(5, [&](Index, int) { ++done; });
+  CHECK(done == 5);
+}

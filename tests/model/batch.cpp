@@ -57,7 +57,47 @@ void check_batch(double bound) {
   check({0, 3, 1, 2, 3, 4, 3, 3});       // some added
 }
 
+/// Every call on batches without a sequence: there is nothing to calculate, and what is summed into stays as it is.
+template <class Definition, class S>
+void check_no_sequence() {
+  using C = compute_t<S>;
+  auto device = test::open(2);
+  Bench<Definition, S> bench(device, {2, 4}, test::parameters<Definition>());
+  const auto some = test::data<Definition, C>({2, 4});
+  const auto expected = bench.gradient(some);
+  const std::vector<Index> no_lengths;
+  States<Definition, S> none(0), dnone(0);
+  const auto check_losses = [](const Losses& losses) {
+    CHECK(losses.targets == 0);
+    CHECK(losses.total() == 0);
+  };
+  for (const Shape shape : {Shape{0, 4}, Shape{0, 1}, Shape{0, 0}, Shape::packed(no_lengths)}) {
+    const auto data = test::data<Definition, C>(shape);
+    const std::vector<C> ones(expected.size(), C(1));
+    auto gradients = ones;
+    CHECK(bench.forward(data.inputs, shape, &none).empty());
+    bench.backward({}, gradients, {}, &dnone);
+    CHECK(gradients == ones);
+    CHECK(bench.forward_last(data.inputs, shape).empty());
+    check_losses(bench.loss(data, &none));
+    check_losses(bench.gradient(data, gradients, &none, &dnone));
+    CHECK(gradients == ones);
+    bench.workspace.visit_routers(
+        [](const RouterReport& report) { CHECK(std::accumulate(report.load.begin(), report.load.end(), 0.0) == 0); });
+  }
+  CHECK(bench.step(none, {}).empty());
+  CHECK(bench.gradient(some) == expected);
+}
+
 }  // namespace
+
+TEST_CASE("A batch may have no sequence", "[model][batch]") {
+  check_no_sequence<test::MixtureNet, float>();
+  check_no_sequence<test::ManyWaysNet, double>();
+  check_no_sequence<test::CapacityNet, bfloat16>();
+  check_no_sequence<test::SeriesNet, double>();
+  check_no_sequence<test::AttentionNet, float>();
+}
 
 TEST_CASE("A sequence does not depend on its batch mates", "[model][batch]") {
   // Rounding at most: rows may be summed in another order when there are few of them.

@@ -89,15 +89,15 @@ TEST_CASE("A workspace says which sizes it takes", "[model][errors]") {
 TEST_CASE("States say how many they can be", "[model][errors]") {
   using StatesType = States<Net, double>;
   constexpr Index size = StatesType::state_size;
-  const std::string allowed = "1 to " + std::to_string((Index{1} << 48) / size);
-  check_invalid([] { StatesType(0); }, {"count is 0", allowed});
+  const std::string allowed = "0 to " + std::to_string((Index{1} << 48) / size);
+  check_invalid([] { StatesType(std::numeric_limits<Index>::min()); }, {"count is -", allowed});
   check_invalid([] { StatesType(-1); }, {"count is -1", allowed});
   check_invalid([] { StatesType(Index{1} << 61); }, {"count is 2305843009213693952", allowed});
   check_invalid([] { StatesType(std::span<double>(), Index{1} << 62); }, {"count is", allowed});
   std::vector<double> memory(static_cast<std::size_t>(2 * size), 1);
   check_invalid([&] { StatesType(memory, 3); },
                 {"memory.size() is " + std::to_string(2 * size), std::to_string(3 * size)});
-  check_invalid([&] { StatesType(memory, 0); }, {"count is 0"});
+  check_invalid([&] { StatesType(memory, 0); }, {"memory.size() is " + std::to_string(2 * size), "0, the count"});
 
   StatesType states(memory, 2);
   const StatesType other(3);
@@ -117,6 +117,8 @@ TEST_CASE("A model says how many parameters it borrows and which it has", "[mode
   Model<Net> model{std::span<float>(memory).first(memory.size() - 1)};
   check_invalid([&] { (void)model.parameter("layers.0.mixer.in_proj"); },
                 {"name is layers.0.mixer.in_proj", "parameter_list", "such as layers.0.mixer.in_proj.weight"});
+  check_invalid([&] { (void)model.parameter("norm_f.gain"); }, {"such as norm_f.weight"});
+  check_invalid([&] { (void)model.parameter(""); }, {"such as embedding.weight"});
 }
 
 TEST_CASE("Bad inputs, shapes and outputs are named, and change nothing", "[model][errors]") {
@@ -133,8 +135,8 @@ TEST_CASE("Bad inputs, shapes and outputs are named, and change nothing", "[mode
     bench.model.forward(bench.workspace, tokens, call_shape, values, call_states);
   };
 
-  check_invalid([&] { forward(inputs, {0, 3}, out); }, {"shape.batch is 0", "1 to 2"});
-  check_invalid([&] { forward(inputs, {3, 2}, out); }, {"shape.batch is 3", "1 to 2"});
+  check_invalid([&] { forward(inputs, {-1, 3}, out); }, {"shape.batch is -1", "0 to 2"});
+  check_invalid([&] { forward(inputs, {3, 2}, out); }, {"shape.batch is 3", "0 to 2"});
   check_invalid([&] { forward(inputs, {1, 5}, out); }, {"shape.length is 5", "0 to 4"});
   check_invalid([&] { forward(inputs, {1, -1}, out); }, {"shape.length is -1", "0 to 4"});
   check_invalid([&] { forward(inputs.first(5), shape, out, &states); }, {"inputs.size() is 5", "6"});
@@ -160,9 +162,9 @@ TEST_CASE("Bad inputs, shapes and outputs are named, and change nothing", "[mode
   check_invalid([&] { bench.model.forward_last(bench.workspace, inputs, shape, out, &states); },
                 {"outputs.size() is 78", "26"});
   check_invalid([&] { bench.model.step(bench.workspace, three, inputs.first(3), out.first(39)); },
-                {"shape.batch is 3", "1 to 2"});
+                {"states.count() is 3", "0 to 2"});
   check_invalid([&] { bench.model.step(bench.workspace, states, inputs.first(1), out.first(26)); },
-                {"inputs.size() is 1", "2"});
+                {"inputs.size() is 1", "2, 1 for each of the 2 states"});
   check_throws<std::out_of_range>(
       [&] {
         const std::vector<Token> tokens{1, 13};

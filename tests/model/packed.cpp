@@ -155,7 +155,6 @@ TEST_CASE("Packed shapes that cannot be are refused", "[model][packed]") {
         bench.forward(std::vector<Token>(static_cast<std::size_t>(std::max<Index>(shape.total, 0)), 1), shape),
         test::Contains(what));
   };
-  refuses({}, "shape.batch is 0");
   refuses({4, -1}, "length is -1");
   refuses({10, 10, 20}, "too small");
   const std::vector<Index> endless(4, Index{1} << 62);  // whose sum no Index holds

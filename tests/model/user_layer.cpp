@@ -5,6 +5,7 @@
 
 #include "layers/finite_differences.hpp"
 #include "model/definitions.hpp"
+#include "moe_mamba/train/trainer.hpp"
 #include "support/catch.hpp"
 
 namespace user {
@@ -40,12 +41,12 @@ struct IntegrationBackward {
 /// An operation for whatever device: it needs nothing of it.
 template <class Device, class C, class S>
 void integrate(Device&, const Integration<C, S>& run) {
-  for (Index b = 0; b < run.shape.batch; ++b) {
+  for (Index b = 0, first = 0; b < run.shape.batch; first += run.shape.length_of(b++)) {
     for (Index i = 0; i < run.y.columns; ++i) {
       const C keep = moe_mamba::sigmoid(static_cast<C>(run.leak[i]));
       C h = run.state ? run.state.sequence(b)[i] : C(0);
       run.initial[b * run.y.columns + i] = h;
-      for (Index t = b * run.shape.length; t < (b + 1) * run.shape.length; ++t) {
+      for (Index t = first; t < first + run.shape.length_of(b); ++t) {
         h = keep * h + (C(1) - keep) * run.x(t, i);
         run.y(t, i) = h;
       }
@@ -56,12 +57,12 @@ void integrate(Device&, const Integration<C, S>& run) {
 
 template <class Device, class C, class S>
 void integrate_backward(Device&, const IntegrationBackward<C, S>& run) {
-  for (Index b = 0; b < run.shape.batch; ++b) {
+  for (Index b = 0, first = 0; b < run.shape.batch; first += run.shape.length_of(b++)) {
     for (Index i = 0; i < run.dx.columns; ++i) {
       const C keep = moe_mamba::sigmoid(static_cast<C>(run.leak[i]));
       C dh = run.dstate ? run.dstate.sequence(b)[i] : C(0), dkeep = 0;
-      for (Index t = (b + 1) * run.shape.length; t-- > b * run.shape.length;) {
-        const C before = t > b * run.shape.length ? run.y(t - 1, i) : run.initial[b * run.dx.columns + i];
+      for (Index t = first + run.shape.length_of(b); t-- > first;) {
+        const C before = t > first ? run.y(t - 1, i) : run.initial[b * run.dx.columns + i];
         dh += run.dy(t, i);
         dkeep += dh * (before - run.x(t, i));
         run.dx(t, i) = (C(1) - keep) * dh;
@@ -84,6 +85,7 @@ struct IntegratorLayer : moe_mamba::LayerDefaults {
   static constexpr Index active_parameters = moe_mamba::total_size(parameters);
   static constexpr double flops_per_token = 2.0 * D * D;
   static constexpr Index state_size = D;
+  static constexpr bool takes_packed = true;
 
   template <class C>
   struct Saved {
@@ -137,6 +139,16 @@ struct IntegratorLayer : moe_mamba::LayerDefaults {
 struct Integrator {
   template <int D>
   using Layer = IntegratorLayer<D>;
+};
+
+/// The same layer, by an author who does not know of packed sequences.
+template <int D>
+struct UnawareLayer : IntegratorLayer<D> {
+  static constexpr bool takes_packed = moe_mamba::LayerDefaults::takes_packed;
+};
+struct Unaware {
+  template <int D>
+  using Layer = UnawareLayer<D>;
 };
 
 /// And an activation.
@@ -250,4 +262,67 @@ TEST_CASE("A model with a user's layer learns", "[model][user]") {
   data.targets = data.inputs;  // to say what was read
   const auto losses = train(bench, data, 200);
   CHECK(losses.back().prediction < 0.2 * losses.front().prediction);
+}
+
+TEST_CASE("A user's layer that says so takes packed sequences, each as it is alone", "[model][user]") {
+  // Without experts, whose auxiliary losses are of a whole call.
+  using Net = LanguageModel<Vocabulary<7>, Width<5>, Integrator, Repeat<2, Parallel<Integrator, Mlp<Hidden<6>>>>>;
+  const std::vector<Index> lengths{5, 0, 1, 8, 3};
+  const Shape shape = Shape::packed(lengths);
+  Cpu device;
+  const auto values = test::parameters<Net>();
+  Bench<Net> packed(device, {5, 8}, values), alone(device, {1, 8}, values);
+  const auto data = test::data<Net, double>(shape);
+  auto states = test::random_states<Net, double>(5), dstates = test::random_states<Net, double>(5, 2);
+  const auto initial = states, dfinal = dstates;
+  const auto outputs = packed.forward(data.inputs, shape, &states);
+  const auto doutputs = test::uniform<double>(shape.tokens() * 7, 5);
+  std::vector<double> gradients(values.size()), sum(values.size());
+  packed.backward(doutputs, gradients, {}, &dstates);
+  const auto numbers = [](const States<Net, double>& all, Index b) {
+    const auto values = all.sequence(b);
+    return std::vector<double>(values.begin(), values.end());
+  };
+  std::ptrdiff_t row = 0;
+  for (Index b = 0; b < shape.batch; ++b) {
+    const Index length = shape.length_of(b);
+    const auto part = [&](const auto& all, std::ptrdiff_t width) {
+      return std::vector(all.begin() + row * width, all.begin() + (row + length) * width);
+    };
+    States<Net, double> state(1), dstate(1);
+    std::copy_n(initial.sequence(b).begin(), state.state_size, state.values().begin());
+    std::copy_n(dfinal.sequence(b).begin(), state.state_size, dstate.values().begin());
+    const auto expected = alone.forward(part(data.inputs, 1), {1, length}, &state);
+    alone.backward(part(doutputs, 7), sum, {}, &dstate);
+    CHECK(test::relative_error(part(outputs, 7), expected) <= 1e-13);
+    CHECK(test::relative_error(numbers(states, b), test::numbers(state)) <= 1e-13);
+    CHECK(test::relative_error(numbers(dstates, b), test::numbers(dstate)) <= 1e-12);
+    row += length;
+  }
+  CHECK(test::relative_error(gradients, sum) <= 1e-12);
+}
+
+TEST_CASE("A user's layer that does not say so is refused on packed sequences, wherever it stands", "[model][user]") {
+  using user::Unaware;
+  const auto check_refused = []<class Definition>(Definition*) {
+    const std::vector<Index> lengths{2, 3};
+    const std::vector<Token> tokens{1, 2, 3, 4, 5};
+    const Shape shape = Shape::packed(lengths);
+    const auto refusal = test::Contains("shape.lengths is given; allowed: none: a layer of the model");
+    Cpu device;
+    Model<Definition> model(Seed{1});
+    Workspace<Definition> workspace(device, {8, 8}, Purpose::training);
+    std::vector<float> outputs(5 * 7), gradients(static_cast<std::size_t>(Definition::parameters));
+    CHECK_THROWS_WITH(model.forward(workspace, tokens, shape, outputs), refusal);
+    CHECK_THROWS_WITH(model.loss(workspace, tokens, tokens, shape), refusal);
+    CHECK_THROWS_WITH(model.gradient(workspace, tokens, tokens, shape, gradients), refusal);
+    CHECK_THROWS_WITH(Trainer(model).step(TokenBatch{tokens, tokens, shape}), refusal);
+    CHECK_NOTHROW(model.forward(workspace, tokens, {1, 5}, outputs));
+  };
+  using V = Vocabulary<7>;
+  using W = Width<5>;
+  check_refused(static_cast<LanguageModel<V, W, Unaware>*>(nullptr));
+  check_refused(static_cast<LanguageModel<V, W, Mlp<>, Repeat<2, Integrator, Unaware>, Mlp<>>*>(nullptr));
+  check_refused(static_cast<LanguageModel<V, W, Parallel<Integrator, Unaware>>*>(nullptr));
+  check_refused(static_cast<LanguageModel<V, W, Residual<NoNorm, Parallel<Unaware, Mlp<>>>>*>(nullptr));
 }

@@ -1,6 +1,8 @@
 // Models and running states as values: one block of numbers each, to own, borrow, copy, fork and share.
 #include <cstdint>
 #include <cstring>
+#include <limits>
+#include <stdexcept>
 #include <thread>
 #include <vector>
 
@@ -103,6 +105,22 @@ TEST_CASE("A model owns or borrows one block of parameters", "[model]") {
   const Model<Net> moved = std::move(owner);
   moved.forward(workspace, tokens, {1, 3}, c);
   CHECK(a == c);
+}
+
+TEST_CASE("States tell whether they are finite", "[model][states]") {
+  NetStates states(3);
+  CHECK(states.is_finite());
+  CHECK(NetStates(0).is_finite());
+  for (const float value : {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity()}) {
+    states.sequence(1).back() = value;
+    CHECK_FALSE(states.is_finite());
+    CHECK(states.is_finite(0));
+    CHECK_FALSE(states.is_finite(1));
+    CHECK(states.is_finite(2));
+    states.reset(1);
+    CHECK(states.is_finite());
+  }
+  CHECK_THROWS_AS(states.is_finite(3), std::out_of_range);
 }
 
 TEST_CASE("A workspace tells its size beforehand, and training takes more", "[model]") {

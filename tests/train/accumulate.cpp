@@ -119,6 +119,9 @@ TEST_CASE("a batch without targets is no update, and says so", "[train]") {
   const auto before = test::numbers(model);
   check_nothing(trainer.step(TokenBatch{tokens, masked, {2, 3}}));
   check_nothing(trainer.step(TokenBatch{{}, {}, {2, 0}}));
+  check_nothing(trainer.step(TokenBatch{{}, {}, {0, 3}}));
+  check_nothing(trainer.step(PackedBatch().batch()));
+  CHECK(trainer.evaluate(TokenBatch{{}, {}, {0, 3}}).targets == 0);
   trainer.accumulate(TokenBatch{tokens, masked, {2, 3}});
   check_nothing(trainer.update());
   CHECK(trainer.steps() == 1);

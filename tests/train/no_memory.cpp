@@ -89,10 +89,16 @@ TEST_CASE("a trainer that cannot be made gives back what it took", "[train]") {
   }
 }
 
-TEST_CASE("the first batch may be of empty sequences", "[train]") {
+TEST_CASE("the first batch may be empty", "[train]") {
   test::ModelOf<Net> model(Seed{1});
-  Trainer trainer(model);
-  CHECK_FALSE(trainer.step(batch(2, 0)).applied);
-  CHECK(trainer.evaluate(batch(2, 0)).targets == 0);
-  CHECK(trainer.step(batch(2, 5)).applied);
+  for (const Shape shape : {Shape{2, 0}, Shape{0, 5}, Shape{0, 0}, Shape::packed({})}) {
+    for (const bool carried : {false, true}) {
+      Trainer trainer(model, AdamW{}, Constant{}, TrainerOptions{.carry_states = carried});
+      const TokenBatch empty{{}, {}, shape};
+      CHECK_FALSE(trainer.step(empty).applied);
+      CHECK(trainer.evaluate(empty).targets == 0);
+      CHECK_FALSE(trainer.step(TokenBatch{{}, {}, shape, true}).applied);
+      CHECK(trainer.step(batch(2, 5)).applied);
+    }
+  }
 }

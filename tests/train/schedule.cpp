@@ -50,8 +50,8 @@ TEST_CASE("A run that is all warm-up ends at the floor", "[train]") {
   cosine.check();
   CHECK(cosine(4) == 1);
   CHECK(cosine(5) == 0.1);
-  CHECK(Cosine{}(0) == 1);
-  CHECK(Cosine{}(1) == 0.1);
+  CHECK(Cosine{.steps = 1}(0) == 1);
+  CHECK(Cosine{.steps = 1}(1) == 0.1);
 }
 
 TEST_CASE("Schedule options out of range are refused by name", "[train]") {
@@ -61,6 +61,9 @@ TEST_CASE("Schedule options out of range are refused by name", "[train]") {
   CHECK_THROWS_WITH((Cosine{.warmup = 6, .steps = 5}.check()),
                     StartsWith("warmup is 6; allowed: an integer from 0 to steps, which is 5"));
   CHECK_THROWS_WITH((Cosine{.warmup = 0, .steps = 0}.check()), StartsWith("steps is 0"));
+  CHECK_THROWS_WITH(
+      (Cosine{.warmup = 10}.check()),
+      StartsWith("steps is 0; allowed: an integer >= 1, the steps of the whole run, which must be given"));
   CHECK_THROWS_WITH((Cosine{.warmup = 0, .steps = -7}.check()), StartsWith("steps is -7"));
   for (const double floor : {-0.1, 1.1, nan}) {
     CHECK_THROWS_WITH((Cosine{.warmup = 0, .steps = 5, .floor = floor}.check()), StartsWith("floor is "));

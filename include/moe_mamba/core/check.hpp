@@ -1,5 +1,7 @@
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <locale>
 #include <sstream>
 #include <stdexcept>
@@ -28,6 +30,15 @@ void require(bool ok, const char* argument, const Value& value, const Allowed& a
   } else {
     throw std::invalid_argument(error_text(argument, value, allowed));
   }
+}
+
+/// Throws std::invalid_argument for the first of some numbers that is a NaN or an infinity.
+template <class Numbers>
+void require_finite(const char* argument, const Numbers& numbers) {
+  const auto found = std::find_if(numbers.begin(), numbers.end(), [](auto number) { return !std::isfinite(number); });
+  if (found == numbers.end()) return;
+  const std::string element = std::string(argument) + "[" + std::to_string(found - numbers.begin()) + "]";
+  throw std::invalid_argument(error_text(element.c_str(), *found, "finite numbers"));
 }
 
 /// Throws std::out_of_range unless `ok`.

@@ -18,7 +18,8 @@ struct Shape {
   const Index* lengths = nullptr;  ///< (batch) in the host's memory, or null where all are of `length`
   Index total = 0;                 ///< the sum of the lengths where they are given
 
-  /// Sequences of these lengths, which are borrowed: they must stay until the call is over.
+  /// Sequences of these lengths, which are borrowed: they must stay until the call is over, those of a recorded forward()
+  /// until backward() is.
   static constexpr Shape packed(std::span<const Index> lengths) {
     Shape shape{static_cast<Index>(lengths.size()), 0, lengths.data(), 0};
     for (const Index length : lengths) {

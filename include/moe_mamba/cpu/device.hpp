@@ -12,6 +12,7 @@
 #include "moe_mamba/core/arena.hpp"
 #include "moe_mamba/core/backend.hpp"
 #include "moe_mamba/core/check.hpp"
+#include "moe_mamba/core/exclusive_call.hpp"
 #include "moe_mamba/core/memory.hpp"
 #include "moe_mamba/core/recording.hpp"
 #include "moe_mamba/core/scalar.hpp"
@@ -22,8 +23,8 @@ namespace moe_mamba::cpu {
 ///
 /// Every operation takes a device as its first argument. One thread (the default) means the caller's and no other. With
 /// more, the device keeps that many minus one threads of its own, asleep between calls. A device serves one call at a
-/// time; programs that run many models at once give each its own device. Results do not depend on the number of
-/// threads.
+/// time; programs that run many models at once give each its own device. Calls on models see to that: the second of two
+/// at once throws std::logic_error. Results do not depend on the number of threads.
 class Device {
  public:
   using Memory = HostMemory;
@@ -51,11 +52,15 @@ class Device {
 
   int threads() const { return count_; }
 
+  /// Whether a call on a model is running here; see core/exclusive_call.hpp.
+  ExclusiveCall::Flag& in_use() const { return in_use_; }
+
   /// Memory that belongs to `thread` while it runs a task; aligned to Arena::alignment.
   std::byte* scratch(int thread) const { return scratch_.data() + scratch_bytes * static_cast<std::size_t>(thread); }
 
   /// Calls task(index, thread) for each index in 0 … tasks - 1, on all threads, and returns when all are done. Which
-  /// thread takes which index is open, so a task's result must not depend on it. Does not nest, allocates nothing.
+  /// thread takes which index is open, so a task's result must not depend on it. Does not nest, allocates nothing. Of a
+  /// device with several threads, throws std::logic_error where it is called while another thread's call is going on.
   ///
   /// Threads that are late, because the system runs something else, are not waited for: the others do their share.
   template <class Task>
@@ -65,6 +70,7 @@ class Device {
       for (Index index = 0; index < tasks; ++index) task(index, 0);
       return;
     }
+    const ExclusiveCall call(in_parallel_, "device");
     for (Index first = 0; first < tasks; first += Turn::most) {
       task_ = std::addressof(task);
       call_ = [](const void* object, Index index, int thread) { (*static_cast<const Task*>(object))(index, thread); };
@@ -142,6 +148,8 @@ class Device {
     for (auto& worker : workers_) worker.join();
   }
 
+  mutable ExclusiveCall::Flag in_use_;
+  ExclusiveCall::Flag in_parallel_;
   int count_ = 1;
   Memory scratch_;
   const void* task_ = nullptr;

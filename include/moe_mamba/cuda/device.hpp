@@ -5,6 +5,7 @@
 
 #include "moe_mamba/core/arena.hpp"
 #include "moe_mamba/core/backend.hpp"
+#include "moe_mamba/core/exclusive_call.hpp"
 #include "moe_mamba/core/scalar.hpp"
 #include "moe_mamba/cuda/check.hpp"
 
@@ -110,6 +111,9 @@ class Device {
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
 
+  /// Whether a call on a model is running here; see core/exclusive_call.hpp.
+  ExclusiveCall::Flag& in_use() const { return in_use_; }
+
   cudaStream_t stream() const { return stream_; }
   cublasHandle_t blas() const { return blas_; }
   FloatProducts products() const { return products_; }
@@ -143,6 +147,7 @@ class Device {
     if (owns_ && stream_ != nullptr) cudaStreamDestroy(stream_);
   }
 
+  mutable ExclusiveCall::Flag in_use_;
   cudaStream_t stream_ = nullptr;
   bool owns_ = false;
   FloatProducts products_ = FloatProducts::exact;

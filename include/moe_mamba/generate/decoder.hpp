@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "moe_mamba/core/check.hpp"
+#include "moe_mamba/core/exclusive_call.hpp"
 #include "moe_mamba/generate/sampling.hpp"
 #include "moe_mamba/model/model.hpp"
 
@@ -23,7 +24,8 @@ struct DecoderOptions {
 };
 
 /// Reads and writes text, token by token: one running state, and the logits of the next token. Nothing is allocated
-/// after construction. The model must outlive the decoder.
+/// after construction. The model must outlive the decoder. It serves one call at a time: a second one of another thread
+/// throws std::logic_error.
 template <class Definition, StorageScalar S, class Backend = Cpu>
 class Decoder {
   static_assert(TokenDefinition<Definition>,
@@ -58,7 +60,9 @@ class Decoder {
   /// it was, std::out_of_range for a token outside the vocabulary and std::invalid_argument for no token at all.
   std::span<const Compute> prefill(std::span<const Token> tokens) {
     require(!tokens.empty(), "tokens.size()", tokens.size(), "1 or more");
+    model_.require_parameters();
     for (const Token token : tokens) check(token);
+    const ExclusiveCall call(device_.in_use(), "decoder");
     for (; !tokens.empty(); tokens = tokens.subspan(std::min(chunk_, tokens.size()))) {
       const auto piece = tokens.first(std::min(chunk_, tokens.size()));
       const Shape shape{1, static_cast<Index>(piece.size())};
@@ -70,6 +74,7 @@ class Decoder {
   /// Reads one token; returns the logits of the next. Throws std::out_of_range for a token outside the vocabulary.
   std::span<const Compute> step(Token token) {
     check(token);
+    const ExclusiveCall call(device_.in_use(), "decoder");
     if constexpr (Memory::on_host) {
       step_on(&token);
     } else {
@@ -100,6 +105,7 @@ class Decoder {
   void restore(const StatesType& state, std::span<const Compute> logits = {}) {
     require(logits.empty() || logits.size() == logits_.size(), "logits.size()", logits.size(),
             [&] { return std::to_string(logits_.size()) + ", the vocabulary, or none"; });
+    const ExclusiveCall call(device_.in_use(), "decoder");
     if constexpr (!Memory::on_host) device_.synchronize();
     states_ = state;
     has_logits_ = !logits.empty();
@@ -109,6 +115,7 @@ class Decoder {
 
   /// Forgets everything read.
   void reset() {
+    const ExclusiveCall call(device_.in_use(), "decoder");
     if constexpr (!Memory::on_host) device_.synchronize();
     states_.reset();
     has_logits_ = false;
@@ -167,6 +174,7 @@ class Decoder {
 
     void draw() {
       if (left_ <= 0) return;
+      const ExclusiveCall call(decoder_.device_.in_use(), "decoder");
       if constexpr (Memory::on_host) {
         token_ = draws_(decoder_.logits());
       } else {
@@ -175,6 +183,7 @@ class Decoder {
     }
 
     void read_back() {
+      const ExclusiveCall call(decoder_.device_.in_use(), "decoder");
       if constexpr (Memory::on_host) {
         decoder_.step_on(&token_);
       } else {

@@ -11,6 +11,7 @@
 
 #include "moe_mamba/core/backend.hpp"
 #include "moe_mamba/core/check.hpp"
+#include "moe_mamba/core/exclusive_call.hpp"
 #include "moe_mamba/model/model.hpp"
 
 /// How probable a model finds a text: what published figures of language models are made of.
@@ -37,7 +38,8 @@ struct ScorerOptions {
   CudaOptions cuda = {};  ///< of a CUDA device
 };
 
-/// Scores texts by a language model. Nothing is allocated after construction. The model must outlive the scorer.
+/// Scores texts by a language model. Nothing is allocated after construction. The model must outlive the scorer. It
+/// serves one call at a time: a second one of another thread throws std::logic_error.
 template <class Definition, StorageScalar S, class Backend = Cpu>
 class Scorer {
   static_assert(TokenDefinition<Definition>, "a Scorer needs a LanguageModel, which predicts tokens");
@@ -68,26 +70,8 @@ class Scorer {
     require(!context.empty(), "context.size()", context.size(), "1 or more tokens");
     check("context", context);
     check("continuation", continuation);
-    states_.reset();
-    Score score;
-    for (auto rest = context.first(context.size() - 1); !rest.empty(); rest = drop(rest, chunk_)) {
-      const auto piece = rest.first(std::min(chunk_, rest.size()));
-      model_.forward_last(workspace_, piece, {1, static_cast<Index>(piece.size())}, last(), &states_);
-    }
-    // Each token is predicted from the one before it, the first from the context's last.
-    Token previous = context.back();
-    while (!continuation.empty()) {
-      const auto count = std::min(static_cast<std::size_t>(rows_), continuation.size());
-      inputs_.assign(1, previous);
-      inputs_.insert(inputs_.end(), continuation.begin(),
-                     continuation.begin() + static_cast<std::ptrdiff_t>(count) - 1);
-      const auto rows = std::span(logits_).first(count * width);
-      model_.forward(workspace_, std::span<const Token>(inputs_), {1, static_cast<Index>(count)}, rows, &states_);
-      for (std::size_t i = 0; i < count; ++i) add(rows.subspan(i * width, width), continuation[i], score);
-      previous = continuation[count - 1];
-      continuation = drop(continuation, count);
-    }
-    return score;
+    const ExclusiveCall call(in_use_, "scorer");
+    return scored(context, continuation);
   }
 
   /// The score of a text read from its first token to its last: all but the first are predicted from everything before
@@ -107,13 +91,13 @@ class Scorer {
     require(stride >= 1 && stride < length, "stride", stride,
             [&] { return "1 to " + std::to_string(length - 1) + ", less than the length"; });
     check("tokens", tokens);
+    const ExclusiveCall call(in_use_, "scorer");
     Score total;
     std::size_t predicted = 1;  // tokens that have been, or need not be
     for (std::size_t begin = 0; predicted < tokens.size(); begin += static_cast<std::size_t>(stride)) {
       const std::size_t end = std::min(tokens.size(), begin + static_cast<std::size_t>(length));
       if (end <= predicted) continue;
-      const Score score =
-          continuation(tokens.subspan(begin, predicted - begin), tokens.subspan(predicted, end - predicted));
+      const Score score = scored(tokens.subspan(begin, predicted - begin), tokens.subspan(predicted, end - predicted));
       total.log_likelihood += score.log_likelihood;
       total.tokens += score.tokens;
       total.greedy = total.greedy && score.greedy;
@@ -144,6 +128,30 @@ class Scorer {
     return tokens.subspan(std::min(count, tokens.size()));
   }
 
+  /// continuation() of checked tokens.
+  Score scored(std::span<const Token> context, std::span<const Token> continuation) {
+    states_.reset();
+    Score score;
+    for (auto rest = context.first(context.size() - 1); !rest.empty(); rest = drop(rest, chunk_)) {
+      const auto piece = rest.first(std::min(chunk_, rest.size()));
+      model_.forward_last(workspace_, piece, {1, static_cast<Index>(piece.size())}, last(), &states_);
+    }
+    // Each token is predicted from the one before it, the first from the context's last.
+    Token previous = context.back();
+    while (!continuation.empty()) {
+      const auto count = std::min(static_cast<std::size_t>(rows_), continuation.size());
+      inputs_.assign(1, previous);
+      inputs_.insert(inputs_.end(), continuation.begin(),
+                     continuation.begin() + static_cast<std::ptrdiff_t>(count) - 1);
+      const auto rows = std::span(logits_).first(count * width);
+      model_.forward(workspace_, std::span<const Token>(inputs_), {1, static_cast<Index>(count)}, rows, &states_);
+      for (std::size_t i = 0; i < count; ++i) add(rows.subspan(i * width, width), continuation[i], score);
+      previous = continuation[count - 1];
+      continuation = drop(continuation, count);
+    }
+    return score;
+  }
+
   std::span<Compute> last() { return std::span(logits_).first(width); }
 
   static void add(std::span<const Compute> logits, Token token, Score& score) {
@@ -167,6 +175,7 @@ class Scorer {
   Index rows_;  // of logits that are held at a time
   std::vector<Compute> logits_;
   std::vector<Token> inputs_;
+  ExclusiveCall::Flag in_use_;
   std::size_t chunk_;
 };
 

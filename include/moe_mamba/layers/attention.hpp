@@ -57,6 +57,7 @@ struct AttentionLayer : LayerDefaults {
   static constexpr Index input_bias_at = output_weight + Index{D} * q_size, output_bias_at = input_bias_at + size;
 
   static constexpr Index active_parameters = total_size(parameters);
+  static constexpr bool takes_packed = true;
   static constexpr Index state_size = AttentionCache<d>(heads).size();
 
   /// The four products, and two products of d a head with each row that a step sees, where that sees a whole window.

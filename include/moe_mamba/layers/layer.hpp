@@ -21,6 +21,8 @@
 ///   state_size            compute scalars that a sequence carries from call to call
 ///   report_size           doubles that a forward pass reports; auxiliary_loss(report) adds up what of it is a loss, and
 ///                         visit_routers(visit, report) shows each router's share to visit(RouterReport)
+///   takes_packed          whether its passes know packed sequences, of shape.length_of(b) rows each; a model refuses them
+///                         where a layer does not (norms, which look at one row at a time, need not say it)
 ///   auxiliary_count       how many auxiliary losses there are to be averaged, if they are
 ///   Saved<C>              buffers that the forward pass leaves for the backward pass: Saved(Arena&, Shape); C is the type
 ///                         of activations, compute_t<C> that of what is summed or kept from step to step
@@ -43,7 +45,7 @@ struct Extent {
 template <class Device, class S, class C>
 struct Forward {
   Device& device;
-  Shape shape;                    // B sequences of L steps
+  Shape shape;                    // B sequences: of L steps, or packed (see takes_packed)
   bool training;                  // whether a backward pass follows: whether the tape is kept
   const S* parameters;            // this layer's
   StateView<compute_t<C>> state;  // this layer's running states, in and out; may be null
@@ -116,6 +118,7 @@ struct NoBuffers {
 struct LayerDefaults {
   static constexpr Index state_size = 0;
   static constexpr Index report_size = 0;
+  static constexpr bool takes_packed = false;
   static constexpr Index auxiliary_count = 0;
   static constexpr double auxiliary_loss(const double*) { return 0; }
   template <class Visit>
@@ -148,6 +151,7 @@ concept LayerType = requires(const double* report) {
   { T::flops_per_token } -> std::convertible_to<double>;
   { T::state_size } -> std::convertible_to<Index>;
   { T::report_size } -> std::convertible_to<Index>;
+  { T::takes_packed } -> std::convertible_to<bool>;
   { T::auxiliary_loss(report) } -> std::convertible_to<double>;
   typename T::template Saved<float>;
 };

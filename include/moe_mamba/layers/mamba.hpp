@@ -79,6 +79,7 @@ struct MambaLayer : LayerDefaults {
 
   static constexpr Index active_parameters = total_size(parameters);
   static constexpr Index convolution_state = Index{K - 1} * E;
+  static constexpr bool takes_packed = true;
   static constexpr Index state_size = convolution_state + Index{N} * E;
 
   /// The four products, the convolution, and 7 operations for each state: Δ·A, exp, ·h, Δx·B, +, ·C, +.

@@ -23,6 +23,7 @@ struct MlpLayer : LayerDefaults {
 
   static constexpr Index active_parameters = total_size(parameters);
   static constexpr double flops_per_token = 2.0 * active_parameters;
+  static constexpr bool takes_packed = true;
 
   template <class C>
   struct Saved {

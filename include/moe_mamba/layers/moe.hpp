@@ -56,6 +56,7 @@ struct MoeLayer : LayerDefaults {
   static constexpr double flops_per_token = 2.0 * matrices_met;
 
   static constexpr Index report_size = 5 + E;
+  static constexpr bool takes_packed = true;
   static constexpr Index auxiliary_count = 1;
   /// A report holds the balance and z-loss without their factors, the entropy, the drops, the load of each expert,
   /// and how many tokens count.

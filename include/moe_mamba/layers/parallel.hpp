@@ -28,6 +28,7 @@ struct ParallelLayer {
   static constexpr Index active_parameters = First::active_parameters + Second::active_parameters;
   static constexpr double flops_per_token = First::flops_per_token + Second::flops_per_token;
   static constexpr Index state_size = First::state_size + Second::state_size;
+  static constexpr bool takes_packed = First::takes_packed && Second::takes_packed;
   static constexpr Index report_size = First::report_size + Second::report_size;
 
   static constexpr Index auxiliary_count = First::auxiliary_count + Second::auxiliary_count;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <span>
 #include <string>
 #include <string_view>
@@ -27,11 +28,12 @@ struct Uninitialised {};
 /// The parameters of a definition, stored as S, and what can be done with them.
 ///
 /// Inputs are token ids of a LanguageModel, (B, L), or the numbers of a SequenceModel, (B, L, Inputs). Outputs are
-/// logits, (B, L, Vocabulary), or (B, L, Outputs). With Shape::packed(lengths) sequences are of different lengths and lie
+/// logits, (B, L, Vocabulary), or (B, L, Outputs). B and L may be 0. With Shape::packed(lengths) sequences are of different lengths and lie
 /// end to end: each begins anew, or from its own running state, and is as it would be alone. Running states that are passed are read and brought up to date;
 /// without states, sequences begin from nothing and the final states are dropped. Bad arguments throw before anything
 /// has changed: std::invalid_argument, or std::out_of_range for a token id. With good ones no call allocates, locks or
-/// throws. Calls are const: several threads may use one model at a time, each with a workspace and a device of its own.
+/// throws. Calls are const: several threads may use one model at a time, each with a workspace and a device of its own; a call
+/// on a workspace or device that is in the middle of another throws std::logic_error.
 ///
 /// On a device other than the host, parameters, states and gradients are in its memory. Calls with inputs and outputs of
 /// the host's copy them and return when they are done. Those with DeviceSpans put their work into the device's stream and
@@ -70,8 +72,8 @@ class Model {
     check_count("parameters.size()", parameters.size());
   }
 
-  /// The model moved from has no parameters left and may only be assigned to or destroyed. Trainers and decoders keep to
-  /// the object that they were made with.
+  /// The model moved from has no parameters left: it may be assigned to and destroyed, and every other call on it throws
+  /// std::logic_error. Trainers, decoders and scorers keep to the object that they were made with, and throw as well.
   Model(Model&& other) noexcept : memory_(std::move(other.memory_)), data_(std::exchange(other.data_, nullptr)) {}
   Model& operator=(Model&& other) noexcept {
     memory_ = std::move(other.memory_);
@@ -80,21 +82,36 @@ class Model {
   }
 
   /// All parameters, laid out as parameter_list<Definition>() says.
-  SpanOf<S, Memory> parameters() { return {data_, static_cast<std::size_t>(Definition::parameters)}; }
-  SpanOf<const S, Memory> parameters() const { return {data_, static_cast<std::size_t>(Definition::parameters)}; }
+  SpanOf<S, Memory> parameters() {
+    require_parameters();
+    return {data_, static_cast<std::size_t>(Definition::parameters)};
+  }
+  SpanOf<const S, Memory> parameters() const { return const_cast<Model*>(this)->parameters(); }
+
+  /// Throws std::logic_error where they have been moved to another model.
+  void require_parameters() const {
+    if (data_ == nullptr) {
+      throw std::logic_error(
+          "the model has no parameters, as another was move-constructed or assigned from it; allowed: calls on that "
+          "one");
+    }
+  }
 
   /// Copies all parameters from or to the host, and returns when that is done. On a device, work that was queued in a
   /// stream is not waited for. Throws std::invalid_argument where there are not Definition::parameters of them.
   void write(std::span<const S> values) {
     check_count("values.size()", values.size());
+    require_parameters();
     Memory::write(data_, values.data(), values.size_bytes());
   }
   void read(std::span<S> values) const {
     check_count("values.size()", values.size());
+    require_parameters();
     Memory::read(values.data(), data_, values.size_bytes());
   }
 
-  /// One parameter by its name. Throws std::invalid_argument for a name that is not there.
+  /// One parameter by its name. Throws std::invalid_argument for a name that is not there, and says the ones that are
+  /// most like it.
   SpanOf<S, Memory> parameter(std::string_view name) {
     SpanOf<S, Memory> found;
     bool known = false;
@@ -116,6 +133,7 @@ class Model {
   /// Outputs of every step. On a training workspace the pass is recorded for backward().
   void forward(WorkspaceType& workspace, std::span<const Input> inputs, Shape shape, std::span<Compute> outputs,
                StatesType* states = nullptr) const {
+    const auto use = use_of(workspace);
     check_call(workspace, inputs, shape, states);
     check_outputs(outputs.size(), shape.tokens());
     run_body(workspace, workspace.keep_inputs(inputs, shape), shape, states);
@@ -123,6 +141,7 @@ class Model {
   }
   void forward(WorkspaceType& workspace, DeviceSpan<const Input> inputs, Shape shape, DeviceSpan<Compute> outputs,
                StatesType* states = nullptr) const requires(!on_host) {
+    const auto use = use_of(workspace);
     check_queued(workspace, inputs, shape, states);
     check_outputs(outputs.size(), shape.tokens());
     run_body(workspace, inputs.data(), shape, states);
@@ -133,10 +152,11 @@ class Model {
   /// must be 1 or more.
   void forward_last(WorkspaceType& workspace, std::span<const Input> inputs, Shape shape, std::span<Compute> outputs,
                     StatesType* states = nullptr) const {
+    const auto use = use_of(workspace);
     check_call(workspace, inputs, shape, states);
     check_last(shape, outputs.size());
     run_body(workspace, workspace.keep_inputs(inputs, shape), shape, states);
-    workspace.recorded_ = {};
+    workspace.recorded_.reset();
     for_sequence_runs(shape, [&](const SequenceRun& part) {
       const Index length = part.shape.length, width = Definition::output_width;
       write_outputs(workspace, shape, part.row + length - 1, length,
@@ -146,10 +166,11 @@ class Model {
   }
   void forward_last(WorkspaceType& workspace, DeviceSpan<const Input> inputs, Shape shape, DeviceSpan<Compute> outputs,
                     StatesType* states = nullptr) const requires(!on_host) {
+    const auto use = use_of(workspace);
     check_queued(workspace, inputs, shape, states);
     check_last(shape, outputs.size());
     run_body(workspace, inputs.data(), shape, states);
-    workspace.recorded_ = {};
+    workspace.recorded_.reset();
     for_sequence_runs(shape, [&](const SequenceRun& part) {
       const Index length = part.shape.length;
       passes().outputs(workspace, shape, data_, part.row + length - 1, length, part.shape.batch,
@@ -160,10 +181,12 @@ class Model {
   /// One step of each of states.count() sequences; inputs (B) or (B, Inputs), outputs (B, Vocabulary) or (B, Outputs).
   void step(WorkspaceType& workspace, StatesType& states, std::span<const Input> inputs,
             std::span<Compute> outputs) const {
+    check_step(workspace, states, inputs.size());
     forward(workspace, inputs, {states.count(), 1}, outputs, &states);
   }
   void step(WorkspaceType& workspace, StatesType& states, DeviceSpan<const Input> inputs,
             DeviceSpan<Compute> outputs) const requires(!on_host) {
+    check_step(workspace, states, inputs.size());
     forward(workspace, inputs, {states.count(), 1}, outputs, &states);
   }
 
@@ -173,6 +196,7 @@ class Model {
   /// return.
   void backward(WorkspaceType& workspace, std::span<const Compute> doutputs, SpanOf<Compute, Memory> gradients,
                 std::span<Compute> dinputs = {}, StatesType* dstates = nullptr) const {
+    const auto use = use_of(workspace);
     const Shape shape = check_backward(workspace, doutputs.size(), gradients.size(), dinputs.size(), dstates);
     const auto run = workspace.buffers(shape);
     const Index width = Definition::output_width;
@@ -189,7 +213,7 @@ class Model {
       }
     }
     passes().body_backward(workspace, shape, data_, workspace.recorded_inputs_, gradients.data(), to, view(dstates));
-    workspace.recorded_ = {};
+    workspace.recorded_.reset();
     if constexpr (!on_host) {
       if (!dinputs.empty()) workspace.device_.download(dinputs.data(), to, dinputs.size_bytes());
       workspace.device_.synchronize();
@@ -197,11 +221,12 @@ class Model {
   }
   void backward(WorkspaceType& workspace, DeviceSpan<const Compute> doutputs, DeviceSpan<Compute> gradients,
                 DeviceSpan<Compute> dinputs = {}, StatesType* dstates = nullptr) const requires(!on_host) {
+    const auto use = use_of(workspace);
     const Shape shape = check_backward(workspace, doutputs.size(), gradients.size(), dinputs.size(), dstates);
     passes().outputs_backward(workspace, shape, data_, 0, shape.tokens(), doutputs.data(), gradients.data());
     passes().body_backward(workspace, shape, data_, workspace.recorded_inputs_, gradients.data(), dinputs.data(),
                            view(dstates));
-    workspace.recorded_ = {};
+    workspace.recorded_.reset();
   }
 
   /// Throws what loss() and gradient() would throw for these arguments on any workspace, however large.
@@ -228,6 +253,7 @@ class Model {
   /// workspace.losses() tells them.
   Losses loss(WorkspaceType& workspace, std::span<const Input> inputs, std::span<const Input> targets, Shape shape,
               StatesType* states = nullptr) const {
+    const auto use = use_of(workspace);
     check_batch(workspace, inputs, targets, shape, states);
     workspace.begin();
     passes().loss(workspace, shape, data_, workspace.keep_inputs(inputs, shape), workspace.keep_targets(targets, shape),
@@ -236,6 +262,7 @@ class Model {
   }
   void loss(WorkspaceType& workspace, DeviceSpan<const Input> inputs, DeviceSpan<const Input> targets, Shape shape,
             StatesType* states = nullptr) const requires(!on_host) {
+    const auto use = use_of(workspace);
     check_queued(workspace, inputs, shape, states);
     check_targets(targets.size(), shape);
     workspace.begin();
@@ -247,6 +274,7 @@ class Model {
   Losses gradient(WorkspaceType& workspace, std::span<const Input> inputs, std::span<const Input> targets, Shape shape,
                   SpanOf<Compute, Memory> gradients, StatesType* states = nullptr,
                   StatesType* dstates = nullptr) const {
+    const auto use = use_of(workspace);
     workspace.check_training();
     check_gradients(gradients.size(), shape, dstates);
     check_batch(workspace, inputs, targets, shape, states);
@@ -258,6 +286,7 @@ class Model {
   void gradient(WorkspaceType& workspace, DeviceSpan<const Input> inputs, DeviceSpan<const Input> targets, Shape shape,
                 DeviceSpan<Compute> gradients, StatesType* states = nullptr, StatesType* dstates = nullptr) const
       requires(!on_host) {
+    const auto use = use_of(workspace);
     workspace.check_training();
     check_gradients(gradients.size(), shape, dstates);
     check_queued(workspace, inputs, shape, states);
@@ -287,6 +316,16 @@ class Model {
     workspace.check(shape);
     check_inputs(inputs.size(), shape);
     check_states("states.count()", states, shape);
+  }
+
+  /// A step has no shape but that of its states.
+  static void check_step(const WorkspaceType& workspace, const StatesType& states, std::size_t inputs) {
+    require(states.count() <= workspace.largest().batch, "states.count()", states.count(),
+            [&] { return "0 to " + std::to_string(workspace.largest().batch) + ", the workspace's largest batch"; });
+    require(static_cast<Index>(inputs) == states.count() * Definition::input_width, "inputs.size()", inputs, [&] {
+      return std::to_string(states.count() * Definition::input_width) + ", " + std::to_string(Definition::input_width) +
+             " for each of the " + std::to_string(states.count()) + " states";
+    });
   }
 
   static void check_inputs(std::size_t size, Shape shape) {
@@ -319,7 +358,7 @@ class Model {
   }
 
   static void check_last(Shape shape, std::size_t size) {
-    for (Index b = 0; b < (shape.lengths == nullptr ? 1 : shape.batch); ++b) {
+    for (Index b = 0; b < (shape.lengths == nullptr ? std::min<Index>(1, shape.batch) : shape.batch); ++b) {
       require(shape.length_of(b) >= 1, "shape.length", shape.length_of(b),
               "1 or more, for the outputs of the last step");
     }
@@ -335,8 +374,9 @@ class Model {
   static Shape check_backward(const WorkspaceType& workspace, std::size_t doutputs, std::size_t gradients,
                               std::size_t dinputs, const StatesType* dstates) {
     workspace.check_training();
-    const Shape shape = workspace.recorded_;
-    require(shape.batch >= 1, "workspace", "without a recorded forward pass", "one on which forward() was called last");
+    require(workspace.recorded_.has_value(), "workspace", "without a recorded forward pass",
+            "one on which forward() was called last");
+    const Shape shape = *workspace.recorded_;
     check_outputs(doutputs, shape.tokens());
     check_gradients(gradients, shape, dstates);
     if (dinputs == 0) return shape;
@@ -351,6 +391,12 @@ class Model {
     return states == nullptr ? StateView<Compute>{} : states->view();
   }
   static constexpr std::size_t bytes(Index count) { return static_cast<std::size_t>(count) * sizeof(Compute); }
+
+  /// What a call holds while it runs.
+  typename WorkspaceType::Use use_of(const WorkspaceType& workspace) const {
+    require_parameters();
+    return workspace.use();
+  }
 
   void run_body(WorkspaceType& workspace, const Input* inputs, Shape shape, StatesType* states) const {
     workspace.begin();

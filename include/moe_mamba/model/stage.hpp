@@ -93,6 +93,7 @@ struct ResidualStage {
   static constexpr double flops_per_token = Layer::flops_per_token;
   static constexpr Index state_size = Layer::state_size;
   static constexpr Index report_size = Layer::report_size;
+  static constexpr bool takes_packed = Layer::takes_packed;
 
   template <class Visit>
   static constexpr void visit_parameters(const Visit& visit, Index& offset, Index& layer) {
@@ -203,6 +204,7 @@ struct NormStage {
   static constexpr double flops_per_token = 0;
   static constexpr Index state_size = 0;
   static constexpr Index report_size = 0;
+  static constexpr bool takes_packed = true;
 
   template <class Visit>
   static constexpr void visit_parameters(const Visit& visit, Index& offset, Index& layer) {
@@ -270,6 +272,7 @@ struct StageList {
   static constexpr double flops_per_token = (0.0 + ... + Stages::flops_per_token);
   static constexpr Index state_size = (Index{0} + ... + Stages::state_size);
   static constexpr Index report_size = (Index{0} + ... + Stages::report_size);
+  static constexpr bool takes_packed = (true && ... && Stages::takes_packed);
 
   template <class Visit>
   static constexpr void visit_parameters(const Visit& visit, Index& offset, Index& layer) {
@@ -346,6 +349,7 @@ struct RepeatStage {
   static constexpr double flops_per_token = Times * Body::flops_per_token;
   static constexpr Index state_size = Times * Body::state_size;
   static constexpr Index report_size = Times * Body::report_size;
+  static constexpr bool takes_packed = Body::takes_packed;
 
   template <class Visit>
   static constexpr void visit_parameters(const Visit& visit, Index& offset, Index& layer) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <span>
 #include <string>
 
@@ -12,7 +13,7 @@
 
 namespace moe_mamba {
 
-/// Running states of one or more sequences: one block of plain numbers, state_size of them for each sequence, one
+/// Running states of any number of sequences: one block of plain numbers, state_size of them for each sequence, one
 /// sequence after the other, the same on every backend. A value: copies are independent of each other, so a state can be
 /// kept, forked, compared, sent or restored; its numbers may be copied as bytes. A new state is zero: nothing read so far.
 ///
@@ -76,6 +77,11 @@ class States {
     if (!state.empty()) Memory::clear(state.data(), state.size() * sizeof(Scalar));
   }
 
+  /// Whether all numbers are finite: a NaN or an infinity that was once read in stays in a state.
+  bool is_finite() const { return finite(values_); }
+  /// The same of one sequence. Throws std::out_of_range for an index that is not there.
+  bool is_finite(Index index) const { return finite(sequence(index)); }
+
   StateView<Scalar> view() { return {values_.data(), state_size}; }
 
   /// Equal numbers.
@@ -86,12 +92,17 @@ class States {
  private:
   static Index checked(Index count) {
     constexpr Index most = (Index{1} << 48) / (state_size > 0 ? state_size : 1);
-    require(count >= 1 && count <= most, "count", count, [] { return "1 to " + std::to_string(most) + " sequences"; });
+    require(count >= 0 && count <= most, "count", count, [] { return "0 to " + std::to_string(most) + " sequences"; });
     return count;
   }
 
   static constexpr std::size_t elements(Index count) {
-    return count >= 1 ? static_cast<std::size_t>(count) * static_cast<std::size_t>(state_size) : 0;
+    return count > 0 ? static_cast<std::size_t>(count) * static_cast<std::size_t>(state_size) : 0;
+  }
+
+  static bool finite(SpanOf<const Scalar, Memory> values) {
+    const auto numbers = HostNumbers<Scalar>::template of<Memory>(values);
+    return std::all_of(numbers.begin(), numbers.end(), [](Scalar value) { return std::isfinite(value); });
   }
 
   void check(std::size_t size) const {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "moe_mamba/core/array.hpp"
 #include "moe_mamba/core/backend.hpp"
 #include "moe_mamba/core/check.hpp"
+#include "moe_mamba/core/exclusive_call.hpp"
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/layers/layer.hpp"
 #include "moe_mamba/model/passes.hpp"
@@ -150,6 +152,12 @@ class Workspace {
     return std::min(shape.tokens(), std::max({Index{1}, shape.batch, most}));
   }
 
+  /// What a call holds while it runs. Throws std::logic_error where another call is on the workspace or its device.
+  struct Use {
+    ExclusiveCall workspace, device;
+  };
+  Use use() const { return {{in_use_, "workspace"}, {device_.in_use(), "device"}}; }
+
   Buffers buffers(Shape shape) const {
     Arena arena(memory_.data());
     return Buffers(arena, shape, purpose_ == Purpose::training);
@@ -175,7 +183,7 @@ class Workspace {
 
   /// A call begins: what was recorded or reported before is not to be had any more.
   void begin() {
-    recorded_ = {};
+    recorded_.reset();
     reported_ = false;
   }
 
@@ -192,12 +200,15 @@ class Workspace {
 
   /// What holds for any workspace, and keeps sizes from overflowing.
   static void check_shape(Shape shape) {
-    require(shape.batch >= 1, "shape.batch", shape.batch, "1 or more sequences");
+    require(shape.batch >= 0, "shape.batch", shape.batch, "0 or more sequences");
     require(shape.length >= 0, "shape.length", shape.length, "0 or more steps");
     if (shape.lengths == nullptr) {
-      require(shape.length <= largest_tokens / shape.batch, "shape.tokens()", "more than 2^40", "2^40 or fewer");
+      require(shape.length <= largest_tokens / std::max<Index>(shape.batch, 1), "shape.tokens()", "more than 2^40",
+              "2^40 or fewer");
       return;
     }
+    require(Body::takes_packed, "shape.lengths", "given",
+            "none: a layer of the model does not say takes_packed, so sequences must be equally long");
     Index total = 0;
     for (Index b = 0; b < shape.batch; ++b) {
       require(shape.lengths[b] >= 0, "a sequence's length", shape.lengths[b], "0 or more steps");
@@ -221,8 +232,8 @@ class Workspace {
       });
       return;
     }
-    require(shape.batch >= 1 && shape.batch <= largest_.batch, "shape.batch", shape.batch,
-            [&] { return "1 to " + std::to_string(largest_.batch) + ", the workspace's largest"; });
+    require(shape.batch >= 0 && shape.batch <= largest_.batch, "shape.batch", shape.batch,
+            [&] { return "0 to " + std::to_string(largest_.batch) + ", the workspace's largest"; });
     require(shape.length >= 0 && shape.length <= largest_.length, "shape.length", shape.length,
             [&] { return "0 to " + std::to_string(largest_.length) + ", the workspace's largest"; });
   }
@@ -231,6 +242,7 @@ class Workspace {
     require(purpose_ == Purpose::training, "workspace.purpose()", "inference", "training, for gradients");
   }
 
+  mutable ExclusiveCall::Flag in_use_;
   Backend& device_;
   Shape largest_;
   Purpose purpose_;
@@ -238,7 +250,7 @@ class Workspace {
   Array<double, Memory> report_;
   mutable std::vector<double> mirror_;      // of the report, on the host, where that cannot read it
   mutable bool reported_ = false;           // whether mirror_ is that of the last call
-  Shape recorded_{};                        // of the forward pass whose tape is kept; batch 0: none
+  std::optional<Shape> recorded_;           // of the forward pass whose tape is kept
   const Input* recorded_inputs_ = nullptr;  // of that pass
 };
 

@@ -1,16 +1,39 @@
 #pragma once
 
+#include <concepts>
+#include <cstddef>
+#include <ranges>
 #include <span>
 
 #include "moe_mamba/core/view.hpp"
 
 namespace moe_mamba {
 
+/// Numbers of a batch, borrowed from a variable: like std::span<const T>, but made of a temporary, which would be gone
+/// before they are read, it does not compile.
+template <class T>
+class BorrowedSpan : public std::span<const T> {
+ public:
+  constexpr BorrowedSpan() = default;
+  constexpr BorrowedSpan(const T* data, std::size_t size) : std::span<const T>(data, size) {}
+
+  template <class Range>
+  requires std::convertible_to<Range&, std::span<const T>>
+  constexpr BorrowedSpan(Range& range) : std::span<const T>(range) {}
+
+  template <class Range>
+  requires std::convertible_to<const Range&, std::span<const T>>
+  constexpr BorrowedSpan(const Range&& range) : std::span<const T>(range) {
+    static_assert(std::ranges::borrowed_range<Range>,
+                  "batches borrow their numbers: give them variables that live as long as they do, not temporaries");
+  }
+};
+
 /// What a language model trains on in one step: sequences, and for each of their tokens the one that comes next.
 /// Borrowed: the memory belongs to whoever made it.
 struct TokenBatch {
-  std::span<const Token> inputs;   // (B, L)
-  std::span<const Token> targets;  // (B, L), a token or masked_target
+  BorrowedSpan<Token> inputs;   // (B, L)
+  BorrowedSpan<Token> targets;  // (B, L), a token or masked_target
   Shape shape;
   /// Each sequence goes on where the same row of the batch before it ended: running states may be carried over.
   bool continues = false;
@@ -19,10 +42,13 @@ struct TokenBatch {
 /// What a sequence model trains on in one step: numbers that go in, and those that should come out.
 template <ComputeScalar C>
 struct SeriesBatch {
-  std::span<const C> inputs;   // (B, L, Inputs)
-  std::span<const C> targets;  // (B, L, Outputs)
+  BorrowedSpan<C> inputs;   // (B, L, Inputs), finite
+  BorrowedSpan<C> targets;  // (B, L, Outputs), finite
   Shape shape;
   bool continues = false;  // as above
 };
 
 }  // namespace moe_mamba
+
+template <class T>
+inline constexpr bool std::ranges::enable_borrowed_range<moe_mamba::BorrowedSpan<T>> = true;

@@ -14,7 +14,8 @@
 /// Sequences of different lengths in one batch: packed end to end, so that no work is done for padding.
 namespace moe_mamba {
 
-/// A batch that owns its tokens. It may be used again and again; memory grows to the largest that it has held.
+/// A batch that owns its tokens. It may be used again and again; memory grows to the largest that it has held. A call that
+/// throws, std::bad_alloc among what it may, leaves the batch as it was.
 class PackedBatch {
  public:
   /// Removes all sequences.
@@ -32,6 +33,7 @@ class PackedBatch {
     const auto last = static_cast<Index>(text.size()) - 1;
     require(prompt >= 1 && prompt <= last, "prompt", prompt,
             [&] { return "1 to " + std::to_string(last) + ", so that a target is left"; });
+    make_room(1, static_cast<std::size_t>(last));
     inputs_.insert(inputs_.end(), text.begin(), text.end() - 1);
     targets_.insert(targets_.end(), static_cast<std::size_t>(prompt - 1), masked_target);
     targets_.insert(targets_.end(), text.begin() + prompt, text.end());
@@ -43,6 +45,7 @@ class PackedBatch {
   void add(std::span<const Token> inputs, std::span<const Token> targets) {
     require(targets.size() == inputs.size(), "targets.size()", targets.size(),
             [&] { return std::to_string(inputs.size()) + ", as the inputs"; });
+    make_room(1, inputs.size());
     inputs_.insert(inputs_.end(), inputs.begin(), inputs.end());
     targets_.insert(targets_.end(), targets.begin(), targets.end());
     lengths_.push_back(static_cast<Index>(inputs.size()));
@@ -62,6 +65,7 @@ class PackedBatch {
       require(length >= 0 && length <= shape.length, "a length", length,
               [&] { return "0 to " + std::to_string(shape.length) + ", the padded length"; });
     }
+    make_room(lengths.size(), inputs.size());
     for (std::size_t b = 0; b < lengths.size(); ++b) {
       const std::size_t begin = b * static_cast<std::size_t>(shape.length), size = static_cast<std::size_t>(lengths[b]);
       add(inputs.subspan(begin, size), targets.subspan(begin, size));
@@ -77,6 +81,17 @@ class PackedBatch {
   TokenBatch batch() const { return {inputs_, targets_, shape(), false}; }
 
  private:
+  /// After this as many sequences and tokens more are added without taking memory.
+  void make_room(std::size_t sequences, std::size_t tokens) {
+    const auto grow = [](auto& values, std::size_t more) {
+      const std::size_t wanted = values.size() + more;
+      if (wanted > values.capacity()) values.reserve(std::max(wanted, 2 * values.capacity()));
+    };
+    grow(inputs_, tokens);
+    grow(targets_, tokens);
+    grow(lengths_, sequences);
+  }
+
   std::vector<Token> inputs_, targets_;
   std::vector<Index> lengths_;
 };

@@ -43,11 +43,11 @@ struct Constant {
 /// restarts), which is reached at `steps` and kept from there on.
 struct Cosine {
   Index warmup = 0;    // steps, 0 … steps
-  Index steps = 1;     // of the whole run, warm-up included; >= 1
+  Index steps = 0;     // of the whole run, warm-up included; to be given, >= 1
   double floor = 0.1;  // in [0, 1]
 
   void check() const {
-    require(steps >= 1, "steps", steps, "an integer >= 1");
+    require(steps >= 1, "steps", steps, "an integer >= 1, the steps of the whole run, which must be given");
     require(warmup >= 0 && warmup <= steps, "warmup", warmup,
             [&] { return "an integer from 0 to steps, which is " + std::to_string(steps); });
     require(floor >= 0 && floor <= 1, "floor", floor, "0 <= floor <= 1");

@@ -3,26 +3,31 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <concepts>
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "moe_mamba/core/array.hpp"
 #include "moe_mamba/core/backend.hpp"
 #include "moe_mamba/core/check.hpp"
+#include "moe_mamba/core/exclusive_call.hpp"
 #include "moe_mamba/model/model.hpp"
 #include "moe_mamba/ops/masked_target.hpp"
 #include "moe_mamba/ops/optimizer.hpp"
 #include "moe_mamba/train/batch.hpp"
 #include "moe_mamba/train/schedule.hpp"
 #include "moe_mamba/train/trainer_options.hpp"
+#include "moe_mamba/train/work_recording.hpp"
 
 namespace moe_mamba {
 
 /// Trains a model: gradients, clipping, schedule and AdamW, on memory taken beforehand. The model must outlive the
-/// trainer.
+/// trainer. It serves one call at a time: a second one of another thread throws std::logic_error.
 ///
 /// Of bfloat16 parameters it trains floats, of which the parameters are the rounding (to nearest, ties away from zero):
 /// beside each it keeps the 16 bits that are missing (core/split_float.hpp). Parameters may be written between two steps,
@@ -42,6 +47,7 @@ class Trainer {
   using StatesType = States<Definition, S, Memory>;
   using WorkspaceType = Workspace<Definition, S, Backend>;
   using Input = typename ModelType::Input;
+  using BatchType = std::conditional_t<ModelType::takes_tokens, TokenBatch, SeriesBatch<Compute>>;
   static constexpr bool keeps_remainder = AdamWUpdate<Compute, S>::keeps_remainder;
 
   /// Throws std::invalid_argument for an option out of range.
@@ -66,9 +72,11 @@ class Trainer {
     }
   }
 
-  /// One update from one batch: token ids, or a sequence model's numbers.
-  template <class BatchType>
+  /// One update from one batch: token ids, or a sequence model's numbers. Like the calls that follow it throws, with
+  /// nothing changed, std::invalid_argument for a size that does not fit and a number that is not finite, and
+  /// std::out_of_range for a token outside the vocabulary.
   StepReport step(const BatchType& batch) {
+    const ExclusiveCall call(device_.in_use(), "trainer");
     queue_gradient(batch.inputs, batch.targets, batch.shape, batch.continues);
     queue_update();
     losses_ += workspace_->losses();
@@ -79,16 +87,18 @@ class Trainer {
   /// them. (Routers' losses are not sums over targets; theirs are averaged with the batches' numbers of targets as
   /// weights.) A batch without targets adds nothing but brings carried states up to date. Returns the batch's losses. A
   /// batch that continues the one before must be of as many sequences, where states are carried.
-  Losses accumulate(const TokenBatch& batch) requires ModelType::takes_tokens {
-    return accumulate(batch.inputs, batch.targets, batch.shape, batch.continues);
-  }
-  Losses accumulate(const SeriesBatch<Compute>& batch) requires(!ModelType::takes_tokens) {
-    return accumulate(batch.inputs, batch.targets, batch.shape, batch.continues);
+  Losses accumulate(const BatchType& batch) {
+    const ExclusiveCall call(device_.in_use(), "trainer");
+    queue_gradient(batch.inputs, batch.targets, batch.shape, batch.continues);
+    const Losses losses = workspace_->losses();
+    losses_ += losses;
+    return losses;
   }
 
   /// One update from the mean gradient of the batches accumulated since the last; none where they are without targets,
   /// and the report says so. Throws std::logic_error where there is no batch.
   StepReport update() {
+    const ExclusiveCall call(device_.in_use(), "trainer");
     if (batches_ == 0) throw std::logic_error("update() was called without a batch; allowed: after accumulate()");
     queue_update();
     return finish();
@@ -101,11 +111,32 @@ class Trainer {
   }
 
   /// Mean losses of a batch, without gradients. Running states are not touched.
-  Losses evaluate(const TokenBatch& batch) requires ModelType::takes_tokens {
-    return evaluate(batch.inputs, batch.targets, batch.shape);
+  Losses evaluate(const BatchType& batch) {
+    const ExclusiveCall call(device_.in_use(), "trainer");
+    check(batch.inputs, batch.targets, batch.shape);
+    if (options_.largest == Shape{}) reserve(batch.shape);
+    const Input* const from = workspace_->keep_inputs(batch.inputs, batch.shape);
+    const Input* const goal = workspace_->keep_targets(batch.targets, batch.shape);
+    workspace_->begin();
+    passes().loss(*workspace_, batch.shape, model_.parameters().data(), from, goal, {});
+    return workspace_->losses();
   }
-  Losses evaluate(const SeriesBatch<Compute>& batch) requires(!ModelType::takes_tokens) {
-    return evaluate(batch.inputs, batch.targets, batch.shape);
+
+  /// Batches of another kind.
+  template <class Other>
+  requires(!std::convertible_to<const Other&, BatchType>) StepReport step(const Other&) {
+    refuse_batch<Other>();
+    return {};
+  }
+  template <class Other>
+  requires(!std::convertible_to<const Other&, BatchType>) Losses accumulate(const Other&) {
+    refuse_batch<Other>();
+    return {};
+  }
+  template <class Other>
+  requires(!std::convertible_to<const Other&, BatchType>) Losses evaluate(const Other&) {
+    refuse_batch<Other>();
+    return {};
   }
 
   /// Shows visit(RouterReport) what each mixture-of-experts layer reports of the last batch.
@@ -139,6 +170,7 @@ class Trainer {
   /// Goes on from `progress`; putting back the parameters is the caller's. Throws std::invalid_argument, with
   /// nothing changed, where a size does not fit.
   void restore(const Progress& progress) {
+    const ExclusiveCall call(device_.in_use(), "trainer");
     require(progress.steps >= 0, "progress.steps", progress.steps, "0 or more");
     check_size("progress.first_moment.size()", progress.first_moment.size(), count);
     check_size("progress.second_moment.size()", progress.second_moment.size(), count);
@@ -184,39 +216,39 @@ class Trainer {
   void reserve(Shape shape) {
     if (workspace_ && workspace_->fits(shape)) return;
     const Shape old = workspace_ ? workspace_->largest() : Shape{};
-    Shape largest{std::max(shape.batch, old.batch), std::max({Index{1}, shape.length, old.length})};
+    Shape largest{std::max({Index{1}, shape.batch, old.batch}), std::max({Index{1}, shape.length, old.length})};
     if (shape.lengths != nullptr) {
       // As long as the mean, and a little more for what each sequence begins anew; twice that until it is enough.
-      largest.length = std::max(shape.total / shape.batch + 64, old.length);
+      largest.length = std::max(shape.total / largest.batch + 64, old.length);
       const std::size_t wanted = WorkspaceType::bytes(device_, shape, Purpose::training);
       while (WorkspaceType::bytes(device_, largest, Purpose::training) < wanted) largest.length *= 2;
     }
     auto larger = std::make_unique<WorkspaceType>(device_, largest, Purpose::training);
     // What was recorded works in the old memory, and a later workspace may come to lie where the old one did.
-    for (Recorded& recorded : recorded_) recorded.forget();
+    for (auto& recorded : recorded_) recorded.forget();
     workspace_ = std::move(larger);
   }
 
   /// Throws, before anything has changed, what is wrong with a batch.
   void check(std::span<const Input> inputs, std::span<const Input> targets, Shape shape) const {
+    model_.require_parameters();
     if (options_.largest == Shape{}) {
       ModelType::check_batch(inputs, targets, shape);
     } else {
       ModelType::check_batch(*workspace_, inputs, targets, shape);
     }
+    if constexpr (!ModelType::takes_tokens) {
+      require_finite("inputs", inputs);
+      require_finite("targets", targets);
+    }
   }
 
-  Losses evaluate(std::span<const Input> inputs, std::span<const Input> targets, Shape shape) {
-    check(inputs, targets, shape);
-    if (options_.largest == Shape{}) reserve(shape);
-    return model_.loss(*workspace_, inputs, targets, shape);
-  }
-
-  Losses accumulate(std::span<const Input> inputs, std::span<const Input> targets, Shape shape, bool continues) {
-    queue_gradient(inputs, targets, shape, continues);
-    const Losses losses = workspace_->losses();
-    losses_ += losses;
-    return losses;
+  template <class Other>
+  static void refuse_batch() {
+    static_assert(
+        std::same_as<Other, BatchType>,
+        "a trainer takes a TokenBatch of a LanguageModel and a SeriesBatch<T> of a SequenceModel, where T is float, or "
+        "double where parameters are: refuse_batch<what was given>");
   }
 
   static Index count_targets(std::span<const Input> targets) {
@@ -269,11 +301,9 @@ class Trainer {
     if (shape.lengths != nullptr) {
       gradient();  // whose kernels depend on the lengths, which are others each time
     } else {
-      const Work work{shape, workspace_.get(), states.data, model_.parameters().data()};
-      Recorded& recorded = recorded_[begins ? 0 : 1];
-      if (work != recorded.work) recorded.forget();
-      recorded.work = work;
-      recorded.recording.run(device_, gradient);
+      const RecordedWork work{shape, workspace_.get(), states.data, model_.parameters().data()};
+      auto& recorded = recorded_[begins ? 0 : 1];
+      recorded.run(device_, work, gradient);
     }
   }
 
@@ -335,23 +365,6 @@ class Trainer {
     return report;
   }
 
-  /// What a recording is of.
-  struct Work {
-    Shape shape;
-    const void* workspace = nullptr;
-    const void* states = nullptr;
-    const void* parameters = nullptr;
-    friend bool operator==(const Work&, const Work&) = default;
-  };
-  struct Recorded {
-    typename Backend::Recording recording;
-    Work work;
-    void forget() {
-      recording.forget();
-      work = {};
-    }
-  };
-
   ModelType& model_;
   AdamW optimizer_;
   Rate rate_;
@@ -362,9 +375,9 @@ class Trainer {
   bool carrying_ = false;  // whether states_ are those behind a batch
   Array<Compute, Memory> gradients_, first_moment_, second_moment_;
   Array<std::int16_t, Memory> remainder_;
-  Array<Index, Memory> decay_toggles_;             // where parameters begin to decay, and cease
-  Array<double, Memory> squares_{std::size_t{1}};  // the sum of the squares of the accumulated gradients
-  std::array<Recorded, 2> recorded_;               // of the gradient of a first batch, and of one that is added to it
+  Array<Index, Memory> decay_toggles_;              // where parameters begin to decay, and cease
+  Array<double, Memory> squares_{std::size_t{1}};   // the sum of the squares of the accumulated gradients
+  std::array<WorkRecording<Backend>, 2> recorded_;  // of the gradient of a first batch, and of one that is added to it
   Index steps_ = 0;
   Index batches_ = 0, targets_ = 0;  // since the last update
   Index unit_ = 0;  // gradients_ times this is the gradient of the sum over those targets; 0: gradients_ is of none

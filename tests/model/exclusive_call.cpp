@@ -1,0 +1,136 @@
+// Two calls at once on a device, workspace, trainer, decoder or scorer: the second throws before any work.
+#include "moe_mamba/core/exclusive_call.hpp"
+
+#include <atomic>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "model/passes.hpp"
+#include "moe_mamba/generate/decoder.hpp"
+#include "moe_mamba/generate/scorer.hpp"
+#include "moe_mamba/train/trainer.hpp"
+#include "support/backend.hpp"
+#include "support/catch.hpp"
+#include "support/data.hpp"
+
+using namespace moe_mamba;
+
+namespace {
+
+using Net = test::TrainedNet;
+
+/// Makes the calls on two threads at once until one is refused, or many times; gives the message of the refusal. What was
+/// not refused must be right.
+template <class First, class Second>
+std::string refusal(const First& first, const Second& second) {
+  std::string message;
+  std::atomic<bool> refused{false};
+  std::atomic<int> wrong{0};
+  const auto repeat = [&](const auto& call) {
+    for (int i = 0; i < 200'000 && !refused; ++i) {
+      try {
+        if (!call()) ++wrong;
+      } catch (const std::logic_error& error) {
+        if (!refused.exchange(true)) message = error.what();
+      }
+    }
+  };
+  std::thread other([&] { repeat(second); });
+  repeat(first);
+  other.join();
+  CHECK(wrong == 0);
+  return message;
+}
+
+const std::vector<Token> tokens{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 0, 1};
+
+}  // namespace
+
+TEST_CASE("a call during another throws, one after it does not, and what is thrown ends a call as well", "[model]") {
+  ExclusiveCall::Flag flag;
+  {
+    const ExclusiveCall call(flag, "device");
+    CHECK_THROWS_WITH(ExclusiveCall(flag, "device"),
+                      "the device is in the middle of another call; allowed: one call at a time, so give each thread a "
+                      "device of its own");
+    const ExclusiveCall::Flag copy = flag;
+    ExclusiveCall::Flag another = copy;
+    CHECK_NOTHROW(ExclusiveCall(another, "device"));
+  }
+  CHECK_NOTHROW(ExclusiveCall(flag, "device"));
+  try {
+    const ExclusiveCall call(flag, "device");
+    throw std::runtime_error("");
+  } catch (const std::runtime_error&) {
+  }
+  CHECK_NOTHROW(ExclusiveCall(flag, "device"));
+}
+
+TEST_CASE("a device shared by two threads is refused and neither hangs nor goes wrong", "[model]") {
+  const Model<Net> model(Seed{1});
+  const Shape shape{2, 6};
+  std::vector<float> expected(12 * 11);
+  Cpu alone;
+  Workspace<Net> workspace(alone, shape);
+  model.forward(workspace, tokens, shape, expected);
+  for (const int threads : {1, 2}) {
+    Cpu device(Threads{threads});
+    const auto caller = [&] {
+      return [&, own = std::make_shared<Workspace<Net>>(device, shape)] {
+        std::vector<float> outputs(expected.size());
+        model.forward(*own, tokens, shape, outputs);
+        return outputs == expected;
+      };
+    };
+    CHECK_THAT(refusal(caller(), caller()), test::Contains("the device is in the middle of another call"));
+  }
+}
+
+TEST_CASE("a workspace shared by two threads is refused", "[model]") {
+  const Model<Net> model(Seed{1});
+  const Shape shape{2, 6};
+  Cpu device;
+  Workspace<Net> workspace(device, shape, Purpose::training);
+  std::vector<float> gradients(static_cast<std::size_t>(Net::parameters));
+  const double expected = model.loss(workspace, tokens, tokens, shape).prediction;
+  const auto loss = [&] {
+    model.loss(workspace, tokens, tokens, shape);
+    return true;
+  };
+  CHECK_THAT(refusal(loss, loss), test::Contains("the workspace is in the middle of another call"));
+  CHECK(model.loss(workspace, tokens, tokens, shape).prediction == expected);
+  const auto gradient = [&] {
+    model.gradient(workspace, tokens, tokens, shape, gradients);
+    return true;
+  };
+  CHECK_THAT(refusal(gradient, loss), test::Contains("the workspace is in the middle of another call"));
+  CHECK(model.loss(workspace, tokens, tokens, shape).prediction == expected);
+}
+
+TEST_CASE("a trainer, a decoder or a scorer shared by two threads is refused", "[model]") {
+  Model<Net> model(Seed{1});
+  {
+    Trainer trainer(model);
+    const TokenBatch batch{tokens, tokens, {2, 6}};
+    const double expected = trainer.evaluate(batch).prediction;
+    const auto evaluate = [&] { return trainer.evaluate(batch).prediction == expected; };
+    CHECK_THAT(refusal(evaluate, evaluate), test::Contains("the trainer is in the middle of another call"));
+    const auto accumulate = [&] { return trainer.accumulate(batch).prediction == expected; };
+    CHECK_THAT(refusal(accumulate, evaluate), test::Contains("the trainer is in the middle of another call"));
+  }
+  {
+    Decoder decoder(model);
+    const auto prefill = [&] {
+      decoder.prefill(tokens);
+      return true;
+    };
+    CHECK_THAT(refusal(prefill, prefill), test::Contains("the decoder is in the middle of another call"));
+  }
+  Scorer scorer(model);
+  const double expected = scorer.text(tokens).log_likelihood;
+  const auto text = [&] { return scorer.text(tokens).log_likelihood == expected; };
+  CHECK_THAT(refusal(text, text), test::Contains("the scorer is in the middle of another call"));
+}
