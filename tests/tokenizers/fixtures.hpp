@@ -55,4 +55,13 @@ inline moe_mamba::BpeTokenizer parse_tokenizer(const std::string& json) {
   return moe_mamba::BpeTokenizer(std::as_bytes(std::span(json)), "tokenizer.json");
 }
 
+inline bool is_utf8(std::string_view text) {
+  for (std::size_t at = 0; at < text.size();) {
+    const moe_mamba::detail::Utf8Unit unit = moe_mamba::detail::utf8_unit(text, at);
+    if (unit.code == moe_mamba::detail::no_character) return false;
+    at += unit.bytes;
+  }
+  return true;
+}
+
 }  // namespace test

@@ -227,8 +227,10 @@ TEST_CASE("A file damaged anywhere is refused or read, never more", "[tokenizers
       try {
         const BpeTokenizer tokenizer = test::parse_tokenizer(file);
         tokenizer.decode(tokenizer.encode("Hello <s> WORD 123\n"));
-      } catch (const std::runtime_error&) {
-      } catch (const std::invalid_argument&) {
+      } catch (const std::runtime_error& error) {
+        REQUIRE(test::is_utf8(error.what()));
+      } catch (const std::invalid_argument& error) {
+        REQUIRE(test::is_utf8(error.what()));
       }
     }
   }

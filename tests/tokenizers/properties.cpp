@@ -191,7 +191,8 @@ TEST_CASE("What has no token is named", "[tokenizers]") {
   CHECK(tokenizer.encode("abba") == std::vector<Token>{0, 5, 5, 0});
   CHECK(tokenizer.decode(std::vector<Token>{0, 5, 5}) == "a b b");
   CHECK(test::message_of<std::invalid_argument>([&] { tokenizer.encode("ab\u00e9"); }) ==
-        "text is in part \"\u00e9\"; allowed: characters that are tokens, as this tokenizer has no unk_token");
+        "text is \"\u00e9\" at byte 2; allowed: characters that there are tokens for, as this tokenizer has no "
+        "unk_token");
   for (const Token token : {-1, 1, 4, 6, 1 << 30}) {
     const auto message = test::message_of<std::out_of_range>([&] { tokenizer.decode(std::vector<Token>{0, token}); });
     CHECK(message ==

@@ -82,16 +82,13 @@ class StreamDecoder {
   /// The text that the token completes, which may be none. Throws, with the decoder as it was, std::out_of_range for a
   /// token outside the vocabulary.
   std::string push(Token token) {
-    const std::size_t before = held_.size();
-    try {
-      tokenizer_.append(decoding_, token, held_);
-    } catch (...) {
-      held_.resize(before);
-      throw;
-    }
-    const std::size_t ready = held_.size() - detail::incomplete_utf8(held_);
-    std::string piece = held_.substr(0, ready);
-    held_.erase(0, ready);
+    typename T::Decoding decoding = decoding_;
+    std::string piece = held_;
+    tokenizer_.append(decoding, token, piece);
+    const std::size_t ready = piece.size() - detail::incomplete_utf8(piece);
+    held_ = piece.substr(ready);
+    decoding_ = std::move(decoding);
+    piece.resize(ready);
     return piece;
   }
 

@@ -6,30 +6,44 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
-#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
-#include "moe_mamba/core/check.hpp"
 #include "moe_mamba/tokenizers/byte_alphabet.hpp"
 #include "moe_mamba/tokenizers/tables.hpp"
 #include "moe_mamba/tokenizers/tokenizer_file.hpp"
+#include "moe_mamba/tokenizers/unknown_character.hpp"
 
 /// Byte-pair encoding (Sennrich et al. 2016, arXiv 1508.07909): a word begins as its characters, or bytes, and as long as
 /// two neighbours are a merge, the merge of the lowest rank is made, the leftmost first.
 namespace moe_mamba {
 
 /// Words and their tokens as they were found. A cache belongs to one tokenizer and to one thread at a time: keep one
-/// for each thread that encodes many texts. It stops growing at 131072 words.
+/// for each thread that encodes many texts. It stops growing at 131072 words. A call that throws leaves no wrong word in it.
 class WordCache {
  public:
   WordCache() = default;
+  WordCache(const WordCache&) = default;
+  WordCache(WordCache&&) = default;
+  WordCache& operator=(const WordCache& other) { return *this = WordCache(other); }
+  WordCache& operator=(WordCache&&) = default;
+  ~WordCache() = default;
 
  private:
   friend class BpeTokenizer;
   static constexpr std::size_t most_words = 1u << 17, longest_word = 128;
+
+  /// Keeps the symbols as the tokens of a new word.
+  void keep(std::string_view word) {
+    // What lies behind the last word is of a call that ran out of memory.
+    ends_.resize(words_.size());
+    tokens_.resize(ends_.empty() ? 0 : ends_.back());
+    tokens_.insert(tokens_.end(), symbols_.begin(), symbols_.end());
+    ends_.push_back(tokens_.size());
+    words_.insert(word);
+  }
 
   std::shared_ptr<const void> owner_;  // the model whose words these are
   detail::StringTable words_;
@@ -54,21 +68,24 @@ class BytePairEncoding {
     return index == StringTable::none ? -1 : whole_[index];
   }
 
-  /// The tokens of a word. Throws std::invalid_argument for a character that is no token where the model has no token
-  /// for what is unknown.
+  /// The tokens of a word. Throws UnknownCharacter for what is no token where the model has no token for the unknown.
   void encode(std::string_view word, std::vector<Token>& symbols, std::vector<std::uint32_t>& numbers,
               std::vector<std::uint64_t>& queue) const {
     std::size_t unknown = 0;
     if (!start(word, symbols, unknown)) {
-      const std::size_t bytes = byte_level_ ? 1 : utf8_unit(word, unknown).bytes;
-      throw std::invalid_argument(error_text("text", "in part " + in_quotes(word.substr(unknown, bytes)),
-                                             "characters that are tokens, as this tokenizer has no unk_token"));
+      throw UnknownCharacter{word.data() + unknown, std::string(unit_around(word, unknown))};
     }
     if (symbols.size() <= few) {
       merge_few(symbols, numbers);
     } else {
       merge_many(symbols, numbers, queue);
     }
+  }
+
+  /// Why there is no token for what is unknown.
+  std::string no_unknown_token() const {
+    return unknown_name_.empty() ? "this tokenizer has no unk_token"
+                                 : "the unk_token " + in_quotes(unknown_name_) + " is none of the tokens";
   }
 
   /// Words longer than this are worth cutting.
@@ -122,6 +139,7 @@ class BytePairEncoding {
   bool byte_level_, byte_fallback_, fuse_unknown_;
   bool cuts_ = true;  // not where a part might be a token that no merge makes
   Token unknown_ = -1;
+  std::string unknown_name_;
   std::array<Token, 256> bytes_;                  // the token of each byte, where words are bytes
   PairTable characters_;                          // (0, character) to (token, 0), where they are not
   std::array<std::vector<Token>, 256> fallback_;  // what a byte falls back to, none where that is not all there
@@ -144,7 +162,8 @@ inline BytePairEncoding::BytePairEncoding(const TokenizerFile& contents, const s
     const std::uint32_t index = contents.vocabulary.find(text);
     return index == StringTable::none ? Token{-1} : contents.ids[index];
   };
-  if (const std::string unknown = model["unk_token"].string_or(""); !unknown.empty()) unknown_ = id_of(unknown);
+  unknown_name_ = model["unk_token"].string_or("");
+  if (!unknown_name_.empty()) unknown_ = id_of(unknown_name_);
 
   for (std::size_t byte = 0; byte < 256; ++byte) {
     std::string unit;

@@ -33,6 +33,11 @@ class BpeTokenizer {
   /// Reads the contents of a file; `file` names it in errors. Throws std::runtime_error that names the field, its value
   /// and what is allowed, where something is wrong or not supported.
   BpeTokenizer(std::span<const std::byte> contents, const std::string& file);
+  BpeTokenizer(const BpeTokenizer&) = default;
+  BpeTokenizer(BpeTokenizer&&) = default;
+  BpeTokenizer& operator=(const BpeTokenizer& other) { return *this = BpeTokenizer(other); }
+  BpeTokenizer& operator=(BpeTokenizer&&) = default;
+  ~BpeTokenizer() = default;
 
   /// The tokens of a text. Throws std::invalid_argument for a character that the tokenizer has no token for, and for a
   /// text of 2 GiB or more.
@@ -62,7 +67,7 @@ class BpeTokenizer {
     return {options.skip_special_tokens, true, decoder_.strip_count()};
   }
 
-  /// Appends what the next token says. Throws as decode() does, with the decoding as it was.
+  /// Appends what the next token says. Throws as decode() does, with the decoding and the text as they were.
   void append(Decoding& state, Token token, std::string& text) const;
 
   /// One more than the largest token.
@@ -92,9 +97,13 @@ class BpeTokenizer {
   void read_added_tokens(const detail::JsonField& field, std::size_t limit);
   void read_post_processor(const detail::JsonField& field);
   void read_template(const detail::JsonField& field);
-  void encode_piece(std::string_view piece, bool at_begin, WordCache& cache, std::vector<Token>& tokens) const;
+  void encode_piece(std::string_view text, std::size_t begin, std::size_t end, WordCache& cache,
+                    std::vector<Token>& tokens) const;
   void encode_word(std::string_view word, WordCache& cache, std::vector<Token>& tokens) const;
   void encode_part(std::string_view word, WordCache& cache, std::vector<Token>& tokens) const;
+
+  [[noreturn]] void refuse_character(std::string_view text, std::size_t begin, std::string_view normalized,
+                                     const detail::UnknownCharacter& unknown) const;
 
   detail::Normalizer normalizer_;
   detail::PreTokenizer pre_tokenizer_;
@@ -237,25 +246,47 @@ inline std::vector<Token> BpeTokenizer::encode(std::string_view text, WordCache&
     if (token != nullptr) {
       tokens.push_back(token->id);
     } else {
-      encode_piece(text.substr(begin, end - begin), begin == 0, cache, tokens);
+      encode_piece(text, begin, end, cache, tokens);
     }
   });
   if (options.special_tokens) tokens.insert(tokens.end(), after_.begin(), after_.end());
   return tokens;
 }
 
-inline void BpeTokenizer::encode_piece(std::string_view piece, bool at_begin, WordCache& cache,
+inline void BpeTokenizer::encode_piece(std::string_view text, std::size_t begin, std::size_t end, WordCache& cache,
                                        std::vector<Token>& tokens) const {
+  std::string_view piece = text.substr(begin, end - begin);
   std::string normalized;
   if (!normalizer_.empty()) piece = normalized = normalizer_(piece);
-  added_normalized_.split(piece, [&](std::size_t begin, std::size_t end, const detail::AddedToken* token) {
-    if (token != nullptr) {
-      tokens.push_back(token->id);
-      return;
-    }
-    pre_tokenizer_.split(piece.substr(begin, end - begin), at_begin && begin == 0,
-                         [&](std::string_view word) { encode_word(word, cache, tokens); });
-  });
+  const bool at_begin = begin == 0;
+  try {
+    added_normalized_.split(piece, [&](std::size_t from, std::size_t to, const detail::AddedToken* token) {
+      if (token != nullptr) {
+        tokens.push_back(token->id);
+        return;
+      }
+      pre_tokenizer_.split(piece.substr(from, to - from), at_begin && from == 0,
+                           [&](std::string_view word) { encode_word(word, cache, tokens); });
+    });
+  } catch (const detail::UnknownCharacter& unknown) {
+    refuse_character(text, begin, piece, unknown);
+  }
+}
+
+/// Where a character without a token stands: in the text, or in what the normalizer made of it from `begin` on, if that
+/// is something else.
+inline void BpeTokenizer::refuse_character(std::string_view text, std::size_t begin, std::string_view normalized,
+                                           const detail::UnknownCharacter& unknown) const {
+  const std::string_view character =
+      detail::unit_around(normalized, static_cast<std::size_t>(unknown.at - normalized.data()));
+  const auto at = static_cast<std::size_t>(character.data() - normalized.data()), end = at + character.size();
+  const bool same = text.substr(begin).substr(0, end) == normalized.substr(0, end);
+  std::string place = " at byte " + std::to_string(same ? begin + at : at);
+  if (!same) place += " of what the normalizer makes of it from byte " + std::to_string(begin) + " on";
+  // Such as what stands for a space, or one more in front of the text.
+  if (unknown.unit != character) place = ", which the pre-tokenizer writes for " + detail::in_quotes(character) + place;
+  throw std::invalid_argument(error_text("text", detail::in_quotes(unknown.unit) + place,
+                                         "characters that there are tokens for, as " + model_->no_unknown_token()));
 }
 
 inline void BpeTokenizer::encode_word(std::string_view word, WordCache& cache, std::vector<Token>& tokens) const {
@@ -280,10 +311,7 @@ inline void BpeTokenizer::encode_part(std::string_view word, WordCache& cache, s
   }
   model_->encode(word, cache.symbols_, cache.numbers_, cache.queue_);
   tokens.insert(tokens.end(), cache.symbols_.begin(), cache.symbols_.end());
-  if (!keep || cache.words_.size() == WordCache::most_words) return;
-  cache.words_.insert(word);
-  cache.tokens_.insert(cache.tokens_.end(), cache.symbols_.begin(), cache.symbols_.end());
-  cache.ends_.push_back(cache.tokens_.size());
+  if (keep && cache.words_.size() < WordCache::most_words) cache.keep(word);
 }
 
 inline void BpeTokenizer::append(Decoding& state, Token token, std::string& text) const {
@@ -293,19 +321,21 @@ inline void BpeTokenizer::append(Decoding& state, Token token, std::string& text
   const Entry& found = entry(token);
   if (state.skip_special_tokens && found.special) return;
   const bool differs = state.first && decoder_.first_differs();
-  state.first = false;
+  std::size_t strip = state.strip;
   std::string at_begin;
   if (differs) at_begin = decoder_(found.written, true);
   std::string_view piece = differs ? at_begin : found.text;
-  while (state.strip > 0 && !piece.empty()) {
+  while (strip > 0 && !piece.empty()) {
     if (piece.front() != decoder_.strip_character()) {
-      state.strip = 0;
+      strip = 0;
     } else {
       piece.remove_prefix(1);
-      --state.strip;
+      --strip;
     }
   }
   text += piece;
+  state.first = false;
+  state.strip = strip;
 }
 
 }  // namespace moe_mamba

@@ -8,6 +8,7 @@
 
 #include "moe_mamba/tokenizers/normalizer.hpp"
 #include "moe_mamba/tokenizers/split_pattern.hpp"
+#include "moe_mamba/tokenizers/unknown_character.hpp"
 
 /// The second part of a tokenizer: cutting text into words, which are then encoded one by one.
 namespace moe_mamba::detail {
@@ -103,21 +104,32 @@ class PreTokenizer {
     };
     if (step.kind == Step::Kind::Metaspace) {
       std::string replaced = replace_all(text, " ", step.text);
-      if ((step.prefix || (step.prefix_first && at_begin)) && !replaced.starts_with(step.text)) {
-        replaced.insert(0, step.text);
-      }
-      if (!step.splits) return split_from(index + 1, replaced, at_begin, word);
-      for (const SplitPiece& piece : apply_behavior(literals(replaced, step.text), SplitBehavior::MergedWithNext)) {
-        const auto part = std::string_view(replaced).substr(piece.begin, piece.end - piece.begin);
-        split_from(index + 1, part, at_begin && piece.begin == 0, word);
+      const bool prefixed = (step.prefix || (step.prefix_first && at_begin)) && !replaced.starts_with(step.text);
+      if (prefixed) replaced.insert(0, step.text);
+      try {
+        if (!step.splits) return split_from(index + 1, replaced, at_begin, word);
+        for (const SplitPiece& piece : apply_behavior(literals(replaced, step.text), SplitBehavior::MergedWithNext)) {
+          const auto part = std::string_view(replaced).substr(piece.begin, piece.end - piece.begin);
+          split_from(index + 1, part, at_begin && piece.begin == 0, word);
+        }
+      } catch (UnknownCharacter& unknown) {
+        const std::size_t units = count_units(replaced.data(), unknown.at);
+        unknown.at = find_unit(text, units - (prefixed && units > 0 ? 1 : 0));
+        throw;
       }
       return;
     }
     if (step.kind == Step::Kind::ByteLevel) {
       if (!step.prefix || text.starts_with(' ')) return split_words(step.pattern, text, next);
       const std::string prefixed = ' ' + std::string(text);
-      return split_words(step.pattern, prefixed,
-                         [&](std::string_view piece) { split_from(index + 1, piece, false, word); });
+      try {
+        return split_words(step.pattern, prefixed,
+                           [&](std::string_view piece) { split_from(index + 1, piece, false, word); });
+      } catch (UnknownCharacter& unknown) {
+        const auto bytes = static_cast<std::size_t>(unknown.at - prefixed.data());
+        unknown.at = text.data() + bytes - (bytes > 0 ? 1 : 0);
+        throw;
+      }
     }
     // These patterns match everything, so that there is nothing between the matches.
     const bool isolated =

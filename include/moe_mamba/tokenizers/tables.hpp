@@ -9,7 +9,8 @@
 #include <vector>
 
 /// Hash tables for a tokenizer: open addressing with linear probing, grown by doubling, nothing ever removed. A seed that
-/// differs from table to table keeps a hostile file from choosing keys that collide; no result depends on it.
+/// differs from table to table keeps a hostile file from choosing keys that collide; no result depends on it. An insertion
+/// that runs out of memory leaves a table as it was.
 namespace moe_mamba::detail {
 
 inline std::uint64_t mix_bits(std::uint64_t a, std::uint64_t b) {
@@ -72,6 +73,7 @@ class StringTable {
       at = place(text, hash);
     }
     const auto index = static_cast<std::uint32_t>(size());
+    bytes_.resize(ends_.empty() ? 0 : ends_.back());  // without what a call that ran out of memory left
     bytes_.insert(bytes_.end(), text.begin(), text.end());
     ends_.push_back(bytes_.size());
     slots_[at] = {static_cast<std::uint32_t>(hash >> 32), index};
@@ -94,14 +96,15 @@ class StringTable {
   }
 
   void grow() {
-    slots_.assign(slots_.size() * 2, Slot{});
-    const std::size_t mask = slots_.size() - 1;
+    std::vector<Slot> slots(slots_.size() * 2);
+    const std::size_t mask = slots.size() - 1;
     for (std::size_t index = 0; index < size(); ++index) {
       const std::uint64_t hash = hash_string((*this)[index], seed_);
       std::size_t at = hash & mask;
-      while (slots_[at].index != none) at = (at + 1) & mask;
-      slots_[at] = {static_cast<std::uint32_t>(hash >> 32), static_cast<std::uint32_t>(index)};
+      while (slots[at].index != none) at = (at + 1) & mask;
+      slots[at] = {static_cast<std::uint32_t>(hash >> 32), static_cast<std::uint32_t>(index)};
     }
+    slots_ = std::move(slots);
   }
 
   std::uint64_t seed_;
@@ -128,13 +131,14 @@ class PairTable {
     const std::uint64_t key = key_of(left, right);
     std::size_t at = place(key);
     if (slots_[at].key != key) {
-      if (++size_ * 2 > slots_.size()) {
+      if ((size_ + 1) * 2 > slots_.size()) {
         const std::vector<Slot> old = std::exchange(slots_, std::vector<Slot>(slots_.size() * 2));
         for (const Slot& slot : old) {
           if (slot.key != no_key) slots_[place(slot.key)] = slot;
         }
         at = place(key);
       }
+      ++size_;
     }
     slots_[at] = {key, value};
   }
