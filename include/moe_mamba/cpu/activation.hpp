@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cmath>
 #include <concepts>
 
 #include "moe_mamba/cpu/exponential.hpp"
@@ -7,55 +8,75 @@
 #include "moe_mamba/ops/activation.hpp"
 
 /// Activations of feed-forward layers on the CPU; the contract is in ops/activation.hpp. The built-in ones run on
-/// packets, a user's own element by element.
+/// packets, a user's own element by element. A result's bits do not depend on where in a row it lies.
 namespace moe_mamba::cpu {
 
 namespace detail {
 
-/// The normal distribution function (`value`) and its density (`derivative`), in float.
+/// The normal distribution function Φ (`value`) and its density (`derivative`).
 ///
-/// For a = |x|, Φ(-a) = exp(-a²/2) t Q(t) with t = 1 / (1 + 0.35 a): a form of Hastings' that keeps the far tail. Q is
-/// a polynomial of degree 8 fitted to the least relative error, 3.2e-8 for a <= 13.5, beyond which Φ(-a) underflows.
-/// With float arithmetic Φ is off by at most 1.5e-7, and gelu(x) by at most 1.5e-7 · max(1, |x|).
-[[gnu::always_inline]] inline ValueAndDerivative<Packet<float>> normal_distribution(Packet<float> x) {
-  using P = Packet<float>;
-  const P one = broadcast<P>(1.0f);
-  const P t = div(one, fma(broadcast<P>(0.35f), abs(x), one));
-  const P q = horner(t, -0.02912586355321214f, 0.1438722301592158f, -0.2555045607088833f, 0.15892929461170363f,
-                     -0.022937146723221582f, 0.1054329426957334f, 0.11985243520076008f, 0.13985908265351527f,
-                     0.13962156978442583f);
-  const P e = exponential(mul(mul(x, x), broadcast<P>(-0.5f)));
-  const P tail = mul(mul(t, q), e);
-  return {select_less(zero<P>(), x, sub(one, tail), tail), mul(e, broadcast<P>(0.39894228040143267794f))};
+/// In double they are the C library's, element by element. In float, for a = |x|, Φ(-a) = exp(-a²/2) t Q(t) with
+/// t = 1 / (1 + 0.35 a): a form of Hastings' that keeps the far tail. Q is a polynomial of degree 8 fitted to the least
+/// relative error, 3.2e-8 for a <= 13.5, beyond which Φ(-a) underflows. With float arithmetic Φ is off by at most 1.5e-7,
+/// and gelu(x) by at most 1.5e-7 · max(1, |x|).
+template <PacketLike P>
+[[gnu::always_inline]] inline ValueAndDerivative<P> normal_distribution(const P& x) {
+  const P a = min(abs(x), broadcast<P>(40));  // beyond, nothing changes, and squares would overflow in the end
+  if constexpr (std::same_as<scalar_of<P>, float>) {
+    const P one = broadcast<P>(1.0f);
+    const P t = div(one, fma(broadcast<P>(0.35f), a, one));
+    const P q = horner(t, -0.02912586355321214f, 0.1438722301592158f, -0.2555045607088833f, 0.15892929461170363f,
+                       -0.022937146723221582f, 0.1054329426957334f, 0.11985243520076008f, 0.13985908265351527f,
+                       0.13962156978442583f);
+    const P e = exponential(mul(mul(a, a), broadcast<P>(-0.5f)));
+    const P tail = mul(mul(t, q), e);
+    return {select_less(zero<P>(), x, sub(one, tail), tail), mul(e, broadcast<P>(0.39894228040143267794f))};
+  } else {
+    alignas(64) double values[lanes<P>], densities[lanes<P>];
+    store<P>(values, x);
+    store<P>(densities, mul(mul(a, a), broadcast<P>(-0.5)));
+    for (Index i = 0; i < lanes<P>; ++i) {
+      densities[i] = std::exp(densities[i]) * 0.39894228040143267794;
+      values[i] = (std::erf(values[i] * 0.70710678118654752440) + 1) * 0.5;
+    }
+    return {load<P>(values), load<P>(densities)};
+  }
+}
+
+/// Replaces lanes<Packet<C>> elements by Activation::value of them and, where wanted, writes the derivatives. It is
+/// compiled once for all places: inline, a compiler may fuse other products with other sums in a packet and behind the
+/// last one.
+template <class Activation, bool want_derivative, ComputeScalar C>
+[[gnu::noinline]] void apply_to_lanes(C* values, C* derivatives) {
+  for (Index i = 0; i < lanes<Packet<C>>; ++i) {
+    const C x = values[i];
+    values[i] = Activation::value(x);
+    if (want_derivative) derivatives[i] = Activation::derivative(x);
+  }
 }
 
 template <class Activation, class... Types>
 inline constexpr bool is_one_of = (std::same_as<Activation, Types> || ...);
 
-/// Activation::value, and Activation::derivative where wanted, in each lane.
+/// Activation::value, and Activation::derivative where wanted, in each lane. Packets and single elements go the same way,
+/// so that a result does not depend on where in a row it lies.
 template <class Activation, bool want_derivative, PacketLike P>
-[[gnu::always_inline]] inline ValueAndDerivative<P> activation(P x) {
+[[gnu::always_inline]] inline ValueAndDerivative<P> activation(const P& x) {
   using C = scalar_of<P>;
-  if constexpr (std::same_as<P, C>) {
-    return {Activation::value(x), want_derivative ? Activation::derivative(x) : C(0)};
-  } else if constexpr (is_one_of<Activation, Relu>) {
+  if constexpr (is_one_of<Activation, Relu>) {
     return {max(x, zero<P>()), select_less(zero<P>(), x, broadcast<P>(C(1)), zero<P>())};
   } else if constexpr (is_one_of<Activation, SquaredRelu>) {
     const P positive = max(x, zero<P>());
     return {mul(positive, positive), add(positive, positive)};
   } else if constexpr (is_one_of<Activation, Silu, SwiGlu>) {
     return silu_with_derivative(x);
-  } else if constexpr (is_one_of<Activation, Gelu, GeGlu> && std::same_as<C, float>) {
+  } else if constexpr (is_one_of<Activation, Gelu, GeGlu>) {
     const auto normal = normal_distribution(x);
     return {mul(x, normal.value), fma(x, normal.derivative, normal.value)};
   } else {
-    alignas(64) C values[lanes<P>], derivatives[lanes<P>] = {};
-    store<P>(values, x);
-    for (Index i = 0; i < lanes<P>; ++i) {
-      const auto element = activation<Activation, want_derivative>(values[i]);
-      values[i] = element.value;
-      derivatives[i] = element.derivative;
-    }
+    alignas(64) C values[lanes<Packet<C>>], derivatives[lanes<Packet<C>>] = {};
+    for (Index i = 0; i < lanes<Packet<C>>; i += lanes<P>) store<P>(values + i, x);  // a single element in every lane
+    apply_to_lanes<Activation, want_derivative>(values, derivatives);
     return {load<P>(values), load<P>(derivatives)};
   }
 }

@@ -1,0 +1,106 @@
+// What must hold of every operation of the CPU with every instruction set: equal operands give equal bits wherever in a
+// row they lie, in a packet or behind the last one, and no operation raises a floating-point exception on finite inputs
+// with finite results.
+#include <cfenv>
+#include <cstring>
+#include <set>
+#include <string>
+#include <utility>
+
+#include "column_operations.hpp"
+#include "support/catch.hpp"
+
+using namespace test::columns;
+
+namespace {
+
+/// An activation from outside the library, with sums of products that a compiler may or may not fuse.
+struct Cubic {
+  static constexpr bool gated = false;
+  template <class T>
+  static T value(T x) {
+    return x * x * x * T(0.3) + x * T(0.7) - x * x;
+  }
+  template <class T>
+  static T derivative(T x) {
+    return x * x * T(0.9) + T(0.7) - T(2) * x;
+  }
+};
+
+/// How many elements differ in bits from the first of their row.
+template <class T>
+Index unlike(const Result<T>& result) {
+  const Index columns = result.columns, rows = std::ssize(result.values) / columns;
+  Index count = 0;
+  for (Index row = 0; row < rows; ++row) {
+    for (Index column = result.skip + 1; column < columns; ++column) {
+      const auto at = [&](Index place) {
+        return &result.values[static_cast<std::size_t>(result.down ? place * rows + row : row * columns + place)];
+      };
+      count += std::memcmp(at(result.skip), at(column), sizeof(T)) != 0 ? 1 : 0;
+    }
+  }
+  return count;
+}
+
+/// All operations on so many columns.
+template <class S, class Check>
+void each(cpu::Device& device, Operands& operands, Index columns, const Check& check) {
+  using C = compute_t<S>;
+  each_elementwise<S>(device, operands, columns, check);
+  each_norm<S>(device, operands, columns, check);
+  for (const double limit : {3.0, 2000.0}) {
+    each_activation<Relu, C>(device, operands, columns, limit, check);
+    each_activation<SquaredRelu, C>(device, operands, columns, limit, check);
+    each_activation<Gelu, C>(device, operands, columns, limit, check);
+    each_activation<Silu, C>(device, operands, columns, limit, check);
+    each_activation<SwiGlu, C>(device, operands, columns, limit, check);
+    each_activation<GeGlu, C>(device, operands, columns, limit, check);
+    each_activation<Cubic, C>(device, operands, columns, limit, check);
+  }
+  each_activation<Relu, C>(device, operands, columns, 1e25, check);
+  each_activation<Gelu, C>(device, operands, columns, 1e25, check);
+  each_activation<Silu, C>(device, operands, columns, 1e25, check);
+  for (const Index rows : {1, 3, 40}) each_product<S>(device, operands, columns, rows, check);
+}
+
+const std::vector<Index> lengths = {1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 31, 33, 47, 70, 131};
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("elements that are alike are treated alike wherever they lie", "[cpu][columns]", float, double,
+                   bfloat16) {
+  cpu::Device device;
+  std::set<std::string> wrong;
+  for (const Index columns : lengths) {
+    for (std::uint64_t seed = 0; seed < 20; ++seed) {
+      Operands operands(Draw::alike, seed);
+      each<TestType>(device, operands, columns, [&](const std::string& name, const auto& call, const auto&... results) {
+        call();
+        if ((Index(0) + ... + unlike(results)) > 0) wrong.insert(name + ", columns: " + std::to_string(columns));
+      });
+    }
+  }
+  CHECK(wrong == std::set<std::string>{});
+}
+
+TEMPLATE_TEST_CASE("operations raise no floating-point exception", "[cpu][columns]", float, double, bfloat16) {
+  cpu::Device device;
+  std::set<std::string> wrong;
+  for (const Draw draw : {Draw::zeros, Draw::edges, Draw::ordinary}) {
+    for (const Index columns : lengths) {
+      for (std::uint64_t seed = 0; seed < 5; ++seed) {
+        Operands operands(draw, seed);
+        each<TestType>(device, operands, columns, [&](const std::string& name, const auto& call, const auto&...) {
+          std::feclearexcept(FE_ALL_EXCEPT);
+          call();
+          for (const auto& [flag, title] :
+               {std::pair(FE_INVALID, "invalid"), {FE_DIVBYZERO, "division by 0"}, {FE_OVERFLOW, "overflow"}}) {
+            if (std::fetestexcept(flag) != 0) wrong.insert(name + ": " + title);
+          }
+        });
+      }
+    }
+  }
+  CHECK(wrong == std::set<std::string>{});
+}
