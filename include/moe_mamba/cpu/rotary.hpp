@@ -26,7 +26,7 @@ void rotate_row(const RotaryEmbedding<C>& rotary, Index row, Index first, Index 
     sweep<C>(count, [=]<class P>(Index i) {
       const P a = load<P>(real + i), b = load<P>(imaginary + i);
       const P cosine = load<P>(cosines + i), sine = load<P>(sines + i);
-      store<P>(real + i, sub(mul(a, cosine), mul(b, sine)));
+      store<P>(real + i, fma(a, cosine, negate(mul(b, sine))));
       store<P>(imaginary + i, fma(a, sine, mul(b, cosine)));
     });
   }
