@@ -33,7 +33,8 @@ class HostMemory {
   }
   HostMemory(HostMemory&& other) noexcept { swap(other); }
   HostMemory& operator=(HostMemory&& other) noexcept {
-    HostMemory(std::move(other)).swap(*this);
+    HostMemory taken(std::move(other));
+    taken.swap(*this);
     return *this;
   }
 

@@ -28,18 +28,19 @@ inline constexpr Index convolution_run = 64;
 inline constexpr Index convolution_rows_ahead = 8;
 
 /// weights[k] holds tap k of all lanes' channels.
-template <PacketLike P, int Taps, StorageScalar S>
+template <PacketLike P, std::size_t Taps, StorageScalar S>
 [[gnu::always_inline]] inline void load_taps(const S* weight, Index count, P (&weights)[Taps]) {
   using C = scalar_of<P>;
-  alignas(64) C columns[Taps][lanes<P>] = {};
+  constexpr Index taps{Taps};
+  alignas(64) C columns[Taps][std::size_t{lanes<P>}] = {};
   for (Index lane = 0; lane < count; ++lane) {
-    for (Index k = 0; k < Taps; ++k) columns[k][lane] = static_cast<C>(weight[lane * Taps + k]);
+    for (Index k = 0; k < taps; ++k) columns[k][lane] = static_cast<C>(weight[lane * taps + k]);
   }
   unroll<Taps>([&](auto k) __attribute__((always_inline)) { weights[k] = load<P>(columns[k]); });
 }
 
 /// bias + Σ_k weights[k] inputs[k]
-template <PacketLike P, int Taps>
+template <PacketLike P, std::size_t Taps>
 [[gnu::always_inline]] inline P convolve(const P& bias, const P (&weights)[Taps], const P (&inputs)[Taps]) {
   P sum = bias;
   unroll<Taps>([&](auto k) __attribute__((always_inline)) { sum = fma(weights[k], inputs[k], sum); });
@@ -47,7 +48,7 @@ template <PacketLike P, int Taps>
 }
 
 /// Moves everything one place towards the front; the last place keeps its value.
-template <class P, int Taps>
+template <class P, std::size_t Taps>
 [[gnu::always_inline]] inline void shift(P (&values)[Taps]) {
   unroll<Taps - 1>([&](auto k) __attribute__((always_inline)) { values[k] = values[k + 1]; });
 }
@@ -63,7 +64,7 @@ void convolve_block(const CausalConvolution<C, S, Taps>& convolution, Index sequ
                        : convolution.saved_state + sequence * (Taps - 1) * channels + channel;
   const Index last = convolution.shape.tokens() - 1;
   const P bias = convolution.bias == nullptr ? zero<P>() : lane.load_parameters(convolution.bias + channel);
-  P weights[Taps], inputs[Taps];
+  P weights[std::size_t{Taps}], inputs[std::size_t{Taps}];
   load_taps(convolution.weight + channel * Taps, std::min(lanes<P>, channels - channel), weights);
   // Place K - 1 is for the step's own input; the K - 1 before it are the running state.
   inputs[0] = zero<P>();
@@ -91,14 +92,15 @@ void convolve_block_backward(const CausalConvolutionBackward<C, S, Taps>& convol
   const Index channels = convolution.dx.columns, length = convolution.shape.length;
   const Index count = std::min(lanes<P>, channels - channel), last = convolution.shape.tokens() - 1;
   const P bias = convolution.bias == nullptr ? zero<P>() : lane.load_parameters(convolution.bias + channel);
-  P weights[Taps], dweights[Taps], dbias = zero<P>();
+  P weights[std::size_t{Taps}], dweights[std::size_t{Taps}], dbias = zero<P>();
   load_taps(convolution.weight + channel * Taps, count, weights);
   unroll<Taps>([&](auto k) { dweights[k] = zero<P>(); });
   for (Index sequence = 0; sequence < convolution.shape.batch; ++sequence) {
     const Index row = sequence * length;
     C* const dstate = convolution.dstate ? convolution.dstate.sequence(sequence) + channel : nullptr;
     const C* const saved = convolution.saved_state + sequence * (Taps - 1) * channels + channel;
-    P inputs[Taps], gradients[Taps], final_gradients[Taps], sums[Taps], sum = zero<P>();
+    P inputs[std::size_t{Taps}], gradients[std::size_t{Taps}], final_gradients[std::size_t{Taps}],
+        sums[std::size_t{Taps}], sum = zero<P>();
     unroll<Taps>([&](auto k) { inputs[k] = gradients[k] = final_gradients[k] = sums[k] = zero<P>(); });
     const auto end_run = [&] {
       unroll<Taps>([&](auto k) { dweights[k] = add(dweights[k], std::exchange(sums[k], zero<P>())); });

@@ -162,9 +162,8 @@ inline std::string safetensors_head(std::span<const TensorSource> tensors,
   header.resize((header.size() + length_bytes + alignment - 1) / alignment * alignment - length_bytes, ' ');
   require(header.size() <= safetensors_header_limit, "header length", header.size(), "at most 100000000 bytes");
   std::string head(length_bytes, '\0');
-  for (std::size_t i = 0; i < length_bytes; ++i) {
-    head[i] = static_cast<char>((static_cast<std::uint64_t>(header.size()) >> (8 * i)) & 0xff);
-  }
+  const std::uint64_t length = header.size();
+  for (std::size_t i = 0; i < length_bytes; ++i) head[i] = static_cast<char>((length >> (8 * i)) & 0xff);
   return head + header;
 }
 

@@ -378,7 +378,7 @@ inline SafetensorsContents parse_safetensors(std::span<const std::byte> bytes, c
     detail::throw_content_error(file, (cut ? "the file is cut off: " : other) + "header length", std::to_string(length),
                                 "2 to " + std::to_string(longest) + " in a file of " + size);
   }
-  const auto header = bytes.subspan(8, static_cast<std::size_t>(length));
+  const auto header = bytes.subspan(8, length);
   const std::string_view text(reinterpret_cast<const char*>(header.data()), header.size());
   // The parser would take a byte order mark as nothing and a zero byte as the end.
   if (text.front() != '{') {

@@ -41,7 +41,7 @@ struct AttentionLayer : LayerDefaults {
   static constexpr auto parameters = [] {
     constexpr Initial input{Initial::Law::uniform, 1, D}, output{Initial::Law::uniform, 1, q_size, true};
     // Those of the three input projections lie side by side: they are one matrix and one bias.
-    std::array<Parameter, 4 + (input_biases ? 3 : 0) + (output_bias ? 1 : 0)> all{
+    std::array<Parameter, 4u + (input_biases ? 3u : 0u) + (output_bias ? 1u : 0u)> all{
         matrix_parameter("q_proj.weight", q_size, D, input), matrix_parameter("k_proj.weight", k_size, D, input),
         matrix_parameter("v_proj.weight", k_size, D, input), matrix_parameter("o_proj.weight", D, q_size, output)};
     if constexpr (input_biases) {

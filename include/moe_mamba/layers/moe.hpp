@@ -31,7 +31,7 @@ struct MoeLayer : LayerDefaults {
 
   static constexpr auto parameters = [] {
     const Initial router{Initial::Law::truncated_normal, 0.1, D};
-    std::array<Parameter, 3 + int(has_bias) + 2 * int(has_shared)> all;
+    std::array<Parameter, 3u + (has_bias ? 1u : 0u) + (has_shared ? 2u : 0u)> all;
     std::size_t count = 0;
     all[count++] = matrix_parameter("router.weight", E, D, router);
     if (has_bias) all[count++] = vector_parameter("router.bias", E, ParameterKind::bias, {Initial::Law::zeros});

@@ -108,12 +108,12 @@ struct LanguageModel {
   /// totals[0] = the sum of the unmasked targets' cross-entropies, totals[1] their number; gradients of their mean where
   /// dx has data.
   template <class Device, class S, class C>
-  static void loss(Device& device, const S* parameters, MatrixView<const C> x, const Token* targets, MatrixView<C> dx,
+  static void loss(Device& device, const S* weights, MatrixView<const C> x, const Token* targets, MatrixView<C> dx,
                    compute_t<C>* gradients, double* totals, Arena scratch) {
     head_cross_entropy(
         device, HeadCrossEntropy<C, S>{
                     .x = x,
-                    .weight = matrix(parameters + head_offset, vocabulary, width),
+                    .weight = matrix(weights + head_offset, vocabulary, width),
                     .targets = targets,
                     .dx = dx,
                     .dweight = matrix(gradients == nullptr ? nullptr : gradients + head_offset, vocabulary, width),

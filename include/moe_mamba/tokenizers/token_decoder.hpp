@@ -115,7 +115,7 @@ inline void TokenDecoder::add_strip(const JsonField& field) {
   const std::string content = field["content"].string();
   if (content.size() != 1) field["content"].refuse("one character of ASCII");
   strip_character_ = content[0];
-  strip_count_ = static_cast<std::size_t>(field["start"].integer(1u << 20));
+  strip_count_ = field["start"].integer(1u << 20);
   field["stop"].require_zero_or_null("0, as the end of a text is not known while it comes");
 }
 
