@@ -1,6 +1,8 @@
 #include "moe_mamba/cpu/optimizer.hpp"
 
 #include <bit>
+#include <cfenv>
+#include <limits>
 #include <memory>
 #include <vector>
 
@@ -113,6 +115,27 @@ TEMPLATE_TEST_CASE("AdamW agrees with a loop over its formulas, step after step"
     CHECK(test::relative_error(training.second_moment, v) <= tolerance);
     CHECK(test::relative_error(training.weights(), w) <= tolerance);
   }
+}
+
+TEMPLATE_TEST_CASE("a packet's square roots are rounded correctly and raise no trap", "[cpu][optimizer]", float,
+                   double) {
+  using C = TestType;
+  using P = cpu::Packet<C>;
+  constexpr auto width = static_cast<std::size_t>(cpu::lanes<P>);
+  using Limits = std::numeric_limits<C>;
+  std::vector<C> values = {0, Limits::denorm_min(), Limits::min() / 3, Limits::min(), 1,
+                           2, Limits::max(),        Limits::infinity()};
+  for (const C x : test::uniform<C>(100000, 3, 0, 4)) values.push_back(std::ldexp(x, int(values.size() % 200) - 100));
+  values.resize(values.size() / width * width);
+  std::vector<C> roots(values.size());
+  std::feclearexcept(FE_ALL_EXCEPT);
+  for (std::size_t i = 0; i < values.size(); i += width) {
+    cpu::store<P>(roots.data() + i, cpu::sqrt(cpu::load<P>(values.data() + i)));
+  }
+  CHECK(std::fetestexcept(FE_INVALID | FE_DIVBYZERO | FE_OVERFLOW) == 0);
+  std::size_t wrong = 0;
+  for (std::size_t i = 0; i < values.size(); ++i) wrong += roots[i] != std::sqrt(values[i]);
+  CHECK(wrong == 0);
 }
 
 TEMPLATE_TEST_CASE("AdamW decays between its toggles and nowhere else, wherever they lie", "[cpu][optimizer]", float,

@@ -1,6 +1,11 @@
 #pragma once
 
-#include "moe_mamba/moe_mamba.hpp"
+#include "moe_mamba/layers/attention.hpp"
+#include "moe_mamba/layers/mamba.hpp"
+#include "moe_mamba/layers/mlp.hpp"
+#include "moe_mamba/layers/moe.hpp"
+#include "moe_mamba/layers/norm.hpp"
+#include "moe_mamba/model/language_model.hpp"
 
 /// What the folders of tests/fixtures hold, for tests that open the same ones. Without balance losses, which the reference
 /// leaves out.

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "families/definitions.hpp"
+#include "moe_mamba/model/passes.hpp"
 
 /// The passes of the fixtures' models with parameters stored as S, which tests/passes compiles once for all tests.
 #define MOE_MAMBA_TEST_FAMILY_PASSES(declared, S)                      \

@@ -108,3 +108,15 @@ TEST_CASE("Without memory a save leaves the old file, and a load model and train
   CHECK(test::fail_each_allocation(old_file, save_new, kept) > 10);
   CHECK(test::read_bytes(folder / "new") == run);
 }
+
+TEST_CASE("A trainer whose model was moved away is not half put back", "[io]") {
+  const test::Folder folder;
+  Model<Small> model(Seed{1}), other(Seed{2});
+  Trainer trainer(model), resumed(other);
+  const std::vector<Token> tokens = {1, 2, 0, 1};
+  trainer.step(TokenBatch{std::span(tokens).first(3), std::span(tokens).last(3), {1, 3}});
+  save_checkpoint(folder / "run", trainer);
+  const Model<Small> moved = std::move(other);
+  CHECK_THROWS_AS(load_checkpoint(folder / "run", resumed), std::logic_error);
+  CHECK(resumed.steps() == 0);
+}

@@ -1,5 +1,5 @@
 #include "model/passes.hpp"
-#include "moe_mamba/moe_mamba.hpp"
+#include "passes/cpu.hpp"
 
 namespace moe_mamba {
 MOE_MAMBA_TEST_BFLOAT16_PASSES(, bfloat16, Cpu)

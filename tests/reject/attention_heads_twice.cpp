@@ -1,5 +1,6 @@
 // expect: an option is given more than once
 // expect: OptionGivenOnce<.*Attention<.*, moe_mamba::Heads<(8|4)>, 2>
+// errors: 2
 #include "definition.hpp"
 
 using namespace moe_mamba;

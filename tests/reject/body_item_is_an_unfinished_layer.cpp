@@ -1,5 +1,5 @@
 // expect: a layer lacks something that layers/layer.hpp asks for
-// expect: ResidualStage<64, .*Hollow.*>
+// expect: FinishedLayer<Hollow::Layer<64> ?>
 #include "definition.hpp"
 
 using namespace moe_mamba;

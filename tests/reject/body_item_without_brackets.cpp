@@ -1,5 +1,6 @@
-// expect: type/value mismatch at argument 2 in template parameter list|use of class template 'Mamba' requires template
-// arguments expect: Mamba
+// expect: type/value mismatch at argument 2|use of class template 'Mamba' requires template arguments
+// expect: Mamba
+// errors: 4
 #include "definition.hpp"
 
 using namespace moe_mamba;

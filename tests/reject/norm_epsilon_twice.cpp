@@ -1,5 +1,6 @@
 // expect: an option is given more than once
 // expect: OptionGivenOnce<.*RmsNorm<.*, moe_mamba::Epsilon<1(, 1(000)?)?>, 2>
+// errors: 2
 #include "definition.hpp"
 
 using namespace moe_mamba;

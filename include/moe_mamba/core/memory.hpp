@@ -33,8 +33,8 @@ class HostMemory {
   }
   HostMemory(HostMemory&& other) noexcept { swap(other); }
   HostMemory& operator=(HostMemory&& other) noexcept {
-    HostMemory taken(std::move(other));
-    taken.swap(*this);
+    HostMemory moved(std::move(other));
+    swap(moved);
     return *this;
   }
 

@@ -13,6 +13,10 @@ namespace moe_mamba {
 /// Signed size and index type of the library; offsets never wrap below 2^63 elements.
 using Index = std::ptrdiff_t;
 
+/// A size as the bound of an array, where the language wants it unsigned.
+template <Index N>
+inline constexpr std::size_t bound = static_cast<std::size_t>(N);
+
 /// One input symbol of a language model.
 using Token = std::int32_t;
 

@@ -54,16 +54,16 @@ template <int Rows, int Packets, class C>
 [[gnu::noinline]] void block_tile(const BlockProduct<C>& product, Index row, Index column, Index rows, Index inner) {
   using P = Packet<C>;
   constexpr Index width = lanes<P>;
-  const C* a_row[std::size_t{Rows}];
+  const C* a_row[bound<Rows>];
   unroll<Rows>([&](auto i) __attribute__((always_inline)) {
     a_row[i] = product.a + (row + std::min<Index>(i, rows - 1)) * product.a_row;
   });
-  P sum[std::size_t{Rows}][std::size_t{Packets}];
+  P sum[bound<Rows>][bound<Packets>];
   unroll<Rows * Packets>([&](auto i) __attribute__((always_inline)) { sum[i / Packets][i % Packets] = zero<P>(); });
   const C* b = product.b + column;
   const Index step = product.a_step, b_stride = product.b_stride;
   for (Index k = 0; k < inner; ++k, b += b_stride) {
-    P b_k[std::size_t{Packets}];
+    P b_k[bound<Packets>];
     unroll<Packets>([&](auto j) __attribute__((always_inline)) { b_k[j] = load<P>(b + j * width); });
     unroll<Rows>([&](auto i) __attribute__((always_inline)) {
       const P a_ik = broadcast<P>(a_row[i][k * step]);
@@ -155,11 +155,11 @@ template <class C, int HeadWidth>
   using P = Packet<C>;
   constexpr Index width = lanes<P>, stride = AttentionBlocks<C>::keys;
   for (Index j = 0; j < count; j += width) {
-    const C* from[std::size_t{width}];
+    const C* from[bound<width>];
     for (Index k = 0; k < width; ++k) from[k] = rows.row(first + std::min(j + k, count - 1));
     for (Index i = 0; i < HeadWidth; i += width) {
       const Index here = std::min<Index>(width, HeadWidth - i);
-      P square[std::size_t{width}];
+      P square[bound<width>];
       unroll<width>([&](auto k) __attribute__((always_inline)) {
         square[k] = j + k >= count  ? zero<P>()
                     : here == width ? load<P>(from[k] + i)

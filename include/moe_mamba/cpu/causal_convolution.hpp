@@ -31,8 +31,8 @@ inline constexpr Index convolution_rows_ahead = 8;
 template <PacketLike P, std::size_t Taps, StorageScalar S>
 [[gnu::always_inline]] inline void load_taps(const S* weight, Index count, P (&weights)[Taps]) {
   using C = scalar_of<P>;
-  constexpr Index taps{Taps};
-  alignas(64) C columns[Taps][std::size_t{lanes<P>}] = {};
+  constexpr Index taps = Taps;
+  alignas(64) C columns[Taps][lanes<P>] = {};
   for (Index lane = 0; lane < count; ++lane) {
     for (Index k = 0; k < taps; ++k) columns[k][lane] = static_cast<C>(weight[lane * taps + k]);
   }
@@ -64,7 +64,7 @@ void convolve_block(const CausalConvolution<C, S, Taps>& convolution, Index sequ
                        : convolution.saved_state + sequence * (Taps - 1) * channels + channel;
   const Index last = convolution.shape.tokens() - 1;
   const P bias = convolution.bias == nullptr ? zero<P>() : lane.load_parameters(convolution.bias + channel);
-  P weights[std::size_t{Taps}], inputs[std::size_t{Taps}];
+  P weights[bound<Taps>], inputs[bound<Taps>];
   load_taps(convolution.weight + channel * Taps, std::min(lanes<P>, channels - channel), weights);
   // Place K - 1 is for the step's own input; the K - 1 before it are the running state.
   inputs[0] = zero<P>();
@@ -92,15 +92,14 @@ void convolve_block_backward(const CausalConvolutionBackward<C, S, Taps>& convol
   const Index channels = convolution.dx.columns, length = convolution.shape.length;
   const Index count = std::min(lanes<P>, channels - channel), last = convolution.shape.tokens() - 1;
   const P bias = convolution.bias == nullptr ? zero<P>() : lane.load_parameters(convolution.bias + channel);
-  P weights[std::size_t{Taps}], dweights[std::size_t{Taps}], dbias = zero<P>();
+  P weights[bound<Taps>], dweights[bound<Taps>], dbias = zero<P>();
   load_taps(convolution.weight + channel * Taps, count, weights);
   unroll<Taps>([&](auto k) { dweights[k] = zero<P>(); });
   for (Index sequence = 0; sequence < convolution.shape.batch; ++sequence) {
     const Index row = sequence * length;
     C* const dstate = convolution.dstate ? convolution.dstate.sequence(sequence) + channel : nullptr;
     const C* const saved = convolution.saved_state + sequence * (Taps - 1) * channels + channel;
-    P inputs[std::size_t{Taps}], gradients[std::size_t{Taps}], final_gradients[std::size_t{Taps}],
-        sums[std::size_t{Taps}], sum = zero<P>();
+    P inputs[bound<Taps>], gradients[bound<Taps>], final_gradients[bound<Taps>], sums[bound<Taps>], sum = zero<P>();
     unroll<Taps>([&](auto k) { inputs[k] = gradients[k] = final_gradients[k] = sums[k] = zero<P>(); });
     const auto end_run = [&] {
       unroll<Taps>([&](auto k) { dweights[k] = add(dweights[k], std::exchange(sums[k], zero<P>())); });

@@ -18,30 +18,30 @@ inline constexpr Index rows_summed_at_once = 16;
 
 /// Calls row(t, sums) for each row, where `sums` are `arrays` arrays of `columns` elements to add to, and adds all to
 /// `totals` in the end. Pieces of rows have partial sums of their own, in the scratch memory of the first thread.
-template <ComputeScalar C, std::size_t arrays, class Row>
-void for_rows_with_column_sums(Device& device, Index rows, Index columns, C* const (&totals)[arrays], const Row& row) {
+template <ComputeScalar C, int arrays, class Row>
+void for_rows_with_column_sums(Device& device, Index rows, Index columns, C* const (&totals)[bound<arrays>],
+                               const Row& row) {
   struct Sums {
-    C* array[arrays];
+    C* array[bound<arrays>];
   };
   constexpr Index line = Arena::alignment / sizeof(C);
   const Index stride = ceiling_divide(columns, line) * line;
-  const Index set =
-      static_cast<Index>(arrays) * stride;  // a piece has two of them: its sums and those of the run at work
+  const Index set = arrays * stride;  // a piece has two of them: its sums and those of the run at work
   const Index room = static_cast<Index>(Device::scratch_bytes / sizeof(C)) / std::max<Index>(1, 2 * set);
   const Pieces pieces = row_pieces(rows, columns, std::min<Index>(32, room));
   Sums total;
-  for (std::size_t array = 0; array < arrays; ++array) total.array[array] = totals[array];
+  for (int array = 0; array < arrays; ++array) total.array[array] = totals[array];
   if (rows <= rows_summed_at_once || room < 1) {
     for (Index t = 0; t < rows; ++t) row(t, total.array);
     return;
   }
   const auto sums_at = [=](C* begin) {
     Sums sums;
-    for (std::size_t array = 0; array < arrays; ++array) sums.array[array] = begin + static_cast<Index>(array) * stride;
+    for (int array = 0; array < arrays; ++array) sums.array[array] = begin + array * stride;
     return sums;
   };
   const auto add_to = [=](const Sums& from, const Sums& to) {
-    for (std::size_t array = 0; array < arrays; ++array) {
+    for (int array = 0; array < arrays; ++array) {
       const C* source = from.array[array];
       C* sum = to.array[array];
       sweep<C>(columns, [=]<class P>(Index i) { store<P>(sum + i, add(load<P>(sum + i), load<P>(source + i))); });

@@ -160,19 +160,34 @@ template <ComputeScalar C>
 [[gnu::always_inline]] inline Packet<C> abs(const Packet<C>& a) {
   return {Eigen::internal::pabs(a.native)};
 }
+/// Rounded correctly, as std::sqrt. (Eigen's approximates and refines: another value than of a lone element, and 0 times
+/// infinity on the way to the root of 0.)
 template <ComputeScalar C>
 [[gnu::always_inline]] inline Packet<C> sqrt(const Packet<C>& a) {
-  return {Eigen::internal::psqrt(a.native)};
-}
-/// To about two units in the last place; where the result would be subnormal or 0, some value between 0 and the
-/// smallest normal number. exp(NaN) is NaN.
-template <ComputeScalar C>
-[[gnu::always_inline]] inline Packet<C> exp(const Packet<C>& a) {
-  return {Eigen::internal::pexp(a.native)};
-}
-template <ComputeScalar C>
-[[gnu::always_inline]] inline Packet<C> log(const Packet<C>& a) {
-  return {Eigen::internal::plog(a.native)};
+#if defined(EIGEN_VECTORIZE_AVX512)
+  if constexpr (std::is_same_v<C, float>) {
+    return {_mm512_sqrt_ps(a.native)};
+  } else {
+    return {_mm512_sqrt_pd(a.native)};
+  }
+#elif defined(EIGEN_VECTORIZE_AVX)
+  if constexpr (std::is_same_v<C, float>) {
+    return {_mm256_sqrt_ps(a.native)};
+  } else {
+    return {_mm256_sqrt_pd(a.native)};
+  }
+#elif defined(EIGEN_VECTORIZE_SSE2)
+  if constexpr (std::is_same_v<C, float>) {
+    return {_mm_sqrt_ps(a.native)};
+  } else {
+    return {_mm_sqrt_pd(a.native)};
+  }
+#else
+  alignas(64) C roots[lanes<Packet<C>>];
+  Eigen::internal::pstoreu(roots, a.native);
+  for (C& root : roots) root = std::sqrt(root);
+  return {Eigen::internal::ploadu<native_packet<C>>(roots)};
+#endif
 }
 /// The sum of the lanes, in an order that is always the same.
 template <ComputeScalar C>
@@ -228,14 +243,6 @@ template <ComputeScalar C>
 template <ComputeScalar C>
 [[gnu::always_inline]] inline C sqrt(C a) {
   return std::sqrt(a);
-}
-template <ComputeScalar C>
-[[gnu::always_inline]] inline C exp(C a) {
-  return std::exp(a);
-}
-template <ComputeScalar C>
-[[gnu::always_inline]] inline C log(C a) {
-  return std::log(a);
 }
 template <ComputeScalar C>
 [[gnu::always_inline]] inline C horizontal_sum(C a) {

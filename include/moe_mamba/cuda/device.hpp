@@ -23,7 +23,8 @@ class Memory {
   ~Memory() { cudaFree(data_); }
   Memory(Memory&& other) noexcept { swap(other); }
   Memory& operator=(Memory&& other) noexcept {
-    Memory(std::move(other)).swap(*this);
+    Memory moved(std::move(other));
+    swap(moved);
     return *this;
   }
 

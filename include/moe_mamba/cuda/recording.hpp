@@ -14,7 +14,8 @@ class Recording {
   ~Recording() { forget(); }
   Recording(Recording&& other) noexcept { swap(other); }
   Recording& operator=(Recording&& other) noexcept {
-    Recording(std::move(other)).swap(*this);
+    Recording moved(std::move(other));
+    swap(moved);
     return *this;
   }
 

@@ -90,6 +90,7 @@ CheckpointInfo load_checkpoint(const std::filesystem::path& path, Trainer<Defini
                                OtherRun other = OtherRun::refused) {
   using C = compute_t<S>;
   using TrainerType = Trainer<Definition, S, Backend, Rate>;
+  trainer.model().require_parameters();
   const SafetensorsFile file(path);
   if (file.find(detail::training_tensors[0]) == nullptr && !file.metadata().contains(detail::step_key)) {
     detail::throw_file_error(path, "is no checkpoint",

@@ -213,7 +213,7 @@ struct NonFiniteNumbers {
   static std::size_t token_size(std::string_view json, std::size_t begin) {
     std::size_t end = begin + 1;
     if (json[begin] == '"') {
-      while (end < json.size() && json[end] != '"') end += json[end] == '\\' ? 2u : 1u;
+      while (end < json.size() && json[end] != '"') end += json[end] == '\\' ? std::size_t{2} : std::size_t{1};
       return std::min(end + 1, json.size()) - begin;
     }
     if (!is_word(json[begin])) return 1;

@@ -41,7 +41,7 @@ struct AttentionLayer : LayerDefaults {
   static constexpr auto parameters = [] {
     constexpr Initial input{Initial::Law::uniform, 1, D}, output{Initial::Law::uniform, 1, q_size, true};
     // Those of the three input projections lie side by side: they are one matrix and one bias.
-    std::array<Parameter, 4u + (input_biases ? 3u : 0u) + (output_bias ? 1u : 0u)> all{
+    std::array<Parameter, std::size_t{4} + (input_biases ? 3 : 0) + (output_bias ? 1 : 0)> all{
         matrix_parameter("q_proj.weight", q_size, D, input), matrix_parameter("k_proj.weight", k_size, D, input),
         matrix_parameter("v_proj.weight", k_size, D, input), matrix_parameter("o_proj.weight", D, q_size, output)};
     if constexpr (input_biases) {
@@ -257,9 +257,9 @@ struct AttentionRotary {
 
 template <class Layer, class... Options>
 consteval bool check_attention() {
-  ((void)AttentionTakes<Layer, Options>{}, ...);
-  (void)AttentionNeeds<Layer, Heads<8>, times_given<Heads, Options...>>{};
-  (void)AttentionNeeds<Layer, Context<2048>, times_given<Context, Options...>>{};
+  check<AttentionTakes<Layer, Options>...>();
+  check<AttentionNeeds<Layer, Heads<8>, times_given<Heads, Options...>>>();
+  check<AttentionNeeds<Layer, Context<2048>, times_given<Context, Options...>>>();
   check_integer_option<Layer, Heads, 1, 1024, Options...>();
   check_integer_option<Layer, KeyValueHeads, 1, 1024, Options...>();
   check_integer_option<Layer, HeadWidth, 1, 256, Options...>();
@@ -267,21 +267,21 @@ consteval bool check_attention() {
   check_integer_option<Layer, Rotary, 2, 1 << 30, Options...>();
   check_integer_option<Layer, RotaryWidth, 2, 256, Options...>();
   constexpr int heads = option_value<Heads, 1, Options...>();
-  (void)AttentionGroups<Layer, Heads<heads>, KeyValueHeads<option_value<KeyValueHeads, heads, Options...>()>>{};
+  check<AttentionGroups<Layer, Heads<heads>, KeyValueHeads<option_value<KeyValueHeads, heads, Options...>()>>>();
   constexpr int without = (0 + ... + int(is_one_of<Options, NoPositions>));
   constexpr int rotary = times_given<Rotary, Options...> + times_given<RotaryWidth, Options...>;
-  (void)OneKindOfPositions<Layer, without + (without > 0 && rotary > 0 ? 1 : 0)>{};
-  (void)OneKindOfBiases<Layer, (0 + ... + int(is_one_of<Options, InputBiases, Biases>))>{};
+  check<OneKindOfPositions<Layer, without + (without > 0 && rotary > 0 ? 1 : 0)>>();
+  check<OneKindOfBiases<Layer, (0 + ... + int(is_one_of<Options, InputBiases, Biases>))>>();
   return true;
 }
 
 /// What depends on the model's width as well.
 template <class Layer, int W, class... Options>
 struct AttentionOf {
-  static constexpr int heads = option_value<Heads, 1, Options...>();
+  static constexpr int heads = std::max(1, option_value<Heads, 1, Options...>());
   static constexpr bool own_width = times_given<HeadWidth, Options...> > 0;
   static constexpr int width = [] {
-    if constexpr (!own_width) (void)AttentionHeadWidth<Layer, Width<W>, Heads<heads>>{};
+    if constexpr (!own_width) check<AttentionHeadWidth<Layer, Width<W>, Heads<heads>>>();
     return option_value<HeadWidth, W / heads, Options...>();
   }();
   static constexpr int rotary = [] {
@@ -289,7 +289,7 @@ struct AttentionOf {
       return 0;
     } else {
       constexpr int rotated = option_value<RotaryWidth, width, Options...>();
-      (void)AttentionRotary<Layer, RotaryWidth<rotated>, HeadWidth<width>>{};
+      check<AttentionRotary<Layer, RotaryWidth<rotated>, HeadWidth<width>>>();
       return rotated;
     }
   }();

@@ -5,9 +5,11 @@
 #include <concepts>
 #include <cstddef>
 #include <span>
+#include <type_traits>
 
 #include "moe_mamba/core/arena.hpp"
 #include "moe_mamba/core/view.hpp"
+#include "moe_mamba/layers/options.hpp"
 #include "moe_mamba/layers/parameter.hpp"
 
 /// What a layer is, to the models that are made of it.
@@ -155,6 +157,29 @@ concept LayerType = requires(const double* report) {
   { T::auxiliary_loss(report) } -> std::convertible_to<double>;
   typename T::template Saved<float>;
 };
+
+namespace detail {
+
+/// Stands where something else than a layer was given, once a check has said so.
+struct NoLayer : LayerDefaults {
+  static constexpr std::array<Parameter, 0> parameters{};
+  static constexpr Index active_parameters = 0;
+  static constexpr double flops_per_token = 0;
+};
+
+template <class Layer>
+struct FinishedLayer {
+  static_assert(LayerType<Layer>, "a layer lacks something that layers/layer.hpp asks for: FinishedLayer<layer>");
+};
+
+/// The layer, if it is one.
+template <class Layer>
+struct CheckedLayer {
+  static_assert((check<FinishedLayer<Layer>>(), true));
+  using type = std::conditional_t<LayerType<Layer>, Layer, NoLayer>;
+};
+
+}  // namespace detail
 
 /// A definition of a norm: like that of a layer, and it says so.
 template <class T>

@@ -313,16 +313,16 @@ using inner_norm_of = typename FirstMatch<IsInnerNorm, InnerNorm<NoNorm>, Option
 
 template <class Layer, class... Options>
 consteval bool check_mamba() {
-  ((void)MambaTakes<Layer, Options>{}, ...);
+  check<MambaTakes<Layer, Options>...>();
   check_integer_option<Layer, State, 1, 4096, Options...>();
   check_integer_option<Layer, Convolution, 1, 64, Options...>();
   check_integer_option<Layer, Expand, 1, 64, Options...>();
   check_integer_option<Layer, StepRank, 1, 1 << 20, Options...>();
-  (void)MambaInnerNorm<Layer, inner_norm_of<Options...>>{};
-  (void)OptionGivenOnce<Layer, InnerNorm<inner_norm_of<Options...>>,
-                        (0 + ... + int(is_norm_option<InnerNorm, Options>))>{};
-  (void)OptionGivenOnce<Layer, ProjectionBias, (0 + ... + int(std::is_same_v<Options, ProjectionBias>))>{};
-  (void)OptionGivenOnce<Layer, NoConvolutionBias, (0 + ... + int(std::is_same_v<Options, NoConvolutionBias>))>{};
+  check<MambaInnerNorm<Layer, inner_norm_of<Options...>>>();
+  check<OptionGivenOnce<Layer, InnerNorm<inner_norm_of<Options...>>,
+                        (0 + ... + int(is_norm_option<InnerNorm, Options>))>>();
+  check<OptionGivenOnce<Layer, ProjectionBias, (0 + ... + int(std::is_same_v<Options, ProjectionBias>))>>();
+  check<OptionGivenOnce<Layer, NoConvolutionBias, (0 + ... + int(std::is_same_v<Options, NoConvolutionBias>))>>();
   return true;
 }
 

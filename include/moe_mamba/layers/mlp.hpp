@@ -104,8 +104,8 @@ struct MlpTakes {
 
 template <class Layer, class... Options>
 consteval bool check_mlp() {
-  ((void)MlpTakes<Layer, Options>{}, ...);
-  (void)OneActivation<Layer, (0 + ... + int(ActivationType<Options>))>{};
+  check<MlpTakes<Layer, Options>...>();
+  check<OneActivation<Layer, (0 + ... + int(ActivationType<Options>))>>();
   check_integer_option<Layer, Hidden, 1, 1 << 24, Options...>();
   return true;
 }

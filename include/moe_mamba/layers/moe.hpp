@@ -31,7 +31,7 @@ struct MoeLayer : LayerDefaults {
 
   static constexpr auto parameters = [] {
     const Initial router{Initial::Law::truncated_normal, 0.1, D};
-    std::array<Parameter, 3u + (has_bias ? 1u : 0u) + (has_shared ? 2u : 0u)> all;
+    std::array<Parameter, std::size_t{3} + (has_bias ? 1 : 0) + (has_shared ? 2 : 0)> all;
     std::size_t count = 0;
     all[count++] = matrix_parameter("router.weight", E, D, router);
     if (has_bias) all[count++] = vector_parameter("router.bias", E, ParameterKind::bias, {Initial::Law::zeros});
@@ -305,18 +305,18 @@ struct OneGateOrder {
 
 template <class Layer, class... Options>
 consteval bool check_moe() {
-  ((void)MoeTakes<Layer, Options>{}, ...);
-  (void)MoeNeedsExperts<Layer, (0 + ... + int(is_integer_option<Experts, Options>))>{};
-  (void)OneActivation<Layer, (0 + ... + int(ActivationType<Options>))>{};
+  check<MoeTakes<Layer, Options>...>();
+  check<MoeNeedsExperts<Layer, (0 + ... + int(is_integer_option<Experts, Options>))>>();
+  check<OneActivation<Layer, (0 + ... + int(ActivationType<Options>))>>();
   check_integer_option<Layer, Experts, 1, 1 << 16, Options...>();
   check_integer_option<Layer, TopK, 1, 1 << 16, Options...>();
   check_integer_option<Layer, Hidden, 1, 1 << 24, Options...>();
   check_integer_option<Layer, SharedExperts, 0, 1 << 10, Options...>();
   constexpr int top_k = option_value<TopK, 1, Options...>();
-  (void)MoeTopK<Layer, TopK<top_k>, Experts<option_value<Experts, 1, Options...>()>>{};
-  if constexpr (top_k == 1) ((void)TopOneNotRenormalised<Layer, Options>{}, ...);
-  (void)OneGateOrder<Layer, (0 + ... + int(is_one_of<Options, SoftmaxThenTopK, TopKThenSoftmax, SigmoidThenTopK>))>{};
-  (void)OptionGivenOnce<Layer, RouterBias, (0 + ... + int(std::is_same_v<Options, RouterBias>))>{};
+  check<MoeTopK<Layer, TopK<top_k>, Experts<option_value<Experts, 1, Options...>()>>>();
+  if constexpr (top_k == 1) check<TopOneNotRenormalised<Layer, Options>...>();
+  check<OneGateOrder<Layer, (0 + ... + int(is_one_of<Options, SoftmaxThenTopK, TopKThenSoftmax, SigmoidThenTopK>))>>();
+  check<OptionGivenOnce<Layer, RouterBias, (0 + ... + int(std::is_same_v<Options, RouterBias>))>>();
   check_ratio_option<Layer, BalanceLoss, 0, Options...>();
   check_ratio_option<Layer, ZLoss, 0, Options...>();
   check_ratio_option<Layer, Capacity, 1, Options...>();

@@ -148,8 +148,8 @@ struct NormTakes {
 /// The epsilon of a norm, options checked.
 template <class Norm, bool TakesNoGain, class... Options>
 consteval Ratio norm_epsilon() {
-  ((void)NormTakes<Norm, Options, TakesNoGain>{}, ...);
-  (void)OptionGivenOnce<Norm, NoGain, (0 + ... + int(std::is_same_v<Options, NoGain>))>{};
+  check<NormTakes<Norm, Options, TakesNoGain>...>();
+  check<OptionGivenOnce<Norm, NoGain, (0 + ... + int(std::is_same_v<Options, NoGain>))>>();
   check_ratio_option<Norm, Epsilon, 1, Options...>();
   return option_ratio<Epsilon, Options...>({1, 100'000});
 }

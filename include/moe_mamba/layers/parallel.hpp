@@ -12,8 +12,6 @@ namespace moe_mamba {
 /// Two layers that read the same input; their outputs are added ("Parallel MoE-Mamba", Pióro et al. 2024, section 4.4).
 template <int D, class First, class Second>
 struct ParallelLayer {
-  static_assert(LayerType<First> && LayerType<Second>, "Parallel<A, B> takes two layers");
-
   static constexpr std::size_t first_count = First::parameters.size(), second_count = Second::parameters.size();
   static constexpr auto parameters = [] {
     std::array<Parameter, first_count + second_count> all{};
@@ -89,12 +87,22 @@ struct ParallelLayer {
 namespace detail {
 
 template <class First, class Second, int W>
-struct ParallelOf {
+struct ParallelTakes {
   static_assert(LayerDefinition<First, W> && LayerDefinition<Second, W>,
                 "Parallel<A, B> takes two layers (Mamba, Attention, Moe, Mlp, Parallel or your own), not norms, "
-                "options or groups: "
-                "ParallelOf<A, B, width>");
-  using type = ParallelLayer<W, typename First::template Layer<W>, typename Second::template Layer<W>>;
+                "options or groups: ParallelTakes<A, B, width>");
+};
+
+template <class First, class Second, int W>
+struct ParallelOf {
+  static_assert((check<ParallelTakes<First, Second, W>>(), true));
+  using type = NoLayer;
+};
+
+template <class First, class Second, int W>
+requires(LayerDefinition<First, W>&& LayerDefinition<Second, W>) struct ParallelOf<First, Second, W> {
+  using type = ParallelLayer<W, typename CheckedLayer<typename First::template Layer<W>>::type,
+                             typename CheckedLayer<typename Second::template Layer<W>>::type>;
 };
 
 }  // namespace detail

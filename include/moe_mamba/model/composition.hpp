@@ -1,5 +1,7 @@
 #pragma once
 
+#include <algorithm>
+
 #include "moe_mamba/layers/layer.hpp"
 #include "moe_mamba/layers/norm.hpp"
 #include "moe_mamba/layers/options.hpp"
@@ -25,17 +27,45 @@ struct Repeat {};
 
 namespace detail {
 
-template <class Item, int W, class Norm>
-struct StageOf {
+template <class Item, int W>
+struct BodyItem {
   static_assert(
       LayerDefinition<Item, W>,
       "an item of a model's body must be a layer (Mamba, Attention, Moe, Mlp, Parallel or your own, with a member "
-      "template Layer<Width>), a norm, Residual, Repeat or Sequence: StageOf<item, width, norm>");
+      "template Layer<Width>), a norm, Residual, Repeat or Sequence: BodyItem<item, width>");
+};
+
+template <class Norm, class Layer, int W>
+struct ResidualTakes {
+  static_assert(NormDefinition<Norm>,
+                "Residual<Norm, Layer> takes a norm first: RmsNorm<>, LayerNorm<>, NoNorm or your own with is_norm: "
+                "ResidualTakes<norm, layer, width>");
+  static_assert(!NormDefinition<Norm> || LayerDefinition<Layer, W>,
+                "Residual<Norm, Layer> takes a layer second: ResidualTakes<norm, layer, width>");
+};
+
+template <int Items>
+struct SequenceItems {
+  static_assert(Items >= 1, "Sequence<items...> needs at least one item: SequenceItems<items given>");
+};
+
+template <int Times, int Items>
+struct RepeatTakes {
+  static_assert(Times >= 1, "Repeat<Times, items...>: Times must be 1 or more: RepeatTakes<Times, items given>");
+  static_assert(Items >= 1, "Repeat<Times, items...> needs at least one item: RepeatTakes<Times, items given>");
+};
+
+/// The stage of an item; of one that a check refuses, a stage that does nothing.
+template <class Item, int W, class Norm>
+struct StageOf {
+  static_assert((check<BodyItem<Item, W>>(), true));
+  using type = ResidualStage<W, NoNormLayer<W>, NoLayer>;
 };
 
 template <class Item, int W, class Norm>
 requires(LayerDefinition<Item, W> && !NormDefinition<Item>) struct StageOf<Item, W, Norm> {
-  using type = ResidualStage<W, typename Norm::template Layer<W>, typename Item::template Layer<W>>;
+  using type =
+      ResidualStage<W, typename Norm::template Layer<W>, typename CheckedLayer<typename Item::template Layer<W>>::type>;
 };
 
 template <NormDefinition Item, int W, class Norm>
@@ -45,23 +75,32 @@ struct StageOf<Item, W, Norm> {
 
 template <class OwnNorm, class Layer, int W, class Norm>
 struct StageOf<Residual<OwnNorm, Layer>, W, Norm> {
-  static_assert(NormDefinition<OwnNorm>,
-                "Residual<Norm, Layer> takes a norm first: RmsNorm<>, LayerNorm<>, NoNorm or your own with is_norm");
-  static_assert(LayerDefinition<Layer, W>, "Residual<Norm, Layer> takes a layer second");
-  using type = ResidualStage<W, typename OwnNorm::template Layer<W>, typename Layer::template Layer<W>>;
+  static_assert((check<ResidualTakes<OwnNorm, Layer, W>>(), true));
+  using type = ResidualStage<W, NoNormLayer<W>, NoLayer>;
+};
+
+template <NormDefinition OwnNorm, class Layer, int W, class Norm>
+requires(LayerDefinition<Layer, W>) struct StageOf<Residual<OwnNorm, Layer>, W, Norm> {
+  using type = ResidualStage<W, typename OwnNorm::template Layer<W>,
+                             typename CheckedLayer<typename Layer::template Layer<W>>::type>;
+};
+
+template <class Items, int W, class Norm>
+struct BodyOf;
+template <class... Items, int W, class Norm>
+struct BodyOf<Sequence<Items...>, W, Norm> {
+  using type = StageList<typename StageOf<Items, W, Norm>::type...>;
 };
 
 template <class... Items, int W, class Norm>
-struct StageOf<Sequence<Items...>, W, Norm> {
-  static_assert(sizeof...(Items) >= 1, "Sequence<items...> needs at least one item");
-  using type = StageList<typename StageOf<Items, W, Norm>::type...>;
+struct StageOf<Sequence<Items...>, W, Norm> : BodyOf<Sequence<Items...>, W, Norm> {
+  static_assert((check<SequenceItems<sizeof...(Items)>>(), true));
 };
 
 template <int Times, class... Items, int W, class Norm>
 struct StageOf<Repeat<Times, Items...>, W, Norm> {
-  static_assert(Times >= 1, "Repeat<Times, items...>: Times must be 1 or more");
-  static_assert(sizeof...(Items) >= 1, "Repeat<Times, items...> needs at least one item");
-  using type = RepeatStage<Times, StageList<typename StageOf<Items, W, Norm>::type...>>;
+  static_assert((check<RepeatTakes<Times, sizeof...(Items)>>(), true));
+  using type = RepeatStage<std::max(Times, 1), StageList<typename StageOf<Items, W, Norm>::type...>>;
 };
 
 /// Does a model take T as an option, rather than as an item of its body?
@@ -109,6 +148,10 @@ struct ModelNorm {
       "template Layer<Width>: ModelNorm<model, norm given>");
 };
 
+/// The norm, if it is one.
+template <class Norm>
+using norm_or_none = std::conditional_t<NormDefinition<Norm>, Norm, NoNorm>;
+
 template <class Model, int Items>
 struct ModelBody {
   static_assert(Items >= 1, "a model needs a body: one layer or more, such as Mamba<>: ModelBody<model, items given>");
@@ -117,13 +160,13 @@ struct ModelBody {
 template <class Model, class... Arguments>
 consteval bool check_model() {
   check_integer_option<Model, Width, 1, 1 << 20, Arguments...>();
-  (void)ModelNeeds<Model, Width<512>, times_given<Width, Arguments...>>{};
-  (void)ModelBody<Model, (0 + ... + int(!is_model_option<Arguments>))>{};
-  (void)OneOf<Model, (0 + ... + int(is_norm_option<PreNorm, Arguments>))>{};
-  (void)OneOf<Model, (0 + ... + int(is_norm_option<FinalNorm, Arguments>))>{};
-  (void)OneOf<Model, (0 + ... + int(is_one_of<Arguments, SumAuxiliaryLosses, AverageAuxiliaryLosses>))>{};
-  (void)ModelNorm<Model, typename FirstMatch<IsPreNorm, PreNorm<RmsNorm<>>, Arguments...>::type::norm>{};
-  (void)ModelNorm<Model, typename FirstMatch<IsFinalNorm, FinalNorm<RmsNorm<>>, Arguments...>::type::norm>{};
+  check<ModelNeeds<Model, Width<512>, times_given<Width, Arguments...>>>();
+  check<ModelBody<Model, (0 + ... + int(!is_model_option<Arguments>))>>();
+  check<OneOf<Model, (0 + ... + int(is_norm_option<PreNorm, Arguments>))>>();
+  check<OneOf<Model, (0 + ... + int(is_norm_option<FinalNorm, Arguments>))>>();
+  check<OneOf<Model, (0 + ... + int(is_one_of<Arguments, SumAuxiliaryLosses, AverageAuxiliaryLosses>))>>();
+  check<ModelNorm<Model, typename FirstMatch<IsPreNorm, PreNorm<RmsNorm<>>, Arguments...>::type::norm>>();
+  check<ModelNorm<Model, typename FirstMatch<IsFinalNorm, FinalNorm<RmsNorm<>>, Arguments...>::type::norm>>();
   return true;
 }
 
@@ -133,11 +176,12 @@ struct ModelParts {
   static_assert(check_model<Model, Arguments...>());
 
   static constexpr int width = option_value<Width, 1, Arguments...>();
-  using PreNormDefinition = typename FirstMatch<IsPreNorm, PreNorm<RmsNorm<>>, Arguments...>::type::norm;
-  using FinalNormDefinition = typename FirstMatch<IsFinalNorm, FinalNorm<RmsNorm<>>, Arguments...>::type::norm;
+  using PreNormDefinition = norm_or_none<typename FirstMatch<IsPreNorm, PreNorm<RmsNorm<>>, Arguments...>::type::norm>;
+  using FinalNormDefinition =
+      norm_or_none<typename FirstMatch<IsFinalNorm, FinalNorm<RmsNorm<>>, Arguments...>::type::norm>;
 
   using Norm = typename FinalNormDefinition::template Layer<width>;
-  using Body = typename StageOf<typename BodyItems<Sequence<>, Arguments...>::type, width, PreNormDefinition>::type;
+  using Body = typename BodyOf<typename BodyItems<Sequence<>, Arguments...>::type, width, PreNormDefinition>::type;
 
   /// What each auxiliary loss is multiplied with in the loss.
   static constexpr double auxiliary_weight = is_one_of<AverageAuxiliaryLosses, Arguments...> &&

@@ -28,17 +28,22 @@ struct Cost {
 /// The cost of a definition whose parameters are stored as S.
 template <class Definition, StorageScalar S = float>
 inline constexpr Cost cost = [] {
-  (void)detail::WholeModel<Definition>{};
-  using C = compute_t<S>;
-  using Body = typename Definition::Body;
-  constexpr Shape shape{1, 4096};
-  constexpr std::size_t kept = Body::template tape_bytes<C>(shape) + 2 * sizeof(C) * shape.tokens() * Definition::width;
-  return Cost{.parameters = Definition::parameters,
-              .active_parameters = Definition::active_parameters,
-              .flops_per_token = Definition::flops_per_token,
-              .training_flops_per_token = 3 * Definition::flops_per_token,
-              .state_bytes = Body::state_size * static_cast<Index>(sizeof(C)),
-              .activation_bytes_per_token = static_cast<Index>(kept) / shape.tokens()};
+  detail::check<detail::WholeModel<Definition>>();
+  if constexpr (ModelDefinition<Definition>) {
+    using C = compute_t<S>;
+    using Body = typename Definition::Body;
+    constexpr Shape shape{1, 4096};
+    constexpr std::size_t kept =
+        Body::template tape_bytes<C>(shape) + 2 * sizeof(C) * shape.tokens() * Definition::width;
+    return Cost{.parameters = Definition::parameters,
+                .active_parameters = Definition::active_parameters,
+                .flops_per_token = Definition::flops_per_token,
+                .training_flops_per_token = 3 * Definition::flops_per_token,
+                .state_bytes = Body::state_size * static_cast<Index>(sizeof(C)),
+                .activation_bytes_per_token = static_cast<Index>(kept) / shape.tokens()};
+  } else {
+    return Cost{};
+  }
 }();
 
 /// Every parameter of a definition with its name, shape, kind and place, in the order of their places.

@@ -15,8 +15,8 @@ namespace detail {
 template <class Model, class... Arguments>
 consteval bool check_language_model() {
   check_integer_option<Model, Vocabulary, 1, 1 << 28, Arguments...>();
-  (void)ModelNeeds<Model, Vocabulary<256>, times_given<Vocabulary, Arguments...>>{};
-  (void)OneOf<Model, (0 + ... + int(is_one_of<Arguments, TiedHead, Head>))>{};
+  check<ModelNeeds<Model, Vocabulary<256>, times_given<Vocabulary, Arguments...>>>();
+  check<OneOf<Model, (0 + ... + int(is_one_of<Arguments, TiedHead, Head>))>>();
   constexpr bool takes_real_numbers =
       (false || ... || (is_integer_option<Inputs, Arguments> || is_integer_option<Outputs, Arguments>));
   static_assert(!takes_real_numbers,
@@ -108,12 +108,12 @@ struct LanguageModel {
   /// totals[0] = the sum of the unmasked targets' cross-entropies, totals[1] their number; gradients of their mean where
   /// dx has data.
   template <class Device, class S, class C>
-  static void loss(Device& device, const S* weights, MatrixView<const C> x, const Token* targets, MatrixView<C> dx,
-                   compute_t<C>* gradients, double* totals, Arena scratch) {
+  static void loss(Device& device, const S* model_parameters, MatrixView<const C> x, const Token* targets,
+                   MatrixView<C> dx, compute_t<C>* gradients, double* totals, Arena scratch) {
     head_cross_entropy(
         device, HeadCrossEntropy<C, S>{
                     .x = x,
-                    .weight = matrix(weights + head_offset, vocabulary, width),
+                    .weight = matrix(model_parameters + head_offset, vocabulary, width),
                     .targets = targets,
                     .dx = dx,
                     .dweight = matrix(gradients == nullptr ? nullptr : gradients + head_offset, vocabulary, width),

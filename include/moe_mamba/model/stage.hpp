@@ -82,9 +82,6 @@ void norm_of_stream(Forward<Device, S, C> run, Stream<C>& stream, MatrixView<com
 /// x + Layer(Norm(x))
 template <int D, class Norm, class Layer>
 struct ResidualStage {
-  static_assert(LayerType<Layer>,
-                "a layer lacks something that layers/layer.hpp asks for: ResidualStage<width, norm, layer>");
-
   static constexpr Index layers = 1, branches = 1;
   static constexpr Index auxiliary_count = Layer::auxiliary_count;
   static constexpr Index parameter_count = static_cast<Index>(Norm::parameters.size() + Layer::parameters.size());
