@@ -1,7 +1,8 @@
 # Tests that only compile, with g++ and with clang++ where they are installed:
 #   reject.<compiler>.<program>   tests/reject/<program>.cpp must not compile, and the report must say why
 #   header.<room>                 each header of a room compiles alone, without a warning
-#   warnings.<compiler>.<file>    the umbrella header and each example compile without a warning
+#   warnings.<compiler>.<file>    the umbrella header, each example and a program that instantiates nearly everything
+#                                 compile without a warning
 #   docs.<compiler>               the pieces of code in README.md and docs/ compile
 find_program(MOE_MAMBA_GXX NAMES g++)
 find_program(MOE_MAMBA_CLANGXX NAMES clang++ clang++-19 clang++-18 clang++-17 clang++-16 clang++-15 clang++-14)
@@ -33,7 +34,11 @@ if(TARGET moe_mamba::cuda)
 endif()
 set(language ${flags}) # of what is not only looked at
 list(APPEND flags -fsyntax-only)
-set(strict ${flags} ${warnings} -Werror)
+# What a user's build may ask for that takes the headers as its own, by add_subdirectory.
+set(users_warnings ${warnings} -Wshadow -Wsign-conversion -Werror)
+set(g++_warnings -Wuseless-cast)
+set(clang++_warnings)
+set(strict ${flags} ${users_warnings})
 
 file(GLOB programs CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/reject/*.cpp)
 foreach(compiler IN LISTS compilers)
@@ -71,7 +76,7 @@ else()
 endif()
 set(check_headers sh ${PROJECT_SOURCE_DIR}/tests/headers/check.sh ${PROJECT_BINARY_DIR}/headers)
 # With the same warnings: they change what is predefined.
-add_test(NAME header.precompiled COMMAND ${check_headers} precompile ${CMAKE_CXX_COMPILER} ${language} ${warnings} -Werror)
+add_test(NAME header.precompiled COMMAND ${check_headers} precompile ${CMAKE_CXX_COMPILER} ${language} ${users_warnings})
 set_tests_properties(header.precompiled PROPERTIES LABELS header TIMEOUT 300 FIXTURES_SETUP headers)
 set(rooms)
 foreach(header IN LISTS headers)
@@ -99,12 +104,12 @@ foreach(compiler IN LISTS compilers)
   set_tests_properties(docs.${compiler} PROPERTIES LABELS docs TIMEOUT 300)
   foreach(umbrella IN LISTS umbrellas)
     set(test warnings.${compiler}.${umbrella})
-    add_test(NAME ${test} COMMAND ${${compiler}_path} ${strict} -include moe_mamba/${umbrella} -x c++ /dev/null)
+    add_test(NAME ${test} COMMAND ${${compiler}_path} ${strict} ${${compiler}_warnings} -include moe_mamba/${umbrella} -x c++ /dev/null)
     set_tests_properties(${test} PROPERTIES LABELS warnings TIMEOUT 300)
   endforeach()
-  foreach(example IN LISTS examples)
-    set(test warnings.${compiler}.${example})
-    add_test(NAME ${test} COMMAND ${${compiler}_path} ${strict} ${PROJECT_SOURCE_DIR}/${example})
+  foreach(program IN LISTS examples ITEMS tests/style/user.cpp)
+    set(test warnings.${compiler}.${program})
+    add_test(NAME ${test} COMMAND ${${compiler}_path} ${strict} ${${compiler}_warnings} ${PROJECT_SOURCE_DIR}/${program})
     set_tests_properties(${test} PROPERTIES LABELS warnings TIMEOUT 300)
   endforeach()
 endforeach()

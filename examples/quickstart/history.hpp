@@ -55,8 +55,8 @@ class History {
       double total = 0;
       for (const double count : router.load) total += count;
       for (std::size_t expert = 0; expert < router.load.size(); ++expert) {
-        auto& share = open_.load[layer][expert];
-        share += (router.load[expert] / total - share) / static_cast<double>(steps_);
+        double& mean = open_.load[layer][expert];
+        mean += (router.load[expert] / total - mean) / static_cast<double>(steps_);
       }
       ++layer;
     });

@@ -112,18 +112,18 @@ inline constexpr Family black_mamba{
         [](const Architecture& model, const std::string&) {
           ConfigWriter config;
           std::string codes;
-          LayerWords mamba = MambaWords{}.layer(), experts = MoeWords{.activation = "GeGlu"}.layer();
+          LayerWords scan = MambaWords{}.layer(), experts = MoeWords{.activation = "GeGlu"}.layer();
           for (const LayerWords& layer : model.layers) {
             const bool is_mamba = layer.name == "Mamba";
-            (is_mamba ? mamba : experts) = layer;
+            (is_mamba ? scan : experts) = layer;
             const std::string code = is_mamba ? "r" : std::to_string(layer.name == "Mlp" ? 1 : layer["Experts"]);
             codes += (codes.empty() ? "[\"" : ", \"") + code + '"';
           }
           const std::string activation =
               experts.find("the activation") == nullptr ? "" : experts.find("the activation")->spelling;
           config.add("num_layers", static_cast<Index>(model.layers.size())).add("hidden_size", model["Width"]);
-          config.add("state_size", mamba["State"]).add("vocab_size", model["Vocabulary"]);
-          config.add("expansion_factor", mamba["Expand"]).add("conv_dimension", mamba["Convolution"]);
+          config.add("state_size", scan["State"]).add("vocab_size", model["Vocabulary"]);
+          config.add("expansion_factor", scan["Expand"]).add("conv_dimension", scan["Convolution"]);
           config.raw("mamba_moe_layers", codes + "]").add("ffn_hidden_size", experts["Hidden"]);
           config.flag("add_bias_linear", false).flag("swiglu", activation == "GeGlu" || activation == "SwiGlu");
           config.number("layernorm_epsilon", model.at("FinalNorm").number).add("max_sequence_length", 2048);

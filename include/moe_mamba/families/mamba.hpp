@@ -130,23 +130,23 @@ inline constexpr Family mamba_ssm{
             config.refuse("attn_layer_idx", config.find("attn_layer_idx")->text(), "none: Mamba layers only");
           }
           const NormWords norm{config.boolean("rms_norm", true) ? "RmsNorm" : "LayerNorm"};
-          MambaWords mamba;
-          mamba.width = config.integer("d_model", 1, 1 << 20);
-          mamba.state = inner.integer("d_state", 1, 4096, 16);
-          mamba.convolution = inner.integer("d_conv", 1, 64, 4);
-          mamba.expand = inner.integer("expand", 1, 64, 2);
-          if (!inner.is_text("dt_rank", "auto")) mamba.step_rank = inner.integer("dt_rank", 1, 1 << 20, 0);
-          mamba.projection_bias = inner.boolean("bias", false);
-          mamba.convolution_bias = inner.boolean("conv_bias", true);
+          MambaWords words;
+          words.width = config.integer("d_model", 1, 1 << 20);
+          words.state = inner.integer("d_state", 1, 4096, 16);
+          words.convolution = inner.integer("d_conv", 1, 64, 4);
+          words.expand = inner.integer("expand", 1, 64, 2);
+          if (!inner.is_text("dt_rank", "auto")) words.step_rank = inner.integer("dt_rank", 1, 1 << 20, 0);
+          words.projection_bias = inner.boolean("bias", false);
+          words.convolution_bias = inner.boolean("conv_bias", true);
           const Index multiple = config.integer("pad_vocab_size_multiple", 1, 1 << 20, 8);
           const Index vocabulary = config.integer("vocab_size", 1, (1 << 28) - multiple);
-          Architecture model = language_model((vocabulary + multiple - 1) / multiple * multiple, mamba.width,
+          Architecture model = language_model((vocabulary + multiple - 1) / multiple * multiple, words.width,
                                               config.boolean("tie_embeddings", true), norm);
           config.note(model, "Vocabulary", "vocab_size");
           config.note(model, "Width", "d_model");
           config.note(model, "the head", "tie_embeddings");
           config.note(model, "FinalNorm", "rms_norm");
-          LayerWords layer = mamba.layer();
+          LayerWords layer = words.layer();
           layer.norm = config.from(pre_norm(norm), "rms_norm");
           inner.note(layer, "State", "d_state");
           inner.note(layer, "Convolution", "d_conv");
