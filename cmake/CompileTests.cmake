@@ -1,8 +1,8 @@
 # Tests that only compile, with g++ and with clang++ where they are installed:
 #   reject.<compiler>.<program>   tests/reject/<program>.cpp must not compile, and the report must say why
 #   header.<room>                 each header of a room compiles alone, without a warning
-#   warnings.<compiler>.<file>    the umbrella header, each example and a program that instantiates nearly everything
-#                                 compile without a warning
+#   warnings.<compiler>.<file>    the umbrella headers, each example and benchmark, and a program that instantiates nearly
+#                                 everything, compile without a warning
 #   docs.<compiler>               the pieces of code in README.md and docs/ compile
 find_program(MOE_MAMBA_GXX NAMES g++)
 find_program(MOE_MAMBA_CLANGXX NAMES clang++ clang++-19 clang++-18 clang++-17 clang++-16 clang++-15 clang++-14)
@@ -94,22 +94,22 @@ foreach(room IN LISTS rooms)
   set_tests_properties(header.${room} PROPERTIES LABELS header TIMEOUT 300 FIXTURES_REQUIRED headers)
 endforeach()
 
-file(GLOB examples RELATIVE ${PROJECT_SOURCE_DIR} CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/examples/*.cpp
-     ${PROJECT_SOURCE_DIR}/examples/*/*.cpp)
+file(GLOB sources RELATIVE ${PROJECT_SOURCE_DIR} CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/examples/*.cpp
+     ${PROJECT_SOURCE_DIR}/examples/*/*.cpp ${PROJECT_SOURCE_DIR}/benchmarks/*.cpp)
 if(NOT TARGET moe_mamba::tokenizers)
-  list(FILTER examples EXCLUDE REGEX "generate.cpp$")
+  list(FILTER sources EXCLUDE REGEX "generate.cpp$")
 endif()
 foreach(compiler IN LISTS compilers)
   add_test(NAME docs.${compiler} COMMAND sh ${PROJECT_SOURCE_DIR}/tests/docs/check.sh ${${compiler}_path} ${flags})
-  set_tests_properties(docs.${compiler} PROPERTIES LABELS docs TIMEOUT 300)
+  set_tests_properties(docs.${compiler} PROPERTIES LABELS docs TIMEOUT 300 COST 15)
   foreach(umbrella IN LISTS umbrellas)
     set(test warnings.${compiler}.${umbrella})
     add_test(NAME ${test} COMMAND ${${compiler}_path} ${strict} ${${compiler}_warnings} -include moe_mamba/${umbrella} -x c++ /dev/null)
     set_tests_properties(${test} PROPERTIES LABELS warnings TIMEOUT 300)
   endforeach()
-  foreach(program IN LISTS examples ITEMS tests/style/user.cpp)
-    set(test warnings.${compiler}.${program})
-    add_test(NAME ${test} COMMAND ${${compiler}_path} ${strict} ${${compiler}_warnings} ${PROJECT_SOURCE_DIR}/${program})
+  foreach(source IN LISTS sources ITEMS tests/style/user.cpp)
+    set(test warnings.${compiler}.${source})
+    add_test(NAME ${test} COMMAND ${${compiler}_path} ${strict} ${${compiler}_warnings} ${PROJECT_SOURCE_DIR}/${source})
     set_tests_properties(${test} PROPERTIES LABELS warnings TIMEOUT 300)
   endforeach()
 endforeach()

@@ -5,6 +5,7 @@ set(packaging ${PROJECT_BINARY_DIR}/packaging)
 add_test(NAME packaging.install COMMAND ${CMAKE_COMMAND} --install ${PROJECT_BINARY_DIR} --prefix ${packaging}/prefix)
 set_tests_properties(packaging.install PROPERTIES FIXTURES_SETUP install LABELS packaging)
 
+# COST, here and elsewhere: what takes long begins first, so that nothing runs alone at the end.
 # packaging_test(<name> <cache entry>...): configure, build and run the consumer. Nothing may be downloaded.
 function(packaging_test name)
   add_test(
@@ -14,7 +15,7 @@ function(packaging_test name)
       --build-generator ${CMAKE_GENERATOR} --build-makeprogram ${CMAKE_MAKE_PROGRAM} --build-options
       -DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER} -DCMAKE_CXX_COMPILER_LAUNCHER=${CMAKE_CXX_COMPILER_LAUNCHER}
       -DFETCHCONTENT_FULLY_DISCONNECTED=ON ${ARGN} --test-command consumer)
-  set_tests_properties(packaging.${name} PROPERTIES LABELS packaging TIMEOUT 600)
+  set_tests_properties(packaging.${name} PROPERTIES LABELS packaging TIMEOUT 600 COST 10)
 endfunction()
 
 packaging_test(find_package -DCONSUME=find_package -DCMAKE_PREFIX_PATH=${packaging}/prefix)

@@ -7,3 +7,4 @@ add_test(NAME style.tidy COMMAND sh ${PROJECT_SOURCE_DIR}/tests/style/check.sh t
 foreach(check format words rooms tidy)
   set_tests_properties(style.${check} PROPERTIES LABELS style SKIP_RETURN_CODE 77 TIMEOUT 600)
 endforeach()
+set_tests_properties(style.tidy PROPERTIES COST 20)
