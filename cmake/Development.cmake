@@ -23,6 +23,24 @@ if(MOE_MAMBA_NATIVE)
   endforeach()
 endif()
 
+# cuda_tests: whether the tests and examples for CUDA devices are built and run, or only the few files that show that the
+# kernels compile. nvcc takes longer than all other compilers together, so it is not started for what nobody here can run.
+set(cuda_tests OFF)
+if(NOT MOE_MAMBA_CUDA_TESTS MATCHES "^(AUTO|ON|OFF)$")
+  message(FATAL_ERROR "MOE_MAMBA_CUDA_TESTS is ${MOE_MAMBA_CUDA_TESTS}; allowed: AUTO, ON, OFF")
+elseif(TARGET moe_mamba::cuda AND NOT MOE_MAMBA_SANITIZE)
+  if(MOE_MAMBA_CUDA_TESTS STREQUAL "ON" OR (MOE_MAMBA_CUDA_TESTS STREQUAL "AUTO" AND MOE_MAMBA_CUDA STREQUAL "ON"))
+    set(cuda_tests ON)
+  elseif(MOE_MAMBA_CUDA_TESTS STREQUAL "AUTO")
+    execute_process(COMMAND nvidia-smi --list-gpus OUTPUT_VARIABLE devices ERROR_QUIET)
+    if(devices MATCHES "^GPU 0")
+      set(cuda_tests ON)
+    endif()
+  endif()
+elseif(MOE_MAMBA_CUDA_TESTS STREQUAL "ON")
+  message(FATAL_ERROR "MOE_MAMBA_CUDA_TESTS is ON; allowed: a build with the CUDA Toolkit and without sanitizers, AUTO, OFF")
+endif()
+
 if(MOE_MAMBA_SANITIZE)
   # Instrumented in full, unrolled kernels take minutes to compile. Calls instead of inline code for every access, and
   # without the checks that sit on every access and that others make up for (the address sanitizer and aligned loads

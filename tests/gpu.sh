@@ -27,6 +27,7 @@ catch2=
 echo '#include <catch2/catch_all.hpp>' | g++ $include -x c++ -E - >/dev/null 2>&1 && catch2=-lCatch2
 
 mkdir -p "$build" || exit 1
+rm -f "$build/portable.o"
 started=$(date +%s)
 # What takes longest comes first.
 {
@@ -39,6 +40,8 @@ started=$(date +%s)
         "-c tests/$source -o $build/models.$(echo "$source" | tr / . | sed 's/cpp$/o/')"
     done
   fi
+  echo "$nvcc -std=c++20 -O3 -gencode=arch=compute_80,code=sm_80 -gencode=arch=compute_90,code=compute_90" \
+    "-Iinclude -Itests -c tests/gpu/portable/passes.cu -o $build/portable.o"
   for source in tests/gpu/*.cu; do
     echo "$nvcc -std=c++20 -O3 -gencode=$gencode -Iinclude -Itests $source -o $build/$(basename "$source" .cu) -lcublas"
   done
@@ -51,6 +54,10 @@ fi
 table="built in $(($(date +%s) - started)) s for $gencode
 "
 status=0
+outcome="compiled for 8.0 and 9.0"
+[ -f "$build/portable.o" ] || status=1 outcome="does not compile"
+table="$table$(printf '%-20s %4s     %s' portable "" "$outcome")
+"
 names=$(cd tests/gpu && ls ./*.cu | sed 's|^\./||; s|\.cu$||')
 for name in $names models; do
   began=$(date +%s)

@@ -5,12 +5,12 @@
 #   rooms    includes go one way: core <- ops <- layers <- model <- train | generate <- io <- families; cpu and cuda know core
 #            and ops; core <- text; io, text <- tokenizers
 #   tidy     clang-tidy finds nothing in a file that includes everything
-# Exits with 77 where the tool is missing.
+# Only the repository's own files are read, never what a build or a run has left beside them: those that git tracks, or,
+# where there is no git, those outside the folders that .gitignore names. Exits with 77 where the tool is missing.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 check=$1
 shift
-code_folders="include tests examples benchmarks"
 failures=0
 
 complain() {
@@ -18,16 +18,25 @@ complain() {
   failures=$((failures + 1))
 }
 
-code() { # every file of C++, one a line
-  find $code_folders \( -name '*.hpp' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu' \) | sort
-}
-
-text() { # every file of the repository, one a line: never what examples or builds have written into its folders
-  if git rev-parse --is-inside-work-tree >/dev/null 2>&1; then
-    git ls-files --cached --others --exclude-standard
+tracked=$(git ls-files 2>/dev/null)
+files() { # files [extended regular expression]: the repository's files whose paths match it, one a line
+  if [ -n "$tracked" ]; then
+    printf '%s\n' "$tracked" | grep -E -e "${1:-.}" | while IFS= read -r file; do
+      if [ -f "$file" ]; then printf '%s\n' "$file"; fi # and not removed since
+    done
   else
-    find . -type f -not -path './build*' -not -path './quickstart-run/*' -not -path './out/*' -not -path './.*/*'
-  fi
+    find . \( -path './build*' -o -path ./quickstart-run -o -path ./out -o -path ./.cache -o -path ./.git \
+      -o -name __pycache__ \) -prune -o -type f ! -name compile_commands.json -print |
+      sed 's|^\./||' | grep -E -e "${1:-.}"
+  fi | sort
+}
+code() { files '\.([ch]pp|cuh?)$'; } # every file of C++
+
+# search <paths> <options and pattern for grep>...: the matches in those of the repository's files, as path:line:text
+search() {
+  paths=$1
+  shift
+  files "$paths" | tr '\n' '\0' | xargs -0 grep -nHE "$@"
 }
 
 case $check in
@@ -35,7 +44,7 @@ format)
   for tool in clang-format-14 clang-format; do
     if $tool --version 2>/dev/null | grep -q 'version 14\.'; then
       code | xargs $tool --dry-run -Werror && exit 0
-      echo "to put this right: find $code_folders -name '*.[hc]pp' -o -name '*.cu*' | xargs $tool -i"
+      echo "to put this right: $tool -i <the files above>"
       exit 1
     fi
   done
@@ -44,8 +53,8 @@ format)
   ;;
 words)
   # The brackets keep these lines from finding themselves.
-  text | xargs grep -nE 'T[O]DO|F[I]XME' && complain "words of unfinished work"
-  text | xargs grep -niE 's[t]ub|p[l]aceholder' && complain "words of unfinished work"
+  search . 'T[O]DO|F[I]XME' && complain "words of unfinished work"
+  search . -i 's[t]ub|p[l]aceholder' && complain "words of unfinished work"
   for file in $(code); do
     lines=$(wc -l <"$file")
     [ "$lines" -le 500 ] || complain "$file has $lines lines; allowed: 500"
@@ -57,7 +66,7 @@ rooms)
     room=$1
     shift
     others=$(echo "$@" | tr ' ' '|')
-    grep -rnE '#include "moe_mamba/' "include/moe_mamba/$room" | grep -vE "\"moe_mamba/($others)/" &&
+    search "^include/moe_mamba/$room/" '#include "moe_mamba/' | grep -vE "\"moe_mamba/($others)/" &&
       complain "$room may include $* only"
   }
   allow core core
@@ -72,13 +81,13 @@ rooms)
   allow tokenizers core io text tokenizers
   allow io core ops layers model cpu train generate io
   allow families core ops layers model generate io families
-  grep -rnE '#include *<(Eigen|unsupported)/' include | grep -v '^include/moe_mamba/cpu/' && complain "Eigen lives in cpu only"
-  grep -rnE '#include *<utf8proc' include | grep -v '^include/moe_mamba/tokenizers/unicode.hpp' &&
+  search ^include/ '#include *<(Eigen|unsupported)/' | grep -v '^include/moe_mamba/cpu/' && complain "Eigen lives in cpu only"
+  search ^include/ '#include *<utf8proc' | grep -v '^include/moe_mamba/tokenizers/unicode.hpp' &&
     complain "utf8proc lives in tokenizers/unicode.hpp only"
-  grep -rLE '^#pragma once' include --include='*.hpp' --include='*.cuh' | grep . && complain "a header without #pragma once"
-  grep -rnE '#include *<cu' include | grep -v '^include/moe_mamba/cuda/' && complain "CUDA lives in cuda only"
-  grep -rnE '#include *<cub/cub.cuh>' include tests && complain "<cub/cub.cuh> takes 8 seconds to compile"
-  grep -rnE '#include *<iostream>' include && complain "<iostream> brings a global object into every file"
+  files '^include/.*\.(hpp|cuh)$' | xargs grep -LE '^#pragma once' | grep . && complain "a header without #pragma once"
+  search ^include/ '#include *<cu' | grep -v '^include/moe_mamba/cuda/' && complain "CUDA lives in cuda only"
+  search '^(include|tests)/' '#include *<cub/cub.cuh>' && complain "<cub/cub.cuh> takes 8 seconds to compile"
+  search ^include/ '#include *<iostream>' && complain "<iostream> brings a global object into every file"
   ;;
 tidy)
   command -v clang-tidy >/dev/null || {

@@ -1,8 +1,8 @@
 #pragma once
 
 #include <charconv>
+#include <clocale>  // with POSIX: newlocale, uselocale
 #include <cmath>
-#include <locale.h>
 #include <new>
 #include <string>
 
@@ -29,7 +29,7 @@ class ClassicLocale {
   locale_t locale_, before_;
 };
 
-/// A number in at most 15 digits, as Python's json module writes it.
+/// A number in at most 15 digits, as JSON has it; what is not finite as Python writes it there: NaN, Infinity, -Infinity.
 inline std::string number_text(double value) {
   if (std::isnan(value)) return "NaN";
   if (std::isinf(value)) return value < 0 ? "-Infinity" : "Infinity";

@@ -50,7 +50,7 @@ class AddedTokens {
   }
 
   /// Calls piece(begin, end, const AddedToken*) for the parts of a text in order, with null where no token is. Where
-  /// the white space that tokens take overlaps, so do the parts.
+  /// the white space that tokens take overlaps, so do the parts; a token of which nothing is left is passed over.
   template <class Piece>
   void split(std::string_view text, const Piece& piece) const {
     std::size_t done = 0;  // up to here parts have been told
@@ -70,6 +70,7 @@ class AddedTokens {
       if (token->single_word && (word_before(text, begin) || (classes_at(text, end) & Word) != 0)) continue;
       if (token->strip_left) begin = std::max(begin_of_space(text, begin), done);
       if (token->strip_right) end = skip_classes(text, end, Space);
+      if (begin >= end) continue;  // an earlier token took all of it
       if (done < begin) piece(done, begin, nullptr);
       piece(begin, end, token);
       done = end;

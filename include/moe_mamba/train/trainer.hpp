@@ -5,7 +5,6 @@
 #include <cmath>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -63,7 +62,7 @@ class Trainer {
     find_decay_toggles();
     if (options.largest != Shape{}) {
       reserve(options.largest);
-      if (options.carry_states) states_.emplace(options.largest.batch);
+      if (options.carry_states) states_ = std::make_unique<StatesType>(options.largest.batch);
     }
   }
 
@@ -142,12 +141,12 @@ class Trainer {
     check_size("progress.first_moment.size()", progress.first_moment.size(), count);
     check_size("progress.second_moment.size()", progress.second_moment.size(), count);
     check_size("progress.remainder.size()", progress.remainder.size(), keeps_remainder ? count : 0);
-    std::optional<StatesType> states;
+    std::unique_ptr<StatesType> states;
     if (!progress.states.empty()) {
       const auto size = static_cast<std::size_t>(std::max<Index>(StatesType::state_size, 1));
       require(options_.carry_states && progress.states.size() % size == 0, "progress.states.size()",
               progress.states.size(), "a multiple of state_size, and 0 without carry_states");
-      states.emplace(static_cast<Index>(progress.states.size() / size));
+      states = std::make_unique<StatesType>(static_cast<Index>(progress.states.size() / size));
       states->write(progress.states);
     }
     discard();
@@ -156,8 +155,8 @@ class Trainer {
     first_moment_.write(progress.first_moment);
     second_moment_.write(progress.second_moment);
     if constexpr (keeps_remainder) remainder_.write(progress.remainder);
-    carrying_ = states.has_value();
-    if (states) states_.emplace(*states);
+    carrying_ = states != nullptr;
+    if (states) states_ = std::move(states);
   }
 
  private:
@@ -183,7 +182,7 @@ class Trainer {
   void reserve(Shape shape) {
     if (workspace_ && workspace_->fits(shape)) return;
     const Shape old = workspace_ ? workspace_->largest() : Shape{};
-    Shape largest{std::max(shape.batch, old.batch), std::max(shape.length, old.length)};
+    Shape largest{std::max(shape.batch, old.batch), std::max({Index{1}, shape.length, old.length})};
     if (shape.lengths != nullptr) {
       // As long as the mean, and a little more for what each sequence begins anew; twice that until it is enough.
       largest.length = std::max(shape.total / shape.batch + 64, old.length);
@@ -233,15 +232,17 @@ class Trainer {
     const bool carried = carrying_ && continues;
     require(!carried || states_->count() == shape.batch, "shape.batch", shape.batch,
             [&] { return std::to_string(states_->count()) + ", as in the batch that this one continues"; });
+    const bool anew = options_.carry_states && !carried;
+    const bool resized = anew && (states_ == nullptr || states_->count() != shape.batch);
+    auto other_states = resized ? std::make_unique<StatesType>(shape.batch) : nullptr;
     if (options_.largest == Shape{}) reserve(shape);
-    if (options_.carry_states && !carried) {
-      if (states_ && states_->count() == shape.batch) {
-        passes().clear(device_, states_->values().data(), static_cast<Index>(states_->values().size()));
-      } else {
-        states_.emplace(shape.batch);
-      }
-      carrying_ = true;
+    // Nothing allocates from here on, so that a batch that there is no memory for changes nothing.
+    if (resized) {
+      states_ = std::move(other_states);
+    } else if (anew) {
+      passes().clear(device_, states_->values().data(), static_cast<Index>(states_->values().size()));
     }
+    carrying_ = options_.carry_states;
     const Input* const from = workspace_->keep_inputs(inputs, shape);
     const Input* const goal = workspace_->keep_targets(targets, shape);
     const StateView<Compute> states = states_ ? states_->view() : StateView<Compute>{};
@@ -355,7 +356,7 @@ class Trainer {
   TrainerOptions options_;
   Backend device_;
   std::unique_ptr<WorkspaceType> workspace_;
-  std::optional<StatesType> states_;
+  std::unique_ptr<StatesType> states_;
   bool carrying_ = false;  // whether states_ are those behind a batch
   Array<Compute, Memory> gradients_, first_moment_, second_moment_;
   Array<std::int16_t, Memory> remainder_;
