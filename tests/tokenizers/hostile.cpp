@@ -107,21 +107,22 @@ TEST_CASE("Parts that are wrong or not supported are refused by name", "[tokeniz
   require_refused(with(R"("normalizer":1)"), "normalizer is 1");
   require_refused(with(R"("normalizer":{})"), "normalizer.type is missing");
 
-  require_refused(with(R"("pre_tokenizer":{"type":"Whitespace"})"), "pre_tokenizer.type is \"Whitespace\"",
-                  "ByteLevel");
+  require_refused(with(R"("pre_tokenizer":{"type":"Sentences"})"), "pre_tokenizer.type is \"Sentences\"", "ByteLevel");
+  require_refused(with(R"("pre_tokenizer":{"type":"FixedLength","length":0})"), "pre_tokenizer.length is 0",
+                  "1 or more");
+  require_refused(with(R"("pre_tokenizer":{"type":"CharDelimiterSplit","delimiter":"ab"})"),
+                  "pre_tokenizer.delimiter is \"ab\"", "one character");
+  require_refused(with(R"("pre_tokenizer":{"type":"Punctuation","behavior":"None"})"),
+                  "pre_tokenizer.behavior is \"None\"", "Isolated");
   require_refused(with(R"("pre_tokenizer":{"type":"ByteLevel"})"), "pre_tokenizer.add_prefix_space is missing");
   require_refused(
-      with(R"("pre_tokenizer":{"type":"Split","pattern":{"Regex":"\\w+"},"behavior":"Isolated","invert":false})"),
-      "pre_tokenizer.pattern.Regex is \"\\w+\"", "the pattern of GPT-2, of Llama 3");
+      with(R"("pre_tokenizer":{"type":"Split","pattern":{"Regex":"(\\w+"},"behavior":"Isolated","invert":false})"),
+      "pre_tokenizer.pattern.Regex is \"(\\w+\" (an early end at byte 4)", ")");
   require_refused(
       with(R"("pre_tokenizer":{"type":"Split","pattern":{"String":" "},"behavior":"isolated","invert":false})"),
       "pre_tokenizer.behavior is \"isolated\"", "Isolated");
   require_refused(with(R"("pre_tokenizer":{"type":"Metaspace","replacement":"ab"})"),
                   "pre_tokenizer.replacement is \"ab\"", "one character");
-  const std::string level = R"({"type":"ByteLevel","add_prefix_space":false})";
-  require_refused(with(R"("pre_tokenizer":{"type":"Sequence","pretokenizers":[)" + level + "," + level + "]}"),
-                  "pre_tokenizer.pretokenizers[1].type is \"ByteLevel\"", "nothing after ByteLevel");
-
   require_refused(with(R"("decoder":{"type":"WordPiece"})"), "decoder.type is \"WordPiece\"", "ByteLevel");
   require_refused(with(R"("decoder":{"type":"Strip","content":" ","start":1,"stop":0})"), "decoder.type is \"Strip\"");
   require_refused(with(R"("decoder":{"type":"Sequence","decoders":[{"type":"Fuse"},{"type":"ByteFallback"}]})"),

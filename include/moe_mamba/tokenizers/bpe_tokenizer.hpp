@@ -258,14 +258,14 @@ inline void BpeTokenizer::encode_piece(std::string_view text, std::size_t begin,
   std::string_view piece = text.substr(begin, end - begin);
   std::string normalized;
   if (!normalizer_.empty()) piece = normalized = normalizer_(piece);
-  const bool at_begin = begin == 0;
+  const std::ptrdiff_t at_begin = begin == 0 ? 0 : -1;
   try {
     added_normalized_.split(piece, [&](std::size_t from, std::size_t to, const detail::AddedToken* token) {
       if (token != nullptr) {
         tokens.push_back(token->id);
         return;
       }
-      pre_tokenizer_.split(piece.substr(from, to - from), at_begin && from == 0,
+      pre_tokenizer_.split(piece.substr(from, to - from), at_begin - static_cast<std::ptrdiff_t>(from),
                            [&](std::string_view word) { encode_word(word, cache, tokens); });
     });
   } catch (const detail::UnknownCharacter& unknown) {

@@ -32,6 +32,14 @@ inline constexpr std::array<int, 0x144> character_bytes = [] {
   return bytes;
 }();
 
+/// Bytes as the characters that stand for them.
+inline std::string written_bytes(std::string_view bytes) {
+  std::string text;
+  text.reserve(bytes.size() + bytes.size() / 4);
+  for (const char byte : bytes) append_utf8(text, byte_characters[static_cast<unsigned char>(byte)]);
+  return text;
+}
+
 /// The bytes that a token's text stands for, nothing where one of its characters stands for none.
 inline std::optional<std::string> bytes_of_token(std::string_view text) {
   std::string bytes;

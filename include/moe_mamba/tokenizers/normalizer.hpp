@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "moe_mamba/tokenizers/json_field.hpp"
+#include "moe_mamba/tokenizers/regex.hpp"
 #include "moe_mamba/tokenizers/unicode.hpp"
 
 /// The first part of a tokenizer: what is done to the text before it is cut.
@@ -32,6 +34,23 @@ inline std::string literal_pattern(const JsonField& pattern) {
   std::string text = pattern["String"].string();
   if (text.empty()) pattern["String"].refuse("one character or more");
   return text;
+}
+
+/// A string of one character.
+inline const std::string& one_character(const JsonField& field) {
+  const std::string& text = field.string();
+  if (text.empty() || utf8_unit(text).bytes != text.size()) field.refuse("one character");
+  return text;
+}
+
+/// A regular expression of a file.
+inline std::shared_ptr<const Regex> read_regex(const JsonField& field) {
+  try {
+    return std::make_shared<const Regex>(field.string(), CharacterProperties());
+  } catch (const RegexError& error) {
+    field.refuse(in_quotes(field.string()) + " (" + error.problem + " at byte " + std::to_string(error.at) + ")",
+                 error.allowed);
+  }
 }
 
 /// One after the other, replacements could make a text longer than any memory.

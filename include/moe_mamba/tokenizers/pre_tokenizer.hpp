@@ -1,92 +1,57 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "moe_mamba/tokenizers/byte_alphabet.hpp"
 #include "moe_mamba/tokenizers/normalizer.hpp"
+#include "moe_mamba/tokenizers/regex_matcher.hpp"
+#include "moe_mamba/tokenizers/split_behavior.hpp"
 #include "moe_mamba/tokenizers/split_pattern.hpp"
+#include "moe_mamba/tokenizers/unicode_scripts.hpp"
 #include "moe_mamba/tokenizers/unknown_character.hpp"
 
 /// The second part of a tokenizer: cutting text into words, which are then encoded one by one.
 namespace moe_mamba::detail {
-
-/// What becomes of the pieces that a pattern matches.
-enum class SplitBehavior { Removed, Isolated, MergedWithPrevious, MergedWithNext, Contiguous };
-
-/// A piece of a text, and whether a pattern matched it.
-struct SplitPiece {
-  std::size_t begin, end;
-  bool match;
-};
-
-/// The words from all pieces of a text, in order.
-inline std::vector<SplitPiece> apply_behavior(const std::vector<SplitPiece>& pieces, SplitBehavior behavior) {
-  std::vector<SplitPiece> words;
-  bool previous = false;  // whether the piece before this one was a match
-  switch (behavior) {
-    case SplitBehavior::Removed:
-      for (const SplitPiece& piece : pieces) {
-        if (!piece.match) words.push_back(piece);
-      }
-      break;
-    case SplitBehavior::Isolated:
-      words = pieces;
-      break;
-    case SplitBehavior::Contiguous:
-      for (const SplitPiece& piece : pieces) {
-        if (piece.match == previous && !words.empty()) {
-          words.back().end = piece.end;
-        } else {
-          words.push_back(piece);
-        }
-        previous = piece.match;
-      }
-      break;
-    case SplitBehavior::MergedWithPrevious:
-      for (const SplitPiece& piece : pieces) {
-        if (piece.match && !previous && !words.empty()) {
-          words.back().end = piece.end;
-        } else {
-          words.push_back(piece);
-        }
-        previous = piece.match;
-      }
-      break;
-    case SplitBehavior::MergedWithNext:
-      for (std::size_t i = 0; i < pieces.size(); ++i) {
-        // Of a row of matches the last one goes to what follows it.
-        const bool merges = pieces[i].match && i + 1 < pieces.size() && !pieces[i + 1].match;
-        words.push_back(pieces[i]);
-        if (merges) words.back().end = pieces[++i].end;
-      }
-      break;
-  }
-  return words;
-}
 
 class PreTokenizer {
  public:
   PreTokenizer() = default;
   explicit PreTokenizer(const JsonField& field) { add(field); }
 
-  /// Whether words are bytes, as byte-level pre-tokenisation makes them, and not characters.
-  bool byte_level() const { return byte_level_; }
+  /// Whether words are bytes, as a last step of the type ByteLevel makes them, and not characters.
+  bool byte_level() const { return !steps_.empty() && steps_.back().kind == Step::Kind::ByteLevel; }
 
-  /// Calls word(std::string_view) for each word of a piece of text, which is not empty. `at_begin` says whether it is
-  /// the begin of the whole text.
-  template <class Word>
-  void split(std::string_view text, bool at_begin, Word&& word) const {
-    split_from(0, text, at_begin, word);
+  /// Calls call(std::string_view) for each word of a piece of text, which is not empty. Places up to `begin` count as
+  /// the begin of the whole text, none where it is negative: what is put in front of a text is none of it.
+  template <class Call>
+  void split(std::string_view text, std::ptrdiff_t begin, Call&& call) const {
+    split_from(0, text, begin, call);
   }
 
  private:
   struct Step {
-    enum class Kind { Pattern, Literal, Digits, ByteLevel, Metaspace } kind;
-    const SplitPattern* pattern = nullptr;  // of ByteLevel as well, null where it does not split
-    std::string text;                       // the literal; Metaspace's replacement of a space
+    enum class Kind {
+      Pattern,
+      Expression,
+      Literal,
+      Characters,
+      Words,
+      Scripts,
+      FixedLength,
+      ByteLevel,
+      Metaspace
+    } kind;
+    const SplitPattern* pattern = nullptr;    // of ByteLevel as well, null where it does not split
+    std::shared_ptr<const Regex> expression;  // of a Split by any other pattern
+    bool (*characters)(char32_t) = nullptr;   // which of them are matches
+    std::shared_ptr<const ScriptSplitter> scripts;
+    std::string text;        // the literal; Metaspace's replacement of a space
+    std::size_t length = 0;  // in characters
     SplitBehavior behavior = SplitBehavior::Isolated;
     bool invert = false;
     bool prefix = false;        // put a space, or its replacement, in front
@@ -94,162 +59,265 @@ class PreTokenizer {
     bool splits = true;
   };
 
-  template <class Word>
-  void split_from(std::size_t index, std::string_view text, bool at_begin, Word& word) const {
-    if (text.empty()) return;
-    if (index == steps_.size()) return word(text);
-    const Step& step = steps_[index];
-    const auto next = [&](std::string_view piece) {
-      split_from(index + 1, piece, at_begin && piece.data() == text.data(), word);
-    };
-    if (step.kind == Step::Kind::Metaspace) {
-      std::string replaced = replace_all(text, " ", step.text);
-      const bool prefixed = (step.prefix || (step.prefix_first && at_begin)) && !replaced.starts_with(step.text);
-      if (prefixed) replaced.insert(0, step.text);
-      try {
-        if (!step.splits) return split_from(index + 1, replaced, at_begin, word);
-        for (const SplitPiece& piece : apply_behavior(literals(replaced, step.text), SplitBehavior::MergedWithNext)) {
-          const auto part = std::string_view(replaced).substr(piece.begin, piece.end - piece.begin);
-          split_from(index + 1, part, at_begin && piece.begin == 0, word);
-        }
-      } catch (UnknownCharacter& unknown) {
-        const std::size_t units = count_units(replaced.data(), unknown.at);
-        unknown.at = find_unit(text, units - (prefixed && units > 0 ? 1 : 0));
-        throw;
-      }
-      return;
-    }
-    if (step.kind == Step::Kind::ByteLevel) {
-      if (!step.prefix || text.starts_with(' ')) return split_words(step.pattern, text, next);
-      const std::string prefixed = ' ' + std::string(text);
-      try {
-        return split_words(step.pattern, prefixed,
-                           [&](std::string_view piece) { split_from(index + 1, piece, false, word); });
-      } catch (UnknownCharacter& unknown) {
-        const auto bytes = static_cast<std::size_t>(unknown.at - prefixed.data());
-        unknown.at = text.data() + bytes - (bytes > 0 ? 1 : 0);
-        throw;
-      }
-    }
-    // These patterns match everything, so that there is nothing between the matches.
-    const bool isolated =
-        step.behavior == SplitBehavior::Isolated || (step.behavior == SplitBehavior::Removed && step.invert);
-    if (step.kind == Step::Kind::Pattern && isolated) return split_words(step.pattern, text, next);
-    std::vector<SplitPiece> pieces;
-    if (step.kind == Step::Kind::Pattern) {
-      split_words(step.pattern, text, [&](std::string_view piece) {
-        const auto begin = static_cast<std::size_t>(piece.data() - text.data());
-        pieces.push_back({begin, begin + piece.size(), true});
-      });
-    } else {
-      pieces = step.kind == Step::Kind::Digits ? digits(text) : literals(text, step.text);
-    }
-    if (step.invert) {
-      for (SplitPiece& piece : pieces) piece.match = !piece.match;
-    }
-    for (const SplitPiece& piece : apply_behavior(pieces, step.behavior)) {
-      next(text.substr(piece.begin, piece.end - piece.begin));
-    }
-  }
-
+  template <class Call>
+  void split_from(std::size_t index, std::string_view text, std::ptrdiff_t begin, Call& call) const;
+  template <class Call>
+  void split_metaspace(std::size_t index, std::string_view text, std::ptrdiff_t begin, Call& call) const;
+  template <class Call>
+  void split_byte_level(std::size_t index, std::string_view text, std::ptrdiff_t begin, Call& call) const;
+  template <class Call>
+  void split_alphabet(std::size_t index, std::string_view text, std::ptrdiff_t begin, Call& call) const;
   template <class Next>
-  static void split_words(const SplitPattern* pattern, std::string_view text, const Next& next) {
-    if (pattern == nullptr) return next(text);
-    for (std::size_t at = 0; at < text.size();) {
-      const std::size_t end = match_word(*pattern, text, at);
-      next(text.substr(at, end - at));
-      at = end;
-    }
-  }
-
-  static std::vector<SplitPiece> literals(std::string_view text, std::string_view literal) {
-    std::vector<SplitPiece> pieces;
-    std::size_t at = 0;
-    for (std::size_t found; (found = text.find(literal, at)) != text.npos; at = found + literal.size()) {
-      if (found > at) pieces.push_back({at, found, false});
-      pieces.push_back({found, found + literal.size(), true});
-    }
-    if (at < text.size()) pieces.push_back({at, text.size(), false});
-    return pieces;
-  }
-
-  static std::vector<SplitPiece> digits(std::string_view text) {
-    std::vector<SplitPiece> pieces;
-    for (std::size_t at = 0; at < text.size();) {
-      const ClassifiedUnit unit = classified_unit(text, at);
-      const bool match = (unit.classes & Number) != 0;
-      if (match || pieces.empty() || pieces.back().match) pieces.push_back({at, at, match});
-      at = pieces.back().end = at + unit.bytes;
-    }
-    return pieces;
-  }
+  static void split_words(const SplitPattern* pattern, std::string_view text, const Next& next);
+  static std::vector<SplitPiece> pieces(const Step& step, std::string_view text);
 
   void add(const JsonField& field);
   void add_split(const JsonField& field);
+  void add_metaspace(const JsonField& field);
+  Step& add_step(Step::Kind kind) {
+    Step& step = steps_.emplace_back();
+    step.kind = kind;
+    return step;
+  }
+  void add_characters(bool (*characters)(char32_t), SplitBehavior behavior) {
+    Step& step = add_step(Step::Kind::Characters);
+    step.characters = characters;
+    step.behavior = behavior;
+  }
 
   std::vector<Step> steps_;
-  bool byte_level_ = false;
 };
 
-inline void PreTokenizer::add(const JsonField& field) {
-  if (field.is_null()) return;
-  const std::size_t type = field["type"].choice({"ByteLevel", "Split", "Metaspace", "Digits", "Sequence"});
-  if (type != 4 && byte_level_) field["type"].refuse("nothing after ByteLevel, which leaves bytes");
-  if (steps_.size() == 16) field.refuse("one step more", "at most 16 steps");
-  Step step{};
-  if (type == 0) {
-    step.kind = Step::Kind::ByteLevel;
-    step.prefix = field["add_prefix_space"].boolean();
-    if (field["use_regex"].boolean_or(true)) step.pattern = &split_patterns[0];
-    byte_level_ = true;
-    steps_.push_back(step);
-  } else if (type == 1) {
-    add_split(field);
-  } else if (type == 2) {
-    step.kind = Step::Kind::Metaspace;
-    step.text = field["replacement"].string();
-    if (step.text.empty() || utf8_unit(step.text).bytes != step.text.size()) {
-      field["replacement"].refuse("one character");
-    }
-    const std::size_t scheme =
-        field["prepend_scheme"].is_null() ? 0 : field["prepend_scheme"].choice({"always", "first", "never"});
-    if (!field["add_prefix_space"].boolean_or(true) && scheme != 2 && !field["prepend_scheme"].is_null()) {
-      field["add_prefix_space"].refuse("true, or the prepend_scheme never");
-    }
-    step.prefix = scheme == 0 && field["add_prefix_space"].boolean_or(true);
-    step.prefix_first = scheme == 1;
-    step.splits = field["split"].boolean_or(true);
-    steps_.push_back(step);
-  } else if (type == 3) {
-    step.kind = Step::Kind::Digits;
-    step.behavior = field["individual_digits"].boolean() ? SplitBehavior::Isolated : SplitBehavior::Contiguous;
-    steps_.push_back(step);
-  } else {
-    for (const JsonField& part : field["pretokenizers"].elements()) add(part);
+/// Runs of word characters and runs of others, with the space between them as matches.
+inline std::vector<SplitPiece> match_space_around_words(std::string_view text) {
+  std::vector<SplitPiece> pieces;
+  for (std::size_t at = 0; at < text.size();) {
+    const auto kind_at = [&](std::size_t place) { return classes_at(text, place) & (Space | Word); };
+    const std::size_t begin = at;
+    const int kind = kind_at(begin);
+    while (at < text.size() && kind_at(at) == kind) at += utf8_unit(text, at).bytes;
+    pieces.push_back({begin, at, (kind & Space) != 0});
+  }
+  return pieces;
+}
+
+inline std::vector<SplitPiece> cut_to_length(std::string_view text, std::size_t length) {
+  std::vector<SplitPiece> pieces;
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t begin = at;
+    for (std::size_t count = 0; count < length && at < text.size(); ++count) at += utf8_unit(text, at).bytes;
+    pieces.push_back({begin, at, false});
+  }
+  return pieces;
+}
+
+inline std::vector<SplitPiece> PreTokenizer::pieces(const Step& step, std::string_view text) {
+  SplitPieces found(text.size());
+  switch (step.kind) {
+    case Step::Kind::Pattern:  // matches everything, so that there is nothing between the matches
+      split_words(step.pattern, text, [&](std::string_view piece) {
+        const auto begin = static_cast<std::size_t>(piece.data() - text.data());
+        found.add(begin, begin + piece.size());
+      });
+      return found.finish();
+    case Step::Kind::Expression:
+      RegexMatcher(*step.expression, text).for_each([&](std::size_t begin, std::size_t end) { found.add(begin, end); });
+      return found.finish();
+    case Step::Kind::Literal:
+      return match_literal(text, step.text);
+    case Step::Kind::Characters:
+      return match_characters(text, step.characters);
+    case Step::Kind::Words:
+      return match_space_around_words(text);
+    case Step::Kind::Scripts:
+      return (*step.scripts)(text);
+    default:
+      return cut_to_length(text, step.length);
   }
 }
 
-inline void PreTokenizer::add_split(const JsonField& field) {
-  Step step{};
-  const JsonField regex = field["pattern"]["Regex"];
-  if (regex.is_null()) {
-    step.kind = Step::Kind::Literal;
-    step.text = literal_pattern(field["pattern"]);
-  } else {
-    step.kind = Step::Kind::Pattern;
-    step.pattern = find_split_pattern(regex.string());
-    if (step.pattern == nullptr) {
-      std::string allowed = "the pattern of ";
-      for (const SplitPattern& pattern : split_patterns) {
-        allowed += (&pattern == &split_patterns.front() ? "" : ", of ") + std::string(pattern.name);
-      }
-      regex.refuse(allowed);
-    }
+template <class Call>
+void PreTokenizer::split_from(std::size_t index, std::string_view text, std::ptrdiff_t begin, Call& call) const {
+  if (text.empty()) return;
+  if (index == steps_.size()) return call(text);
+  const Step& step = steps_[index];
+  if (step.kind == Step::Kind::Metaspace) return split_metaspace(index, text, begin, call);
+  if (step.kind == Step::Kind::ByteLevel) return split_byte_level(index, text, begin, call);
+  const auto next = [&](std::string_view piece) {
+    split_from(index + 1, piece, begin - (piece.data() - text.data()), call);
+  };
+  const bool isolated =
+      step.behavior == SplitBehavior::Isolated || (step.behavior == SplitBehavior::Removed && step.invert);
+  if (step.kind == Step::Kind::Pattern && isolated) return split_words(step.pattern, text, next);
+  std::vector<SplitPiece> all = pieces(step, text);
+  if (step.invert) {
+    for (SplitPiece& piece : all) piece.match = !piece.match;
   }
-  step.behavior = static_cast<SplitBehavior>(
-      field["behavior"].choice({"Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"}));
+  for (const SplitPiece& piece : apply_behavior(all, step.behavior)) {
+    next(text.substr(piece.begin, piece.end - piece.begin));
+  }
+}
+
+template <class Call>
+void PreTokenizer::split_metaspace(std::size_t index, std::string_view text, std::ptrdiff_t begin, Call& call) const {
+  const Step& step = steps_[index];
+  std::string replaced = replace_all(text, " ", step.text);
+  if (begin > 0) {
+    begin = static_cast<std::ptrdiff_t>(
+        replace_all(text.substr(0, static_cast<std::size_t>(begin)), " ", step.text).size());
+  }
+  const bool prefixed = (step.prefix || (step.prefix_first && begin >= 0)) && !replaced.starts_with(step.text);
+  if (prefixed) {
+    replaced.insert(0, step.text);
+    if (begin >= 0) begin += static_cast<std::ptrdiff_t>(step.text.size());
+  }
+  try {
+    if (!step.splits) return split_from(index + 1, replaced, begin, call);
+    for (const SplitPiece& piece : apply_behavior(match_literal(replaced, step.text), SplitBehavior::MergedWithNext)) {
+      const auto part = std::string_view(replaced).substr(piece.begin, piece.end - piece.begin);
+      split_from(index + 1, part, begin - static_cast<std::ptrdiff_t>(piece.begin), call);
+    }
+  } catch (UnknownCharacter& unknown) {
+    const std::size_t units = count_units(replaced.data(), unknown.at);
+    unknown.at = find_unit(text, units - (prefixed && units > 0 ? 1 : 0));
+    throw;
+  }
+}
+
+template <class Call>
+void PreTokenizer::split_byte_level(std::size_t index, std::string_view text, std::ptrdiff_t begin, Call& call) const {
+  const Step& step = steps_[index];
+  const auto split_whole = [&](std::string_view whole, std::ptrdiff_t begin_of_whole) {
+    split_words(step.pattern, whole, [&](std::string_view piece) {
+      // The last step leaves bytes, which the model takes as they are.
+      if (index + 1 == steps_.size()) return call(piece);
+      split_alphabet(index, piece, begin_of_whole - (piece.data() - whole.data()), call);
+    });
+  };
+  if (!step.prefix || text.starts_with(' ')) return split_whole(text, begin);
+  const std::string prefixed = ' ' + std::string(text);
+  try {
+    split_whole(prefixed, begin < 0 ? begin : begin + 1);
+  } catch (UnknownCharacter& unknown) {
+    const auto bytes = static_cast<std::size_t>(unknown.at - prefixed.data());
+    unknown.at = text.data() + bytes - (bytes > 0 ? 1 : 0);
+    throw;
+  }
+}
+
+/// Goes on with the characters that stand for bytes.
+template <class Call>
+void PreTokenizer::split_alphabet(std::size_t index, std::string_view text, std::ptrdiff_t begin, Call& call) const {
+  const std::string written = written_bytes(text);
+  if (begin >= 0 && static_cast<std::size_t>(begin) < text.size()) {
+    // All that stands for bytes of one character stands where it stood.
+    const std::size_t bytes = static_cast<std::size_t>(begin) + utf8_unit(text, static_cast<std::size_t>(begin)).bytes;
+    begin = static_cast<std::ptrdiff_t>(written_bytes(text.substr(0, bytes - 1)).size());
+  }
+  try {
+    split_from(index + 1, written, begin, call);
+  } catch (UnknownCharacter& unknown) {
+    unknown.at = text.data() + count_units(written.data(), unknown.at);
+    throw;
+  }
+}
+
+template <class Next>
+void PreTokenizer::split_words(const SplitPattern* pattern, std::string_view text, const Next& next) {
+  if (pattern == nullptr) return next(text);
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t end = match_word(*pattern, text, at);
+    next(text.substr(at, end - at));
+    at = end;
+  }
+}
+
+inline SplitBehavior read_behavior(const JsonField& field) {
+  return static_cast<SplitBehavior>(
+      field.choice({"Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"}));
+}
+
+inline void PreTokenizer::add(const JsonField& field) {
+  if (field.is_null()) return;
+  if (steps_.size() >= 16) field.refuse("one step more", "at most 16 steps");
+  switch (field["type"].choice({"ByteLevel", "Split", "Metaspace", "Digits", "Sequence", "Punctuation", "Whitespace",
+                                "WhitespaceSplit", "BertPreTokenizer", "CharDelimiterSplit", "UnicodeScripts",
+                                "FixedLength"})) {
+    case 0: {
+      Step& step = add_step(Step::Kind::ByteLevel);
+      step.prefix = field["add_prefix_space"].boolean();
+      if (field["use_regex"].boolean_or(true)) step.pattern = &split_patterns[0];
+      break;
+    }
+    case 1:
+      add_split(field);
+      break;
+    case 2:
+      add_metaspace(field);
+      break;
+    case 3:
+      add_characters(is_number,
+                     field["individual_digits"].boolean() ? SplitBehavior::Isolated : SplitBehavior::Contiguous);
+      break;
+    case 4:
+      for (const JsonField& part : field["pretokenizers"].elements()) add(part);
+      break;
+    case 5:
+      add_characters(is_punctuation,
+                     field["behavior"].is_null() ? SplitBehavior::Isolated : read_behavior(field["behavior"]));
+      break;
+    case 6:
+      add_step(Step::Kind::Words).behavior = SplitBehavior::Removed;
+      break;
+    case 7:
+      add_characters(is_space, SplitBehavior::Removed);
+      break;
+    case 8:
+      add_characters(is_space, SplitBehavior::Removed);
+      add_characters(is_punctuation, SplitBehavior::Isolated);
+      break;
+    case 9: {
+      Step& step = add_step(Step::Kind::Literal);
+      step.text = one_character(field["delimiter"]);
+      step.behavior = SplitBehavior::Removed;
+      break;
+    }
+    case 10:
+      add_step(Step::Kind::Scripts).scripts = std::make_shared<const ScriptSplitter>();
+      break;
+    default:
+      add_step(Step::Kind::FixedLength).length = field["length"].is_null() ? 5 : field["length"].integer(1 << 30);
+      if (steps_.back().length == 0) field["length"].refuse("1 or more");
+  }
+}
+
+inline void PreTokenizer::add_metaspace(const JsonField& field) {
+  Step& step = add_step(Step::Kind::Metaspace);
+  step.text = one_character(field["replacement"]);
+  const JsonField scheme = field["prepend_scheme"];
+  const std::size_t which = scheme.is_null() ? 0 : scheme.choice({"always", "first", "never"});
+  if (!field["add_prefix_space"].boolean_or(true) && which != 2 && !scheme.is_null()) {
+    field["add_prefix_space"].refuse("true, or the prepend_scheme never");
+  }
+  step.prefix = which == 0 && field["add_prefix_space"].boolean_or(true);
+  step.prefix_first = which == 1;
+  step.splits = field["split"].boolean_or(true);
+}
+
+inline void PreTokenizer::add_split(const JsonField& field) {
+  const JsonField regex = field["pattern"]["Regex"];
+  Step& step = add_step(Step::Kind::Literal);
+  if (regex.is_null()) {
+    step.text = literal_pattern(field["pattern"]);
+  } else if (const SplitPattern* known = find_split_pattern(regex.string())) {
+    step.kind = Step::Kind::Pattern;
+    step.pattern = known;
+  } else {
+    step.kind = Step::Kind::Expression;
+    step.expression = read_regex(regex);
+  }
+  step.behavior = read_behavior(field["behavior"]);
   step.invert = field["invert"].boolean();
-  steps_.push_back(step);
 }
 
 }  // namespace moe_mamba::detail

@@ -27,9 +27,28 @@ enum CharacterClass : std::uint8_t {
   Newline = 128  // [\r\n]
 };
 
+constexpr bool is_ascii_alphanumeric(char32_t c) {
+  return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
+}
+
 constexpr bool is_space(char32_t c) {
   return (c >= 0x9 && c <= 0xd) || c == 0x20 || c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) ||
          c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
+}
+
+/// Of the categories N. A byte that is no character is of none.
+inline bool is_number(char32_t c) {
+  if (c == no_character) return false;
+  const utf8proc_category_t category = utf8proc_category(static_cast<utf8proc_int32_t>(c));
+  return category >= UTF8PROC_CATEGORY_ND && category <= UTF8PROC_CATEGORY_NO;
+}
+
+/// Of the categories P, or a symbol of ASCII. A byte that is no character is punctuation.
+inline bool is_punctuation(char32_t c) {
+  if (c < 128) return c > 0x20 && c < 0x7f && !is_ascii_alphanumeric(c);
+  if (c == no_character) return true;
+  const utf8proc_category_t category = utf8proc_category(static_cast<utf8proc_int32_t>(c));
+  return category >= UTF8PROC_CATEGORY_PC && category <= UTF8PROC_CATEGORY_PO;
 }
 
 /// Symbols that count as alphabetic: circled, squared and parenthesised letters (Other_Alphabetic outside the marks).
