@@ -5,7 +5,7 @@
 
 #include "moe_mamba/cpu/device.hpp"
 #include "moe_mamba/cpu/exponential.hpp"
-#include "moe_mamba/cpu/packet.hpp"
+#include "moe_mamba/cpu/packet_access.hpp"
 #include "moe_mamba/cpu/pieces.hpp"
 #include "moe_mamba/ops/attention.hpp"
 

@@ -5,7 +5,7 @@
 #include <type_traits>
 
 #include "moe_mamba/cpu/gemm.hpp"
-#include "moe_mamba/cpu/packet.hpp"
+#include "moe_mamba/cpu/packet_access.hpp"
 #include "moe_mamba/cpu/pieces.hpp"
 
 /// The product of some rows with a transposed matrix, without a packed copy of the matrix: a tile of dot products in

@@ -5,7 +5,7 @@
 #include <cstring>
 
 #include "moe_mamba/cpu/device.hpp"
-#include "moe_mamba/cpu/packet.hpp"
+#include "moe_mamba/cpu/packet_access.hpp"
 
 /// The blocked matrix product, C = A B or C += A B, in the caller's memory and a thread's scratch.
 ///

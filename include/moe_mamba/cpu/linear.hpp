@@ -6,7 +6,7 @@
 #include "moe_mamba/cpu/dot_products.hpp"
 #include "moe_mamba/cpu/elementwise.hpp"
 #include "moe_mamba/cpu/gemm.hpp"
-#include "moe_mamba/cpu/packet.hpp"
+#include "moe_mamba/cpu/packet_access.hpp"
 #include "moe_mamba/cpu/pieces.hpp"
 #include "moe_mamba/ops/linear.hpp"
 
