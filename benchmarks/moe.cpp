@@ -31,7 +31,7 @@ class Alone {
         dx_(shape.tokens() * width),
         report_(std::max<Index>(Layer::report_size, 1)),
         tape_(static_cast<Index>(tape_bytes<Layer, float>(shape))),
-        scratch_(static_cast<Index>(Layer::template scratch_bytes<float>(device, shape, true))) {}
+        scratch_(static_cast<Index>(scratch_bytes<Layer, float>(device, shape, true))) {}
 
   double operations() const { return Layer::flops_per_token * static_cast<double>(shape_.tokens()); }
   std::span<const std::byte> parameters() const { return parameters_.bytes(); }
@@ -40,28 +40,28 @@ class Alone {
     Layer::forward(Forward<cpu::Device, float, float>{.device = device_,
                                                       .shape = shape_,
                                                       .training = true,
-                                                      .parameters = parameters_.data(),
                                                       .state = {},
                                                       .report = report_.data(),
-                                                      .tape = Arena(tape_.data()),
                                                       .scratch = Arena(scratch_.data())},
-                   inputs(x_), rows(y_));
+                   weights(), saved(), inputs(x_), rows(y_));
   }
 
   void backward() {
     Layer::backward(Backward<cpu::Device, float, float>{.device = device_,
                                                         .shape = shape_,
                                                         .auxiliary_weight = 1,
-                                                        .parameters = parameters_.data(),
-                                                        .gradients = gradients_.data(),
                                                         .dstate = {},
                                                         .report = report_.data(),
-                                                        .tape = Arena(tape_.data()),
                                                         .scratch = Arena(scratch_.data())},
-                    inputs(x_), inputs(dy_), rows(dx_));
+                    weights(), bind_weights<Layer>(gradients_.data()), saved(), inputs(x_), inputs(dy_), rows(dx_));
   }
 
  private:
+  auto weights() const { return bind_weights<Layer>(static_cast<const float*>(parameters_.data())); }
+  auto saved() const {
+    Arena arena(tape_.data());
+    return typename Layer::template Saved<float>(arena, shape_);
+  }
   MatrixView<float> rows(const Buffer<float>& buffer) const { return matrix(buffer.data(), shape_.tokens(), width); }
 
   MatrixView<const float> inputs(const Buffer<float>& buffer) const { return rows(buffer); }

@@ -51,12 +51,15 @@ void moving_average_backward(cpu::Device& device, Shape shape, Input<C> x, const
 /// The layer, of width D.
 template <int D>
 struct MovingAverageLayer : LayerDefaults {
-  static constexpr auto parameters = lay_out(std::array{
-      vector_parameter("rate", D, ParameterKind::decay_free, {Initial::Law::step_bias}),
-      matrix_parameter("out.weight", D, D, {Initial::Law::uniform, 1, D, true}),
-  });
-  static constexpr Index out = offset_of(parameters, "out.weight");
-  static constexpr Index active_parameters = total_size(parameters);
+  template <class Bind>
+  struct Weights {
+    constexpr explicit Weights(Bind& bind)
+        : rate(bind.vector("rate", D, ParameterKind::decay_free, {Initial::Law::step_bias})),
+          out(bind.matrix("out.weight", D, D, {Initial::Law::uniform, 1, D, true})) {}
+    typename Bind::Vector rate;
+    typename Bind::Matrix out;
+  };
+  static constexpr Index active_parameters = parameters_of<MovingAverageLayer>;
   static constexpr double flops_per_token = 2.0 * D * D + 3.0 * D;
   static constexpr Index state_size = D;
   static constexpr bool takes_packed = true;
@@ -65,33 +68,34 @@ struct MovingAverageLayer : LayerDefaults {
   template <class C>
   struct Saved {
     constexpr Saved(Arena& arena, Shape shape)
-        : initial(matrix(arena.take<C>(shape.batch * D), shape.batch, Index{D})),
-          h(matrix(arena.take<C>(shape.tokens() * D), shape.tokens(), Index{D})) {}
+        : initial(arena.rows<C>(shape.batch, D)), h(arena.rows<C>(shape.tokens(), D)) {}
     MatrixView<C> initial;  // (B, D)
     MatrixView<C> h;        // (T, D)
   };
 
-  template <class C, class Device>
-  static std::size_t scratch_bytes(Device&, Shape shape, bool) {
-    return bytes_of<Saved<C>>(shape);  // dh is as large as h
-  }
+  template <class C>
+  struct BackwardScratch {
+    template <class Device>
+    BackwardScratch(Arena& arena, Device&, Shape shape) : dh(arena.rows<C>(shape.tokens(), D)) {}
+    MatrixView<C> dh;  // (T, D)
+  };
 
   template <class Device, class S, class C>
-  static void forward(Forward<Device, S, C> run, MatrixView<const C> x, MatrixView<C> y) {
-    const Saved<C> saved(run.tape, run.shape);
+  static void forward(Forward<Device, S, C> run, const auto& w, const Saved<C>& saved, MatrixView<const C> x,
+                      MatrixView<C> y) {
     fill(run.device, C(0), saved.initial);
     if (run.state) copy(run.device, {run.state.data, run.shape.batch, D, run.state.stride}, saved.initial);
-    moving_average(run.device, run.shape, x, run.parameters, run.state, saved.h);
-    linear(run.device, saved.h, matrix(run.parameters + out, D, D), y);
+    moving_average(run.device, run.shape, x, w.rate, run.state, saved.h);
+    linear(run.device, saved.h, w.out, y);
   }
 
   template <class Device, class S, class C>
-  static void backward(Backward<Device, S, C> run, MatrixView<const C> x, MatrixView<const C> dy, MatrixView<C> dx) {
-    const Saved<C> saved(run.tape, run.shape);
-    const auto dh = Saved<C>(run.scratch, run.shape).h;
-    linear_backward_weight<S>(run.device, dy, saved.h, matrix(run.gradients + out, D, D));
-    linear_backward_input(run.device, dy, matrix(run.parameters + out, D, D), dh, Into::assign);
-    moving_average_backward(run.device, run.shape, x, run.parameters, saved.initial, saved.h, dh, dx, run.gradients,
+  static void backward(Backward<Device, S, C> run, const auto& w, const auto& g, const Saved<C>& saved,
+                       MatrixView<const C> x, MatrixView<const C> dy, MatrixView<C> dx) {
+    const BackwardScratch<C> scratch(run.scratch, run.device, run.shape);
+    linear_backward_weight<S>(run.device, dy, saved.h, g.out);
+    linear_backward_input(run.device, dy, w.out, scratch.dh, Into::assign);
+    moving_average_backward(run.device, run.shape, x, w.rate, saved.initial, saved.h, scratch.dh, dx, g.rate,
                             run.dstate);
   }
 };

@@ -45,7 +45,7 @@ struct Place {
 template <class Layer>
 std::vector<Place> places() {
   std::vector<Place> all;
-  for (const Parameter& parameter : Layer::parameters) {
+  for (const Parameter& parameter : layer_parameters<Layer>) {
     const std::string name(parameter.name.view());
     if (name.starts_with("router.")) {
       all.push_back({"router.classifier" + name.substr(name.rfind('.')), parameter.offset});

@@ -71,11 +71,11 @@ TEST_CASE("Attention's parameters have the names and shapes of public checkpoint
   } expected[] = {{"q_proj.weight", 24, 10}, {"k_proj.weight", 12, 10}, {"v_proj.weight", 12, 10},
                   {"o_proj.weight", 10, 24}, {"q_proj.bias", 24, 1},    {"k_proj.bias", 12, 1},
                   {"v_proj.bias", 12, 1},    {"o_proj.bias", 10, 1}};
-  REQUIRE(Layer::parameters.size() == std::size(expected));
+  REQUIRE(layer_parameters<Layer>.size() == std::size(expected));
   for (std::size_t i = 0; i < std::size(expected); ++i) {
-    CHECK(Layer::parameters[i].name.view() == expected[i].name);
-    CHECK(Layer::parameters[i].shape[0] == expected[i].rows);
-    CHECK(Layer::parameters[i].shape[1] == expected[i].columns);
-    CHECK((Layer::parameters[i].kind == ParameterKind::matrix) == (i < 4));
+    CHECK(layer_parameters<Layer>[i].name.view() == expected[i].name);
+    CHECK(layer_parameters<Layer>[i].shape[0] == expected[i].rows);
+    CHECK(layer_parameters<Layer>[i].shape[1] == expected[i].columns);
+    CHECK((layer_parameters<Layer>[i].kind == ParameterKind::matrix) == (i < 4));
   }
 }

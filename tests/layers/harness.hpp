@@ -69,10 +69,11 @@ class LayerRun {
   std::vector<C> forward(const std::vector<C>& x) {
     auto y = poison<C>(shape_.tokens() * width_);
     x_ = x;
-    Layer::forward(moe_mamba::Forward<Device, S, C>{device_, shape_, true, parameters.data(),
-                                                    StateView<C>{states.data(), Layer::state_size}, report.data(),
-                                                    tape_.arena(), scratch_.arena()},
-                   view(x_), moe_mamba::matrix(y.data(), shape_.tokens(), width_));
+    Layer::forward(
+        moe_mamba::Forward<Device, S, C>{device_, shape_, true, StateView<C>{states.data(), Layer::state_size},
+                                         report.data(), scratch_.arena()},
+        moe_mamba::bind_weights<Layer>(std::as_const(parameters).data()), saved(), view(x_),
+        moe_mamba::matrix(y.data(), shape_.tokens(), width_));
     check_guards();
     return y;
   }
@@ -80,10 +81,12 @@ class LayerRun {
   /// dx, of the input of the last forward(). Norms add to what `dx` holds, layers overwrite it.
   std::vector<C> backward(const std::vector<C>& dy, std::vector<C> dx, std::vector<C>& dstates) {
     GuardedMemory scratch(scratch_size());
-    Layer::backward(moe_mamba::Backward<Device, S, C>{device_, shape_, auxiliary_weight, parameters.data(),
-                                                      gradients.data(), StateView<C>{dstates.data(), Layer::state_size},
-                                                      report.data(), tape_.arena(), scratch.arena()},
-                    view(x_), view(dy), moe_mamba::matrix(dx.data(), shape_.tokens(), width_));
+    Layer::backward(moe_mamba::Backward<Device, S, C>{device_, shape_, auxiliary_weight,
+                                                      StateView<C>{dstates.data(), Layer::state_size}, report.data(),
+                                                      scratch.arena()},
+                    moe_mamba::bind_weights<Layer>(std::as_const(parameters).data()),
+                    moe_mamba::bind_weights<Layer>(gradients.data()), saved(), view(x_), view(dy),
+                    moe_mamba::matrix(dx.data(), shape_.tokens(), width_));
     check_guards();
     CHECK(scratch.intact());
     return dx;
@@ -95,12 +98,10 @@ class LayerRun {
   std::vector<C> gradients;
 
  private:
-  std::size_t scratch_size() const {
-    if constexpr (requires { Layer::template scratch_bytes<C>(device_, shape_, true); }) {
-      return Layer::template scratch_bytes<C>(device_, shape_, true);
-    } else {
-      return 0;
-    }
+  std::size_t scratch_size() const { return moe_mamba::scratch_bytes<Layer, C>(device_, shape_, true); }
+  typename Layer::template Saved<C> saved() {
+    Arena arena = tape_.arena();
+    return typename Layer::template Saved<C>(arena, shape_);
   }
   MatrixView<const C> view(const std::vector<C>& x) const {
     return moe_mamba::matrix(x.data(), shape_.tokens(), width_);
@@ -238,7 +239,7 @@ template <class Layer>
 class LayerComparison : public NaiveLayerComparison {
  public:
   LayerComparison(Shape shape, Index width, NaiveLayer naive_layer, std::uint64_t seed)
-      : NaiveLayerComparison(shape, width, std::move(naive_layer), seed, Layer::parameters,
+      : NaiveLayerComparison(shape, width, std::move(naive_layer), seed, moe_mamba::layer_parameters<Layer>,
                              moe_mamba::parameters_of<Layer>, Layer::state_size) {}
 
   /// Outputs, states and report of the layer, computed in S, lie within `bound` of the naive ones.

@@ -77,12 +77,15 @@ void integrate_backward(Device&, const IntegrationBackward<C, S>& run) {
 /// The integrator behind a linear map, which is an operation of the library's.
 template <int D>
 struct IntegratorLayer : moe_mamba::LayerDefaults {
-  static constexpr std::array<moe_mamba::Parameter, 2> parameters = moe_mamba::lay_out(std::array{
-      moe_mamba::matrix_parameter("in.weight", D, D, {moe_mamba::Initial::Law::uniform, 1, D}),
-      moe_mamba::vector_parameter("leak", D, moe_mamba::ParameterKind::decay_free, {moe_mamba::Initial::Law::zeros}),
-  });
-  static constexpr Index leak = moe_mamba::offset_of(parameters, "leak");
-  static constexpr Index active_parameters = moe_mamba::total_size(parameters);
+  template <class Bind>
+  struct Weights {
+    constexpr explicit Weights(Bind& bind)
+        : in(bind.matrix("in.weight", D, D, {moe_mamba::Initial::Law::uniform, 1, D})),
+          leak(bind.vector("leak", D, moe_mamba::ParameterKind::decay_free, {moe_mamba::Initial::Law::zeros})) {}
+    typename Bind::Matrix in;
+    typename Bind::Vector leak;
+  };
+  static constexpr Index active_parameters = moe_mamba::parameters_of<IntegratorLayer>;
   static constexpr double flops_per_token = 2.0 * D * D;
   static constexpr Index state_size = D;
   static constexpr bool takes_packed = true;
@@ -90,25 +93,27 @@ struct IntegratorLayer : moe_mamba::LayerDefaults {
   template <class C>
   struct Saved {
     constexpr Saved(moe_mamba::Arena& arena, Shape shape)
-        : x(moe_mamba::matrix(arena.take<C>(shape.tokens() * D), shape.tokens(), Index{D})),
-          y(moe_mamba::matrix(arena.take<C>(shape.tokens() * D), shape.tokens(), Index{D})),
+        : x(arena.rows<C>(shape.tokens(), D)),
+          y(arena.rows<C>(shape.tokens(), D)),
           initial(arena.take<C>(shape.batch * D)) {}
     MatrixView<C> x, y;
     C* initial;
   };
 
-  template <class C, class Device>
-  static std::size_t scratch_bytes(Device&, Shape shape, bool training) {
-    return training ? moe_mamba::bytes_of<Saved<C>>(shape) : 0;
-  }
+  template <class C>
+  struct BackwardScratch {
+    template <class Device>
+    BackwardScratch(moe_mamba::Arena& arena, Device&, Shape shape) : dx(arena.rows<C>(shape.tokens(), D)) {}
+    MatrixView<C> dx;
+  };
 
   template <class Device, class S, class C>
-  static void forward(moe_mamba::Forward<Device, S, C> run, MatrixView<const C> x, MatrixView<C> y) {
-    const Saved<C> saved(run.tape, run.shape);
-    linear(run.device, x, moe_mamba::matrix(run.parameters, Index{D}, Index{D}), saved.x);
+  static void forward(moe_mamba::Forward<Device, S, C> run, const auto& w, const Saved<C>& saved, MatrixView<const C> x,
+                      MatrixView<C> y) {
+    linear(run.device, x, w.in, saved.x);
     integrate(run.device, Integration<C, S>{.shape = run.shape,
                                             .x = saved.x,
-                                            .leak = run.parameters + leak,
+                                            .leak = w.leak,
                                             .state = run.state,
                                             .initial = saved.initial,
                                             .y = saved.y});
@@ -116,22 +121,20 @@ struct IntegratorLayer : moe_mamba::LayerDefaults {
   }
 
   template <class Device, class S, class C>
-  static void backward(moe_mamba::Backward<Device, S, C> run, MatrixView<const C> x, MatrixView<const C> dy,
-                       MatrixView<C> dx) {
-    const Saved<C> saved(run.tape, run.shape);
-    const Saved<C> scratch(run.scratch, run.shape);
+  static void backward(moe_mamba::Backward<Device, S, C> run, const auto& w, const auto& g, const Saved<C>& saved,
+                       MatrixView<const C> x, MatrixView<const C> dy, MatrixView<C> dx) {
+    const BackwardScratch<C> scratch(run.scratch, run.device, run.shape);
     integrate_backward(run.device, IntegrationBackward<C, S>{.shape = run.shape,
                                                              .x = saved.x,
                                                              .y = saved.y,
                                                              .dy = dy,
-                                                             .leak = run.parameters + leak,
+                                                             .leak = w.leak,
                                                              .initial = saved.initial,
-                                                             .dx = scratch.x,
-                                                             .dleak = run.gradients + leak,
+                                                             .dx = scratch.dx,
+                                                             .dleak = g.leak,
                                                              .dstate = run.dstate});
-    linear_backward_weight<S>(run.device, scratch.x, x, moe_mamba::matrix(run.gradients, Index{D}, Index{D}));
-    linear_backward_input(run.device, scratch.x, moe_mamba::matrix(run.parameters, Index{D}, Index{D}), dx,
-                          Into::assign);
+    linear_backward_weight<S>(run.device, scratch.dx, x, g.in);
+    linear_backward_input(run.device, scratch.dx, w.in, dx, Into::assign);
   }
 };
 

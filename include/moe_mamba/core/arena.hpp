@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "moe_mamba/core/scalar.hpp"
+#include "moe_mamba/core/view.hpp"
 
 namespace moe_mamba {
 
@@ -28,6 +29,19 @@ class Arena {
     const std::size_t offset = used_;
     used_ += (static_cast<std::size_t>(count) * sizeof(T) + alignment - 1) / alignment * alignment;
     return base_ == nullptr ? nullptr : reinterpret_cast<T*>(base_ + offset);
+  }
+
+  /// The same as a matrix.
+  template <class T>
+  constexpr MatrixView<T> rows(Index count, Index columns) {
+    return matrix(take<T>(count * columns), count, columns);
+  }
+
+  /// The rest, of which `bytes` are taken: for an operation that lays its scratch memory out by itself.
+  constexpr Arena block(std::size_t bytes) {
+    const Arena block = *this;
+    used_ += bytes;
+    return block;
   }
 
   /// Bytes handed out so far, padding included.

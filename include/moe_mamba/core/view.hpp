@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <limits>
 #include <span>
 #include <type_traits>
@@ -94,6 +95,26 @@ constexpr void for_sequence_runs(const Shape& shape, const Call& call) {
   }
 }
 
+/// For operations whose kernels take equally long sequences, and whose arguments have slice(SequenceRun): where those of
+/// `arguments.shape` are packed, calls call(slice) for one after the other and returns true, otherwise false.
+template <class Arguments, class Call>
+constexpr bool each_packed_run(const Arguments& arguments, const Call& call) {
+  if (arguments.shape.lengths == nullptr) return false;
+  for_sequence_runs(arguments.shape, [&](const SequenceRun& run) { call(arguments.slice(run)); });
+  return true;
+}
+
+/// The most that scratch(shape) says for the runs of a packed batch, which operations go through one after the other.
+template <class Scratch>
+constexpr std::size_t largest_run_scratch(const Shape& shape, const Scratch& scratch) {
+  std::size_t most = 0;
+  for_sequence_runs(shape, [&](const SequenceRun& run) {
+    const std::size_t bytes = scratch(run.shape);
+    most = bytes > most ? bytes : most;
+  });
+  return most;
+}
+
 /// A matrix that a function only reads. The scalar is not deduced from it but from the function's output, so that a
 /// view of mutable elements fits as well.
 template <class T>
@@ -103,6 +124,12 @@ using Input = std::type_identity_t<MatrixView<const T>>;
 template <class T>
 constexpr MatrixView<T> matrix(T* data, Index rows, Index columns) {
   return {data, rows, columns, columns};
+}
+
+/// Matrices that lie one below the other in memory, as one.
+template <class T, class... Below>
+constexpr MatrixView<T> stacked(MatrixView<T> first, Below... below) {
+  return {first.data, (first.rows + ... + below.rows), first.columns, first.stride};
 }
 
 /// Running states of the sequences of a batch: those of sequence b begin at data + b * stride. Null data stands for

@@ -310,6 +310,7 @@ class AttentionForward {
 /// See ops/attention.hpp. Nothing is allocated.
 template <class C, int HeadWidth>
 void causal_attention(Device& device, const CausalAttention<C, HeadWidth>& attention) {
+  if (each_packed_run(attention, [&](const auto& part) { causal_attention(device, part); })) return;
   detail::AttentionForward<C, HeadWidth>(device, attention).run();
 }
 

@@ -269,12 +269,17 @@ class AttentionBackward {
 /// See ops/attention.hpp. Nothing is allocated.
 template <class C, int HeadWidth>
 void causal_attention_backward(Device& device, const CausalAttentionBackward<C, HeadWidth>& attention) {
+  if (each_packed_run(attention, [&](const auto& part) { causal_attention_backward(device, part); })) return;
   detail::AttentionBackward<C, HeadWidth>(device, attention).run();
 }
 
 /// Bytes of scratch that either pass needs at most, for this shape and any smaller one.
 template <class C, int HeadWidth>
 std::size_t causal_attention_scratch(const Device& device, Shape shape, const AttentionHeads& heads) {
+  if (shape.lengths != nullptr) {
+    return largest_run_scratch(shape,
+                               [&](Shape run) { return causal_attention_scratch<C, HeadWidth>(device, run, heads); });
+  }
   return std::max(bytes_of<detail::AttentionScratch<C, HeadWidth>>(device.threads(), shape, heads),
                   bytes_of<detail::AttentionBackwardScratch<C, HeadWidth>>(device.threads(), shape, heads));
 }

@@ -164,6 +164,7 @@ void each_convolution_block(Index group, Index channels, const Body& body) {
 /// See ops/causal_convolution.hpp. saved_state may be null where no backward pass follows. Nothing is allocated.
 template <class C, class S, int Taps>
 void causal_convolution(Device& device, const CausalConvolution<C, S, Taps>& convolution) {
+  if (each_packed_run(convolution, [&](const auto& part) { causal_convolution(device, part); })) return;
   static_assert(Taps >= 1, "causal_convolution: Convolution must be at least 1");
   using P = Packet<C>;
   const Index channels = convolution.y.columns;
@@ -178,6 +179,7 @@ void causal_convolution(Device& device, const CausalConvolution<C, S, Taps>& con
 /// See ops/causal_convolution.hpp. Nothing is allocated.
 template <class C, class S, int Taps>
 void causal_convolution_backward(Device& device, const CausalConvolutionBackward<C, S, Taps>& convolution) {
+  if (each_packed_run(convolution, [&](const auto& part) { causal_convolution_backward(device, part); })) return;
   static_assert(Taps >= 1, "causal_convolution: Convolution must be at least 1");
   using P = Packet<C>;
   const Index channels = convolution.dx.columns;

@@ -37,6 +37,7 @@ void rotate_row(const RotaryEmbedding<C>& rotary, Index row, Index first, Index 
 /// See ops/rotary.hpp. Nothing is allocated.
 template <ComputeScalar C>
 void rotary_embedding(Device& device, const RotaryEmbedding<C>& rotary) {
+  if (each_packed_run(rotary, [&](const auto& part) { rotary_embedding(device, part); })) return;
   const Index half = rotary.rotary_width / 2, length = rotary.shape.length;
   for (Index first = 0; first < half; first += detail::rotary_pairs) {
     const Index count = std::min(detail::rotary_pairs, half - first);

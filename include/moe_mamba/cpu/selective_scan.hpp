@@ -272,6 +272,7 @@ class ScanTask {
 /// u, B, a_log or the state stays in the state.
 template <class C, class S, int States>
 void selective_scan(Device& device, const SelectiveScan<C, S, States>& scan) {
+  if (each_packed_scan(scan, [&](const auto& part) { selective_scan(device, part); })) return;
   using Task = detail::ScanTask<C, S, States>;
   constexpr Index task_channels = detail::scan_task_channels<C, States>();
   const Index groups = (scan.y.columns + task_channels - 1) / task_channels;

@@ -342,6 +342,10 @@ class ScanBackwardTask {
 /// an element of B, and one an element of A_log and sequence.
 template <ComputeScalar C>
 std::size_t selective_scan_scratch(const Device& device, Shape shape, Index channels, Index states) {
+  if (shape.lengths != nullptr) {
+    return largest_run_scratch(shape,
+                               [&](Shape run) { return selective_scan_scratch<C>(device, run, channels, states); });
+  }
   Arena counting, thread;
   (void)detail::ScanPartialSums<C>(counting, shape, channels, states);
   (void)detail::ScanBackwardMemory<C>(thread, states);
@@ -356,6 +360,7 @@ std::size_t selective_scan_scratch(const Device& device, Shape shape, Index chan
 /// A NaN in an input of a step comes out in the gradients of what that step and the ones before it read.
 template <class C, class S, int States>
 void selective_scan_backward(Device& device, const SelectiveScanBackward<C, S, States>& scan) {
+  if (each_packed_scan(scan, [&](const auto& part) { selective_scan_backward(device, part); })) return;
   const Index channels = scan.du.columns, length = scan.shape.length, batch = scan.shape.batch;
   if (batch == 0 || length == 0 || channels == 0) return;
   Arena arena = scan.scratch;

@@ -341,6 +341,7 @@ inline Index copying_blocks(const Device& device, Index batch, Index elements) {
 /// same bits each time. Throws Error where a kernel cannot be launched.
 template <class C, int d>
 void causal_attention(Device& device, const CausalAttention<C, d>& attention) {
+  if (each_packed_run(attention, [&](const auto& part) { causal_attention(device, part); })) return;
   static_assert(d >= 1 && d <= 256, "causal_attention: HeadWidth must be from 1 to 256");
   const Index batch = attention.shape.batch, tasks = batch * attention.heads.key_values;
   const AttentionCache<d> cache(attention.heads);
@@ -372,6 +373,9 @@ void causal_attention(Device& device, const CausalAttention<C, d>& attention) {
 /// Bytes of scratch that either pass needs at most, for this shape and any smaller one.
 template <class C, int d>
 std::size_t causal_attention_scratch(const Device& device, Shape shape, const AttentionHeads& heads) {
+  if (shape.lengths != nullptr) {
+    return largest_run_scratch(shape, [&](Shape run) { return causal_attention_scratch<C, d>(device, run, heads); });
+  }
   const Index tasks = shape.batch * heads.key_values,
               rows = std::max(heads.group(), detail::AttentionPieces::most_rows);
   using T = compute_t<C>;

@@ -235,6 +235,7 @@ void attend_backward_in_tiles(Device& device, const CausalAttentionBackward<C, d
 /// blocks have less than 200 KB of shared memory.
 template <class C, int d>
 void causal_attention_backward(Device& device, const CausalAttentionBackward<C, d>& attention) {
+  if (each_packed_run(attention, [&](const auto& part) { causal_attention_backward(device, part); })) return;
   static_assert(d >= 1 && d <= 256, "causal_attention_backward: HeadWidth must be from 1 to 256");
   using T = compute_t<C>;
   const Index batch = attention.shape.batch, length = attention.shape.length;

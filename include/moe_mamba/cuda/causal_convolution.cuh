@@ -377,6 +377,7 @@ __global__ void __launch_bounds__(128)
 /// Throws Error where a kernel cannot be launched.
 template <class C, class S, int Taps>
 void causal_convolution(Device& device, const CausalConvolution<C, S, Taps>& convolution) {
+  if (each_packed_run(convolution, [&](const auto& part) { causal_convolution(device, part); })) return;
   static_assert(Taps >= 1 && Taps <= detail::convolution_steps + 1,
                 "causal_convolution: Convolution must be from 1 to 65 on a GPU");
   const Index channels = convolution.x.columns;
@@ -410,6 +411,7 @@ void causal_convolution(Device& device, const CausalConvolution<C, S, Taps>& con
 /// Throws Error where a kernel cannot be launched.
 template <class C, class S, int Taps>
 void causal_convolution_backward(Device& device, const CausalConvolutionBackward<C, S, Taps>& convolution) {
+  if (each_packed_run(convolution, [&](const auto& part) { causal_convolution_backward(device, part); })) return;
   static_assert(Taps >= 1 && Taps <= detail::convolution_steps + 1,
                 "causal_convolution: Convolution must be from 1 to 65 on a GPU");
   using T = compute_t<C>;

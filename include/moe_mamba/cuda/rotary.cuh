@@ -46,6 +46,7 @@ __global__ void __launch_bounds__(rotary_threads)
 /// See ops/rotary.hpp. Nothing is allocated and nothing waits. Throws Error where a kernel cannot be launched.
 template <StorageScalar C>
 void rotary_embedding(Device& device, const RotaryEmbedding<C>& rotary) {
+  if (each_packed_run(rotary, [&](const auto& part) { rotary_embedding(device, part); })) return;
   const int half = static_cast<int>(rotary.rotary_width / 2);
   if (rotary.shape.tokens() == 0) return;
   for (int first = 0; first < half; first += detail::rotary_pairs) {

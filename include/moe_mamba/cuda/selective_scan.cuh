@@ -132,6 +132,7 @@ ScanChunking scan_forward_chunking(const Device& device, Shape shape, Index chan
 /// and the size of its batch, change them by rounding. Throws Error where a kernel cannot be launched.
 template <class C, class S, int States>
 void selective_scan(Device& device, const SelectiveScan<C, S, States>& scan) {
+  if (each_packed_scan(scan, [&](const auto& part) { selective_scan(device, part); })) return;
   static_assert(States >= 1, "selective_scan: State must be at least 1");
   using T = compute_t<C>;
   using Tuning = detail::ScanForwardTuning<T, States, false>;

@@ -229,6 +229,9 @@ std::size_t scan_backward_scratch(const Device& device, Shape shape, Index chann
 /// states need three more an element of u.
 template <StorageScalar C>
 std::size_t selective_scan_scratch(const Device& device, Shape shape, Index channels, Index states) {
+  if (shape.lengths != nullptr) {
+    return largest_run_scratch(shape, [&](Shape run) { return selective_scan_scratch<C>(device, run, channels, states); });
+  }
   return std::max(detail::scan_forward_scratch<C>(device, shape, channels, states),
                   detail::scan_backward_scratch<C>(device, shape, channels, states));
 }
@@ -240,6 +243,7 @@ std::size_t selective_scan_scratch(const Device& device, Shape shape, Index chan
 /// gives the same bits each time. Throws Error where a kernel cannot be launched.
 template <class C, class S, int States>
 void selective_scan_backward(Device& device, const SelectiveScanBackward<C, S, States>& scan) {
+  if (each_packed_scan(scan, [&](const auto& part) { selective_scan_backward(device, part); })) return;
   using T = compute_t<C>;
   using Tuning = detail::ScanBackwardTuning<T, States>;
   using Summary = detail::ScanForwardTuning<T, States, false>;

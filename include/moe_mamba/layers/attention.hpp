@@ -1,6 +1,6 @@
 #pragma once
 
-#include <array>
+#include <algorithm>
 
 #include "moe_mamba/layers/layer.hpp"
 #include "moe_mamba/layers/options.hpp"
@@ -38,25 +38,30 @@ struct AttentionLayer : LayerDefaults {
   static constexpr bool input_biases = Config::biases != AttentionBiases::none;
   static constexpr bool output_bias = Config::biases == AttentionBiases::all;
 
-  static constexpr auto parameters = [] {
-    constexpr Initial input{Initial::Law::uniform, 1, D}, output{Initial::Law::uniform, 1, q_size, true};
-    // Those of the three input projections lie side by side: they are one matrix and one bias.
-    std::array<Parameter, std::size_t{4} + (input_biases ? 3 : 0) + (output_bias ? 1 : 0)> all{
-        matrix_parameter("q_proj.weight", q_size, D, input), matrix_parameter("k_proj.weight", k_size, D, input),
-        matrix_parameter("v_proj.weight", k_size, D, input), matrix_parameter("o_proj.weight", D, q_size, output)};
-    if constexpr (input_biases) {
-      all[4] = vector_parameter("q_proj.bias", q_size, ParameterKind::bias, {});
-      all[5] = vector_parameter("k_proj.bias", k_size, ParameterKind::bias, {});
-      all[6] = vector_parameter("v_proj.bias", k_size, ParameterKind::bias, {});
-    }
-    if constexpr (output_bias) all[7] = vector_parameter("o_proj.bias", D, ParameterKind::bias, {});
-    return lay_out(all);
-  }();
-  static constexpr Index input_weight = offset_of(parameters, "q_proj.weight");
-  static constexpr Index output_weight = offset_of(parameters, "o_proj.weight");
-  static constexpr Index input_bias_at = output_weight + Index{D} * q_size, output_bias_at = input_bias_at + size;
+  template <class Bind>
+  struct Weights {
+    static constexpr Initial input{Initial::Law::uniform, 1, D};
+    constexpr explicit Weights(Bind& bind)
+        : q(bind.matrix("q_proj.weight", q_size, D, input)),
+          k(bind.matrix("k_proj.weight", k_size, D, input)),
+          v(bind.matrix("v_proj.weight", k_size, D, input)),
+          out(bind.matrix("o_proj.weight", D, q_size, {Initial::Law::uniform, 1, q_size, true})),
+          q_bias(bind.vector_if(input_biases, "q_proj.bias", q_size, ParameterKind::bias, {})),
+          k_bias(bind.vector_if(input_biases, "k_proj.bias", k_size, ParameterKind::bias, {})),
+          v_bias(bind.vector_if(input_biases, "v_proj.bias", k_size, ParameterKind::bias, {})),
+          out_bias(bind.vector_if(output_bias, "o_proj.bias", D, ParameterKind::bias, {})) {}
+    typename Bind::Matrix q;                       // (H d, D)
+    typename Bind::Matrix k, v;                    // (G d, D)
+    typename Bind::Matrix out;                     // (D, H d)
+    typename Bind::Vector q_bias, k_bias, v_bias;  // (H d), (G d), (G d) or null
+    typename Bind::Vector out_bias;                // (D) or null
 
-  static constexpr Index active_parameters = total_size(parameters);
+    /// The three input projections lie one below the other: they are one matrix, (size, D), and one bias, (size).
+    constexpr auto qkv() const { return stacked(q, k, v); }
+    constexpr auto qkv_bias() const { return q_bias; }
+  };
+
+  static constexpr Index active_parameters = parameters_of<AttentionLayer>;
   static constexpr bool takes_packed = true;
   static constexpr Index state_size = AttentionCache<d>(heads).size();
 
@@ -64,135 +69,116 @@ struct AttentionLayer : LayerDefaults {
   static constexpr double flops_per_token =
       2.0 * D * (size + q_size) + 4.0 * q_size * static_cast<double>(heads.context);
 
+  /// The parts of (T, (H + 2G) d).
+  template <class C>
+  struct Parts {
+    explicit Parts(MatrixView<C> qkv)
+        : q(qkv.column_block(0, q_size)),
+          k(qkv.column_block(q_size, k_size)),
+          v(qkv.column_block(q_size + k_size, k_size)) {}
+    MatrixView<C> q, k, v;
+  };
+
   template <class C>
   struct Saved {
-    constexpr Saved(Arena& arena, Shape shape) {
-      const Index tokens = shape.tokens();
-      qkv = matrix(arena.take<C>(tokens * size), tokens, Index{size});
-      mixed = matrix(arena.take<C>(tokens * q_size), tokens, Index{q_size});
-      log_sums = arena.take<compute_t<C>>(tokens * heads.queries);
-      state = arena.take<compute_t<C>>(shape.batch * state_size);
-    }
+    constexpr Saved(Arena& arena, Shape shape)
+        : qkv(arena.rows<C>(shape.tokens(), size)),
+          mixed(arena.rows<C>(shape.tokens(), q_size)),
+          log_sums(arena.take<compute_t<C>>(shape.tokens() * heads.queries)),
+          state(arena.take<compute_t<C>>(shape.batch * state_size)) {}
     MatrixView<C> qkv;       // (T, (H + 2G) d): queries, keys and values, rotated
     MatrixView<C> mixed;     // (T, H d): sums of values
     compute_t<C>* log_sums;  // (T, H)
     compute_t<C>* state;     // (B, state_size): what was in the initial states
-
-    MatrixView<C> q() const { return qkv.column_block(0, q_size); }
-    MatrixView<C> k() const { return qkv.column_block(q_size, k_size); }
-    MatrixView<C> v() const { return qkv.column_block(q_size + k_size, k_size); }
   };
-
-  template <class C, class Device>
-  static std::size_t scratch_bytes(Device& device, Shape shape, bool training) {
-    return largest_scratch<ForwardScratch<C>, BackwardScratch<C>>(device, shape, training);
-  }
-
-  template <class Device, class S, class C>
-  static void forward(Forward<Device, S, C> run, MatrixView<const C> x, MatrixView<C> y) {
-    auto& device = run.device;
-    const Saved<C> saved(run.tape, run.shape);
-    const S* p = run.parameters;
-    linear(device, x, matrix(p + input_weight, size, D), saved.qkv);
-    if constexpr (input_biases) add_bias(device, p + input_bias_at, saved.qkv);
-    rotate(device, run.shape, saved.qkv, run.state.at(position), false);
-    for_sequence_runs(run.shape, [&](const SequenceRun& part) {
-      causal_attention(device, CausalAttention<C, d>{
-                                   .shape = part.shape,
-                                   .heads = heads,
-                                   .q = part.rows(saved.q()),
-                                   .k = part.rows(saved.k()),
-                                   .v = part.rows(saved.v()),
-                                   .state = run.state.from(part.sequence),
-                                   .saved_state = run.training ? saved.state + part.sequence * state_size : nullptr,
-                                   .y = part.rows(saved.mixed),
-                                   .log_sums = run.training ? saved.log_sums + part.row * heads.queries : nullptr,
-                                   .scratch = run.scratch});
-    });
-    linear(device, saved.mixed, matrix(p + output_weight, D, q_size), y);
-    if constexpr (output_bias) add_bias(device, p + output_bias_at, y);
-  }
-
-  template <class Device, class S, class C>
-  static void backward(Backward<Device, S, C> run, MatrixView<const C> x, MatrixView<const C> dy, MatrixView<C> dx) {
-    auto& device = run.device;
-    const Saved<C> saved(run.tape, run.shape);
-    const BackwardScratch<C> scratch(run.scratch, device, run.shape);
-    const S* p = run.parameters;
-    auto* g = run.gradients;
-    if constexpr (output_bias) bias_backward(device, dy, g + output_bias_at);
-    linear_backward_weight<S>(device, dy, saved.mixed, matrix(g + output_weight, D, q_size));
-    linear_backward_input(device, dy, matrix(p + output_weight, D, q_size), scratch.dmixed, Into::assign);
-    for_sequence_runs(run.shape, [&](const SequenceRun& part) {
-      const auto dqkv = part.rows(scratch.dqkv);
-      causal_attention_backward(device,
-                                CausalAttentionBackward<C, d>{.shape = part.shape,
-                                                              .heads = heads,
-                                                              .q = part.rows(saved.q()),
-                                                              .k = part.rows(saved.k()),
-                                                              .v = part.rows(saved.v()),
-                                                              .saved_state = saved.state + part.sequence * state_size,
-                                                              .y = part.rows(saved.mixed),
-                                                              .log_sums = saved.log_sums + part.row * heads.queries,
-                                                              .dy = part.rows(scratch.dmixed),
-                                                              .dq = dqkv.column_block(0, q_size),
-                                                              .dk = dqkv.column_block(q_size, k_size),
-                                                              .dv = dqkv.column_block(q_size + k_size, k_size),
-                                                              .dstate = run.dstate.from(part.sequence),
-                                                              .scratch = scratch.attention});
-    });
-    rotate(device, run.shape, scratch.dqkv, StateView<const compute_t<C>>{saved.state + position, state_size}, true);
-    if constexpr (input_biases) bias_backward(device, scratch.dqkv, g + input_bias_at);
-    linear_backward_weight<S>(device, scratch.dqkv, x, matrix(g + input_weight, size, D));
-    linear_backward_input(device, scratch.dqkv, matrix(p + input_weight, size, D), dx, Into::assign);
-  }
-
- private:
-  static constexpr Index position = AttentionCache<d>(heads).position();
-
-  /// Memory of the attention, which goes through the runs of sequences one after the other.
-  template <class C, class Device>
-  static std::size_t attention_scratch(Device& device, const Shape& shape) {
-    return largest_run_scratch(shape, [&](Shape part) { return causal_attention_scratch<C, d>(device, part, heads); });
-  }
 
   template <class C>
   struct ForwardScratch {
     template <class Device>
-    ForwardScratch(Arena& arena, Device& device, Shape shape) {
-      arena = arena.advanced(attention_scratch<C>(device, shape));
-    }
+    ForwardScratch(Arena& arena, Device& device, Shape shape)
+        : attention(arena.block(causal_attention_scratch<C, d>(device, shape, heads))) {}
+    Arena attention;
   };
 
   template <class C>
   struct BackwardScratch {
     template <class Device>
-    BackwardScratch(Arena& arena, Device& device, Shape shape) {
-      const Index tokens = shape.tokens();
-      dmixed = matrix(arena.take<C>(tokens * q_size), tokens, Index{q_size});
-      dqkv = matrix(arena.take<C>(tokens * size), tokens, Index{size});
-      attention = arena;
-      arena = arena.advanced(attention_scratch<C>(device, shape));
-    }
+    BackwardScratch(Arena& arena, Device& device, Shape shape)
+        : dmixed(arena.rows<C>(shape.tokens(), q_size)),
+          dqkv(arena.rows<C>(shape.tokens(), size)),
+          attention(arena.block(causal_attention_scratch<C, d>(device, shape, heads))) {}
     MatrixView<C> dmixed;  // (T, H d)
     MatrixView<C> dqkv;    // (T, (H + 2G) d)
     Arena attention;
   };
+
+  template <class Device, class S, class C>
+  static void forward(Forward<Device, S, C> run, const auto& w, const Saved<C>& saved, MatrixView<const C> x,
+                      MatrixView<C> y) {
+    auto& device = run.device;
+    const ForwardScratch<C> scratch(run.scratch, device, run.shape);
+    const Parts<C> part(saved.qkv);
+    linear(device, x, w.qkv(), saved.qkv);
+    if constexpr (input_biases) add_bias(device, w.qkv_bias(), saved.qkv);
+    rotate(device, run.shape, saved.qkv, run.state.at(position), false);
+    causal_attention(device, CausalAttention<C, d>{.shape = run.shape,
+                                                   .heads = heads,
+                                                   .q = part.q,
+                                                   .k = part.k,
+                                                   .v = part.v,
+                                                   .state = run.state,
+                                                   .saved_state = run.training ? saved.state : nullptr,
+                                                   .y = saved.mixed,
+                                                   .log_sums = run.training ? saved.log_sums : nullptr,
+                                                   .scratch = scratch.attention});
+    linear(device, saved.mixed, w.out, y);
+    if constexpr (output_bias) add_bias(device, w.out_bias, y);
+  }
+
+  template <class Device, class S, class C>
+  static void backward(Backward<Device, S, C> run, const auto& w, const auto& g, const Saved<C>& saved,
+                       MatrixView<const C> x, MatrixView<const C> dy, MatrixView<C> dx) {
+    auto& device = run.device;
+    const BackwardScratch<C> scratch(run.scratch, device, run.shape);
+    const Parts<C> part(saved.qkv), dpart(scratch.dqkv);
+    if constexpr (output_bias) bias_backward(device, dy, g.out_bias);
+    linear_backward_weight<S>(device, dy, saved.mixed, g.out);
+    linear_backward_input(device, dy, w.out, scratch.dmixed, Into::assign);
+    causal_attention_backward(device, CausalAttentionBackward<C, d>{.shape = run.shape,
+                                                                    .heads = heads,
+                                                                    .q = part.q,
+                                                                    .k = part.k,
+                                                                    .v = part.v,
+                                                                    .saved_state = saved.state,
+                                                                    .y = saved.mixed,
+                                                                    .log_sums = saved.log_sums,
+                                                                    .dy = scratch.dmixed,
+                                                                    .dq = dpart.q,
+                                                                    .dk = dpart.k,
+                                                                    .dv = dpart.v,
+                                                                    .dstate = run.dstate,
+                                                                    .scratch = scratch.attention});
+    rotate(device, run.shape, scratch.dqkv, StateView<const compute_t<C>>{saved.state + position, state_size}, true);
+    if constexpr (input_biases) bias_backward(device, scratch.dqkv, g.qkv_bias());
+    linear_backward_weight<S>(device, scratch.dqkv, x, g.qkv());
+    linear_backward_input(device, scratch.dqkv, w.qkv(), dx, Into::assign);
+  }
+
+ private:
+  static constexpr Index position = AttentionCache<d>(heads).position();
 
   /// Queries and keys, which lie side by side, or gradients by them.
   template <class Device, class C>
   static void rotate(Device& device, Shape shape, MatrixView<C> qkv, StateView<const compute_t<C>> positions,
                      bool backward) {
     if constexpr (Config::rotary_width > 0) {
-      for_sequence_runs(shape, [&](const SequenceRun& part) {
-        rotary_embedding(device, RotaryEmbedding<C>{.shape = part.shape,
-                                                    .x = part.rows(qkv).column_block(0, q_size + k_size),
-                                                    .head_width = d,
-                                                    .rotary_width = Config::rotary_width,
-                                                    .base = Config::rotary_base,
-                                                    .positions = positions.from(part.sequence),
-                                                    .backward = backward});
-      });
+      rotary_embedding(device, RotaryEmbedding<C>{.shape = shape,
+                                                  .x = qkv.column_block(0, q_size + k_size),
+                                                  .head_width = d,
+                                                  .rotary_width = Config::rotary_width,
+                                                  .base = Config::rotary_base,
+                                                  .positions = positions,
+                                                  .backward = backward});
     }
   }
 };

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <concepts>
 #include <cstddef>
 #include <span>
@@ -10,14 +9,14 @@
 #include "moe_mamba/core/arena.hpp"
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/layers/options.hpp"
-#include "moe_mamba/layers/parameter.hpp"
+#include "moe_mamba/layers/weights.hpp"
 
 /// What a layer is, to the models that are made of it.
 ///
 /// A definition such as `Mamba<State<16>>` says what a layer is; its member template `Layer<Width>` is the layer
 /// itself: a type without objects, all of whose functions are static. Inside the library or outside, a layer has
 ///
-///   parameters            std::array of Parameter, laid out by lay_out()
+///   Weights<Bind>         its parameters, see layers/weights.hpp
 ///   active_parameters     how many of their elements a token is multiplied with
 ///   flops_per_token       floating-point operations of the forward pass, for one token
 ///   state_size            compute scalars that a sequence carries from call to call
@@ -28,75 +27,56 @@
 ///   auxiliary_count       how many auxiliary losses there are to be averaged, if they are
 ///   Saved<C>              buffers that the forward pass leaves for the backward pass: Saved(Arena&, Shape); C is the type
 ///                         of activations, compute_t<C> that of what is summed or kept from step to step
-///   scratch_bytes<C>(device, shape, training)      temporary memory that a call needs at most
-///   forward(run, x, y)            y = f(x), (T, D) → (T, D), written in terms of operations only
-///   backward(run, x, dy, dx)      dx = dy ∂f/∂x, overwritten; gradients of parameters are added to
+///   ForwardScratch<C>, BackwardScratch<C>
+///                         buffers that end with a call: (Arena&, Device&, Shape); the backward pass's follows no forward one
+///   forward(run, w, saved, x, y)             y = f(x), (T, D) → (T, D), written in terms of operations only
+///   backward(run, w, g, saved, x, dy, dx)    dx = dy ∂f/∂x, overwritten; gradients of parameters are added to g
 ///
-/// and may derive from LayerDefaults for what it does not have.
+/// where w and g are its bound weights and the gradients with respect to them. It may derive from LayerDefaults for what it
+/// does not have.
 namespace moe_mamba {
 
-/// How far a layer or a stage reaches in each of the blocks of memory that a model is given.
-struct Extent {
-  Index parameters = 0;
-  Index state = 0;
-  Index report = 0;
-  std::size_t tape = 0;
-};
-
-/// What a layer's forward pass is given. A value: each layer gets its own, at its own place in every block.
+/// What a layer's forward pass is given besides its weights and buffers. A value: each layer gets its own.
 template <class Device, class S, class C>
 struct Forward {
   Device& device;
   Shape shape;                    // B sequences: of L steps, or packed (see takes_packed)
-  bool training;                  // whether a backward pass follows: whether the tape is kept
-  const S* parameters;            // this layer's
+  bool training;                  // whether a backward pass follows, for which Saved is kept
   StateView<compute_t<C>> state;  // this layer's running states, in and out; may be null
   double* report;                 // this layer's report
-  Arena tape;                     // for Saved
   Arena scratch;                  // for everything that ends with the call
   /// (T) or null: where a target is masked_target, the token does not count in auxiliary losses and statistics.
   const Token* targets = nullptr;
 
-  constexpr Forward advanced(const Extent& extent) const {
-    return {device,
-            shape,
-            training,
-            parameters + extent.parameters,
-            state.at(extent.state),
-            report + extent.report,
-            tape.advanced(extent.tape),
-            scratch,
-            targets};
+  /// For a layer whose states and report lie behind those of `Layer`.
+  template <class Layer>
+  constexpr Forward after() const {
+    Forward next = *this;
+    next.state = state.at(Layer::state_size);
+    next.report = report + Layer::report_size;
+    return next;
   }
 };
 
-/// What a layer's backward pass is given. The tape is that of the forward pass of the same input.
+/// What a layer's backward pass is given besides; Saved is that of the forward pass of the same input.
 template <class Device, class S, class C>
 struct Backward {
   Device& device;
   Shape shape;
-  double auxiliary_weight;  // factor of this layer's auxiliary losses in the loss
-  const S* parameters;
-  compute_t<C>* gradients;         // of this layer's parameters, added to
+  double auxiliary_weight;         // factor of this layer's auxiliary losses in the loss
   StateView<compute_t<C>> dstate;  // gradient by the final states on entry, by the initial ones on return; may be null
   const double* report;            // as left by the forward pass
-  Arena tape;
   Arena scratch;
   const Token* targets = nullptr;  // as in the forward pass
-  bool begins = false;             // gradients of parameters marked begun_by_layer are overwritten
+  bool begins = false;             // gradients of parameters with GradientStart::overwrite are overwritten
 
-  constexpr Backward advanced(const Extent& extent) const {
-    return {device,
-            shape,
-            auxiliary_weight,
-            parameters + extent.parameters,
-            gradients + extent.parameters,
-            dstate.at(extent.state),
-            report + extent.report,
-            tape.advanced(extent.tape),
-            scratch,
-            targets,
-            begins};
+  /// For a layer whose states and report lie behind those of `Layer`.
+  template <class Layer>
+  constexpr Backward after() const {
+    Backward next = *this;
+    next.dstate = dstate.at(Layer::state_size);
+    next.report = report + Layer::report_size;
+    return next;
   }
 };
 
@@ -118,6 +98,8 @@ struct NoBuffers {
 
 /// What most layers do not have.
 struct LayerDefaults {
+  template <class Bind>
+  using Weights = NoWeights;
   static constexpr Index state_size = 0;
   static constexpr Index report_size = 0;
   static constexpr bool takes_packed = false;
@@ -127,28 +109,23 @@ struct LayerDefaults {
   static constexpr void visit_routers(const Visit&, const double*) {}
   template <class C>
   using Saved = NoBuffers;
+  template <class C>
+  using ForwardScratch = NoBuffers;
+  template <class C>
+  using BackwardScratch = NoBuffers;
 };
 
-/// Scratch of a layer whose two passes take the buffers `ForwardScratch` and `BackwardScratch`.
-template <class ForwardScratch, class BackwardScratch, class Device>
-std::size_t largest_scratch(Device& device, Shape shape, bool training) {
-  const std::size_t forward = bytes_of<ForwardScratch>(device, shape);
-  return training ? std::max(forward, bytes_of<BackwardScratch>(device, shape)) : forward;
-}
-
-/// What an operation over sequences needs at most, where scratch(shape) is what it needs for sequences of one length: it
-/// goes through the runs of a batch one after the other.
-template <class Scratch>
-std::size_t largest_run_scratch(const Shape& shape, const Scratch& scratch) {
-  std::size_t most = 0;
-  for_sequence_runs(shape, [&](const SequenceRun& part) { most = std::max(most, scratch(part.shape)); });
-  return most;
+/// Bytes of scratch that a layer's passes take at most.
+template <class Layer, class C, class Device>
+std::size_t scratch_bytes(Device& device, Shape shape, bool training) {
+  const std::size_t forward = bytes_of<typename Layer::template ForwardScratch<C>>(device, shape);
+  return training ? std::max(forward, bytes_of<typename Layer::template BackwardScratch<C>>(device, shape)) : forward;
 }
 
 /// A layer, as far as it can be told without a device.
 template <class T>
 concept LayerType = requires(const double* report) {
-  { T::parameters.size() } -> std::convertible_to<std::size_t>;
+  typename T::template Weights<DescribeWeights>;
   { T::active_parameters } -> std::convertible_to<Index>;
   { T::flops_per_token } -> std::convertible_to<double>;
   { T::state_size } -> std::convertible_to<Index>;
@@ -162,7 +139,6 @@ namespace detail {
 
 /// Stands where something else than a layer was given, once a check has said so.
 struct NoLayer : LayerDefaults {
-  static constexpr std::array<Parameter, 0> parameters{};
   static constexpr Index active_parameters = 0;
   static constexpr double flops_per_token = 0;
 };
@@ -194,10 +170,6 @@ concept LayerDefinition = requires {
   typename T::template Layer<Width>;
 }
 &&!NormDefinition<T>;
-
-/// Elements of a layer's parameters.
-template <class Layer>
-inline constexpr Index parameters_of = total_size(Layer::parameters);
 
 /// Bytes of tape that a layer takes for a batch of this shape.
 template <class Layer, class C>

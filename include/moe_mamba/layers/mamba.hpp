@@ -1,7 +1,5 @@
 #pragma once
 
-#include <algorithm>
-#include <array>
 #include <type_traits>
 
 #include "moe_mamba/layers/layer.hpp"
@@ -30,54 +28,40 @@ struct MambaLayer : LayerDefaults {
   using StepNorm = typename InnerNorm::template Layer<R>;
   using StateNorm = typename InnerNorm::template Layer<N>;
 
-  static constexpr auto parameters = [] {
-    constexpr std::size_t norm_parameters = StepNorm::parameters.size();
-    std::array<Parameter, 8 + int(ConvolutionBias) + 2 * int(ProjectionBias) + 3 * norm_parameters> all;
-    std::size_t count = 0;
-    all[count++] = matrix_parameter("in_proj.weight", 2 * E, D, {Initial::Law::uniform, 1, D});
-    if (ProjectionBias) {
-      all[count++] = vector_parameter("in_proj.bias", 2 * E, ParameterKind::bias, {Initial::Law::zeros});
-    }
-    all[count++] = stack_parameter("conv1d.weight", E, 1, K, {Initial::Law::uniform, 1, K});
-    if (ConvolutionBias) {
-      all[count++] = vector_parameter("conv1d.bias", E, ParameterKind::bias, {Initial::Law::uniform, 1, K});
-    }
-    all[count++] = matrix_parameter("x_proj.weight", R + 2 * N, E, {Initial::Law::uniform, 1, E});
-    const auto add_norm = [&](const char* prefix, const auto& of_norm) {
-      for (Parameter parameter : of_norm) {
-        parameter.name = ParameterName(prefix).append(parameter.name.view());
-        all[count++] = parameter;
-      }
-    };
-    add_norm("dt_norm.", StepNorm::parameters);
-    add_norm("b_norm.", StateNorm::parameters);
-    add_norm("c_norm.", StateNorm::parameters);
-    all[count++] = matrix_parameter("dt_proj.weight", E, R, {Initial::Law::uniform, 1, R});
-    all[count++] = vector_parameter("dt_proj.bias", E, ParameterKind::bias, {Initial::Law::step_bias});
-    all[count++] = matrix_parameter("A_log", E, N, {Initial::Law::log_states}, ParameterKind::decay_free);
-    all[count++] = vector_parameter("D", E, ParameterKind::decay_free, {Initial::Law::ones});
-    all[count++] = matrix_parameter("out_proj.weight", D, E, {Initial::Law::uniform, 1, E, true});
-    if (ProjectionBias) {
-      all[count++] = vector_parameter("out_proj.bias", D, ParameterKind::bias, {Initial::Law::zeros});
-    }
-    return lay_out(all);
-  }();
-  static constexpr Index in_proj = offset_of(parameters, "in_proj.weight");
-  static constexpr Index in_bias = in_proj + Index{2} * E * D;
-  static constexpr Index conv_weight = offset_of(parameters, "conv1d.weight");
-  static constexpr Index conv_bias = conv_weight + Index{E} * K;
-  static constexpr Index x_proj = offset_of(parameters, "x_proj.weight");
-  static constexpr Index step_norm = x_proj + (R + Index{2} * N) * E;
-  static constexpr Index b_norm = step_norm + parameters_of<StepNorm>;
-  static constexpr Index c_norm = b_norm + parameters_of<StateNorm>;
-  static constexpr Index dt_proj = offset_of(parameters, "dt_proj.weight");
-  static constexpr Index dt_bias = offset_of(parameters, "dt_proj.bias");
-  static constexpr Index a_log = offset_of(parameters, "A_log");
-  static constexpr Index skip = offset_of(parameters, "D");
-  static constexpr Index out_proj = offset_of(parameters, "out_proj.weight");
-  static constexpr Index out_bias = out_proj + Index{D} * E;
+  template <class Bind>
+  struct Weights {
+    constexpr explicit Weights(Bind& bind)
+        : in_proj(bind.matrix("in_proj.weight", 2 * E, D, {Initial::Law::uniform, 1, D})),
+          in_bias(bind.vector_if(ProjectionBias, "in_proj.bias", 2 * E, ParameterKind::bias, {Initial::Law::zeros})),
+          conv(bind.stack("conv1d.weight", E, 1, K, {Initial::Law::uniform, 1, K})),
+          conv_bias(
+              bind.vector_if(ConvolutionBias, "conv1d.bias", E, ParameterKind::bias, {Initial::Law::uniform, 1, K})),
+          x_proj(bind.matrix("x_proj.weight", R + 2 * N, E, {Initial::Law::uniform, 1, E})),
+          step_norm(bind.template layer<StepNorm>("dt_norm.")),
+          b_norm(bind.template layer<StateNorm>("b_norm.")),
+          c_norm(bind.template layer<StateNorm>("c_norm.")),
+          dt_proj(bind.matrix("dt_proj.weight", E, R, {Initial::Law::uniform, 1, R})),
+          dt_bias(bind.vector("dt_proj.bias", E, ParameterKind::bias, {Initial::Law::step_bias})),
+          a_log(bind.matrix("A_log", E, N, {Initial::Law::log_states}, ParameterKind::decay_free)),
+          skip(bind.vector("D", E, ParameterKind::decay_free, {Initial::Law::ones})),
+          out_proj(bind.matrix("out_proj.weight", D, E, {Initial::Law::uniform, 1, E, true})),
+          out_bias(bind.vector_if(ProjectionBias, "out_proj.bias", D, ParameterKind::bias, {Initial::Law::zeros})) {}
+    typename Bind::Matrix in_proj;    // (2E, D): x, and the gate z
+    typename Bind::Vector in_bias;    // (2E) or null
+    typename Bind::Stack conv;        // (E, 1, K)
+    typename Bind::Vector conv_bias;  // (E) or null
+    typename Bind::Matrix x_proj;     // (R + 2N, E): δ, B, C
+    typename StepNorm::template Weights<Bind> step_norm;
+    typename StateNorm::template Weights<Bind> b_norm, c_norm;
+    typename Bind::Matrix dt_proj;   // (E, R)
+    typename Bind::Vector dt_bias;   // (E)
+    typename Bind::Matrix a_log;     // (E, N)
+    typename Bind::Vector skip;      // (E)
+    typename Bind::Matrix out_proj;  // (D, E)
+    typename Bind::Vector out_bias;  // (D) or null
+  };
 
-  static constexpr Index active_parameters = total_size(parameters);
+  static constexpr Index active_parameters = parameters_of<MambaLayer>;
   static constexpr Index convolution_state = Index{K - 1} * E;
   static constexpr bool takes_packed = true;
   static constexpr Index state_size = convolution_state + Index{N} * E;
@@ -86,203 +70,169 @@ struct MambaLayer : LayerDefaults {
   static constexpr double flops_per_token =
       2.0 * (2.0 * E * D + (R + 2.0 * N) * E + double(E) * R + double(D) * E) + 2.0 * K * E + 7.0 * N * E;
 
+  /// The halves of (T, 2E), and the parts of (T, R + 2N).
+  template <class C>
+  struct Halves {
+    explicit Halves(MatrixView<C> xz) : x(xz.column_block(0, E)), z(xz.column_block(E, E)) {}
+    MatrixView<C> x, z;
+  };
+  template <class C>
+  struct Parts {
+    explicit Parts(MatrixView<C> all)
+        : step(all.column_block(0, R)), b(all.column_block(R, N)), c(all.column_block(R + N, N)) {}
+    MatrixView<C> step, b, c;
+  };
+
   template <class C>
   struct Saved {
-    constexpr Saved(Arena& arena, Shape shape) {
-      const Index tokens = shape.tokens();
-      xz = matrix(arena.take<C>(tokens * 2 * E), tokens, 2 * E);
-      convolved = matrix(arena.take<C>(tokens * E), tokens, E);
-      projected = matrix(arena.take<C>(tokens * (R + 2 * N)), tokens, R + 2 * N);
-      normed = projected;
-      if constexpr (has_inner_norm) {
-        normed = matrix(arena.take<C>(tokens * (R + 2 * N)), tokens, R + 2 * N);
-        step_tape = arena;
-        b_tape = step_tape.advanced(tape_bytes<StepNorm, C>(shape));
-        c_tape = b_tape.advanced(tape_bytes<StateNorm, C>(shape));
-        arena = c_tape.advanced(tape_bytes<StateNorm, C>(shape));
-      }
-      delta = matrix(arena.take<C>(tokens * E), tokens, E);
-      gated = matrix(arena.take<C>(tokens * E), tokens, E);
-      convolution = arena.take<compute_t<C>>(shape.batch * convolution_state);
-      checkpoints = arena.take<compute_t<C>>(scan_checkpoints(shape) * N * E);
-    }
+    constexpr Saved(Arena& arena, Shape shape)
+        : xz(arena.rows<C>(shape.tokens(), 2 * E)),
+          convolved(arena.rows<C>(shape.tokens(), E)),
+          projected(arena.rows<C>(shape.tokens(), R + 2 * N)),
+          normed(has_inner_norm ? arena.rows<C>(shape.tokens(), R + 2 * N) : projected),
+          step_norm(arena, shape),
+          b_norm(arena, shape),
+          c_norm(arena, shape),
+          delta(arena.rows<C>(shape.tokens(), E)),
+          gated(arena.rows<C>(shape.tokens(), E)),
+          convolution(arena.take<compute_t<C>>(shape.batch * convolution_state)),
+          checkpoints(arena.take<compute_t<C>>(scan_checkpoints(shape) * N * E)) {}
     MatrixView<C> xz;         // (T, 2E): x before the convolution, and the gate z
     MatrixView<C> convolved;  // (T, E)
     MatrixView<C> projected;  // (T, R + 2N): δ, B, C
-    MatrixView<C> normed;     // (T, R + 2N): the same after the inner norm
-    Arena step_tape, b_tape, c_tape;
+    MatrixView<C> normed;     // (T, R + 2N): the same after the inner norms
+    typename StepNorm::template Saved<C> step_norm;
+    typename StateNorm::template Saved<C> b_norm, c_norm;
     MatrixView<C> delta;        // (T, E): before bias and softplus
     MatrixView<C> gated;        // (T, E): the scan's output
     compute_t<C>* convolution;  // (B, K - 1, E): the convolution's initial states
     compute_t<C>* checkpoints;  // (scan_checkpoints(shape), N, E): those of one sequence after those of the other
   };
 
-  template <class C, class Device>
-  static std::size_t scratch_bytes(Device& device, Shape shape, bool training) {
-    return largest_scratch<ForwardScratch<C>, BackwardScratch<C>>(device, shape, training);
-  }
-
-  template <class Device, class S, class C>
-  static void forward(Forward<Device, S, C> run, MatrixView<const C> x, MatrixView<C> y) {
-    auto& device = run.device;
-    const Saved<C> saved(run.tape, run.shape);
-    const S* p = run.parameters;
-    linear(device, x, matrix(p + in_proj, 2 * E, D), saved.xz);
-    if constexpr (ProjectionBias) add_bias(device, p + in_bias, saved.xz);
-    for_sequence_runs(run.shape, [&](const SequenceRun& part) {
-      causal_convolution(
-          device, CausalConvolution<C, S, K>{.shape = part.shape,
-                                             .x = part.rows(saved.xz.column_block(0, E)),
-                                             .weight = p + conv_weight,
-                                             .bias = ConvolutionBias ? p + conv_bias : nullptr,
-                                             .state = run.state.from(part.sequence),
-                                             .saved_state = saved.convolution + part.sequence * convolution_state,
-                                             .y = part.rows(saved.convolved)});
-    });
-    linear(device, saved.convolved, matrix(p + x_proj, R + 2 * N, E), saved.projected);
-    if constexpr (has_inner_norm) {
-      each_norm(run, saved, [&]<class Norm>(auto inner, auto first, auto count) {
-        Norm::forward(inner, MatrixView<const C>(saved.projected.column_block(first, count)),
-                      saved.normed.column_block(first, count));
-      });
-    }
-    linear(device, saved.normed.column_block(0, R), matrix(p + dt_proj, E, R), saved.delta);
-    auto* checkpoints = run.training ? saved.checkpoints : nullptr;
-    for_sequence_runs(run.shape, [&](const SequenceRun& part) {
-      selective_scan(device, SelectiveScan<C, S, N>{.shape = part.shape,
-                                                    .u = part.rows(saved.convolved),
-                                                    .delta = part.rows(saved.delta),
-                                                    .b = part.rows(saved.normed.column_block(R, N)),
-                                                    .c = part.rows(saved.normed.column_block(R + N, N)),
-                                                    .z = part.rows(saved.xz.column_block(E, E)),
-                                                    .delta_bias = p + dt_bias,
-                                                    .a_log = p + a_log,
-                                                    .d = p + skip,
-                                                    .state = run.state.at(convolution_state).from(part.sequence),
-                                                    .checkpoints = checkpoints,
-                                                    .y = part.rows(saved.gated),
-                                                    .scratch = run.scratch});
-      if (checkpoints != nullptr) checkpoints += scan_checkpoints(part.shape) * N * E;
-    });
-    linear(device, saved.gated, matrix(p + out_proj, D, E), y);
-    if constexpr (ProjectionBias) add_bias(device, p + out_bias, y);
-  }
-
-  template <class Device, class S, class C>
-  static void backward(Backward<Device, S, C> run, MatrixView<const C> x, MatrixView<const C> dy, MatrixView<C> dx) {
-    auto& device = run.device;
-    const Saved<C> saved(run.tape, run.shape);
-    const BackwardScratch<C> scratch(run.scratch, device, run.shape);
-    const S* p = run.parameters;
-    auto* g = run.gradients;
-    linear_backward_weight<S>(device, dy, saved.gated, matrix(g + out_proj, D, E));
-    if constexpr (ProjectionBias) bias_backward(device, dy, g + out_bias);
-    linear_backward_input(device, dy, matrix(p + out_proj, D, E), scratch.dgated, Into::assign);
-    const auto* checkpoints = saved.checkpoints;
-    for_sequence_runs(run.shape, [&](const SequenceRun& part) {
-      selective_scan_backward(
-          device, SelectiveScanBackward<C, S, N>{.shape = part.shape,
-                                                 .u = part.rows(saved.convolved),
-                                                 .delta = part.rows(saved.delta),
-                                                 .b = part.rows(saved.normed.column_block(R, N)),
-                                                 .c = part.rows(saved.normed.column_block(R + N, N)),
-                                                 .z = part.rows(saved.xz.column_block(E, E)),
-                                                 .delta_bias = p + dt_bias,
-                                                 .a_log = p + a_log,
-                                                 .d = p + skip,
-                                                 .checkpoints = checkpoints,
-                                                 .dy = part.rows(scratch.dgated),
-                                                 .du = part.rows(scratch.dconvolved),
-                                                 .ddelta = part.rows(scratch.ddelta),
-                                                 .dz = part.rows(scratch.dxz.column_block(E, E)),
-                                                 .db = part.rows(scratch.dnormed.column_block(R, N)),
-                                                 .dc = part.rows(scratch.dnormed.column_block(R + N, N)),
-                                                 .ddelta_bias = g + dt_bias,
-                                                 .da_log = g + a_log,
-                                                 .dd = g + skip,
-                                                 .dstate = run.dstate.at(convolution_state).from(part.sequence),
-                                                 .scratch = scratch.scan});
-      checkpoints += scan_checkpoints(part.shape) * N * E;
-    });
-    linear_backward_weight<S>(device, scratch.ddelta, saved.normed.column_block(0, R), matrix(g + dt_proj, E, R));
-    linear_backward_input(device, scratch.ddelta, matrix(p + dt_proj, E, R), scratch.dnormed.column_block(0, R),
-                          Into::assign);
-    if constexpr (has_inner_norm) {
-      fill(device, C{}, scratch.dprojected);  // norms add to it
-      each_norm(run, saved, [&]<class Norm>(auto inner, auto first, auto count) {
-        Norm::backward(inner, MatrixView<const C>(saved.projected.column_block(first, count)),
-                       MatrixView<const C>(scratch.dnormed.column_block(first, count)),
-                       scratch.dprojected.column_block(first, count));
-      });
-    }
-    linear_backward_weight<S>(device, scratch.dprojected, saved.convolved, matrix(g + x_proj, R + 2 * N, E));
-    linear_backward_input(device, scratch.dprojected, matrix(p + x_proj, R + 2 * N, E), scratch.dconvolved, Into::add);
-    for_sequence_runs(run.shape, [&](const SequenceRun& part) {
-      causal_convolution_backward(device, CausalConvolutionBackward<C, S, K>{
-                                              .shape = part.shape,
-                                              .x = part.rows(saved.xz.column_block(0, E)),
-                                              .weight = p + conv_weight,
-                                              .bias = ConvolutionBias ? p + conv_bias : nullptr,
-                                              .saved_state = saved.convolution + part.sequence * convolution_state,
-                                              .dy = part.rows(scratch.dconvolved),
-                                              .dx = part.rows(scratch.dxz.column_block(0, E)),
-                                              .dweight = g + conv_weight,
-                                              .dbias = ConvolutionBias ? g + conv_bias : nullptr,
-                                              .dstate = run.dstate.from(part.sequence)});
-    });
-    linear_backward_weight<S>(device, scratch.dxz, x, matrix(g + in_proj, 2 * E, D));
-    if constexpr (ProjectionBias) bias_backward(device, scratch.dxz, g + in_bias);
-    linear_backward_input(device, scratch.dxz, matrix(p + in_proj, 2 * E, D), dx, Into::assign);
-  }
-
- private:
-  /// Memory of the scan, which goes through the runs of sequences one after the other.
-  template <class C, class Device>
-  static std::size_t scan_scratch(Device& device, const Shape& shape) {
-    return largest_run_scratch(shape,
-                               [&](Shape part) { return selective_scan_scratch<C>(device, part, Index{E}, Index{N}); });
-  }
-
-  /// pass.operator()<Norm>(run of the norm, first column, columns) for the inner norms of δ, B and C.
-  template <class Run, class C, class Pass>
-  static void each_norm(const Run& run, const Saved<C>& saved, const Pass& pass) {
-    const auto inner = [&](Index offset, Arena tape) {
-      Run own = run.advanced({.parameters = offset});
-      own.tape = tape;
-      return own;
-    };
-    pass.template operator()<StepNorm>(inner(step_norm, saved.step_tape), Index{0}, Index{R});
-    pass.template operator()<StateNorm>(inner(b_norm, saved.b_tape), Index{R}, Index{N});
-    pass.template operator()<StateNorm>(inner(c_norm, saved.c_tape), Index{R + N}, Index{N});
-  }
-
   template <class C>
   struct ForwardScratch {
     template <class Device>
-    ForwardScratch(Arena& arena, Device& device, Shape shape) {
-      arena = arena.advanced(scan_scratch<C>(device, shape));
-    }
+    ForwardScratch(Arena& arena, Device& device, Shape shape)
+        : scan(arena.block(selective_scan_scratch<C>(device, shape, Index{E}, Index{N}))) {}
+    Arena scan;
   };
 
   template <class C>
   struct BackwardScratch {
     template <class Device>
-    BackwardScratch(Arena& arena, Device& device, Shape shape) {
-      const Index tokens = shape.tokens();
-      dgated = matrix(arena.take<C>(tokens * E), tokens, E);
-      dconvolved = matrix(arena.take<C>(tokens * E), tokens, E);
-      ddelta = matrix(arena.take<C>(tokens * E), tokens, E);
-      dxz = matrix(arena.take<C>(tokens * 2 * E), tokens, 2 * E);
-      dprojected = matrix(arena.take<C>(tokens * (R + 2 * N)), tokens, R + 2 * N);
-      dnormed = has_inner_norm ? matrix(arena.take<C>(tokens * (R + 2 * N)), tokens, R + 2 * N) : dprojected;
-      scan = arena;
-      arena = arena.advanced(scan_scratch<C>(device, shape));
-    }
+    BackwardScratch(Arena& arena, Device& device, Shape shape)
+        : dgated(arena.rows<C>(shape.tokens(), E)),
+          dconvolved(arena.rows<C>(shape.tokens(), E)),
+          ddelta(arena.rows<C>(shape.tokens(), E)),
+          dxz(arena.rows<C>(shape.tokens(), 2 * E)),
+          dprojected(arena.rows<C>(shape.tokens(), R + 2 * N)),
+          dnormed(has_inner_norm ? arena.rows<C>(shape.tokens(), R + 2 * N) : dprojected),
+          scan(arena.block(selective_scan_scratch<C>(device, shape, Index{E}, Index{N}))) {}
     MatrixView<C> dgated, dconvolved, ddelta;  // (T, E)
     MatrixView<C> dxz;                         // (T, 2E)
     MatrixView<C> dprojected, dnormed;         // (T, R + 2N)
     Arena scan;
   };
+
+  template <class Device, class S, class C>
+  static void forward(Forward<Device, S, C> run, const auto& w, const Saved<C>& saved, MatrixView<const C> x,
+                      MatrixView<C> y) {
+    auto& device = run.device;
+    const ForwardScratch<C> scratch(run.scratch, device, run.shape);
+    const Halves<C> xz(saved.xz);
+    const Parts<C> projected(saved.projected), normed(saved.normed);
+    linear(device, x, w.in_proj, saved.xz);
+    if constexpr (ProjectionBias) add_bias(device, w.in_bias, saved.xz);
+    causal_convolution(device, CausalConvolution<C, S, K>{.shape = run.shape,
+                                                          .x = xz.x,
+                                                          .weight = w.conv.data,
+                                                          .bias = w.conv_bias,
+                                                          .state = run.state,
+                                                          .saved_state = saved.convolution,
+                                                          .y = saved.convolved});
+    linear(device, saved.convolved, w.x_proj, saved.projected);
+    if constexpr (has_inner_norm) {
+      StepNorm::forward(run, w.step_norm, saved.step_norm, MatrixView<const C>(projected.step), normed.step);
+      StateNorm::forward(run, w.b_norm, saved.b_norm, MatrixView<const C>(projected.b), normed.b);
+      StateNorm::forward(run, w.c_norm, saved.c_norm, MatrixView<const C>(projected.c), normed.c);
+    }
+    linear(device, normed.step, w.dt_proj, saved.delta);
+    selective_scan(device, SelectiveScan<C, S, N>{.shape = run.shape,
+                                                  .u = saved.convolved,
+                                                  .delta = saved.delta,
+                                                  .b = normed.b,
+                                                  .c = normed.c,
+                                                  .z = xz.z,
+                                                  .delta_bias = w.dt_bias,
+                                                  .a_log = w.a_log.data,
+                                                  .d = w.skip,
+                                                  .state = run.state.at(convolution_state),
+                                                  .checkpoints = run.training ? saved.checkpoints : nullptr,
+                                                  .y = saved.gated,
+                                                  .scratch = scratch.scan});
+    linear(device, saved.gated, w.out_proj, y);
+    if constexpr (ProjectionBias) add_bias(device, w.out_bias, y);
+  }
+
+  template <class Device, class S, class C>
+  static void backward(Backward<Device, S, C> run, const auto& w, const auto& g, const Saved<C>& saved,
+                       MatrixView<const C> x, MatrixView<const C> dy, MatrixView<C> dx) {
+    auto& device = run.device;
+    const BackwardScratch<C> scratch(run.scratch, device, run.shape);
+    const Halves<C> xz(saved.xz), dxz(scratch.dxz);
+    const Parts<C> projected(saved.projected), normed(saved.normed);
+    const Parts<C> dprojected(scratch.dprojected), dnormed(scratch.dnormed);
+    linear_backward_weight<S>(device, dy, saved.gated, g.out_proj);
+    if constexpr (ProjectionBias) bias_backward(device, dy, g.out_bias);
+    linear_backward_input(device, dy, w.out_proj, scratch.dgated, Into::assign);
+    selective_scan_backward(device, SelectiveScanBackward<C, S, N>{.shape = run.shape,
+                                                                   .u = saved.convolved,
+                                                                   .delta = saved.delta,
+                                                                   .b = normed.b,
+                                                                   .c = normed.c,
+                                                                   .z = xz.z,
+                                                                   .delta_bias = w.dt_bias,
+                                                                   .a_log = w.a_log.data,
+                                                                   .d = w.skip,
+                                                                   .checkpoints = saved.checkpoints,
+                                                                   .dy = scratch.dgated,
+                                                                   .du = scratch.dconvolved,
+                                                                   .ddelta = scratch.ddelta,
+                                                                   .dz = dxz.z,
+                                                                   .db = dnormed.b,
+                                                                   .dc = dnormed.c,
+                                                                   .ddelta_bias = g.dt_bias,
+                                                                   .da_log = g.a_log.data,
+                                                                   .dd = g.skip,
+                                                                   .dstate = run.dstate.at(convolution_state),
+                                                                   .scratch = scratch.scan});
+    linear_backward_weight<S>(device, scratch.ddelta, normed.step, g.dt_proj);
+    linear_backward_input(device, scratch.ddelta, w.dt_proj, dnormed.step, Into::assign);
+    if constexpr (has_inner_norm) {
+      fill(device, C{}, scratch.dprojected);  // norms add to it
+      StepNorm::backward(run, w.step_norm, g.step_norm, saved.step_norm, MatrixView<const C>(projected.step),
+                         MatrixView<const C>(dnormed.step), dprojected.step);
+      StateNorm::backward(run, w.b_norm, g.b_norm, saved.b_norm, MatrixView<const C>(projected.b),
+                          MatrixView<const C>(dnormed.b), dprojected.b);
+      StateNorm::backward(run, w.c_norm, g.c_norm, saved.c_norm, MatrixView<const C>(projected.c),
+                          MatrixView<const C>(dnormed.c), dprojected.c);
+    }
+    linear_backward_weight<S>(device, scratch.dprojected, saved.convolved, g.x_proj);
+    linear_backward_input(device, scratch.dprojected, w.x_proj, scratch.dconvolved, Into::add);
+    causal_convolution_backward(device, CausalConvolutionBackward<C, S, K>{.shape = run.shape,
+                                                                           .x = xz.x,
+                                                                           .weight = w.conv.data,
+                                                                           .bias = w.conv_bias,
+                                                                           .saved_state = saved.convolution,
+                                                                           .dy = scratch.dconvolved,
+                                                                           .dx = dxz.x,
+                                                                           .dweight = g.conv.data,
+                                                                           .dbias = g.conv_bias,
+                                                                           .dstate = run.dstate});
+    linear_backward_weight<S>(device, scratch.dxz, x, g.in_proj);
+    if constexpr (ProjectionBias) bias_backward(device, scratch.dxz, g.in_bias);
+    linear_backward_input(device, scratch.dxz, w.in_proj, dx, Into::assign);
+  }
 };
 
 namespace detail {

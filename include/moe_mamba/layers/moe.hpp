@@ -1,6 +1,6 @@
 #pragma once
 
-#include <array>
+#include <type_traits>
 
 #include "moe_mamba/layers/layer.hpp"
 #include "moe_mamba/layers/mlp.hpp"
@@ -27,28 +27,27 @@ struct MoeLayer : LayerDefaults {
   using Activation = typename Config::activation;
   static constexpr int gates = Activation::gated ? 2 : 1;
   static constexpr bool has_shared = Config::shared_experts > 0, has_bias = Config::router_bias;
-  using Shared = MlpLayer<D, has_shared ? shared_hidden : 1, Activation>;
+  using Shared = MlpLayer<D, has_shared ? shared_hidden : 1, Activation, H>;
+  /// What stands for the shared experts where there are none.
+  struct NoShared : LayerDefaults {};
+  using SharedOrNone = std::conditional_t<has_shared, Shared, NoShared>;
 
-  static constexpr auto parameters = [] {
-    const Initial router{Initial::Law::truncated_normal, 0.1, D};
-    std::array<Parameter, std::size_t{3} + (has_bias ? 1 : 0) + (has_shared ? 2 : 0)> all;
-    std::size_t count = 0;
-    all[count++] = matrix_parameter("router.weight", E, D, router);
-    if (has_bias) all[count++] = vector_parameter("router.bias", E, ParameterKind::bias, {Initial::Law::zeros});
-    all[count++] = stack_parameter("experts.up.weight", E, gates * H, D, {Initial::Law::truncated_normal, 0.1, D});
-    all[count++] = stack_parameter("experts.down.weight", E, D, H, {Initial::Law::truncated_normal, 0.1, H});
-    all[count - 2].begun_by_layer = all[count - 1].begun_by_layer = true;
-    if (has_shared) {
-      all[count++] = matrix_parameter("shared.up.weight", Shared::rows, D, {Initial::Law::truncated_normal, 0.1, D});
-      all[count++] = matrix_parameter("shared.down.weight", D, shared_hidden, {Initial::Law::truncated_normal, 0.1, H});
-    }
-    return lay_out(all);
-  }();
-  static constexpr Index router_weight = offset_of(parameters, "router.weight");
-  static constexpr Index router_bias = router_weight + Index{E} * D;
-  static constexpr Index up = offset_of(parameters, "experts.up.weight");
-  static constexpr Index down = offset_of(parameters, "experts.down.weight");
-  static constexpr Index shared = down + Index{E} * D * H;
+  template <class Bind>
+  struct Weights {
+    constexpr explicit Weights(Bind& bind)
+        : router(bind.matrix("router.weight", E, D, {Initial::Law::truncated_normal, 0.1, D})),
+          router_bias(bind.vector_if(has_bias, "router.bias", E, ParameterKind::bias, {Initial::Law::zeros})),
+          up(bind.stack("experts.up.weight", E, gates * H, D, {Initial::Law::truncated_normal, 0.1, D},
+                        GradientStart::overwrite)),
+          down(bind.stack("experts.down.weight", E, D, H, {Initial::Law::truncated_normal, 0.1, H},
+                          GradientStart::overwrite)),
+          shared(bind.template layer<SharedOrNone>("shared.")) {}
+    typename Bind::Matrix router;       // (E, D)
+    typename Bind::Vector router_bias;  // (E) or null
+    typename Bind::Stack up;            // (E, H or 2H, D)
+    typename Bind::Stack down;          // (E, D, H)
+    typename SharedOrNone::template Weights<Bind> shared;
+  };
 
   static constexpr Index expert_parameters = Index{gates + 1} * D * H;
   static constexpr Index matrices_met = Index{E} * D + (Index{K} + Config::shared_experts) * expert_parameters;
@@ -85,22 +84,7 @@ struct MoeLayer : LayerDefaults {
 
   template <class C>
   struct Saved {
-    constexpr Saved(Arena& arena, Shape shape) {
-      const Index tokens = shape.tokens(), assignments = tokens * K;
-      probabilities = matrix(arena.take<compute_t<C>>(tokens * E), tokens, E);
-      log_sum_exp = arena.take<compute_t<C>>(tokens);
-      experts = arena.take<Index>(assignments);
-      gate = arena.take<compute_t<C>>(assignments);
-      slots = arena.take<Index>(assignments);
-      source = arena.take<Index>(assignments);
-      offsets = arena.take<Index>(E + 1);
-      x = matrix(arena.take<C>(assignments * D), assignments, D);
-      hidden = matrix(arena.take<C>(assignments * gates * H), assignments, gates * H);
-      active = matrix(arena.take<C>(assignments * H), assignments, H);
-      y = matrix(arena.take<C>(assignments * D), assignments, D);
-      shared_tape = arena;
-      if constexpr (has_shared) arena = arena.advanced(tape_bytes<Shared, C>(shape));
-    }
+    constexpr Saved(Arena& arena, Shape shape) : Saved(arena, shape, shape.tokens(), shape.tokens() * K) {}
     MatrixView<compute_t<C>> probabilities;  // (T, E)
     compute_t<C>* log_sum_exp;               // (T)
     Index* experts;                          // (T, K)
@@ -108,34 +92,70 @@ struct MoeLayer : LayerDefaults {
     Index* slots;                            // (T, K)
     Index* source;                           // (T·K)
     Index* offsets;                          // (E + 1)
-    MatrixView<C> x, y;                      // (T·K, D): inputs and outputs in the order of the experts
+    MatrixView<C> x;                         // (T·K, D): inputs in the order of the experts
     MatrixView<C> hidden;                    // (T·K, H or 2H)
     MatrixView<C> active;                    // (T·K, H)
-    Arena shared_tape;
+    MatrixView<C> y;                         // (T·K, D): outputs in the order of the experts
+    typename SharedOrNone::template Saved<C> shared;
 
     constexpr Groups groups() const { return {offsets, E}; }
+
+   private:
+    constexpr Saved(Arena& arena, Shape shape, Index tokens, Index assignments)
+        : probabilities(arena.rows<compute_t<C>>(tokens, E)),
+          log_sum_exp(arena.take<compute_t<C>>(tokens)),
+          experts(arena.take<Index>(assignments)),
+          gate(arena.take<compute_t<C>>(assignments)),
+          slots(arena.take<Index>(assignments)),
+          source(arena.take<Index>(assignments)),
+          offsets(arena.take<Index>(E + 1)),
+          x(arena.rows<C>(assignments, D)),
+          hidden(arena.rows<C>(assignments, gates * H)),
+          active(arena.rows<C>(assignments, H)),
+          y(arena.rows<C>(assignments, D)),
+          shared(arena, shape) {}
   };
 
-  template <class C, class Device>
-  static std::size_t scratch_bytes(Device& device, Shape shape, bool training) {
-    const std::size_t own = largest_scratch<ForwardScratch<C>, BackwardScratch<C>>(device, shape, training);
-    if constexpr (has_shared) {
-      return own + Shared::template scratch_bytes<C>(device, shape, training);
-    } else {
-      return own;
-    }
-  }
+  template <class C>
+  struct ForwardScratch {
+    template <class Device>
+    ForwardScratch(Arena& arena, Device& device, Shape shape)
+        : logits(arena.rows<compute_t<C>>(shape.tokens(), E)),
+          mean_probability(arena.take<double>(E)),
+          shared(arena.block(bytes_of<typename SharedOrNone::template ForwardScratch<C>>(device, shape))) {}
+    MatrixView<compute_t<C>> logits;  // (T, E)
+    double* mean_probability;         // (E)
+    Arena shared;
+  };
+
+  template <class C>
+  struct BackwardScratch {
+    template <class Device>
+    BackwardScratch(Arena& arena, Device& device, Shape shape)
+        : dy(arena.rows<C>(shape.tokens() * K, D)),
+          dx(arena.rows<C>(shape.tokens() * K, D)),
+          dhidden(arena.rows<C>(shape.tokens() * K, gates * H)),
+          dactive(arena.rows<C>(shape.tokens() * K, H)),
+          dgate(arena.take<compute_t<C>>(shape.tokens() * K)),
+          dlogits(arena.rows<compute_t<C>>(shape.tokens(), E)),
+          shared(arena.block(bytes_of<typename SharedOrNone::template BackwardScratch<C>>(device, shape))) {}
+    MatrixView<C> dy, dx;              // (T·K, D)
+    MatrixView<C> dhidden;             // (T·K, H or 2H)
+    MatrixView<C> dactive;             // (T·K, H)
+    compute_t<C>* dgate;               // (T, K)
+    MatrixView<compute_t<C>> dlogits;  // (T, E)
+    Arena shared;
+  };
 
   template <class Device, class S, class C>
-  static void forward(Forward<Device, S, C> run, MatrixView<const C> x, MatrixView<C> y) {
+  static void forward(Forward<Device, S, C> run, const auto& w, const Saved<C>& saved, MatrixView<const C> x,
+                      MatrixView<C> y) {
     auto& device = run.device;
-    const Saved<C> saved(run.tape, run.shape);
     const ForwardScratch<C> scratch(run.scratch, device, run.shape);
-    const S* p = run.parameters;
     const Index tokens = run.shape.tokens();
 
-    linear(device, x, matrix(p + router_weight, E, D), scratch.logits);
-    if constexpr (has_bias) add_bias(device, p + router_bias, scratch.logits);
+    linear(device, x, w.router, scratch.logits);
+    if constexpr (has_bias) add_bias(device, w.router_bias, scratch.logits);
     route(device, Router<compute_t<C>, E, K>{.order = Config::order,
                                              .logits = scratch.logits,
                                              .probabilities = saved.probabilities,
@@ -159,43 +179,31 @@ struct MoeLayer : LayerDefaults {
                                      .offsets = saved.offsets,
                                      .dropped = run.report + 3});
     gather_rows(device, saved.groups(), x, saved.source, saved.x);
-    grouped_linear(device, saved.groups(), saved.x, MatrixStack<const S>{p + up, gates * H, D}, saved.hidden);
+    grouped_linear(device, saved.groups(), saved.x, w.up, saved.hidden);
     grouped_activate(device, saved.groups(), Activation{}, saved.hidden, saved.active);
-    grouped_linear(device, saved.groups(), saved.active, MatrixStack<const S>{p + down, D, H}, saved.y);
+    grouped_linear(device, saved.groups(), saved.active, w.down, saved.y);
 
-    if constexpr (has_shared) {
-      auto inner = run.advanced({.parameters = shared});
-      inner.tape = saved.shared_tape;
-      Shared::forward(inner, x, y);
-    }
+    run.scratch = scratch.shared;
+    if constexpr (has_shared) Shared::forward(run, w.shared, saved.shared, x, y);
     combine_rows(device, saved.y, saved.slots, Index{K}, saved.gate, y, has_shared ? Into::add : Into::assign);
   }
 
   template <class Device, class S, class C>
-  static void backward(Backward<Device, S, C> run, MatrixView<const C> x, MatrixView<const C> dy, MatrixView<C> dx) {
+  static void backward(Backward<Device, S, C> run, const auto& w, const auto& g, const Saved<C>& saved,
+                       MatrixView<const C> x, MatrixView<const C> dy, MatrixView<C> dx) {
     auto& device = run.device;
-    const Saved<C> saved(run.tape, run.shape);
     const BackwardScratch<C> scratch(run.scratch, device, run.shape);
-    const S* p = run.parameters;
-    auto* g = run.gradients;
 
     const Into into = run.begins ? Into::assign : Into::add;
     combine_rows_backward(device, saved.y, saved.slots, Index{K}, saved.gate, dy, scratch.dy, scratch.dgate);
-    grouped_linear_backward_weight<S>(device, saved.groups(), scratch.dy, saved.active,
-                                      MatrixStack<compute_t<C>>{g + down, D, H}, into);
-    grouped_linear_backward_input(device, saved.groups(), scratch.dy, MatrixStack<const S>{p + down, D, H},
-                                  scratch.dactive, Into::assign);
+    grouped_linear_backward_weight<S>(device, saved.groups(), scratch.dy, saved.active, g.down, into);
+    grouped_linear_backward_input(device, saved.groups(), scratch.dy, w.down, scratch.dactive, Into::assign);
     grouped_activate_backward(device, saved.groups(), Activation{}, saved.hidden, scratch.dactive, scratch.dhidden);
-    grouped_linear_backward_weight<S>(device, saved.groups(), scratch.dhidden, saved.x,
-                                      MatrixStack<compute_t<C>>{g + up, gates * H, D}, into);
-    grouped_linear_backward_input(device, saved.groups(), scratch.dhidden, MatrixStack<const S>{p + up, gates * H, D},
-                                  scratch.dx, Into::assign);
+    grouped_linear_backward_weight<S>(device, saved.groups(), scratch.dhidden, saved.x, g.up, into);
+    grouped_linear_backward_input(device, saved.groups(), scratch.dhidden, w.up, scratch.dx, Into::assign);
 
-    if constexpr (has_shared) {
-      auto inner = run.advanced({.parameters = shared});
-      inner.tape = saved.shared_tape;
-      Shared::backward(inner, x, dy, dx);
-    }
+    run.scratch = scratch.shared;
+    if constexpr (has_shared) Shared::backward(run, w.shared, g.shared, saved.shared, x, dy, dx);
     combine_rows(device, scratch.dx, saved.slots, Index{K}, nullptr, dx, has_shared ? Into::add : Into::assign);
 
     router_backward(device,
@@ -211,40 +219,10 @@ struct MoeLayer : LayerDefaults {
                                                        .dlogits = scratch.dlogits,
                                                        .counted = run.report + 4 + E,
                                                        .targets = run.targets});
-    linear_backward_weight<S>(device, scratch.dlogits, x, matrix(g + router_weight, E, D));
-    if constexpr (has_bias) bias_backward(device, scratch.dlogits, g + router_bias);
-    linear_backward_input(device, scratch.dlogits, matrix(p + router_weight, E, D), dx, Into::add);
+    linear_backward_weight<S>(device, scratch.dlogits, x, g.router);
+    if constexpr (has_bias) bias_backward(device, scratch.dlogits, g.router_bias);
+    linear_backward_input(device, scratch.dlogits, w.router, dx, Into::add);
   }
-
- private:
-  template <class C>
-  struct ForwardScratch {
-    template <class Device>
-    ForwardScratch(Arena& arena, Device&, Shape shape)
-        : logits(matrix(arena.take<compute_t<C>>(shape.tokens() * E), shape.tokens(), E)),
-          mean_probability(arena.take<double>(E)) {}
-    MatrixView<compute_t<C>> logits;  // (T, E)
-    double* mean_probability;         // (E)
-  };
-
-  template <class C>
-  struct BackwardScratch {
-    template <class Device>
-    BackwardScratch(Arena& arena, Device&, Shape shape) {
-      const Index tokens = shape.tokens(), assignments = tokens * K;
-      dy = matrix(arena.take<C>(assignments * D), assignments, D);
-      dx = matrix(arena.take<C>(assignments * D), assignments, D);
-      dhidden = matrix(arena.take<C>(assignments * gates * H), assignments, gates * H);
-      dactive = matrix(arena.take<C>(assignments * H), assignments, H);
-      dgate = arena.take<compute_t<C>>(assignments);
-      dlogits = matrix(arena.take<compute_t<C>>(tokens * E), tokens, E);
-    }
-    MatrixView<C> dy, dx;              // (T·K, D)
-    MatrixView<C> dhidden;             // (T·K, H or 2H)
-    MatrixView<C> dactive;             // (T·K, H)
-    compute_t<C>* dgate;               // (T, K)
-    MatrixView<compute_t<C>> dlogits;  // (T, E)
-  };
 };
 
 /// The numbers of a mixture of experts. A capacity of 0 stands for none: dropless.

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <array>
 #include <type_traits>
 
 #include "moe_mamba/layers/layer.hpp"
@@ -10,14 +9,18 @@
 
 /// Norms. Like layers, but their backward pass adds to dx, which is the gradient of the residual stream, and what goes in
 /// (x and dx) may be of another type than what comes out (y and dy): the stream is in the compute type. A norm may have
-/// forward_joined(run, Joined, y) besides, which first adds what a layer before it left to be added to the stream.
+/// forward_joined(run, w, saved, Joined, y) besides, which first adds what a layer before it left to be added to the stream.
 namespace moe_mamba {
 
-/// RMSNorm (Zhang & Sennrich 2019) with a gain; see ops/norm.hpp.
-template <int W, int EpsilonNumerator, int EpsilonDenominator>
+/// RMSNorm (Zhang & Sennrich 2019), with a gain or without; see ops/norm.hpp.
+template <int W, bool HasGain, int EpsilonNumerator, int EpsilonDenominator>
 struct RmsNormLayer : LayerDefaults {
-  static constexpr std::array<Parameter, 1> parameters =
-      lay_out(std::array{vector_parameter("weight", W, ParameterKind::gain, {Initial::Law::ones})});
+  template <class Bind>
+  struct Weights {
+    constexpr explicit Weights(Bind& bind)
+        : gain(bind.vector_if(HasGain, "weight", W, ParameterKind::gain, {Initial::Law::ones})) {}
+    typename Bind::Vector gain;  // (W)
+  };
   static constexpr Index active_parameters = parameters_of<RmsNormLayer>;
   static constexpr double epsilon = static_cast<double>(EpsilonNumerator) / EpsilonDenominator;
 
@@ -28,65 +31,34 @@ struct RmsNormLayer : LayerDefaults {
   };
 
   template <class Device, class S, class C, class X, class Y>
-  static void forward(Forward<Device, S, C> run, MatrixView<const X> x, MatrixView<Y> y) {
-    const Saved<C> saved(run.tape, run.shape);
-    rms_norm(run.device, x, run.parameters, epsilon, y, saved.inverse);
+  static void forward(Forward<Device, S, C> run, const auto& w, const Saved<C>& saved, MatrixView<const X> x,
+                      MatrixView<Y> y) {
+    rms_norm(run.device, x, w.gain, epsilon, y, saved.inverse);
   }
 
   template <class Device, class S, class C, class X>
-  static void forward_joined(Forward<Device, S, C> run, const Joined<X, C>& joined, MatrixView<C> y) {
-    const Saved<C> saved(run.tape, run.shape);
-    add_rms_norm(run.device, joined, run.parameters, epsilon, y, saved.inverse);
+  static void forward_joined(Forward<Device, S, C> run, const auto& w, const Saved<C>& saved,
+                             const Joined<X, C>& joined, MatrixView<C> y) {
+    add_rms_norm(run.device, joined, w.gain, epsilon, y, saved.inverse);
   }
 
   template <class Device, class S, class C, class X, class Y>
-  static void backward(Backward<Device, S, C> run, MatrixView<const X> x, MatrixView<const Y> dy, MatrixView<X> dx,
-                       auto... kept) {
-    const Saved<C> saved(run.tape, run.shape);
-    rms_norm_backward(run.device, x, run.parameters, saved.inverse, dy, dx, run.gradients, kept...);
-  }
-};
-
-/// RMSNorm without a gain.
-template <int W, int EpsilonNumerator, int EpsilonDenominator>
-struct PlainRmsNormLayer : LayerDefaults {
-  static constexpr std::array<Parameter, 0> parameters{};
-  static constexpr Index active_parameters = 0;
-  static constexpr double epsilon = static_cast<double>(EpsilonNumerator) / EpsilonDenominator;
-
-  template <class C>
-  struct Saved {
-    constexpr Saved(Arena& arena, Shape shape) : inverse(arena.take<compute_t<C>>(shape.tokens())) {}
-    compute_t<C>* inverse;  // (T)
-  };
-
-  template <class Device, class S, class C, class X, class Y>
-  static void forward(Forward<Device, S, C> run, MatrixView<const X> x, MatrixView<Y> y) {
-    const Saved<C> saved(run.tape, run.shape);
-    rms_norm(run.device, x, static_cast<const S*>(nullptr), epsilon, y, saved.inverse);
-  }
-
-  template <class Device, class S, class C, class X>
-  static void forward_joined(Forward<Device, S, C> run, const Joined<X, C>& joined, MatrixView<C> y) {
-    const Saved<C> saved(run.tape, run.shape);
-    add_rms_norm(run.device, joined, static_cast<const S*>(nullptr), epsilon, y, saved.inverse);
-  }
-
-  template <class Device, class S, class C, class X, class Y>
-  static void backward(Backward<Device, S, C> run, MatrixView<const X> x, MatrixView<const Y> dy, MatrixView<X> dx,
-                       auto... kept) {
-    const Saved<C> saved(run.tape, run.shape);
-    rms_norm_backward(run.device, x, static_cast<const S*>(nullptr), saved.inverse, dy, dx,
-                      static_cast<compute_t<C>*>(nullptr), kept...);
+  static void backward(Backward<Device, S, C> run, const auto& w, const auto& g, const Saved<C>& saved,
+                       MatrixView<const X> x, MatrixView<const Y> dy, MatrixView<X> dx, auto... kept) {
+    rms_norm_backward(run.device, x, w.gain, saved.inverse, dy, dx, g.gain, kept...);
   }
 };
 
 /// LayerNorm (Ba, Kiros & Hinton 2016) with gain and bias; see ops/norm.hpp.
 template <int W, int EpsilonNumerator, int EpsilonDenominator>
 struct LayerNormLayer : LayerDefaults {
-  static constexpr std::array<Parameter, 2> parameters =
-      lay_out(std::array{vector_parameter("weight", W, ParameterKind::gain, {Initial::Law::ones}),
-                         vector_parameter("bias", W, ParameterKind::bias, {Initial::Law::zeros})});
+  template <class Bind>
+  struct Weights {
+    constexpr explicit Weights(Bind& bind)
+        : gain(bind.vector("weight", W, ParameterKind::gain, {Initial::Law::ones})),
+          bias(bind.vector("bias", W, ParameterKind::bias, {Initial::Law::zeros})) {}
+    typename Bind::Vector gain, bias;  // (W)
+  };
   static constexpr Index active_parameters = parameters_of<LayerNormLayer>;
   static constexpr double epsilon = static_cast<double>(EpsilonNumerator) / EpsilonDenominator;
 
@@ -99,39 +71,37 @@ struct LayerNormLayer : LayerDefaults {
   };
 
   template <class Device, class S, class C, class X, class Y>
-  static void forward(Forward<Device, S, C> run, MatrixView<const X> x, MatrixView<Y> y) {
-    const Saved<C> saved(run.tape, run.shape);
-    layer_norm(run.device, x, run.parameters, run.parameters + W, epsilon, y, saved.mean, saved.inverse);
+  static void forward(Forward<Device, S, C> run, const auto& w, const Saved<C>& saved, MatrixView<const X> x,
+                      MatrixView<Y> y) {
+    layer_norm(run.device, x, w.gain, w.bias, epsilon, y, saved.mean, saved.inverse);
   }
 
   template <class Device, class S, class C, class X>
-  static void forward_joined(Forward<Device, S, C> run, const Joined<X, C>& joined, MatrixView<C> y) {
-    const Saved<C> saved(run.tape, run.shape);
-    add_layer_norm(run.device, joined, run.parameters, run.parameters + W, epsilon, y, saved.mean, saved.inverse);
+  static void forward_joined(Forward<Device, S, C> run, const auto& w, const Saved<C>& saved,
+                             const Joined<X, C>& joined, MatrixView<C> y) {
+    add_layer_norm(run.device, joined, w.gain, w.bias, epsilon, y, saved.mean, saved.inverse);
   }
 
   template <class Device, class S, class C, class X, class Y>
-  static void backward(Backward<Device, S, C> run, MatrixView<const X> x, MatrixView<const Y> dy, MatrixView<X> dx,
-                       auto... kept) {
-    const Saved<C> saved(run.tape, run.shape);
-    layer_norm_backward(run.device, x, run.parameters, saved.mean, saved.inverse, dy, dx, run.gradients,
-                        run.gradients + W, kept...);
+  static void backward(Backward<Device, S, C> run, const auto& w, const auto& g, const Saved<C>& saved,
+                       MatrixView<const X> x, MatrixView<const Y> dy, MatrixView<X> dx, auto... kept) {
+    layer_norm_backward(run.device, x, w.gain, saved.mean, saved.inverse, dy, dx, g.gain, g.bias, kept...);
   }
 };
 
 /// No norm: y = x.
 template <int W>
 struct NoNormLayer : LayerDefaults {
-  static constexpr std::array<Parameter, 0> parameters{};
   static constexpr Index active_parameters = 0;
 
   template <class Device, class S, class C, class X, class Y>
-  static void forward(Forward<Device, S, C> run, MatrixView<const X> x, MatrixView<Y> y) {
+  static void forward(Forward<Device, S, C> run, NoWeights, NoBuffers, MatrixView<const X> x, MatrixView<Y> y) {
     copy(run.device, x, y);
   }
 
   template <class Device, class S, class C, class X, class Y>
-  static void backward(Backward<Device, S, C> run, MatrixView<const X>, MatrixView<const Y> dy, MatrixView<X> dx) {
+  static void backward(Backward<Device, S, C> run, NoWeights, NoWeights, NoBuffers, MatrixView<const X>,
+                       MatrixView<const Y> dy, MatrixView<X> dx) {
     add(run.device, dy, dx);
   }
 };
@@ -163,8 +133,7 @@ struct RmsNorm {
   static constexpr detail::Ratio epsilon = detail::norm_epsilon<RmsNorm, true, Options...>();
   static constexpr bool gain = !detail::is_one_of<NoGain, Options...>;
   template <int W>
-  using Layer = std::conditional_t<gain, RmsNormLayer<W, epsilon.numerator, epsilon.denominator>,
-                                   PlainRmsNormLayer<W, epsilon.numerator, epsilon.denominator>>;
+  using Layer = RmsNormLayer<W, gain, epsilon.numerator, epsilon.denominator>;
 };
 
 /// (x - mean) / sqrt(variance + epsilon) · gain + bias. Options: Epsilon<1, 100000>.

@@ -1,8 +1,6 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
-#include <cstddef>
 
 #include "moe_mamba/layers/layer.hpp"
 #include "moe_mamba/ops/elementwise.hpp"
@@ -12,17 +10,14 @@ namespace moe_mamba {
 /// Two layers that read the same input; their outputs are added ("Parallel MoE-Mamba", Pióro et al. 2024, section 4.4).
 template <int D, class First, class Second>
 struct ParallelLayer {
-  static constexpr std::size_t first_count = First::parameters.size(), second_count = Second::parameters.size();
-  static constexpr auto parameters = [] {
-    std::array<Parameter, first_count + second_count> all{};
-    for (std::size_t i = 0; i < all.size(); ++i) {
-      const bool is_first = i < first_count;
-      const Parameter& parameter = is_first ? First::parameters[i] : Second::parameters[i - first_count];
-      all[i] = parameter;
-      all[i].name = ParameterName(is_first ? "0." : "1.").append(parameter.name.view());
-    }
-    return lay_out(all);
-  }();
+  template <class Bind>
+  struct Weights {
+    constexpr explicit Weights(Bind& bind)
+        : first(bind.template layer<First>("0.")), second(bind.template layer<Second>("1.")) {}
+    typename First::template Weights<Bind> first;
+    typename Second::template Weights<Bind> second;
+  };
+
   static constexpr Index active_parameters = First::active_parameters + Second::active_parameters;
   static constexpr double flops_per_token = First::flops_per_token + Second::flops_per_token;
   static constexpr Index state_size = First::state_size + Second::state_size;
@@ -43,44 +38,51 @@ struct ParallelLayer {
 
   template <class C>
   struct Saved {
-    constexpr Saved(Arena& arena, Shape shape) {
-      arena = arena.advanced(tape_bytes<First, C>(shape) + tape_bytes<Second, C>(shape));
-    }
+    constexpr Saved(Arena& arena, Shape shape) : first(arena, shape), second(arena, shape) {}
+    typename First::template Saved<C> first;
+    typename Second::template Saved<C> second;
   };
 
-  template <class C, class Device>
-  static std::size_t scratch_bytes(Device& device, Shape shape, bool training) {
-    return bytes_of<Scratch<C>>(shape) + std::max(First::template scratch_bytes<C>(device, shape, training),
-                                                  Second::template scratch_bytes<C>(device, shape, training));
-  }
+  template <class C>
+  struct ForwardScratch {
+    template <class Device>
+    ForwardScratch(Arena& arena, Device& device, Shape shape)
+        : rows(arena.rows<C>(shape.tokens(), D)),
+          layer(arena.block(std::max(bytes_of<typename First::template ForwardScratch<C>>(device, shape),
+                                     bytes_of<typename Second::template ForwardScratch<C>>(device, shape)))) {}
+    MatrixView<C> rows;  // (T, D): the second layer's output
+    Arena layer;         // one layer's at a time
+  };
+
+  template <class C>
+  struct BackwardScratch {
+    template <class Device>
+    BackwardScratch(Arena& arena, Device& device, Shape shape)
+        : rows(arena.rows<C>(shape.tokens(), D)),
+          layer(arena.block(std::max(bytes_of<typename First::template BackwardScratch<C>>(device, shape),
+                                     bytes_of<typename Second::template BackwardScratch<C>>(device, shape)))) {}
+    MatrixView<C> rows;  // (T, D): the gradient by the second layer's input
+    Arena layer;
+  };
 
   template <class Device, class S, class C>
-  static void forward(Forward<Device, S, C> run, MatrixView<const C> x, MatrixView<C> y) {
-    const Scratch<C> scratch(run.scratch, run.shape);
-    First::forward(run, x, y);
-    Second::forward(run.advanced(first_extent<C>(run.shape)), x, scratch.rows);
+  static void forward(Forward<Device, S, C> run, const auto& w, const Saved<C>& saved, MatrixView<const C> x,
+                      MatrixView<C> y) {
+    const ForwardScratch<C> scratch(run.scratch, run.device, run.shape);
+    run.scratch = scratch.layer;
+    First::forward(run, w.first, saved.first, x, y);
+    Second::forward(run.template after<First>(), w.second, saved.second, x, scratch.rows);
     add(run.device, scratch.rows, y);
   }
 
   template <class Device, class S, class C>
-  static void backward(Backward<Device, S, C> run, MatrixView<const C> x, MatrixView<const C> dy, MatrixView<C> dx) {
-    const Scratch<C> scratch(run.scratch, run.shape);
-    First::backward(run, x, dy, dx);
-    Second::backward(run.advanced(first_extent<C>(run.shape)), x, dy, scratch.rows);
+  static void backward(Backward<Device, S, C> run, const auto& w, const auto& g, const Saved<C>& saved,
+                       MatrixView<const C> x, MatrixView<const C> dy, MatrixView<C> dx) {
+    const BackwardScratch<C> scratch(run.scratch, run.device, run.shape);
+    run.scratch = scratch.layer;
+    First::backward(run, w.first, g.first, saved.first, x, dy, dx);
+    Second::backward(run.template after<First>(), w.second, g.second, saved.second, x, dy, scratch.rows);
     add(run.device, scratch.rows, dx);
-  }
-
- private:
-  template <class C>
-  struct Scratch {
-    constexpr Scratch(Arena& arena, Shape shape)
-        : rows(matrix(arena.take<C>(shape.tokens() * D), shape.tokens(), Index{D})) {}
-    MatrixView<C> rows;  // (T, D)
-  };
-
-  template <class C>
-  static constexpr Extent first_extent(Shape shape) {
-    return {parameters_of<First>, First::state_size, First::report_size, tape_bytes<First, C>(shape)};
   }
 };
 

@@ -57,6 +57,13 @@ class ParameterName {
   std::size_t size_ = 0;
 };
 
+/// How a sum of gradients with respect to a parameter starts (Backward::begins).
+enum class GradientStart {
+  zero,       ///< it is cleared before the pass, which adds to it
+  overwrite,  ///< the layer's pass overwrites it: for a mixture's experts, which are most of its parameters, clearing and
+              ///< adding would be two passes over memory more
+};
+
 /// One parameter: a tensor of up to three dimensions inside the one array of a model's parameters.
 struct Parameter {
   ParameterName name;
@@ -65,9 +72,7 @@ struct Parameter {
   ParameterKind kind = ParameterKind::matrix;
   Initial initial;
   Index offset = 0;
-  /// A backward pass that starts a sum of gradients (Backward::begins) overwrites this one's, so that nobody has to clear
-  /// it: it is most of a mixture's, and clearing it and adding to it would be two passes over memory more.
-  bool begun_by_layer = false;
+  GradientStart gradient_start = GradientStart::zero;
 
   constexpr Index size() const { return shape[0] * shape[1] * shape[2]; }
 };
@@ -84,32 +89,12 @@ constexpr Parameter stack_parameter(const char* name, Index count, Index rows, I
   return {name, {count, rows, columns}, 3, kind, initial};
 }
 
-/// The same parameters, one laid after the other without gaps.
-template <std::size_t Count>
-constexpr std::array<Parameter, Count> lay_out(std::array<Parameter, Count> parameters) {
-  Index offset = 0;
-  for (auto& parameter : parameters) {
-    parameter.offset = offset;
-    offset += parameter.size();
-  }
-  return parameters;
-}
-
 /// Elements of all parameters together.
 template <std::size_t Count>
 constexpr Index total_size(const std::array<Parameter, Count>& parameters) {
   Index size = 0;
   for (const auto& parameter : parameters) size += parameter.size();
   return size;
-}
-
-/// Where the parameter `name` begins; a name that is not there does not compile.
-template <std::size_t Count>
-constexpr Index offset_of(const std::array<Parameter, Count>& parameters, std::string_view name) {
-  for (const auto& parameter : parameters) {
-    if (parameter.name.view() == name) return parameter.offset;
-  }
-  throw "no parameter of this name";
 }
 
 }  // namespace moe_mamba

@@ -5,7 +5,7 @@
 #include "moe_mamba/layers/layer.hpp"
 #include "moe_mamba/layers/norm.hpp"
 #include "moe_mamba/layers/options.hpp"
-#include "moe_mamba/model/stage.hpp"
+#include "moe_mamba/model/stage_list.hpp"
 
 /// The words that put layers together, and how a definition's body becomes stages.
 ///

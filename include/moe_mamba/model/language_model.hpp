@@ -56,7 +56,7 @@ struct LanguageModel {
 
   static constexpr Index parameters = norm_offset + parameters_of<Norm> + (tied_head ? Index{0} : embedding_size);
   static constexpr Index parameter_count =
-      Body::parameter_count + static_cast<Index>(Norm::parameters.size()) + (tied_head ? 1 : 2);
+      Body::parameter_count + static_cast<Index>(layer_parameters<Norm>.size()) + (tied_head ? 1 : 2);
   /// The head counts whole; an embedding of its own counts one row.
   static constexpr Index active_parameters =
       Body::active_parameters + Norm::active_parameters + embedding_size + (tied_head ? Index{0} : Index{width});
@@ -77,26 +77,27 @@ struct LanguageModel {
   }
 
   template <class Device, class S, class C>
-  static void enter(Forward<Device, S, C> run, const Token* tokens, MatrixView<compute_t<C>> x) {
-    embed(run.device, tokens, matrix(run.parameters, vocabulary, width), x);
+  static void enter(const detail::ForwardPass<Device, S, C>& pass, const Token* tokens, MatrixView<compute_t<C>> x) {
+    embed(pass.run.device, tokens, matrix(pass.parameters, vocabulary, width), x);
   }
 
   template <class Device, class S, class C>
-  static void enter_backward(Backward<Device, S, C> run, const Token* tokens, MatrixView<const compute_t<C>> dx,
-                             compute_t<C>*) {
-    embed_backward(run.device, tokens, dx, matrix(run.gradients, vocabulary, width));
+  static void enter_backward(const detail::BackwardPass<Device, S, C>& pass, const Token* tokens,
+                             MatrixView<const compute_t<C>> dx, compute_t<C>*) {
+    embed_backward(pass.run.device, tokens, dx, matrix(pass.gradients, vocabulary, width));
   }
 
   template <class Device, class S, class C>
-  static void leave(Forward<Device, S, C> run, MatrixView<const C> x, MatrixView<compute_t<C>> logits) {
-    linear(run.device, x, matrix(run.parameters + head_offset, vocabulary, width), logits);
+  static void leave(const detail::ForwardPass<Device, S, C>& pass, MatrixView<const C> x,
+                    MatrixView<compute_t<C>> logits) {
+    linear(pass.run.device, x, matrix(pass.parameters + head_offset, vocabulary, width), logits);
   }
 
   template <class Device, class S, class C>
-  static void leave_backward(Backward<Device, S, C> run, MatrixView<const C> x, MatrixView<const compute_t<C>> dlogits,
-                             MatrixView<C> dx) {
-    linear_backward_weight<S>(run.device, dlogits, x, matrix(run.gradients + head_offset, vocabulary, width));
-    linear_backward_input(run.device, dlogits, matrix(run.parameters + head_offset, vocabulary, width), dx,
+  static void leave_backward(const detail::BackwardPass<Device, S, C>& pass, MatrixView<const C> x,
+                             MatrixView<const compute_t<C>> dlogits, MatrixView<C> dx) {
+    linear_backward_weight<S>(pass.run.device, dlogits, x, matrix(pass.gradients + head_offset, vocabulary, width));
+    linear_backward_input(pass.run.device, dlogits, matrix(pass.parameters + head_offset, vocabulary, width), dx,
                           Into::assign);
   }
 

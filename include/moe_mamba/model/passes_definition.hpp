@@ -56,14 +56,15 @@ class PassesDefinition {
                        StateView<C> states, const Token* targets) {
     const auto run = workspace.buffers(shape);
     const bool training = workspace.purpose_ == Purpose::training;
-    const Forward<Backend, S, A> forward{workspace.device_,        shape,         training,    parameters, states,
-                                         workspace.report_.data(), run.body_tape, run.scratch, targets};
-    Definition::enter(forward, inputs, run.x);
+    const detail::ForwardPass<Backend, S, A> pass{
+        {workspace.device_, shape, training, states, workspace.report_.data(), run.scratch, targets},
+        parameters,
+        run.body_tape};
+    Definition::enter(pass, inputs, run.x);
     detail::Stream<A> stream{run.x, {}};
-    Body::forward(forward.advanced({.parameters = Definition::body_offset}), stream);
-    auto norm = forward.advanced({.parameters = Definition::norm_offset});
-    norm.tape = run.norm_tape;
-    detail::norm_of_stream<Norm>(norm, stream, MatrixView<C>{}, run.normed);
+    Body::forward(pass.advanced({.parameters = Definition::body_offset}), stream);
+    detail::norm_of_stream<Norm>(pass.run, bind_weights<Norm>(parameters + Definition::norm_offset), run.norm, stream,
+                                 MatrixView<C>{}, run.normed);
   }
 
   static void outputs(WorkspaceType& workspace, Shape shape, const S* parameters, Index first, Index step, Index rows,
@@ -71,7 +72,8 @@ class PassesDefinition {
     const auto run = workspace.buffers(shape);
     const MatrixView<const A> normed{run.normed.row(first), rows, run.normed.columns, step * run.normed.stride};
     Definition::leave(
-        Forward<Backend, S, A>{workspace.device_, {rows, 1}, false, parameters, {}, nullptr, run.scratch, run.scratch},
+        detail::ForwardPass<Backend, S, A>{
+            {workspace.device_, {rows, 1}, false, {}, nullptr, run.scratch}, parameters, run.scratch},
         normed, matrix(outputs, rows, Index{Definition::output_width}));
   }
 
@@ -90,12 +92,12 @@ class PassesDefinition {
                       into == Into::assign);
   }
 
-  /// All but those that a layer's backward pass begins by itself.
+  /// All but those that a layer's backward pass overwrites.
   static void clear_gradients(Backend& device, C* gradients) {
     Index first = 0;
     const auto clear_to = [&](Index end) { clear(device, gradients + first, end - first); };
     Definition::visit_parameters([&](const Parameter& parameter) {
-      if (!parameter.begun_by_layer) return;
+      if (parameter.gradient_start != GradientStart::overwrite) return;
       clear_to(parameter.offset);
       first = parameter.offset + parameter.size();
     });
@@ -134,7 +136,7 @@ class PassesDefinition {
   static void outputs_backward(WorkspaceType& workspace, Shape shape, const S* parameters, Index first, Index rows,
                                const C* doutputs, C* gradients) {
     const auto run = workspace.buffers(shape);
-    Definition::leave_backward(backward_run(workspace, shape, parameters, gradients, {}),
+    Definition::leave_backward(backward_pass(workspace, shape, parameters, gradients, {}),
                                MatrixView<const A>(run.normed.row_block(first, rows)),
                                matrix(doutputs, rows, Index{Definition::output_width}),
                                run.dnormed.row_block(first, rows));
@@ -148,24 +150,25 @@ class PassesDefinition {
   static void body_backward_for(WorkspaceType& workspace, Shape shape, const S* parameters, const Input* inputs,
                                 C* gradients, C* dinputs, StateView<C> dstates, const Token* targets, bool begins) {
     const auto run = workspace.buffers(shape);
-    auto back = backward_run(workspace, shape, parameters, gradients, dstates);
-    back.targets = targets;
-    back.begins = begins;
-    auto norm = back.advanced({.parameters = Definition::norm_offset});
-    norm.tape = run.norm_tape;
-    fill(back.device, C(0), run.dx);
-    Norm::backward(norm, MatrixView<const C>(run.x), MatrixView<const A>(run.dnormed), run.dx);
+    auto pass = backward_pass(workspace, shape, parameters, gradients, dstates);
+    pass.run.targets = targets;
+    pass.run.begins = begins;
+    fill(pass.run.device, C(0), run.dx);
+    Norm::backward(pass.run, bind_weights<Norm>(parameters + Definition::norm_offset),
+                   bind_weights<Norm>(gradients + Definition::norm_offset), run.norm, MatrixView<const C>(run.x),
+                   MatrixView<const A>(run.dnormed), run.dx);
     detail::StreamGradient<A> stream{run.dx, {}};
-    Body::backward(back.advanced({.parameters = Definition::body_offset}), stream);
-    Definition::enter_backward(back, inputs, MatrixView<const C>(run.dx), dinputs);
+    Body::backward(pass.advanced({.parameters = Definition::body_offset}), stream);
+    Definition::enter_backward(pass, inputs, MatrixView<const C>(run.dx), dinputs);
   }
 
-  static Backward<Backend, S, A> backward_run(WorkspaceType& workspace, Shape shape, const S* parameters, C* gradients,
-                                              StateView<C> dstates) {
+  static detail::BackwardPass<Backend, S, A> backward_pass(WorkspaceType& workspace, Shape shape, const S* parameters,
+                                                           C* gradients, StateView<C> dstates) {
     const auto run = workspace.buffers(shape);
-    return {workspace.device_, shape,   Definition::auxiliary_weight, parameters,
-            gradients,         dstates, workspace.report_.data(),     run.body_tape,
-            run.scratch};
+    return {{workspace.device_, shape, Definition::auxiliary_weight, dstates, workspace.report_.data(), run.scratch},
+            parameters,
+            gradients,
+            run.body_tape};
   }
 
   static void update(Backend& device, const Update& update, double* squares) {

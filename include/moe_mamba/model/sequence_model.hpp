@@ -55,7 +55,8 @@ struct SequenceModel {
   static constexpr Index output_bias = output_offset + Index{output_width} * width;
 
   static constexpr Index parameters = output_bias + output_width;
-  static constexpr Index parameter_count = Body::parameter_count + static_cast<Index>(Norm::parameters.size()) + 4;
+  static constexpr Index parameter_count =
+      Body::parameter_count + static_cast<Index>(layer_parameters<Norm>.size()) + 4;
   static constexpr Index active_parameters = parameters - Body::parameters + Body::active_parameters;
   static constexpr double flops_per_token =
       Body::flops_per_token + 2.0 * width * (static_cast<double>(input_width) + output_width);
@@ -77,36 +78,39 @@ struct SequenceModel {
   }
 
   template <class Device, class S, class C>
-  static void enter(Forward<Device, S, C> run, const compute_t<C>* inputs, MatrixView<compute_t<C>> x) {
-    linear(run.device, matrix(inputs, x.rows, input_width), matrix(run.parameters, width, input_width), x);
-    add_bias(run.device, run.parameters + input_bias, x);
+  static void enter(const detail::ForwardPass<Device, S, C>& pass, const compute_t<C>* inputs,
+                    MatrixView<compute_t<C>> x) {
+    linear(pass.run.device, matrix(inputs, x.rows, input_width), matrix(pass.parameters, width, input_width), x);
+    add_bias(pass.run.device, pass.parameters + input_bias, x);
   }
 
   /// dinputs: (T, I), overwritten, or null.
   template <class Device, class S, class C>
-  static void enter_backward(Backward<Device, S, C> run, const compute_t<C>* inputs, MatrixView<const compute_t<C>> dx,
-                             compute_t<C>* dinputs) {
-    linear_backward_weight<S>(run.device, dx, matrix(inputs, dx.rows, input_width),
-                              matrix(run.gradients, width, input_width));
-    bias_backward(run.device, dx, run.gradients + input_bias);
+  static void enter_backward(const detail::BackwardPass<Device, S, C>& pass, const compute_t<C>* inputs,
+                             MatrixView<const compute_t<C>> dx, compute_t<C>* dinputs) {
+    linear_backward_weight<S>(pass.run.device, dx, matrix(inputs, dx.rows, input_width),
+                              matrix(pass.gradients, width, input_width));
+    bias_backward(pass.run.device, dx, pass.gradients + input_bias);
     if (dinputs != nullptr) {
-      linear_backward_input(run.device, dx, matrix(run.parameters, width, input_width),
+      linear_backward_input(pass.run.device, dx, matrix(pass.parameters, width, input_width),
                             matrix(dinputs, dx.rows, input_width), Into::assign);
     }
   }
 
   template <class Device, class S, class C>
-  static void leave(Forward<Device, S, C> run, MatrixView<const C> x, MatrixView<compute_t<C>> outputs) {
-    linear(run.device, x, matrix(run.parameters + output_offset, output_width, width), outputs);
-    add_bias(run.device, run.parameters + output_bias, outputs);
+  static void leave(const detail::ForwardPass<Device, S, C>& pass, MatrixView<const C> x,
+                    MatrixView<compute_t<C>> outputs) {
+    linear(pass.run.device, x, matrix(pass.parameters + output_offset, output_width, width), outputs);
+    add_bias(pass.run.device, pass.parameters + output_bias, outputs);
   }
 
   template <class Device, class S, class C>
-  static void leave_backward(Backward<Device, S, C> run, MatrixView<const C> x, MatrixView<const compute_t<C>> doutputs,
-                             MatrixView<C> dx) {
-    linear_backward_weight<S>(run.device, doutputs, x, matrix(run.gradients + output_offset, output_width, width));
-    bias_backward(run.device, doutputs, run.gradients + output_bias);
-    linear_backward_input(run.device, doutputs, matrix(run.parameters + output_offset, output_width, width), dx,
+  static void leave_backward(const detail::BackwardPass<Device, S, C>& pass, MatrixView<const C> x,
+                             MatrixView<const compute_t<C>> doutputs, MatrixView<C> dx) {
+    linear_backward_weight<S>(pass.run.device, doutputs, x,
+                              matrix(pass.gradients + output_offset, output_width, width));
+    bias_backward(pass.run.device, doutputs, pass.gradients + output_bias);
+    linear_backward_input(pass.run.device, doutputs, matrix(pass.parameters + output_offset, output_width, width), dx,
                           Into::assign);
   }
 };

@@ -9,9 +9,9 @@
 #include "moe_mamba/layers/norm.hpp"
 #include "moe_mamba/ops/elementwise.hpp"
 
-/// Stages: what the body of a model is made of. A stage changes the residual stream, (T, D), in place; it has the
-/// same compile-time facts as a layer, and its passes take the same `Forward` and `Backward`. The stream is in the compute
-/// type, compute_t<C>, whatever the type C of the layers' activations is.
+/// Stages: what the body of a model is made of. A stage changes the residual stream, (T, D), in place; it has the same
+/// compile-time facts as a layer, and binds the weights and buffers of its own. The stream is in the compute type,
+/// compute_t<C>, whatever the type C of the layers' activations is.
 namespace moe_mamba {
 
 /// The type of a whole model: LanguageModel<…> or SequenceModel<…>.
@@ -36,13 +36,57 @@ struct WholeModel {
 /// Shows `visit` every parameter of a layer or norm at its place in the model, its name behind `prefix`.
 template <class Layer, class Visit>
 constexpr void visit_named(const Visit& visit, Index& offset, const ParameterName& prefix) {
-  for (Parameter parameter : Layer::parameters) {
+  for (Parameter parameter : layer_parameters<Layer>) {
     parameter.name = ParameterName(prefix).append(parameter.name.view());
     parameter.offset += offset;
     visit(parameter);
   }
   offset += parameters_of<Layer>;
 }
+
+/// How far a stage reaches in each of the blocks of memory that a model is given.
+struct Extent {
+  Index parameters = 0;
+  Index state = 0;
+  Index report = 0;
+  std::size_t tape = 0;
+};
+
+/// A forward pass on its way through the stages.
+template <class Device, class S, class C>
+struct ForwardPass {
+  Forward<Device, S, C> run;  // of the next stage
+  const S* parameters;        // of the next stage
+  Arena tape;                 // for its Saved
+
+  constexpr ForwardPass advanced(const Extent& extent) const {
+    ForwardPass next = *this;
+    next.run.state = run.state.at(extent.state);
+    next.run.report += extent.report;
+    next.parameters += extent.parameters;
+    next.tape = tape.advanced(extent.tape);
+    return next;
+  }
+};
+
+/// A backward pass on its way through the stages.
+template <class Device, class S, class C>
+struct BackwardPass {
+  Backward<Device, S, C> run;
+  const S* parameters;
+  compute_t<C>* gradients;
+  Arena tape;
+
+  constexpr BackwardPass advanced(const Extent& extent) const {
+    BackwardPass next = *this;
+    next.run.dstate = run.dstate.at(extent.state);
+    next.run.report += extent.report;
+    next.parameters += extent.parameters;
+    next.gradients += extent.parameters;
+    next.tape = tape.advanced(extent.tape);
+    return next;
+  }
+};
 
 /// "layers.<number><part>"
 constexpr ParameterName layer_prefix(Index number, std::string_view part) {
@@ -66,15 +110,16 @@ struct StreamGradient {
 
 /// y = Norm(stream), with nothing pending any more; x is kept as well where `kept` has data.
 template <class Norm, class Device, class S, class C>
-void norm_of_stream(Forward<Device, S, C> run, Stream<C>& stream, MatrixView<compute_t<C>> kept, MatrixView<C> y) {
+void norm_of_stream(Forward<Device, S, C> run, const auto& w, const typename Norm::template Saved<C>& saved,
+                    Stream<C>& stream, MatrixView<compute_t<C>> kept, MatrixView<C> y) {
   using T = compute_t<C>;
   const Joined<T, C> joined{stream.pending, stream.x, kept};
-  if constexpr (requires { Norm::forward_joined(run, joined, y); }) {
-    Norm::forward_joined(run, joined, y);
+  if constexpr (requires { Norm::forward_joined(run, w, saved, joined, y); }) {
+    Norm::forward_joined(run, w, saved, joined, y);
   } else {
     if (stream.pending.data != nullptr) add(run.device, stream.pending, stream.x);
     if (kept.data != nullptr) copy(run.device, stream.x, kept);
-    Norm::forward(run, MatrixView<const T>(stream.x), y);
+    Norm::forward(run, w, saved, MatrixView<const T>(stream.x), y);
   }
   stream.pending = {};
 }
@@ -84,7 +129,8 @@ template <int D, class Norm, class Layer>
 struct ResidualStage {
   static constexpr Index layers = 1, branches = 1;
   static constexpr Index auxiliary_count = Layer::auxiliary_count;
-  static constexpr Index parameter_count = static_cast<Index>(Norm::parameters.size() + Layer::parameters.size());
+  static constexpr Index parameter_count =
+      static_cast<Index>(layer_parameters<Norm>.size() + layer_parameters<Layer>.size());
   static constexpr Index parameters = parameters_of<Norm> + parameters_of<Layer>;
   static constexpr Index active_parameters = Norm::active_parameters + Layer::active_parameters;
   static constexpr double flops_per_token = Layer::flops_per_token;
@@ -111,18 +157,25 @@ struct ResidualStage {
   }
   static constexpr double auxiliary_loss(const double* report) { return Layer::auxiliary_loss(report); }
 
+  template <class Bind>
+  struct Weights {
+    constexpr explicit Weights(Bind& bind)
+        : norm(bind.template layer<Norm>("norm.")), layer(bind.template layer<Layer>("mixer.")) {}
+    typename Norm::template Weights<Bind> norm;
+    typename Layer::template Weights<Bind> layer;
+  };
+
   template <class C>
   struct Saved {
     constexpr Saved(Arena& arena, Shape shape)
-        : x(matrix(arena.take<compute_t<C>>(shape.tokens() * D), shape.tokens(), Index{D})), norm(arena) {
-      arena = norm.advanced(moe_mamba::tape_bytes<Norm, C>(shape));
-      normed = matrix(arena.take<C>(shape.tokens() * D), shape.tokens(), Index{D});
-      layer = arena;
-      arena = layer.advanced(moe_mamba::tape_bytes<Layer, C>(shape));
-    }
+        : x(arena.rows<compute_t<C>>(shape.tokens(), D)),
+          norm(arena, shape),
+          normed(arena.rows<C>(shape.tokens(), D)),
+          layer(arena, shape) {}
     MatrixView<compute_t<C>> x;  // (T, D): the stream before the stage
-    MatrixView<C> normed;        // (T, D): the layer's input
-    Arena norm, layer;
+    typename Norm::template Saved<C> norm;
+    MatrixView<C> normed;  // (T, D): the layer's input
+    typename Layer::template Saved<C> layer;
   };
 
   template <class C>
@@ -133,30 +186,31 @@ struct ResidualStage {
   template <class C, class Device>
   static std::size_t scratch_bytes(Device& device, Shape shape, bool training) {
     return bytes_of<Scratch<C>>(shape) + (training ? 0 : tape_bytes<C>(shape)) +
-           Layer::template scratch_bytes<C>(device, shape, training);
+           moe_mamba::scratch_bytes<Layer, C>(device, shape, training);
   }
 
   template <class Device, class S, class C>
-  static void forward(Forward<Device, S, C> run, Stream<C>& stream) {
+  static void forward(ForwardPass<Device, S, C> pass, Stream<C>& stream) {
+    auto& run = pass.run;
     // What is pending lies where the rows of any stage do, which its layer overwrites.
     const Scratch<C> scratch(run.scratch, run.shape);
-    const Saved<C> saved(run.training ? run.tape : run.scratch, run.shape);
-    run.tape = saved.norm;
-    norm_of_stream<Norm>(run, stream, run.training ? saved.x : MatrixView<compute_t<C>>{}, saved.normed);
-    auto inner = run.advanced({.parameters = parameters_of<Norm>});
-    inner.tape = saved.layer;
-    Layer::forward(inner, MatrixView<const C>(saved.normed), scratch.rows);
+    const Saved<C> saved(run.training ? pass.tape : run.scratch, run.shape);
+    const auto w = bind_weights<ResidualStage>(pass.parameters);
+    norm_of_stream<Norm>(run, w.norm, saved.norm, stream, run.training ? saved.x : MatrixView<compute_t<C>>{},
+                         saved.normed);
+    Layer::forward(run, w.layer, saved.layer, MatrixView<const C>(saved.normed), scratch.rows);
     stream.pending = scratch.rows;
   }
 
   /// The gradient by the stream after the stage on entry, before it on return.
   template <class Device, class S, class C>
-  static void backward(Backward<Device, S, C> run, StreamGradient<C>& stream) {
+  static void backward(BackwardPass<Device, S, C> pass, StreamGradient<C>& stream) {
     using T = compute_t<C>;
+    auto& run = pass.run;
     const Scratch<C> scratch(run.scratch, run.shape);
-    const Saved<C> saved(run.tape, run.shape);
-    auto inner = run.advanced({.parameters = parameters_of<Norm>});
-    inner.tape = saved.layer;
+    const Saved<C> saved(pass.tape, run.shape);
+    const auto w = bind_weights<ResidualStage>(pass.parameters);
+    const auto g = bind_weights<ResidualStage>(pass.gradients);
     MatrixView<const C> dy;
     if constexpr (std::is_same_v<C, T>) {
       dy = stream.dx;
@@ -164,15 +218,15 @@ struct ResidualStage {
       if (stream.rounded.data == nullptr) copy(run.device, stream.dx, scratch.dy);
       dy = scratch.dy;  // which lies where that of any stage does
     }
-    Layer::backward(inner, MatrixView<const C>(saved.normed), dy, scratch.rows);
-    run.tape = saved.norm;
+    Layer::backward(run, w.layer, g.layer, saved.layer, MatrixView<const C>(saved.normed), dy, scratch.rows);
     const MatrixView<const T> x = saved.x;
     const MatrixView<const C> rows = scratch.rows;
-    if constexpr (!std::is_same_v<C, T> && requires { Norm::backward(run, x, rows, stream.dx, scratch.dy); }) {
-      Norm::backward(run, x, rows, stream.dx, scratch.dy);
+    if constexpr (!std::is_same_v<C, T> &&
+                  requires { Norm::backward(run, w.norm, g.norm, saved.norm, x, rows, stream.dx, scratch.dy); }) {
+      Norm::backward(run, w.norm, g.norm, saved.norm, x, rows, stream.dx, scratch.dy);
       stream.rounded = scratch.dy;
     } else {
-      Norm::backward(run, x, rows, stream.dx);
+      Norm::backward(run, w.norm, g.norm, saved.norm, x, rows, stream.dx);
       stream.rounded = {};
     }
   }
@@ -181,11 +235,8 @@ struct ResidualStage {
   template <class C>
   struct Scratch {
     constexpr Scratch(Arena& arena, Shape shape)
-        : rows(matrix(arena.take<C>(shape.tokens() * D), shape.tokens(), Index{D})) {
-      if (!std::is_same_v<C, compute_t<C>>) {
-        dy = matrix(arena.take<C>(shape.tokens() * D), shape.tokens(), Index{D});
-      }
-    }
+        : rows(arena.rows<C>(shape.tokens(), D)),
+          dy(std::is_same_v<C, compute_t<C>> ? MatrixView<C>{} : arena.rows<C>(shape.tokens(), D)) {}
     MatrixView<C> rows;  // (T, D): the layer's output, or the gradient by its input
     MatrixView<C> dy;    // (T, D): the gradient by its output, where the stream's is of another type
   };
@@ -195,7 +246,7 @@ struct ResidualStage {
 template <int D, class Norm>
 struct NormStage {
   static constexpr Index layers = 1, branches = 0, auxiliary_count = 0;
-  static constexpr Index parameter_count = static_cast<Index>(Norm::parameters.size());
+  static constexpr Index parameter_count = static_cast<Index>(layer_parameters<Norm>.size());
   static constexpr Index parameters = parameters_of<Norm>;
   static constexpr Index active_parameters = Norm::active_parameters;
   static constexpr double flops_per_token = 0;
@@ -216,12 +267,9 @@ struct NormStage {
 
   template <class C>
   struct Saved {
-    constexpr Saved(Arena& arena, Shape shape)
-        : x(matrix(arena.take<compute_t<C>>(shape.tokens() * D), shape.tokens(), Index{D})), norm(arena) {
-      arena = arena.advanced(moe_mamba::tape_bytes<Norm, C>(shape));
-    }
+    constexpr Saved(Arena& arena, Shape shape) : x(arena.rows<compute_t<C>>(shape.tokens(), D)), norm(arena, shape) {}
     MatrixView<compute_t<C>> x;  // (T, D)
-    Arena norm;
+    typename Norm::template Saved<C> norm;
   };
 
   template <class C>
@@ -229,164 +277,34 @@ struct NormStage {
     return bytes_of<Saved<C>>(shape);
   }
 
+  /// Saved of an inference, or dy of the backward pass, which is no larger.
   template <class C, class Device>
-  static std::size_t scratch_bytes(Device&, Shape shape, bool training) {
-    return training ? bytes_of<Saved<C>>(shape) : tape_bytes<C>(shape);
+  static std::size_t scratch_bytes(Device&, Shape shape, bool) {
+    return tape_bytes<C>(shape);
   }
 
   template <class Device, class S, class C>
-  static void forward(Forward<Device, S, C> run, Stream<C>& stream) {
+  static void forward(ForwardPass<Device, S, C> pass, Stream<C>& stream) {
+    auto& run = pass.run;
     if (stream.pending.data != nullptr) add(run.device, stream.pending, stream.x);
     stream.pending = {};
-    const Saved<C> saved(run.training ? run.tape : run.scratch, run.shape);
+    const Saved<C> saved(run.training ? pass.tape : run.scratch, run.shape);
     copy(run.device, stream.x, saved.x);
-    run.tape = saved.norm;
-    Norm::forward(run, MatrixView<const compute_t<C>>(saved.x), stream.x);
+    Norm::forward(run, bind_weights<Norm>(pass.parameters), saved.norm, MatrixView<const compute_t<C>>(saved.x),
+                  stream.x);
   }
 
   template <class Device, class S, class C>
-  static void backward(Backward<Device, S, C> run, StreamGradient<C>& stream) {
-    const Saved<C> saved(run.tape, run.shape);
+  static void backward(BackwardPass<Device, S, C> pass, StreamGradient<C>& stream) {
     using T = compute_t<C>;
-    const auto dy = matrix(run.scratch.template take<T>(run.shape.tokens() * D), run.shape.tokens(), Index{D});
+    auto& run = pass.run;
+    const Saved<C> saved(pass.tape, run.shape);
+    const auto dy = run.scratch.template rows<T>(run.shape.tokens(), D);
     copy(run.device, stream.dx, dy);
     fill(run.device, T(0), stream.dx);
-    run.tape = saved.norm;
-    Norm::backward(run, MatrixView<const T>(saved.x), MatrixView<const T>(dy), stream.dx);
+    Norm::backward(run, bind_weights<Norm>(pass.parameters), bind_weights<Norm>(pass.gradients), saved.norm,
+                   MatrixView<const T>(saved.x), MatrixView<const T>(dy), stream.dx);
     stream.rounded = {};
-  }
-};
-
-/// Stages one after the other.
-template <class... Stages>
-struct StageList {
-  static constexpr Index layers = (Index{0} + ... + Stages::layers);
-  static constexpr Index branches = (Index{0} + ... + Stages::branches);
-  static constexpr Index auxiliary_count = (Index{0} + ... + Stages::auxiliary_count);
-  static constexpr Index parameter_count = (Index{0} + ... + Stages::parameter_count);
-  static constexpr Index parameters = (Index{0} + ... + Stages::parameters);
-  static constexpr Index active_parameters = (Index{0} + ... + Stages::active_parameters);
-  static constexpr double flops_per_token = (0.0 + ... + Stages::flops_per_token);
-  static constexpr Index state_size = (Index{0} + ... + Stages::state_size);
-  static constexpr Index report_size = (Index{0} + ... + Stages::report_size);
-  static constexpr bool takes_packed = (true && ... && Stages::takes_packed);
-
-  template <class Visit>
-  static constexpr void visit_parameters(const Visit& visit, Index& offset, Index& layer) {
-    (Stages::visit_parameters(visit, offset, layer), ...);
-  }
-  template <class Visit>
-  static void visit_routers(const Visit& visit, const double* report, Index& layer) {
-    ((Stages::visit_routers(visit, report, layer), report += Stages::report_size), ...);
-  }
-  static constexpr double auxiliary_loss(const double* report) {
-    double loss = 0;
-    ((loss += Stages::auxiliary_loss(report), report += Stages::report_size), ...);
-    return loss;
-  }
-
-  template <class C>
-  static constexpr std::size_t tape_bytes(Shape shape) {
-    return (std::size_t{0} + ... + Stages::template tape_bytes<C>(shape));
-  }
-
-  template <class C, class Device>
-  static std::size_t scratch_bytes(Device& device, Shape shape, bool training) {
-    return std::max({std::size_t{0}, Stages::template scratch_bytes<C>(device, shape, training)...});
-  }
-
-  template <class Device, class S, class C>
-  static void forward(Forward<Device, S, C> run, Stream<C>& stream) {
-    Extent at;
-    (
-        [&] {
-          Stages::forward(run.advanced(at), stream);
-          at = sum(at, extent<Stages, C>(run.shape));
-        }(),
-        ...);
-  }
-
-  template <class Device, class S, class C>
-  static void backward(Backward<Device, S, C> run, StreamGradient<C>& stream) {
-    Extent at{parameters, state_size, report_size, tape_bytes<C>(run.shape)};
-    // An assignment evaluates its right side first, so this fold goes from the last stage to the first.
-    (void)([&] {
-      at = difference(at, extent<Stages, C>(run.shape));
-      Stages::backward(run.advanced(at), stream);
-      return Done{};
-    }() = ... = Done{});
-  }
-
- private:
-  struct Done {
-    constexpr Done operator=(Done) const { return {}; }
-  };
-
-  template <class Stage, class C>
-  static constexpr Extent extent(Shape shape) {
-    return {Stage::parameters, Stage::state_size, Stage::report_size, Stage::template tape_bytes<C>(shape)};
-  }
-  static constexpr Extent sum(Extent a, Extent b) {
-    return {a.parameters + b.parameters, a.state + b.state, a.report + b.report, a.tape + b.tape};
-  }
-  static constexpr Extent difference(Extent a, Extent b) {
-    return {a.parameters - b.parameters, a.state - b.state, a.report - b.report, a.tape - b.tape};
-  }
-};
-
-/// The same stages Times times, each time with their own parameters. Compiled once, looped over at run time.
-template <int Times, class Body>
-struct RepeatStage {
-  static constexpr Index layers = Times * Body::layers;
-  static constexpr Index branches = Times * Body::branches;
-  static constexpr Index auxiliary_count = Times * Body::auxiliary_count;
-  static constexpr Index parameter_count = Times * Body::parameter_count;
-  static constexpr Index parameters = Times * Body::parameters;
-  static constexpr Index active_parameters = Times * Body::active_parameters;
-  static constexpr double flops_per_token = Times * Body::flops_per_token;
-  static constexpr Index state_size = Times * Body::state_size;
-  static constexpr Index report_size = Times * Body::report_size;
-  static constexpr bool takes_packed = Body::takes_packed;
-
-  template <class Visit>
-  static constexpr void visit_parameters(const Visit& visit, Index& offset, Index& layer) {
-    for (int time = 0; time < Times; ++time) Body::visit_parameters(visit, offset, layer);
-  }
-  template <class Visit>
-  static void visit_routers(const Visit& visit, const double* report, Index& layer) {
-    for (int time = 0; time < Times; ++time) Body::visit_routers(visit, report + time * Body::report_size, layer);
-  }
-  static constexpr double auxiliary_loss(const double* report) {
-    double loss = 0;
-    for (int time = 0; time < Times; ++time) loss += Body::auxiliary_loss(report + time * Body::report_size);
-    return loss;
-  }
-
-  template <class C>
-  static constexpr std::size_t tape_bytes(Shape shape) {
-    return Times * Body::template tape_bytes<C>(shape);
-  }
-
-  template <class C, class Device>
-  static std::size_t scratch_bytes(Device& device, Shape shape, bool training) {
-    return Body::template scratch_bytes<C>(device, shape, training);
-  }
-
-  template <class Device, class S, class C>
-  static void forward(Forward<Device, S, C> run, Stream<C>& stream) {
-    for (Index time = 0; time < Times; ++time) Body::forward(run.advanced(extent<C>(time, run.shape)), stream);
-  }
-
-  template <class Device, class S, class C>
-  static void backward(Backward<Device, S, C> run, StreamGradient<C>& stream) {
-    for (Index time = Times; time-- > 0;) Body::backward(run.advanced(extent<C>(time, run.shape)), stream);
-  }
-
- private:
-  template <class C>
-  static constexpr Extent extent(Index times, Shape shape) {
-    return {times * Body::parameters, times * Body::state_size, times * Body::report_size,
-            static_cast<std::size_t>(times) * Body::template tape_bytes<C>(shape)};
   }
 };
 

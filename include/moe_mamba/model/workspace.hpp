@@ -117,32 +117,32 @@ class Workspace {
   static constexpr Index target_width = takes_tokens ? 1 : Definition::output_width;
 
   struct Buffers {
-    constexpr Buffers(Arena& arena, Shape shape, bool training) {
+    constexpr Buffers(Arena& arena, Shape shape, bool training)
+        : x(arena.rows<Compute>(shape.tokens(), Definition::width)),
+          normed(arena.rows<Activation>(shape.tokens(), Definition::width)),
+          norm(arena, shape) {
       const Index tokens = shape.tokens();
-      x = matrix(arena.take<Compute>(tokens * Definition::width), tokens, Index{Definition::width});
-      normed = matrix(arena.take<Activation>(tokens * Definition::width), tokens, Index{Definition::width});
-      norm_tape = arena;
-      arena = arena.advanced(tape_bytes<Norm, Activation>(shape));
       if (training || !Memory::on_host) inputs = arena.take<Input>(tokens * Definition::input_width);
       if (!Memory::on_host) {
         targets = arena.take<Input>(tokens * target_width);
         outputs = arena.take<Compute>(outputs_at_once(shape) * Definition::output_width);
       }
       if (training) {
-        dnormed = matrix(arena.take<Activation>(tokens * Definition::width), tokens, Index{Definition::width});
-        dx = matrix(arena.take<Compute>(tokens * Definition::width), tokens, Index{Definition::width});
-        body_tape = arena;
-        arena = arena.advanced(Body::template tape_bytes<Activation>(shape));
+        dnormed = arena.rows<Activation>(tokens, Definition::width);
+        dx = arena.rows<Compute>(tokens, Definition::width);
+        body_tape = arena.block(Body::template tape_bytes<Activation>(shape));
       }
       scratch = arena;
     }
-    MatrixView<Compute> x;                   // (T, D): the residual stream
-    MatrixView<Activation> normed, dnormed;  // (T, D): behind the final norm, and the gradient by it
-    MatrixView<Compute> dx;                  // (T, D): the gradient by the stream
-    Input* inputs = nullptr;     // (T) tokens or (T, I): a copy, for the backward pass or because the host has them
-    Input* targets = nullptr;    // (T) tokens or (T, O): a copy, where the host has them
-    Compute* outputs = nullptr;  // (outputs_at_once, O): on their way to the host, or their gradients from it
-    Arena norm_tape, body_tape, scratch;
+    MatrixView<Compute> x;          // (T, D): the residual stream
+    MatrixView<Activation> normed;  // (T, D): behind the final norm
+    typename Norm::template Saved<Activation> norm;
+    MatrixView<Activation> dnormed;  // (T, D): the gradient by `normed`
+    MatrixView<Compute> dx;          // (T, D): the gradient by the stream
+    Input* inputs = nullptr;         // (T) tokens or (T, I): a copy, for the backward pass or because the host has them
+    Input* targets = nullptr;        // (T) tokens or (T, O): a copy, where the host has them
+    Compute* outputs = nullptr;      // (outputs_at_once, O): on their way to the host, or their gradients from it
+    Arena body_tape, scratch;
   };
 
   /// Rows of outputs that are copied between host and device at a time: 64 MiB of them, but the last of each sequence at

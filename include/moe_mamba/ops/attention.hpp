@@ -81,7 +81,7 @@ struct SeenRows {
 
 template <class C, int HeadWidth>
 struct CausalAttention {
-  Shape shape;                    // B sequences of L steps, T = B·L rows
+  Shape shape;                    // B sequences of L steps, or packed ones; T rows
   AttentionHeads heads;           // H, G, N
   MatrixView<const C> q;          // (T, H d)
   MatrixView<const C> k, v;       // (T, G d)
@@ -91,6 +91,20 @@ struct CausalAttention {
   MatrixView<C> y;            // (T, H d), must not overlap q, k, v
   compute_t<C>* log_sums;     // (T, H): log Σ_j exp(s_j), for the backward pass; null where none follows
   Arena scratch;              // causal_attention_scratch(…) bytes
+
+  constexpr CausalAttention slice(const SequenceRun& run) const {
+    const Index cache = AttentionCache<HeadWidth>(heads).size();
+    return {.shape = run.shape,
+            .heads = heads,
+            .q = run.rows(q),
+            .k = run.rows(k),
+            .v = run.rows(v),
+            .state = state.from(run.sequence),
+            .saved_state = saved_state == nullptr ? nullptr : saved_state + run.sequence * cache,
+            .y = run.rows(y),
+            .log_sums = log_sums == nullptr ? nullptr : log_sums + run.row * heads.queries,
+            .scratch = scratch};
+  }
 };
 
 /// Gradients of a scalar loss. dq, dk and dv are overwritten.
@@ -109,6 +123,23 @@ struct CausalAttentionBackward {
       dstate;     // with respect to the final state on entry, to the initial one on return, where that by
                   // the position is 0; may be null. A length of 0 leaves it as it is
   Arena scratch;  // causal_attention_scratch(…) bytes
+
+  constexpr CausalAttentionBackward slice(const SequenceRun& run) const {
+    return {.shape = run.shape,
+            .heads = heads,
+            .q = run.rows(q),
+            .k = run.rows(k),
+            .v = run.rows(v),
+            .saved_state = saved_state + run.sequence * AttentionCache<HeadWidth>(heads).size(),
+            .y = run.rows(y),
+            .log_sums = log_sums + run.row * heads.queries,
+            .dy = run.rows(dy),
+            .dq = run.rows(dq),
+            .dk = run.rows(dk),
+            .dv = run.rows(dv),
+            .dstate = dstate.from(run.sequence),
+            .scratch = scratch};
+  }
 };
 
 }  // namespace moe_mamba
@@ -163,7 +194,8 @@ std::vector<double> attention_weights(const SeenRows& seen, Index step, const do
 
 /// See the contract above. Runs in double whatever C is.
 template <class C, int d>
-void causal_attention(const Device&, const CausalAttention<C, d>& attention) {
+void causal_attention(const Device& device, const CausalAttention<C, d>& attention) {
+  if (each_packed_run(attention, [&](const auto& part) { causal_attention(device, part); })) return;
   const AttentionHeads heads = attention.heads;
   const AttentionCache<d> cache(heads);
   const Index length = attention.shape.length;
@@ -223,7 +255,8 @@ void causal_attention(const Device&, const CausalAttention<C, d>& attention) {
 /// A row that the call has written into the cache also gets the gradient by its slot there; the slot's own is then that by
 /// what it held before.
 template <class C, int d>
-void causal_attention_backward(const Device&, const CausalAttentionBackward<C, d>& attention) {
+void causal_attention_backward(const Device& device, const CausalAttentionBackward<C, d>& attention) {
+  if (each_packed_run(attention, [&](const auto& part) { causal_attention_backward(device, part); })) return;
   const AttentionHeads heads = attention.heads;
   const AttentionCache<d> cache(heads);
   const Index length = attention.shape.length;

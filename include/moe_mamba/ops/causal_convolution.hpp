@@ -20,13 +20,23 @@ namespace moe_mamba {
 
 template <class C, class S, int Taps>
 struct CausalConvolution {
-  Shape shape;                    // B sequences of L steps, T = B·L rows
+  Shape shape;                    // B sequences of L steps, or packed ones; T rows
   MatrixView<const C> x;          // (T, E)
   const S* weight;                // (E, K)
   const S* bias;                  // (E), or null for none
   StateView<compute_t<C>> state;  // (K - 1, E) a sequence: in and out; may be null (zero, dropped)
   compute_t<C>* saved_state;      // (B, K - 1, E): receives a copy of the initial state for the backward pass
   MatrixView<C> y;                // (T, E), must not overlap x
+
+  constexpr CausalConvolution slice(const SequenceRun& run) const {
+    return {.shape = run.shape,
+            .x = run.rows(x),
+            .weight = weight,
+            .bias = bias,
+            .state = state.from(run.sequence),
+            .saved_state = saved_state + run.sequence * (Taps - 1) * x.columns,
+            .y = run.rows(y)};
+  }
 };
 
 /// Gradients of a scalar loss. dx is overwritten; dweight and dbias are added to.
@@ -43,6 +53,19 @@ struct CausalConvolutionBackward {
   compute_t<C>* dbias;              // (E), or null where there is no bias
   StateView<compute_t<C>>
       dstate;  // (K - 1, E): with respect to the final state on entry, to the initial one on return; or null
+
+  constexpr CausalConvolutionBackward slice(const SequenceRun& run) const {
+    return {.shape = run.shape,
+            .x = run.rows(x),
+            .weight = weight,
+            .bias = bias,
+            .saved_state = saved_state + run.sequence * (Taps - 1) * x.columns,
+            .dy = run.rows(dy),
+            .dx = run.rows(dx),
+            .dweight = dweight,
+            .dbias = dbias,
+            .dstate = dstate.from(run.sequence)};
+  }
 };
 
 }  // namespace moe_mamba
@@ -79,7 +102,8 @@ double before_activation(const Arguments& convolution, const std::vector<double>
 
 /// See the contract above. Runs in double whatever C and S are.
 template <class C, class S, int Taps>
-void causal_convolution(const Device&, const CausalConvolution<C, S, Taps>& convolution) {
+void causal_convolution(const Device& device, const CausalConvolution<C, S, Taps>& convolution) {
+  if (each_packed_run(convolution, [&](const auto& part) { causal_convolution(device, part); })) return;
   const Index channels = convolution.y.columns, length = convolution.shape.length;
   for (Index sequence = 0; sequence < convolution.shape.batch; ++sequence) {
     auto* const state = convolution.state ? convolution.state.sequence(sequence) : nullptr;
@@ -108,7 +132,8 @@ void causal_convolution(const Device&, const CausalConvolution<C, S, Taps>& conv
 ///   ds_t = dy_t silu'(s_t)     dweight[k] = Σ_t ds_t v[t + k]     dbias = Σ_t ds_t
 ///   dv[t + k] gets weight[k] ds_t, and its last K - 1 elements get dstate; the first K - 1 are the new dstate
 template <class C, class S, int Taps>
-void causal_convolution_backward(const Device&, const CausalConvolutionBackward<C, S, Taps>& convolution) {
+void causal_convolution_backward(const Device& device, const CausalConvolutionBackward<C, S, Taps>& convolution) {
+  if (each_packed_run(convolution, [&](const auto& part) { causal_convolution_backward(device, part); })) return;
   const Index channels = convolution.dx.columns, length = convolution.shape.length;
   const auto count = [](Index n) { return static_cast<std::size_t>(n); };
   std::vector<double> dweight(count(channels * Taps)), dbias(count(channels));

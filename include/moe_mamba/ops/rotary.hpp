@@ -20,13 +20,21 @@ namespace moe_mamba {
 
 template <class C>
 struct RotaryEmbedding {
-  Shape shape;                              // B sequences of L steps, T = B·L rows
+  Shape shape;                              // B sequences of L steps, or packed ones; T rows
   MatrixView<C> x;                          // (T, heads · head_width)
   Index head_width;                         // columns of a head
   Index rotary_width;                       // R of them are rotated: even, at most head_width
   double base;                              // of the wavelengths
   StateView<const compute_t<C>> positions;  // (2) a sequence, see ops/position.hpp: that of its first step; null for 0
   bool backward;                            // rotates back
+
+  constexpr RotaryEmbedding slice(const SequenceRun& run) const {
+    RotaryEmbedding part = *this;
+    part.shape = run.shape;
+    part.x = run.rows(x);
+    part.positions = positions.from(run.sequence);
+    return part;
+  }
 };
 
 /// The angle that pair i turns by from one position to the next.
@@ -38,7 +46,8 @@ namespace reference {
 
 /// See the contract above. Runs in double whatever C is.
 template <class C>
-void rotary_embedding(const Device&, const RotaryEmbedding<C>& rotary) {
+void rotary_embedding(const Device& device, const RotaryEmbedding<C>& rotary) {
+  if (each_packed_run(rotary, [&](const auto& part) { rotary_embedding(device, part); })) return;
   const Index half = rotary.rotary_width / 2;
   for (Index row = 0; row < rotary.shape.tokens(); ++row) {
     const Index sequence = row / rotary.shape.length, step = row % rotary.shape.length;

@@ -44,7 +44,7 @@ constexpr Index scan_checkpoints(const Shape& shape) {
 
 template <class C, class S, int States>
 struct SelectiveScan {
-  Shape shape;                // B sequences of L steps, T = B·L rows
+  Shape shape;                // B sequences of L steps, or packed ones; T rows
   MatrixView<const C> u;      // (T, E)
   MatrixView<const C> delta;  // (T, E), before bias and softplus
   MatrixView<const C> b;      // (T, N)
@@ -58,6 +58,17 @@ struct SelectiveScan {
   compute_t<C>* checkpoints;  // (B, scan_checkpoints(L), N, E), or null where no backward pass follows
   MatrixView<C> y;            // (T, E)
   Arena scratch;              // selective_scan_scratch<C>(…) bytes
+
+  static constexpr int states = States;
+  /// All but the checkpoints, see each_packed_scan().
+  constexpr SelectiveScan slice(const SequenceRun& run) const {
+    SelectiveScan part = *this;
+    part.shape = run.shape;
+    for (auto* rows : {&part.u, &part.delta, &part.b, &part.c, &part.z}) *rows = run.rows(*rows);
+    part.state = state.from(run.sequence);
+    part.y = run.rows(y);
+    return part;
+  }
 };
 
 /// Gradients of a scalar loss. du, ddelta, dz, db and dc are overwritten; the gradients of parameters are added to.
@@ -78,7 +89,29 @@ struct SelectiveScanBackward {
   StateView<compute_t<C>> dstate;   // (N, E): with respect to the final state on entry, to the initial one on
                                     // return; may be null (zero, dropped)
   Arena scratch;                    // selective_scan_scratch<C>(…) bytes
+
+  static constexpr int states = States;
+  /// All but the checkpoints, see each_packed_scan().
+  constexpr SelectiveScanBackward slice(const SequenceRun& run) const {
+    SelectiveScanBackward part = *this;
+    part.shape = run.shape;
+    for (auto* rows : {&part.u, &part.delta, &part.b, &part.c, &part.z, &part.dy}) *rows = run.rows(*rows);
+    for (auto* rows : {&part.du, &part.ddelta, &part.dz, &part.db, &part.dc}) *rows = run.rows(*rows);
+    part.dstate = dstate.from(run.sequence);
+    return part;
+  }
 };
+
+/// each_packed_run() of a scan or its backward pass: the checkpoints of a sequence lie behind those of the one before it.
+template <class Scan, class Call>
+constexpr bool each_packed_scan(const Scan& scan, const Call& call) {
+  auto* checkpoints = scan.checkpoints;
+  return each_packed_run(scan, [&](Scan part) {
+    part.checkpoints = checkpoints;
+    call(part);
+    if (checkpoints != nullptr) checkpoints += scan_checkpoints(part.shape) * Scan::states * scan.u.columns;
+  });
+}
 
 }  // namespace moe_mamba
 
@@ -136,7 +169,8 @@ struct ScanChannel {
 
 /// See the contract above. Runs in double whatever C and S are.
 template <class C, class S, int States>
-void selective_scan(const Device&, const SelectiveScan<C, S, States>& scan) {
+void selective_scan(const Device& device, const SelectiveScan<C, S, States>& scan) {
+  if (each_packed_scan(scan, [&](const auto& part) { selective_scan(device, part); })) return;
   const Index channels = scan.y.columns, length = scan.shape.length, pieces = scan_checkpoints(length);
   for (Index sequence = 0; sequence < scan.shape.batch; ++sequence) {
     for (Index channel = 0; channel < channels; ++channel) {
@@ -170,7 +204,8 @@ void selective_scan(const Device&, const SelectiveScan<C, S, States>& scan) {
 ///
 /// All states are recomputed from the initial one, which is the first checkpoint.
 template <class C, class S, int States>
-void selective_scan_backward(const Device&, const SelectiveScanBackward<C, S, States>& scan) {
+void selective_scan_backward(const Device& device, const SelectiveScanBackward<C, S, States>& scan) {
+  if (each_packed_scan(scan, [&](const auto& part) { selective_scan_backward(device, part); })) return;
   const Index channels = scan.du.columns, length = scan.shape.length, pieces = scan_checkpoints(length);
   const auto count = [](Index n) { return static_cast<std::size_t>(n); };
   std::vector<double> db(count(scan.shape.tokens() * States)), dc(db.size());

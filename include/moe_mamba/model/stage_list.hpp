@@ -1,0 +1,144 @@
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+
+#include "moe_mamba/model/stage.hpp"
+
+/// Stages in sequence, and repeated.
+namespace moe_mamba::detail {
+
+/// Stages one after the other.
+template <class... Stages>
+struct StageList {
+  static constexpr Index layers = (Index{0} + ... + Stages::layers);
+  static constexpr Index branches = (Index{0} + ... + Stages::branches);
+  static constexpr Index auxiliary_count = (Index{0} + ... + Stages::auxiliary_count);
+  static constexpr Index parameter_count = (Index{0} + ... + Stages::parameter_count);
+  static constexpr Index parameters = (Index{0} + ... + Stages::parameters);
+  static constexpr Index active_parameters = (Index{0} + ... + Stages::active_parameters);
+  static constexpr double flops_per_token = (0.0 + ... + Stages::flops_per_token);
+  static constexpr Index state_size = (Index{0} + ... + Stages::state_size);
+  static constexpr Index report_size = (Index{0} + ... + Stages::report_size);
+  static constexpr bool takes_packed = (true && ... && Stages::takes_packed);
+
+  template <class Visit>
+  static constexpr void visit_parameters(const Visit& visit, Index& offset, Index& layer) {
+    (Stages::visit_parameters(visit, offset, layer), ...);
+  }
+  template <class Visit>
+  static void visit_routers(const Visit& visit, const double* report, Index& layer) {
+    ((Stages::visit_routers(visit, report, layer), report += Stages::report_size), ...);
+  }
+  static constexpr double auxiliary_loss(const double* report) {
+    double loss = 0;
+    ((loss += Stages::auxiliary_loss(report), report += Stages::report_size), ...);
+    return loss;
+  }
+
+  template <class C>
+  static constexpr std::size_t tape_bytes(Shape shape) {
+    return (std::size_t{0} + ... + Stages::template tape_bytes<C>(shape));
+  }
+
+  template <class C, class Device>
+  static std::size_t scratch_bytes(Device& device, Shape shape, bool training) {
+    return std::max({std::size_t{0}, Stages::template scratch_bytes<C>(device, shape, training)...});
+  }
+
+  template <class Device, class S, class C>
+  static void forward(ForwardPass<Device, S, C> pass, Stream<C>& stream) {
+    Extent at;
+    (
+        [&] {
+          Stages::forward(pass.advanced(at), stream);
+          at = sum(at, extent<Stages, C>(pass.run.shape));
+        }(),
+        ...);
+  }
+
+  template <class Device, class S, class C>
+  static void backward(BackwardPass<Device, S, C> pass, StreamGradient<C>& stream) {
+    Extent at{parameters, state_size, report_size, tape_bytes<C>(pass.run.shape)};
+    // An assignment evaluates its right side first, so this fold goes from the last stage to the first.
+    (void)([&] {
+      at = difference(at, extent<Stages, C>(pass.run.shape));
+      Stages::backward(pass.advanced(at), stream);
+      return Done{};
+    }() = ... = Done{});
+  }
+
+ private:
+  struct Done {
+    constexpr Done operator=(Done) const { return {}; }
+  };
+
+  template <class Stage, class C>
+  static constexpr Extent extent(Shape shape) {
+    return {Stage::parameters, Stage::state_size, Stage::report_size, Stage::template tape_bytes<C>(shape)};
+  }
+  static constexpr Extent sum(Extent a, Extent b) {
+    return {a.parameters + b.parameters, a.state + b.state, a.report + b.report, a.tape + b.tape};
+  }
+  static constexpr Extent difference(Extent a, Extent b) {
+    return {a.parameters - b.parameters, a.state - b.state, a.report - b.report, a.tape - b.tape};
+  }
+};
+
+/// The same stages Times times, each time with their own parameters. Compiled once, looped over at run time.
+template <int Times, class Body>
+struct RepeatStage {
+  static constexpr Index layers = Times * Body::layers;
+  static constexpr Index branches = Times * Body::branches;
+  static constexpr Index auxiliary_count = Times * Body::auxiliary_count;
+  static constexpr Index parameter_count = Times * Body::parameter_count;
+  static constexpr Index parameters = Times * Body::parameters;
+  static constexpr Index active_parameters = Times * Body::active_parameters;
+  static constexpr double flops_per_token = Times * Body::flops_per_token;
+  static constexpr Index state_size = Times * Body::state_size;
+  static constexpr Index report_size = Times * Body::report_size;
+  static constexpr bool takes_packed = Body::takes_packed;
+
+  template <class Visit>
+  static constexpr void visit_parameters(const Visit& visit, Index& offset, Index& layer) {
+    for (int time = 0; time < Times; ++time) Body::visit_parameters(visit, offset, layer);
+  }
+  template <class Visit>
+  static void visit_routers(const Visit& visit, const double* report, Index& layer) {
+    for (int time = 0; time < Times; ++time) Body::visit_routers(visit, report + time * Body::report_size, layer);
+  }
+  static constexpr double auxiliary_loss(const double* report) {
+    double loss = 0;
+    for (int time = 0; time < Times; ++time) loss += Body::auxiliary_loss(report + time * Body::report_size);
+    return loss;
+  }
+
+  template <class C>
+  static constexpr std::size_t tape_bytes(Shape shape) {
+    return Times * Body::template tape_bytes<C>(shape);
+  }
+
+  template <class C, class Device>
+  static std::size_t scratch_bytes(Device& device, Shape shape, bool training) {
+    return Body::template scratch_bytes<C>(device, shape, training);
+  }
+
+  template <class Device, class S, class C>
+  static void forward(ForwardPass<Device, S, C> pass, Stream<C>& stream) {
+    for (Index time = 0; time < Times; ++time) Body::forward(pass.advanced(extent<C>(time, pass.run.shape)), stream);
+  }
+
+  template <class Device, class S, class C>
+  static void backward(BackwardPass<Device, S, C> pass, StreamGradient<C>& stream) {
+    for (Index time = Times; time-- > 0;) Body::backward(pass.advanced(extent<C>(time, pass.run.shape)), stream);
+  }
+
+ private:
+  template <class C>
+  static constexpr Extent extent(Index times, Shape shape) {
+    return {times * Body::parameters, times * Body::state_size, times * Body::report_size,
+            static_cast<std::size_t>(times) * Body::template tape_bytes<C>(shape)};
+  }
+};
+
+}  // namespace moe_mamba::detail
