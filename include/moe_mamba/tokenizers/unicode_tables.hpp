@@ -3,6 +3,8 @@
 #include <array>
 #include <string_view>
 
+#include "moe_mamba/core/standard.hpp"
+
 /// Properties of characters that utf8proc has no tables of, of Unicode 14.0.0. Made by tests/fixtures/unicode_tables.pl.
 namespace moe_mamba::detail {
 
