@@ -54,6 +54,13 @@ inline std::size_t unit_before(std::string_view text, std::size_t at) {
   return at - 1;
 }
 
+/// How many units lie between two places.
+inline std::size_t count_units(const char* begin, const char* end) {
+  std::size_t count = 0;
+  for (; begin < end; begin += utf8_unit(begin, end).bytes) ++count;
+  return count;
+}
+
 /// Appends a code point, which must be one (below 0x110000).
 inline void append_utf8(std::string& text, char32_t code) {
   const auto add = [&](char32_t byte) { text += static_cast<char>(static_cast<unsigned char>(byte)); };

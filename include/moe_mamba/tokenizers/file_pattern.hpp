@@ -106,7 +106,9 @@ class Replacement {
   /// How many times its size a text can have afterwards, at most.
   std::size_t growth() const {
     const std::size_t to = std::min<std::size_t>(to_.size(), 4096);
-    return expression_ ? to + 1 : std::max<std::size_t>(1, (to + from_.size() - 1) / from_.size());
+    if (!takes_characters()) return to + 1;
+    const std::size_t from = expression_ ? 1 : from_.size();
+    return std::max<std::size_t>(1, (to + from - 1) / from);
   }
 
  private:

@@ -55,7 +55,6 @@ class Normalizer {
 
   std::vector<Step> steps_;
   ReplacementGrowth growth_;
-  bool inserts_ = false;  // whether there is a Replace that may match nothing
 };
 
 inline void Normalizer::add(const JsonField& field) {
@@ -63,10 +62,6 @@ inline void Normalizer::add(const JsonField& field) {
   const std::size_t type =
       field["type"].choice({"NFC", "NFD", "NFKC", "NFKD", "Replace", "Prepend", "Sequence", "BertNormalizer",
                             "ByteLevel", "Lowercase", "Nmt", "Precompiled", "Strip", "StripAccents"});
-  if (inserts_ && (type < 4 || type > 6)) {
-    field["type"].refuse(
-        "Replace or Prepend behind a Replace that may match nothing, as the reference repeats text there");
-  }
   switch (type) {
     case 0:
     case 1:
@@ -78,8 +73,11 @@ inline void Normalizer::add(const JsonField& field) {
     }
     case 4: {
       Replacement replacement(field);
+      if (!replacement.takes_characters()) {
+        field["pattern"]["Regex"].refuse(
+            "one that takes a character at least, as the reference repeats text otherwise");
+      }
       growth_.check(field, replacement.growth());
-      inserts_ = inserts_ || !replacement.takes_characters();
       steps_.emplace_back(std::move(replacement));
       break;
     }
@@ -108,7 +106,7 @@ inline void Normalizer::add(const JsonField& field) {
     case 11: {
       PrecompiledMap map(field["precompiled_charsmap"]);
       growth_.check(field, map.growth());
-      add_step(std::move(map));
+      steps_.emplace_back(std::move(map));
       break;
     }
     case 12: {

@@ -53,37 +53,48 @@ class PrecompiledMap {
     strings_ = bytes->substr(4 + size);
   }
 
-  std::string operator()(std::string_view text) const {
+  /// Places up to `begin` stand for the begin of a whole text, before and after; none where it is negative.
+  std::string operator()(std::string_view text, std::ptrdiff_t& begin) const {
+    Alignment alignment(text, begin);
     std::string result;
     result.reserve(text.size());
+    const auto replace = [&](std::string_view part, std::string_view other) {
+      alignment.replace(part, other, result.size());
+      result += other;
+    };
     for (std::size_t at = 0; at < text.size();) {
       const std::size_t end = cluster_end(text, at);
       if (end - at < 6) {
-        if (const auto other = find(text.substr(at, end - at))) {
-          result += *other;
+        const std::string_view cluster = text.substr(at, end - at);
+        if (const auto other = find(cluster)) {
+          replace(cluster, *other);
           at = end;
           continue;
         }
       }
       while (at < end) {
-        const std::size_t bytes = utf8_unit(text, at).bytes;
-        const std::string_view character = text.substr(at, bytes);
-        result += find(character).value_or(character);
-        at += bytes;
+        const std::string_view character = text.substr(at, utf8_unit(text, at).bytes);
+        replace(character, find(character).value_or(character));
+        at += character.size();
       }
     }
+    begin = alignment.finish();
     return result;
   }
 
   /// How many times its size a text can have afterwards, at most.
   std::size_t growth() const {
-    std::size_t longest = 0, begin = 0;
+    std::size_t longest = 0, growth = 1, begin = 0;
     for (std::size_t i = 0; i <= strings_.size(); ++i) {
       if (i < strings_.size() && strings_[i] != '\0') continue;
       longest = std::max(longest, i - begin);
       begin = i + 1;
     }
-    return std::max<std::size_t>(1, longest);
+    for (std::size_t i = 1; i < 128; ++i) {
+      const char c = static_cast<char>(i);
+      growth = std::max(growth, find({&c, 1}).value_or("").size());
+    }
+    return std::max(growth, (longest + 1) / 2);  // all others stand for two bytes or more
   }
 
  private:
@@ -93,6 +104,44 @@ class PrecompiledMap {
       unit |= static_cast<std::uint32_t>(static_cast<unsigned char>(bytes[at + i])) << 8 * i;
     return unit;
   }
+
+  /// Tells which characters stand for the begin, as the reference counts: of a part's string as many characters as the part
+  /// has stand for these in turn, the others for the last of them; what the part has more goes to the last one before.
+  class Alignment {
+   public:
+    Alignment(std::string_view text, std::ptrdiff_t begin)
+        : begins_(begin < 0 ? 0 : count_units(text.data(), text.data() + begin) + 1) {}
+
+    void replace(std::string_view part, std::string_view other, std::size_t place) {
+      if (taken_ > begins_ || begins_ == 0) return;
+      std::size_t old = count_units(part.data(), part.data() + part.size());
+      for (std::size_t at = 0; at < other.size(); at += utf8_unit(other, at).bytes) {
+        commit();
+        last_ = static_cast<std::ptrdiff_t>(place + at);
+        takes_ = old > 0 ? 1 : 0;
+        old -= takes_;
+      }
+      if (last_ >= 0) takes_ += old;
+    }
+    std::ptrdiff_t finish() {
+      commit();
+      return begin_;
+    }
+
+   private:
+    void commit() {
+      if (last_ >= 0 && begins_ > 0 && taken_ + (takes_ > 0 ? 1 : 0) <= begins_) begin_ = last_;
+      taken_ += takes_;
+      last_ = -1;
+    }
+
+    std::size_t begins_;        // characters of the text that are its begin
+    std::size_t taken_ = 0;     // characters that what is written so far stands for
+    std::ptrdiff_t last_ = -1;  // where the last character is written
+    std::size_t takes_ = 0;     // characters that it stands for: none, where it is one more than there were
+    std::ptrdiff_t begin_ = -1;
+  };
+
   static std::size_t offset_of(std::uint32_t unit) { return (unit >> 10) << ((unit & 1u << 9) >> 6); }
 
   static std::size_t cluster_end(std::string_view text, std::size_t at) {
