@@ -183,7 +183,7 @@ inline RegexNode RegexParser::group(Flags& flags) {
   if (!accept("?")) {
     node = alternatives(flags);
   } else if (accept("#")) {
-    while (more() && text_[at_] != ')') at_ += text_[at_] == '\\' ? 2 : 1;
+    while (more() && text_[at_] != ')') at_ += text_[at_] == '\\' ? 2u : 1u;
     at_ = at_ < text_.size() ? at_ : text_.size();
   } else if (accept(":")) {
     node = alternatives(flags);
