@@ -90,17 +90,27 @@ TEST_CASE("Parts that are wrong or not supported are refused by name", "[tokeniz
   const auto model = [](const std::string& options) { return R"({"model":{"vocab":{},"merges":[],)" + options + "}}"; };
   require_refused(model(R"("dropout":0.1)"), "model.dropout is 0.1", "null or 0");
   CHECK(refusal(model(R"("dropout":0.0)")).empty());
-  require_refused(model(R"("end_of_word_suffix":"</w>")"), "model.end_of_word_suffix is \"</w>\"");
-  require_refused(model(R"("continuing_subword_prefix":"#")"), "model.continuing_subword_prefix is \"#\"");
+  for (const std::string name : {"end_of_word_suffix", "continuing_subword_prefix"}) {
+    require_refused(model('"' + name + R"(":")" + std::string(65, '_') + '"'), "model." + name, "at most 64 bytes");
+    require_refused(model('"' + name + R"(":1)"), "model." + name + " is 1", "a string");
+  }
   require_refused(model(R"("byte_fallback":1)"), "model.byte_fallback is 1; allowed: true or false");
   require_refused(model(R"("unk_token":[])"), "model.unk_token is an array of 0; allowed: a string");
 
   require_refused(with(R"("version":"2.0")"), "version is \"2.0\"; allowed: 1.0");
-  require_refused(with(R"("normalizer":{"type":"Precompiled"})"), "normalizer.type is \"Precompiled\"", "NFC");
-  require_refused(with(R"("normalizer":{"type":"Sequence","normalizers":[{"type":"NFC"},{"type":"Lowercase"}]})"),
-                  "normalizer.normalizers[1].type is \"Lowercase\"");
-  require_refused(with(R"("normalizer":{"type":"Replace","pattern":{"Regex":"x"},"content":""})"),
-                  "normalizer.pattern.Regex is \"x\"", "a String");
+  const auto normalizers = [](const std::string& all) {
+    return with(R"("normalizer":{"type":"Sequence","normalizers":[)" + all + "]}");
+  };
+  require_refused(normalizers(R"({"type":"NFC"},{"type":"Uppercase"})"),
+                  "normalizer.normalizers[1].type is \"Uppercase\"", "NFC");
+  for (const char* map : {R"("")", R"("AAA")", R"("=AAA")", R"("/////w==")", R"("AAAAAA==")", R"("AwAAAAAA")"}) {
+    require_refused(normalizers(R"({"type":"Precompiled","precompiled_charsmap":)" + std::string(map) + "}"),
+                    "normalizer.normalizers[0].precompiled_charsmap is ", "a table of sentencepiece in base64");
+  }
+  require_refused(normalizers(R"({"type":"Replace","pattern":{"Regex":"x*"},"content":" "})"),
+                  "normalizer.normalizers[0].pattern.Regex is \"x*\"", "one that takes a character at least");
+  require_refused(with(R"("normalizer":{"type":"Replace","pattern":{"Regex":"(x"},"content":""})"),
+                  "normalizer.pattern.Regex is \"(x\" (an early end at byte 2)", ")");
   require_refused(with(R"("normalizer":{"type":"Replace","pattern":{"String":""},"content":""})"),
                   "normalizer.pattern.String is \"\"");
   require_refused(with(R"("normalizer":[])"), "normalizer is an array of 0; allowed: an object");
@@ -123,23 +133,29 @@ TEST_CASE("Parts that are wrong or not supported are refused by name", "[tokeniz
       "pre_tokenizer.behavior is \"isolated\"", "Isolated");
   require_refused(with(R"("pre_tokenizer":{"type":"Metaspace","replacement":"ab"})"),
                   "pre_tokenizer.replacement is \"ab\"", "one character");
-  require_refused(with(R"("decoder":{"type":"WordPiece"})"), "decoder.type is \"WordPiece\"", "ByteLevel");
-  require_refused(with(R"("decoder":{"type":"Strip","content":" ","start":1,"stop":0})"), "decoder.type is \"Strip\"");
+  require_refused(with(R"("decoder":{"type":"Words"})"), "decoder.type is \"Words\"", "ByteLevel");
+  require_refused(with(R"("decoder":{"type":"BPEDecoder","suffix":""})"), "decoder.suffix is \"\"");
+  require_refused(with(R"("decoder":{"type":"Sequence","decoders":[{"type":"CTC"},{"type":"WordPiece"}]})"),
+                  "decoder.decoders[1].type is \"WordPiece\"", "as CTC leaves some out");
+  require_refused(with(R"("decoder":{"type":"Sequence","decoders":[{"type":"Fuse"},{"type":"Metaspace"}]})"),
+                  "decoder.decoders[1].type is \"Metaspace\"", "Fuse, Strip");
   require_refused(with(R"("decoder":{"type":"Sequence","decoders":[{"type":"Fuse"},{"type":"ByteFallback"}]})"),
                   "decoder.decoders[1].type is \"ByteFallback\"");
   require_refused(with(R"("decoder":{"type":"Sequence","decoders":[{"type":"Fuse"},)"
-                       R"({"type":"Strip","content":" ","start":1,"stop":1}]})"),
-                  "decoder.decoders[1].stop is 1");
+                       R"({"type":"Strip","content":"ab","start":1,"stop":1}]})"),
+                  "decoder.decoders[1].content is \"ab\"", "one character");
 
-  require_refused(with(R"("post_processor":{"type":"BertProcessing"})"), "post_processor.type is \"BertProcessing\"");
+  require_refused(with(R"("post_processor":{"type":"BertProcessing"})"), "post_processor.cls is missing");
+  require_refused(with(R"("post_processor":{"type":"RobertaProcessing","cls":["a",0],"sep":["b",9]})"),
+                  "post_processor.sep[1] is 9", "the id of a token");
   const auto single = [](const std::string& pieces, const std::string& tokens) {
     return with(R"("post_processor":{"type":"TemplateProcessing","single":[)" + pieces + R"(],"special_tokens":{)" +
                 tokens + "}}");
   };
   const std::string text = R"({"Sequence":{"id":"A","type_id":0}})",
                     special = R"({"SpecialToken":{"id":"s","type_id":0}})";
-  require_refused(single("", ""), "post_processor.single is no text");
-  require_refused(single(text + "," + text, ""), "post_processor.single[1].Sequence.id is \"A\"; allowed: A once");
+  require_refused(single("", ""), "post_processor.single is 0 times the text");
+  require_refused(single(text + "," + text, ""), "post_processor.single is 2 times the text");
   require_refused(single(R"({"Sequence":{"id":"B","type_id":0}})", ""),
                   "post_processor.single[0].Sequence.id is \"B\"");
   require_refused(single(text + "," + special, ""), "post_processor.special_tokens.s is missing");
@@ -157,6 +173,16 @@ TEST_CASE("Added tokens that do not fit are refused by name", "[tokenizers]") {
   require_refused(added(R"({"content":"x","id":1})"), "added_tokens[0].id is id 1; allowed: an id of its own; \"b\"");
   require_refused(added(R"({"content":"a","id":3})"), "added_tokens[0].id is 3; allowed: 0, which model.vocab");
   require_refused(added(R"({"content":"x","id":3},{"content":"x","id":4})"), "added_tokens[1].content is \"x\"");
+  const auto lowered = [&](const std::string& tokens) {
+    return with(R"("normalizer":{"type":"Lowercase"},"added_tokens":[)" + tokens + "]");
+  };
+  const std::string one = R"({"content":"X","id":3,"normalized":true},)";
+  CHECK(refusal(lowered(one + R"({"content":"x","id":4})")).empty());
+  require_refused(lowered(one + R"({"content":"x","id":4,"normalized":true})"), "added_tokens[1].content is \"x\"",
+                  "no other added token");
+  require_refused(with(R"("normalizer":{"type":"StripAccents"},"added_tokens":[)"
+                       R"({"content":"\u0301","id":3,"normalized":true}])"),
+                  "added_tokens[0].content is \"", "1 to 8192 bytes");
   require_refused(added(R"({"content":"x","id":3},{"content":"y","id":3})"), "added_tokens[1].id is id 3");
   require_refused(added(R"({"content":"x","id":3,"special":"yes"})"), "added_tokens[0].special is \"yes\"");
   require_refused(added(R"({"content":")" + std::string(1025, 'x') + R"(","id":3})"), "added_tokens[0].content is ",

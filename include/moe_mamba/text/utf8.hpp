@@ -46,6 +46,21 @@ inline Utf8Unit utf8_unit(std::string_view text, std::size_t at = 0) {
   return utf8_unit(text.data() + at, text.data() + text.size());
 }
 
+/// Where the unit begins that ends at `at`, which must not be the begin of the text.
+inline std::size_t unit_before(std::string_view text, std::size_t at) {
+  for (std::size_t bytes = 2; bytes <= 4 && bytes <= at; ++bytes) {
+    if (utf8_unit(text, at - bytes).bytes == bytes) return at - bytes;
+  }
+  return at - 1;
+}
+
+/// How many units lie between two places.
+inline std::size_t count_units(const char* begin, const char* end) {
+  std::size_t count = 0;
+  for (; begin < end; begin += utf8_unit(begin, end).bytes) ++count;
+  return count;
+}
+
 /// Appends a code point, which must be one (below 0x110000).
 inline void append_utf8(std::string& text, char32_t code) {
   const auto add = [&](char32_t byte) { text += static_cast<char>(static_cast<unsigned char>(byte)); };

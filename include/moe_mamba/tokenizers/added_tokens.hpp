@@ -30,8 +30,8 @@ class AddedTokens {
 
   bool empty() const { return tokens_.empty(); }
 
-  /// A later token of the same text stands in place of the earlier one.
-  void add(AddedToken token) {
+  /// Returns whether no token of the same text is there yet; otherwise it adds nothing.
+  [[nodiscard]] bool add(AddedToken token) {
     std::uint32_t node = 0;
     for (const char c : token.text) {
       const auto byte = static_cast<unsigned char>(c);
@@ -43,10 +43,12 @@ class AddedTokens {
       }
       node = child;
     }
+    if (token_at_[node] != PairTable::none) return false;
     token_at_[node] = static_cast<std::uint32_t>(tokens_.size());
     const auto first = static_cast<unsigned char>(token.text[0]);
     begins_[first] = 1;
     tokens_.push_back(std::move(token));
+    return true;
   }
 
   /// Calls piece(begin, end, const AddedToken*) for the parts of a text in order, with null where no token is. Where
@@ -94,13 +96,6 @@ class AddedTokens {
     return found;
   }
 
-  /// Where the unit that ends at `at` begins.
-  static std::size_t unit_before(std::string_view text, std::size_t at) {
-    for (std::size_t bytes = 2; bytes <= 4 && bytes <= at; ++bytes) {
-      if (utf8_unit(text.substr(at - bytes, bytes)).bytes == bytes) return at - bytes;
-    }
-    return at - 1;
-  }
   static bool word_before(std::string_view text, std::size_t at) {
     return at > 0 && (classes_at(text, unit_before(text, at)) & Word) != 0;
   }

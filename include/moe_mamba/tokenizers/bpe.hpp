@@ -119,13 +119,20 @@ class BytePairEncoding {
     const Utf8Unit unit = utf8_unit(word, at);
     return {static_cast<std::uint32_t>(unit.code), unit.bytes};
   }
-  /// Whether a byte or character is a token itself.
-  bool is_known(std::uint32_t code) const {
-    return byte_level_
-               ? bytes_[code] >= 0
-               : code != static_cast<std::uint32_t>(no_character) && characters_.find(0, code).first != PairTable::none;
+  // Places of a character in a word, by what is written around it there: 0 where that is nothing.
+  static constexpr std::uint32_t Inside = 1, Last = 2;
+  std::uint32_t place_of(std::size_t at, bool is_last) const {
+    return (at > 0 && !prefix_.empty() ? Inside : 0) | (is_last && !suffix_.empty() ? Last : 0);
   }
+  /// The token that is a byte or character at a place, -1 if there is none.
+  Token token_of(std::uint32_t place, std::uint32_t code) const {
+    if (byte_level_) return bytes_[place][code];
+    return code == static_cast<std::uint32_t>(no_character) ? -1 : static_cast<Token>(units_.find(place, code).first);
+  }
+  bool is_known(std::uint32_t code) const { return token_of(0, code) >= 0; }
 
+  void add_units(std::string_view text, Token id);
+  bool add_fallback(std::string_view unit, std::uint32_t place, std::vector<Token>& symbols) const;
   bool start(std::string_view word, std::vector<Token>& symbols, std::size_t& unknown) const;
   PairTable::Value merge(Token left, Token right) const {
     return merges_.find(static_cast<std::uint32_t>(left), static_cast<std::uint32_t>(right));
@@ -140,12 +147,14 @@ class BytePairEncoding {
   bool cuts_ = true;  // not where a part might be a token that no merge makes
   Token unknown_ = -1;
   std::string unknown_name_;
-  std::array<Token, 256> bytes_;                  // the token of each byte, where words are bytes
-  PairTable characters_;                          // (0, character) to (token, 0), where they are not
+  std::string prefix_, suffix_;  // written in front of all characters of a word but the first, and behind the last
+  std::array<std::array<Token, 256>, 4> bytes_;   // by place, the token of each byte, where words are bytes
+  PairTable units_;                               // (place, character) to (token, 0), where they are not
   std::array<std::vector<Token>, 256> fallback_;  // what a byte falls back to, none where that is not all there
-  PairTable neighbours_;                          // pairs of characters side by side in what merges make
-  PairTable merges_;                              // (left, right) to (rank, token)
-  StringTable words_;                             // the tokens' texts, as bytes where words are bytes
+  std::vector<Token> prefix_fallback_, suffix_fallback_;
+  PairTable neighbours_;               // pairs of characters side by side in what merges make
+  PairTable merges_;                   // (left, right) to (rank, token)
+  StringTable words_;                  // the tokens' texts, as bytes where words are bytes
   std::vector<Token> tokens_, whole_;  // of each of them: its token; the same if it encodes to itself, else -1
 };
 
@@ -153,9 +162,12 @@ inline BytePairEncoding::BytePairEncoding(const TokenizerFile& contents, const s
     : byte_level_(byte_level) {
   const JsonField model = JsonField(file, "", &contents.rest)["model"];
   model["dropout"].require_zero_or_null("null or 0, as encoding is not random here");
+  prefix_ = model["continuing_subword_prefix"].string_or("");
+  suffix_ = model["end_of_word_suffix"].string_or("");
   for (const char* name : {"continuing_subword_prefix", "end_of_word_suffix"}) {
-    if (!model[name].string_or("").empty()) model[name].refuse("null or an empty string");
+    if (model[name].string_or("").size() > 64) model[name].refuse("at most 64 bytes");
   }
+  for (auto& tokens : bytes_) tokens.fill(-1);
   byte_fallback_ = model["byte_fallback"].boolean_or(false);
   fuse_unknown_ = model["fuse_unk"].boolean_or(false);
   const auto id_of = [&](std::string_view text) {
@@ -165,34 +177,56 @@ inline BytePairEncoding::BytePairEncoding(const TokenizerFile& contents, const s
   unknown_name_ = model["unk_token"].string_or("");
   if (!unknown_name_.empty()) unknown_ = id_of(unknown_name_);
 
-  for (std::size_t byte = 0; byte < 256; ++byte) {
-    std::string unit;
-    append_utf8(unit, byte_characters[byte]);
-    bytes_[byte] = id_of(unit);
-    if (!byte_fallback_) continue;
-    // Where words are characters, each of a character's bytes falls back; where they are bytes, those of what is written.
-    if (!byte_level) unit = static_cast<char>(static_cast<unsigned char>(byte));
+  // The tokens that stand for the bytes of a string, none where that is not all there.
+  const auto fallback_of = [&](std::string_view text) {
     constexpr std::string_view digits = "0123456789ABCDEF";
-    for (const char c : unit) {
+    std::vector<Token> tokens;
+    for (const char c : text) {
       const auto value = static_cast<unsigned char>(c);
-      const Token token = id_of(std::string("<0x") + digits[value / 16] + digits[value % 16] + '>');
-      fallback_[byte].push_back(token);
+      tokens.push_back(id_of(std::string("<0x") + digits[value / 16] + digits[value % 16] + '>'));
     }
-    if (std::count(fallback_[byte].begin(), fallback_[byte].end(), -1) > 0) fallback_[byte].clear();
+    if (std::count(tokens.begin(), tokens.end(), -1) > 0) tokens.clear();
+    return tokens;
+  };
+  for (std::size_t byte = 0; byte_fallback_ && byte < 256; ++byte) {
+    // Where words are characters, each of a character's bytes falls back; where they are bytes, those of what is written.
+    std::string unit(1, static_cast<char>(static_cast<unsigned char>(byte)));
+    if (byte_level) unit = written_bytes(unit);
+    fallback_[byte] = fallback_of(unit);
   }
+  prefix_fallback_ = fallback_of(prefix_);
+  suffix_fallback_ = fallback_of(suffix_);
   for (std::size_t i = 0; i < contents.ids.size(); ++i) {
     const std::string_view text = contents.vocabulary[i];
+    add_units(text, contents.ids[i]);
     const auto bytes = byte_level ? bytes_of_token(text) : std::string(text);
     if (!bytes || bytes->empty()) continue;  // no word is this token
     words_.insert(*bytes);
     tokens_.push_back(contents.ids[i]);
-    const Utf8Unit unit = utf8_unit(text);
-    if (unit.bytes == text.size()) characters_.set(0, unit.code, {static_cast<std::uint32_t>(contents.ids[i]), 0});
   }
   read_merges(contents, file);
   const bool ignore_merges = model["ignore_merges"].boolean_or(false);
-  cuts_ = !ignore_merges;
+  cuts_ = !ignore_merges && prefix_.empty() && suffix_.empty();
   find_wholes(ignore_merges);
+}
+
+/// Where a token is one character or byte, as it stands in one of four places of a word.
+inline void BytePairEncoding::add_units(std::string_view text, Token id) {
+  for (const std::uint32_t place : {0u, Inside, Last, Inside | Last}) {
+    if (((place & Inside) != 0 && prefix_.empty()) || ((place & Last) != 0 && suffix_.empty())) continue;
+    std::string_view before, after;
+    if ((place & Inside) != 0) before = prefix_;
+    if ((place & Last) != 0) after = suffix_;
+    if (text.size() <= before.size() + after.size() || !text.starts_with(before) || !text.ends_with(after)) continue;
+    const std::string_view written = text.substr(before.size(), text.size() - before.size() - after.size());
+    const Utf8Unit unit = utf8_unit(written);
+    if (unit.bytes != written.size()) continue;
+    if (!byte_level_) {
+      units_.set(place, static_cast<std::uint32_t>(unit.code), {static_cast<std::uint32_t>(id), 0});
+    } else if (unit.code < character_bytes.size() && character_bytes[unit.code] >= 0) {
+      bytes_[place][static_cast<std::size_t>(character_bytes[unit.code])] = id;
+    }
+  }
 }
 
 inline void BytePairEncoding::read_merges(const TokenizerFile& contents, const std::string& file) {
@@ -206,7 +240,7 @@ inline void BytePairEncoding::read_merges(const TokenizerFile& contents, const s
   for (std::size_t i = 0; i < contents.part_ends.size() / 2; ++i) {
     const std::string_view left = contents.part(2 * i), right = contents.part(2 * i + 1);
     whole.assign(left);
-    whole += right;
+    whole += right.substr(std::min(prefix_.size(), right.size()));
     const auto bytes = byte_level_ ? bytes_of_token(whole) : std::optional(whole);
     std::uint32_t before = PairTable::none;
     for (std::size_t at = 0; bytes && at < bytes->size();) {
@@ -242,28 +276,15 @@ inline bool BytePairEncoding::start(std::string_view word, std::vector<Token>& s
   Token pending = -1;  // an unknown one that the next may be fused with
   std::size_t bytes = 1;
   for (std::size_t at = 0; at < word.size(); at += bytes) {
-    Token token;
-    if (byte_level_) {
-      token = bytes_[static_cast<unsigned char>(word[at])];
-    } else {
-      const Utf8Unit unit = utf8_unit(word, at);
-      bytes = unit.bytes;
-      token = unit.code == no_character ? Token{-1} : static_cast<Token>(characters_.find(0, unit.code).first);
-    }
-    if (token >= 0) {
+    const Unit unit = unit_at(word, at);
+    bytes = unit.bytes;
+    const std::uint32_t place = place_of(at, at + bytes == word.size());
+    if (const Token token = token_of(place, unit.code); token >= 0) {
       if (pending >= 0) symbols.push_back(std::exchange(pending, -1));
       symbols.push_back(token);
       continue;
     }
-    const auto fallback = [&](std::size_t i) -> const std::vector<Token>& {
-      return fallback_[static_cast<unsigned char>(word[at + i])];
-    };
-    bool falls_back = true;
-    for (std::size_t i = 0; i < bytes; ++i) falls_back = falls_back && !fallback(i).empty();
-    if (falls_back) {
-      for (std::size_t i = 0; i < bytes; ++i) symbols.insert(symbols.end(), fallback(i).begin(), fallback(i).end());
-      continue;
-    }
+    if (add_fallback(word.substr(at, bytes), place, symbols)) continue;
     if (unknown_ < 0) {
       unknown = at;
       return false;
@@ -272,6 +293,24 @@ inline bool BytePairEncoding::start(std::string_view word, std::vector<Token>& s
     pending = unknown_;
   }
   if (pending >= 0) symbols.push_back(pending);
+  return true;
+}
+
+/// The tokens of the bytes that are written for a character at a place, if they are all there.
+inline bool BytePairEncoding::add_fallback(std::string_view unit, std::uint32_t place,
+                                           std::vector<Token>& symbols) const {
+  const auto is_missing = [&](char c) { return fallback_[static_cast<unsigned char>(c)].empty(); };
+  const bool prefixed = (place & Inside) != 0 && !prefix_.empty(), suffixed = (place & Last) != 0 && !suffix_.empty();
+  if (std::any_of(unit.begin(), unit.end(), is_missing) || (prefixed && prefix_fallback_.empty()) ||
+      (suffixed && suffix_fallback_.empty())) {
+    return false;
+  }
+  const auto append = [&](const std::vector<Token>& tokens) {
+    symbols.insert(symbols.end(), tokens.begin(), tokens.end());
+  };
+  if (prefixed) append(prefix_fallback_);
+  for (const char c : unit) append(fallback_[static_cast<unsigned char>(c)]);
+  if (suffixed) append(suffix_fallback_);
   return true;
 }
 

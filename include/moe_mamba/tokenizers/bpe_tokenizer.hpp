@@ -17,6 +17,7 @@
 #include "moe_mamba/tokenizers/added_tokens.hpp"
 #include "moe_mamba/tokenizers/bpe.hpp"
 #include "moe_mamba/tokenizers/normalizer.hpp"
+#include "moe_mamba/tokenizers/post_processor.hpp"
 #include "moe_mamba/tokenizers/pre_tokenizer.hpp"
 #include "moe_mamba/tokenizers/token_decoder.hpp"
 #include "moe_mamba/tokenizers/tokenizer_file.hpp"
@@ -57,18 +58,15 @@ class BpeTokenizer {
     return text;
   }
 
-  /// A decoding that goes on: whether it is at the begin, and what there is to strip.
+  /// A decoding that goes on: what is yet to be taken from the begin, and what comes before a next token if there is one.
   struct Decoding {
     bool skip_special_tokens = true;
-    bool first = true;
-    std::size_t strip = 0;
+    detail::TokenDecoder::State state;
   };
-  Decoding decoding(DecodeOptions options = {}) const {
-    return {options.skip_special_tokens, true, decoder_.strip_count()};
-  }
+  Decoding decoding(DecodeOptions options = {}) const { return {options.skip_special_tokens, decoder_.state()}; }
 
   /// Appends what the next token says. Throws as decode() does, with the decoding and the text as they were.
-  void append(Decoding& state, Token token, std::string& text) const;
+  void append(Decoding& decoding, Token token, std::string& text) const;
 
   /// One more than the largest token.
   Index vocabulary() const { return static_cast<Index>(entries_.size()); }
@@ -95,8 +93,6 @@ class BpeTokenizer {
   const Entry& entry(Token token) const { return entries_[static_cast<std::size_t>(token)]; }
   void add_entry(const detail::JsonField& field, std::string_view written, Token id);
   void read_added_tokens(const detail::JsonField& field, std::size_t limit);
-  void read_post_processor(const detail::JsonField& field);
-  void read_template(const detail::JsonField& field);
   void encode_piece(std::string_view text, std::size_t begin, std::size_t end, WordCache& cache,
                     std::vector<Token>& tokens) const;
   void encode_word(std::string_view word, WordCache& cache, std::vector<Token>& tokens) const;
@@ -111,8 +107,7 @@ class BpeTokenizer {
   detail::TokenDecoder decoder_;
   detail::AddedTokens added_;             // found in the text as it comes
   detail::AddedTokens added_normalized_;  // found in what the normalizer makes of it
-  std::vector<Token> before_, after_;     // special tokens around a text
-  bool has_template_ = false;
+  detail::PostProcessor post_processor_;
   detail::StringTable written_;
   std::vector<Token> ids_;  // of what is in written_
   std::vector<Entry> entries_;
@@ -146,7 +141,7 @@ inline BpeTokenizer::BpeTokenizer(std::span<const std::byte> bytes, const std::s
   for (Entry& token : entries_) {
     if (token.known) token.text = decoder_(token.written, false);
   }
-  read_post_processor(root["post_processor"]);
+  post_processor_ = detail::PostProcessor(root["post_processor"], [&](Token id) { return contains(id); });
   model_ = std::make_shared<const detail::BytePairEncoding>(contents, file, pre_tokenizer_.byte_level());
 }
 
@@ -191,46 +186,14 @@ inline void BpeTokenizer::read_added_tokens(const detail::JsonField& field, std:
       // The reference shows such a token as it is looked for.
       entries_[static_cast<std::size_t>(id)].written = search.text;
     }
-    (normalized ? added_normalized_ : added_).add(std::move(search));
+    if (!(normalized ? added_normalized_ : added_).add(std::move(search))) {
+      item["content"].refuse("what the normalizer makes of no other added token");
+    }
   }
   for (const Token id : added) {
     Entry& entry = entries_[static_cast<std::size_t>(id)];
     entry.special = special.find(entry.written) != detail::StringTable::none;
   }
-}
-
-inline void BpeTokenizer::read_post_processor(const detail::JsonField& field) {
-  if (field.is_null()) return;
-  switch (field["type"].choice({"ByteLevel", "TemplateProcessing", "Sequence"})) {
-    case 0:  // concerns offsets only
-      break;
-    case 1:
-      if (std::exchange(has_template_, true)) field["type"].refuse("TemplateProcessing once");
-      read_template(field);
-      break;
-    default:
-      for (const detail::JsonField& part : field["processors"].elements()) read_post_processor(part);
-  }
-}
-
-/// The template of a single text: special tokens in front of it and behind it.
-inline void BpeTokenizer::read_template(const detail::JsonField& field) {
-  bool behind = false;
-  for (const detail::JsonField& piece : field["single"].elements()) {
-    if (const detail::JsonField sequence = piece["Sequence"]; !sequence.is_null()) {
-      sequence["id"].choice({"A"});
-      if (std::exchange(behind, true)) sequence["id"].refuse("A once");
-      continue;
-    }
-    const std::string& name = piece["SpecialToken"]["id"].string();
-    const detail::JsonField ids = field["special_tokens"][name]["ids"];
-    for (const detail::JsonField& item : ids.elements()) {
-      const auto id = static_cast<Token>(item.integer(0x7fffffff));
-      if (!contains(id)) item.refuse("the id of a token");
-      (behind ? after_ : before_).push_back(id);
-    }
-  }
-  if (!behind) field["single"].refuse("no text", "pieces of which one is the Sequence A");
 }
 
 inline std::vector<Token> BpeTokenizer::encode(std::string_view text, WordCache& cache, EncodeOptions options) const {
@@ -241,7 +204,7 @@ inline std::vector<Token> BpeTokenizer::encode(std::string_view text, WordCache&
   }
   std::vector<Token> tokens;
   tokens.reserve(text.size() / 4 + 8);
-  if (options.special_tokens) tokens = before_;
+  if (options.special_tokens) tokens = post_processor_.before();
   added_.split(text, [&](std::size_t begin, std::size_t end, const detail::AddedToken* token) {
     if (token != nullptr) {
       tokens.push_back(token->id);
@@ -249,7 +212,9 @@ inline std::vector<Token> BpeTokenizer::encode(std::string_view text, WordCache&
       encode_piece(text, begin, end, cache, tokens);
     }
   });
-  if (options.special_tokens) tokens.insert(tokens.end(), after_.begin(), after_.end());
+  if (options.special_tokens) {
+    tokens.insert(tokens.end(), post_processor_.after().begin(), post_processor_.after().end());
+  }
   return tokens;
 }
 
@@ -257,8 +222,8 @@ inline void BpeTokenizer::encode_piece(std::string_view text, std::size_t begin,
                                        std::vector<Token>& tokens) const {
   std::string_view piece = text.substr(begin, end - begin);
   std::string normalized;
-  if (!normalizer_.empty()) piece = normalized = normalizer_(piece);
-  const std::ptrdiff_t at_begin = begin == 0 ? 0 : -1;
+  std::ptrdiff_t at_begin = begin == 0 ? 0 : -1;
+  if (!normalizer_.empty()) piece = normalized = normalizer_(piece, at_begin);
   try {
     added_normalized_.split(piece, [&](std::size_t from, std::size_t to, const detail::AddedToken* token) {
       if (token != nullptr) {
@@ -314,28 +279,23 @@ inline void BpeTokenizer::encode_part(std::string_view word, WordCache& cache, s
   if (keep && cache.words_.size() < WordCache::most_words) cache.keep(word);
 }
 
-inline void BpeTokenizer::append(Decoding& state, Token token, std::string& text) const {
+inline void BpeTokenizer::append(Decoding& decoding, Token token, std::string& text) const {
   require_range(contains(token), "token", token, [&] {
     return "0 to " + std::to_string(vocabulary() - 1) + ", without the gaps that the vocabulary may have";
   });
   const Entry& found = entry(token);
-  if (state.skip_special_tokens && found.special) return;
-  const bool differs = state.first && decoder_.first_differs();
-  std::size_t strip = state.strip;
-  std::string at_begin;
-  if (differs) at_begin = decoder_(found.written, true);
-  std::string_view piece = differs ? at_begin : found.text;
-  while (strip > 0 && !piece.empty()) {
-    if (piece.front() != decoder_.strip_character()) {
-      strip = 0;
-    } else {
-      piece.remove_prefix(1);
-      --strip;
-    }
+  if (decoding.skip_special_tokens && found.special) return;
+  detail::TokenDecoder::State state = decoding.state;
+  const Token previous = std::exchange(state.previous, token);
+  std::string piece;
+  if (!decoder_.merges_repeated() || previous < 0 || entry(previous).written != found.written) {
+    std::string at_begin;
+    const bool differs = state.first && decoder_.first_differs();
+    if (differs) at_begin = decoder_(found.written, true);
+    piece = decoder_.join(state, differs ? std::string_view(at_begin) : std::string_view(found.text));
   }
   text += piece;
-  state.first = false;
-  state.strip = strip;
+  decoding.state = state;
 }
 
 }  // namespace moe_mamba

@@ -1,69 +1,20 @@
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
-#include <memory>
+#include <functional>
+#include <iterator>
 #include <string>
 #include <string_view>
 #include <utility>
-#include <variant>
 #include <vector>
 
-#include "moe_mamba/tokenizers/json_field.hpp"
-#include "moe_mamba/tokenizers/regex.hpp"
-#include "moe_mamba/tokenizers/unicode.hpp"
+#include "moe_mamba/tokenizers/byte_alphabet.hpp"
+#include "moe_mamba/tokenizers/file_pattern.hpp"
+#include "moe_mamba/tokenizers/precompiled_map.hpp"
+#include "moe_mamba/tokenizers/text_cleaning.hpp"
 
 /// The first part of a tokenizer: what is done to the text before it is cut.
 namespace moe_mamba::detail {
-
-inline std::string replace_all(std::string_view text, std::string_view from, std::string_view to) {
-  std::string result;
-  result.reserve(text.size());
-  std::size_t copied = 0;
-  for (std::size_t at; (at = text.find(from, copied)) != text.npos; copied = at + from.size()) {
-    result.append(text, copied, at - copied);
-    result += to;
-  }
-  result.append(text, copied);
-  return result;
-}
-
-/// The string of a `pattern`, which in a file is {"String": …} or {"Regex": …}.
-inline std::string literal_pattern(const JsonField& pattern) {
-  if (!pattern["Regex"].is_null()) pattern["Regex"].refuse("a String in its place");
-  std::string text = pattern["String"].string();
-  if (text.empty()) pattern["String"].refuse("one character or more");
-  return text;
-}
-
-/// A string of one character.
-inline const std::string& one_character(const JsonField& field) {
-  const std::string& text = field.string();
-  if (text.empty() || utf8_unit(text).bytes != text.size()) field.refuse("one character");
-  return text;
-}
-
-/// A regular expression of a file.
-inline std::shared_ptr<const Regex> read_regex(const JsonField& field) {
-  try {
-    return std::make_shared<const Regex>(field.string(), CharacterProperties());
-  } catch (const RegexError& error) {
-    field.refuse(in_quotes(field.string()) + " (" + error.problem + " at byte " + std::to_string(error.at) + ")",
-                 error.allowed);
-  }
-}
-
-/// One after the other, replacements could make a text longer than any memory.
-class ReplacementGrowth {
- public:
-  void check(const JsonField& replace, const std::string& from, const std::string& to) {
-    growth_ *= std::max<std::size_t>(1, (std::min<std::size_t>(to.size(), 4096) + from.size() - 1) / from.size());
-    if (growth_ > 64) replace["content"].refuse("strings that make no text longer than 64 times itself");
-  }
-
- private:
-  std::size_t growth_ = 1;
-};
 
 class Normalizer {
  public:
@@ -74,56 +25,117 @@ class Normalizer {
   bool empty() const { return steps_.empty(); }
 
   std::string operator()(std::string_view text) const {
+    std::ptrdiff_t none = -1;
+    return (*this)(text, none);
+  }
+
+  /// The same. Places up to `begin` stand for the begin of the whole text, before and after; none where it is negative.
+  std::string operator()(std::string_view text, std::ptrdiff_t& begin) const {
     std::string result(text);
     for (const Step& step : steps_) {
-      if (const auto* form = std::get_if<UnicodeNormalizer>(&step)) {
-        result = (*form)(result);
-      } else if (const auto* replace = std::get_if<Replace>(&step)) {
-        result = replace_all(result, replace->from, replace->to);
-      } else if (!result.empty()) {
-        result.insert(0, std::get<std::string>(step));
-      }
+      if (begin >= std::ssize(result)) begin = -1;
+      result = step(result, begin);
     }
     return result;
   }
 
  private:
-  struct Replace {
-    std::string from, to;
-  };
-  using Step = std::variant<UnicodeNormalizer, Replace, std::string>;  // the string is to be prepended
+  using Step = std::function<std::string(std::string_view, std::ptrdiff_t& begin)>;
 
-  void add(const JsonField& field) {
-    if (field.is_null()) return;
-    switch (field["type"].choice({"NFC", "NFD", "NFKC", "NFKD", "Replace", "Prepend", "Sequence"})) {
-      case 0:
-        steps_.emplace_back(UnicodeNormalizer(NormalForm::Nfc));
-        break;
-      case 1:
-        steps_.emplace_back(UnicodeNormalizer(NormalForm::Nfd));
-        break;
-      case 2:
-        steps_.emplace_back(UnicodeNormalizer(NormalForm::Nfkc));
-        break;
-      case 3:
-        steps_.emplace_back(UnicodeNormalizer(NormalForm::Nfkd));
-        break;
-      case 4:
-        steps_.emplace_back(Replace{literal_pattern(field["pattern"]), field["content"].string()});
-        growth_.check(field, std::get<Replace>(steps_.back()).from, std::get<Replace>(steps_.back()).to);
-        break;
-      case 5:
-        steps_.emplace_back(field["prepend"].string());
-        if (field["prepend"].string().size() > 1024) field["prepend"].refuse("at most 1024 bytes");
-        break;
-      default:
-        for (const JsonField& part : field["normalizers"].elements()) add(part);
-    }
-    if (steps_.size() > 32) field.refuse("more than 32 steps", "at most 32 steps in all");
+  /// A step that makes of the head of a text what it makes of it in the whole.
+  template <class Change>
+  void add_step(Change change) {
+    steps_.emplace_back([change = std::move(change)](std::string_view text, std::ptrdiff_t& begin) {
+      if (begin >= 0) begin = last_unit(change(text.substr(0, unit_end(text, begin))));
+      return std::string(change(text));
+    });
   }
+  void add(const JsonField& field);
+  void add_bert(const JsonField& field);
 
   std::vector<Step> steps_;
   ReplacementGrowth growth_;
 };
+
+inline void Normalizer::add(const JsonField& field) {
+  if (field.is_null()) return;
+  const std::size_t type =
+      field["type"].choice({"NFC", "NFD", "NFKC", "NFKD", "Replace", "Prepend", "Sequence", "BertNormalizer",
+                            "ByteLevel", "Lowercase", "Nmt", "Precompiled", "Strip", "StripAccents"});
+  switch (type) {
+    case 0:
+    case 1:
+    case 2:
+    case 3: {
+      constexpr NormalForm forms[] = {NormalForm::Nfc, NormalForm::Nfd, NormalForm::Nfkc, NormalForm::Nfkd};
+      add_step(UnicodeNormalizer(forms[type]));
+      break;
+    }
+    case 4: {
+      Replacement replacement(field);
+      if (!replacement.takes_characters()) {
+        field["pattern"]["Regex"].refuse(
+            "one that takes a character at least, as the reference repeats text otherwise");
+      }
+      growth_.check(field, replacement.growth());
+      steps_.emplace_back(std::move(replacement));
+      break;
+    }
+    case 5: {
+      const std::string& prefix = field["prepend"].string();
+      if (prefix.size() > 1024) field["prepend"].refuse("at most 1024 bytes");
+      add_step([prefix](std::string_view text) { return text.empty() ? "" : prefix + std::string(text); });
+      break;
+    }
+    case 6:
+      for (const JsonField& part : field["normalizers"].elements()) add(part);
+      break;
+    case 7:
+      add_bert(field);
+      break;
+    case 8:
+      growth_.check(field, 2);
+      add_step(written_bytes);
+      break;
+    case 9:
+      add_step(lower_case);
+      break;
+    case 10:
+      add_step(clean_for_translation);
+      break;
+    case 11: {
+      PrecompiledMap map(field["precompiled_charsmap"]);
+      growth_.check(field, map.growth());
+      steps_.emplace_back(std::move(map));
+      break;
+    }
+    case 12: {
+      const bool left = field["strip_left"].boolean(), right = field["strip_right"].boolean();
+      steps_.emplace_back([=](std::string_view text, std::ptrdiff_t& begin) {
+        const std::string_view result = stripped(text, left, right);
+        if (begin >= 0) {
+          const std::string_view head = stripped(text.substr(0, unit_end(text, begin)), left, false);
+          begin = last_unit(head.substr(0, result.size()));
+        }
+        return std::string(result);
+      });
+      break;
+    }
+    default:
+      add_step(without_marks);
+  }
+  if (steps_.size() > 32) field.refuse("more than 32 steps", "at most 32 steps in all");
+}
+
+inline void Normalizer::add_bert(const JsonField& field) {
+  const bool lower = field["lowercase"].boolean();
+  if (field["clean_text"].boolean()) add_step(clean_text);
+  if (field["handle_chinese_chars"].boolean()) add_step(with_spaced_chinese);
+  if (field["strip_accents"].boolean_or(lower)) {
+    add_step(UnicodeNormalizer(NormalForm::Nfd));
+    add_step(without_nonspacing_marks);
+  }
+  if (lower) add_step(lower_case);
+}
 
 }  // namespace moe_mamba::detail

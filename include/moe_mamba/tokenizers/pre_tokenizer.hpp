@@ -8,8 +8,7 @@
 #include <vector>
 
 #include "moe_mamba/tokenizers/byte_alphabet.hpp"
-#include "moe_mamba/tokenizers/normalizer.hpp"
-#include "moe_mamba/tokenizers/regex_matcher.hpp"
+#include "moe_mamba/tokenizers/file_pattern.hpp"
 #include "moe_mamba/tokenizers/split_behavior.hpp"
 #include "moe_mamba/tokenizers/split_pattern.hpp"
 #include "moe_mamba/tokenizers/unicode_scripts.hpp"
@@ -308,7 +307,7 @@ inline void PreTokenizer::add_split(const JsonField& field) {
   const JsonField regex = field["pattern"]["Regex"];
   Step& step = add_step(Step::Kind::Literal);
   if (regex.is_null()) {
-    step.text = literal_pattern(field["pattern"]);
+    step.text = read_literal(field["pattern"]);
   } else if (const SplitPattern* known = find_split_pattern(regex.string())) {
     step.kind = Step::Kind::Pattern;
     step.pattern = known;

@@ -39,9 +39,13 @@ class Regex {
     RegexTree tree = RegexParser(text, properties).parse();
     sets_ = std::move(tree.sets);
     word_ = properties.word();
+    least_length_ = length(tree.root).least;
     add(tree.root);
     add({Code::Accept});
   }
+
+  /// Whether a match has at least one character.
+  bool takes_characters() const { return least_length_ > 0; }
 
  private:
   friend class RegexMatcher;
@@ -69,6 +73,7 @@ class Regex {
   std::vector<RegexInstruction> program_;
   std::vector<CharacterSet> sets_;
   CharacterSet word_;
+  std::uint32_t least_length_ = 0;
   std::uint32_t memories_ = 0;  // of Split, Run and Skip
 };
 

@@ -59,14 +59,6 @@ class RegexMatcher {
     const Utf8Unit unit = utf8_unit(text_, at);
     return set.contains(unit.code) ? at + unit.bytes : at;
   }
-  /// Where the character that ends at a place begins.
-  std::size_t before(std::size_t at) const {
-    for (std::size_t bytes = 2; bytes <= 4 && bytes <= at; ++bytes) {
-      if (utf8_unit(text_, at - bytes).bytes == bytes) return at - bytes;
-    }
-    return at - 1;
-  }
-
   bool run(std::uint32_t from, std::size_t at, const Way& way, std::size_t& end);
   std::size_t skip(const RegexInstruction& instruction, std::size_t at);
   bool look_behind(std::uint32_t index, std::size_t at);
@@ -124,7 +116,7 @@ inline bool RegexMatcher::holds(RegexAssertion assertion, std::size_t at) const 
     case RegexAssertion::LineEnd:
       return at == text_.size() || text_[at] == '\n';
     default: {
-      const bool left = at > 0 && is_word(before(at)), right = at < text_.size() && is_word(at);
+      const bool left = at > 0 && is_word(unit_before(text_, at)), right = at < text_.size() && is_word(at);
       return (left != right) == (assertion == RegexAssertion::WordBoundary);
     }
   }
@@ -155,7 +147,7 @@ inline bool RegexMatcher::look_behind(std::uint32_t index, std::size_t at) {
   for (std::uint32_t length = 0; length <= look.memory; ++length) {
     if (length >= look.b && run(index + 1, begin, Way{false, at}, end)) return true;
     if (begin == 0) return false;
-    begin = before(begin);
+    begin = unit_before(text_, begin);
   }
   return false;
 }
@@ -178,7 +170,7 @@ inline std::optional<std::size_t> RegexMatcher::begin_run(std::uint32_t index, s
     end = next;
   }
   if (failed && end == at) return std::nullopt;
-  if (failed) end = before(end);
+  if (failed) end = unit_before(text_, end);
   stack_.push_back({Frame::Kind::Run, index, static_cast<std::uint32_t>(at), static_cast<std::uint32_t>(end)});
   return end;
 }
@@ -195,7 +187,7 @@ inline bool RegexMatcher::retreat(std::uint32_t& index, std::size_t& at, std::si
     }
     if (remembers_ && !way.end) mark(false, instruction(index).memory, at);
     if (frame.kind == Frame::Kind::Run && frame.at > frame.begin) {
-      at = before(at);
+      at = unit_before(text_, at);
       frame.at = static_cast<std::uint32_t>(at);
       ++index;
       return true;
@@ -214,7 +206,7 @@ inline void RegexMatcher::mark_success(std::size_t base) {
     std::size_t place = frame.at;
     mark(true, memory, place);
     while (frame.kind == Frame::Kind::Run && place > frame.begin) {
-      place = before(place);
+      place = unit_before(text_, place);
       mark(true, memory, place);
     }
   }

@@ -1,13 +1,17 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
+#include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "moe_mamba/core/scalar.hpp"
 #include "moe_mamba/tokenizers/byte_alphabet.hpp"
-#include "moe_mamba/tokenizers/normalizer.hpp"
+#include "moe_mamba/tokenizers/file_pattern.hpp"
 
 /// The last part of a tokenizer: from the texts of tokens to text. Everything here goes token by token, so that text can
 /// be had while tokens still come. Bytes come out as they are, whether or not they are UTF-8.
@@ -15,108 +19,226 @@ namespace moe_mamba::detail {
 
 class TokenDecoder {
  public:
-  explicit TokenDecoder(const JsonField& field) {
-    joins_with_space_ = field.is_null();
-    add(field);
+  explicit TokenDecoder(const JsonField& field);
+
+  /// What there is to know of the tokens that came.
+  struct State {
+    bool first = true;
+    std::size_t strip = 0;  // characters that may yet be taken from the begin of the text
+    std::size_t held = 0;   // characters at its end, which are part of it once others follow
+    bool space = false;     // the same for the space behind a word
+    Token previous = -1;
+  };
+  State state() const {
+    State begin;
+    begin.strip = strip_start_;
+    return begin;
   }
 
-  /// How many characters may be taken from the begin of the text.
-  std::size_t strip_count() const { return strip_count_; }
-  char strip_character() const { return strip_character_; }
-
   /// Whether the first token's text differs from what it says elsewhere.
-  bool first_differs() const { return joins_with_space_ || (metaspace_ && drops_first_); }
+  bool first_differs() const { return first_differs_; }
 
-  /// What a token's text says, at the begin of the text or elsewhere; nothing has been stripped yet.
+  /// What a token's text says, at the begin of the text or elsewhere, before it is joined to others.
   std::string operator()(std::string_view token, bool first) const {
-    std::string text = joins_with_space_ && !first ? ' ' + std::string(token) : std::string(token);
-    for (std::size_t i = 0; i < replacements_.size(); ++i) {
-      const bool drop = first && metaspace_ && drops_first_ && i == metaspace_index_;
-      text = replace_all(text, replacements_[i].first, drop ? std::string_view() : replacements_[i].second);
-    }
-    if (byte_level_) {
-      if (auto bytes = bytes_of_token(text)) text = std::move(*bytes);
-    }
-    if (byte_fallback_ && text.size() == 6 && text.starts_with("<0x") && text.ends_with('>')) {
-      const int high = hexadecimal(text[3]), low = hexadecimal(text[4]);
-      if (high >= 0 && low >= 0) text = static_cast<char>(static_cast<unsigned char>(high * 16 + low));
-    }
+    std::string text(token);
+    for (const Step& step : steps_) text = step(text, first);
     return text;
   }
 
+  /// Whether a token that is written as the one before it says nothing.
+  bool merges_repeated() const { return merges_repeated_; }
+
+  /// What comes to the text with what the next token says.
+  std::string join(State& state, std::string_view said) const;
+
  private:
-  static int hexadecimal(char c) {
-    if (c >= '0' && c <= '9') return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-    return -1;
-  }
+  using Step = std::function<std::string(std::string_view, bool first)>;
 
   void add(const JsonField& field);
+  void add_replace(const JsonField& field);
   void add_strip(const JsonField& field);
+  void add_metaspace(const JsonField& field);
+  void add_word_piece(const JsonField& field);
+  void add_ctc(const JsonField& field);
 
-  bool joins_with_space_ = false, byte_level_ = false, byte_fallback_ = false, fused_ = false;
-  bool metaspace_ = false, drops_first_ = false;
-  std::size_t metaspace_index_ = 0;
-  std::vector<std::pair<std::string, std::string>> replacements_;
+  std::vector<Step> steps_;
   ReplacementGrowth growth_;
-  std::size_t strip_count_ = 0;
+  bool first_differs_ = false, merges_repeated_ = false;
+  bool is_text_ = false;    // whether the steps so far leave text and no longer tokens
+  bool is_joined_ = false;  // whether it is one text
+  std::string suffix_;      // of the last token of a word
+  std::size_t strip_start_ = 0, strip_stop_ = 0;
   char strip_character_ = ' ';
 };
+
+inline TokenDecoder::TokenDecoder(const JsonField& field) {
+  add(field);
+  if (!field.is_null()) return;
+  first_differs_ = true;
+  steps_.emplace_back([](std::string_view token, bool first) { return (first ? "" : " ") + std::string(token); });
+}
+
+inline std::string TokenDecoder::join(State& state, std::string_view said) const {
+  std::string text = std::exchange(state.space, false) ? " " : "";
+  if (!suffix_.empty()) {
+    state.space = said.ends_with(suffix_);
+    if (state.space) said.remove_suffix(suffix_.size());
+    text += replace_all(said, suffix_, " ");
+  } else {
+    text += said;
+  }
+  state.first = false;
+  if (state.strip > 0) {
+    const std::size_t others = std::min(text.find_first_not_of(strip_character_), text.size());
+    const std::size_t count = std::min(others, state.strip);
+    state.strip = count < text.size() ? 0 : state.strip - count;
+    text.erase(0, count);
+  }
+  if (strip_stop_ > 0 && !text.empty()) {
+    const std::size_t end = text.find_last_not_of(strip_character_) + 1;  // 0 where it is of these characters only
+    const std::size_t count = text.size() - end + (end == 0 ? state.held : 0);
+    const std::size_t before = end == 0 ? 0 : state.held;
+    state.held = std::min(count, strip_stop_);
+    text.resize(end);
+    text.insert(0, before, strip_character_).append(count - state.held, strip_character_);
+  }
+  return text;
+}
+
+/// What <0x41> stands for.
+inline std::optional<char> byte_of_token(std::string_view token) {
+  const auto digit = [&](std::size_t at) {
+    const char c = token[at];
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                  : -1;
+  };
+  if (token.size() != 6 || !token.starts_with("<0x") || token.back() != '>' || digit(3) < 0 || digit(4) < 0) {
+    return std::nullopt;
+  }
+  return static_cast<char>(static_cast<unsigned char>(digit(3) * 16 + digit(4)));
+}
+
+/// What tokenizers of words leave of spaces around punctuation and short forms.
+inline std::string without_spaces_of_words(std::string text) {
+  constexpr std::pair<std::string_view, std::string_view> replacements[] = {
+      {" .", "."},   {" ?", "?"},           {" !", "!"},   {" ,", ","},     {" ' ", "'"},   {" n't", "n't"},
+      {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
+  for (const auto& [from, to] : replacements) text = replace_all(text, from, to);
+  return text;
+}
 
 inline void TokenDecoder::add(const JsonField& field) {
   if (field.is_null()) return;
   const JsonField type = field["type"];
-  const std::size_t kind =
-      type.choice({"ByteLevel", "Metaspace", "Replace", "ByteFallback", "Fuse", "Strip", "Sequence"});
-  // Each kind has its place in the order Replace or Metaspace, ByteFallback, Fuse, Strip, so that tokens need not be known
-  // all at once.
-  if (kind <= 2 && (byte_level_ || byte_fallback_ || fused_)) {
-    type.refuse("ByteFallback, Fuse or Strip behind those");
-  }
+  const std::size_t kind = type.choice({"ByteLevel", "Metaspace", "BPEDecoder", "WordPiece", "CTC", "ByteFallback",
+                                        "Replace", "Fuse", "Strip", "Sequence"});
+  if (kind <= 5 && (is_text_ || !suffix_.empty())) type.refuse("Fuse, Strip, or Replace of a character of ASCII here");
+  if (kind >= 1 && kind <= 3 && merges_repeated_) type.refuse("one that does not count tokens, as CTC leaves some out");
   switch (kind) {
     case 0:
-      if (!replacements_.empty()) type.refuse("ByteLevel in the first place");
-      byte_level_ = true;
+      steps_.emplace_back(
+          [](std::string_view token, bool) { return bytes_of_token(token).value_or(std::string(token)); });
+      is_text_ = is_joined_ = true;
       break;
-    case 1: {
-      if (metaspace_) type.refuse("Metaspace once");
-      const bool never =
-          !field["prepend_scheme"].is_null() && field["prepend_scheme"].choice({"always", "first", "never"}) == 2;
-      metaspace_ = true;
-      drops_first_ = !never && field["add_prefix_space"].boolean_or(true);
-      metaspace_index_ = replacements_.size();
-      if (field["replacement"].string().empty()) field["replacement"].refuse("one character");
-      replacements_.emplace_back(field["replacement"].string(), " ");
+    case 1:
+      add_metaspace(field);
       break;
-    }
     case 2:
-      replacements_.emplace_back(literal_pattern(field["pattern"]), field["content"].string());
-      growth_.check(field, replacements_.back().first, replacements_.back().second);
-      if (replacements_.size() > 8) field.refuse("one replacement more", "at most 8");
+      suffix_ = field["suffix"].string_or("</w>");
+      if (suffix_.empty()) field["suffix"].refuse("one character or more");
       break;
     case 3:
-      if (byte_level_ || fused_) type.refuse("ByteFallback before Fuse and without ByteLevel");
-      byte_fallback_ = true;
+      add_word_piece(field);
       break;
     case 4:
-      fused_ = true;
+      if (!steps_.empty()) type.refuse("CTC in the first place");
+      add_ctc(field);
       break;
     case 5:
+      steps_.emplace_back([](std::string_view token, bool) {
+        const auto byte = byte_of_token(token);
+        return byte ? std::string(1, *byte) : std::string(token);
+      });
+      is_text_ = true;
+      break;
+    case 6:
+      add_replace(field);
+      break;
+    case 7:
+      is_text_ = is_joined_ = true;
+      break;
+    case 8:
       add_strip(field);
       break;
     default:
       for (const JsonField& part : field["decoders"].elements()) add(part);
   }
+  if (steps_.size() > 16) field.refuse("one step more", "at most 16");
 }
 
+inline void TokenDecoder::add_metaspace(const JsonField& field) {
+  const JsonField scheme = field["prepend_scheme"];
+  const bool never = !scheme.is_null() && scheme.choice({"always", "first", "never"}) == 2;
+  const bool drops = !never && field["add_prefix_space"].boolean_or(true);
+  first_differs_ = first_differs_ || drops;
+  steps_.emplace_back([replacement = one_character(field["replacement"]), drops](std::string_view token, bool first) {
+    return replace_all(token, replacement, first && drops ? "" : " ");
+  });
+}
+
+inline void TokenDecoder::add_word_piece(const JsonField& field) {
+  first_differs_ = true;
+  steps_.emplace_back([prefix = field["prefix"].string_or("##"), cleans = field["cleanup"].boolean_or(true)](
+                          std::string_view token, bool first) {
+    std::string text = first || token.starts_with(prefix) ? "" : " ";
+    if (!first && token.starts_with(prefix)) token.remove_prefix(prefix.size());
+    text += token;
+    return cleans ? without_spaces_of_words(std::move(text)) : text;
+  });
+}
+
+/// Of speech: a token that comes again says nothing, and one stands for that.
+inline void TokenDecoder::add_ctc(const JsonField& field) {
+  const std::string pad = field["pad_token"].string_or("<pad>"), word = field["word_delimiter_token"].string_or("|");
+  if (pad.empty()) field["pad_token"].refuse("one character or more");
+  if (word.empty()) field["word_delimiter_token"].refuse("one character or more");
+  merges_repeated_ = true;
+  steps_.emplace_back([pad, word, cleans = field["cleanup"].boolean_or(true)](std::string_view token, bool) {
+    std::string text = replace_all(token, pad, "");
+    return cleans ? replace_all(without_spaces_of_words(std::move(text)), word, " ") : text;
+  });
+}
+
+inline void TokenDecoder::add_replace(const JsonField& field) {
+  Replacement replacement(field);
+  const bool stripped = strip_start_ > 0 || strip_stop_ > 0;
+  if ((is_text_ && !replacement.is_of_ascii_character()) || stripped || !suffix_.empty()) {
+    field["type"].refuse("Replace before the others, but for that of a character of ASCII, or Fuse or Strip");
+  }
+  growth_.check(field, replacement.growth());
+  steps_.emplace_back([replacement](std::string_view token, bool) { return replacement(token); });
+}
+
+/// From each token, or, behind Fuse, from the whole text.
 inline void TokenDecoder::add_strip(const JsonField& field) {
-  if ((!fused_ && !byte_level_) || strip_count_ > 0) field["type"].refuse("Strip once, behind Fuse");
-  const std::string content = field["content"].string();
-  if (content.size() != 1) field["content"].refuse("one character of ASCII");
-  strip_character_ = content[0];
-  strip_count_ = field["start"].integer(1u << 20);
-  field["stop"].require_zero_or_null("0, as the end of a text is not known while it comes");
+  const std::string& character = one_character(field["content"]);
+  const std::size_t start = field["start"].integer(1u << 20), stop = field["stop"].integer(1u << 20);
+  if (!is_joined_) {
+    if (is_text_ || !suffix_.empty()) field["type"].refuse("Strip in front of ByteFallback, or behind Fuse");
+    steps_.emplace_back([character, start, stop](std::string_view token, bool) {
+      for (std::size_t i = 0; i < start && token.starts_with(character); ++i) token.remove_prefix(character.size());
+      for (std::size_t i = 0; i < stop && token.ends_with(character); ++i) token.remove_suffix(character.size());
+      return std::string(token);
+    });
+    return;
+  }
+  if (strip_start_ > 0 || strip_stop_ > 0) field["type"].refuse("Strip once behind Fuse");
+  if (character.size() != 1) field["content"].refuse("one character of ASCII");
+  strip_character_ = character[0];
+  strip_start_ = start;
+  strip_stop_ = stop;
 }
 
 }  // namespace moe_mamba::detail

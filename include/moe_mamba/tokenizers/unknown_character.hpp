@@ -17,13 +17,6 @@ struct UnknownCharacter {
   std::string unit;  // the character as the model saw it
 };
 
-/// How many units of UTF-8 lie between two places.
-inline std::size_t count_units(const char* begin, const char* end) {
-  std::size_t count = 0;
-  for (; begin < end; begin += utf8_unit(begin, end).bytes) ++count;
-  return count;
-}
-
 /// Where the unit of that number begins, the last place of the text where it has fewer.
 inline const char* find_unit(std::string_view text, std::size_t number) {
   std::size_t at = 0;
