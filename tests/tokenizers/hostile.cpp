@@ -220,6 +220,11 @@ TEST_CASE("Deep, wide and growing files are refused in no time", "[tokenizers]")
   }
   require_refused(with(growing + "]}"), "normalizer.normalizers[3].content is \"aaaa\"", "64 times");
 
+  std::string writing = R"("pre_tokenizer":{"type":"Sequence","pretokenizers":[)";
+  for (int i = 0; i < 7; ++i)
+    writing += std::string(i > 0 ? "," : "") + R"({"type":"ByteLevel","add_prefix_space":true})";
+  require_refused(with(writing + "]}"), "pre_tokenizer.pretokenizers[6].type is \"ByteLevel\"", "64 times");
+
   // As many merges as can be, to long tokens: 10^6 of them, and one token of 2 MB.
   std::string vocabulary = R"("a":0,"b":1)", merges;
   std::string token = "a";
