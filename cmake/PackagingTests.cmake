@@ -23,6 +23,14 @@ set_tests_properties(packaging.find_package PROPERTIES FIXTURES_REQUIRED install
 packaging_test(add_subdirectory -DCONSUME=add_subdirectory -DMOE_MAMBA_SOURCE=${PROJECT_SOURCE_DIR})
 packaging_test(fetch_content -DCONSUME=fetch_content -DFETCHCONTENT_SOURCE_DIR_MOE_MAMBA=${PROJECT_SOURCE_DIR})
 
+# Objects for two instruction sets in one program, with each compiler of CompileTests.cmake.
+foreach(compiler IN LISTS compilers)
+  add_test(NAME packaging.instruction_sets.${compiler}
+           COMMAND sh ${PROJECT_SOURCE_DIR}/tests/packaging/instruction_sets.sh ${packaging}/instruction_sets/${compiler}
+                   ${${compiler}_path} -O0 ${language})
+  set_tests_properties(packaging.instruction_sets.${compiler} PROPERTIES LABELS packaging TIMEOUT 600 SKIP_RETURN_CODE 77)
+endforeach()
+
 # The CUDA side, where it is part of this build. Without a device the consumer says so, and that it could be built counts;
 # one way in is enough then, and the installed package is the one with more to go wrong.
 if(TARGET moe_mamba::cuda)

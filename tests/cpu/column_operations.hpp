@@ -7,22 +7,16 @@
 #include <typeinfo>
 #include <vector>
 
-#include "attention_problem.hpp"
 #include "moe_mamba/cpu/activation.hpp"
-#include "moe_mamba/cpu/attention_backward.hpp"
-#include "moe_mamba/cpu/causal_convolution.hpp"
-#include "moe_mamba/cpu/cross_entropy.hpp"
 #include "moe_mamba/cpu/dispatch.hpp"
 #include "moe_mamba/cpu/embedding.hpp"
+#include "moe_mamba/cpu/linear.hpp"
 #include "moe_mamba/cpu/norm.hpp"
 #include "moe_mamba/cpu/optimizer.hpp"
-#include "moe_mamba/cpu/rotary.hpp"
-#include "moe_mamba/cpu/router.hpp"
-#include "selective_scan_problem.hpp"
 #include "support/data.hpp"
 
-/// All operations of the CPU on matrices of some rows and any number of columns, for tests of what must hold of each of
-/// them: whatever does the same to every column of its operands.
+/// Operations of the CPU on matrices of some rows and any number of columns that do the same to every column, for tests of
+/// what must hold of each of them.
 namespace test::columns {
 
 using namespace moe_mamba;

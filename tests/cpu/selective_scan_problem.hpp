@@ -43,6 +43,7 @@ struct Problem {
   Index channels, stride, state_stride;
   std::vector<C> u, delta, b, c, z, state, dy, dstate;
   std::vector<S> bias, a_log, d;
+  std::vector<C> dbias, da_log, dd;  // what their gradients are added to
 
   Problem(Shape s, Index e, std::uint64_t seed, double low = -4, double high = 1)
       : shape(s), channels(e), stride(e + 3), state_stride(N * e + 5) {
@@ -58,6 +59,7 @@ struct Problem {
     bias = test::uniform<S>(e, seed + 9);
     a_log = test::uniform<S>(e * N, seed + 10, -1, 3);
     d = test::uniform<S>(e, seed + 11);
+    dbias = test::uniform<C>(e, 1), da_log = test::uniform<C>(e * N, 2), dd = test::uniform<C>(e, 3);
   }
 
   MatrixView<const C> wide(const std::vector<C>& values) const {
@@ -82,9 +84,15 @@ struct Problem {
   template <class Device>
   Gradients<C> backward(Device& device, const std::vector<C>& checkpoints, bool with_state = true) const {
     const Index t = shape.tokens(), e = channels;
-    Gradients<C> g{test::poison<C>(t * e),     test::poison<C>(t * e), test::poison<C>(t * e),
-                   test::poison<C>(t * N),     test::poison<C>(t * N), test::uniform<C>(e, 1),
-                   test::uniform<C>(e * N, 2), test::uniform<C>(e, 3), dstate};
+    Gradients<C> g{test::poison<C>(t * e),
+                   test::poison<C>(t * e),
+                   test::poison<C>(t * e),
+                   test::poison<C>(t * N),
+                   test::poison<C>(t * N),
+                   dbias,
+                   da_log,
+                   dd,
+                   dstate};
     std::vector<CacheLine> scratch(selective_scan_scratch<C>(device, shape, channels, N) / sizeof(CacheLine));
     selective_scan_backward(device, SelectiveScanBackward<C, S, N>{
                                         shape,

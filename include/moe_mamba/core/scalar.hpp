@@ -15,7 +15,7 @@ using Index = std::ptrdiff_t;
 
 /// A size as the bound of an array, where the language wants it unsigned.
 template <Index N>
-inline constexpr std::size_t bound = static_cast<std::size_t>(N);
+inline constexpr std::size_t array_size = static_cast<std::size_t>(N);
 
 /// One input symbol of a language model.
 using Token = std::int32_t;

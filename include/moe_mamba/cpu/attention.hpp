@@ -268,7 +268,7 @@ class AttentionForward {
   /// Puts the pieces of a head's few queries together, first to last.
   void join(Index task) const {
     for (Index r = 0; r < few_rows(); ++r) {
-      alignas(64) C sums[bound<width>] = {};
+      alignas(64) C sums[array_size<width>] = {};
       C largest = part(task, 0, r)[width], total = 0;
       for (Index piece = 1; piece < scratch_.pieces; ++piece) largest = max(part(task, piece, r)[width], largest);
       for (Index piece = 0; piece < scratch_.pieces; ++piece) {

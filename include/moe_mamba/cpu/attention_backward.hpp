@@ -218,12 +218,15 @@ class AttentionBackward {
     }
     for (Index i = columns.first; i < columns.last; i += lanes<P>) {
       const Index here = std::min(lanes<P>, columns.last - i);
-      const auto read = [&](const C* from) { return here == lanes<P> ? load<P>(from) : load_partial<P>(from, here); };
+      // Behind the last column stands what gives e^0 and 0.
+      const auto read = [&](const C* from, C rest) {
+        return here == lanes<P> ? load<P>(from) : load_partial<P>(from, here, rest);
+      };
       const auto write = [&](C* to, const P& value) {
         here == lanes<P> ? store<P>(to, value) : store_partial<P>(to, value, here);
       };
-      const P weight = exponential(sub(read(weights + i), broadcast<P>(log_sum)));
-      write(dweights + i, mul(weight, sub(read(dweights + i), broadcast<P>(mean))));
+      const P weight = exponential(sub(read(weights + i, log_sum), broadcast<P>(log_sum)));
+      write(dweights + i, mul(weight, sub(read(dweights + i, mean), broadcast<P>(mean))));
       write(weights + i, weight);
     }
   }

@@ -5,7 +5,7 @@
 
 #include "moe_mamba/cpu/device.hpp"
 #include "moe_mamba/cpu/exponential.hpp"
-#include "moe_mamba/cpu/packet.hpp"
+#include "moe_mamba/cpu/packet_access.hpp"
 #include "moe_mamba/cpu/pieces.hpp"
 #include "moe_mamba/ops/attention.hpp"
 
@@ -54,16 +54,16 @@ template <int Rows, int Packets, class C>
 [[gnu::noinline]] void block_tile(const BlockProduct<C>& product, Index row, Index column, Index rows, Index inner) {
   using P = Packet<C>;
   constexpr Index width = lanes<P>;
-  const C* a_row[bound<Rows>];
+  const C* a_row[array_size<Rows>];
   unroll<Rows>([&](auto i) __attribute__((always_inline)) {
     a_row[i] = product.a + (row + std::min<Index>(i, rows - 1)) * product.a_row;
   });
-  P sum[bound<Rows>][bound<Packets>];
+  P sum[array_size<Rows>][array_size<Packets>];
   unroll<Rows * Packets>([&](auto i) __attribute__((always_inline)) { sum[i / Packets][i % Packets] = zero<P>(); });
   const C* b = product.b + column;
   const Index step = product.a_step, b_stride = product.b_stride;
   for (Index k = 0; k < inner; ++k, b += b_stride) {
-    P b_k[bound<Packets>];
+    P b_k[array_size<Packets>];
     unroll<Packets>([&](auto j) __attribute__((always_inline)) { b_k[j] = load<P>(b + j * width); });
     unroll<Rows>([&](auto i) __attribute__((always_inline)) {
       const P a_ik = broadcast<P>(a_row[i][k * step]);
@@ -155,11 +155,11 @@ template <class C, int HeadWidth>
   using P = Packet<C>;
   constexpr Index width = lanes<P>, stride = AttentionBlocks<C>::keys;
   for (Index j = 0; j < count; j += width) {
-    const C* from[bound<width>];
+    const C* from[array_size<width>];
     for (Index k = 0; k < width; ++k) from[k] = rows.row(first + std::min(j + k, count - 1));
     for (Index i = 0; i < HeadWidth; i += width) {
       const Index here = std::min<Index>(width, HeadWidth - i);
-      P square[bound<width>];
+      P square[array_size<width>];
       unroll<width>([&](auto k) __attribute__((always_inline)) {
         square[k] = j + k >= count  ? zero<P>()
                     : here == width ? load<P>(from[k] + i)

@@ -64,7 +64,7 @@ void convolve_block(const CausalConvolution<C, S, Taps>& convolution, Index sequ
                        : convolution.saved_state + sequence * (Taps - 1) * channels + channel;
   const Index last = convolution.shape.tokens() - 1;
   const P bias = convolution.bias == nullptr ? zero<P>() : lane.load_parameters(convolution.bias + channel);
-  P weights[bound<Taps>], inputs[bound<Taps>];
+  P weights[array_size<Taps>], inputs[array_size<Taps>];
   load_taps(convolution.weight + channel * Taps, std::min(lanes<P>, channels - channel), weights);
   // Place K - 1 is for the step's own input; the K - 1 before it are the running state.
   inputs[0] = zero<P>();
@@ -92,14 +92,15 @@ void convolve_block_backward(const CausalConvolutionBackward<C, S, Taps>& convol
   const Index channels = convolution.dx.columns, length = convolution.shape.length;
   const Index count = std::min(lanes<P>, channels - channel), last = convolution.shape.tokens() - 1;
   const P bias = convolution.bias == nullptr ? zero<P>() : lane.load_parameters(convolution.bias + channel);
-  P weights[bound<Taps>], dweights[bound<Taps>], dbias = zero<P>();
+  P weights[array_size<Taps>], dweights[array_size<Taps>], dbias = zero<P>();
   load_taps(convolution.weight + channel * Taps, count, weights);
   unroll<Taps>([&](auto k) { dweights[k] = zero<P>(); });
   for (Index sequence = 0; sequence < convolution.shape.batch; ++sequence) {
     const Index row = sequence * length;
     C* const dstate = convolution.dstate ? convolution.dstate.sequence(sequence) + channel : nullptr;
     const C* const saved = convolution.saved_state + sequence * (Taps - 1) * channels + channel;
-    P inputs[bound<Taps>], gradients[bound<Taps>], final_gradients[bound<Taps>], sums[bound<Taps>], sum = zero<P>();
+    P inputs[array_size<Taps>], gradients[array_size<Taps>], final_gradients[array_size<Taps>], sums[array_size<Taps>],
+        sum = zero<P>();
     unroll<Taps>([&](auto k) { inputs[k] = gradients[k] = final_gradients[k] = sums[k] = zero<P>(); });
     const auto end_run = [&] {
       unroll<Taps>([&](auto k) { dweights[k] = add(dweights[k], std::exchange(sums[k], zero<P>())); });

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "moe_mamba/cpu/packet.hpp"
+#include "moe_mamba/cpu/packet_access.hpp"
 
 /// For operations whose packets hold neighbouring channels of one row (selective scan, causal convolution).
 namespace moe_mamba::cpu::detail {

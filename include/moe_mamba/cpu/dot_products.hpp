@@ -5,7 +5,7 @@
 #include <type_traits>
 
 #include "moe_mamba/cpu/gemm.hpp"
-#include "moe_mamba/cpu/packet.hpp"
+#include "moe_mamba/cpu/packet_access.hpp"
 #include "moe_mamba/cpu/pieces.hpp"
 
 /// The product of some rows with a transposed matrix, without a packed copy of the matrix: a tile of dot products in
@@ -51,16 +51,16 @@ template <int Rows, int Columns, class C, class T, class S>
                                 C* c, Index c_stride, Index columns) {
   using P = Packet<C>;
   constexpr int width = static_cast<int>(lanes<P>);
-  const T* b_row[bound<Columns>];
+  const T* b_row[array_size<Columns>];
   unroll<Columns>([&](auto j)
                       __attribute__((always_inline)) { b_row[j] = b + std::min<Index>(j, columns - 1) * b_stride; });
   const Index spacing = width / ahead.turns;
   const S* next = ahead.rows + ahead.elements / ahead.turns * ahead.turn;
-  P sum[bound<Rows>][bound<Columns>];
+  P sum[array_size<Rows>][array_size<Columns>];
   unroll<Rows * Columns>([&](auto i) __attribute__((always_inline)) { sum[i / Columns][i % Columns] = zero<P>(); });
   Index k = 0;
   for (; k + width <= inner; k += width) {
-    P a_k[bound<Rows>];
+    P a_k[array_size<Rows>];
     unroll<Rows>([&](auto i) __attribute__((always_inline)) { a_k[i] = load<P>(a + i * a_stride + k); });
     unroll<Columns>([&](auto j) __attribute__((always_inline)) {
       const P b_k = load_widened<P>(b_row[j] + k);
@@ -70,7 +70,7 @@ template <int Rows, int Columns, class C, class T, class S>
     next += Columns * spacing;
   }
   if (k < inner) {
-    P a_k[bound<Rows>];
+    P a_k[array_size<Rows>];
     unroll<Rows>([&](auto i)
                      __attribute__((always_inline)) { a_k[i] = load_partial<P>(a + i * a_stride + k, inner - k); });
     unroll<Columns>([&](auto j) __attribute__((always_inline)) {
@@ -79,9 +79,9 @@ template <int Rows, int Columns, class C, class T, class S>
     });
   }
   constexpr int elements = Rows * Columns, groups = (elements + width - 1) / width;
-  alignas(64) C sums[bound<groups * width>];
+  alignas(64) C sums[array_size<groups * width>];
   unroll<groups>([&](auto group) __attribute__((always_inline)) {
-    P packets[bound<width>];
+    P packets[array_size<width>];
     unroll<width>([&](auto lane) __attribute__((always_inline)) {
       constexpr int element = group * width + lane;
       if constexpr (element < elements) {

@@ -5,7 +5,7 @@
 #include <cstring>
 
 #include "moe_mamba/cpu/device.hpp"
-#include "moe_mamba/cpu/packet.hpp"
+#include "moe_mamba/cpu/packet_access.hpp"
 
 /// The blocked matrix product, C = A B or C += A B, in the caller's memory and a thread's scratch.
 ///
@@ -89,14 +89,14 @@ template <int Rows, int step, class C>
   constexpr Index width = lanes<P>;
   unroll<Rows>([&](auto i)
                    __attribute__((always_inline)) { __builtin_prefetch(c + std::min<Index>(i, rows - 1) * c_stride); });
-  const C* a_row[bound<Rows>];
+  const C* a_row[array_size<Rows>];
   unroll<Rows>([&](auto i)
                    __attribute__((always_inline)) { a_row[i] = a + std::min<Index>(i, rows - 1) * row_stride; });
-  P sum[bound<Rows>][bound<packets>];
+  P sum[array_size<Rows>][array_size<packets>];
   unroll<Rows * packets>([&](auto i) __attribute__((always_inline)) { sum[i / packets][i % packets] = zero<P>(); });
   // Not unrolled: g++ 12 would then read the packets of B from memory once for each row.
   for (Index k = 0; k < inner; ++k) {
-    P b[bound<packets>];
+    P b[array_size<packets>];
     unroll<packets>([&](auto j) __attribute__((always_inline)) { b[j] = load<P>(panel + j * width); });
     panel += packets * width;
     unroll<Rows>([&](auto i) __attribute__((always_inline)) {
@@ -114,7 +114,7 @@ template <int Rows, int step, class C>
     });
     return;
   }
-  alignas(64) C buffer[bound<Rows>][bound<packets * width>];
+  alignas(64) C buffer[array_size<Rows>][array_size<packets * width>];
   unroll<Rows * packets>([&](auto i) __attribute__((always_inline)) {
     store<P>(buffer[i / packets] + i % packets * width, sum[i / packets][i % packets]);
   });
@@ -139,7 +139,7 @@ template <class C, class S>
     Index k = 0;
     if (here == width) {
       for (; k + width <= inner; k += width) {
-        P square[bound<width>];
+        P square[array_size<width>];
         unroll<width>([&](auto i) __attribute__((always_inline)) {
           square[i] = load_widened<P>(from + i * column_stride + k);
           __builtin_prefetch(from + i * column_stride + k + ahead);

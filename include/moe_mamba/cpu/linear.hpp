@@ -6,7 +6,7 @@
 #include "moe_mamba/cpu/dot_products.hpp"
 #include "moe_mamba/cpu/elementwise.hpp"
 #include "moe_mamba/cpu/gemm.hpp"
-#include "moe_mamba/cpu/packet.hpp"
+#include "moe_mamba/cpu/packet_access.hpp"
 #include "moe_mamba/cpu/pieces.hpp"
 #include "moe_mamba/ops/linear.hpp"
 
@@ -183,10 +183,10 @@ namespace detail {
 template <class P, int count, class C>
 [[gnu::always_inline]] inline void sum_rows(const C* dy, Index stride, Index rows, C* dbias) {
   constexpr Index run = 128;
-  P total[bound<count>];
+  P total[array_size<count>];
   unroll<count>([&](auto j) __attribute__((always_inline)) { total[j] = load<P>(dbias + j * lanes<P>); });
   for (Index first = 0; first < rows; first += run) {
-    P sum[bound<count>];
+    P sum[array_size<count>];
     unroll<count>([&](auto j) __attribute__((always_inline)) { sum[j] = zero<P>(); });
     for (Index t = first; t < std::min(first + run, rows); ++t) {
       unroll<count>([&](auto j) __attribute__((always_inline)) {

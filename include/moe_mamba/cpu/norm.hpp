@@ -19,10 +19,10 @@ inline constexpr Index rows_summed_at_once = 16;
 /// Calls row(t, sums) for each row, where `sums` are `arrays` arrays of `columns` elements to add to, and adds all to
 /// `totals` in the end. Pieces of rows have partial sums of their own, in the scratch memory of the first thread.
 template <ComputeScalar C, int arrays, class Row>
-void for_rows_with_column_sums(Device& device, Index rows, Index columns, C* const (&totals)[bound<arrays>],
+void for_rows_with_column_sums(Device& device, Index rows, Index columns, C* const (&totals)[array_size<arrays>],
                                const Row& row) {
   struct Sums {
-    C* array[bound<arrays>];
+    C* array[array_size<arrays>];
   };
   constexpr Index line = Arena::alignment / sizeof(C);
   const Index stride = ceiling_divide(columns, line) * line;

@@ -62,7 +62,9 @@ template <PacketLike P>
     using Words = Integers<std::uint32_t, P>;
     const auto word = std::bit_cast<Words>(value.native);
     const Words magnitude = word & 0x7fffffffu;
-    const Words rounded = magnitude > 0x7f800000u ? word | 0x00400000u : word + 0x8000u;
+    // Without ?:, which nvcc's front end does not know of vectors.
+    const auto nan = std::bit_cast<Words>(magnitude > 0x7f800000u);
+    const Words rounded = (nan & (word | 0x00400000u)) | (~nan & (word + 0x8000u));
     const auto counts = std::bit_cast<Words>(magnitude < split_float_limit);
     const auto halves = __builtin_convertvector(rounded >> 16, Integers<std::uint16_t, P>);
     const auto rest = __builtin_convertvector(word & counts, Integers<std::int16_t, P>);

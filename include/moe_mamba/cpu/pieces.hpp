@@ -5,7 +5,7 @@
 #include "moe_mamba/core/mathematics.hpp"
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/cpu/device.hpp"
-#include "moe_mamba/cpu/packet.hpp"
+#include "moe_mamba/cpu/packet_access.hpp"
 
 /// How the operations that read their operands once cut their work: into pieces that depend on sizes alone, never on
 /// the number of threads, so that neither do results.

@@ -17,8 +17,8 @@ namespace detail {
 /// Sums over the tokens of one piece.
 template <int Experts>
 struct alignas(Arena::alignment) RouterSums {
-  double load[bound<Experts>];
-  double probability[bound<Experts>];
+  double load[array_size<Experts>];
+  double probability[array_size<Experts>];
   double entropy;
   double square_log_sum_exp;
   double counted;
@@ -28,7 +28,7 @@ struct alignas(Arena::alignment) RouterSums {
 /// arbitrary, but within range and without repetition.
 template <int Experts, int TopK, ComputeScalar C>
 inline void choose_largest(const C* values, C largest, Index* chosen) {
-  alignas(64) C left[bound<Experts>];
+  alignas(64) C left[array_size<Experts>];
   std::copy_n(values, Experts, left);
   for (int k = 0; k < TopK; ++k) {
     if (k > 0) {
@@ -135,15 +135,15 @@ void router_backward(Device& device, const RouterBackward<C, Experts, TopK>& rou
   const Index tokens = router.probabilities.rows;
   if (tokens == 0) return;
   const double divisor = std::max(*router.counted, 1.0);
-  alignas(64)
-      C balance[bound<Experts>];  // the gradient of the balance loss by each probability, the same for all that count
+  alignas(64) C balance
+      [array_size<Experts>];  // the gradient of the balance loss by each probability, the same for all that count
   for (int e = 0; e < Experts; ++e) {
     balance[e] = static_cast<C>(router.balance * Experts * router.load[e] / (divisor * TopK) / divisor);
   }
   const C z_of_counted = static_cast<C>(2 * router.z / divisor);
 
   detail::for_rows(device, tokens, 8 * Experts, [&](Index first, Index last) {
-    alignas(64) C dp[bound<Experts>];
+    alignas(64) C dp[array_size<Experts>];
     for (Index t = first; t < last; ++t) {
       const C* p = router.probabilities.row(t);
       const Index* experts = router.experts + t * TopK;

@@ -34,7 +34,7 @@ void decay_rates(const S* a_log, Index count, scalar_of<P>* rates) {
   constexpr Index width = lanes<P>;
   constexpr Index whole = States / width * width;
   for (Index first = 0; first < whole; first += width) {
-    P packets[bound<width>];
+    P packets[array_size<width>];
     for (Index lane = 0; lane < width; ++lane) {
       packets[lane] = lane < count ? load_widened<P>(a_log + lane * States + first) : zero<P>();
     }
@@ -81,7 +81,7 @@ template <int Group, PacketLike P, int Columns, class Beside>
 [[gnu::always_inline]] inline void scan_states(const ScanPiece<P, Columns> piece, Index n, scalar_of<P>* state,
                                                const Beside& beside) {
   using C = scalar_of<P>;
-  P h[bound<Group>], rate[bound<Group>];
+  P h[array_size<Group>], rate[array_size<Group>];
   unroll<Group>([&](auto i) __attribute__((always_inline)) {
     h[i] = load<P>(state + i * lanes<P>);
     rate[i] = load<P>(piece.rates + (n + i) * lanes<P>);

@@ -313,7 +313,7 @@ class ScanBackwardTask {
   static void add_lanes(const C* column, C* sums, Index steps, bool overwrite) {
     for (Index t = 0; t < steps; t += width) {
       const Index count = std::min(width, steps - t);
-      P rows[bound<width>];
+      P rows[array_size<width>];
       unroll<width>([&](auto i) __attribute__((always_inline)) {
         rows[i] = load<P>(column + (t + i) * ScanTrace<P>::row_size);
       });

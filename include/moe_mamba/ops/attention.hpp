@@ -189,7 +189,7 @@ void causal_attention(const Device&, const CausalAttention<C, d>& attention) {
       const auto keys = detail::seen_rows<d, C>(seen, at(cache.keys(g)), own(attention.k), length);
       const auto values = detail::seen_rows<d, C>(seen, at(cache.values(g)), own(attention.v), length);
       for (Index t = 0; t < length; ++t) {
-        double q[bound<d>], y[bound<d>] = {}, log_sum = 0;
+        double q[array_size<d>], y[array_size<d>] = {}, log_sum = 0;
         for (Index i = 0; i < d; ++i) q[i] = static_cast<double>(attention.q(first_row + t, h * d + i));
         const auto weights = detail::attention_weights<d>(seen, t, q, keys, &log_sum);
         for (Index j = seen.first(t); j < seen.last(t); ++j) {
@@ -242,7 +242,7 @@ void causal_attention_backward(const Device&, const CausalAttentionBackward<C, d
       std::vector<double> dkeys(keys.size()), dvalues(values.size());
       for (Index h = g * heads.group(); h < (g + 1) * heads.group(); ++h) {
         for (Index t = 0; t < length; ++t) {
-          double q[bound<d>], dy[bound<d>], dq[bound<d>] = {}, log_sum = 0, mean = 0;
+          double q[array_size<d>], dy[array_size<d>], dq[array_size<d>] = {}, log_sum = 0, mean = 0;
           for (Index i = 0; i < d; ++i) {
             q[i] = static_cast<double>(attention.q(first_row + t, h * d + i));
             dy[i] = static_cast<double>(attention.dy(first_row + t, h * d + i));

@@ -132,7 +132,7 @@ void router_backward(Device&, const RouterBackward<C, Experts, TopK>& router) {
     const C* gates = router.gates + t * TopK;
     const C* dgates = router.dgates + t * TopK;
 
-    double dp[bound<Experts>];  // from the balance loss, and from the gates where they are probabilities
+    double dp[array_size<Experts>];  // from the balance loss, and from the gates where they are probabilities
     for (int e = 0; e < Experts; ++e) {
       dp[e] = balance * Experts * router.load[e] / (divisor * TopK) / divisor;
     }
@@ -142,7 +142,7 @@ void router_backward(Device&, const RouterBackward<C, Experts, TopK>& router) {
     double dot = 0;
     for (int e = 0; e < Experts; ++e) dot += dp[e] * double(p[e]);
 
-    double dlogits[bound<Experts>];
+    double dlogits[array_size<Experts>];
     for (int e = 0; e < Experts; ++e) {
       dlogits[e] = double(p[e]) * (dp[e] - dot + z * 2 * double(router.log_sum_exp[t]) / divisor);
     }

@@ -95,7 +95,7 @@ namespace detail {
 /// What one channel of one sequence goes through, in double.
 template <int States>
 struct ScanChannel {
-  double a[bound<States>] = {};  // A
+  double a[array_size<States>] = {};  // A
   double bias = 0, d = 0;
   std::vector<double> u, x, delta, z;  // (L); x = delta + bias before, delta = Δ after softplus
   std::vector<double> b, c;            // (L, N)
@@ -181,7 +181,7 @@ void selective_scan_backward(const Device&, const SelectiveScanBackward<C, S, St
         return static_cast<double>(scan.checkpoints[(sequence * pieces * States + n) * channels + channel]);
       });
       auto* const dstate = scan.dstate ? scan.dstate.sequence(sequence) : nullptr;
-      double carried[bound<States>];  // the gradient with respect to h_t that comes from the steps after t
+      double carried[array_size<States>];  // the gradient with respect to h_t that comes from the steps after t
       for (int n = 0; n < States; ++n) {
         carried[n] = dstate == nullptr ? 0.0 : static_cast<double>(dstate[n * channels + channel]);
       }

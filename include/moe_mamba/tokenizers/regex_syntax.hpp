@@ -181,13 +181,11 @@ inline RegexNode RegexParser::group(Flags& flags) {
   using Kind = RegexNode::Kind;
   RegexNode node;
   ++at_;
-  if (!accept("?")) {
+  if (!accept("?") || accept(":")) {
     node = alternatives(flags);
   } else if (accept("#")) {
     while (more() && text_[at_] != ')') at_ += text_[at_] == '\\' ? 2u : 1u;
     at_ = at_ < text_.size() ? at_ : text_.size();
-  } else if (accept(":")) {
-    node = alternatives(flags);
   } else if (accept(">")) {
     node.kind = Kind::Atomic;
     node.children.push_back(alternatives(flags));

@@ -1,0 +1,101 @@
+#pragma once
+
+#include "moe_mamba/layers/attention.hpp"
+#include "moe_mamba/layers/mamba.hpp"
+#include "moe_mamba/layers/mlp.hpp"
+#include "moe_mamba/layers/moe.hpp"
+#include "moe_mamba/layers/norm.hpp"
+#include "moe_mamba/layers/parallel.hpp"
+#include "moe_mamba/model/language_model.hpp"
+#include "moe_mamba/model/sequence_model.hpp"
+
+/// Models in which every layer and every option that has code of its own occurs. Hashes and files of them are kept in
+/// tests/fixtures: new definitions may be added, but those here stay as they are.
+namespace test::kept {
+
+using namespace moe_mamba;
+
+/// Numbers of states and of taps: one, a few, a packet's multiple and one more.
+using MambaSizes = LanguageModel<Vocabulary<11>, Width<6>, Mamba<State<1>, Convolution<1>, Expand<1>>,
+                                 Mamba<State<3>, Convolution<2>, StepRank<2>>, Mamba<State<16>>,
+                                 Mamba<State<17>, Convolution<7>, Expand<3>>>;
+
+/// Biases, here and not there, and inner norms.
+using MambaBiases =
+    LanguageModel<Vocabulary<11>, Width<7>, Head, Mamba<State<2>, ProjectionBias, NoConvolutionBias>,
+                  Mamba<State<4>, InnerNorm<RmsNorm<NoGain, Epsilon<1, 1000>>>, ProjectionBias>,
+                  Mamba<State<3>, InnerNorm<RmsNorm<>>, NoConvolutionBias>, Mamba<State<3>, InnerNorm<LayerNorm<>>>>;
+
+/// Mamba and one expert of several in turn, as in the paper.
+using Switch =
+    LanguageModel<Vocabulary<13>, Width<8>,
+                  Repeat<2, Mamba<State<16>, Expand<1>>, Moe<Experts<4>, TopK<1>, Hidden<12>, ZLoss<1, 50>>>>;
+
+/// Several experts for a token, gated and not, with shared experts, and all experts.
+using SeveralExperts =
+    LanguageModel<Vocabulary<11>, Width<7>, Head, AverageAuxiliaryLosses,
+                  Moe<Experts<5>, TopK<2>, Hidden<6>, SwiGlu, TopKThenSoftmax, SharedExperts<1>, ZLoss<1, 10>>,
+                  Moe<Experts<3>, TopK<3>, Hidden<4>, Gelu, BalanceLoss<1, 5>>,
+                  Moe<Experts<4>, TopK<2>, Hidden<5>, SharedExperts<2>, BalanceLoss<0>>>;
+
+/// Experts that take no more than their share.
+using LimitedExperts =
+    LanguageModel<Vocabulary<11>, Width<7>, Moe<Experts<4>, TopK<2>, Hidden<3>, Silu, Capacity<3, 4>>,
+                  Moe<Experts<3>, Hidden<5>, SwiGlu, Capacity<5, 4>, SharedExperts<1>>, Mlp<>>;
+
+/// Every order of gates, with a bias of the router and without.
+using Routers = LanguageModel<Vocabulary<11>, Width<7>,
+                              Moe<Experts<4>, Hidden<3>, GeGlu, SigmoidThenTopK, RouterBias, ZLoss<1, 10>>,
+                              Moe<Experts<18>, TopK<2>, Hidden<2>, SquaredRelu, SigmoidThenTopK>,
+                              Moe<Experts<4>, TopK<3>, Hidden<3>, TopKThenSoftmax, RouterBias>,
+                              Moe<Experts<4>, TopK<2>, Hidden<3>, SoftmaxThenTopK, RouterBias>>;
+
+/// Grouped heads, windows that sequences leave, rotary positions in whole, in part and none, biases.
+using AttentionKinds = LanguageModel<
+    Vocabulary<11>, Width<6>, Attention<Heads<4>, KeyValueHeads<2>, HeadWidth<4>, Context<6>>,
+    Attention<Heads<2>, Context<64>, NoPositions, Biases>,
+    Attention<Heads<3>, KeyValueHeads<1>, HeadWidth<6>, RotaryWidth<2>, Rotary<100>, Context<9>, InputBiases>>;
+
+/// Layers side by side, and with norms of their own.
+using Branches =
+    LanguageModel<Vocabulary<11>, Width<6>, Parallel<Mamba<State<2>>, Moe<Experts<3>, Hidden<5>>>,
+                  Parallel<Attention<Heads<2>, HeadWidth<4>, Context<7>>, Mlp<Hidden<5>, SwiGlu>>,
+                  Residual<NoNorm, Mlp<Hidden<4>>>, RmsNorm<>, Residual<LayerNorm<Epsilon<1, 1000>>, Mamba<State<3>>>>;
+
+/// Every activation of an Mlp, between LayerNorms, without a norm at the end.
+using Activations =
+    LanguageModel<Vocabulary<11>, Width<7>, PreNorm<LayerNorm<>>, FinalNorm<NoNorm>, Mlp<Hidden<9>, Relu>,
+                  Mlp<Hidden<5>, SquaredRelu>, LayerNorm<Epsilon<1, 100>>, Mlp<Hidden<5>, Gelu>, Mlp<Hidden<5>, Silu>,
+                  Mlp<Hidden<4>, SwiGlu>, Mlp<Hidden<4>, GeGlu>>;
+
+/// The other norms, in every place of one.
+using Norms = LanguageModel<Vocabulary<11>, Width<9>, Head, PreNorm<RmsNorm<NoGain>>, FinalNorm<LayerNorm<>>,
+                            Mlp<Hidden<6>>, RmsNorm<NoGain, Epsilon<1, 1000>>, Residual<NoNorm, Mamba<State<2>>>,
+                            RmsNorm<Epsilon<1, 10>>, Sequence<Mlp<Hidden<3>, Gelu>, Mamba<State<2>>>>;
+
+/// What public families are made of, repeated.
+using Hybrid = LanguageModel<Vocabulary<13>, Width<6>, Head, PreNorm<RmsNorm<Epsilon<1, 1'000'000>>>,
+                             FinalNorm<RmsNorm<Epsilon<1, 1'000'000>>>,
+                             Repeat<2, Mamba<State<16>, Expand<1>, InnerNorm<RmsNorm<>>>, Mlp<Hidden<7>, SwiGlu>,
+                                    Attention<Heads<3>, KeyValueHeads<1>, HeadWidth<4>, Context<5>, NoPositions>,
+                                    Moe<Experts<4>, TopK<2>, Hidden<5>, SwiGlu, BalanceLoss<0>>>>;
+
+/// A model of series.
+using Series =
+    SequenceModel<Inputs<3>, Outputs<2>, Width<5>, Repeat<2, Mamba<State<3>>, Moe<Experts<4>, Hidden<6>, Silu>>>;
+
+/// Another, wider at its input than within, with attention.
+using WideSeries = SequenceModel<Inputs<17>, Outputs<1>, Width<6>, FinalNorm<NoNorm>, PreNorm<LayerNorm<>>,
+                                 Attention<Heads<3>, Context<8>>, Mamba<State<2>, Expand<1>>, Mlp<Hidden<7>>>;
+
+/// One of everything.
+using Smallest =
+    LanguageModel<Vocabulary<1>, Width<1>, Mamba<State<1>, Convolution<1>, Expand<1>>, Moe<Experts<1>, Hidden<1>>,
+                  Mlp<Hidden<1>>, Attention<Heads<1>, Context<1>, NoPositions>>;
+
+/// Sizes at which operations begin to work in blocks, and that a device's matrix instructions take.
+using Large = LanguageModel<Vocabulary<300>, Width<96>, Mamba<State<16>, Expand<3>>,
+                            Attention<Heads<4>, KeyValueHeads<2>, HeadWidth<64>, Context<150>>,
+                            Moe<Experts<8>, TopK<2>, Hidden<136>, SwiGlu>, Mlp<Hidden<272>>>;
+
+}  // namespace test::kept

@@ -1,0 +1,8 @@
+// The smallest model, and one whose operations work in blocks.
+#include "bits/print.hpp"
+
+int main() {
+  const bool smallest = test::bits::print<test::kept::Smallest>("Smallest");
+  const bool large = test::bits::print<test::kept::Large>("Large", {2, 300});
+  return smallest && large ? 0 : 1;
+}
