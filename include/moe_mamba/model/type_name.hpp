@@ -28,7 +28,7 @@ std::string type_name() {
   for (std::size_t i = 0; i < written.size(); ++i) {
     if (written.substr(i, 2) == "::") {  // what stands before it is a scope
       for (const std::string_view unnamed : {"{anonymous}", "(anonymous namespace)"}) {
-        if (name.ends_with(unnamed)) name.resize(name.size() - unnamed.size());
+        if (name.ends_with(unnamed)) name.erase(name.size() - unnamed.size());
       }
       while (!name.empty() && in_word(name.back())) name.pop_back();
       ++i;
