@@ -72,7 +72,7 @@ if $write; then
   exit 0
 fi
 [ -f "$kept" ] || {
-  echo "nothing to compare with: $kept is missing; sh tests/bits.sh write, of an older commit, writes it"
+  echo "nothing to compare with: $kept is missing; with the argument write an older commit writes it"
   exit 77
 }
 awk '
