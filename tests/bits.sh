@@ -5,7 +5,9 @@
 # keeps what they print now instead. `cuda` builds them for this machine's CUDA device.
 # Bits depend on compiler, C library and instruction set, so there is a file for each compiler and library, and the
 # instruction set is fixed. With another compiler (CXX) or other flags (CXXFLAGS) keep a file of your own before you
-# change something: MOE_MAMBA_BITS names it. Builds in build-bits/; exits with 77 where nothing is kept.
+# change something: MOE_MAMBA_BITS names it. What differs as it is and not with CXXFLAGS="-O1 -ffp-contract=off", which
+# gives the same bits otherwise, are products and sums that the compiler takes together in other places than before.
+# Builds in build-bits/; exits with 77 where nothing is kept.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 write=false
@@ -70,7 +72,7 @@ if $write; then
   exit 0
 fi
 [ -f "$kept" ] || {
-  echo "nothing to compare with: $kept is missing; sh tests/bits.sh write, of an older commit, writes it"
+  echo "nothing to compare with: $kept is missing; with the argument write an older commit writes it"
   exit 77
 }
 awk '

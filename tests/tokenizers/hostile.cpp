@@ -109,6 +109,9 @@ TEST_CASE("Parts that are wrong or not supported are refused by name", "[tokeniz
   }
   require_refused(normalizers(R"({"type":"Replace","pattern":{"Regex":"x*"},"content":" "})"),
                   "normalizer.normalizers[0].pattern.Regex is \"x*\"", "one that takes a character at least");
+  require_refused(
+      normalizers(R"({"type":"Replace","pattern":{"Regex":")" + std::string(16385, 'x') + R"("},"content":""})"),
+      "normalizer.normalizers[0].pattern.Regex is \"xxx", "at most 16384 bytes");
   require_refused(with(R"("normalizer":{"type":"Replace","pattern":{"Regex":"(x"},"content":""})"),
                   "normalizer.pattern.Regex is \"(x\" (an early end at byte 2)", ")");
   require_refused(with(R"("normalizer":{"type":"Replace","pattern":{"String":""},"content":""})"),
@@ -162,6 +165,12 @@ TEST_CASE("Parts that are wrong or not supported are refused by name", "[tokeniz
   require_refused(single(text + "," + special, R"("s":{"ids":[7]})"), "post_processor.special_tokens.s.ids[0] is 7");
   require_refused(single(text + "," + special, R"("s":{"ids":[-1]})"), "post_processor.special_tokens.s.ids[0] is -1");
   CHECK(refusal(single(text + "," + special, R"("s":{"ids":[2]})")).empty());
+  std::string many = text;
+  for (int i = 0; i < 1024; ++i) many += "," + special;
+  require_refused(single(many, R"("s":{"ids":[2,2,2]})"), "post_processor.special_tokens.s.ids is an array of 3",
+                  "at most 1024 tokens");
+  require_refused(single(many, R"("s":{"ids":[]})"), "post_processor.special_tokens.s.ids is an array of 0",
+                  "at most 1024 tokens");
 }
 
 TEST_CASE("Added tokens that do not fit are refused by name", "[tokenizers]") {
@@ -182,7 +191,7 @@ TEST_CASE("Added tokens that do not fit are refused by name", "[tokenizers]") {
                   "no other added token");
   require_refused(with(R"("normalizer":{"type":"StripAccents"},"added_tokens":[)"
                        R"({"content":"\u0301","id":3,"normalized":true}])"),
-                  "added_tokens[0].content is \"", "1 to 8192 bytes");
+                  "added_tokens[0].content is \"", "1 to 72 bytes");
   require_refused(added(R"({"content":"x","id":3},{"content":"y","id":3})"), "added_tokens[1].id is id 3");
   require_refused(added(R"({"content":"x","id":3,"special":"yes"})"), "added_tokens[0].special is \"yes\"");
   require_refused(added(R"({"content":")" + std::string(1025, 'x') + R"(","id":3})"), "added_tokens[0].content is ",
@@ -210,6 +219,11 @@ TEST_CASE("Deep, wide and growing files are refused in no time", "[tokenizers]")
     growing += std::string(i > 0 ? "," : "") + R"({"type":"Replace","pattern":{"String":"a"},"content":"aaaa"})";
   }
   require_refused(with(growing + "]}"), "normalizer.normalizers[3].content is \"aaaa\"", "64 times");
+
+  std::string writing = R"("pre_tokenizer":{"type":"Sequence","pretokenizers":[)";
+  for (int i = 0; i < 7; ++i)
+    writing += std::string(i > 0 ? "," : "") + R"({"type":"ByteLevel","add_prefix_space":true})";
+  require_refused(with(writing + "]}"), "pre_tokenizer.pretokenizers[6].type is \"ByteLevel\"", "64 times");
 
   // As many merges as can be, to long tokens: 10^6 of them, and one token of 2 MB.
   std::string vocabulary = R"("a":0,"b":1)", merges;

@@ -55,7 +55,8 @@ class AddedTokens {
   /// the white space that tokens take overlaps, so do the parts; a token of which nothing is left is passed over.
   template <class Piece>
   void split(std::string_view text, const Piece& piece) const {
-    std::size_t done = 0;  // up to here parts have been told
+    std::size_t done = 0;       // up to here parts have been told
+    std::size_t space_end = 0;  // of the white space that was skipped last
     for (std::size_t at = empty() ? text.size() : 0; at < text.size();) {
       if (begins_[static_cast<unsigned char>(text[at])] == 0) {
         ++at;
@@ -70,8 +71,11 @@ class AddedTokens {
       std::size_t begin = at, end = match_end;
       at = match_end;  // also where the match is then passed over
       if (token->single_word && (word_before(text, begin) || (classes_at(text, end) & Word) != 0)) continue;
-      if (token->strip_left) begin = std::max(begin_of_space(text, begin), done);
-      if (token->strip_right) end = skip_classes(text, end, Space);
+      if (token->strip_left) begin = begin_of_space(text, std::max(begin, done), done);
+      if (token->strip_right) {
+        if (end >= space_end) space_end = skip_classes(text, end, Space);
+        end = space_end;
+      }
       if (begin >= end) continue;  // an earlier token took all of it
       if (done < begin) piece(done, begin, nullptr);
       piece(begin, end, token);
@@ -99,8 +103,9 @@ class AddedTokens {
   static bool word_before(std::string_view text, std::size_t at) {
     return at > 0 && (classes_at(text, unit_before(text, at)) & Word) != 0;
   }
-  static std::size_t begin_of_space(std::string_view text, std::size_t at) {
-    while (at > 0) {
+  /// Where the white space begins that ends at `at`, not before `least`.
+  static std::size_t begin_of_space(std::string_view text, std::size_t at, std::size_t least) {
+    while (at > least) {
       const std::size_t before = unit_before(text, at);
       if ((classes_at(text, before) & Space) == 0) break;
       at = before;

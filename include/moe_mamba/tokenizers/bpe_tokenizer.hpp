@@ -180,8 +180,10 @@ inline void BpeTokenizer::read_added_tokens(const detail::JsonField& field, std:
                               item["rstrip"].boolean_or(false)};
     if (normalized && !normalizer_.empty()) {
       search.text = normalizer_(content);
-      if (search.text.empty() || search.text.size() > 8 * detail::AddedTokens::longest) {
-        item["content"].refuse("what the normalizer makes 1 to 8192 bytes of");
+      // A trie of what is looked for takes some memory for each of its bytes.
+      const std::size_t most = 4 * content.size() + 64;
+      if (search.text.empty() || search.text.size() > most) {
+        item["content"].refuse("what the normalizer makes 1 to " + std::to_string(most) + " bytes of");
       }
       // The reference shows such a token as it is looked for.
       entries_[static_cast<std::size_t>(id)].written = search.text;

@@ -126,12 +126,13 @@ class Replacement {
   std::shared_ptr<const Regex> expression_;  // in place of `from_`
 };
 
-/// One after the other, replacements could make a text longer than any memory.
-class ReplacementGrowth {
+/// One after the other, steps could make a text longer than any memory.
+class TextGrowth {
  public:
-  void check(const JsonField& replace, std::size_t growth) {
+  /// Of one step more, which makes a text at most so many times as long; the field is named where that is too much.
+  void check(const JsonField& field, std::size_t growth) {
     growth_ *= growth;
-    if (growth_ > 64) replace["content"].refuse("strings that make no text longer than 64 times itself");
+    if (growth_ > 64) field.refuse("steps that make no text longer than 64 times itself");
   }
 
  private:

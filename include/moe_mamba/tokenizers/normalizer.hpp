@@ -54,7 +54,7 @@ class Normalizer {
   void add_bert(const JsonField& field);
 
   std::vector<Step> steps_;
-  ReplacementGrowth growth_;
+  TextGrowth growth_;
 };
 
 inline void Normalizer::add(const JsonField& field) {
@@ -77,7 +77,7 @@ inline void Normalizer::add(const JsonField& field) {
         field["pattern"]["Regex"].refuse(
             "one that takes a character at least, as the reference repeats text otherwise");
       }
-      growth_.check(field, replacement.growth());
+      growth_.check(field["content"], replacement.growth());
       steps_.emplace_back(std::move(replacement));
       break;
     }
@@ -94,7 +94,7 @@ inline void Normalizer::add(const JsonField& field) {
       add_bert(field);
       break;
     case 8:
-      growth_.check(field, 2);
+      growth_.check(field["type"], 2);
       add_step(written_bytes);
       break;
     case 9:
@@ -105,7 +105,7 @@ inline void Normalizer::add(const JsonField& field) {
       break;
     case 11: {
       PrecompiledMap map(field["precompiled_charsmap"]);
-      growth_.check(field, map.growth());
+      growth_.check(field["precompiled_charsmap"], map.growth());
       steps_.emplace_back(std::move(map));
       break;
     }

@@ -40,6 +40,13 @@ class PostProcessor {
   /// second for the second text of a pair.
   using Part = std::vector<Token>;
   static constexpr Token text = -1;  // in a part, stands for the tokens of the text
+  static constexpr std::size_t most_tokens = 1024;
+
+  static void check_size(const JsonField& field, const std::vector<Part>& parts) {
+    std::size_t size = parts.size();
+    for (const Part& part : parts) size += part.size();
+    if (size > most_tokens) field.refuse("at most " + std::to_string(most_tokens) + " tokens around a text");
+  }
 
   template <class IsToken>
   static Token read_token(const JsonField& field, const IsToken& is_token) {
@@ -83,6 +90,7 @@ class PostProcessor {
       }
       part.push_back(end);
     }
+    check_size(field, parts);
   }
 
   template <class IsToken>
@@ -95,13 +103,14 @@ class PostProcessor {
         const std::size_t which = sequence["id"].choice({"A", "B"});
         if (which >= parts.size()) sequence["id"].refuse("A for a single text");
         made.push_back(parts[which]);
+        check_size(sequence, made);
         continue;
       }
       const std::string& name = piece["SpecialToken"]["id"].string();
+      const JsonField ids = field["special_tokens"][name]["ids"];
       Part& tokens = made.emplace_back();
-      for (const JsonField& item : field["special_tokens"][name]["ids"].elements()) {
-        tokens.push_back(read_token(item, is_token));
-      }
+      for (const JsonField& item : ids.elements()) tokens.push_back(read_token(item, is_token));
+      check_size(ids, made);
     }
     std::ptrdiff_t texts = 0;
     for (const Part& part : made) texts += std::count(part.begin(), part.end(), text);

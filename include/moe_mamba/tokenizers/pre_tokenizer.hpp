@@ -85,6 +85,7 @@ class PreTokenizer {
   }
 
   std::vector<Step> steps_;
+  TextGrowth growth_;
 };
 
 /// Runs of word characters and runs of others, with the space between them as matches.
@@ -243,6 +244,7 @@ inline void PreTokenizer::add(const JsonField& field) {
                                 "WhitespaceSplit", "BertPreTokenizer", "CharDelimiterSplit", "UnicodeScripts",
                                 "FixedLength"})) {
     case 0: {
+      growth_.check(field["type"], 2);
       Step& step = add_step(Step::Kind::ByteLevel);
       step.prefix = field["add_prefix_space"].boolean();
       if (field["use_regex"].boolean_or(true)) step.pattern = &split_patterns[0];
@@ -291,6 +293,7 @@ inline void PreTokenizer::add(const JsonField& field) {
 }
 
 inline void PreTokenizer::add_metaspace(const JsonField& field) {
+  growth_.check(field["type"], 2);  // of pieces of one character
   Step& step = add_step(Step::Kind::Metaspace);
   step.text = one_character(field["replacement"]);
   const JsonField scheme = field["prepend_scheme"];

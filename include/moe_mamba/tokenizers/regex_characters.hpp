@@ -160,31 +160,36 @@ inline CharacterSet RegexParser::bracket(Flags flags) {
 
 /// Up to "]" or "&&", with what is in brackets inside.
 inline CharacterSet RegexParser::bracket_content() {
-  CharacterSet all;
+  std::vector<CharacterSet::Range> ranges;
+  bool bytes = false;
+  const auto unite = [&](const CharacterSet& set) {
+    ranges.insert(ranges.end(), set.ranges().begin(), set.ranges().end());
+    bytes = bytes || set.contains(no_character);
+  };
   char32_t before = no_character;  // a character that may begin a range
   const std::size_t begin = at_;
   const auto add = [&](char32_t c) {
-    all = all | CharacterSet::of(c);
+    ranges.push_back({c, c});
     before = c;
   };
   for (bool any = false; more(); any = true) {
     const std::string_view two = text_.substr(at_, 2);
     CharacterSet inner;
-    if (two == "&&") return all;
+    if (two == "&&") return CharacterSet(std::move(ranges), bytes);
     if (two.front() == ']' &&
         (any || text_.find(']', at_ + 1) == text_.npos || (begin > 0 && text_[begin - 1] == '&'))) {
       if (!any) fail("empty brackets", "characters in brackets");
-      return all;
+      return CharacterSet(std::move(ranges), bytes);
     }
     if (two == "[:") {
-      all = all | posix();
+      unite(posix());
       before = no_character;
     } else if (two.front() == '[') {
       ++at_;
-      all = all | bracket({});
+      unite(bracket({}));
       before = no_character;
     } else if (two.front() == '\\' && set_escape(inner, true)) {
-      all = all | inner;
+      unite(inner);
       before = no_character;
     } else if (two.front() == '-' && before != no_character && two != "-]" && two != "-[" &&
                text_.substr(at_, 3) != "-&&") {
@@ -194,7 +199,7 @@ inline CharacterSet RegexParser::bracket_content() {
       const bool escaped = accept("\\");
       const char32_t last = escaped ? (accept("b") ? char32_t{'\b'} : character_escape()) : next();
       if (last < before) fail("a range from more to less", "first-last");
-      all = all | CharacterSet::of(before, last);
+      ranges.push_back({before, last});
       before = no_character;
     } else if (accept("\\")) {
       add(accept("b") ? char32_t{'\b'} : character_escape());

@@ -43,6 +43,7 @@ class RegexParser {
   RegexParser(std::string_view text, const CharacterProperties& properties) : text_(text), properties_(properties) {}
 
   RegexTree parse() {
+    if (text_.size() > most_bytes) throw RegexError{most_bytes, "too long", "at most 16384 bytes"};
     RegexNode root = alternatives({});
     if (at_ < text_.size()) fail("an unmatched )", "balanced parentheses");
     tree_.root = std::move(root);
@@ -50,7 +51,7 @@ class RegexParser {
   }
 
  private:
-  static constexpr std::size_t deepest = 50;
+  static constexpr std::size_t deepest = 50, most_bytes = 16384;
   static constexpr std::uint32_t most_repetitions = 1000;
 
   struct Flags {

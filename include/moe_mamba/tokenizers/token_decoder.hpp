@@ -62,7 +62,7 @@ class TokenDecoder {
   void add_ctc(const JsonField& field);
 
   std::vector<Step> steps_;
-  ReplacementGrowth growth_;
+  TextGrowth growth_;
   bool first_differs_ = false, merges_repeated_ = false;
   bool is_text_ = false;    // whether the steps so far leave text and no longer tokens
   bool is_joined_ = false;  // whether it is one text
@@ -217,7 +217,7 @@ inline void TokenDecoder::add_replace(const JsonField& field) {
   if ((is_text_ && !replacement.is_of_ascii_character()) || stripped || !suffix_.empty()) {
     field["type"].refuse("Replace before the others, but for that of a character of ASCII, or Fuse or Strip");
   }
-  growth_.check(field, replacement.growth());
+  growth_.check(field["content"], replacement.growth());
   steps_.emplace_back([replacement](std::string_view token, bool) { return replacement(token); });
 }
 

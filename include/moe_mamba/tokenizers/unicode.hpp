@@ -1,9 +1,10 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <new>
+#include <iterator>
 #include <string>
 #include <string_view>
 #include <utf8proc.h>
@@ -178,21 +179,50 @@ class UnicodeNormalizer {
 
  private:
   void append_normalized(std::string_view piece, std::string& result, std::vector<utf8proc_int32_t>& buffer) const {
-    const auto* bytes = reinterpret_cast<const utf8proc_uint8_t*>(piece.data());
-    const auto size = static_cast<utf8proc_ssize_t>(piece.size());
-    const auto decompose = [&] {
-      return utf8proc_decompose(bytes, size, buffer.data(), static_cast<utf8proc_ssize_t>(buffer.size()), options_);
-    };
-    if (buffer.size() < piece.size()) buffer.resize(piece.size());
-    utf8proc_ssize_t length = decompose();
-    if (length > static_cast<utf8proc_ssize_t>(buffer.size())) {
-      buffer.resize(static_cast<std::size_t>(length));
-      length = decompose();
+    buffer.clear();
+    for (std::size_t at = 0; at < piece.size();) {
+      const Utf8Unit unit = utf8_unit(piece, at);
+      append_decomposed(unit.code, buffer);
+      at += unit.bytes;
     }
-    if (length >= 0) length = utf8proc_normalize_utf32(buffer.data(), length, options_);
-    if (length < 0) throw std::bad_alloc();  // valid text gives no other error
+    order_marks(buffer);
+    const auto length = utf8proc_normalize_utf32(buffer.data(), std::ssize(buffer), options_);
     for (utf8proc_ssize_t i = 0; i < length; ++i) {
       append_utf8(result, static_cast<char32_t>(buffer[static_cast<std::size_t>(i)]));
+    }
+  }
+
+  void append_decomposed(char32_t code, std::vector<utf8proc_int32_t>& buffer) const {
+    std::array<utf8proc_int32_t, 32> parts;  // no character has more than 18
+    int boundary = 0;
+    const utf8proc_ssize_t count = utf8proc_decompose_char(static_cast<utf8proc_int32_t>(code), parts.data(),
+                                                           std::ssize(parts), options_, &boundary);
+    buffer.insert(buffer.end(), parts.begin(), parts.begin() + std::clamp<std::ptrdiff_t>(count, 0, std::ssize(parts)));
+  }
+
+  /// The canonical order, in n log n steps: utf8proc's own takes n^2 for long rows of marks.
+  static void order_marks(std::vector<utf8proc_int32_t>& buffer) {
+    const auto class_of = [](utf8proc_int32_t code) {
+      return static_cast<std::uint64_t>(utf8proc_get_property(code)->combining_class);
+    };
+    const auto is_lower = [&](utf8proc_int32_t a, utf8proc_int32_t b) { return class_of(a) < class_of(b); };
+    const auto is_mark = [&](utf8proc_int32_t code) { return class_of(code) != 0; };
+    std::vector<std::uint64_t> order;  // the class, the place and the character of each
+    for (auto begin = buffer.begin();;) {
+      begin = std::find_if(begin, buffer.end(), is_mark);
+      if (begin == buffer.end()) return;
+      const auto end = std::find_if_not(begin, buffer.end(), is_mark);
+      if (!std::is_sorted(begin, end, is_lower)) {
+        order.clear();
+        for (auto mark = begin; mark != end; ++mark) {
+          order.push_back(class_of(*mark) << 56 | std::uint64_t{order.size()} << 21 |
+                          static_cast<std::uint64_t>(*mark));
+        }
+        std::sort(order.begin(), order.end());
+        std::transform(order.begin(), order.end(), begin,
+                       [](std::uint64_t key) { return static_cast<utf8proc_int32_t>(key & 0x1fffff); });
+      }
+      begin = end;
     }
   }
 
