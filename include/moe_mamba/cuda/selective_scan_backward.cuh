@@ -230,7 +230,8 @@ std::size_t scan_backward_scratch(const Device& device, Shape shape, Index chann
 template <StorageScalar C>
 std::size_t selective_scan_scratch(const Device& device, Shape shape, Index channels, Index states) {
   if (shape.lengths != nullptr) {
-    return largest_run_scratch(shape, [&](Shape run) { return selective_scan_scratch<C>(device, run, channels, states); });
+    return largest_run_scratch(shape,
+                               [&](Shape run) { return selective_scan_scratch<C>(device, run, channels, states); });
   }
   return std::max(detail::scan_forward_scratch<C>(device, shape, channels, states),
                   detail::scan_backward_scratch<C>(device, shape, channels, states));

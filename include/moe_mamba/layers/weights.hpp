@@ -64,7 +64,8 @@ class DescribeWeights {
  private:
   constexpr Nothing add(Parameter parameter) {
     if (count_ < list_.size()) {
-      parameter.name = ParameterName(prefix_).append(parameter.name.view());
+      ParameterName name = prefix_;
+      parameter.name = name.append(parameter.name.view());
       parameter.offset = offset_;
       list_[count_] = parameter;
     }
