@@ -1,4 +1,4 @@
-#include "moe_mamba/layers/moe.hpp"
+#include "moe_mamba/language/moe.hpp"
 
 #include "ceilings.hpp"
 #include "harness.hpp"

@@ -1,5 +1,5 @@
 // Attention against the naive one, forward and backward.
-#include "moe_mamba/layers/attention.hpp"
+#include "moe_mamba/language/attention.hpp"
 
 #include "layers/harness.hpp"
 #include "moe_mamba/moe_mamba.hpp"

@@ -1,5 +1,5 @@
 // The Mamba block against the naive one, forward and backward.
-#include "moe_mamba/layers/mamba.hpp"
+#include "moe_mamba/language/mamba.hpp"
 
 #include "layers/harness.hpp"
 #include "moe_mamba/moe_mamba.hpp"

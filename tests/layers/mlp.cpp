@@ -1,5 +1,5 @@
 // Feed-forward layers, layers side by side, and norms, against the naive ones, forward and backward.
-#include "moe_mamba/layers/mlp.hpp"
+#include "moe_mamba/language/mlp.hpp"
 
 #include "layers/harness.hpp"
 #include "moe_mamba/moe_mamba.hpp"

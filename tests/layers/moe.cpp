@@ -1,5 +1,5 @@
 // Mixtures of experts against the naive one, forward and backward.
-#include "moe_mamba/layers/moe.hpp"
+#include "moe_mamba/language/moe.hpp"
 
 #include "layers/harness.hpp"
 #include "moe_mamba/moe_mamba.hpp"

@@ -75,12 +75,13 @@ rooms)
   allow cuda core ops cuda
   allow layers core ops layers
   allow model core ops layers model
-  allow train core ops layers model cpu train
-  allow generate core ops layers model cpu generate
+  allow language core ops layers model language
+  allow train core ops layers model train
+  allow generate core ops layers model generate
   allow text core text
   allow tokenizers core io text tokenizers
-  allow io core ops layers model cpu train generate io
-  allow families core ops layers model generate io families
+  allow io core ops layers model language train generate io
+  allow families core ops layers model language generate io families
   search ^include/ '#include *<(Eigen|unsupported)/' | grep -v '^include/moe_mamba/cpu/' && complain "Eigen lives in cpu only"
   search ^include/ '#include *<utf8proc' | grep -v '^include/moe_mamba/tokenizers/unicode.hpp' &&
     complain "utf8proc lives in tokenizers/unicode.hpp only"

@@ -3,14 +3,14 @@
 #include <string>
 
 #include "moe_mamba/families/layer_words.hpp"
-#include "moe_mamba/layers/attention.hpp"
-#include "moe_mamba/layers/mamba.hpp"
-#include "moe_mamba/layers/mlp.hpp"
-#include "moe_mamba/layers/moe.hpp"
-#include "moe_mamba/layers/norm.hpp"
-#include "moe_mamba/layers/parallel.hpp"
-#include "moe_mamba/model/composition.hpp"
-#include "moe_mamba/model/language_model.hpp"
+#include "moe_mamba/language/attention.hpp"
+#include "moe_mamba/language/composition.hpp"
+#include "moe_mamba/language/language_model.hpp"
+#include "moe_mamba/language/mamba.hpp"
+#include "moe_mamba/language/mlp.hpp"
+#include "moe_mamba/language/moe.hpp"
+#include "moe_mamba/language/norm.hpp"
+#include "moe_mamba/language/parallel.hpp"
 
 /// A definition, which is a type, as words. A new layer of the library gets an overload of layer_words() here.
 namespace moe_mamba::families {
@@ -25,12 +25,13 @@ NormWords norm_words(Of<T>) {
 }
 template <class... Options>
 NormWords norm_words(Of<RmsNorm<Options...>>) {
-  using Norm = RmsNorm<Options...>;
-  return {"RmsNorm", {Norm::epsilon.numerator, Norm::epsilon.denominator}, Norm::gain};
+  constexpr NormOptions norm = RmsNorm<Options...>::options;
+  return {"RmsNorm", {norm.epsilon.numerator, norm.epsilon.denominator}, norm.gain};
 }
 template <class... Options>
 NormWords norm_words(Of<LayerNorm<Options...>>) {
-  return {"LayerNorm", {LayerNorm<Options...>::epsilon.numerator, LayerNorm<Options...>::epsilon.denominator}};
+  constexpr Ratio epsilon = LayerNorm<Options...>::options.epsilon;
+  return {"LayerNorm", {epsilon.numerator, epsilon.denominator}};
 }
 inline NormWords norm_words(Of<NoNorm>) { return {.kind = "NoNorm"}; }
 
@@ -51,56 +52,53 @@ LayerWords layer_words(Of<T>, Index /*width*/) {
 }
 template <class... Options>
 LayerWords layer_words(Of<Mamba<Options...>>, Index width) {
-  using namespace moe_mamba::detail;
+  constexpr MambaOptions options = Mamba<Options...>::options;
   return MambaWords{.width = width,
-                    .state = option_value<State, 16, Options...>(),
-                    .convolution = option_value<Convolution, 4, Options...>(),
-                    .expand = option_value<Expand, 2, Options...>(),
-                    .step_rank = option_value<StepRank, 0, Options...>(),
-                    .inner_norm = norm_words(Of<inner_norm_of<Options...>>{}),
-                    .projection_bias = is_one_of<ProjectionBias, Options...>,
-                    .convolution_bias = !is_one_of<NoConvolutionBias, Options...>}
+                    .state = options.states,
+                    .convolution = options.taps,
+                    .expand = options.expand,
+                    .step_rank = options.step_rank,
+                    .inner_norm = norm_words(Of<typename Mamba<Options...>::inner_norm>{}),
+                    .projection_bias = options.projection_bias,
+                    .convolution_bias = options.convolution_bias}
       .layer();
 }
 template <class... Options>
 LayerWords layer_words(Of<Attention<Options...>>, Index width) {
-  using namespace moe_mamba::detail;
-  constexpr bool no_positions = is_one_of<NoPositions, Options...>;
+  constexpr AttentionOptions options = Attention<Options...>::options;
   return AttentionWords{.width = width,
-                        .heads = option_value<Heads, 1, Options...>(),
-                        .context = option_value<Context, 1, Options...>(),
-                        .key_value_heads = option_value<KeyValueHeads, 0, Options...>(),
-                        .head_width = option_value<HeadWidth, 0, Options...>(),
-                        .rotary_base = no_positions ? 0 : option_value<Rotary, 10'000, Options...>(),
-                        .rotary_width = option_value<RotaryWidth, 0, Options...>(),
-                        .biases = is_one_of<Biases, Options...>        ? "Biases"
-                                  : is_one_of<InputBiases, Options...> ? "InputBiases"
-                                                                       : "none"}
+                        .heads = options.heads,
+                        .context = options.context,
+                        .key_value_heads = options.key_value_heads,
+                        .head_width = options.head_width,
+                        .rotary_base = options.positions ? options.rotary_base : 0,
+                        .rotary_width = options.rotary_width,
+                        .biases = options.biases == AttentionBiases::all     ? "Biases"
+                                  : options.biases == AttentionBiases::input ? "InputBiases"
+                                                                             : "none"}
       .layer();
 }
 template <class... Options>
 LayerWords layer_words(Of<Mlp<Options...>>, Index width) {
-  using namespace moe_mamba::detail;
   return MlpWords{.width = width,
-                  .hidden = option_value<Hidden, 0, Options...>(),
-                  .activation = activation_name(Of<activation_of<Options...>>{})}
+                  .hidden = Mlp<Options...>::hidden,
+                  .activation = activation_name(Of<typename Mlp<Options...>::activation>{})}
       .layer();
 }
 template <class... Options>
 LayerWords layer_words(Of<Moe<Options...>>, Index width) {
-  using namespace moe_mamba::detail;
-  constexpr Ratio capacity = option_ratio<Capacity, Options...>({0, 1});
+  constexpr MoeOptions options = Moe<Options...>::options;
   return MoeWords{.width = width,
-                  .experts = option_value<Experts, 1, Options...>(),
-                  .top_k = option_value<TopK, 1, Options...>(),
-                  .hidden = option_value<Hidden, 0, Options...>(),
-                  .shared_experts = option_value<SharedExperts, 0, Options...>(),
-                  .activation = activation_name(Of<activation_of<Options...>>{}),
-                  .order = is_one_of<TopKThenSoftmax, Options...>   ? "TopKThenSoftmax"
-                           : is_one_of<SigmoidThenTopK, Options...> ? "SigmoidThenTopK"
-                                                                    : "SoftmaxThenTopK",
-                  .router_bias = is_one_of<RouterBias, Options...>,
-                  .capacity = {capacity.numerator, capacity.denominator}}
+                  .experts = options.experts,
+                  .top_k = options.top_k,
+                  .hidden = options.hidden,
+                  .shared_experts = options.shared_experts,
+                  .activation = activation_name(Of<typename Moe<Options...>::activation>{}),
+                  .order = options.order == GateOrder::top_k_then_softmax   ? "TopKThenSoftmax"
+                           : options.order == GateOrder::sigmoid_then_top_k ? "SigmoidThenTopK"
+                                                                            : "SoftmaxThenTopK",
+                  .router_bias = options.router_bias,
+                  .capacity = {options.capacity.numerator, options.capacity.denominator}}
       .layer();
 }
 

@@ -1,12 +1,12 @@
 #pragma once
 
-#include "moe_mamba/layers/attention.hpp"
-#include "moe_mamba/layers/mamba.hpp"
-#include "moe_mamba/layers/mlp.hpp"
-#include "moe_mamba/layers/moe.hpp"
-#include "moe_mamba/layers/norm.hpp"
-#include "moe_mamba/model/composition.hpp"
-#include "moe_mamba/model/language_model.hpp"
+#include "moe_mamba/language/attention.hpp"
+#include "moe_mamba/language/composition.hpp"
+#include "moe_mamba/language/language_model.hpp"
+#include "moe_mamba/language/mamba.hpp"
+#include "moe_mamba/language/mlp.hpp"
+#include "moe_mamba/language/moe.hpp"
+#include "moe_mamba/language/norm.hpp"
 
 /// Definitions of models that are published, ready to be opened:
 ///

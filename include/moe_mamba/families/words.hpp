@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "moe_mamba/core/scalar.hpp"
-#include "moe_mamba/model/spelling.hpp"
+#include "moe_mamba/language/spelling.hpp"
 
 /// A definition as data: the words of the definition language with their values. Two things are turned into it, a
 /// definition and a checkpoint's config.json, so that they can be compared and the latter be spelled as the former.

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "moe_mamba/layers/layer.hpp"
-#include "moe_mamba/layers/options.hpp"
 #include "moe_mamba/ops/attention.hpp"
 #include "moe_mamba/ops/linear.hpp"
 #include "moe_mamba/ops/rotary.hpp"
@@ -13,13 +12,26 @@ namespace moe_mamba {
 /// Which of attention's projections have biases.
 enum class AttentionBiases { none, input, all };
 
-/// The numbers of an attention layer: heads of queries and of keys and values, their width, the window, and rotary
-/// positions, of which a width of 0 stands for none.
-template <int Queries, int KeyValues, int Width, int Window, int RotaryBase, int RotatedWidth, AttentionBiases Biases>
-struct AttentionConfig {
-  static constexpr AttentionHeads heads{Queries, KeyValues, Window};
-  static constexpr int width = Width, rotary_base = RotaryBase, rotary_width = RotatedWidth;
-  static constexpr AttentionBiases biases = Biases;
+/// The numbers of an attention layer.
+struct AttentionOptions {
+  int heads = 1;             ///< H, of queries
+  int key_value_heads = 0;   ///< G; 0: as many
+  int head_width = 0;        ///< d; 0: the model's width over the heads
+  int context = 1;           ///< N, the last positions that a step sees, its own included
+  bool positions = true;     ///< rotary ones
+  int rotary_base = 10'000;  ///< of their wavelengths
+  int rotary_width = 0;      ///< R, rotated numbers of a head; 0: all
+  AttentionBiases biases = AttentionBiases::none;
+
+  /// The same with nothing left to the width; a rotary width of 0 then stands for no positions.
+  constexpr AttentionOptions of_width(int width) const {
+    AttentionOptions all = *this;
+    if (key_value_heads == 0) all.key_value_heads = heads;
+    if (head_width == 0) all.head_width = width / heads;
+    if (rotary_width == 0) all.rotary_width = all.head_width;
+    if (!positions) all.rotary_width = all.rotary_base = 0;
+    return all;
+  }
 };
 
 /// Causal attention (Vaswani et al. 2017) of H heads of width d, in groups that share G heads of keys and values
@@ -29,14 +41,14 @@ struct AttentionConfig {
 ///   out = o_proj(softmax(q · k / sqrt(d)) v), each step over itself and the N - 1 steps before it
 ///
 /// A sequence carries the last N keys and values and how many steps it has read: 2 N G d + 2 scalars.
-template <int D, class Config>
+template <int D, AttentionOptions Options>
 struct AttentionLayer : LayerDefaults {
-  static constexpr AttentionHeads heads = Config::heads;
-  static constexpr int d = Config::width;
+  static constexpr AttentionHeads heads{Options.heads, Options.key_value_heads, Options.context};
+  static constexpr int d = Options.head_width;
   static constexpr int q_size = static_cast<int>(heads.queries) * d, k_size = static_cast<int>(heads.key_values) * d;
   static constexpr int size = q_size + 2 * k_size;
-  static constexpr bool input_biases = Config::biases != AttentionBiases::none;
-  static constexpr bool output_bias = Config::biases == AttentionBiases::all;
+  static constexpr bool input_biases = Options.biases != AttentionBiases::none;
+  static constexpr bool output_bias = Options.biases == AttentionBiases::all;
 
   template <class Bind>
   struct Weights {
@@ -171,134 +183,16 @@ struct AttentionLayer : LayerDefaults {
   template <class Device, class C>
   static void rotate(Device& device, Shape shape, MatrixView<C> qkv, StateView<const compute_t<C>> positions,
                      bool backward) {
-    if constexpr (Config::rotary_width > 0) {
+    if constexpr (Options.rotary_width > 0) {
       rotary_embedding(device, RotaryEmbedding<C>{.shape = shape,
                                                   .x = qkv.column_block(0, q_size + k_size),
                                                   .head_width = d,
-                                                  .rotary_width = Config::rotary_width,
-                                                  .base = Config::rotary_base,
+                                                  .rotary_width = Options.rotary_width,
+                                                  .base = Options.rotary_base,
                                                   .positions = positions,
                                                   .backward = backward});
     }
   }
-};
-
-namespace detail {
-
-template <class Layer, class Option>
-struct AttentionTakes {
-  static_assert(is_integer_option<Heads, Option> || is_integer_option<KeyValueHeads, Option> ||
-                    is_integer_option<HeadWidth, Option> || is_integer_option<Context, Option> ||
-                    is_integer_option<Rotary, Option> || is_integer_option<RotaryWidth, Option> ||
-                    is_one_of<Option, NoPositions, InputBiases, Biases>,
-                "Attention takes the options Heads<H>, KeyValueHeads<G>, HeadWidth<d>, Context<N>, Rotary<base> and "
-                "RotaryWidth<R> or NoPositions, and InputBiases or Biases and no other: AttentionTakes<layer, option>");
-};
-
-template <class Layer, class Required, int Times>
-struct AttentionNeeds {
-  static_assert(Times >= 1,
-                "Attention needs the options Heads<H> and Context<N>, how many of the last positions a step sees: "
-                "AttentionNeeds<layer, option with an example value, times given>");
-};
-
-template <class Layer, int Times>
-struct OneKindOfPositions {
-  static_assert(Times <= 1,
-                "Attention: NoPositions is given once at most, and not beside Rotary<base> or RotaryWidth<R>: "
-                "OneKindOfPositions<layer, times given>");
-};
-
-template <class Layer, int Times>
-struct OneKindOfBiases {
-  static_assert(Times <= 1,
-                "Attention: InputBiases and Biases exclude each other, and each is given once at most: "
-                "OneKindOfBiases<layer, times given>");
-};
-
-template <class Layer, class Queries, class KeyValues>
-struct AttentionGroups {
-  static_assert(Queries::value < 1 || KeyValues::value < 1 || Queries::value % KeyValues::value == 0,
-                "Attention: KeyValueHeads must divide Heads: AttentionGroups<layer, Heads, KeyValueHeads>");
-};
-
-template <class Layer, class Model, class Queries>
-struct AttentionHeadWidth {
-  static_assert(Model::value % Queries::value == 0,
-                "Attention: without HeadWidth<d> a head is as wide as the model's Width over Heads, which must divide "
-                "it: AttentionHeadWidth<layer, Width, Heads>");
-  static_assert(
-      Model::value / Queries::value <= 256,
-      "Attention: without HeadWidth<d> a head is as wide as the model's Width over Heads, which must be 256 or "
-      "less: AttentionHeadWidth<layer, Width, Heads>");
-};
-
-template <class Layer, class Rotated, class Head>
-struct AttentionRotary {
-  static_assert(Rotated::value % 2 == 0 && Rotated::value <= Head::value,
-                "Attention: rotary positions turn pairs of a head's numbers, so RotaryWidth (without it the width of a "
-                "head) must be even and at most the width of a head; allowed too: NoPositions: "
-                "AttentionRotary<layer, RotaryWidth, HeadWidth>");
-};
-
-template <class Layer, class... Options>
-consteval bool check_attention() {
-  check<AttentionTakes<Layer, Options>...>();
-  check<AttentionNeeds<Layer, Heads<8>, times_given<Heads, Options...>>>();
-  check<AttentionNeeds<Layer, Context<2048>, times_given<Context, Options...>>>();
-  check_integer_option<Layer, Heads, 1, 1024, Options...>();
-  check_integer_option<Layer, KeyValueHeads, 1, 1024, Options...>();
-  check_integer_option<Layer, HeadWidth, 1, 256, Options...>();
-  check_integer_option<Layer, Context, 1, 1 << 24, Options...>();
-  check_integer_option<Layer, Rotary, 2, 1 << 30, Options...>();
-  check_integer_option<Layer, RotaryWidth, 2, 256, Options...>();
-  constexpr int heads = option_value<Heads, 1, Options...>();
-  check<AttentionGroups<Layer, Heads<heads>, KeyValueHeads<option_value<KeyValueHeads, heads, Options...>()>>>();
-  constexpr int without = (0 + ... + int(is_one_of<Options, NoPositions>));
-  constexpr int rotary = times_given<Rotary, Options...> + times_given<RotaryWidth, Options...>;
-  check<OneKindOfPositions<Layer, without + (without > 0 && rotary > 0 ? 1 : 0)>>();
-  check<OneKindOfBiases<Layer, (0 + ... + int(is_one_of<Options, InputBiases, Biases>))>>();
-  return true;
-}
-
-/// What depends on the model's width as well.
-template <class Layer, int W, class... Options>
-struct AttentionOf {
-  static constexpr int heads = std::max(1, option_value<Heads, 1, Options...>());
-  static constexpr bool own_width = times_given<HeadWidth, Options...> > 0;
-  static constexpr int width = [] {
-    if constexpr (!own_width) check<AttentionHeadWidth<Layer, Width<W>, Heads<heads>>>();
-    return option_value<HeadWidth, W / heads, Options...>();
-  }();
-  static constexpr int rotary = [] {
-    if constexpr (is_one_of<NoPositions, Options...>) {
-      return 0;
-    } else {
-      constexpr int rotated = option_value<RotaryWidth, width, Options...>();
-      check<AttentionRotary<Layer, RotaryWidth<rotated>, HeadWidth<width>>>();
-      return rotated;
-    }
-  }();
-  static constexpr AttentionBiases biases = is_one_of<Biases, Options...>        ? AttentionBiases::all
-                                            : is_one_of<InputBiases, Options...> ? AttentionBiases::input
-                                                                                 : AttentionBiases::none;
-  using type =
-      AttentionLayer<W, AttentionConfig<heads, option_value<KeyValueHeads, heads, Options...>(), width,
-                                        option_value<Context, 1, Options...>(),
-                                        rotary == 0 ? 0 : option_value<Rotary, 10'000, Options...>(), rotary, biases>>;
-};
-
-}  // namespace detail
-
-/// Causal attention. Options: Heads<H> and Context<N> (must be given), KeyValueHeads<H>, HeadWidth<width / H>,
-/// Rotary<10000>, RotaryWidth<HeadWidth> (or NoPositions), InputBiases or Biases (none). Context is how many of the last
-/// positions a step sees, its own included, and what the running state holds.
-template <class... Options>
-struct Attention {
-  static_assert(detail::check_attention<Attention, Options...>());
-
-  template <int W>
-  using Layer = typename detail::AttentionOf<Attention, W, Options...>::type;
 };
 
 }  // namespace moe_mamba

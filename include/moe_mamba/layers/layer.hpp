@@ -8,7 +8,6 @@
 
 #include "moe_mamba/core/arena.hpp"
 #include "moe_mamba/core/view.hpp"
-#include "moe_mamba/layers/options.hpp"
 #include "moe_mamba/layers/weights.hpp"
 
 /// What a layer is, to the models that are made of it.
@@ -134,42 +133,6 @@ concept LayerType = requires(const double* report) {
   { T::auxiliary_loss(report) } -> std::convertible_to<double>;
   typename T::template Saved<float>;
 };
-
-namespace detail {
-
-/// Stands where something else than a layer was given, once a check has said so.
-struct NoLayer : LayerDefaults {
-  static constexpr Index active_parameters = 0;
-  static constexpr double flops_per_token = 0;
-};
-
-template <class Layer>
-struct FinishedLayer {
-  static_assert(LayerType<Layer>, "a layer lacks something that layers/layer.hpp asks for: FinishedLayer<layer>");
-};
-
-/// The layer, if it is one.
-template <class Layer>
-struct CheckedLayer {
-  static_assert((check<FinishedLayer<Layer>>(), true));
-  using type = std::conditional_t<LayerType<Layer>, Layer, NoLayer>;
-};
-
-}  // namespace detail
-
-/// A definition of a norm: like that of a layer, and it says so.
-template <class T>
-concept NormDefinition = requires {
-  { T::is_norm } -> std::convertible_to<bool>;
-  typename T::template Layer<1>;
-};
-
-/// A definition of a layer: its member template Layer<Width> is the layer.
-template <class T, int Width>
-concept LayerDefinition = requires {
-  typename T::template Layer<Width>;
-}
-&&!NormDefinition<T>;
 
 /// Bytes of tape that a layer takes for a batch of this shape.
 template <class Layer, class C>

@@ -4,12 +4,28 @@
 
 #include "moe_mamba/layers/layer.hpp"
 #include "moe_mamba/layers/norm.hpp"
-#include "moe_mamba/layers/options.hpp"
 #include "moe_mamba/ops/causal_convolution.hpp"
 #include "moe_mamba/ops/linear.hpp"
 #include "moe_mamba/ops/selective_scan.hpp"
 
 namespace moe_mamba {
+
+/// The numbers of a Mamba block.
+struct MambaOptions {
+  int states = 16;               ///< N, of each channel
+  int taps = 4;                  ///< K, of the convolution
+  int expand = 2;                ///< inner width over width
+  int step_rank = 0;             ///< R; 0: a sixteenth of the width, rounded up
+  bool projection_bias = false;  ///< of the projections into and out of the block
+  bool convolution_bias = true;
+
+  /// The same with nothing left to the width.
+  constexpr MambaOptions of_width(int width) const {
+    MambaOptions all = *this;
+    if (step_rank == 0) all.step_rank = (width + 15) / 16;
+    return all;
+  }
+};
 
 /// The Mamba block (Gu & Dao 2023, arXiv 2312.00752, section 3.4), of width D, inner width E, N states a channel, K
 /// taps and step rank R:
@@ -21,21 +37,22 @@ namespace moe_mamba {
 /// out may have biases, and the convolution none.
 ///
 /// A sequence carries the last K - 1 inputs of the convolution and the scan's states: (K - 1) E + N E scalars.
-template <int D, int N, int K, int E, int R, class InnerNorm = NoNorm, bool ProjectionBias = false,
-          bool ConvolutionBias = true>
+template <int D, MambaOptions Options, class InnerNorm>
 struct MambaLayer : LayerDefaults {
-  static constexpr bool has_inner_norm = !std::is_same_v<InnerNorm, NoNorm>;
+  static constexpr int N = Options.states, K = Options.taps, E = Options.expand * D, R = Options.step_rank;
   using StepNorm = typename InnerNorm::template Layer<R>;
   using StateNorm = typename InnerNorm::template Layer<N>;
+  static constexpr bool has_inner_norm = !std::is_same_v<StepNorm, NoNormLayer<R>>;
 
   template <class Bind>
   struct Weights {
     constexpr explicit Weights(Bind& bind)
         : in_proj(bind.matrix("in_proj.weight", 2 * E, D, {Initial::Law::uniform, 1, D})),
-          in_bias(bind.vector_if(ProjectionBias, "in_proj.bias", 2 * E, ParameterKind::bias, {Initial::Law::zeros})),
+          in_bias(bind.vector_if(Options.projection_bias, "in_proj.bias", 2 * E, ParameterKind::bias,
+                                 {Initial::Law::zeros})),
           conv(bind.stack("conv1d.weight", E, 1, K, {Initial::Law::uniform, 1, K})),
-          conv_bias(
-              bind.vector_if(ConvolutionBias, "conv1d.bias", E, ParameterKind::bias, {Initial::Law::uniform, 1, K})),
+          conv_bias(bind.vector_if(Options.convolution_bias, "conv1d.bias", E, ParameterKind::bias,
+                                   {Initial::Law::uniform, 1, K})),
           x_proj(bind.matrix("x_proj.weight", R + 2 * N, E, {Initial::Law::uniform, 1, E})),
           step_norm(bind.template layer<StepNorm>("dt_norm.")),
           b_norm(bind.template layer<StateNorm>("b_norm.")),
@@ -45,7 +62,8 @@ struct MambaLayer : LayerDefaults {
           a_log(bind.matrix("A_log", E, N, {Initial::Law::log_states}, ParameterKind::decay_free)),
           skip(bind.vector("D", E, ParameterKind::decay_free, {Initial::Law::ones})),
           out_proj(bind.matrix("out_proj.weight", D, E, {Initial::Law::uniform, 1, E, true})),
-          out_bias(bind.vector_if(ProjectionBias, "out_proj.bias", D, ParameterKind::bias, {Initial::Law::zeros})) {}
+          out_bias(bind.vector_if(Options.projection_bias, "out_proj.bias", D, ParameterKind::bias,
+                                  {Initial::Law::zeros})) {}
     typename Bind::Matrix in_proj;    // (2E, D): x, and the gate z
     typename Bind::Vector in_bias;    // (2E) or null
     typename Bind::Stack conv;        // (E, 1, K)
@@ -142,7 +160,7 @@ struct MambaLayer : LayerDefaults {
     const Halves<C> xz(saved.xz);
     const Parts<C> projected(saved.projected), normed(saved.normed);
     linear(device, x, w.in_proj, saved.xz);
-    if constexpr (ProjectionBias) add_bias(device, w.in_bias, saved.xz);
+    if constexpr (Options.projection_bias) add_bias(device, w.in_bias, saved.xz);
     causal_convolution(device, CausalConvolution<C, S, K>{.shape = run.shape,
                                                           .x = xz.x,
                                                           .weight = w.conv.data,
@@ -171,7 +189,7 @@ struct MambaLayer : LayerDefaults {
                                                   .y = saved.gated,
                                                   .scratch = scratch.scan});
     linear(device, saved.gated, w.out_proj, y);
-    if constexpr (ProjectionBias) add_bias(device, w.out_bias, y);
+    if constexpr (Options.projection_bias) add_bias(device, w.out_bias, y);
   }
 
   template <class Device, class S, class C>
@@ -183,7 +201,7 @@ struct MambaLayer : LayerDefaults {
     const Parts<C> projected(saved.projected), normed(saved.normed);
     const Parts<C> dprojected(scratch.dprojected), dnormed(scratch.dnormed);
     linear_backward_weight<S>(device, dy, saved.gated, g.out_proj);
-    if constexpr (ProjectionBias) bias_backward(device, dy, g.out_bias);
+    if constexpr (Options.projection_bias) bias_backward(device, dy, g.out_bias);
     linear_backward_input(device, dy, w.out_proj, scratch.dgated, Into::assign);
     selective_scan_backward(device, SelectiveScanBackward<C, S, N>{.shape = run.shape,
                                                                    .u = saved.convolved,
@@ -230,66 +248,9 @@ struct MambaLayer : LayerDefaults {
                                                                            .dbias = g.conv_bias,
                                                                            .dstate = run.dstate});
     linear_backward_weight<S>(device, scratch.dxz, x, g.in_proj);
-    if constexpr (ProjectionBias) bias_backward(device, scratch.dxz, g.in_bias);
+    if constexpr (Options.projection_bias) bias_backward(device, scratch.dxz, g.in_bias);
     linear_backward_input(device, scratch.dxz, w.in_proj, dx, Into::assign);
   }
-};
-
-namespace detail {
-
-template <class Layer, class Option>
-struct MambaTakes {
-  static_assert(is_integer_option<State, Option> || is_integer_option<Convolution, Option> ||
-                    is_integer_option<Expand, Option> || is_integer_option<StepRank, Option> ||
-                    is_norm_option<InnerNorm, Option> || is_one_of<Option, ProjectionBias, NoConvolutionBias>,
-                "Mamba takes the options State<N>, Convolution<K>, Expand<F>, StepRank<R>, InnerNorm<Norm>, "
-                "ProjectionBias and NoConvolutionBias and no other: MambaTakes<layer, option>");
-};
-
-template <class T>
-struct IsInnerNorm {
-  static constexpr bool value = is_norm_option<InnerNorm, T>;
-};
-
-template <class Layer, class Norm>
-struct MambaInnerNorm {
-  static_assert(NormDefinition<Norm>,
-                "Mamba: InnerNorm takes a norm: RmsNorm<>, LayerNorm<>, NoNorm or your own with is_norm and a member "
-                "template Layer<Width>: MambaInnerNorm<layer, norm given>");
-};
-
-template <class... Options>
-using inner_norm_of = typename FirstMatch<IsInnerNorm, InnerNorm<NoNorm>, Options...>::type::norm;
-
-template <class Layer, class... Options>
-consteval bool check_mamba() {
-  check<MambaTakes<Layer, Options>...>();
-  check_integer_option<Layer, State, 1, 4096, Options...>();
-  check_integer_option<Layer, Convolution, 1, 64, Options...>();
-  check_integer_option<Layer, Expand, 1, 64, Options...>();
-  check_integer_option<Layer, StepRank, 1, 1 << 20, Options...>();
-  check<MambaInnerNorm<Layer, inner_norm_of<Options...>>>();
-  check<OptionGivenOnce<Layer, InnerNorm<inner_norm_of<Options...>>,
-                        (0 + ... + int(is_norm_option<InnerNorm, Options>))>>();
-  check<OptionGivenOnce<Layer, ProjectionBias, (0 + ... + int(std::is_same_v<Options, ProjectionBias>))>>();
-  check<OptionGivenOnce<Layer, NoConvolutionBias, (0 + ... + int(std::is_same_v<Options, NoConvolutionBias>))>>();
-  return true;
-}
-
-}  // namespace detail
-
-/// The Mamba block. Options: State<16>, Convolution<4>, Expand<2>, StepRank<width / 16, rounded up>, InnerNorm<NoNorm>;
-/// ProjectionBias and NoConvolutionBias, which are left out.
-template <class... Options>
-struct Mamba {
-  static_assert(detail::check_mamba<Mamba, Options...>());
-
-  template <int W>
-  using Layer =
-      MambaLayer<W, detail::option_value<State, 16, Options...>(), detail::option_value<Convolution, 4, Options...>(),
-                 detail::option_value<Expand, 2, Options...>() * W,
-                 detail::option_value<StepRank, (W + 15) / 16, Options...>(), detail::inner_norm_of<Options...>,
-                 detail::is_one_of<ProjectionBias, Options...>, !detail::is_one_of<NoConvolutionBias, Options...>>;
 };
 
 }  // namespace moe_mamba

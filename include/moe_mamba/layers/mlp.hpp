@@ -1,7 +1,6 @@
 #pragma once
 
 #include "moe_mamba/layers/layer.hpp"
-#include "moe_mamba/layers/options.hpp"
 #include "moe_mamba/ops/activation.hpp"
 #include "moe_mamba/ops/linear.hpp"
 
@@ -61,57 +60,6 @@ struct MlpLayer : LayerDefaults {
     linear_backward_weight<S>(run.device, scratch.dhidden, x, g.up);
     linear_backward_input(run.device, scratch.dhidden, w.up, dx, Into::assign);
   }
-};
-
-namespace detail {
-
-/// An activation: `gated`, `value` and `derivative`. The library's stand in ops/activation.hpp.
-template <class T>
-concept ActivationType = requires(float x) {
-  { T::gated } -> std::convertible_to<bool>;
-  { T::value(x) } -> std::convertible_to<float>;
-  { T::derivative(x) } -> std::convertible_to<float>;
-};
-
-template <class T>
-struct IsActivation {
-  static constexpr bool value = ActivationType<T>;
-};
-
-/// The activation among Options, Relu when there is none.
-template <class... Options>
-using activation_of = typename FirstMatch<IsActivation, Relu, Options...>::type;
-
-template <class Layer, int Activations>
-struct OneActivation {
-  static_assert(Activations <= 1, "more than one activation is given: OneActivation<layer, activations given>");
-};
-
-template <class Layer, class Option>
-struct MlpTakes {
-  static_assert(is_integer_option<Hidden, Option> || ActivationType<Option>,
-                "Mlp takes the option Hidden<H> and an activation (Relu, SquaredRelu, Gelu, Silu, SwiGlu, GeGlu or "
-                "your own with gated, value and derivative) "
-                "and no other: MlpTakes<layer, option>");
-};
-
-template <class Layer, class... Options>
-consteval bool check_mlp() {
-  check<MlpTakes<Layer, Options>...>();
-  check<OneActivation<Layer, (0 + ... + int(ActivationType<Options>))>>();
-  check_integer_option<Layer, Hidden, 1, 1 << 24, Options...>();
-  return true;
-}
-
-}  // namespace detail
-
-/// A dense feed-forward layer. Options: Hidden<4 · width>, an activation (Relu).
-template <class... Options>
-struct Mlp {
-  static_assert(detail::check_mlp<Mlp, Options...>());
-
-  template <int W>
-  using Layer = MlpLayer<W, detail::option_value<Hidden, 4 * W, Options...>(), detail::activation_of<Options...>>;
 };
 
 }  // namespace moe_mamba

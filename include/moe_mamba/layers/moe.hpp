@@ -2,9 +2,9 @@
 
 #include <type_traits>
 
+#include "moe_mamba/core/ratio.hpp"
 #include "moe_mamba/layers/layer.hpp"
 #include "moe_mamba/layers/mlp.hpp"
-#include "moe_mamba/layers/options.hpp"
 #include "moe_mamba/ops/activation.hpp"
 #include "moe_mamba/ops/dispatch.hpp"
 #include "moe_mamba/ops/elementwise.hpp"
@@ -13,20 +13,37 @@
 
 namespace moe_mamba {
 
+/// The numbers of a mixture of experts.
+struct MoeOptions {
+  int experts = 1;         ///< E
+  int top_k = 1;           ///< K
+  int hidden = 0;          ///< H, of an expert; 0: four times the width
+  int shared_experts = 0;  ///< that every token goes to
+  GateOrder order = GateOrder::softmax_then_top_k;
+  bool router_bias = false;
+  Ratio capacity{0, 1};   ///< c; 0: none, dropless
+  Ratio balance{1, 100};  ///< factor of the balance loss
+  Ratio z{0, 1};          ///< factor of the z-loss
+
+  /// The same with nothing left to the width.
+  constexpr MoeOptions of_width(int width) const {
+    MoeOptions all = *this;
+    if (hidden == 0) all.hidden = 4 * width;
+    return all;
+  }
+};
+
 /// Mixture of experts (Shazeer et al. 2017; Fedus et al. 2021): each token goes to K of the experts, which are
 /// feed-forward layers without biases, and gets the sum of their outputs weighted by the router's gates, plus that of
 /// the shared ones. See ops/router.hpp for gates and losses, ops/dispatch.hpp for the way there and back. With a
 /// capacity limit c an expert takes ceil(c·T·K/E) of the T tokens of a call at most, earliest first, so that batch
 /// mates then compete for places.
-///
-/// `Config` carries the numbers: see MoeConfig.
-template <int D, class Config>
+template <int D, MoeOptions Options, class Activation>
 struct MoeLayer : LayerDefaults {
-  static constexpr int E = Config::experts, K = Config::top_k, H = Config::hidden;
-  static constexpr int shared_hidden = Config::shared_experts * H;
-  using Activation = typename Config::activation;
+  static constexpr int E = Options.experts, K = Options.top_k, H = Options.hidden;
+  static constexpr int shared_hidden = Options.shared_experts * H;
   static constexpr int gates = Activation::gated ? 2 : 1;
-  static constexpr bool has_shared = Config::shared_experts > 0, has_bias = Config::router_bias;
+  static constexpr bool has_shared = Options.shared_experts > 0, has_bias = Options.router_bias;
   using Shared = MlpLayer<D, has_shared ? shared_hidden : 1, Activation, H>;
   /// What stands for the shared experts where there are none.
   struct NoShared : LayerDefaults {};
@@ -50,7 +67,7 @@ struct MoeLayer : LayerDefaults {
   };
 
   static constexpr Index expert_parameters = Index{gates + 1} * D * H;
-  static constexpr Index matrices_met = Index{E} * D + (Index{K} + Config::shared_experts) * expert_parameters;
+  static constexpr Index matrices_met = Index{E} * D + (Index{K} + Options.shared_experts) * expert_parameters;
   static constexpr Index active_parameters = matrices_met + (has_bias ? E : 0);
   static constexpr double flops_per_token = 2.0 * matrices_met;
 
@@ -60,13 +77,13 @@ struct MoeLayer : LayerDefaults {
   /// A report holds the balance and z-loss without their factors, the entropy, the drops, the load of each expert,
   /// and how many tokens count.
   static constexpr double auxiliary_loss(const double* report) {
-    return Config::balance.value() * report[0] + Config::z.value() * report[1];
+    return Options.balance.value() * report[0] + Options.z.value() * report[1];
   }
 
   template <class Visit>
   static void visit_routers(const Visit& visit, const double* report) {
-    visit(RouterReport{.balance_loss = Config::balance.value() * report[0],
-                       .z_loss = Config::z.value() * report[1],
+    visit(RouterReport{.balance_loss = Options.balance.value() * report[0],
+                       .z_loss = Options.z.value() * report[1],
                        .entropy = report[2],
                        .dropped = report[3],
                        .load = {report + 4, static_cast<std::size_t>(E)}});
@@ -74,11 +91,11 @@ struct MoeLayer : LayerDefaults {
 
   /// Places of an expert for `tokens` tokens.
   static constexpr Index capacity(Index tokens) {
-    if constexpr (Config::capacity.numerator == 0) {
+    if constexpr (Options.capacity.numerator == 0) {
       return tokens;
     } else {
-      const Index divisor = Index{E} * Config::capacity.denominator;
-      return (tokens * K * Config::capacity.numerator + divisor - 1) / divisor;
+      const Index divisor = Index{E} * Options.capacity.denominator;
+      return (tokens * K * Options.capacity.numerator + divisor - 1) / divisor;
     }
   }
 
@@ -156,7 +173,7 @@ struct MoeLayer : LayerDefaults {
 
     linear(device, x, w.router, scratch.logits);
     if constexpr (has_bias) add_bias(device, w.router_bias, scratch.logits);
-    route(device, Router<compute_t<C>, E, K>{.order = Config::order,
+    route(device, Router<compute_t<C>, E, K>{.order = Options.order,
                                              .logits = scratch.logits,
                                              .probabilities = saved.probabilities,
                                              .log_sum_exp = saved.log_sum_exp,
@@ -207,15 +224,15 @@ struct MoeLayer : LayerDefaults {
     combine_rows(device, scratch.dx, saved.slots, Index{K}, nullptr, dx, has_shared ? Into::add : Into::assign);
 
     router_backward(device,
-                    RouterBackward<compute_t<C>, E, K>{.order = Config::order,
+                    RouterBackward<compute_t<C>, E, K>{.order = Options.order,
                                                        .probabilities = saved.probabilities,
                                                        .log_sum_exp = saved.log_sum_exp,
                                                        .experts = saved.experts,
                                                        .gates = saved.gate,
                                                        .load = run.report + 4,
                                                        .dgates = scratch.dgate,
-                                                       .balance = run.auxiliary_weight * Config::balance.value(),
-                                                       .z = run.auxiliary_weight * Config::z.value(),
+                                                       .balance = run.auxiliary_weight * Options.balance.value(),
+                                                       .z = run.auxiliary_weight * Options.z.value(),
                                                        .dlogits = scratch.dlogits,
                                                        .counted = run.report + 4 + E,
                                                        .targets = run.targets});
@@ -223,108 +240,6 @@ struct MoeLayer : LayerDefaults {
     if constexpr (has_bias) bias_backward(device, scratch.dlogits, g.router_bias);
     linear_backward_input(device, scratch.dlogits, w.router, dx, Into::add);
   }
-};
-
-/// The numbers of a mixture of experts. A capacity of 0 stands for none: dropless.
-template <int Experts, int TopK, int Hidden, int SharedExperts, class Activation, GateOrder Order, bool RouterBias,
-          int CapacityNumerator, int CapacityDenominator, int BalanceNumerator, int BalanceDenominator, int ZNumerator,
-          int ZDenominator>
-struct MoeConfig {
-  static constexpr int experts = Experts, top_k = TopK, hidden = Hidden, shared_experts = SharedExperts;
-  using activation = Activation;
-  static constexpr GateOrder order = Order;
-  static constexpr bool router_bias = RouterBias;
-  static constexpr detail::Ratio capacity{CapacityNumerator, CapacityDenominator};
-  static constexpr detail::Ratio balance{BalanceNumerator, BalanceDenominator};
-  static constexpr detail::Ratio z{ZNumerator, ZDenominator};
-};
-
-namespace detail {
-
-template <class Layer, class Option>
-struct MoeTakes {
-  static_assert(
-      is_integer_option<Experts, Option> || is_integer_option<TopK, Option> || is_integer_option<Hidden, Option> ||
-          is_integer_option<SharedExperts, Option> || is_ratio_option<Capacity, Option> ||
-          is_ratio_option<BalanceLoss, Option> || is_ratio_option<ZLoss, Option> ||
-          is_one_of<Option, SoftmaxThenTopK, TopKThenSoftmax, SigmoidThenTopK, RouterBias> || ActivationType<Option>,
-      "Moe takes the options Experts<N>, TopK<K>, Hidden<H>, SharedExperts<N>, Capacity<n, d>, BalanceLoss<n, d>, "
-      "ZLoss<n, d>, RouterBias, SoftmaxThenTopK, TopKThenSoftmax or SigmoidThenTopK, and an activation (Relu, "
-      "SquaredRelu, Gelu, Silu, SwiGlu, "
-      "GeGlu or your own with gated, value and derivative) and no other: MoeTakes<layer, option>");
-};
-
-template <class Layer, int Times>
-struct MoeNeedsExperts {
-  static_assert(Times >= 1, "Moe needs the option Experts<N>, N from 1 up: MoeNeedsExperts<layer, times given>");
-};
-
-template <class Layer, class Chosen, class All>
-struct MoeTopK {
-  static_assert(All::value < 1 || Chosen::value <= All::value,
-                "Moe: TopK must be from 1 to Experts: MoeTopK<layer, TopK, Experts>");
-};
-
-template <class Layer, class Router>
-struct TopOneNotRenormalised {
-  static_assert(
-      !std::is_same_v<Router, TopKThenSoftmax>,
-      "Moe: with TopK<1> a softmax over the one chosen expert is always 1 and the router would learn nothing; "
-      "allowed: SoftmaxThenTopK or SigmoidThenTopK, or TopK from 2 up");
-};
-
-template <class Layer, int Times>
-struct OneGateOrder {
-  static_assert(
-      Times <= 1,
-      "Moe: SoftmaxThenTopK, TopKThenSoftmax and SigmoidThenTopK exclude each other, and each is given once at "
-      "most");
-};
-
-template <class Layer, class... Options>
-consteval bool check_moe() {
-  check<MoeTakes<Layer, Options>...>();
-  check<MoeNeedsExperts<Layer, (0 + ... + int(is_integer_option<Experts, Options>))>>();
-  check<OneActivation<Layer, (0 + ... + int(ActivationType<Options>))>>();
-  check_integer_option<Layer, Experts, 1, 1 << 16, Options...>();
-  check_integer_option<Layer, TopK, 1, 1 << 16, Options...>();
-  check_integer_option<Layer, Hidden, 1, 1 << 24, Options...>();
-  check_integer_option<Layer, SharedExperts, 0, 1 << 10, Options...>();
-  constexpr int top_k = option_value<TopK, 1, Options...>();
-  check<MoeTopK<Layer, TopK<top_k>, Experts<option_value<Experts, 1, Options...>()>>>();
-  if constexpr (top_k == 1) check<TopOneNotRenormalised<Layer, Options>...>();
-  check<OneGateOrder<Layer, (0 + ... + int(is_one_of<Options, SoftmaxThenTopK, TopKThenSoftmax, SigmoidThenTopK>))>>();
-  check<OptionGivenOnce<Layer, RouterBias, (0 + ... + int(std::is_same_v<Options, RouterBias>))>>();
-  check_ratio_option<Layer, BalanceLoss, 0, Options...>();
-  check_ratio_option<Layer, ZLoss, 0, Options...>();
-  check_ratio_option<Layer, Capacity, 1, Options...>();
-  return true;
-}
-
-}  // namespace detail
-
-/// A mixture of experts. Options: Experts<N> (must be given), TopK<1>, Hidden<4 · width>, SharedExperts<0>, an
-/// activation (Relu), SoftmaxThenTopK (or TopKThenSoftmax, SigmoidThenTopK), RouterBias (none), Capacity<n, d> (none:
-/// dropless), BalanceLoss<1, 100>, ZLoss<0, 1>.
-template <class... Options>
-struct Moe {
-  static_assert(detail::check_moe<Moe, Options...>());
-
-  template <int W>
-  using Layer =
-      MoeLayer<W, MoeConfig<detail::option_value<Experts, 1, Options...>(), detail::option_value<TopK, 1, Options...>(),
-                            detail::option_value<Hidden, 4 * W, Options...>(),
-                            detail::option_value<SharedExperts, 0, Options...>(), detail::activation_of<Options...>,
-                            detail::is_one_of<TopKThenSoftmax, Options...>   ? GateOrder::top_k_then_softmax
-                            : detail::is_one_of<SigmoidThenTopK, Options...> ? GateOrder::sigmoid_then_top_k
-                                                                             : GateOrder::softmax_then_top_k,
-                            detail::is_one_of<RouterBias, Options...>,
-                            detail::option_ratio<Capacity, Options...>({0, 1}).numerator,
-                            detail::option_ratio<Capacity, Options...>({0, 1}).denominator,
-                            detail::option_ratio<BalanceLoss, Options...>({1, 100}).numerator,
-                            detail::option_ratio<BalanceLoss, Options...>({1, 100}).denominator,
-                            detail::option_ratio<ZLoss, Options...>({0, 1}).numerator,
-                            detail::option_ratio<ZLoss, Options...>({0, 1}).denominator>>;
 };
 
 }  // namespace moe_mamba

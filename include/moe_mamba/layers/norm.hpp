@@ -2,8 +2,8 @@
 
 #include <type_traits>
 
+#include "moe_mamba/core/ratio.hpp"
 #include "moe_mamba/layers/layer.hpp"
-#include "moe_mamba/layers/options.hpp"
 #include "moe_mamba/ops/elementwise.hpp"
 #include "moe_mamba/ops/norm.hpp"
 
@@ -12,17 +12,23 @@
 /// forward_joined(run, w, saved, Joined, y) besides, which first adds what a layer before it left to be added to the stream.
 namespace moe_mamba {
 
+/// The numbers of a norm.
+struct NormOptions {
+  Ratio epsilon{1, 100'000};
+  bool gain = true;  ///< of an RMSNorm
+};
+
 /// RMSNorm (Zhang & Sennrich 2019), with a gain or without; see ops/norm.hpp.
-template <int W, bool HasGain, int EpsilonNumerator, int EpsilonDenominator>
+template <int W, NormOptions Options>
 struct RmsNormLayer : LayerDefaults {
   template <class Bind>
   struct Weights {
     constexpr explicit Weights(Bind& bind)
-        : gain(bind.vector_if(HasGain, "weight", W, ParameterKind::gain, {Initial::Law::ones})) {}
+        : gain(bind.vector_if(Options.gain, "weight", W, ParameterKind::gain, {Initial::Law::ones})) {}
     typename Bind::Vector gain;  // (W)
   };
   static constexpr Index active_parameters = parameters_of<RmsNormLayer>;
-  static constexpr double epsilon = static_cast<double>(EpsilonNumerator) / EpsilonDenominator;
+  static constexpr double epsilon = Options.epsilon.value();
 
   template <class C>
   struct Saved {
@@ -50,7 +56,7 @@ struct RmsNormLayer : LayerDefaults {
 };
 
 /// LayerNorm (Ba, Kiros & Hinton 2016) with gain and bias; see ops/norm.hpp.
-template <int W, int EpsilonNumerator, int EpsilonDenominator>
+template <int W, NormOptions Options>
 struct LayerNormLayer : LayerDefaults {
   template <class Bind>
   struct Weights {
@@ -60,7 +66,7 @@ struct LayerNormLayer : LayerDefaults {
     typename Bind::Vector gain, bias;  // (W)
   };
   static constexpr Index active_parameters = parameters_of<LayerNormLayer>;
-  static constexpr double epsilon = static_cast<double>(EpsilonNumerator) / EpsilonDenominator;
+  static constexpr double epsilon = Options.epsilon.value();
 
   template <class C>
   struct Saved {
@@ -104,52 +110,6 @@ struct NoNormLayer : LayerDefaults {
                        MatrixView<const Y> dy, MatrixView<X> dx) {
     add(run.device, dy, dx);
   }
-};
-
-namespace detail {
-
-template <class Norm, class Option, bool TakesNoGain>
-struct NormTakes {
-  static_assert(is_ratio_option<Epsilon, Option> || (TakesNoGain && std::is_same_v<Option, NoGain>),
-                "RmsNorm and LayerNorm take the option Epsilon<numerator, denominator>, RmsNorm NoGain as well, and no "
-                "other: NormTakes<norm, option, is NoGain allowed>");
-};
-
-/// The epsilon of a norm, options checked.
-template <class Norm, bool TakesNoGain, class... Options>
-consteval Ratio norm_epsilon() {
-  check<NormTakes<Norm, Options, TakesNoGain>...>();
-  check<OptionGivenOnce<Norm, NoGain, (0 + ... + int(std::is_same_v<Options, NoGain>))>>();
-  check_ratio_option<Norm, Epsilon, 1, Options...>();
-  return option_ratio<Epsilon, Options...>({1, 100'000});
-}
-
-}  // namespace detail
-
-/// x / sqrt(mean(x²) + epsilon) · gain. Options: Epsilon<1, 100000>; NoGain: without the gain.
-template <class... Options>
-struct RmsNorm {
-  static constexpr bool is_norm = true;
-  static constexpr detail::Ratio epsilon = detail::norm_epsilon<RmsNorm, true, Options...>();
-  static constexpr bool gain = !detail::is_one_of<NoGain, Options...>;
-  template <int W>
-  using Layer = RmsNormLayer<W, gain, epsilon.numerator, epsilon.denominator>;
-};
-
-/// (x - mean) / sqrt(variance + epsilon) · gain + bias. Options: Epsilon<1, 100000>.
-template <class... Options>
-struct LayerNorm {
-  static constexpr bool is_norm = true;
-  static constexpr detail::Ratio epsilon = detail::norm_epsilon<LayerNorm, false, Options...>();
-  template <int W>
-  using Layer = LayerNormLayer<W, epsilon.numerator, epsilon.denominator>;
-};
-
-/// Nothing where a norm could be.
-struct NoNorm {
-  static constexpr bool is_norm = true;
-  template <int W>
-  using Layer = NoNormLayer<W>;
 };
 
 }  // namespace moe_mamba

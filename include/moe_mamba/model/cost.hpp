@@ -4,6 +4,7 @@
 #include <cstddef>
 
 #include "moe_mamba/core/scalar.hpp"
+#include "moe_mamba/core/static_check.hpp"
 #include "moe_mamba/layers/parameter.hpp"
 #include "moe_mamba/model/stage.hpp"
 

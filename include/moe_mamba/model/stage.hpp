@@ -5,6 +5,7 @@
 #include <string_view>
 #include <type_traits>
 
+#include "moe_mamba/core/static_check.hpp"
 #include "moe_mamba/layers/layer.hpp"
 #include "moe_mamba/layers/norm.hpp"
 #include "moe_mamba/ops/elementwise.hpp"

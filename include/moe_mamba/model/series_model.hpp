@@ -1,51 +1,21 @@
 #pragma once
 
-#include <string_view>
-
-#include "moe_mamba/layers/layer.hpp"
-#include "moe_mamba/model/composition.hpp"
+#include "moe_mamba/core/scalar.hpp"
+#include "moe_mamba/model/stage.hpp"
 #include "moe_mamba/ops/elementwise.hpp"
 #include "moe_mamba/ops/linear.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::detail {
 
-namespace detail {
-
-template <class Model, class... Arguments>
-consteval bool check_sequence_model() {
-  check_integer_option<Model, Inputs, 1, 1 << 20, Arguments...>();
-  check_integer_option<Model, Outputs, 1, 1 << 20, Arguments...>();
-  check<ModelNeeds<Model, Inputs<4>, times_given<Inputs, Arguments...>>>();
-  check<ModelNeeds<Model, Outputs<2>, times_given<Outputs, Arguments...>>>();
-  constexpr bool takes_tokens =
-      (false || ... || (is_integer_option<Vocabulary, Arguments> || is_one_of<Arguments, TiedHead, Head>));
-  static_assert(
-      !takes_tokens,
-      "SequenceModel takes Inputs<I> and Outputs<O>, not Vocabulary<V>, TiedHead or Head; a model over tokens is "
-      "a LanguageModel");
-  return check_model<Model, Arguments...>();
-}
-
-}  // namespace detail
-
-/// A model of real-valued series: linear map in, body, norm, linear map out, both maps with bias. In any order it takes
-/// Inputs<I>, Outputs<O> and Width<D>, which must be given, and PreNorm<RmsNorm<>>, FinalNorm<RmsNorm<>>,
-/// SumAuxiliaryLosses (or AverageAuxiliaryLosses); everything else is the body, in its order (see
-/// model/composition.hpp).
-///
-/// Parameters, in this order: input.weight (D, I), input.bias (D); layers.<i>.norm.… and layers.<i>.mixer.… for each
-/// layer, counted through all repeats; norm_f.…; output.weight (O, D), output.bias (O).
-template <class... Arguments>
-struct SequenceModel {
-  static_assert(detail::check_sequence_model<SequenceModel, Arguments...>());
-
-  using Parts = detail::ModelParts<SequenceModel, Arguments...>;
+/// A model of real-valued series: a linear map in, body, norm and a linear map out, both maps with bias.
+template <class Parts, int Inputs, int Outputs>
+struct SeriesModel {
   using Body = typename Parts::Body;
   using Norm = typename Parts::Norm;
 
   static constexpr int width = Parts::width;
-  static constexpr int input_width = detail::option_value<Inputs, 1, Arguments...>();
-  static constexpr int output_width = detail::option_value<Outputs, 1, Arguments...>();
+  static constexpr int input_width = Inputs;
+  static constexpr int output_width = Outputs;
   static constexpr double auxiliary_weight = Parts::auxiliary_weight;
 
   static constexpr Index input_bias = Index{width} * input_width;
@@ -72,21 +42,20 @@ struct SequenceModel {
     at(vector_parameter("input.bias", width, ParameterKind::bias, in), input_bias);
     Index offset = body_offset, layer = 0;
     Body::visit_parameters(visit, offset, layer);
-    detail::visit_named<Norm>(visit, offset, "norm_f.");
+    visit_named<Norm>(visit, offset, "norm_f.");
     at(matrix_parameter("output.weight", output_width, width, out), output_offset);
     at(vector_parameter("output.bias", output_width, ParameterKind::bias, out), output_bias);
   }
 
   template <class Device, class S, class C>
-  static void enter(const detail::ForwardPass<Device, S, C>& pass, const compute_t<C>* inputs,
-                    MatrixView<compute_t<C>> x) {
+  static void enter(const ForwardPass<Device, S, C>& pass, const compute_t<C>* inputs, MatrixView<compute_t<C>> x) {
     linear(pass.run.device, matrix(inputs, x.rows, input_width), matrix(pass.parameters, width, input_width), x);
     add_bias(pass.run.device, pass.parameters + input_bias, x);
   }
 
   /// dinputs: (T, I), overwritten, or null.
   template <class Device, class S, class C>
-  static void enter_backward(const detail::BackwardPass<Device, S, C>& pass, const compute_t<C>* inputs,
+  static void enter_backward(const BackwardPass<Device, S, C>& pass, const compute_t<C>* inputs,
                              MatrixView<const compute_t<C>> dx, compute_t<C>* dinputs) {
     linear_backward_weight<S>(pass.run.device, dx, matrix(inputs, dx.rows, input_width),
                               matrix(pass.gradients, width, input_width));
@@ -98,14 +67,13 @@ struct SequenceModel {
   }
 
   template <class Device, class S, class C>
-  static void leave(const detail::ForwardPass<Device, S, C>& pass, MatrixView<const C> x,
-                    MatrixView<compute_t<C>> outputs) {
+  static void leave(const ForwardPass<Device, S, C>& pass, MatrixView<const C> x, MatrixView<compute_t<C>> outputs) {
     linear(pass.run.device, x, matrix(pass.parameters + output_offset, output_width, width), outputs);
     add_bias(pass.run.device, pass.parameters + output_bias, outputs);
   }
 
   template <class Device, class S, class C>
-  static void leave_backward(const detail::BackwardPass<Device, S, C>& pass, MatrixView<const C> x,
+  static void leave_backward(const BackwardPass<Device, S, C>& pass, MatrixView<const C> x,
                              MatrixView<const compute_t<C>> doutputs, MatrixView<C> dx) {
     linear_backward_weight<S>(pass.run.device, doutputs, x,
                               matrix(pass.gradients + output_offset, output_width, width));
@@ -115,4 +83,4 @@ struct SequenceModel {
   }
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::detail

@@ -7,15 +7,15 @@
 #include <utility>
 #include <vector>
 
-#include "moe_mamba/layers/attention.hpp"
-#include "moe_mamba/layers/mamba.hpp"
-#include "moe_mamba/layers/mlp.hpp"
-#include "moe_mamba/layers/moe.hpp"
-#include "moe_mamba/layers/norm.hpp"
-#include "moe_mamba/layers/parallel.hpp"
-#include "moe_mamba/model/language_model.hpp"
-#include "moe_mamba/model/sequence_model.hpp"
-#include "moe_mamba/model/type_name.hpp"
+#include "moe_mamba/language/attention.hpp"
+#include "moe_mamba/language/language_model.hpp"
+#include "moe_mamba/language/mamba.hpp"
+#include "moe_mamba/language/mlp.hpp"
+#include "moe_mamba/language/moe.hpp"
+#include "moe_mamba/language/norm.hpp"
+#include "moe_mamba/language/parallel.hpp"
+#include "moe_mamba/language/sequence_model.hpp"
+#include "moe_mamba/language/type_name.hpp"
 
 /// A definition as text, in the definition language: the same text for definitions that mean the same, whatever the
 /// order of their options, defaults that are given or left out, and names for groups of layers.
@@ -69,31 +69,31 @@ std::string spelled(int width = 1, AuxiliaryLosses losses = AuxiliaryLosses::lef
 template <class... Options>
 struct SpellingOf<RmsNorm<Options...>> {
   static std::string text(int, AuxiliaryLosses) {
-    using Norm = RmsNorm<Options...>;
-    return Spelling("RmsNorm").flag("NoGain", !Norm::gain).ratio("Epsilon", Norm::epsilon, {1, 100'000}).text();
+    constexpr NormOptions norm = RmsNorm<Options...>::options;
+    return Spelling("RmsNorm").flag("NoGain", !norm.gain).ratio("Epsilon", norm.epsilon, NormOptions{}.epsilon).text();
   }
 };
 
 template <class... Options>
 struct SpellingOf<LayerNorm<Options...>> {
   static std::string text(int, AuxiliaryLosses) {
-    return Spelling("LayerNorm").ratio("Epsilon", LayerNorm<Options...>::epsilon, {1, 100'000}).text();
+    return Spelling("LayerNorm").ratio("Epsilon", LayerNorm<Options...>::options.epsilon, NormOptions{}.epsilon).text();
   }
 };
 
 template <class... Options>
 struct SpellingOf<Mamba<Options...>> {
   static std::string text(int width, AuxiliaryLosses) {
-    using InnerNorm = inner_norm_of<Options...>;
+    using InnerNorm = typename Mamba<Options...>::inner_norm;
+    const MambaOptions given = Mamba<Options...>::options.of_width(width), standard = MambaOptions{}.of_width(width);
     Spelling spelling("Mamba");
-    spelling.number("State", option_value<State, 16, Options...>(), 16)
-        .number("Convolution", option_value<Convolution, 4, Options...>(), 4)
-        .number("Expand", option_value<Expand, 2, Options...>(), 2);
-    const int rank = (width + 15) / 16, given = option_value<StepRank, 0, Options...>();
-    if (given != 0) spelling.number("StepRank", given, rank);
+    spelling.number("State", given.states, standard.states)
+        .number("Convolution", given.taps, standard.taps)
+        .number("Expand", given.expand, standard.expand)
+        .number("StepRank", given.step_rank, standard.step_rank);
     if (!std::is_same_v<InnerNorm, NoNorm>) spelling.add("InnerNorm<" + spelled<InnerNorm>() + '>');
-    return spelling.flag("ProjectionBias", is_one_of<ProjectionBias, Options...>)
-        .flag("NoConvolutionBias", is_one_of<NoConvolutionBias, Options...>)
+    return spelling.flag("ProjectionBias", given.projection_bias)
+        .flag("NoConvolutionBias", !given.convolution_bias)
         .text();
   }
 };
@@ -101,19 +101,21 @@ struct SpellingOf<Mamba<Options...>> {
 template <class... Options>
 struct SpellingOf<Attention<Options...>> {
   static std::string text(int width, AuxiliaryLosses) {
-    constexpr int heads = option_value<Heads, 1, Options...>(), own = option_value<HeadWidth, 0, Options...>(),
-                  rotated = option_value<RotaryWidth, 0, Options...>();
-    const int shared_width = width / heads, head_width = own == 0 ? shared_width : own;
-    return Spelling("Attention")
-        .number("Heads", heads)
-        .number("KeyValueHeads", option_value<KeyValueHeads, heads, Options...>(), heads)
-        .number("HeadWidth", head_width, shared_width)
-        .number("Context", option_value<Context, 1, Options...>())
-        .number("Rotary", option_value<Rotary, 10'000, Options...>(), 10'000)
-        .number("RotaryWidth", rotated == 0 ? head_width : rotated, head_width)
-        .flag("NoPositions", is_one_of<NoPositions, Options...>)
-        .flag("InputBiases", is_one_of<InputBiases, Options...>)
-        .flag("Biases", is_one_of<Biases, Options...>)
+    constexpr AttentionOptions options = Attention<Options...>::options;
+    const AttentionOptions given = options.of_width(width),
+                           standard = AttentionOptions{.heads = given.heads}.of_width(width);
+    Spelling spelling("Attention");
+    spelling.number("Heads", given.heads)
+        .number("KeyValueHeads", given.key_value_heads, standard.key_value_heads)
+        .number("HeadWidth", given.head_width, standard.head_width)
+        .number("Context", given.context);
+    if (options.positions) {
+      spelling.number("Rotary", given.rotary_base, standard.rotary_base)
+          .number("RotaryWidth", given.rotary_width, given.head_width);
+    }
+    return spelling.flag("NoPositions", !options.positions)
+        .flag("InputBiases", given.biases == AttentionBiases::input)
+        .flag("Biases", given.biases == AttentionBiases::all)
         .text();
   }
 };
@@ -121,11 +123,10 @@ struct SpellingOf<Attention<Options...>> {
 template <class... Options>
 struct SpellingOf<Mlp<Options...>> {
   static std::string text(int width, AuxiliaryLosses) {
-    using Activation = activation_of<Options...>;
+    using Definition = Mlp<Options...>;
+    using Activation = typename Definition::activation;
     Spelling spelling("Mlp");
-    spelling.number("Hidden",
-                    option_value<Hidden, 0, Options...>() == 0 ? 4 * width : option_value<Hidden, 0, Options...>(),
-                    4 * width);
+    spelling.number("Hidden", Definition::hidden == 0 ? 4 * width : Definition::hidden, 4 * width);
     return (std::is_same_v<Activation, Relu> ? spelling : spelling.add(spelled<Activation>())).text();
   }
 };
@@ -133,21 +134,20 @@ struct SpellingOf<Mlp<Options...>> {
 template <class... Options>
 struct SpellingOf<Moe<Options...>> {
   static std::string text(int width, AuxiliaryLosses losses) {
-    using Activation = activation_of<Options...>;
-    constexpr int hidden = option_value<Hidden, 0, Options...>();
+    using Activation = typename Moe<Options...>::activation;
+    const MoeOptions given = Moe<Options...>::options.of_width(width), standard = MoeOptions{}.of_width(width);
     Spelling spelling("Moe");
-    spelling.number("Experts", option_value<Experts, 1, Options...>())
-        .number("TopK", option_value<TopK, 1, Options...>(), 1)
-        .number("Hidden", hidden == 0 ? 4 * width : hidden, 4 * width)
-        .number("SharedExperts", option_value<SharedExperts, 0, Options...>(), 0);
+    spelling.number("Experts", given.experts)
+        .number("TopK", given.top_k, standard.top_k)
+        .number("Hidden", given.hidden, standard.hidden)
+        .number("SharedExperts", given.shared_experts, standard.shared_experts);
     if (!std::is_same_v<Activation, Relu>) spelling.add(spelled<Activation>());
-    spelling.flag("TopKThenSoftmax", is_one_of<TopKThenSoftmax, Options...>)
-        .flag("SigmoidThenTopK", is_one_of<SigmoidThenTopK, Options...>)
-        .flag("RouterBias", is_one_of<RouterBias, Options...>)
-        .ratio("Capacity", option_ratio<Capacity, Options...>({0, 1}), {0, 1});
+    spelling.flag("TopKThenSoftmax", given.order == GateOrder::top_k_then_softmax)
+        .flag("SigmoidThenTopK", given.order == GateOrder::sigmoid_then_top_k)
+        .flag("RouterBias", given.router_bias)
+        .ratio("Capacity", given.capacity, standard.capacity);
     if (losses == AuxiliaryLosses::spelled) {
-      spelling.ratio("BalanceLoss", option_ratio<BalanceLoss, Options...>({1, 100}), {1, 100})
-          .ratio("ZLoss", option_ratio<ZLoss, Options...>({0, 1}), {0, 1});
+      spelling.ratio("BalanceLoss", given.balance, standard.balance).ratio("ZLoss", given.z, standard.z);
     }
     return spelling.text();
   }

@@ -1,4 +1,4 @@
-#include "moe_mamba/model/spelling.hpp"
+#include "moe_mamba/language/spelling.hpp"
 
 #include <algorithm>
 #include <string>

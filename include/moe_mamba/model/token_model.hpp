@@ -1,52 +1,25 @@
 #pragma once
 
-#include <string_view>
-
-#include "moe_mamba/layers/layer.hpp"
-#include "moe_mamba/model/composition.hpp"
+#include "moe_mamba/core/scalar.hpp"
+#include "moe_mamba/model/stage.hpp"
 #include "moe_mamba/ops/cross_entropy.hpp"
 #include "moe_mamba/ops/embedding.hpp"
 #include "moe_mamba/ops/linear.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::detail {
 
-namespace detail {
-
-template <class Model, class... Arguments>
-consteval bool check_language_model() {
-  check_integer_option<Model, Vocabulary, 1, 1 << 28, Arguments...>();
-  check<ModelNeeds<Model, Vocabulary<256>, times_given<Vocabulary, Arguments...>>>();
-  check<OneOf<Model, (0 + ... + int(is_one_of<Arguments, TiedHead, Head>))>>();
-  constexpr bool takes_real_numbers =
-      (false || ... || (is_integer_option<Inputs, Arguments> || is_integer_option<Outputs, Arguments>));
-  static_assert(!takes_real_numbers,
-                "LanguageModel takes Vocabulary<V>, not Inputs<I> or Outputs<O>; a model of real-valued series is a "
-                "SequenceModel");
-  return check_model<Model, Arguments...>();
-}
-
-}  // namespace detail
-
-/// A model over token ids: embedding, body, norm, head. In any order it takes Vocabulary<V> and Width<D>, which must be
-/// given, and PreNorm<RmsNorm<>>, FinalNorm<RmsNorm<>>, TiedHead (or Head: a matrix of its own), SumAuxiliaryLosses (or
-/// AverageAuxiliaryLosses); everything else is the body, in its order (see model/composition.hpp).
-///
-/// Parameters, in this order: embedding.weight (V, D); layers.<i>.norm.… and layers.<i>.mixer.… for each layer, counted
-/// through all repeats; norm_f.…; lm_head.weight (V, D) with Head.
-template <class... Arguments>
-struct LanguageModel {
-  static_assert(detail::check_language_model<LanguageModel, Arguments...>());
-
-  using Parts = detail::ModelParts<LanguageModel, Arguments...>;
+/// A model over token ids: embedding, body, norm and head, which is the embedding's matrix where it is tied.
+template <class Parts, int Vocabulary, bool TiedHead>
+struct TokenModel {
   using Body = typename Parts::Body;
   using Norm = typename Parts::Norm;
   using Input = Token;
 
   static constexpr int width = Parts::width;
-  static constexpr int vocabulary = detail::option_value<Vocabulary, 1, Arguments...>();
+  static constexpr int vocabulary = Vocabulary;
   static constexpr int input_width = 1;
   static constexpr int output_width = vocabulary;
-  static constexpr bool tied_head = !detail::is_one_of<Head, Arguments...>;
+  static constexpr bool tied_head = TiedHead;
   static constexpr double auxiliary_weight = Parts::auxiliary_weight;
 
   static constexpr Index embedding_size = Index{vocabulary} * width;
@@ -68,7 +41,7 @@ struct LanguageModel {
     visit(matrix_parameter("embedding.weight", vocabulary, width, initial));
     Index offset = body_offset, layer = 0;
     Body::visit_parameters(visit, offset, layer);
-    detail::visit_named<Norm>(visit, offset, "norm_f.");
+    visit_named<Norm>(visit, offset, "norm_f.");
     if (!tied_head) {
       Parameter head = matrix_parameter("lm_head.weight", vocabulary, width, initial);
       head.offset = head_offset;
@@ -77,24 +50,23 @@ struct LanguageModel {
   }
 
   template <class Device, class S, class C>
-  static void enter(const detail::ForwardPass<Device, S, C>& pass, const Token* tokens, MatrixView<compute_t<C>> x) {
+  static void enter(const ForwardPass<Device, S, C>& pass, const Token* tokens, MatrixView<compute_t<C>> x) {
     embed(pass.run.device, tokens, matrix(pass.parameters, vocabulary, width), x);
   }
 
   template <class Device, class S, class C>
-  static void enter_backward(const detail::BackwardPass<Device, S, C>& pass, const Token* tokens,
+  static void enter_backward(const BackwardPass<Device, S, C>& pass, const Token* tokens,
                              MatrixView<const compute_t<C>> dx, compute_t<C>*) {
     embed_backward(pass.run.device, tokens, dx, matrix(pass.gradients, vocabulary, width));
   }
 
   template <class Device, class S, class C>
-  static void leave(const detail::ForwardPass<Device, S, C>& pass, MatrixView<const C> x,
-                    MatrixView<compute_t<C>> logits) {
+  static void leave(const ForwardPass<Device, S, C>& pass, MatrixView<const C> x, MatrixView<compute_t<C>> logits) {
     linear(pass.run.device, x, matrix(pass.parameters + head_offset, vocabulary, width), logits);
   }
 
   template <class Device, class S, class C>
-  static void leave_backward(const detail::BackwardPass<Device, S, C>& pass, MatrixView<const C> x,
+  static void leave_backward(const BackwardPass<Device, S, C>& pass, MatrixView<const C> x,
                              MatrixView<const compute_t<C>> dlogits, MatrixView<C> dx) {
     linear_backward_weight<S>(pass.run.device, dlogits, x, matrix(pass.gradients + head_offset, vocabulary, width));
     linear_backward_input(pass.run.device, dlogits, matrix(pass.parameters + head_offset, vocabulary, width), dx,
@@ -123,4 +95,4 @@ struct LanguageModel {
   }
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::detail

@@ -2,7 +2,8 @@
 
 #include <type_traits>
 
-#include "moe_mamba/core/standard.hpp"
+#include "moe_mamba/core/ratio.hpp"
+#include "moe_mamba/core/static_check.hpp"
 
 /// Options of the definition language: type tags that a layer or model takes in any order, and how they are looked up
 /// and checked. What a layer takes, and what it does when an option is left out, stands above the layer.
@@ -99,13 +100,6 @@ template <template <class> class Matches, class Default, class First, class... R
 struct FirstMatch<Matches, Default, First, Rest...>
     : std::conditional_t<Matches<First>::value, std::type_identity<First>, FirstMatch<Matches, Default, Rest...>> {};
 
-/// A number given as a ratio.
-struct Ratio {
-  int numerator = 0;
-  int denominator = 1;
-  constexpr double value() const { return static_cast<double>(numerator) / static_cast<double>(denominator); }
-};
-
 /// The ratio of the first Option among Options, else Default.
 template <template <int, int> class Option, class... Options>
 consteval Ratio option_ratio(Ratio otherwise) {
@@ -123,14 +117,6 @@ consteval Ratio option_ratio(Ratio otherwise) {
 
 // Checks. Each is a class template whose arguments are the layer and the numbers in question, so that every compiler's
 // report shows them beside the sentence.
-
-/// Makes the checks. A failed one is reported and has no other consequence: the rest of a definition is compiled as if
-/// it had passed, and nothing false is said of what contains it. (Outside a requires-expression clang takes a call that
-/// makes a failed check for no constant, and then whoever made it for no layer.)
-template <class... Checks>
-consteval void check() {
-  [[maybe_unused]] const bool made = (requires { Checks(); } && ...);
-}
 
 template <class Layer, class Option, int Lowest, int Highest>
 struct OptionInRange {

@@ -2,15 +2,15 @@
 
 #include <algorithm>
 
-#include "moe_mamba/layers/layer.hpp"
-#include "moe_mamba/layers/norm.hpp"
-#include "moe_mamba/layers/options.hpp"
+#include "moe_mamba/language/definition.hpp"
+#include "moe_mamba/language/norm.hpp"
+#include "moe_mamba/language/options.hpp"
 #include "moe_mamba/model/stage_list.hpp"
 
 /// The words that put layers together, and how a definition's body becomes stages.
 ///
 /// A body is a list of items: a layer stands for Residual<PreNorm, layer>; a norm normalises the residual stream
-/// itself; Residual, Repeat and Sequence are items as well. Parallel (layers/parallel.hpp) makes one layer of two.
+/// itself; Residual, Repeat and Sequence are items as well. Parallel (language/parallel.hpp) makes one layer of two.
 namespace moe_mamba {
 
 /// x + Layer(Norm(x)), with a norm of one's own choice.

@@ -1,0 +1,40 @@
+#pragma once
+
+#include "moe_mamba/language/composition.hpp"
+#include "moe_mamba/model/token_model.hpp"
+
+namespace moe_mamba {
+
+namespace detail {
+
+template <class Model, class... Arguments>
+consteval bool check_language_model() {
+  check_integer_option<Model, Vocabulary, 1, 1 << 28, Arguments...>();
+  check<ModelNeeds<Model, Vocabulary<256>, times_given<Vocabulary, Arguments...>>>();
+  check<OneOf<Model, (0 + ... + int(is_one_of<Arguments, TiedHead, Head>))>>();
+  constexpr bool takes_real_numbers =
+      (false || ... || (is_integer_option<Inputs, Arguments> || is_integer_option<Outputs, Arguments>));
+  static_assert(!takes_real_numbers,
+                "LanguageModel takes Vocabulary<V>, not Inputs<I> or Outputs<O>; a model of real-valued series is a "
+                "SequenceModel");
+  return check_model<Model, Arguments...>();
+}
+
+}  // namespace detail
+
+/// A model over token ids: embedding, body, norm, head. In any order it takes Vocabulary<V> and Width<D>, which must be
+/// given, and PreNorm<RmsNorm<>>, FinalNorm<RmsNorm<>>, TiedHead (or Head: a matrix of its own), SumAuxiliaryLosses (or
+/// AverageAuxiliaryLosses); everything else is the body, in its order (see language/composition.hpp).
+///
+/// Parameters, in this order: embedding.weight (V, D); layers.<i>.norm.… and layers.<i>.mixer.… for each layer, counted
+/// through all repeats; norm_f.…; lm_head.weight (V, D) with Head.
+template <class... Arguments>
+struct LanguageModel
+    : detail::TokenModel<detail::ModelParts<LanguageModel<Arguments...>, Arguments...>,
+                         detail::option_value<Vocabulary, 1, Arguments...>(), !detail::is_one_of<Head, Arguments...>> {
+  static_assert(detail::check_language_model<LanguageModel, Arguments...>());
+
+  using Parts = detail::ModelParts<LanguageModel, Arguments...>;
+};
+
+}  // namespace moe_mamba

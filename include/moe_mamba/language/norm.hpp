@@ -1,0 +1,56 @@
+#pragma once
+
+#include <type_traits>
+
+#include "moe_mamba/language/options.hpp"
+#include "moe_mamba/layers/norm.hpp"
+
+/// RmsNorm<...>, LayerNorm<...> and NoNorm: their options, what is wrong with them, and the layers that they make.
+namespace moe_mamba {
+
+namespace detail {
+
+template <class Norm, class Option, bool TakesNoGain>
+struct NormTakes {
+  static_assert(is_ratio_option<Epsilon, Option> || (TakesNoGain && std::is_same_v<Option, NoGain>),
+                "RmsNorm and LayerNorm take the option Epsilon<numerator, denominator>, RmsNorm NoGain as well, and no "
+                "other: NormTakes<norm, option, is NoGain allowed>");
+};
+
+/// The numbers of a norm, options checked.
+template <class Norm, bool TakesNoGain, class... Options>
+consteval NormOptions norm_options() {
+  check<NormTakes<Norm, Options, TakesNoGain>...>();
+  check<OptionGivenOnce<Norm, NoGain, (0 + ... + int(std::is_same_v<Options, NoGain>))>>();
+  check_ratio_option<Norm, Epsilon, 1, Options...>();
+  return {option_ratio<Epsilon, Options...>(NormOptions{}.epsilon), !is_one_of<NoGain, Options...>};
+}
+
+}  // namespace detail
+
+/// x / sqrt(mean(x²) + epsilon) · gain. Options: Epsilon<1, 100000>; NoGain: without the gain.
+template <class... Options>
+struct RmsNorm {
+  static constexpr bool is_norm = true;
+  static constexpr NormOptions options = detail::norm_options<RmsNorm, true, Options...>();
+  template <int W>
+  using Layer = RmsNormLayer<W, options>;
+};
+
+/// (x - mean) / sqrt(variance + epsilon) · gain + bias. Options: Epsilon<1, 100000>.
+template <class... Options>
+struct LayerNorm {
+  static constexpr bool is_norm = true;
+  static constexpr NormOptions options = detail::norm_options<LayerNorm, false, Options...>();
+  template <int W>
+  using Layer = LayerNormLayer<W, options>;
+};
+
+/// Nothing where a norm could be.
+struct NoNorm {
+  static constexpr bool is_norm = true;
+  template <int W>
+  using Layer = NoNormLayer<W>;
+};
+
+}  // namespace moe_mamba

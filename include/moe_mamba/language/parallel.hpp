@@ -1,0 +1,39 @@
+#pragma once
+
+#include "moe_mamba/language/definition.hpp"
+#include "moe_mamba/layers/parallel.hpp"
+
+/// Parallel<A, B>: two layers as one.
+namespace moe_mamba {
+
+namespace detail {
+
+template <class First, class Second, int W>
+struct ParallelTakes {
+  static_assert(LayerDefinition<First, W> && LayerDefinition<Second, W>,
+                "Parallel<A, B> takes two layers (Mamba, Attention, Moe, Mlp, Parallel or your own), not norms, "
+                "options or groups: ParallelTakes<A, B, width>");
+};
+
+template <class First, class Second, int W>
+struct ParallelOf {
+  static_assert((check<ParallelTakes<First, Second, W>>(), true));
+  using type = NoLayer;
+};
+
+template <class First, class Second, int W>
+requires(LayerDefinition<First, W>&& LayerDefinition<Second, W>) struct ParallelOf<First, Second, W> {
+  using type = ParallelLayer<W, typename CheckedLayer<typename First::template Layer<W>>::type,
+                             typename CheckedLayer<typename Second::template Layer<W>>::type>;
+};
+
+}  // namespace detail
+
+/// Two layers side by side on the same normed input.
+template <class First, class Second>
+struct Parallel {
+  template <int W>
+  using Layer = typename detail::ParallelOf<First, Second, W>::type;
+};
+
+}  // namespace moe_mamba

@@ -1,0 +1,43 @@
+#pragma once
+
+#include "moe_mamba/language/composition.hpp"
+#include "moe_mamba/model/series_model.hpp"
+
+namespace moe_mamba {
+
+namespace detail {
+
+template <class Model, class... Arguments>
+consteval bool check_sequence_model() {
+  check_integer_option<Model, Inputs, 1, 1 << 20, Arguments...>();
+  check_integer_option<Model, Outputs, 1, 1 << 20, Arguments...>();
+  check<ModelNeeds<Model, Inputs<4>, times_given<Inputs, Arguments...>>>();
+  check<ModelNeeds<Model, Outputs<2>, times_given<Outputs, Arguments...>>>();
+  constexpr bool takes_tokens =
+      (false || ... || (is_integer_option<Vocabulary, Arguments> || is_one_of<Arguments, TiedHead, Head>));
+  static_assert(
+      !takes_tokens,
+      "SequenceModel takes Inputs<I> and Outputs<O>, not Vocabulary<V>, TiedHead or Head; a model over tokens is "
+      "a LanguageModel");
+  return check_model<Model, Arguments...>();
+}
+
+}  // namespace detail
+
+/// A model of real-valued series: linear map in, body, norm, linear map out, both maps with bias. In any order it takes
+/// Inputs<I>, Outputs<O> and Width<D>, which must be given, and PreNorm<RmsNorm<>>, FinalNorm<RmsNorm<>>,
+/// SumAuxiliaryLosses (or AverageAuxiliaryLosses); everything else is the body, in its order (see
+/// language/composition.hpp).
+///
+/// Parameters, in this order: input.weight (D, I), input.bias (D); layers.<i>.norm.… and layers.<i>.mixer.… for each
+/// layer, counted through all repeats; norm_f.…; output.weight (O, D), output.bias (O).
+template <class... Arguments>
+struct SequenceModel : detail::SeriesModel<detail::ModelParts<SequenceModel<Arguments...>, Arguments...>,
+                                           detail::option_value<Inputs, 1, Arguments...>(),
+                                           detail::option_value<Outputs, 1, Arguments...>()> {
+  static_assert(detail::check_sequence_model<SequenceModel, Arguments...>());
+
+  using Parts = detail::ModelParts<SequenceModel, Arguments...>;
+};
+
+}  // namespace moe_mamba
