@@ -1,7 +1,7 @@
 #pragma once
 
-#include "moe_mamba/language/mamba.hpp"
 #include "moe_mamba/language/language_model.hpp"
+#include "moe_mamba/language/mamba.hpp"
 
 /// The models that the example knows. One more is one line here, another in kernels.cu and another in generate.cpp;
 /// `describe CHECKPOINT_FOLDER` writes it.

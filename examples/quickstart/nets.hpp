@@ -1,9 +1,9 @@
 #pragma once
 
+#include "moe_mamba/language/language_model.hpp"
 #include "moe_mamba/language/mamba.hpp"
 #include "moe_mamba/language/moe.hpp"
 #include "moe_mamba/model/cost.hpp"
-#include "moe_mamba/language/language_model.hpp"
 
 /// The models of the quickstart.
 namespace quickstart {

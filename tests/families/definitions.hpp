@@ -1,11 +1,11 @@
 #pragma once
 
 #include "moe_mamba/language/attention.hpp"
+#include "moe_mamba/language/language_model.hpp"
 #include "moe_mamba/language/mamba.hpp"
 #include "moe_mamba/language/mlp.hpp"
 #include "moe_mamba/language/moe.hpp"
 #include "moe_mamba/language/norm.hpp"
-#include "moe_mamba/language/language_model.hpp"
 
 /// What the folders of tests/fixtures hold, for tests that open the same ones. Without balance losses, which the reference
 /// leaves out.

@@ -4,11 +4,11 @@
 #include <string>
 #include <string_view>
 
+#include "moe_mamba/language/language_model.hpp"
 #include "moe_mamba/language/mamba.hpp"
 #include "moe_mamba/language/mlp.hpp"
 #include "moe_mamba/language/moe.hpp"
 #include "moe_mamba/language/parallel.hpp"
-#include "moe_mamba/language/language_model.hpp"
 #include "moe_mamba/language/sequence_model.hpp"
 #include "support/catch.hpp"
 

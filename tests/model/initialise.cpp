@@ -11,14 +11,14 @@
 
 #include "moe_mamba/cpu/device.hpp"
 #include "moe_mamba/language/attention.hpp"
+#include "moe_mamba/language/language_model.hpp"
 #include "moe_mamba/language/mamba.hpp"
 #include "moe_mamba/language/mlp.hpp"
 #include "moe_mamba/language/moe.hpp"
 #include "moe_mamba/language/parallel.hpp"
-#include "moe_mamba/model/cost.hpp"
-#include "moe_mamba/language/language_model.hpp"
-#include "moe_mamba/model/model.hpp"
 #include "moe_mamba/language/sequence_model.hpp"
+#include "moe_mamba/model/cost.hpp"
+#include "moe_mamba/model/model.hpp"
 #include "support/catch.hpp"
 
 using namespace moe_mamba;

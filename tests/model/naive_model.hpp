@@ -7,14 +7,14 @@
 
 #include "layers/naive.hpp"
 #include "moe_mamba/language/attention.hpp"
+#include "moe_mamba/language/language_model.hpp"
 #include "moe_mamba/language/mamba.hpp"
 #include "moe_mamba/language/mlp.hpp"
 #include "moe_mamba/language/moe.hpp"
 #include "moe_mamba/language/norm.hpp"
 #include "moe_mamba/language/parallel.hpp"
-#include "moe_mamba/model/cost.hpp"
-#include "moe_mamba/language/language_model.hpp"
 #include "moe_mamba/language/sequence_model.hpp"
+#include "moe_mamba/model/cost.hpp"
 
 /// Whole models in plain loops: a definition is read again from its words alone and computed with the naive layers.
 namespace naive {

@@ -1,12 +1,12 @@
 #pragma once
 
 #include "moe_mamba/language/attention.hpp"
+#include "moe_mamba/language/language_model.hpp"
 #include "moe_mamba/language/mamba.hpp"
 #include "moe_mamba/language/mlp.hpp"
 #include "moe_mamba/language/moe.hpp"
 #include "moe_mamba/language/norm.hpp"
 #include "moe_mamba/language/parallel.hpp"
-#include "moe_mamba/language/language_model.hpp"
 #include "moe_mamba/language/sequence_model.hpp"
 
 /// Small models that the tests share. Widths are odd on purpose; numbers of states and of experts recur, so that the

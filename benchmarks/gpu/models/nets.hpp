@@ -1,8 +1,8 @@
 #pragma once
 
+#include "moe_mamba/language/language_model.hpp"
 #include "moe_mamba/language/mamba.hpp"
 #include "moe_mamba/language/moe.hpp"
-#include "moe_mamba/language/language_model.hpp"
 
 /// The models that are measured on a device; their kernels are compiled file by file.
 namespace benchmarks {

@@ -12,8 +12,8 @@
 
 #include "moe_mamba/io/checksum.hpp"
 #include "moe_mamba/io/safetensors.hpp"
-#include "moe_mamba/model/model.hpp"
 #include "moe_mamba/language/spelling.hpp"
+#include "moe_mamba/model/model.hpp"
 
 /// Models in safetensors files: one tensor for each parameter, under its name, and the spelling of the definition.
 namespace moe_mamba {
