@@ -7,6 +7,7 @@
 #include "moe_mamba/cpu/elementwise.hpp"
 #include "moe_mamba/cpu/linear.hpp"
 #include "moe_mamba/cpu/router.hpp"
+#include "moe_mamba/language/mlp.hpp"
 
 namespace benchmarks {
 
