@@ -188,7 +188,7 @@ struct AttentionLayer : LayerDefaults {
                                                   .x = qkv.column_block(0, q_size + k_size),
                                                   .head_width = d,
                                                   .rotary_width = Options.rotary_width,
-                                                  .base = Options.rotary_base,
+                                                  .base = static_cast<double>(Options.rotary_base),
                                                   .positions = positions,
                                                   .backward = backward});
     }
