@@ -145,6 +145,40 @@ TEST_CASE("a checkpoint tells another definition, other auxiliary losses and a s
   CHECK(std::equal(model.parameters().begin(), model.parameters().end(), smooth.parameters().begin()));
 }
 
+TEST_CASE("an accepted run drops carried states that are not its own", "[io]") {
+  using Near = LanguageModel<Vocabulary<11>, Width<8>, Attention<Heads<2>, Context<4>>>;
+  using Far = LanguageModel<Vocabulary<11>, Width<8>, Attention<Heads<2>, Context<7>>>;
+  const test::Folder folder;
+  const std::vector<Token> tokens{1, 2, 3, 4, 5, 6, 7, 8, 9, 10};
+  const TokenBatch batch{tokens, tokens, {2, 5}}, next{tokens, tokens, {2, 5}, true};
+  const auto check = [&]<class From, class To>(Model<From> model, Model<To> other, bool from, bool to) {
+    Trainer trainer(model, AdamW{}, Constant{}, TrainerOptions{.carry_states = from});
+    Trainer resumed(other, AdamW{}, Constant{}, TrainerOptions{.carry_states = to});
+    resumed.step(batch);
+    trainer.step(batch);
+    save_checkpoint(folder / "run", trainer);
+    CHECK((SafetensorsFile(folder / "run").find("training.states") != nullptr) == from);
+    CHECK_THROWS_WITH(load_checkpoint(folder / "run", resumed), Contains("OtherRun::accepted"));
+    load_checkpoint(folder / "run", resumed, OtherRun::accepted);
+    CHECK(resumed.progress().states.empty());
+    CHECK(std::ranges::equal(model.parameters(), other.parameters()));
+    const double anew = resumed.evaluate(batch).prediction;
+    CHECK(resumed.step(next).loss == anew);  // which finds no states to go on from
+  };
+  check(Model<Net>(Seed{1}), Model<Net>(Seed{2}), true, false);
+  check(Model<Net>(Seed{1}), Model<Net>(Seed{2}), false, true);
+  check(Model<Near>(Seed{1}), Model<Far>(Seed{2}), true, true);
+
+  Model<Net> model(Seed{1}), other(Seed{2});
+  Trainer trainer(model, AdamW{}, Constant{}, TrainerOptions{.carry_states = true});
+  Trainer faster(other, AdamW{.learning_rate = 0.5}, Constant{}, TrainerOptions{.carry_states = true});
+  trainer.step(batch);
+  save_checkpoint(folder / "run", trainer);
+  load_checkpoint(folder / "run", faster, OtherRun::accepted);
+  CHECK(std::ranges::equal(faster.progress().states, trainer.progress().states));
+  CHECK_FALSE(faster.progress().states.empty());
+}
+
 TEST_CASE("a checkpoint keeps whose windows they were", "[io]") {
   const test::Folder folder;
   const std::vector<unsigned char> text(100, 1);

@@ -20,7 +20,8 @@ namespace moe_mamba {
 
 /// Whether a checkpoint may go on as another run than the one it was written by: of another definition, with parameters
 /// of the same names and shapes, another optimizer, schedule, clip_norm, carry_states or other auxiliary losses. What a
-/// checkpoint does not say, as older ones do not, is not compared.
+/// checkpoint does not say, as older ones do not, is not compared. Carried states go on only in a run that carries them
+/// too, by the same definition; in another they begin from nothing.
 enum class OtherRun { refused, accepted };
 
 /// What a checkpoint tells beside what it puts back.
@@ -135,7 +136,10 @@ CheckpointInfo load_checkpoint(const std::filesystem::path& path, Trainer<Defini
     remainder = detail::training_numbers(file, "training.remainder", Definition::parameters, moved_remainder);
   }
   HostNumbers<C> states;
-  if (file.find("training.states") != nullptr) {
+  const auto definition = file.metadata().find(detail::definition_key);
+  const bool same_states = trainer.options().carry_states &&
+                           (definition == file.metadata().end() || definition->second == spelling<Definition>());
+  if (file.find("training.states") != nullptr && (same_states || other == OtherRun::refused)) {
     states = detail::training_numbers(file, "training.states", -1, moved[2]);
   }
   const auto steps = static_cast<Index>(detail::metadata_number(file, detail::step_key, std::uint64_t{1} << 53));
