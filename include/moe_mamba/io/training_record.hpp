@@ -60,12 +60,6 @@ inline WindowsState told_windows(const SafetensorsFile& file) {
           .batch = number("batch")};
 }
 
-/// The shortest text that gives the same number again.
-inline std::string exact_text(double value) {
-  char buffer[32];
-  return std::string(buffer, std::to_chars(buffer, buffer + sizeof buffer, value).ptr);
-}
-
 inline std::string optimizer_text(const AdamW& optimizer) {
   return "AdamW{learning_rate " + exact_text(optimizer.learning_rate) + ", beta1 " + exact_text(optimizer.beta1) +
          ", beta2 " + exact_text(optimizer.beta2) + ", epsilon " + exact_text(optimizer.epsilon) + ", weight_decay " +

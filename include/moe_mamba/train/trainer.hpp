@@ -61,6 +61,8 @@ class Trainer {
     rate.check();
     require(std::isfinite(options.clip_norm) && options.clip_norm >= 0, "clip_norm", options.clip_norm,
             "finite, 0 or more");
+    require(options.largest.batch >= 0, "largest.batch", options.largest.batch, "0 or more");
+    require(options.largest.length >= 0, "largest.length", options.largest.length, "0 or more");
     gradients_ = Array<Compute, Memory>(count);
     first_moment_ = Array<Compute, Memory>(count);
     second_moment_ = Array<Compute, Memory>(count);
