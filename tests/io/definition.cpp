@@ -24,6 +24,13 @@ struct Halving {
   double operator()(Index step) const { return std::pow(factor, static_cast<double>(step)); }
 };
 
+/// A tenth of the rate from a step on.
+struct StepDecay {
+  Index from = 1;
+  void check() const {}
+  double operator()(Index step) const { return step < from ? 1 : 0.1; }
+};
+
 }  // namespace
 
 TEST_CASE("a file of the same shapes that computes something else is opened only where that is said", "[io]") {
@@ -143,6 +150,40 @@ TEST_CASE("a checkpoint tells another definition, other auxiliary losses and a s
                     Contains(spelling<Net>()) && Contains(spelling<Smooth>()) && Contains("OtherRun::accepted"));
   load_checkpoint(folder / "run", smooth_trainer, OtherRun::accepted);
   CHECK(std::equal(model.parameters().begin(), model.parameters().end(), smooth.parameters().begin()));
+}
+
+TEST_CASE("a schedule of one's own that differs from a step on is another one", "[io]") {
+  const test::Folder folder;
+  Model<Net> model(Seed{1}), other(Seed{2});
+  const auto rate = [](Index from) { return StepDecay{from}; };
+  for (const Index from : {3, 7, 16, 100, 30'000, 1'000'000, 15'000'000}) {
+    Trainer trainer(model, AdamW{}, rate(from)), same(other, AdamW{}, rate(from));
+    save_checkpoint(folder / "run", trainer);
+    load_checkpoint(folder / "run", same);
+    for (const Index later : {from + 1 + from / 8, from + from / 3 + 1, 2 * from}) {
+      INFO(from << " and " << later);
+      Trainer slower(other, AdamW{}, rate(later));
+      CHECK_THROWS_WITH(load_checkpoint(folder / "run", slower), Contains("the schedule of its training is "));
+      load_checkpoint(folder / "run", slower, OtherRun::accepted);
+    }
+  }
+
+  // Of an older file, which has the few factors only, those are compared.
+  Trainer trainer(model, AdamW{}, rate(30'000)), slower(other, AdamW{}, rate(40'000)), faster(other, AdamW{}, rate(9));
+  save_checkpoint(folder / "run", trainer);
+  const SafetensorsFile file(folder / "run");
+  CHECK_THROWS_WITH(load_checkpoint(folder / "run", slower),
+                    Contains("the fingerprint of the factors of the schedule of its training is ") &&
+                        Contains(" in the steps 0 to 16, 18, 20 and so on, 8 an octave, to 16777216; allowed: "));
+  std::vector<TensorSource> tensors;
+  for (const TensorEntry& tensor : file.tensors()) {
+    tensors.push_back({tensor.name, tensor.type, tensor.shape, tensor.data});
+  }
+  auto metadata = file.metadata();
+  CHECK(metadata.erase("moe_mamba.training.schedule_samples") == 1);
+  save_safetensors(folder / "older", tensors, detail::with_checksum(metadata, tensors));
+  load_checkpoint(folder / "older", slower);
+  CHECK_THROWS_WITH(load_checkpoint(folder / "older", faster), Contains("the schedule of its training is StepDecay"));
 }
 
 TEST_CASE("an accepted run drops carried states that are not its own", "[io]") {
