@@ -199,6 +199,21 @@ TEST_CASE("Names that a compiler may give two types are told from others", "[mod
   }
 }
 
+TEST_CASE("Names of all compilers become one", "[model]") {
+  const std::string expected = "mine::(anonymous namespace)::Gain<(anonymous namespace)::Bound<3>, const int*>";
+  for (const char* name : {"mine::{anonymous}::Gain<{anonymous}::Bound<3>, const int*>",
+                           "mine::<unnamed>::Gain<{anonymous}::Bound<3>, const int*>",
+                           "mine::(anonymous namespace)::Gain<(anonymous namespace)::Bound<3>, const int *>",
+                           "mine::_GLOBAL__N__2270e2ca_4_n_cu_main::Gain<_GLOBAL__N__1::Bound<3>, const int *>"}) {
+    CHECK(detail::common_name(name) == expected);
+  }
+  CHECK(detail::common_name("moe_mamba::Relu") == "Relu");
+  CHECK(detail::common_name("Relu") == "::Relu");
+  CHECK(detail::common_name("mine::moe_mamba::Relu") == "mine::moe_mamba::Relu");
+  CHECK(detail::common_name("moe_mamba_of_mine::Relu") == "moe_mamba_of_mine::Relu");
+  CHECK(detail::common_name("std::__cxx11::list<std::__1::pair<int, int> >") == "std::list<std::pair<int, int>>");
+}
+
 TEST_CASE("What is written in quotation marks stays as it is", "[model]") {
   for (const char* name :
        {R"(a::Text<a::Letters<4>{"a,b"}>)", R"(a::Text<"a::b, c",'"', '\'', x>)", R"(a::Text<"\",b">)"}) {

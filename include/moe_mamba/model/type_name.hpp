@@ -90,7 +90,8 @@ inline std::string common_name(std::string_view written) {
       const std::size_t length = word_length(rest);
       // Such as std::__cxx11::, a version of the standard library, whose namespace is inline.
       const bool left_out = rest.starts_with("__") && rest.substr(length).starts_with("::");
-      if (!left_out) name += rest.substr(0, length);
+      // nvcc numbers unnamed namespaces by their files.
+      if (!left_out) name += rest.starts_with("_GLOBAL__N_") ? unnamed : rest.substr(0, length);
       i += left_out ? length + 2 : length;
     } else {
       const bool between_words =
