@@ -140,8 +140,9 @@ TEST_CASE("a checkpoint tells another definition, other auxiliary losses and a s
   Trainer trainer(model, AdamW{}, half(0.5)), same(other, AdamW{}, half(0.5)), faster(other, AdamW{}, half(0.25));
   save_checkpoint(folder / "run", trainer);
   load_checkpoint(folder / "run", same);
-  CHECK_THROWS_WITH(load_checkpoint(folder / "run", faster),
-                    Contains("the schedule of its training is Halving with the factors 1, 0.125, "));
+  CHECK_THROWS_WITH(
+      load_checkpoint(folder / "run", faster),
+      Contains("the schedule of its training is (anonymous namespace)::Halving with the factors 1, 0.125, "));
   CHECK(detail::run_words(trainer)[3].text == spelling<Net>(AuxiliaryLosses::spelled));
 
   Model<Smooth> smooth(Seed{3});

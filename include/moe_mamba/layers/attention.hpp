@@ -289,7 +289,9 @@ struct AttentionOf {
       return 0;
     } else {
       constexpr int rotated = option_value<RotaryWidth, width, Options...>();
-      check<AttentionRotary<Layer, RotaryWidth<rotated>, HeadWidth<width>>>();
+      // Of heads that are no width of their own anyway, that would be a second sentence on one mistake.
+      if constexpr (own_width || W % heads == 0)
+        check<AttentionRotary<Layer, RotaryWidth<rotated>, HeadWidth<width>>>();
       return rotated;
     }
   }();
