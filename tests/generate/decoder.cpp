@@ -151,6 +151,13 @@ TEST_CASE("a bad token is refused and changes nothing", "[generate]") {
   auto tokens = some_tokens(9);
   tokens[8] = 77;
   CHECK_THROWS_AS(decoder.prefill(tokens), std::out_of_range);
+  CHECK_THROWS_WITH(decoder.prefill(tokens), "tokens[8] is 77; allowed: 0 to 18");
+  CHECK_THROWS_WITH(decoder.generate(std::span<const Token>(tokens), Greedy{}, Seed{1}),
+                    "prompt[8] is 77; allowed: 0 to 18");
+  CHECK_THROWS_WITH(decoder.generate("\x1"
+                                     "a",
+                                     Greedy{}, Seed{1}),
+                    "prompt[1] is 97; allowed: 0 to 18");
   CHECK_THROWS_AS(decoder.prefill({}), std::invalid_argument);
   CHECK(test::numbers(decoder.state()) == test::numbers(before));
   CHECK(std::equal(logits.begin(), logits.end(), decoder.logits().begin()));

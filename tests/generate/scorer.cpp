@@ -125,6 +125,9 @@ TEST_CASE("scoring refuses what has no answer, and allocates nothing", "[generat
   CHECK_THROWS_WITH(scorer.windows(tokens, 8, 8), test::Contains("stride is 8") && test::Contains("1 to 7"));
   const std::vector<Token> bad{1, 19};
   CHECK_THROWS_WITH(scorer.continuation(tokens, bad), test::Contains("continuation[1] is 19"));
+  CHECK_THROWS_WITH(scorer.continuation(bad, tokens), test::Contains("context[1] is 19"));
+  CHECK_THROWS_WITH(scorer.text(bad), test::Contains("tokens[1] is 19"));
+  CHECK_THROWS_WITH(scorer.windows(bad, 8, 4), test::Contains("tokens[1] is 19"));
   CHECK_THROWS_AS((Scorer(model, ScorerOptions{.chunk = 0})), std::invalid_argument);
   const test::AllocationCounter control;
   ::operator delete(::operator new(8));

@@ -24,6 +24,13 @@ struct Halving {
   double operator()(Index step) const { return std::pow(factor, static_cast<double>(step)); }
 };
 
+/// A tenth of the rate from a step on.
+struct StepDecay {
+  Index from = 1;
+  void check() const {}
+  double operator()(Index step) const { return step < from ? 1 : 0.1; }
+};
+
 }  // namespace
 
 TEST_CASE("a file of the same shapes that computes something else is opened only where that is said", "[io]") {
@@ -133,8 +140,9 @@ TEST_CASE("a checkpoint tells another definition, other auxiliary losses and a s
   Trainer trainer(model, AdamW{}, half(0.5)), same(other, AdamW{}, half(0.5)), faster(other, AdamW{}, half(0.25));
   save_checkpoint(folder / "run", trainer);
   load_checkpoint(folder / "run", same);
-  CHECK_THROWS_WITH(load_checkpoint(folder / "run", faster),
-                    Contains("the schedule of its training is Halving with the factors 1, 0.125, "));
+  CHECK_THROWS_WITH(
+      load_checkpoint(folder / "run", faster),
+      Contains("the schedule of its training is (anonymous namespace)::Halving with the factors 1, 0.125, "));
   CHECK(detail::run_words(trainer)[3].text == spelling<Net>(AuxiliaryLosses::spelled));
 
   Model<Smooth> smooth(Seed{3});
@@ -143,6 +151,74 @@ TEST_CASE("a checkpoint tells another definition, other auxiliary losses and a s
                     Contains(spelling<Net>()) && Contains(spelling<Smooth>()) && Contains("OtherRun::accepted"));
   load_checkpoint(folder / "run", smooth_trainer, OtherRun::accepted);
   CHECK(std::equal(model.parameters().begin(), model.parameters().end(), smooth.parameters().begin()));
+}
+
+TEST_CASE("a schedule of one's own that differs from a step on is another one", "[io]") {
+  const test::Folder folder;
+  Model<Net> model(Seed{1}), other(Seed{2});
+  const auto rate = [](Index from) { return StepDecay{from}; };
+  for (const Index from : {3, 7, 16, 100, 30'000, 1'000'000, 15'000'000}) {
+    Trainer trainer(model, AdamW{}, rate(from)), same(other, AdamW{}, rate(from));
+    save_checkpoint(folder / "run", trainer);
+    load_checkpoint(folder / "run", same);
+    for (const Index later : {from + 1 + from / 8, from + from / 3 + 1, 2 * from}) {
+      INFO(from << " and " << later);
+      Trainer slower(other, AdamW{}, rate(later));
+      CHECK_THROWS_WITH(load_checkpoint(folder / "run", slower), Contains("the schedule of its training is "));
+      load_checkpoint(folder / "run", slower, OtherRun::accepted);
+    }
+  }
+
+  // Of an older file, which has the few factors only, those are compared.
+  Trainer trainer(model, AdamW{}, rate(30'000)), slower(other, AdamW{}, rate(40'000)), faster(other, AdamW{}, rate(9));
+  save_checkpoint(folder / "run", trainer);
+  const SafetensorsFile file(folder / "run");
+  CHECK_THROWS_WITH(load_checkpoint(folder / "run", slower),
+                    Contains("the fingerprint of the factors of the schedule of its training is ") &&
+                        Contains(" in the steps 0 to 16, 18, 20 and so on, 8 an octave, to 16777216; allowed: "));
+  std::vector<TensorSource> tensors;
+  for (const TensorEntry& tensor : file.tensors()) {
+    tensors.push_back({tensor.name, tensor.type, tensor.shape, tensor.data});
+  }
+  auto metadata = file.metadata();
+  CHECK(metadata.erase("moe_mamba.training.schedule_samples") == 1);
+  save_safetensors(folder / "older", tensors, detail::with_checksum(metadata, tensors));
+  load_checkpoint(folder / "older", slower);
+  CHECK_THROWS_WITH(load_checkpoint(folder / "older", faster), Contains("the schedule of its training is StepDecay"));
+}
+
+TEST_CASE("an accepted run drops carried states that are not its own", "[io]") {
+  using Near = LanguageModel<Vocabulary<11>, Width<8>, Attention<Heads<2>, Context<4>>>;
+  using Far = LanguageModel<Vocabulary<11>, Width<8>, Attention<Heads<2>, Context<7>>>;
+  const test::Folder folder;
+  const std::vector<Token> tokens{1, 2, 3, 4, 5, 6, 7, 8, 9, 10};
+  const TokenBatch batch{tokens, tokens, {2, 5}}, next{tokens, tokens, {2, 5}, true};
+  const auto check = [&]<class From, class To>(Model<From> model, Model<To> other, bool from, bool to) {
+    Trainer trainer(model, AdamW{}, Constant{}, TrainerOptions{.carry_states = from});
+    Trainer resumed(other, AdamW{}, Constant{}, TrainerOptions{.carry_states = to});
+    resumed.step(batch);
+    trainer.step(batch);
+    save_checkpoint(folder / "run", trainer);
+    CHECK((SafetensorsFile(folder / "run").find("training.states") != nullptr) == from);
+    CHECK_THROWS_WITH(load_checkpoint(folder / "run", resumed), Contains("OtherRun::accepted"));
+    load_checkpoint(folder / "run", resumed, OtherRun::accepted);
+    CHECK(resumed.progress().states.empty());
+    CHECK(std::ranges::equal(model.parameters(), other.parameters()));
+    const double anew = resumed.evaluate(batch).prediction;
+    CHECK(resumed.step(next).loss == anew);  // which finds no states to go on from
+  };
+  check(Model<Net>(Seed{1}), Model<Net>(Seed{2}), true, false);
+  check(Model<Net>(Seed{1}), Model<Net>(Seed{2}), false, true);
+  check(Model<Near>(Seed{1}), Model<Far>(Seed{2}), true, true);
+
+  Model<Net> model(Seed{1}), other(Seed{2});
+  Trainer trainer(model, AdamW{}, Constant{}, TrainerOptions{.carry_states = true});
+  Trainer faster(other, AdamW{.learning_rate = 0.5}, Constant{}, TrainerOptions{.carry_states = true});
+  trainer.step(batch);
+  save_checkpoint(folder / "run", trainer);
+  load_checkpoint(folder / "run", faster, OtherRun::accepted);
+  CHECK(std::ranges::equal(faster.progress().states, trainer.progress().states));
+  CHECK_FALSE(faster.progress().states.empty());
 }
 
 TEST_CASE("a checkpoint keeps whose windows they were", "[io]") {

@@ -7,6 +7,17 @@
 
 using namespace moe_mamba;
 
+struct Silu : moe_mamba::Silu {};  // hides nothing: the library's is another
+
+namespace other {
+struct Swish : moe_mamba::Silu {};
+inline namespace __1 {  // as the standard libraries have
+struct Versioned : Swish {};
+}  // namespace __1
+template <char C, class T = moe_mamba::Relu>
+struct Lettered : Swish {};
+}  // namespace other
+
 namespace {
 
 template <int N>
@@ -16,10 +27,34 @@ struct Gain {
   template <int W>
   using Layer = MlpLayer<W, 4, Relu>;
 };
-struct Swish : Silu {};
+struct Swish : moe_mamba::Silu {};
+struct Coarse {
+  struct Scale : Gain<Bound<1>, true> {};
+};
+struct Fine {
+  struct Scale : Gain<Bound<1>, true> {};
+};
+template <class Mode>
+struct Family {
+  struct Scale : Gain<Bound<1>, true> {};
+};
 
 template <class... Arguments>
 using Net = LanguageModel<Vocabulary<11>, Width<32>, Arguments...>;
+
+/// Arguments whose names leave something out, here and by clang alone.
+template <class T>
+struct Choice {
+  template <int W>
+  using Layer = MlpLayer<W, 4, Relu>;
+};
+struct Numbers {
+  int all[12];
+};
+template <Numbers numbers>
+struct Table : Choice<int> {
+  static constexpr std::string_view spelling = numbers.all[11] == 0 ? "Table of 0" : "Table of others";
+};
 
 template <class... Arguments>
 std::string body() {
@@ -73,7 +108,9 @@ TEST_CASE("Every option that changes what is computed changes the text", "[model
       body<Mlp<SwiGlu>>(),
       body<Mlp<GeGlu>>(),
       body<Mlp<Gelu>>(),
-      body<Mlp<Silu>>(),
+      body<Mlp<moe_mamba::Silu>>(),
+      body<Mlp<::Silu>>(),
+      body<Mlp<other::Swish>>(),
       body<Mlp<SquaredRelu>>(),
       body<Mlp<Swish>>(),
       body<Attention<Heads<4>, Context<8>>>(),
@@ -103,6 +140,14 @@ TEST_CASE("Every option that changes what is computed changes the text", "[model
       body<Gain<Bound<3>, true>>(),
       body<Gain<Bound<4>, true>>(),
       body<Gain<Bound<3>, false>>(),
+      body<Coarse::Scale>(),
+      body<Fine::Scale>(),
+      body<Family<Coarse>::Scale>(),
+      body<Family<Fine>::Scale>(),
+      body<Family<::Silu>::Scale>(),
+      body<Family<moe_mamba::Silu>::Scale>(),
+      body<Table<Numbers{}>>(),
+      body<Table<Numbers{{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}}>>(),
   };
   for (const auto& text : texts) {
     INFO(text);
@@ -123,6 +168,61 @@ TEST_CASE("Weights of auxiliary losses are spelled where they are asked for", "[
 TEST_CASE("Models of series, and types of a program's own, are spelled by their names", "[model]") {
   CHECK(spelling<SequenceModel<Outputs<2>, Inputs<3>, Width<8>, Mamba<State<4>>>>() ==
         "SequenceModel<Inputs<3>, Outputs<2>, Width<8>, Mamba<State<4>>>");
-  CHECK(body<Gain<Bound<3>, true>>() == "Gain<Bound<3>, true>");
-  CHECK(body<Mlp<Swish>>() == "Mlp<Swish>");
+  CHECK(body<Mlp<moe_mamba::Silu>>() == "Mlp<Silu>");
+  CHECK(body<Mlp<::Silu>>() == "Mlp<::Silu>");
+  CHECK(body<Mlp<other::Swish>>() == "Mlp<other::Swish>");
+  CHECK(body<Mlp<other::Versioned>>() == "Mlp<other::Versioned>");
+  CHECK(body<Mlp<other::Lettered<','>>>().starts_with("Mlp<other::Lettered<','"));
+  const std::string here = "(anonymous namespace)::";
+  CHECK(body<Mlp<Swish>>() == "Mlp<" + here + "Swish>");
+  CHECK(body<Gain<Bound<3>, true>>() == here + "Gain<" + here + "Bound<3>, true>");
+  CHECK(body<Coarse::Scale>() == here + "Coarse::Scale");
+  CHECK(body<Family<Gain<int, true>>::Scale>() == here + "Family<" + here + "Gain<int, true>>::Scale");
+  CHECK(body<Family<moe_mamba::Silu>::Scale>() == here + "Family<moe_mamba::Silu>::Scale");
+}
+
+TEST_CASE("A type's own text is used in place of its name", "[model]") {
+  CHECK(body<Table<Numbers{}>>() == "Table of 0");
+  CHECK(body<PreNorm<NoNorm>, Table<Numbers{}>>() == "PreNorm<NoNorm>, Table of 0");
+}
+
+TEST_CASE("Names that a compiler may give two types are told from others", "[model]") {
+  for (const char* name : {"Table<{{0, 1, ...}}>", "Choice<int (const char *, ...)>", "Factor<{1.000000e-01}>",
+                           "Factor<{1, 2.500000e+00}>", "Factor<{1.5, 2.500000e-12, 3}>"}) {
+    INFO(name);
+    CHECK(detail::leaves_out(name));
+  }
+  for (const char* name : {"", "Scale", "Factor<1.0000000000000001e-1>", "Factor<2.5e+0>", "Text<\"a.000000\">",
+                           "Text<\"1.000000e\">", "Text<\".. .\">", "Text<\"1.\">", "Factor<{1, 2}>"}) {
+    INFO(name);
+    CHECK(!detail::leaves_out(name));
+  }
+}
+
+TEST_CASE("Names of all compilers become one", "[model]") {
+  const std::string expected = "mine::(anonymous namespace)::Gain<(anonymous namespace)::Bound<3>, const int*>";
+  for (const char* name : {"mine::{anonymous}::Gain<{anonymous}::Bound<3>, const int*>",
+                           "mine::<unnamed>::Gain<{anonymous}::Bound<3>, const int*>",
+                           "mine::(anonymous namespace)::Gain<(anonymous namespace)::Bound<3>, const int *>",
+                           "mine::_GLOBAL__N__2270e2ca_4_n_cu_main::Gain<_GLOBAL__N__1::Bound<3>, const int *>"}) {
+    CHECK(detail::common_name(name) == expected);
+  }
+  CHECK(detail::common_name("moe_mamba::Relu") == "Relu");
+  CHECK(detail::common_name("Relu") == "::Relu");
+  CHECK(detail::common_name("mine::moe_mamba::Relu") == "mine::moe_mamba::Relu");
+  CHECK(detail::common_name("moe_mamba_of_mine::Relu") == "moe_mamba_of_mine::Relu");
+  CHECK(detail::common_name("std::__cxx11::list<std::__1::pair<int, int> >") == "std::list<std::pair<int, int>>");
+}
+
+TEST_CASE("What is written in quotation marks stays as it is", "[model]") {
+  for (const char* name :
+       {R"(a::Text<a::Letters<4>{"a,b"}>)", R"(a::Text<"a::b, c",'"', '\'', x>)", R"(a::Text<"\",b">)"}) {
+    INFO(name);
+    const std::string common = detail::common_name(name);
+    for (const char* literal : {R"("a,b")", R"("a::b, c")", R"('"')", R"('\'')", R"("\",b")"}) {
+      const bool is_in = std::string_view(name).find(literal) != std::string_view::npos;
+      CHECK((common.find(literal) != common.npos) == is_in);
+    }
+  }
+  CHECK(detail::common_name("a::Text<\"open") == "a::Text<\"open");
 }

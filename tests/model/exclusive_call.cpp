@@ -1,6 +1,7 @@
 // Two calls at once on a device, workspace, trainer, decoder or scorer: the second throws before any work.
 #include "moe_mamba/core/exclusive_call.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <memory>
 #include <stdexcept>
@@ -11,10 +12,12 @@
 #include "model/passes.hpp"
 #include "moe_mamba/generate/decoder.hpp"
 #include "moe_mamba/generate/scorer.hpp"
+#include "moe_mamba/io/checkpoint.hpp"
 #include "moe_mamba/train/trainer.hpp"
 #include "support/backend.hpp"
 #include "support/catch.hpp"
 #include "support/data.hpp"
+#include "support/folder.hpp"
 
 using namespace moe_mamba;
 
@@ -133,4 +136,48 @@ TEST_CASE("a trainer, a decoder or a scorer shared by two threads is refused", "
   const double expected = scorer.text(tokens).log_likelihood;
   const auto text = [&] { return scorer.text(tokens).log_likelihood == expected; };
   CHECK_THAT(refusal(text, text), test::Contains("the scorer is in the middle of another call"));
+}
+
+TEST_CASE("during a call of a trainer none of its others begins, a checkpoint neither", "[model]") {
+  const test::Folder folder;
+  const TokenBatch batch{tokens, tokens, {2, 6}};
+  Model<Net> model(Seed{1}), before(Seed{1});
+  Trainer trainer(model);
+  save_checkpoint(folder / "old", trainer);
+  const auto progress = trainer.progress();
+  const auto refused = [](const auto& call) {
+    CHECK_THROWS_WITH(call(), test::Contains("the trainer is in the middle of another call"));
+  };
+  {
+    const ExclusiveCall other(trainer.device().in_use(), "trainer");
+    refused([&] { save_checkpoint(folder / "new", trainer); });
+    refused([&] { load_checkpoint(folder / "old", trainer); });
+    refused([&] { trainer.step(batch); });
+    refused([&] { trainer.accumulate(batch); });
+    refused([&] { trainer.update(); });
+    refused([&] { trainer.discard(); });
+    refused([&] { trainer.evaluate(batch); });
+    refused([&] { trainer.visit_routers([](const RouterReport&) {}); });
+    refused([&] { trainer.progress(); });
+    refused([&] { trainer.restore(progress); });
+  }
+  CHECK(folder.entries() == 1);
+  CHECK(std::ranges::equal(model.parameters(), before.parameters()));
+  CHECK(trainer.steps() == 0);
+  load_checkpoint(folder / "old", trainer);
+  CHECK(trainer.step(batch).applied);
+}
+
+TEST_CASE("checkpoints written while another thread trains are whole or refused", "[model]") {
+  const test::Folder folder;
+  const TokenBatch batch{tokens, tokens, {2, 6}};
+  Model<Net> model(Seed{1}), other(Seed{2});
+  Trainer trainer(model), resumed(other);
+  const auto step = [&] { return trainer.step(batch).applied; };
+  const auto save = [&] {
+    save_checkpoint(folder / "run", trainer);
+    load_checkpoint(folder / "run", resumed);  // throws std::runtime_error where the file is not what its checksum says
+    return true;
+  };
+  CHECK_THAT(refusal(step, save), test::Contains("the trainer is in the middle of another call"));
 }

@@ -1,14 +1,18 @@
 // Accumulated batches are one batch of all their targets, however the targets are spread over them.
 #include <algorithm>
 #include <cmath>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "model/passes.hpp"
+#include "moe_mamba/io/checkpoint.hpp"
 #include "moe_mamba/train/packing.hpp"
 #include "moe_mamba/train/trainer.hpp"
 #include "support/backend.hpp"
 #include "support/catch.hpp"
 #include "support/data.hpp"
+#include "support/folder.hpp"
 
 using namespace moe_mamba;
 
@@ -141,4 +145,30 @@ TEST_CASE("carried states go on through a batch without targets", "[train]") {
   const double expected = frozen.loss(workspace, second, second, {1, 4}, &states).prediction;
   CHECK_FALSE(trainer.step(TokenBatch{first, masked, {1, 4}}).applied);
   CHECK(trainer.step(TokenBatch{second, second, {1, 4}, true}).loss == Approx(expected).epsilon(1e-12));
+}
+
+TEST_CASE("progress between accumulate() and update() is refused, for the gradient would be lost", "[train]") {
+  const std::vector<Token> tokens(6, 2);
+  const TokenBatch batch{tokens, tokens, {2, 3}};
+  const test::Folder folder;
+  test::ModelOf<Plain, double> model(Seed{1});
+  Trainer trainer(model);
+  const auto refused = [&] {
+    const std::string words =
+        "progress was asked for between accumulate() and update(); allowed: after update() or discard()";
+    CHECK_THROWS_AS(trainer.progress(), std::logic_error);
+    CHECK_THROWS_WITH(save_checkpoint(folder / "run", trainer), words);
+    CHECK(folder.entries() == 0);
+  };
+  trainer.accumulate(batch);
+  refused();
+  trainer.accumulate(batch);
+  refused();
+  CHECK(trainer.update().targets == 12);  // what was accumulated is still there
+  CHECK(trainer.progress().steps == 1);
+  trainer.accumulate(batch);
+  refused();
+  trainer.discard();
+  save_checkpoint(folder / "run", trainer);
+  CHECK(folder.entries() == 1);
 }

@@ -326,6 +326,10 @@ TEST_CASE("options out of range are refused by name", "[train]") {
     CHECK_THROWS_WITH(Trainer(model, AdamW{}, Constant{}, TrainerOptions{.threads = 0}), Contains("Threads is 0"));
   }
   CHECK_THROWS_WITH(Trainer(model, AdamW{}, Constant{}, TrainerOptions{.clip_norm = -1}), Contains("clip_norm is -1"));
+  const auto largest = [&](Shape shape) { Trainer(model, AdamW{}, Constant{}, TrainerOptions{.largest = shape}); };
+  CHECK_THROWS_WITH(largest({-5, -5}), "largest.batch is -5; allowed: 0 or more");
+  CHECK_THROWS_WITH(largest({-1, 2}), "largest.batch is -1; allowed: 0 or more");
+  CHECK_THROWS_WITH(largest({2, -1}), "largest.length is -1; allowed: 0 or more");
   Trainer trainer(model);
   CHECK_THROWS_AS(trainer.update(), std::logic_error);
 }

@@ -1,7 +1,9 @@
 #pragma once
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
+#include <concepts>
 #include <locale>
 #include <sstream>
 #include <stdexcept>
@@ -13,12 +15,29 @@
 /// Errors at the API: every message names the argument, its value and what is allowed.
 namespace moe_mamba {
 
+namespace detail {
+
+/// The shortest text that gives the same number again.
+template <std::floating_point Number>
+std::string exact_text(Number number) {
+  char buffer[32];
+  return std::string(buffer, std::to_chars(buffer, buffer + sizeof buffer, number).ptr);
+}
+
+}  // namespace detail
+
 /// "<argument> is <value>; allowed: <allowed>"
 template <class Value>
 std::string error_text(const char* argument, const Value& value, const std::string& allowed) {
   std::ostringstream text;
   text.imbue(std::locale::classic());
-  text << argument << " is " << value << "; allowed: " << allowed;
+  text << argument << " is ";
+  if constexpr (std::is_same_v<Value, float> || std::is_same_v<Value, double>) {
+    text << detail::exact_text(value);
+  } else {
+    text << value;
+  }
+  text << "; allowed: " << allowed;
   return text.str();
 }
 
@@ -41,6 +60,17 @@ void require_finite(const char* argument, const Numbers& numbers) {
   if (found == numbers.end()) return;
   const std::string element = std::string(argument) + "[" + std::to_string(found - numbers.begin()) + "]";
   throw std::invalid_argument(error_text(element.c_str(), *found, "finite numbers"));
+}
+
+/// Throws std::out_of_range for the first of some tokens that is not in lowest … vocabulary - 1.
+template <class Tokens>
+void require_tokens(const char* argument, const Tokens& tokens, int lowest, int vocabulary) {
+  const auto found =
+      std::find_if(tokens.begin(), tokens.end(), [&](auto token) { return token < lowest || token >= vocabulary; });
+  if (found == tokens.end()) return;
+  const std::string element = std::string(argument) + "[" + std::to_string(found - tokens.begin()) + "]";
+  const std::string allowed = std::to_string(lowest) + " to " + std::to_string(vocabulary - 1);
+  throw std::out_of_range(error_text(element.c_str(), *found, allowed));
 }
 
 /// Throws std::out_of_range unless `ok`.

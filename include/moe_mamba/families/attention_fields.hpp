@@ -10,13 +10,13 @@
 namespace moe_mamba::families::detail {
 
 /// Rotary positions: `rope_parameters`, as transformers writes them since version 5, `rope_scaling`, as before, or
-/// `rope_theta` by itself. Where several say what the base is, they must agree.
+/// `rope_theta` by itself. The former two may have an object for each kind of layer, which says the base. Where several
+/// say what the base is, they must agree.
 inline Word rotary_word(const Config& config, Index otherwise) {
   constexpr Index highest = 1 << 30;
   Index base = 0;
   Word word;
   const auto read = [&](const Config& from) {
-    if (!from.has("rope_theta")) return;
     const Index here = from.whole_number("rope_theta", 2, highest);
     if (base != 0 && here != base) {
       from.refuse("rope_theta", std::to_string(here), std::to_string(base) + ", as " + word.field + " has it");
@@ -24,13 +24,25 @@ inline Word rotary_word(const Config& config, Index otherwise) {
     if (base == 0) word = from.from(integer("Rotary", here, 10'000), "rope_theta");
     base = here;
   };
+  const auto check_scaling = [](const Config& rotary) {
+    for (const char* kind : {"rope_type", "type"}) rotary.require_text(kind, "default");
+    if (rotary.has("partial_rotary_factor")) (void)rotary.whole_number("partial_rotary_factor", 1, 1);
+  };
+  constexpr const char* kinds_of_layers[] = {"full_attention", "sliding_attention"};
   for (const char* name : {"rope_parameters", "rope_scaling"}) {
     const Config inner = config.inside(name);
-    for (const char* kind : {"rope_type", "type"}) inner.require_text(kind, "default");
-    if (inner.has("partial_rotary_factor")) (void)inner.whole_number("partial_rotary_factor", 1, 1);
-    read(inner);
+    inner.require_no_object_but(kinds_of_layers);
+    check_scaling(inner);
+    if (inner.has("rope_theta")) read(inner);
+    for (const char* kind : kinds_of_layers) {
+      if (!inner.has(kind)) continue;
+      const Config of_kind = inner.inside(kind);
+      of_kind.require_no_object_but({});
+      check_scaling(of_kind);
+      read(of_kind);
+    }
   }
-  read(config);
+  if (config.has("rope_theta")) read(config);
   return base != 0 ? word : config.from(integer("Rotary", otherwise, 10'000), "rope_theta");
 }
 

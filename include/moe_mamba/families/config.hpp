@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <span>
 #include <string>
@@ -104,6 +105,19 @@ class Config {
     JsonValue empty;
     empty.kind = JsonValue::Kind::object;
     return Config(file_, has(name) ? *find(name) : empty, prefix_ + name + ".");
+  }
+
+  /// Refuses objects among the fields but those of these names.
+  void require_no_object_but(std::span<const char* const> names) const {
+    for (std::size_t i = 0; i < fields_.keys.size(); ++i) {
+      const auto is_key = [&](const char* name) { return fields_.keys[i] == name; };
+      if (fields_.elements[i].kind != JsonValue::Kind::object || std::any_of(names.begin(), names.end(), is_key)) {
+        continue;
+      }
+      std::string allowed = names.empty() ? "no objects in here" : "no objects in here but";
+      for (const char* name : names) allowed += std::string(name == names.front() ? " " : ", ") + name;
+      refuse(moe_mamba::detail::in_quotes(fields_.keys[i]), fields_.elements[i].text(), allowed);
+    }
   }
 
   std::span<const JsonValue> array(const char* name) const {

@@ -22,20 +22,23 @@ inline std::string names() {
   return text;
 }
 
-/// The family of a config.json.
+/// The family of a config.json. Refuses first what no family's code can be of: an encoder with a decoder, and tensors
+/// that are not the numbers that the fields speak of.
 inline const Family& family_of(const Config& config) {
-  for (const Family* family : all) {
-    if (family->recognises(config)) return *family;
-  }
+  const std::string type = config.has("model_type") ? config.find("model_type")->text() : "missing";
   // Switch Transformers are T5: an encoder reads the text, and a decoder attends to what that made of it.
-  if (config.is_text("model_type", "switch_transformers") || config.boolean("is_encoder_decoder", false)) {
-    config.refuse(
-        "model_type",
-        (config.has("model_type") ? config.find("model_type")->text() : "missing") + ", an encoder with a decoder",
-        "a causal language model, which is a decoder alone: one of " + names());
+  const bool has_encoder = config.boolean("is_encoder_decoder", false);
+  if (has_encoder || config.is_text("model_type", "switch_transformers")) {
+    config.refuse("model_type",
+                  type + ", an encoder with a decoder" + (has_encoder ? " as is_encoder_decoder is true" : ""),
+                  "a causal language model, which is a decoder alone: one of " + names());
   }
-  config.refuse("model_type", config.has("model_type") ? config.find("model_type")->text() : "missing",
-                "a model of " + names());
+  for (const Family* family : all) {
+    if (!family->recognises(config)) continue;
+    config.require_none("quantization_config", "tensors must be the model's numbers themselves, not quantized");
+    return *family;
+  }
+  config.refuse("model_type", type, "a model of " + names());
 }
 
 }  // namespace moe_mamba::families

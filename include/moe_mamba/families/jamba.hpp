@@ -36,6 +36,23 @@ struct Recurring {
   bool has(Index number) const { return number % period == offset; }
 };
 
+/// A list of what each layer is, where there is one, must say the same as the fields `rule` does: `expected(i)`, as text,
+/// of layer i.
+template <class Expected>
+void require_list(const Config& config, const char* name, Index layers, const std::string& rule, Expected expected) {
+  if (!config.has(name)) return;
+  const auto list = config.array(name);
+  if (list.size() != static_cast<std::size_t>(layers)) {
+    config.refuse(name, config.find(name)->text(), "one for each of " + std::to_string(layers) + " layers");
+  }
+  for (Index i = 0; i < layers; ++i) {
+    const std::string given = list[static_cast<std::size_t>(i)].text(), ours = expected(i);
+    if (given != ours) {
+      config.refuse(name + (" of layer " + std::to_string(i)), given, ours + ", as " + rule + " have it");
+    }
+  }
+}
+
 inline LayerWords jamba_mamba_words(const Config& config, Index width, const NormWords& norm) {
   MambaWords mamba{.width = width, .inner_norm = norm};
   mamba.state = config.integer("mamba_d_state", 1, 4096, 16);
@@ -65,9 +82,15 @@ inline Architecture jamba_architecture(const Config& config) {
   const Index width = model["Width"], layers = config.integer("num_hidden_layers", 1, 4096);
   const auto attentions = Recurring::read(config, "attn_layer_period", "attn_layer_offset", {8, 4});
   const auto mixtures = Recurring::read(config, "expert_layer_period", "expert_layer_offset", {2, 1});
+  const Index experts = config.integer("num_experts", 1, 1 << 16, 16);
+  for (const char* list : {"layer_types", "layers_block_type"}) {
+    require_list(config, list, layers, "attn_layer_period and attn_layer_offset",
+                 [&](Index i) { return attentions.has(i) ? "\"attention\"" : "\"mamba\""; });
+  }
+  require_list(config, "layers_num_experts", layers, "expert_layer_period, expert_layer_offset and num_experts",
+               [&](Index i) { return std::to_string(mixtures.has(i) ? experts : 1); });
   const AttentionDefaults defaults{.positions = 1 << 18, .key_value_heads = 8};
   (void)windowed_layers(config, defaults);  // none
-  const Index experts = config.integer("num_experts", 1, 1 << 16, 16);
   // Fields of layers that there are none of say nothing.
   const auto mixer = [&](Index i) {
     return attentions.has(i) ? attention_words(config, width, defaults, false, nullptr, "none")

@@ -60,14 +60,7 @@ class Decoder {
   /// it was, std::out_of_range for a token outside the vocabulary and std::invalid_argument for no token at all.
   std::span<const Compute> prefill(std::span<const Token> tokens) {
     require(!tokens.empty(), "tokens.size()", tokens.size(), "1 or more");
-    model_.require_parameters();
-    for (const Token token : tokens) check(token);
-    const ExclusiveCall call(device_.in_use(), "decoder");
-    for (; !tokens.empty(); tokens = tokens.subspan(std::min(chunk_, tokens.size()))) {
-      const auto piece = tokens.first(std::min(chunk_, tokens.size()));
-      const Shape shape{1, static_cast<Index>(piece.size())};
-      read(workspace_.keep_inputs(piece, shape), shape);
-    }
+    read_all("tokens", tokens);
     return logits();
   }
 
@@ -206,7 +199,7 @@ class Decoder {
             "1 or more tokens where nothing has been read yet");
     moe_mamba::check(sampling);
     Draws draws(sampling, seed, Index{Definition::vocabulary});
-    if (!prompt.empty()) prefill(prompt);
+    if (!prompt.empty()) read_all("prompt", prompt);
     return Generation(*this, std::move(draws), count);
   }
 
@@ -229,6 +222,18 @@ class Decoder {
   static void check(Token token) {
     require_range(token >= 0 && token < Definition::vocabulary, "token", token,
                   [] { return "0 to " + std::to_string(Definition::vocabulary - 1); });
+  }
+
+  /// Reads the tokens of an argument in pieces.
+  void read_all(const char* argument, std::span<const Token> tokens) {
+    model_.require_parameters();
+    require_tokens(argument, tokens, 0, Definition::vocabulary);
+    const ExclusiveCall call(device_.in_use(), "decoder");
+    for (; !tokens.empty(); tokens = tokens.subspan(std::min(chunk_, tokens.size()))) {
+      const auto piece = tokens.first(std::min(chunk_, tokens.size()));
+      const Shape shape{1, static_cast<Index>(piece.size())};
+      read(workspace_.keep_inputs(piece, shape), shape);
+    }
   }
 
   /// Reads tokens that lie where the device works, and leaves the logits there.

@@ -78,7 +78,9 @@ class Scorer {
   /// them. A recurrent model needs no window for that.
   Score text(std::span<const Token> tokens) {
     require(!tokens.empty(), "tokens.size()", tokens.size(), "1 or more");
-    return continuation(tokens.first(1), drop(tokens, 1));
+    check("tokens", tokens);
+    const ExclusiveCall call(in_use_, "scorer");
+    return scored(tokens.first(1), drop(tokens, 1));
   }
 
   /// The score of a text in windows of `length` tokens, each `stride` further on, that know nothing from before: every
@@ -117,11 +119,7 @@ class Scorer {
   }
 
   static void check(const char* name, std::span<const Token> tokens) {
-    for (std::size_t i = 0; i < tokens.size(); ++i) {
-      if (tokens[i] >= 0 && tokens[i] < Definition::vocabulary) continue;
-      throw std::out_of_range(error_text((std::string(name) + "[" + std::to_string(i) + "]").c_str(), tokens[i],
-                                         "0 to " + std::to_string(Definition::vocabulary - 1)));
-    }
+    require_tokens(name, tokens, 0, Definition::vocabulary);
   }
 
   static std::span<const Token> drop(std::span<const Token> tokens, std::size_t count) {

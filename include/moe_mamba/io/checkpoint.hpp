@@ -20,7 +20,8 @@ namespace moe_mamba {
 
 /// Whether a checkpoint may go on as another run than the one it was written by: of another definition, with parameters
 /// of the same names and shapes, another optimizer, schedule, clip_norm, carry_states or other auxiliary losses. What a
-/// checkpoint does not say, as older ones do not, is not compared.
+/// checkpoint does not say, as older ones do not, is not compared. Carried states go on only in a run that carries them
+/// too, by the same definition; in another they begin from nothing.
 enum class OtherRun { refused, accepted };
 
 /// What a checkpoint tells beside what it puts back.
@@ -57,11 +58,12 @@ std::span<const T> training_numbers(const SafetensorsFile& file, const char* nam
 }  // namespace detail
 
 /// Writes a checkpoint of a trainer between two updates, whole or not at all. Throws std::runtime_error where it cannot
-/// be written.
+/// be written, and std::logic_error during another thread's call of the trainer and between accumulate() and update().
 template <class Definition, StorageScalar S, class Backend, Schedule Rate>
 void save_checkpoint(const std::filesystem::path& path, Trainer<Definition, S, Backend, Rate>& trainer,
                      const WindowsState& windows = {}, std::map<std::string, std::string> metadata = {}) {
-  const auto progress = trainer.progress();
+  const ExclusiveCall call(trainer.device().in_use(), "trainer");
+  const auto progress = trainer.progress(call);
   const auto values =
       HostNumbers<S>::template of<typename Backend::Memory>(std::as_const(trainer.model()).parameters());
   std::vector<TensorSource> tensors;
@@ -84,12 +86,14 @@ void save_checkpoint(const std::filesystem::path& path, Trainer<Definition, S, B
 
 /// Puts model and trainer back to where a checkpoint was written. Throws std::runtime_error, with both as they were,
 /// for a file that is no checkpoint of this definition and storage type, or of another run unless that is accepted. All
-/// is read from the file into its place once everything is checked: there is no second copy in memory.
+/// is read from the file into its place once everything is checked: there is no second copy in memory. Throws
+/// std::logic_error during another thread's call of the trainer.
 template <class Definition, StorageScalar S, class Backend, Schedule Rate>
 CheckpointInfo load_checkpoint(const std::filesystem::path& path, Trainer<Definition, S, Backend, Rate>& trainer,
                                OtherRun other = OtherRun::refused) {
   using C = compute_t<S>;
   using TrainerType = Trainer<Definition, S, Backend, Rate>;
+  const ExclusiveCall call(trainer.device().in_use(), "trainer");
   trainer.model().require_parameters();
   const SafetensorsFile file(path);
   if (file.find(detail::training_tensors[0]) == nullptr && !file.metadata().contains(detail::step_key)) {
@@ -132,7 +136,10 @@ CheckpointInfo load_checkpoint(const std::filesystem::path& path, Trainer<Defini
     remainder = detail::training_numbers(file, "training.remainder", Definition::parameters, moved_remainder);
   }
   HostNumbers<C> states;
-  if (file.find("training.states") != nullptr) {
+  const auto definition = file.metadata().find(detail::definition_key);
+  const bool same_states = trainer.options().carry_states &&
+                           (definition == file.metadata().end() || definition->second == spelling<Definition>());
+  if (file.find("training.states") != nullptr && (same_states || other == OtherRun::refused)) {
     states = detail::training_numbers(file, "training.states", -1, moved[2]);
   }
   const auto steps = static_cast<Index>(detail::metadata_number(file, detail::step_key, std::uint64_t{1} << 53));
@@ -140,7 +147,7 @@ CheckpointInfo load_checkpoint(const std::filesystem::path& path, Trainer<Defini
   std::erase_if(info.metadata, [](const auto& entry) { return entry.first.starts_with(detail::own_prefix); });
 
   try {
-    trainer.restore({steps, first.span(), second.span(), remainder.span(), states.span()});
+    trainer.restore({steps, first.span(), second.span(), remainder.span(), states.span()}, call);
   } catch (const std::invalid_argument& error) {
     throw std::runtime_error(path.string() + ": " + error.what());
   }

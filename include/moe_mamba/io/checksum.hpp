@@ -43,20 +43,26 @@ inline std::uint64_t hash_bytes(std::span<const std::byte> bytes, std::uint64_t 
   return hash;
 }
 
+inline std::uint64_t hash_text(std::string_view text, std::uint64_t seed) {
+  return hash_bytes(std::as_bytes(std::span<const char>(text)), seed);
+}
+
+/// Sixteen digits.
+inline std::string hexadecimal(std::uint64_t value) {
+  std::string text;
+  for (int digit = 15; digit >= 0; --digit) text += "0123456789abcdef"[(value >> (4 * digit)) & 15];
+  return text;
+}
+
 /// Of tensors in any order, names and data, and of all metadata but the checksum. T is a TensorSource or a TensorEntry.
 template <class T>
 std::string checksum(std::span<const T> tensors, const std::map<std::string, std::string>& metadata) {
-  const auto hash_text = [](std::string_view text, std::uint64_t seed) {
-    return hash_bytes(std::as_bytes(std::span<const char>(text)), seed);
-  };
   std::uint64_t sum = 0;
   for (const T& tensor : tensors) sum += hash_bytes(tensor.data, hash_text(tensor.name, 0));
   for (const auto& [key, value] : metadata) {
     if (key != checksum_key) sum += hash_text(value, hash_text(key, 1));
   }
-  std::string text;
-  for (int digit = 15; digit >= 0; --digit) text += "0123456789abcdef"[(sum >> (4 * digit)) & 15];
-  return text;
+  return hexadecimal(sum);
 }
 
 /// The metadata and the checksum of these tensors.

@@ -1,7 +1,7 @@
 #pragma once
 
-#include <array>
 #include <charconv>
+#include <concepts>
 #include <cstdint>
 #include <limits>
 #include <map>
@@ -9,7 +9,9 @@
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <vector>
 
+#include "moe_mamba/io/checksum.hpp"
 #include "moe_mamba/io/model_file.hpp"
 #include "moe_mamba/train/trainer.hpp"
 #include "moe_mamba/train/windows.hpp"
@@ -60,12 +62,6 @@ inline WindowsState told_windows(const SafetensorsFile& file) {
           .batch = number("batch")};
 }
 
-/// The shortest text that gives the same number again.
-inline std::string exact_text(double value) {
-  char buffer[32];
-  return std::string(buffer, std::to_chars(buffer, buffer + sizeof buffer, value).ptr);
-}
-
 inline std::string optimizer_text(const AdamW& optimizer) {
   return "AdamW{learning_rate " + exact_text(optimizer.learning_rate) + ", beta1 " + exact_text(optimizer.beta1) +
          ", beta2 " + exact_text(optimizer.beta2) + ", epsilon " + exact_text(optimizer.epsilon) + ", weight_decay " +
@@ -91,6 +87,26 @@ std::string schedule_text(const Rate& rate) {
   return text + " in the steps 0, 3, 15 and so on to 1048575";
 }
 
+/// What a schedule of the program's own gives in many steps, beside the few that its text shows: all of the first 16 and
+/// from there on 8 an octave, as far as 2^24. Nine digits each, so that the last bits, in which
+/// machines differ, make no difference.
+template <class Rate>
+std::string schedule_samples(const Rate& rate) {
+  std::string factors;
+  const auto add = [&](Index step) {
+    char buffer[32];
+    const auto factor = static_cast<double>(rate(step));
+    factors.append(buffer, std::to_chars(buffer, buffer + sizeof buffer, factor, std::chars_format::general, 9).ptr);
+    factors += ' ';
+  };
+  for (Index step = 0; step < 8; ++step) add(step);
+  for (int octave = 0; octave <= 20; ++octave) {
+    for (Index step = 8; step < 16; ++step) add(step << octave);
+  }
+  add(Index{1} << 24);
+  return hexadecimal(hash_text(factors, 0)) + " in the steps 0 to 16, 18, 20 and so on, 8 an octave, to 16777216";
+}
+
 /// A metadata key of checkpoints, what it is called in messages, and what it says of a trainer.
 struct RunWords {
   const char* key;
@@ -99,15 +115,20 @@ struct RunWords {
 };
 
 template <class Definition, StorageScalar S, class Backend, Schedule Rate>
-std::array<RunWords, 4> run_words(const Trainer<Definition, S, Backend, Rate>& trainer) {
+std::vector<RunWords> run_words(const Trainer<Definition, S, Backend, Rate>& trainer) {
   const TrainerOptions& options = trainer.options();
-  return {
-      {{"moe_mamba.training.optimizer", "the optimizer", optimizer_text(trainer.optimizer())},
-       {"moe_mamba.training.schedule", "the schedule", schedule_text(trainer.schedule())},
-       {"moe_mamba.training.options", "the trainer's options",
-        "clip_norm " + exact_text(options.clip_norm) + ", carry_states " + (options.carry_states ? "true" : "false")},
-       {"moe_mamba.training.definition", "the definition with its auxiliary losses",
-        spelling<Definition>(AuxiliaryLosses::spelled)}}};
+  std::vector<RunWords> words = {
+      {"moe_mamba.training.optimizer", "the optimizer", optimizer_text(trainer.optimizer())},
+      {"moe_mamba.training.schedule", "the schedule", schedule_text(trainer.schedule())},
+      {"moe_mamba.training.options", "the trainer's options",
+       "clip_norm " + exact_text(options.clip_norm) + ", carry_states " + (options.carry_states ? "true" : "false")},
+      {"moe_mamba.training.definition", "the definition with its auxiliary losses",
+       spelling<Definition>(AuxiliaryLosses::spelled)}};
+  if constexpr (!std::same_as<Rate, Constant> && !std::same_as<Rate, Cosine>) {  // whose texts say all
+    words.push_back({"moe_mamba.training.schedule_samples", "the fingerprint of the factors of the schedule",
+                     schedule_samples(trainer.schedule())});
+  }
+  return words;
 }
 
 }  // namespace moe_mamba::detail

@@ -93,7 +93,8 @@ consteval bool check_attention_of_width() {
   constexpr AttentionOptions options = Layer::options;
   if constexpr (options.head_width == 0) check<AttentionHeadWidth<Layer, Width<W>, Heads<options.heads>>>();
   constexpr AttentionOptions all = options.of_width(W);
-  if constexpr (options.positions) {
+  // Of heads that are no width of their own anyway, that would be a second sentence on one mistake.
+  if constexpr (options.positions && (options.head_width != 0 || W % options.heads == 0)) {
     check<AttentionRotary<Layer, RotaryWidth<all.rotary_width>, HeadWidth<all.head_width>>>();
   }
   return true;

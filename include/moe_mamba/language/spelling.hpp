@@ -55,7 +55,8 @@ class Spelling {
   std::string text_;
 };
 
-/// How a layer, norm or activation is spelled in a model of width `width`. One of a program's own is its type's name.
+/// How a layer, norm or activation is spelled in a model of width `width`. One of a program's own is its type's
+/// name, or what it says itself.
 template <class T>
 struct SpellingOf {
   static std::string text(int /*width*/, AuxiliaryLosses) { return type_name<T>(); }
@@ -286,7 +287,7 @@ struct SpellingOf<SequenceModel<Arguments...>> {
 
 /// A model's definition as text, such as "LanguageModel<Vocabulary<256>, Width<64>, Repeat<2, Mamba<>>>". Definitions of
 /// one text compute the same from the same parameters. Layers, norms and activations of a program's own are their types'
-/// names, without namespaces.
+/// whole names, or their members `spelling`.
 template <class Definition>
 std::string spelling(AuxiliaryLosses losses = AuxiliaryLosses::left_out) {
   return detail::spelled<Definition>(1, losses);

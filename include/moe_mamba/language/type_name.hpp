@@ -1,12 +1,21 @@
 #pragma once
 
+#include <algorithm>
+#include <concepts>
 #include <cstddef>
 #include <string>
 #include <string_view>
 
 #include "moe_mamba/core/standard.hpp"
+#include "moe_mamba/layers/options.hpp"
 
 namespace moe_mamba::detail {
+
+/// A type that says itself what files call it.
+template <class T>
+concept NamesItself = requires {
+  { T::spelling } -> std::convertible_to<std::string_view>;
+};
 
 /// What the compiler calls a function of T.
 template <class T>
@@ -14,34 +23,97 @@ constexpr const char* function_of_type() {
   return __PRETTY_FUNCTION__;
 }
 
-constexpr bool in_word(char c) {
-  return c == '_' || (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-}
-
-/// The name of a type without namespaces, alike from g++ and clang: "Gain<Bound<3>, Other>".
+/// What the compiler calls T.
 template <class T>
-std::string type_name() {
+constexpr std::string_view compilers_name() {
   constexpr std::string_view function = function_of_type<T>(), mark = "T = ";
   constexpr std::size_t begin = function.find(mark) + mark.size(), end = function.rfind(']');
-  constexpr std::string_view written = function.substr(begin, end - begin);
-  std::string name;
-  for (std::size_t i = 0; i < written.size(); ++i) {
-    if (written.substr(i, 2) == "::") {  // what stands before it is a scope
-      for (const std::string_view unnamed : {"{anonymous}", "(anonymous namespace)"}) {
-        if (name.ends_with(unnamed)) name.erase(name.size() - unnamed.size());
-      }
-      while (!name.empty() && in_word(name.back())) name.pop_back();
+  return function.substr(begin, end - begin);
+}
+
+constexpr bool is_digit(char c) { return c >= '0' && c <= '9'; }
+constexpr bool in_word(char c) { return c == '_' || is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
+
+/// Whether a compiler may give two types this name: clang ends arrays after ten elements with "...", and has six digits
+/// behind the point of every number.
+constexpr bool leaves_out(std::string_view name) {
+  if (name.find("...") != name.npos) return true;
+  for (std::size_t point = name.find('.'); point != name.npos; point = name.find('.', point + 1)) {
+    const std::string_view rest = name.substr(point + 1);
+    const auto digits = static_cast<std::size_t>(std::find_if_not(rest.begin(), rest.end(), is_digit) - rest.begin());
+    if (digits == 6 && rest.size() >= 10 && rest[6] == 'e' && is_digit(rest[8]) && is_digit(rest[9])) return true;
+  }
+  return false;
+}
+
+template <class T>
+struct NameOfType {
+  static_assert(
+      !leaves_out(compilers_name<T>()),
+      "a file says which layers, norms, activations and schedules of your own it was made with by their types' "
+      "names, and the compiler leaves a part of this one out: give the type a member static constexpr "
+      "std::string_view spelling with a text that no other type has: NameOfType<type>");
+};
+
+/// The end of a literal in quotation marks that begins at `begin`.
+inline std::size_t literal_end(std::string_view text, std::size_t begin) {
+  for (std::size_t i = begin + 1; i < text.size(); ++i) {
+    if (text[i] == '\\') {
       ++i;
-    } else if (written[i] == ' ') {
-      const bool between_words =
-          !name.empty() && in_word(name.back()) && i + 1 < written.size() && in_word(written[i + 1]);
-      if (between_words) name += ' ';
+    } else if (text[i] == text[begin]) {
+      return i + 1;
+    }
+  }
+  return text.size();
+}
+
+/// A compiler's name of a type as g++ and clang both have it: with all scopes but the library's own in front and those that
+/// only g++ writes, and with spaces after commas and between words. "Relu" is the library's, "::Relu" a program's own.
+inline std::string common_name(std::string_view written) {
+  constexpr std::string_view unnamed = "(anonymous namespace)", own = "moe_mamba::";
+  const auto word_length = [](std::string_view text) {
+    return static_cast<std::size_t>(std::find_if_not(text.begin(), text.end(), in_word) - text.begin());
+  };
+  const std::size_t first = word_length(written);
+  std::string name = first > 0 && !written.substr(first).starts_with("::") ? "::" : "";
+  for (std::size_t i = written.starts_with(own) ? own.size() : 0; i < written.size();) {
+    const std::string_view rest = written.substr(i);
+    const char c = rest.front();
+    if (c == '"' || c == '\'') {
+      const std::size_t end = literal_end(written, i);
+      name += written.substr(i, end - i);
+      i = end;
+    } else if (rest.starts_with("{anonymous}") || rest.starts_with("<unnamed>")) {
+      name += unnamed;
+      i += rest.find(c == '{' ? '}' : '>') + 1;
+    } else if (in_word(c)) {
+      const std::size_t length = word_length(rest);
+      // Such as std::__cxx11::, a version of the standard library, whose namespace is inline.
+      const bool left_out = rest.starts_with("__") && rest.substr(length).starts_with("::");
+      // nvcc numbers unnamed namespaces by their files.
+      if (!left_out) name += rest.starts_with("_GLOBAL__N_") ? unnamed : rest.substr(0, length);
+      i += left_out ? length + 2 : length;
     } else {
-      name += written[i];
-      if (written[i] == ',') name += ' ';
+      const bool between_words =
+          c == ' ' && !name.empty() && in_word(name.back()) && rest.size() > 1 && in_word(rest[1]);
+      if (c != ' ' || between_words) name += c;
+      if (c == ',') name += ' ';
+      ++i;
     }
   }
   return name;
+}
+
+/// What a file calls a type: its member `spelling`, where it has one (a derived class has its base's), else its whole name,
+/// as in "mine::Gain<mine::Bound<3>, moe_mamba::Relu>".
+template <class T>
+std::string type_name() {
+  if constexpr (NamesItself<T>) {
+    return std::string(std::string_view(T::spelling));
+  } else {
+    check<NameOfType<T>>();
+    return common_name(compilers_name<T>());
+  }
 }
 
 }  // namespace moe_mamba::detail

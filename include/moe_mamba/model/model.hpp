@@ -345,11 +345,7 @@ class Model {
   }
 
   static void check_tokens(const char* name, std::span<const Token> tokens, Token lowest) {
-    for (std::size_t i = 0; i < tokens.size(); ++i) {
-      if (tokens[i] >= lowest && tokens[i] < Definition::vocabulary) continue;
-      throw std::out_of_range(error_text((std::string(name) + "[" + std::to_string(i) + "]").c_str(), tokens[i],
-                                         std::to_string(lowest) + " to " + std::to_string(Definition::vocabulary - 1)));
-    }
+    require_tokens(name, tokens, lowest, Definition::vocabulary);
   }
 
   static void check_outputs(std::size_t size, Index rows) {

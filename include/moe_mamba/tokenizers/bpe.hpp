@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "moe_mamba/core/exclusive_call.hpp"
 #include "moe_mamba/tokenizers/byte_alphabet.hpp"
 #include "moe_mamba/tokenizers/tables.hpp"
 #include "moe_mamba/tokenizers/tokenizer_file.hpp"
@@ -21,7 +22,8 @@
 namespace moe_mamba {
 
 /// Words and their tokens as they were found. A cache belongs to one tokenizer and to one thread at a time: keep one
-/// for each thread that encodes many texts. It stops growing at 131072 words. A call that throws leaves no wrong word in it.
+/// for each thread that encodes many texts. A call on one that is in another call throws std::logic_error. It stops growing
+/// at 131072 words. A call that throws leaves no wrong word in it.
 class WordCache {
  public:
   WordCache() = default;
@@ -45,6 +47,7 @@ class WordCache {
     words_.insert(word);
   }
 
+  ExclusiveCall::Flag in_call_;
   std::shared_ptr<const void> owner_;  // the model whose words these are
   detail::StringTable words_;
   std::vector<Token> tokens_;

@@ -47,7 +47,8 @@ class BpeTokenizer {
     return encode(text, cache, options);
   }
 
-  /// The same, where the cache remembers words from one call to the next.
+  /// The same, where the cache remembers words from one call to the next. Throws std::logic_error, before any work, where
+  /// another thread is in a call with this cache.
   std::vector<Token> encode(std::string_view text, WordCache& cache, EncodeOptions options = {}) const;
 
   /// The text of tokens, as bytes. Throws std::out_of_range for a number that is no token.
@@ -200,6 +201,7 @@ inline void BpeTokenizer::read_added_tokens(const detail::JsonField& field, std:
 
 inline std::vector<Token> BpeTokenizer::encode(std::string_view text, WordCache& cache, EncodeOptions options) const {
   require(text.size() < (std::size_t{1} << 31), "text.size()", text.size(), "less than 2147483648 bytes");
+  const ExclusiveCall call(cache.in_call_, "word cache");
   if (cache.owner_ != model_) {
     cache = WordCache();
     cache.owner_ = model_;

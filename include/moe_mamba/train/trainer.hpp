@@ -61,6 +61,8 @@ class Trainer {
     rate.check();
     require(std::isfinite(options.clip_norm) && options.clip_norm >= 0, "clip_norm", options.clip_norm,
             "finite, 0 or more");
+    require(options.largest.batch >= 0, "largest.batch", options.largest.batch, "0 or more");
+    require(options.largest.length >= 0, "largest.length", options.largest.length, "0 or more");
     gradients_ = Array<Compute, Memory>(count);
     first_moment_ = Array<Compute, Memory>(count);
     second_moment_ = Array<Compute, Memory>(count);
@@ -106,8 +108,8 @@ class Trainer {
 
   /// Forgets the gradients accumulated since the last update.
   void discard() {
-    batches_ = targets_ = unit_ = 0;
-    losses_ = {};
+    const ExclusiveCall call(device_.in_use(), "trainer");
+    forget();
   }
 
   /// Mean losses of a batch, without gradients. Running states are not touched.
@@ -142,6 +144,7 @@ class Trainer {
   /// Shows visit(RouterReport) what each mixture-of-experts layer reports of the last batch.
   template <class Visit>
   void visit_routers(const Visit& visit) const {
+    const ExclusiveCall call(device_.in_use(), "trainer");
     if (workspace_) workspace_->visit_routers(visit);
   }
 
@@ -153,14 +156,16 @@ class Trainer {
   const Rate& schedule() const { return rate_; }
   const TrainerOptions& options() const { return options_; }
 
-  /// What a checkpoint keeps, beside the parameters. Gradients accumulated since the last update are not in it.
-  struct Progress {
-    Index steps = 0;
-    HostNumbers<Compute> first_moment, second_moment;
-    HostNumbers<std::int16_t> remainder;  // of bfloat16 parameters; else empty
-    HostNumbers<Compute> states;          // of carried states: (B, state_size); else empty
-  };
-  Progress progress() const {
+  using Progress = TrainerProgress<Compute>;
+  /// Borrows where the trainer works in the host's memory, until the next call. Throws std::logic_error between
+  /// accumulate() and update(): accumulated gradients would be lost.
+  Progress progress() const { return progress(ExclusiveCall(device_.in_use(), "trainer")); }
+  /// During a call of the caller's on `device().in_use()`, for what must keep others away for longer.
+  Progress progress(const ExclusiveCall&) const {
+    if (batches_ != 0) {
+      throw std::logic_error(
+          "progress was asked for between accumulate() and update(); allowed: after update() or discard()");
+    }
     using Numbers = HostNumbers<Compute>;
     return {steps_, Numbers::template of<Memory>(first_moment_), Numbers::template of<Memory>(second_moment_),
             HostNumbers<std::int16_t>::template of<Memory>(remainder_),
@@ -169,8 +174,8 @@ class Trainer {
 
   /// Goes on from `progress`; putting back the parameters is the caller's. Throws std::invalid_argument, with
   /// nothing changed, where a size does not fit.
-  void restore(const Progress& progress) {
-    const ExclusiveCall call(device_.in_use(), "trainer");
+  void restore(const Progress& progress) { restore(progress, ExclusiveCall(device_.in_use(), "trainer")); }
+  void restore(const Progress& progress, const ExclusiveCall&) {
     require(progress.steps >= 0, "progress.steps", progress.steps, "0 or more");
     check_size("progress.first_moment.size()", progress.first_moment.size(), count);
     check_size("progress.second_moment.size()", progress.second_moment.size(), count);
@@ -183,7 +188,7 @@ class Trainer {
       states = std::make_unique<StatesType>(static_cast<Index>(progress.states.size() / size));
       states->write(progress.states);
     }
-    discard();
+    forget();
     steps_ = progress.steps;
     if constexpr (!Memory::on_host) device_.synchronize();
     first_moment_.write(progress.first_moment);
@@ -200,6 +205,11 @@ class Trainer {
 
   static void check_size(const char* name, std::size_t size, std::size_t wanted) {
     require(size == wanted, name, size, [&] { return std::to_string(wanted); });
+  }
+
+  void forget() {
+    batches_ = targets_ = unit_ = 0;
+    losses_ = {};
   }
 
   void find_decay_toggles() {
@@ -252,12 +262,9 @@ class Trainer {
   }
 
   static Index count_targets(std::span<const Input> targets) {
-    const auto all = static_cast<Index>(targets.size());
-    if constexpr (ModelType::takes_tokens) {
-      return all - static_cast<Index>(std::count(targets.begin(), targets.end(), masked_target));
-    } else {
-      return all;
-    }
+    auto counted = static_cast<Index>(targets.size());
+    if constexpr (ModelType::takes_tokens) counted -= std::count(targets.begin(), targets.end(), masked_target);
+    return counted;
   }
 
   /// Adds a batch's gradient to those since the last update.
@@ -341,7 +348,7 @@ class Trainer {
   /// Waits for the update, and tells what it did.
   StepReport finish() {
     if (targets_ == 0) {
-      discard();
+      forget();
       return {.learning_rate = learning_rate()};
     }
     double squares = 0;
@@ -361,7 +368,7 @@ class Trainer {
     } else {
       carrying_ = false;
     }
-    discard();
+    forget();
     return report;
   }
 

@@ -1,7 +1,9 @@
 #pragma once
 
 #include <cmath>
+#include <cstdint>
 
+#include "moe_mamba/core/array.hpp"
 #include "moe_mamba/core/backend.hpp"
 #include "moe_mamba/core/check.hpp"
 #include "moe_mamba/core/view.hpp"
@@ -52,6 +54,15 @@ struct StepReport {
   /// Whether parameters were changed. They are not where there was no target, nor where the gradient holds a NaN or an
   /// infinity; carried states, which may hold one then too, begin from nothing again.
   bool applied = false;
+};
+
+/// What a checkpoint keeps of a trainer, beside the parameters; T is the type that the trainer works in.
+template <class T>
+struct TrainerProgress {
+  Index steps = 0;
+  HostNumbers<T> first_moment, second_moment;
+  HostNumbers<std::int16_t> remainder;  ///< of bfloat16 parameters; else empty
+  HostNumbers<T> states;                ///< of carried states: (B, state_size); else empty
 };
 
 }  // namespace moe_mamba

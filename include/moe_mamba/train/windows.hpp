@@ -50,7 +50,7 @@ struct WindowsState {
   std::uint64_t position = 0;  ///< batches drawn
 
   /// Whose position it is. Windows of others draw other batches, so that restore() refuses them; what is 0 or unknown is
-  /// not compared.
+  /// not compared, nor is what the text says.
   WindowsOrder order = WindowsOrder::unknown;
   Index tokens = 0;  ///< of the text
   Index length = 0;  ///< tokens in a window

@@ -1,0 +1,112 @@
+// Configs whose fields say more than a family's own fields do: it must be the same, or something the library computes.
+#include <string>
+
+#include "moe_mamba/families/families.hpp"
+#include "support/catch.hpp"
+#include "support/folder.hpp"
+
+using namespace moe_mamba;
+using test::Contains;
+
+namespace {
+
+families::Architecture described(const std::string& text) {
+  const families::Config config("config.json", parse_json(text, "config.json"));
+  return families::family_of(config).architecture(config);
+}
+
+/// A config of four layers with one more field.
+std::string config_of(const std::string& family, const std::string& field) {
+  return R"({"model_type": ")" + family +
+         R"(", "vocab_size": 32, "hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 4, "d_model": 16,
+               "num_key_value_heads": 2, "intermediate_size": 32, "max_position_embeddings": 64, "num_experts": 3,
+               "num_local_experts": 3, "num_experts_per_tok": 2, "attn_layer_period": 2, "attn_layer_offset": 1,
+               "expert_layer_period": 3, "expert_layer_offset": 2, )" +
+         field + "}";
+}
+
+constexpr const char* families_of_transformers[] = {"mamba",   "falcon_mamba", "mixtral", "jamba",
+                                                    "mistral", "llama",        "qwen2"};
+
+}  // namespace
+
+TEST_CASE("An encoder with a decoder is refused, whatever else the config says", "[families]") {
+  for (const std::string family : families_of_transformers) {
+    INFO(family);
+    CHECK_NOTHROW(described(config_of(family, R"("is_encoder_decoder": false)")));
+    CHECK_NOTHROW(described(config_of(family, R"("is_encoder_decoder": null)")));
+    CHECK_THROWS_WITH(described(config_of(family, R"("is_encoder_decoder": true)")),
+                      Contains("config.json: model_type is \"" + family +
+                               "\", an encoder with a decoder as is_encoder_decoder is true; allowed: a causal"));
+    CHECK_THROWS_WITH(described(config_of(family, R"("is_encoder_decoder": 1)")),
+                      Contains("is_encoder_decoder is 1; allowed: true or false"));
+  }
+  CHECK_THROWS_WITH(described(R"({"d_model": 16, "n_layer": 2, "vocab_size": 30, "is_encoder_decoder": true})"),
+                    Contains("model_type is missing, an encoder with a decoder as is_encoder_decoder is true"));
+}
+
+TEST_CASE("Quantized tensors are refused in words", "[families]") {
+  for (const char* family : families_of_transformers) {
+    INFO(family);
+    CHECK_NOTHROW(described(config_of(family, R"("quantization_config": null)")));
+    CHECK_THROWS_WITH(
+        described(config_of(family, R"("quantization_config": {"quant_method": "gptq", "bits": 4})")),
+        Contains("quantization_config is an object of 2; allowed: null: tensors must be the model's numbers "
+                 "themselves, not quantized"));
+  }
+}
+
+TEST_CASE("The base of rotary positions counts where each kind of layer has its own", "[families]") {
+  for (const char* family : {"llama", "mistral", "mixtral", "qwen2"}) {
+    for (const std::string field : {"rope_parameters", "rope_scaling"}) {
+      INFO(family << ' ' << field);
+      const auto base = [&](const std::string& inner, const std::string& beside = "") {
+        return described(config_of(family, "\"" + field + "\": {" + inner + "}" + beside)).layers[0]["Rotary"];
+      };
+      const std::string full = R"("full_attention": {"rope_type": "default", "rope_theta": 5000})";
+      CHECK(base(full) == 5000);
+      CHECK(base(full + R"(, "sliding_attention": {"rope_theta": 5000.0})") == 5000);
+      CHECK(base(full + R"(, "sliding_attention": null)", R"(, "rope_theta": 5000)") == 5000);
+      CHECK(base(full + R"(, "rope_theta": 5000)") == 5000);
+      CHECK_THROWS_WITH(base(full + R"(, "sliding_attention": {"rope_theta": 700})"),
+                        Contains(field + ".sliding_attention.rope_theta is 700; allowed: 5000, as " + field +
+                                 ".full_attention.rope_theta has it"));
+      CHECK_THROWS_WITH(base(full + R"(, "sliding_attention": {})"),
+                        Contains(field + ".sliding_attention.rope_theta is missing; allowed: a whole number"));
+      CHECK_THROWS_WITH(base(full, R"(, "rope_theta": 10000)"),
+                        Contains("rope_theta is 10000; allowed: 5000, as " + field + ".full_attention.rope_theta"));
+      CHECK_THROWS_WITH(base(R"("full_attention": {"rope_type": "yarn", "rope_theta": 5000})"),
+                        Contains(field + ".full_attention.rope_type is \"yarn\"; allowed: \"default\""));
+      CHECK_THROWS_WITH(base(R"("full_attention": {"partial_rotary_factor": 0.5, "rope_theta": 5000})"),
+                        Contains(field + ".full_attention.partial_rotary_factor is 0.5"));
+      CHECK_THROWS_WITH(base(R"("full_attention": {"rope_theta": 5000, "main": {"rope_theta": 7}})"),
+                        Contains(field + ".full_attention.\"main\" is an object of 1; allowed: no objects in here"));
+      CHECK_THROWS_WITH(base(R"("main\n": {"rope_theta": 5000})"),
+                        Contains(field + ".\"main\\x0a\" is an object of 1; allowed: no objects in here but "
+                                         "full_attention, sliding_attention"));
+    }
+  }
+}
+
+TEST_CASE("Lists of Jamba's layers must say what its periods do", "[families]") {
+  const auto refusal = [](const std::string& field) {
+    return test::message_of<std::runtime_error>([&] { (void)described(config_of("jamba", field)); });
+  };
+  for (const std::string list : {"layer_types", "layers_block_type"}) {
+    INFO(list);
+    const std::string key = "\"" + list + "\": ";
+    CHECK_NOTHROW(described(config_of("jamba", key + R"(["mamba", "attention", "mamba", "attention"])")));
+    CHECK_THAT(refusal(key + R"(["mamba", "attention", "attention", "mamba"])"),
+               Contains(list + " of layer 2 is \"attention\"; allowed: \"mamba\", as attn_layer_period and "
+                               "attn_layer_offset have it"));
+    CHECK_THAT(refusal(key + R"(["mamba", "mamba", "mamba", "attention"])"),
+               Contains(list + " of layer 1 is \"mamba\"; allowed: \"attention\""));
+    CHECK_THAT(refusal(key + R"(["mamba", "attention"])"),
+               Contains(list + " is an array of 2; allowed: one for each of 4 layers"));
+    CHECK_THAT(refusal(key + R"("mamba")"), Contains(list + " is \"mamba\"; allowed: an array"));
+  }
+  CHECK_NOTHROW(described(config_of("jamba", R"("layers_num_experts": [1, 1, 3, 1])")));
+  CHECK_THAT(refusal(R"("layers_num_experts": [1, 3, 1, 3])"),
+             Contains("layers_num_experts of layer 1 is 3; allowed: 1, as expert_layer_period, expert_layer_offset and "
+                      "num_experts have it"));
+}
