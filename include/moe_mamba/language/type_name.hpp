@@ -7,7 +7,7 @@
 #include <string_view>
 
 #include "moe_mamba/core/standard.hpp"
-#include "moe_mamba/layers/options.hpp"
+#include "moe_mamba/language/options.hpp"
 
 namespace moe_mamba::detail {
 
