@@ -168,6 +168,30 @@ TEST_CASE("during a call of a trainer none of its others begins, a checkpoint ne
   CHECK(trainer.step(batch).applied);
 }
 
+TEST_CASE("during a call of a decoder none of its others begins", "[model]") {
+  const Model<Net> model(Seed{1});
+  Decoder decoder(model);
+  decoder.prefill(tokens);
+  const auto state = decoder.state();
+  auto generation = decoder.generate("", Greedy{}, Seed{1}, 2);
+  const auto refused = [](const auto& call) {
+    CHECK_THROWS_WITH(call(), test::Contains("the decoder is in the middle of another call"));
+  };
+  int shown = 0;
+  decoder.visit_routers([&](const RouterReport&) {  // a call that is going on
+    ++shown;
+    refused([&] { decoder.prefill(tokens); });
+    refused([&] { decoder.step(1); });
+    refused([&] { decoder.generate(std::span<const Token>(tokens), Greedy{}, Seed{1}, 2); });
+    refused([&] { generation.begin(); });
+    refused([&] { decoder.restore(state); });
+    refused([&] { decoder.reset(); });
+    refused([&] { decoder.visit_routers([](const RouterReport&) {}); });
+  });
+  CHECK(shown == 2);
+  CHECK_NOTHROW(decoder.step(1));
+}
+
 TEST_CASE("checkpoints written while another thread trains are whole or refused", "[model]") {
   const test::Folder folder;
   const TokenBatch batch{tokens, tokens, {2, 6}};

@@ -60,6 +60,7 @@ class Decoder {
   /// it was, std::out_of_range for a token outside the vocabulary and std::invalid_argument for no token at all.
   std::span<const Compute> prefill(std::span<const Token> tokens) {
     require(!tokens.empty(), "tokens.size()", tokens.size(), "1 or more");
+    const ExclusiveCall call(device_.in_use(), "decoder");
     read_all("tokens", tokens);
     return logits();
   }
@@ -119,6 +120,7 @@ class Decoder {
   /// Shows visit(RouterReport) what each mixture-of-experts layer reports of the last call.
   template <class Visit>
   void visit_routers(const Visit& visit) const {
+    const ExclusiveCall call(device_.in_use(), "decoder");
     workspace_.visit_routers(visit);
   }
 
@@ -199,7 +201,10 @@ class Decoder {
             "1 or more tokens where nothing has been read yet");
     moe_mamba::check(sampling);
     Draws draws(sampling, seed, Index{Definition::vocabulary});
-    if (!prompt.empty()) read_all("prompt", prompt);
+    if (!prompt.empty()) {
+      const ExclusiveCall call(device_.in_use(), "decoder");
+      read_all("prompt", prompt);
+    }
     return Generation(*this, std::move(draws), count);
   }
 
@@ -228,7 +233,6 @@ class Decoder {
   void read_all(const char* argument, std::span<const Token> tokens) {
     model_.require_parameters();
     require_tokens(argument, tokens, 0, Definition::vocabulary);
-    const ExclusiveCall call(device_.in_use(), "decoder");
     for (; !tokens.empty(); tokens = tokens.subspan(std::min(chunk_, tokens.size()))) {
       const auto piece = tokens.first(std::min(chunk_, tokens.size()));
       const Shape shape{1, static_cast<Index>(piece.size())};
