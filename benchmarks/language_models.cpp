@@ -135,23 +135,25 @@ class Bench {
                            .targets = std::span(tokens).last(tokens.size() - 1),
                            .shape = shape};
     const AdamW optimizer{.learning_rate = 1e-5};
-    const TrainerOptions options{.largest = shape, .threads = threads};
+    const TrainerOptions options{.largest = shape};
     {
-      Trainer trainer(*model_, optimizer, Constant{}, options);
+      cpu::Device device(Threads{threads});
+      Trainer trainer(*model_, device, optimizer, Constant{}, options);
       const auto samples =
-          interleave(report_.settings(), {[&] { trainer.step(batch); }, [&] { multiply_add(trainer.device()); }});
+          interleave(report_.settings(), {[&] { trainer.step(batch); }, [&] { multiply_add(device); }});
       const double tokens_a_step = static_cast<double>(shape.tokens());
-      report_.add({"training step of " + std::to_string(shape.batch) + " x " + std::to_string(shape.length),
-                   threads,
-                   samples[0],
-                   tokens_a_step / samples[0].median(),
-                   "tok/s",
-                   {of_peak(trainer.device(), tokens_a_step * cost<Definition>.training_flops_per_token, samples[0],
-                            samples[1], 0.35)}});
+      report_.add(
+          {"training step of " + std::to_string(shape.batch) + " x " + std::to_string(shape.length),
+           threads,
+           samples[0],
+           tokens_a_step / samples[0].median(),
+           "tok/s",
+           {of_peak(device, tokens_a_step * cost<Definition>.training_flops_per_token, samples[0], samples[1], 0.35)}});
     }
     Model<Definition, float, profiled::Device> model(model_->parameters());
-    Trainer trainer(model, optimizer, Constant{}, options);
-    report_.add_shares("training step", threads, trainer.device().profile([&] { trainer.step(batch); }));
+    profiled::Device device(Threads{threads});
+    Trainer trainer(model, device, optimizer, Constant{}, options);
+    report_.add_shares("training step", threads, device.profile([&] { trainer.step(batch); }));
   }
 
   Report& report_;

@@ -118,11 +118,11 @@ void write(Decoding& decoder, const T& tokenizer, const Options& options) {
 }
 
 template <class Backend>
-void run(const Options& options) {
+void run(Backend& device, const Options& options) {
   using namespace generate;
   using Any = AnyModel<bfloat16, Backend, Mamba130M, Mamba370M, Mamba790M, Mamba1400M, Mamba2800M, Tiny>;
   const Any model(Pretrained{options.folder, options.links ? Links::followed : Links::refused});
-  const auto decoder = model.decoder({.threads = options.threads});
+  const auto decoder = model.decoder(device);
   const auto tokenizer_file = options.folder / "tokenizer.json";
   if (std::filesystem::exists(tokenizer_file)) {
     const auto tokenizer = load_tokenizer(tokenizer_file);
@@ -142,10 +142,12 @@ int main(int count, char** arguments) {
     if (options.help) {
       std::cout << help_text;
     } else if (!options.cuda) {
-      run<Cpu>(options);
+      Cpu cpu(Threads{options.threads});
+      run(cpu, options);
     } else {
 #if defined(GENERATE_CUDA)
-      run<Cuda>(options);
+      Cuda device;
+      run(device, options);
 #else
       throw std::invalid_argument(
           "--cuda is given; allowed: nothing of the kind, as this program was built where no CUDA Toolkit was found");

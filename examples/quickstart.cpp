@@ -67,19 +67,19 @@ double held_out_loss(const Model<Definition, float, Backend>& model, Backend& de
 }
 
 template <class Definition, class Backend>
-auto make_trainer(Model<Definition, float, Backend>& model, Index steps, const Options& options) {
-  return Trainer(model, AdamW{.learning_rate = settings.learning_rate, .weight_decay = settings.weight_decay},
+auto make_trainer(Model<Definition, float, Backend>& model, Backend& device, Index steps) {
+  return Trainer(model, device, AdamW{.learning_rate = settings.learning_rate, .weight_decay = settings.weight_decay},
                  Cosine{.warmup = std::min(settings.warmup, steps / 10), .steps = steps, .floor = settings.floor},
-                 TrainerOptions{.largest = {settings.batch, settings.length}, .threads = options.threads});
+                 TrainerOptions{.largest = {settings.batch, settings.length}});
 }
 
 /// How many steps fit into the time that was asked for, from the speed of some on a model that is thrown away.
 template <class Definition, class Backend>
-Index affordable_steps(const Corpus& corpus, const Options& options) {
+Index affordable_steps(Backend& device, const Corpus& corpus, const Options& options) {
   const double begin = seconds_now(), budget = 60 * options.minutes.value_or(3);
   std::cout << "measuring how fast this machine is\n" << std::flush;
   Model<Definition, float, Backend> model(Seed{1});
-  auto trainer = make_trainer(model, 1000, options);
+  auto trainer = make_trainer(model, device, 1000);
   auto batches = windows(corpus.training, Length{settings.length}, Batch{settings.batch});
   for (int i = 0; i < 2; ++i) trainer.step(batches.next());
   const double warm = seconds_now();
@@ -89,7 +89,7 @@ Index affordable_steps(const Corpus& corpus, const Options& options) {
     ++steps;
   } while (!interrupted && seconds_now() - warm < 0.02 * budget);
   const double step = (seconds_now() - warm) / static_cast<double>(steps), pausing = seconds_now();
-  held_out_loss(model, trainer.device(), corpus);
+  held_out_loss(model, device, corpus);
   const double pauses = static_cast<double>(held_out_points) * (seconds_now() - pausing);
   return std::max<Index>(10, static_cast<Index>((budget - (seconds_now() - begin) - pauses) / step));
 }
@@ -114,8 +114,8 @@ std::string status(const History& history, Index steps) {
 /// Trains a definition, from where its checkpoint stands if there is one, and saves it. Returns nothing if Ctrl-C came
 /// first: the checkpoint stands then. A new run is as long as the one `like`, where that is given.
 template <class Definition, class Backend>
-std::optional<TrainedModel> train(const std::string& name, const std::string& file, const Corpus& corpus,
-                                  const Options& options, const Plan* like = nullptr) {
+std::optional<TrainedModel> train(Backend& device, const std::string& name, const std::string& file,
+                                  const Corpus& corpus, const Options& options, const Plan* like = nullptr) {
   const auto checkpoint = options.folder / (file + ".checkpoint.safetensors");
   Plan plan = wanted_plan(spelling<Definition>(), settings, corpus, options);
   const auto stored = stored_plan(checkpoint, plan, options);
@@ -124,7 +124,7 @@ std::optional<TrainedModel> train(const std::string& name, const std::string& fi
   } else if (like != nullptr) {
     plan.follow(*like);
   } else {
-    plan.steps = options.steps ? *options.steps : affordable_steps<Definition, Backend>(corpus, options);
+    plan.steps = options.steps ? *options.steps : affordable_steps<Definition>(device, corpus, options);
   }
   if (interrupted) return std::nullopt;
 
@@ -135,7 +135,7 @@ std::optional<TrainedModel> train(const std::string& name, const std::string& fi
             << std::flush;
 
   Model<Definition, float, Backend> model(Seed{plan.seed});
-  auto trainer = make_trainer(model, plan.steps, options);
+  auto trainer = make_trainer(model, device, plan.steps);
   auto batches = windows(corpus.training, Length{settings.length}, Batch{settings.batch}, Seed{plan.seed});
   History history;
   if (stored) {
@@ -151,7 +151,7 @@ std::optional<TrainedModel> train(const std::string& name, const std::string& fi
   };
   const auto evaluate = [&] {
     const double begin = seconds_now();
-    history.add_held_out(trainer.steps(), held_out_loss(model, trainer.device(), corpus));
+    history.add_held_out(trainer.steps(), held_out_loss(model, device, corpus));
     history.add_seconds(seconds_now() - begin);
   };
   if (!stored) {
@@ -195,9 +195,10 @@ std::optional<TrainedModel> train(const std::string& name, const std::string& fi
 
 /// Loads the saved model and lets it write, byte by byte.
 template <class Backend>
-std::string write_text(const Options& options, const Corpus& corpus, std::uint64_t seed, std::string& prompt) {
+std::string write_text(Backend& device, const Options& options, const Corpus& corpus, std::uint64_t seed,
+                       std::string& prompt) {
   const auto model = load<Net, float, Backend>(options.folder / "model.safetensors");
-  Decoder decoder(model, {.threads = 1});
+  Decoder decoder(model, device);
   prompt = options.prompt.value_or(default_prompt(corpus));
   std::string text;
   std::cout << '\n';
@@ -215,7 +216,7 @@ std::string write_text(const Options& options, const Corpus& corpus, std::uint64
 }
 
 template <class Backend>
-void run(const Options& options) {
+void run(Backend& device, const Options& options) {
   const Corpus corpus = read_corpus(options.texts, options.folder, static_cast<std::size_t>(settings.length));
   std::error_code error;
   std::filesystem::create_directories(options.folder, error);
@@ -230,13 +231,13 @@ void run(const Options& options) {
     if (model) models.push_back(std::move(*model));
     return model.has_value();
   };
-  if (!add(train<Net, Backend>("MoE-Mamba", "model", corpus, options))) return;
-  if (options.compare && !add(train<Plain, Backend>("plain Mamba", "plain", corpus, options, &models[0].plan))) return;
+  if (!add(train<Net>(device, "MoE-Mamba", "model", corpus, options))) return;
+  if (options.compare && !add(train<Plain>(device, "plain Mamba", "plain", corpus, options, &models[0].plan))) return;
 
   ReportFacts facts;
   facts.threads = options.threads;
   facts.settings = settings.text();
-  if (options.tokens > 0) facts.generated = write_text<Backend>(options, corpus, models[0].plan.seed, facts.prompt);
+  if (options.tokens > 0) facts.generated = write_text(device, options, corpus, models[0].plan.seed, facts.prompt);
   facts.gzip_bits = compressed_bits("gzip", options.folder / "held-out.txt", corpus.held_out.size());
   facts.xz_bits = compressed_bits("xz", options.folder / "held-out.txt", corpus.held_out.size());
   write_file(options.folder / "report.html", report_html(corpus, models, facts));
@@ -255,10 +256,12 @@ int main(int count, char** arguments) {
     }
     watch_for_interrupts();
     if (!options.cuda) {
-      run<Cpu>(options);
+      Cpu cpu(Threads{options.threads});
+      run(cpu, options);
     } else {
 #if defined(QUICKSTART_CUDA)
-      run<Cuda>(options);
+      Cuda device;
+      run(device, options);
 #else
       throw std::invalid_argument(
           "--cuda is given; allowed: nothing of the kind, as this program was built where no CUDA Toolkit was found");

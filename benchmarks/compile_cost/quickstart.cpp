@@ -15,7 +15,8 @@ using Net = LanguageModel<Vocabulary<256>, Width<128>,
 int main(int count, char** words) {
   const std::string text(1 << 16, count > 1 ? words[1][0] : 'a');
   Model<Net> model(Seed{1});
-  Trainer trainer(model, AdamW{.learning_rate = 1e-3}, Cosine{.warmup = 10, .steps = 100}, {.threads = 2});
+  Cpu cpu(Threads{2});
+  Trainer trainer(model, cpu, AdamW{.learning_rate = 1e-3}, Cosine{.warmup = 10, .steps = 100});
   for (const auto& batch : windows(text, Length{128}, Batch{8})) {
     std::cout << trainer.step(batch).loss << '\n';
     if (trainer.steps() == 100) break;

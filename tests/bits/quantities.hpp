@@ -199,8 +199,8 @@ class Quantities {
   template <class Rate, class Run>
   void train(const std::string& name, AdamW optimizer, Rate rate, TrainerOptions options, const Run& run) {
     ModelOf<Definition, S> model(Seed{1});
-    options.threads = threads_;
-    Trainer trainer(model, optimizer, rate, options);
+    auto device = open(threads_);
+    Trainer trainer(model, device, optimizer, rate, options);
     Hash reports, moments;
     run(trainer, reports);
     add_routers(reports, trainer);
@@ -260,7 +260,8 @@ class Quantities {
     ModelOf<Definition, S> model(Uninitialised{});
     write(model);
     const auto prompt = data<Definition, C>({1, 21}, 6).inputs;
-    Decoder decoder(model, DecoderOptions{.threads = threads_, .chunk = 16});
+    auto device = open(threads_);
+    Decoder decoder(model, device, DecoderOptions{.chunk = 16});
     const auto generate = [&](const char* name, Sampling sampling) {
       decoder.reset();
       std::vector<Token> tokens;
@@ -280,7 +281,8 @@ class Quantities {
     ModelOf<Definition, S> model(Uninitialised{});
     write(model);
     const auto text = data<Definition, C>({1, 40}, 8).inputs;
-    Scorer scorer(model, ScorerOptions{.threads = threads_, .chunk = 16});
+    auto device = open(threads_);
+    Scorer scorer(model, device, ScorerOptions{.chunk = 16});
     Hash scores;
     for (const Score& score : {scorer.text(text), scorer.windows(text, 12, 5)}) {
       scores.add(score.log_likelihood).add(score.tokens).add(score.greedy);

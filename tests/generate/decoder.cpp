@@ -129,7 +129,8 @@ TEST_CASE("reading and sampling allocate nothing", "[generate]") {
   const test::ModelOf<Net> model(Seed{1});
   const auto prompt = some_tokens(50);
   for (const int threads : {1, 2}) {
-    Decoder decoder(model, DecoderOptions{.threads = threads, .chunk = 16});
+    auto device = test::open(threads);
+    Decoder decoder(model, device, DecoderOptions{.chunk = 16});
     auto generation = decoder.generate(prompt, TopP{0.9f}, Seed{1}, 30);
     const test::AllocationCounter counter;
     decoder.prefill(prompt);

@@ -75,7 +75,10 @@ TEST_CASE("calls on a model take no memory, whatever state it is in", "[generate
 
 TEST_CASE("a decoder without memory is as it was", "[generate]") {
   const Model<Net> model(Seed{1});
-  CHECK(fail_construction([&] { Decoder decoder(model, {.threads = 2}); }) >= 4);
+  CHECK(fail_construction([&] {
+          Cpu cpu(Threads{2});
+          Decoder decoder(model, cpu);
+        }) >= 4);
   CHECK(fail_construction([&] { return make_decoder(model); }) >= 4);
   const auto make = [&] {
     auto decoder = std::make_unique<Decoder<Net, float>>(model);
@@ -105,7 +108,10 @@ TEST_CASE("a decoder without memory is as it was", "[generate]") {
 
 TEST_CASE("a scorer takes all its memory when it is made", "[generate]") {
   const Model<Net> model(Seed{1});
-  CHECK(fail_construction([&] { Scorer scorer(model, {.threads = 2}); }) >= 5);
+  CHECK(fail_construction([&] {
+          Cpu cpu(Threads{2});
+          Scorer scorer(model, cpu);
+        }) >= 5);
   Scorer scorer(model);
   const test::AllocationCounter counter;
   scorer.text(tokens);

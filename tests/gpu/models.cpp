@@ -255,7 +255,8 @@ TEST_CASE("A device works on the caller's stream", "[gpu]") {
   cuda::check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
   {
     Model<Net, float, Cuda> model(Seed{1}), twin(Seed{1});
-    Trainer trainer(model, AdamW{}, Constant{}, TrainerOptions{.cuda = {.stream = stream}}), other(twin);
+    Cuda device({.stream = stream});
+    Trainer trainer(model, device, AdamW{}, Constant{}), other(twin);
     CHECK(trainer.device().stream() == stream);
     const auto data = test::data<Net, float>({2, 9});
     const TokenBatch batch{data.inputs, data.targets, data.shape};

@@ -112,7 +112,8 @@ TEST_CASE("a checkpoint that would go on as another run says so", "[io]") {
           "clip_norm 0.5, carry_states false", "clip_norm 0.5, carry_states true");
 
   // What the run does not depend on may change: memory, threads, data in other batches.
-  Trainer more(other, optimizer, rate, TrainerOptions{.largest = {2, 5}, .threads = 2, .clip_norm = 0.5});
+  Cpu cpu(Threads{2});
+  Trainer more(other, cpu, optimizer, rate, TrainerOptions{.largest = {2, 5}, .clip_norm = 0.5});
   CHECK(load_checkpoint(path, more).metadata == std::map<std::string, std::string>{{"mood", "good"}});
 
   // An older one, which says nothing of this, goes on.

@@ -159,7 +159,7 @@ TEST_CASE("Packed shapes that cannot be are refused", "[model][packed]") {
   refuses({10, 10, 20}, "too small");
   const std::vector<Index> endless(4, Index{1} << 62);  // whose sum no Index holds
   CHECK(Shape::packed(endless).total == std::numeric_limits<Index>::max());
-  CHECK_THROWS_WITH(bench.model.check_batch({}, {}, Shape::packed(endless)), test::Contains("more than 2^40"));
+  CHECK_THROWS_WITH(decltype(bench.workspace)::check_shape(Shape::packed(endless)), test::Contains("more than 2^40"));
   Shape wrong = Shape::packed(lengths);
   wrong.total = 16;
   CHECK_THROWS_WITH(bench.forward(part(tokens, 0, 16), wrong), test::Contains("shape.total is 16"));

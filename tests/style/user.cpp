@@ -32,8 +32,9 @@ void words(const std::filesystem::path& path) {
   Model<Words, S> model(Seed{1});
   const std::vector<unsigned char> text = read_text(path);
   auto batches = windows(text, Length{16}, Batch{4}, Seed{2});
-  Trainer trainer(model, AdamW{.learning_rate = 1e-3}, Cosine{.warmup = 2, .steps = 10},
-                  {.largest = {4, 16}, .threads = 2, .clip_norm = 1.0});
+  Cpu cpu(Threads{2});
+  Trainer trainer(model, cpu, AdamW{.learning_rate = 1e-3}, Cosine{.warmup = 2, .steps = 10},
+                  {.largest = {4, 16}, .clip_norm = 1.0});
   trainer.step(batches.next());
   trainer.accumulate(batches.next());
   trainer.update();
@@ -45,7 +46,7 @@ void words(const std::filesystem::path& path) {
   load(model, path);
 
   const std::vector<Token> prompt = ByteTokenizer{}.encode("text");
-  Decoder decoder(model, DecoderOptions{.threads = 2});
+  Decoder decoder(model, cpu, DecoderOptions{.chunk = 64});
   for (const Token token : decoder.generate(prompt, TopP{0.9f, 0.8f}, Seed{3}, 10)) decoder.prefill({&token, 1});
   Scorer(model).text(prompt);
 }

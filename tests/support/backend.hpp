@@ -20,7 +20,13 @@ using Backend = moe_mamba::Cpu;
 inline constexpr bool on_host = Backend::Memory::on_host;
 
 /// A device to run on, on as many threads where it has threads.
-inline Backend open(int threads = 1) { return moe_mamba::open_device<Backend>(threads, {}); }
+inline Backend open(int threads = 1) {
+  if constexpr (on_host) {
+    return Backend(moe_mamba::Threads{threads});
+  } else {
+    return Backend();
+  }
+}
 
 template <class Definition, class S = float>
 using ModelOf = moe_mamba::Model<Definition, S, Backend>;

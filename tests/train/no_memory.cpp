@@ -82,7 +82,8 @@ TEST_CASE("a trainer that cannot be made gives back what it took", "[train]") {
     const long failures = test::fail_each_allocation(
         [] { return 0; },
         [&](int) {
-          TrainerType(model, AdamW{}, Constant{}, {.largest = {2, 5}, .threads = threads, .carry_states = true});
+          auto device = test::open(threads);
+          TrainerType(model, device, AdamW{}, Constant{}, {.largest = {2, 5}, .carry_states = true});
         },
         [&](int) { CHECK(test::numbers(model) == before); });
     CHECK(failures > 0);

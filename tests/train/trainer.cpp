@@ -32,8 +32,8 @@ std::vector<S> parameters_after(int steps, int threads, TrainerOptions options =
   const auto text = pattern(3000);
   auto batches = windows(text, Length{13}, Batch{3}, Seed{5});
   test::ModelOf<Net, S> model(Seed{1});
-  options.threads = threads;
-  Trainer trainer(model, AdamW{.learning_rate = 1e-2}, Cosine{.warmup = 2, .steps = 20}, options);
+  auto device = test::open(threads);
+  Trainer trainer(model, device, AdamW{.learning_rate = 1e-2}, Cosine{.warmup = 2, .steps = 20}, options);
   for (int i = 0; i < steps; ++i) trainer.step(batches.next());
   return test::numbers(model);
 }
@@ -240,8 +240,8 @@ TEMPLATE_TEST_CASE("a step on reserved memory allocates nothing", "[train]", flo
     for (const int threads : {1, 2}) {
       auto batches = sequential_windows(text, Length{70}, Batch{2});
       test::ModelOf<Net, TestType> model(Seed{1});
-      Trainer trainer(model, AdamW{}, Constant{},
-                      TrainerOptions{.largest = {2, 70}, .threads = threads, .carry_states = carried});
+      auto device = test::open(threads);
+      Trainer trainer(model, device, AdamW{}, Constant{}, TrainerOptions{.largest = {2, 70}, .carry_states = carried});
       const test::AllocationCounter counter;
       for (int i = 0; i < 3; ++i) trainer.step(batches.next());
       trainer.evaluate(batches.next());
@@ -322,9 +322,6 @@ TEST_CASE("options out of range are refused by name", "[train]") {
   CHECK_THROWS_WITH(Trainer(model, AdamW{.learning_rate = -1}), Contains("learning_rate is -1"));
   CHECK_THROWS_WITH(Trainer(model, AdamW{.beta2 = 1}), Contains("beta2 is 1"));
   CHECK_THROWS_WITH(Trainer(model, AdamW{}, Cosine{.steps = 0}), Contains("steps is 0"));
-  if (test::on_host) {
-    CHECK_THROWS_WITH(Trainer(model, AdamW{}, Constant{}, TrainerOptions{.threads = 0}), Contains("Threads is 0"));
-  }
   CHECK_THROWS_WITH(Trainer(model, AdamW{}, Constant{}, TrainerOptions{.clip_norm = -1}), Contains("clip_norm is -1"));
   const auto largest = [&](Shape shape) { Trainer(model, AdamW{}, Constant{}, TrainerOptions{.largest = shape}); };
   CHECK_THROWS_WITH(largest({-5, -5}), "largest.batch is -5; allowed: 0 or more");

@@ -71,8 +71,8 @@ Model<Definition, S, Cuda> random_model() {
 template <class Definition, class S>
 void measure_training(const char* name, Shape shape, FloatProducts products) {
   auto model = random_model<Definition, S>();
-  Trainer trainer(model, AdamW{.learning_rate = 1e-5}, Constant{},
-                  TrainerOptions{.largest = shape, .cuda = {.products = products}});
+  Cuda device({.products = products});
+  Trainer trainer(model, device, AdamW{.learning_rate = 1e-5}, Constant{}, TrainerOptions{.largest = shape});
   const auto tokens = random_tokens(shape.tokens() + 1, Definition::vocabulary);
   const std::span<const Token> all(tokens);
   const TokenBatch batch{all.first(all.size() - 1), all.subspan(1), shape};

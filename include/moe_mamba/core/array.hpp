@@ -93,6 +93,37 @@ class Array {
   std::size_t size_ = 0;
 };
 
+/// Zeros in the caller's memory, or where that is left empty in memory of one's own. Throws std::invalid_argument where
+/// the caller's is of another size.
+template <class T, class Memory>
+class Zeros {
+ public:
+  Zeros() = default;
+  Zeros(const char* name, SpanOf<T, Memory> memory, std::size_t size) : values_(memory) {
+    if (memory.empty()) {
+      own_ = Array<T, Memory>(size);
+      values_ = own_.span();
+      return;
+    }
+    require(memory.size() == size, name, memory.size(), [&] { return std::to_string(size) + ", or empty"; });
+    Memory::clear(values_.data(), size * sizeof(T));
+  }
+  Zeros(const Zeros&) = delete;
+  Zeros& operator=(const Zeros&) = delete;
+
+  T* data() const { return values_.data(); }
+  std::size_t size() const { return values_.size(); }
+  SpanOf<T, Memory> span() const { return values_; }
+  /// Copies as many numbers from the host.
+  void write(std::span<const T> values) const {
+    if (!values.empty()) Memory::write(values_.data(), values.data(), values.size_bytes());
+  }
+
+ private:
+  Array<T, Memory> own_;
+  SpanOf<T, Memory> values_;
+};
+
 /// Numbers that the host reads: borrowed from its own memory, or copied to it from another.
 template <class T>
 class HostNumbers {

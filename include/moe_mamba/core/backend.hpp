@@ -1,10 +1,9 @@
 #pragma once
 
-#include <type_traits>
+#include <optional>
+#include <utility>
 
 #include "moe_mamba/core/standard.hpp"
-
-struct CUstream_st;  // what a cudaStream_t points to
 
 /// The backends that a model can be given as a template argument. Naming one costs nothing; its operations come with
 /// moe_mamba.hpp (Cpu) and cuda.cuh (Cuda).
@@ -28,30 +27,26 @@ struct Threads {
   int count = 1;
 };
 
-/// How floats are multiplied by floats on a CUDA device: as floats, or rounded to TF32 (ten bits behind the point instead
-/// of 23) by tensor cores, which is several times as fast. Sums are in float either way, and other types not affected.
-enum class FloatProducts { exact, tf32 };
-
-/// What a CUDA device is constructed from.
-struct CudaOptions {
-  CUstream_st* stream = nullptr;  ///< the caller's, which must outlive the device; null: one of its own
-  FloatProducts products = FloatProducts::exact;
-};
-
 /// The type of activations that go with parameters of type S on a backend; see compute_t.
 template <class S, class Backend>
 using activation_t = typename Backend::template Activation<S>;
 
-/// A device of a backend, from what of this it knows.
+/// The device that something runs on: the caller's, which must outlive it, or one of its own, as it is made without
+/// arguments.
 template <class Backend>
-Backend open_device(int threads, const CudaOptions& cuda) {
-  if constexpr (std::is_constructible_v<Backend, Threads>) {
-    return Backend(Threads{threads});
-  } else if constexpr (std::is_constructible_v<Backend, CudaOptions>) {
-    return Backend(cuda);
-  } else {
-    return Backend();
-  }
-}
+class DeviceHandle {
+ public:
+  DeviceHandle() : own_(std::in_place), device_(*own_) {}
+  explicit DeviceHandle(Backend& device) : device_(device) {}
+  DeviceHandle(const DeviceHandle&) = delete;
+  DeviceHandle& operator=(const DeviceHandle&) = delete;
+
+  Backend& operator*() const { return device_; }
+  Backend* operator->() const { return &device_; }
+
+ private:
+  std::optional<Backend> own_;
+  Backend& device_;
+};
 
 }  // namespace moe_mamba

@@ -79,7 +79,8 @@ void head_cross_entropy(Device& device, const HeadCrossEntropy<C, S>& head) {
   const Index tokens = head.x.rows, vocabulary = head.weight.rows;
   const bool gradients = head.dx.data != nullptr;
   const Index targets = tokens - std::count(head.targets, head.targets + tokens, masked_target);
-  const C scale = static_cast<C>(1.0 / static_cast<double>(std::max<Index>(targets, 1)));
+  const C scale =
+      static_cast<C>(1.0 / static_cast<double>(head.normaliser > 0 ? head.normaliser : std::max<Index>(targets, 1)));
   const Index block = detail::head_block<C>(tokens, vocabulary);
   Arena arena = head.scratch;
   const detail::HeadBuffers<C> buffers(arena, tokens, vocabulary);

@@ -118,9 +118,11 @@ void adamw(Device& device, const AdamWUpdate<C, S>& update) {
   const detail::Pieces pieces{update.count, detail::task_elements};
   device.parallel(pieces.pieces(), [&](Index piece, int) {
     const Index end = pieces.last(piece);
-    Index first = pieces.first(piece), toggle = toggles_until(first, update.decay_toggles, update.toggle_count);
+    Index first = pieces.first(piece),
+          toggle = toggles_until(update.first + first, update.decay_toggles, update.toggle_count);
     for (; first < end; ++toggle) {
-      const Index last = toggle < update.toggle_count ? std::min(end, update.decay_toggles[toggle]) : end;
+      const Index last =
+          toggle < update.toggle_count ? std::min(end, update.decay_toggles[toggle] - update.first) : end;
       stretch(first, last, toggle % 2 == 1 ? static_cast<C>(update.decay) : C(0));
       first = last;
     }

@@ -82,11 +82,11 @@ __device__ __forceinline__ float exponential_of(float x) { return power_of_two(x
 __device__ __forceinline__ double exponential_of(double x) { return exp(x); }
 
 /// A row of logits: its loss, and with `gradients`, in the row's memory from its beginning on and as numbers of type G,
-/// (softmax(logits) - one_hot(target)) / max(*count, 1).
+/// (softmax(logits) - one_hot(target)) / n, where n is the normaliser, or max(*count, 1) where that is 0.
 template <int threads, class G, class C>
 __global__ void __launch_bounds__(threads)
-    softmax_cross_entropy_kernel(MatrixView<C> logits, const Token* targets, const double* count, bool gradients,
-                                 double* losses) {
+    softmax_cross_entropy_kernel(MatrixView<C> logits, const Token* targets, const double* count, Index normaliser,
+                                 bool gradients, double* losses) {
   const Index row = blockIdx.x, vocabulary = logits.columns;
   const int thread = int(threadIdx.x);
   const Token target = targets[row];
@@ -122,7 +122,7 @@ __global__ void __launch_bounds__(threads)
   const double total = block_sum<threads>(double(sum * exponential_of(largest - most)));
   if (thread == 0) losses[row] = double(most) + log(total) - target_logit;
   if (!gradients) return;
-  const double mean = 1 / (*count > 1 ? *count : 1.0);
+  const double mean = 1 / (normaliser > 0 ? double(normaliser) : *count > 1 ? *count : 1.0);
   const C factor = static_cast<C>(mean / total), scale = static_cast<C>(mean);
   for (Index first = 0; first < vocabulary; first += threads * logits_at_a_time) {
     C some[logits_at_a_time];
@@ -171,7 +171,7 @@ void head_cross_entropy(Device& device, const HeadCrossEntropy<C, S>& head) {
     linear(device, x, head.weight, logits);
     constexpr int threads = 1024;
     detail::softmax_cross_entropy_kernel<threads, Gradient><<<unsigned(rows), threads, 0, device.stream()>>>(
-        logits, head.targets + first, head.totals + 1, gradients, buffers.losses + first);
+        logits, head.targets + first, head.totals + 1, head.normaliser, gradients, buffers.losses + first);
     check_launch("softmax_cross_entropy_kernel");
     if (gradients) {
       const MatrixView<const Gradient> dlogits{reinterpret_cast<const Gradient*>(logits.data), rows, vocabulary,

@@ -9,6 +9,20 @@
 #include "moe_mamba/core/scalar.hpp"
 #include "moe_mamba/cuda/check.hpp"
 
+namespace moe_mamba {
+
+/// How floats are multiplied by floats on a CUDA device: as floats, or rounded to TF32 (10-bit mantissa instead of 23) by
+/// tensor cores, which is several times as fast. Sums are in float either way, and other types not affected.
+enum class FloatProducts { exact, tf32 };
+
+/// What a CUDA device is constructed from.
+struct CudaOptions {
+  cudaStream_t stream = nullptr;  ///< the caller's, which must outlive the device; null: one of its own
+  FloatProducts products = FloatProducts::exact;
+};
+
+}  // namespace moe_mamba
+
 namespace moe_mamba::cuda {
 
 /// A block of uninitialised device memory of its own.

@@ -35,8 +35,10 @@ __global__ void __launch_bounds__(adamw_threads) adamw_kernel(AdamWUpdate<C, S> 
   if (exact_scale != exact_scale) return;
   const C scale = static_cast<C>(exact_scale);
   const Index first = blockIdx.x * adamw_piece, last = min(first + adamw_piece, update.count);
-  Index toggle = toggles_until(first, update.decay_toggles, update.toggle_count);
-  const auto next_toggle = [&] { return toggle < update.toggle_count ? update.decay_toggles[toggle] : last; };
+  Index toggle = toggles_until(update.first + first, update.decay_toggles, update.toggle_count);
+  const auto next_toggle = [&] {
+    return toggle < update.toggle_count ? update.decay_toggles[toggle] - update.first : last;
+  };
   Index boundary = next_toggle();
   for (Index i = first + threadIdx.x * own; i < last; i += adamw_threads * own) {
     const int present = int(min(last - i, Index{own}));

@@ -45,6 +45,10 @@ class AnyModel {
   std::unique_ptr<AnyDecoder<compute_t<S>>> decoder(DecoderOptions options = {}) const {
     return visit([&](const auto& model) { return make_decoder(model, options); });
   }
+  /// On the caller's device, which must outlive the decoder.
+  std::unique_ptr<AnyDecoder<compute_t<S>>> decoder(Backend& device, DecoderOptions options = {}) const {
+    return visit([&](const auto& model) { return make_decoder(model, device, options); });
+  }
 
  private:
   using Variant = std::variant<Model<Definitions, S, Backend>...>;

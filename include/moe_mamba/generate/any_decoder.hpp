@@ -30,31 +30,43 @@ class AnyDecoder {
                         const std::function<bool(Token)>& take) = 0;
 };
 
-/// A Decoder behind that interface. The model must outlive it.
+namespace detail {
+
+template <class Definition, StorageScalar S, class Backend>
+class DecoderOf final : public AnyDecoder<compute_t<S>> {
+ public:
+  template <class... Arguments>
+  explicit DecoderOf(Arguments&&... arguments) : decoder_(arguments...) {}
+
+  Index vocabulary() const override { return Definition::vocabulary; }
+  std::span<const compute_t<S>> prefill(std::span<const Token> tokens) override { return decoder_.prefill(tokens); }
+  std::span<const compute_t<S>> step(Token token) override { return decoder_.step(token); }
+  std::span<const compute_t<S>> logits() const override { return decoder_.logits(); }
+  void reset() override { decoder_.reset(); }
+  void generate(std::span<const Token> prompt, Sampling sampling, Seed seed, Index count,
+                const std::function<bool(Token)>& take) override {
+    for (const Token token : decoder_.generate(prompt, sampling, seed, count)) {
+      if (!take(token)) break;
+    }
+  }
+
+ private:
+  Decoder<Definition, S, Backend> decoder_;
+};
+
+}  // namespace detail
+
+/// A Decoder behind that interface, on a device of its own or on the caller's. The model, and such a device, must outlive
+/// it.
 template <class Definition, StorageScalar S, class Backend>
 std::unique_ptr<AnyDecoder<compute_t<S>>> make_decoder(const Model<Definition, S, Backend>& model,
                                                        DecoderOptions options = {}) {
-  using C = compute_t<S>;
-  class Concrete final : public AnyDecoder<C> {
-   public:
-    Concrete(const Model<Definition, S, Backend>& of, DecoderOptions how) : decoder_(of, how) {}
-
-    Index vocabulary() const override { return Definition::vocabulary; }
-    std::span<const C> prefill(std::span<const Token> tokens) override { return decoder_.prefill(tokens); }
-    std::span<const C> step(Token token) override { return decoder_.step(token); }
-    std::span<const C> logits() const override { return decoder_.logits(); }
-    void reset() override { decoder_.reset(); }
-    void generate(std::span<const Token> prompt, Sampling sampling, Seed seed, Index count,
-                  const std::function<bool(Token)>& take) override {
-      for (const Token token : decoder_.generate(prompt, sampling, seed, count)) {
-        if (!take(token)) break;
-      }
-    }
-
-   private:
-    Decoder<Definition, S, Backend> decoder_;
-  };
-  return std::make_unique<Concrete>(model, options);
+  return std::make_unique<detail::DecoderOf<Definition, S, Backend>>(model, options);
+}
+template <class Definition, StorageScalar S, class Backend>
+std::unique_ptr<AnyDecoder<compute_t<S>>> make_decoder(const Model<Definition, S, Backend>& model, Backend& device,
+                                                       DecoderOptions options = {}) {
+  return std::make_unique<detail::DecoderOf<Definition, S, Backend>>(model, device, options);
 }
 
 }  // namespace moe_mamba

@@ -14,13 +14,12 @@
 #include "moe_mamba/core/exclusive_call.hpp"
 #include "moe_mamba/generate/sampling.hpp"
 #include "moe_mamba/model/model.hpp"
+#include "moe_mamba/model/session.hpp"
 
 namespace moe_mamba {
 
 struct DecoderOptions {
-  int threads = 1;        ///< of the Cpu
-  Index chunk = 128;      ///< tokens of a prompt that are read at a time
-  CudaOptions cuda = {};  ///< of a CUDA device
+  Index chunk = 128;  ///< tokens of a prompt that are read at a time
 };
 
 /// Reads and writes text, token by token: one running state, and the logits of the next token. Nothing is allocated
@@ -37,42 +36,47 @@ class Decoder {
   using StatesType = States<Definition, S, Memory>;
   using Compute = compute_t<S>;
 
-  /// Throws std::invalid_argument for an option out of range.
+  /// On a device of its own: one thread of the Cpu, or the current CUDA device. Throws std::invalid_argument for an
+  /// option out of range.
   explicit Decoder(const ModelType& model, DecoderOptions options = {})
       : model_(model),
-        device_(open_device<Backend>(options.threads, options.cuda)),
-        workspace_(device_, {1, checked(options.chunk)}),
-        logits_(static_cast<std::size_t>(Definition::output_width)),
+        called_("decoder"),
+        workspace_(*device_, {1, checked(options.chunk)}),
         chunk_(static_cast<std::size_t>(options.chunk)) {
-    if constexpr (!Memory::on_host) {
-      mirror_.resize(logits_.size());
-      token_ = Array<Token, Memory>(1);
-      position_ = Array<std::uint64_t, Memory>(1);
-      status_ = Array<std::uint32_t, Memory>(1);
-      scratch_ = Memory(passes().sample_scratch(device_, 1, Index{Definition::output_width}));
-    }
+    take_device_memory();
+  }
+
+  /// On the caller's device, which must outlive the decoder.
+  Decoder(const ModelType& model, Backend& device, DecoderOptions options = {})
+      : model_(model),
+        device_(device),
+        called_("device"),
+        workspace_(device, {1, checked(options.chunk)}),
+        chunk_(static_cast<std::size_t>(options.chunk)) {
+    take_device_memory();
   }
 
   /// A model that would be gone before the decoder.
   explicit Decoder(const ModelType&&, DecoderOptions = {}) = delete;
+  Decoder(const ModelType&&, Backend&, DecoderOptions = {}) = delete;
 
   /// Reads tokens, in pieces of `chunk`; returns the logits of the token that comes next. Throws, with the decoder as
   /// it was, std::out_of_range for a token outside the vocabulary and std::invalid_argument for no token at all.
   std::span<const Compute> prefill(std::span<const Token> tokens) {
     require(!tokens.empty(), "tokens.size()", tokens.size(), "1 or more");
-    const ExclusiveCall call(device_.in_use(), "decoder");
-    read_all("tokens", tokens);
+    const ExclusiveCall call = begin_call();
+    read_all("tokens", tokens, call);
     return logits();
   }
 
   /// Reads one token; returns the logits of the next. Throws std::out_of_range for a token outside the vocabulary.
   std::span<const Compute> step(Token token) {
     check(token);
-    const ExclusiveCall call(device_.in_use(), "decoder");
+    const ExclusiveCall call = begin_call();
     if constexpr (Memory::on_host) {
-      step_on(&token);
+      step_on(&token, call);
     } else {
-      step_on_device(token);
+      step_on_device(token, call);
     }
     return logits();
   }
@@ -82,7 +86,7 @@ class Decoder {
     if constexpr (Memory::on_host) {
       return logits_.span();
     } else {
-      if (!mirrored_) device_.download(mirror_.data(), logits_.data(), mirror_.size() * sizeof(Compute));
+      if (!mirrored_) device_->download(mirror_.data(), logits_.data(), mirror_.size() * sizeof(Compute));
       mirrored_ = true;
       return mirror_;
     }
@@ -90,7 +94,7 @@ class Decoder {
 
   /// The running state: a value to copy, keep and restore. On a device, waits for what was read.
   const StatesType& state() const {
-    if constexpr (!Memory::on_host) device_.synchronize();
+    if constexpr (!Memory::on_host) device_->synchronize();
     return states_;
   }
 
@@ -99,8 +103,8 @@ class Decoder {
   void restore(const StatesType& state, std::span<const Compute> logits = {}) {
     require(logits.empty() || logits.size() == logits_.size(), "logits.size()", logits.size(),
             [&] { return std::to_string(logits_.size()) + ", the vocabulary, or none"; });
-    const ExclusiveCall call(device_.in_use(), "decoder");
-    if constexpr (!Memory::on_host) device_.synchronize();
+    const ExclusiveCall call = begin_call();
+    if constexpr (!Memory::on_host) device_->synchronize();
     states_ = state;
     has_logits_ = !logits.empty();
     if (has_logits_) logits_.write(logits);
@@ -109,8 +113,8 @@ class Decoder {
 
   /// Forgets everything read.
   void reset() {
-    const ExclusiveCall call(device_.in_use(), "decoder");
-    if constexpr (!Memory::on_host) device_.synchronize();
+    const ExclusiveCall call = begin_call();
+    if constexpr (!Memory::on_host) device_->synchronize();
     states_.reset();
     has_logits_ = false;
     logits_.clear();
@@ -120,7 +124,7 @@ class Decoder {
   /// Shows visit(RouterReport) what each mixture-of-experts layer reports of the last call.
   template <class Visit>
   void visit_routers(const Visit& visit) const {
-    const ExclusiveCall call(device_.in_use(), "decoder");
+    const ExclusiveCall call = begin_call();
     workspace_.visit_routers(visit);
   }
 
@@ -159,17 +163,16 @@ class Decoder {
       Generation* generation_;
     };
 
+    Generation(Decoder& decoder, Draws draws, Index count)
+        : decoder_(decoder), draws_(std::move(draws)), left_(count) {}
+
     Iterator begin() { return Iterator(*this); }
     std::default_sentinel_t end() const { return {}; }
 
    private:
-    friend class Decoder;
-    Generation(Decoder& decoder, Draws draws, Index count)
-        : decoder_(decoder), draws_(std::move(draws)), left_(count) {}
-
     void draw() {
       if (left_ <= 0) return;
-      const ExclusiveCall call(decoder_.device_.in_use(), "decoder");
+      const ExclusiveCall call = decoder_.begin_call();
       if constexpr (Memory::on_host) {
         token_ = draws_(decoder_.logits());
       } else {
@@ -178,11 +181,11 @@ class Decoder {
     }
 
     void read_back() {
-      const ExclusiveCall call(decoder_.device_.in_use(), "decoder");
+      const ExclusiveCall call = decoder_.begin_call();
       if constexpr (Memory::on_host) {
-        decoder_.step_on(&token_);
+        decoder_.step_on(&token_, call);
       } else {
-        decoder_.step_on_device(token_);
+        decoder_.step_on_device(token_, call);
       }
     }
 
@@ -202,8 +205,8 @@ class Decoder {
     moe_mamba::check(sampling);
     Draws draws(sampling, seed, Index{Definition::vocabulary});
     if (!prompt.empty()) {
-      const ExclusiveCall call(device_.in_use(), "decoder");
-      read_all("prompt", prompt);
+      const ExclusiveCall call = begin_call();
+      read_all("prompt", prompt, call);
     }
     return Generation(*this, std::move(draws), count);
   }
@@ -222,6 +225,7 @@ class Decoder {
   }
 
  private:
+  using SessionType = Session<Definition, S, Backend>;
   static const Passes<Definition, S, Backend>& passes() { return PassesOf<Definition, S, Backend>::get(); }
 
   static void check(Token token) {
@@ -229,58 +233,70 @@ class Decoder {
                   [] { return "0 to " + std::to_string(Definition::vocabulary - 1); });
   }
 
-  /// Reads the tokens of an argument in pieces.
-  void read_all(const char* argument, std::span<const Token> tokens) {
-    model_.require_parameters();
-    require_tokens(argument, tokens, 0, Definition::vocabulary);
-    for (; !tokens.empty(); tokens = tokens.subspan(std::min(chunk_, tokens.size()))) {
-      const auto piece = tokens.first(std::min(chunk_, tokens.size()));
-      const Shape shape{1, static_cast<Index>(piece.size())};
-      read(workspace_.keep_inputs(piece, shape), shape);
+  ExclusiveCall begin_call() const { return ExclusiveCall(device_->in_use(), called_); }
+
+  void take_device_memory() {
+    if constexpr (!Memory::on_host) {
+      mirror_.resize(logits_.size());
+      token_ = Array<Token, Memory>(1);
+      position_ = Array<std::uint64_t, Memory>(1);
+      status_ = Array<std::uint32_t, Memory>(1);
+      scratch_ = Memory(passes().sample_scratch(*device_, 1, Index{Definition::output_width}));
     }
   }
 
-  /// Reads tokens that lie where the device works, and leaves the logits there.
-  void read(const Token* tokens, Shape shape) {
-    begin_reading();
-    queue(tokens, shape);
+  /// Reads the tokens of an argument in chunks.
+  void read_all(const char* argument, std::span<const Token> tokens, const ExclusiveCall& call) {
+    model_.require_parameters();
+    require_tokens(argument, tokens, 0, Definition::vocabulary);
+    SessionType session(workspace_, model_.parameters().data(), call);
+    for (; !tokens.empty(); tokens = tokens.subspan(std::min(chunk_, tokens.size()))) {
+      const auto chunk = tokens.first(std::min(chunk_, tokens.size()));
+      const Shape shape{1, static_cast<Index>(chunk.size())};
+      begin_reading();
+      read(session, session.stage_inputs(chunk, shape), shape);
+    }
   }
-  void step_on(const Token* token) {
-    if (model_.parameters().data() != recorded_) recording_.forget();
-    recorded_ = model_.parameters().data();
+
+  void step_on(const Token* token, const ExclusiveCall& call) {
+    const S* const parameters = model_.parameters().data();
+    SessionType session(workspace_, parameters, call);
+    if (parameters != recorded_) recording_.forget();
+    recorded_ = parameters;
     begin_reading();
-    recording_.run(device_, [&] { queue(token, {1, 1}); });
+    recording_.run(*device_, [&] { read(session, token, {1, 1}); });
   }
   /// A token that was drawn on the device lies there already.
-  void step_on_device(const Token& token) {
-    if (on_device_ != token) device_.upload(token_.data(), &token, sizeof token);
+  void step_on_device(const Token& token, const ExclusiveCall& call) {
+    if (on_device_ != token) device_->upload(token_.data(), &token, sizeof token);
     on_device_ = token;
-    step_on(token_.data());
+    step_on(token_.data(), call);
   }
   void begin_reading() {
     mirrored_ = false;
     has_logits_ = true;
-    workspace_.begin();
+    workspace_.invalidate();
   }
-  void queue(const Token* tokens, Shape shape) {
-    passes().body(workspace_, shape, model_.parameters().data(), tokens, states_.view());
-    passes().outputs(workspace_, shape, model_.parameters().data(), shape.length - 1, 1, 1, logits_.data());
+  /// Reads tokens that lie where the device works, and leaves the logits there.
+  void read(SessionType& session, const Token* tokens, Shape shape) {
+    session.body({shape, tokens, nullptr, states_.view()});
+    session.outputs(shape, {shape.length - 1, 1, 1}, logits_.data());
   }
 
   /// The next token, drawn where the logits are. Throws what a Sampler would.
   Token draw(DeviceDraws& draws) {
     on_device_ = -1;
-    device_.upload(position_.data(), &draws.position, sizeof draws.position);
-    passes().sample(device_, {.sampling = draws.sampling,
-                              .logits = matrix(std::as_const(logits_).data(), 1, Index{Definition::output_width}),
-                              .seed = draws.seed,
-                              .stream = 0,
-                              .positions = position_.data(),
-                              .tokens = token_.data(),
-                              .status = status_.data(),
-                              .scratch = Arena(scratch_.data())});
+    device_->upload(position_.data(), &draws.position, sizeof draws.position);
+    passes().sample(*device_, {.sampling = draws.sampling,
+                               .logits = matrix(std::as_const(logits_).data(), 1, Index{Definition::output_width}),
+                               .seed = draws.seed,
+                               .stream = 0,
+                               .positions = position_.data(),
+                               .tokens = token_.data(),
+                               .status = status_.data(),
+                               .scratch = Arena(scratch_.data())});
     Token token = 0;
-    device_.download(&token, token_.data(), sizeof token);
+    device_->download(&token, token_.data(), sizeof token);
     on_device_ = token;
     if (token < 0) {
       throw std::runtime_error(
@@ -297,12 +313,13 @@ class Decoder {
   }
 
   const ModelType& model_;
-  Backend device_;
+  DeviceHandle<Backend> device_;
+  const char* called_;  // what serves one call at a time
   Workspace<Definition, S, Backend> workspace_;
   StatesType states_{1};
   typename Backend::Recording recording_;  // of step()
   const S* recorded_ = nullptr;            // the parameters that it is of
-  Array<Compute, Memory> logits_;
+  Array<Compute, Memory> logits_{static_cast<std::size_t>(Definition::output_width)};
   // Where the device's memory is not the host's: a copy of the logits that the host can read, and what drawing takes.
   mutable std::vector<Compute> mirror_;
   mutable bool mirrored_ = false;
@@ -314,5 +331,10 @@ class Decoder {
   std::size_t chunk_;
   bool has_logits_ = false;
 };
+
+template <class Definition, StorageScalar S, class Backend>
+Decoder(const Model<Definition, S, Backend>&, DecoderOptions = {}) -> Decoder<Definition, S, Backend>;
+template <class Definition, StorageScalar S, class Backend>
+Decoder(const Model<Definition, S, Backend>&, Backend&, DecoderOptions = {}) -> Decoder<Definition, S, Backend>;
 
 }  // namespace moe_mamba

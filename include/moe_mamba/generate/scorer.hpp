@@ -33,9 +33,7 @@ struct Score {
 };
 
 struct ScorerOptions {
-  int threads = 1;        ///< of the Cpu
-  Index chunk = 512;      ///< tokens that are read at a time
-  CudaOptions cuda = {};  ///< of a CUDA device
+  Index chunk = 512;  ///< tokens that are read at a time
 };
 
 /// Scores texts by a language model. Nothing is allocated after construction. The model must outlive the scorer. It
@@ -48,19 +46,22 @@ class Scorer {
   using ModelType = Model<Definition, S, Backend>;
   using Compute = compute_t<S>;
 
-  /// Throws std::invalid_argument for an option out of range.
+  /// On a device of its own: one thread of the Cpu, or the current CUDA device. Throws std::invalid_argument for an
+  /// option out of range.
   explicit Scorer(const ModelType& model, ScorerOptions options = {})
-      : model_(model),
-        device_(open_device<Backend>(options.threads, options.cuda)),
-        workspace_(device_, {1, checked(options.chunk)}),
-        rows_(std::clamp<Index>((Index{1} << 22) / Definition::output_width, 1, options.chunk)),
-        logits_(static_cast<std::size_t>(rows_ * Definition::output_width)),
-        chunk_(static_cast<std::size_t>(options.chunk)) {
+      : model_(model), workspace_(*device_, {1, checked(options.chunk)}), rows_(rows_of(options.chunk)) {
+    inputs_.reserve(static_cast<std::size_t>(rows_));
+  }
+
+  /// On the caller's device, which must outlive the scorer.
+  Scorer(const ModelType& model, Backend& device, ScorerOptions options = {})
+      : model_(model), device_(device), workspace_(device, {1, checked(options.chunk)}), rows_(rows_of(options.chunk)) {
     inputs_.reserve(static_cast<std::size_t>(rows_));
   }
 
   /// A model that would be gone before the scorer.
   explicit Scorer(const ModelType&&, ScorerOptions = {}) = delete;
+  Scorer(const ModelType&&, Backend&, ScorerOptions = {}) = delete;
 
   /// The score of `continuation` behind `context`, as benchmarks with a choice of answers want it: log-likelihood, and
   /// whether greedy decoding would have given it. The context must have a token at least, for the first of the
@@ -108,7 +109,7 @@ class Scorer {
     return total;
   }
 
-  Backend& device() { return device_; }
+  Backend& device() { return *device_; }
 
  private:
   static constexpr auto width = static_cast<std::size_t>(Definition::output_width);
@@ -117,6 +118,9 @@ class Scorer {
     require(chunk >= 1, "chunk", chunk, "1 or more tokens");
     return chunk;
   }
+
+  /// How many rows of logits are held at a time.
+  static Index rows_of(Index chunk) { return std::clamp<Index>((Index{1} << 22) / Definition::output_width, 1, chunk); }
 
   static void check(const char* name, std::span<const Token> tokens) {
     require_tokens(name, tokens, 0, Definition::vocabulary);
@@ -130,8 +134,9 @@ class Scorer {
   Score scored(std::span<const Token> context, std::span<const Token> continuation) {
     states_.reset();
     Score score;
-    for (auto rest = context.first(context.size() - 1); !rest.empty(); rest = drop(rest, chunk_)) {
-      const auto piece = rest.first(std::min(chunk_, rest.size()));
+    const auto chunk = static_cast<std::size_t>(workspace_.largest().length);
+    for (auto rest = context.first(context.size() - 1); !rest.empty(); rest = drop(rest, chunk)) {
+      const auto piece = rest.first(std::min(chunk, rest.size()));
       model_.forward_last(workspace_, piece, {1, static_cast<Index>(piece.size())}, last(), &states_);
     }
     // Each token is predicted from the one before it, the first from the context's last.
@@ -167,14 +172,18 @@ class Scorer {
   }
 
   const ModelType& model_;
-  Backend device_;
+  DeviceHandle<Backend> device_;
   Workspace<Definition, S, Backend> workspace_;
   States<Definition, S, typename Backend::Memory> states_{1};
   Index rows_;  // of logits that are held at a time
-  std::vector<Compute> logits_;
+  std::vector<Compute> logits_ = std::vector<Compute>(static_cast<std::size_t>(rows_) * width);
   std::vector<Token> inputs_;
   ExclusiveCall::Flag in_use_;
-  std::size_t chunk_;
 };
+
+template <class Definition, StorageScalar S, class Backend>
+Scorer(const Model<Definition, S, Backend>&, ScorerOptions = {}) -> Scorer<Definition, S, Backend>;
+template <class Definition, StorageScalar S, class Backend>
+Scorer(const Model<Definition, S, Backend>&, Backend&, ScorerOptions = {}) -> Scorer<Definition, S, Backend>;
 
 }  // namespace moe_mamba

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <type_traits>
 
+#include "moe_mamba/core/arena.hpp"
 #include "moe_mamba/core/backend.hpp"
 #include "moe_mamba/core/scalar.hpp"
 #include "moe_mamba/core/view.hpp"
@@ -22,62 +23,85 @@ concept TokenDefinition = requires {
 template <class Definition, StorageScalar S>
 using InputOf = std::conditional_t<TokenDefinition<Definition>, Token, compute_t<S>>;
 
+/// What a pass through a model works on. All pointers are to memory of the backend's, and `shape` is at most the
+/// workspace's largest.
 template <class Definition, StorageScalar S, class Backend>
-class Workspace;
+struct PassCall {
+  using C = compute_t<S>;
+  using Input = InputOf<Definition, S>;
 
-/// Everything of a model that runs operations, as a table of functions: the seam between models, trainers and decoders,
-/// which any compiler takes, and kernels, which may need one of their own.
+  Backend& device;
+  Shape shape;
+  bool training;                   ///< whether the workspace keeps what a backward pass needs
+  Arena memory;                    ///< the workspace's block, which model/pass_buffers.hpp divides
+  const S* parameters;             ///< (Definition::parameters)
+  const Input* inputs = nullptr;   ///< (T) tokens or (T, I)
+  const Input* targets = nullptr;  ///< (T) tokens or masked_target, or (T, O); null: without a loss
+  Index normaliser = 0;    ///< the number of targets that a loss's gradient is the mean over; 0: the batch's own
+  StateView<C> states{};   ///< running states, read and brought up to date; null: none
+  StateView<C> dstates{};  ///< gradient w.r.t. the final states on entry, w.r.t. the initial ones on return
+  C* gradients = nullptr;  ///< (Definition::parameters), added to
+  C* dinputs = nullptr;    ///< (T, I), overwritten; may be the inputs, or null
+  /// Whether the gradients of a sum of batches begin with this one: then clear_gradients() has left those alone that a
+  /// layer's backward pass overwrites.
+  bool begins = false;
+};
+
+/// Rows of the outputs: `count` of them, each `step` further on, from `first`.
+struct OutputRows {
+  Index first, step, count;
+};
+
+/// Everything of a model that runs operations, as a table of functions: the seam between sessions, which any compiler
+/// takes, and kernels, which may need one of their own. Only Session and what updates parameters call them.
 ///
-/// All pointers are to memory of the backend's. Nothing here checks, waits or allocates; on a device the work is put
-/// into its stream. `shape` is at most the workspace's largest; a null state view stands for no states.
+/// Nothing here checks, waits or allocates; on a device the work is put into its stream.
 template <class Definition, StorageScalar S, class Backend>
 struct Passes {
   using C = compute_t<S>;
-  using Input = InputOf<Definition, S>;
-  using WorkspaceType = Workspace<Definition, S, Backend>;
+  using Call = PassCall<Definition, S, Backend>;
   using Update = AdamWUpdate<C, S>;
 
   /// Bytes that the passes need beside the workspace's own buffers.
-  std::size_t (*scratch_bytes)(Backend& device, Shape largest, bool training);
+  std::size_t (*scratch_bytes)(Backend& device, Shape largest, bool training) = nullptr;
 
   /// Everything but the head: leaves the output of the final norm in the workspace, and of a training workspace what the
-  /// backward pass needs.
-  void (*body)(WorkspaceType& workspace, Shape shape, const S* parameters, const Input* inputs, StateView<C> states);
+  /// backward pass needs. With targets of tokens, masked ones do not count in the routers' reports.
+  void (*body)(const Call& call) = nullptr;
 
-  /// Outputs of some rows of the batch that body went through: row `first`, and each `step` rows further on.
-  void (*outputs)(WorkspaceType& workspace, Shape shape, const S* parameters, Index first, Index step, Index rows,
-                  C* outputs);
+  /// Outputs of some rows of the batch that body() went through.
+  void (*outputs)(const Call& call, OutputRows rows, C* outputs) = nullptr;
 
-  /// body, and the sum of the losses and the number of targets into the workspace's report.
-  void (*loss)(WorkspaceType& workspace, Shape shape, const S* parameters, const Input* inputs, const Input* targets,
-               StateView<C> states);
+  /// After body(): the sum of the losses and the number of targets into the report, and with gradients those w.r.t. the
+  /// final norm's output and the head's parameters.
+  void (*loss)(const Call& call) = nullptr;
 
-  /// The same, and the gradient of the total loss, which is assigned or added.
-  void (*gradient)(WorkspaceType& workspace, Shape shape, const S* parameters, const Input* inputs,
-                   const Input* targets, C* gradients, Into into, StateView<C> states, StateView<C> dstates);
+  /// From the gradients w.r.t. the outputs of consecutive rows to those w.r.t. the final norm's output and the head's
+  /// parameters.
+  void (*outputs_backward)(const Call& call, OutputRows rows, const C* doutputs) = nullptr;
 
-  /// From the gradients by the outputs of `rows` rows from `first` on, to that by the final norm's output and the
-  /// head's parameters.
-  void (*outputs_backward)(WorkspaceType& workspace, Shape shape, const S* parameters, Index first, Index rows,
-                           const C* doutputs, C* gradients);
+  /// From there to the inputs, after loss(), or after outputs_backward() has been through all rows.
+  void (*body_backward)(const Call& call) = nullptr;
 
-  /// From there to the inputs, once outputs_backward has been through all rows. `dinputs` may be null, or the inputs.
-  void (*body_backward)(WorkspaceType& workspace, Shape shape, const S* parameters, const Input* inputs, C* gradients,
-                        C* dinputs, StateView<C> dstates);
+  /// Zeros, but for those that the next backward pass overwrites where it says `begins`.
+  void (*clear_gradients)(Backend& device, C* gradients) = nullptr;
 
-  /// *squares = Σ gradient², and AdamW's update.
-  void (*update)(Backend& device, const Update& update, double* squares);
+  /// *sum = Σ value².
+  void (*sum_of_squares)(Backend& device, const C* values, Index count, double* sum) = nullptr;
+
+  /// AdamW's update.
+  void (*update)(Backend& device, const Update& update) = nullptr;
 
   /// Zeros.
-  void (*clear)(Backend& device, C* values, Index count);
+  void (*clear)(Backend& device, C* values, Index count) = nullptr;
 
   /// values *= factor.
-  void (*scale)(Backend& device, C factor, C* values, Index count);
+  void (*scale)(Backend& device, C factor, C* values, Index count) = nullptr;
 
   /// A token for each row of logits, and the bytes of scratch that takes; null for backends in the host's memory, which
   /// have the class Sampler.
-  void (*sample)(Backend& device, const SampleTokens<C>& tokens);
-  std::size_t (*sample_scratch)(Backend& device, Index rows, Index vocabulary);
+  void (*sample)(Backend& device, const SampleTokens<C>& tokens) = nullptr;
+  std::size_t (*sample_scratch)(Backend& device, Index rows, Index vocabulary) = nullptr;
 };
 
 /// Where a model finds its passes. Defined in model/passes_definition.hpp for backends that work in the host's memory, so

@@ -78,11 +78,11 @@ struct TokenModel {
     return head_cross_entropy_scratch<C>(device, tokens, Index{vocabulary}, Index{width});
   }
 
-  /// totals[0] = the sum of the unmasked targets' cross-entropies, totals[1] their number; gradients of their mean where
-  /// dx has data.
+  /// totals[0] = the sum of the unmasked targets' cross-entropies, totals[1] their number; where dx has data, gradients of
+  /// the sum over `normaliser`, or of the mean where that is 0.
   template <class Device, class S, class C>
   static void loss(Device& device, const S* model_parameters, MatrixView<const C> x, const Token* targets,
-                   MatrixView<C> dx, compute_t<C>* gradients, double* totals, Arena scratch) {
+                   Index normaliser, MatrixView<C> dx, compute_t<C>* gradients, double* totals, Arena scratch) {
     head_cross_entropy(
         device, HeadCrossEntropy<C, S>{
                     .x = x,
@@ -91,7 +91,8 @@ struct TokenModel {
                     .dx = dx,
                     .dweight = matrix(gradients == nullptr ? nullptr : gradients + head_offset, vocabulary, width),
                     .totals = totals,
-                    .scratch = scratch});
+                    .scratch = scratch,
+                    .normaliser = normaliser});
   }
 };
 

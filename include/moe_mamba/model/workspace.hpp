@@ -1,19 +1,20 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
+#include <cstdint>
 #include <optional>
-#include <span>
 #include <string>
-#include <vector>
 
-#include "moe_mamba/core/arena.hpp"
 #include "moe_mamba/core/array.hpp"
 #include "moe_mamba/core/backend.hpp"
 #include "moe_mamba/core/check.hpp"
 #include "moe_mamba/core/exclusive_call.hpp"
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/layers/layer.hpp"
+#include "moe_mamba/model/losses.hpp"
+#include "moe_mamba/model/pass_buffers.hpp"
 #include "moe_mamba/model/passes.hpp"
 #include "moe_mamba/model/stage.hpp"
 
@@ -22,54 +23,46 @@ namespace moe_mamba {
 /// What a workspace is for. Training keeps what a backward pass needs and takes far more memory.
 enum class Purpose { inference, training };
 
-template <class Definition, StorageScalar S, class Backend>
-class Model;
-template <class Definition, StorageScalar S, class Backend, class Rate>
-class Trainer;
-template <class Definition, StorageScalar S, class Backend>
-class Decoder;
-template <class Definition, StorageScalar S, class Backend>
-class PassesDefinition;
-
-/// The losses of a batch.
-struct Losses {
-  double prediction = 0;  ///< mean over the targets: cross-entropy in nats, or squared error of a sequence model
-  double auxiliary = 0;   ///< of the routers, as they enter the total
-  Index targets = 0;      ///< unmasked tokens; numbers, of a sequence model
-
-  double total() const { return prediction + auxiliary; }
-
-  /// The losses of both batches together: means over the targets of both, so that a batch weighs by how many it has.
-  Losses& operator+=(const Losses& other) {
-    if (other.targets == 0) return *this;
-    targets += other.targets;
-    const double share = static_cast<double>(other.targets) / static_cast<double>(targets);
-    prediction += share * (other.prediction - prediction);
-    auxiliary += share * (other.auxiliary - auxiliary);
-    return *this;
-  }
-};
-
 /// The memory that calls on a model work in, sized once for the largest batch and longest sequence to come; packed
-/// sequences may be more and longer, as long as they need no more memory. Calls on one workspace follow one another; calls on different ones may run at the same time, on the same model too.
+/// sequences may be more and longer, as long as they need no more memory. Calls on one workspace follow one another; calls
+/// on different ones may run at the same time, on the same model too.
 template <class Definition, StorageScalar S = float, class Backend = Cpu>
 class Workspace {
   static constexpr detail::WholeModel<Definition> checked{};
+  using Body = typename Definition::Body;
 
  public:
-  using Compute = compute_t<S>;
-  static constexpr bool takes_tokens = TokenDefinition<Definition>;
+  using Memory = typename Backend::Memory;
   using Input = InputOf<Definition, S>;
+  using Buffers = PassBuffers<Definition, S, Backend>;
+  using Call = PassCall<Definition, S, Backend>;
 
   /// `device` must outlive the workspace. Throws std::invalid_argument for an empty shape, and std::bad_alloc or the
   /// backend's own error where there is not enough memory.
   Workspace(Backend& device, Shape largest, Purpose purpose = Purpose::inference)
-      : device_(device), largest_(largest), purpose_(purpose), report_(report_size) {
-    require(largest.batch >= 1, "largest.batch", largest.batch, "1 or more sequences");
-    require(largest.length >= 1, "largest.length", largest.length, "1 or more steps");
-    require(largest.length <= largest_tokens / largest.batch, "largest.tokens()", "more than 2^40", "2^40 or fewer");
-    memory_ = Memory(bytes(device, largest, purpose));
-    if constexpr (!Memory::on_host) mirror_.resize(report_size);
+      : device_(device),
+        largest_(checked_shape(largest)),
+        purpose_(purpose),
+        own_(bytes(device, largest, purpose)),
+        data_(own_.data()),
+        size_(own_.size()) {
+    Memory::clear(data_, sizeof(double) * report_size);
+  }
+
+  /// The same in the caller's memory: at least bytes(device, largest, purpose) bytes, aligned to 64, that outlive the
+  /// workspace.
+  Workspace(Backend& device, Shape largest, Purpose purpose, SpanOf<std::byte, Memory> memory)
+      : device_(device),
+        largest_(checked_shape(largest)),
+        purpose_(purpose),
+        data_(memory.data()),
+        size_(memory.size()) {
+    const std::size_t needed = bytes(device, largest, purpose);
+    require(memory.size() >= needed, "memory.size()", memory.size(),
+            [&] { return std::to_string(needed) + " bytes or more for this shape"; });
+    require(reinterpret_cast<std::uintptr_t>(data_) % Arena::alignment == 0, "memory.data()", "unaligned",
+            "aligned to 64 bytes");
+    Memory::clear(data_, sizeof(double) * report_size);
   }
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
@@ -77,7 +70,7 @@ class Workspace {
   /// Bytes that a workspace of this size and purpose takes.
   static std::size_t bytes(Backend& device, Shape largest, Purpose purpose) {
     const bool training = purpose == Purpose::training;
-    return bytes_of<Buffers>(largest, training) +
+    return Buffers::bytes(largest, training) +
            PassesOf<Definition, S, Backend>::get().scratch_bytes(device, largest, training);
   }
 
@@ -85,125 +78,34 @@ class Workspace {
   Shape largest() const { return largest_; }
   Purpose purpose() const { return purpose_; }
 
+  /// Whether a batch of this shape finds enough memory here.
+  bool fits(const Shape& shape) const {
+    if (shape.lengths != nullptr) return bytes(device_, shape, purpose_) <= size_;
+    return shape.batch <= largest_.batch && shape.length <= largest_.length;
+  }
+
   /// Shows visit(RouterReport) what each mixture-of-experts layer reports of the last call, in their order.
   template <class Visit>
   void visit_routers(const Visit& visit) const {
     Index layer = 0;
-    Body::visit_routers(visit, report(), layer);
+    Body::visit_routers(visit, host_report(), layer);
   }
 
   /// The auxiliary losses of the last call, as they enter the loss.
-  double auxiliary_loss() const { return Definition::auxiliary_weight * Body::auxiliary_loss(report()); }
+  double auxiliary_loss() const { return Definition::auxiliary_weight * Body::auxiliary_loss(host_report()); }
 
   /// The losses of the last loss() or gradient(). These three wait for it on a device.
   Losses losses() const {
-    const double* const totals = report() + Body::report_size;
+    const double* const totals = host_report() + Body::report_size;
     return {totals[0] / std::max(totals[1], 1.0), auxiliary_loss(), static_cast<Index>(totals[1])};
   }
 
- private:
-  friend class Model<Definition, S, Backend>;
-  friend class PassesDefinition<Definition, S, Backend>;
-  template <class, StorageScalar, class, class>
-  friend class Trainer;
-  friend class Decoder<Definition, S, Backend>;
-  using Memory = typename Backend::Memory;
-  using Activation = activation_t<S, Backend>;
-  using Body = typename Definition::Body;
-  using Norm = typename Definition::Norm;
-  static constexpr Index largest_tokens = Index{1} << 40;
-  /// The routers' reports, then the sum of the losses over the targets, and their number.
-  static constexpr std::size_t report_size = static_cast<std::size_t>(Body::report_size) + 2;
-  static constexpr Index target_width = takes_tokens ? 1 : Definition::output_width;
-
-  struct Buffers {
-    constexpr Buffers(Arena& arena, Shape shape, bool training)
-        : x(arena.rows<Compute>(shape.tokens(), Definition::width)),
-          normed(arena.rows<Activation>(shape.tokens(), Definition::width)),
-          norm(arena, shape) {
-      const Index tokens = shape.tokens();
-      if (training || !Memory::on_host) inputs = arena.take<Input>(tokens * Definition::input_width);
-      if (!Memory::on_host) {
-        targets = arena.take<Input>(tokens * target_width);
-        outputs = arena.take<Compute>(outputs_at_once(shape) * Definition::output_width);
-      }
-      if (training) {
-        dnormed = arena.rows<Activation>(tokens, Definition::width);
-        dx = arena.rows<Compute>(tokens, Definition::width);
-        body_tape = arena.block(Body::template tape_bytes<Activation>(shape));
-      }
-      scratch = arena;
-    }
-    MatrixView<Compute> x;          // (T, D): the residual stream
-    MatrixView<Activation> normed;  // (T, D): behind the final norm
-    typename Norm::template Saved<Activation> norm;
-    MatrixView<Activation> dnormed;  // (T, D): the gradient by `normed`
-    MatrixView<Compute> dx;          // (T, D): the gradient by the stream
-    Input* inputs = nullptr;         // (T) tokens or (T, I): a copy, for the backward pass or because the host has them
-    Input* targets = nullptr;        // (T) tokens or (T, O): a copy, where the host has them
-    Compute* outputs = nullptr;      // (outputs_at_once, O): on their way to the host, or their gradients from it
-    Arena body_tape, scratch;
-  };
-
-  /// Rows of outputs that are copied between host and device at a time: 64 MiB of them, but the last of each sequence at
-  /// least.
-  static constexpr Index outputs_at_once(Shape shape) {
-    constexpr Index most = (Index{64} << 20) / Index{sizeof(Compute)} / Definition::output_width;
-    return std::min(shape.tokens(), std::max({Index{1}, shape.batch, most}));
-  }
-
-  /// What a call holds while it runs. Throws std::logic_error where another call is on the workspace or its device.
-  struct Use {
-    ExclusiveCall workspace, device;
-  };
-  Use use() const { return {{in_use_, "workspace"}, {device_.in_use(), "device"}}; }
-
-  Buffers buffers(Shape shape) const {
-    Arena arena(memory_.data());
-    return Buffers(arena, shape, purpose_ == Purpose::training);
-  }
-
-  /// Where the device finds what the host has.
-  const Input* keep_inputs(std::span<const Input> inputs, Shape shape) {
-    if (Memory::on_host && purpose_ == Purpose::inference) return inputs.data();
-    return keep(inputs, buffers(shape).inputs);
-  }
-  const Input* keep_targets(std::span<const Input> targets, Shape shape) {
-    if (Memory::on_host) return targets.data();
-    return keep(targets, buffers(shape).targets);
-  }
-  const Input* keep(std::span<const Input> values, Input* to) {
-    if constexpr (Memory::on_host) {
-      std::copy(values.begin(), values.end(), to);
-    } else if (!values.empty()) {
-      device_.upload(to, values.data(), values.size_bytes());
-    }
-    return to;
-  }
-
-  /// A call begins: what was recorded or reported before is not to be had any more.
-  void begin() {
-    recorded_.reset();
-    reported_ = false;
-  }
-
-  /// The report on the host.
-  const double* report() const {
-    if constexpr (Memory::on_host) {
-      return report_.data();
-    } else {
-      if (!reported_) device_.download(mirror_.data(), report_.data(), report_size * sizeof(double));
-      reported_ = true;
-      return mirror_.data();
-    }
-  }
-
-  /// What holds for any workspace, and keeps sizes from overflowing.
+  /// Throws std::invalid_argument for what no workspace takes, and for what this one does not.
   static void check_shape(Shape shape) {
     require(shape.batch >= 0, "shape.batch", shape.batch, "0 or more sequences");
     require(shape.length >= 0, "shape.length", shape.length, "0 or more steps");
     if (shape.lengths == nullptr) {
-      require(shape.length <= largest_tokens / std::max<Index>(shape.batch, 1), "shape.tokens()", "more than 2^40",
+      require(shape.length <= most_tokens / std::max<Index>(shape.batch, 1), "shape.tokens()", "more than 2^40",
               "2^40 or fewer");
       return;
     }
@@ -212,22 +114,16 @@ class Workspace {
     Index total = 0;
     for (Index b = 0; b < shape.batch; ++b) {
       require(shape.lengths[b] >= 0, "a sequence's length", shape.lengths[b], "0 or more steps");
-      require(shape.lengths[b] <= largest_tokens - total, "shape.tokens()", "more than 2^40", "2^40 or fewer");
+      require(shape.lengths[b] <= most_tokens - total, "shape.tokens()", "more than 2^40", "2^40 or fewer");
       total += shape.lengths[b];
     }
     require(total == shape.total, "shape.total", shape.total, "the sum of the lengths, as Shape::packed() finds it");
   }
-
-  bool fits(const Shape& shape) const {
-    if (shape.lengths != nullptr) return bytes(device_, shape, purpose_) <= memory_.size();
-    return shape.batch <= largest_.batch && shape.length <= largest_.length;
-  }
-
   void check(Shape shape) const {
     if (shape.lengths != nullptr) {
       check_shape(shape);
       require(fits(shape), "shape", "packed sequences for which the workspace is too small", [&] {
-        return std::to_string(memory_.size()) + " bytes of memory; these take " +
+        return std::to_string(size_) + " bytes of memory; these take " +
                std::to_string(bytes(device_, shape, purpose_));
       });
       return;
@@ -238,20 +134,61 @@ class Workspace {
             [&] { return "0 to " + std::to_string(largest_.length) + ", the workspace's largest"; });
   }
 
-  void check_training() const {
-    require(purpose_ == Purpose::training, "workspace.purpose()", "inference", "training, for gradients");
+  /// What a Session works with. Whether a session is open here:
+  ExclusiveCall::Flag& in_use() const { return in_use_; }
+  /// The buffers of a batch of this shape, which fits:
+  Buffers buffers(Shape shape) const { return Buffers(Arena(data_), shape, purpose_ == Purpose::training); }
+  /// A pass over such a batch:
+  Call call(Shape shape, const S* parameters) const {
+    return {device_, shape, purpose_ == Purpose::training, Arena(data_), parameters};
+  }
+  /// What is summed over a batch, where the device works: the routers' reports, the sum of the losses, their number.
+  SpanOf<double, Memory> report() const { return {buffers({}).report, report_size}; }
+
+  /// A forward pass whose buffers are kept for a backward pass.
+  struct Recorded {
+    Shape shape;
+    const Input* inputs;
+  };
+  const std::optional<Recorded>& recorded() const { return recorded_; }
+  void record(const Recorded& pass) { recorded_ = pass; }
+  /// Invalidates the recorded pass and the host's copy of the report, as any pass does.
+  void invalidate() {
+    recorded_.reset();
+    report_copied_ = false;
+  }
+
+ private:
+  static constexpr Index most_tokens = Index{1} << 40;
+  static constexpr auto report_size = static_cast<std::size_t>(Buffers::report_size);
+
+  static Shape checked_shape(Shape largest) {
+    require(largest.batch >= 1, "largest.batch", largest.batch, "1 or more sequences");
+    require(largest.length >= 1, "largest.length", largest.length, "1 or more steps");
+    require(largest.length <= most_tokens / largest.batch, "largest.tokens()", "more than 2^40", "2^40 or fewer");
+    return largest;
+  }
+
+  const double* host_report() const {
+    if constexpr (Memory::on_host) {
+      return report().data();
+    } else {
+      if (!report_copied_) device_.download(report_copy_.data(), report().data(), report_size * sizeof(double));
+      report_copied_ = true;
+      return report_copy_.data();
+    }
   }
 
   mutable ExclusiveCall::Flag in_use_;
   Backend& device_;
   Shape largest_;
   Purpose purpose_;
-  Memory memory_;
-  Array<double, Memory> report_;
-  mutable std::vector<double> mirror_;      // of the report, on the host, where that cannot read it
-  mutable bool reported_ = false;           // whether mirror_ is that of the last call
-  std::optional<Shape> recorded_;           // of the forward pass whose tape is kept
-  const Input* recorded_inputs_ = nullptr;  // of that pass
+  Memory own_;  // none where the memory is the caller's
+  std::byte* data_;
+  std::size_t size_;
+  std::optional<Recorded> recorded_;
+  mutable std::array<double, Memory::on_host ? 0 : report_size> report_copy_;  // for the host
+  mutable bool report_copied_ = false;                                         // since the last pass
 };
 
 }  // namespace moe_mamba

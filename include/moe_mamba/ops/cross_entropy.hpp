@@ -16,7 +16,8 @@
 ///                                                          totals[1] = how many there are
 ///   head_cross_entropy_scratch<C>(device, tokens, vocabulary, width)   bytes of scratch it needs for that many rows of x
 ///
-/// With dx given, the gradients of the mean, totals[0] / max(totals[1], 1), are formed as well, in the same pass.
+/// With dx given, the gradients of the mean, totals[0] / max(totals[1], 1), are formed as well, in the same pass; with a
+/// normaliser n > 0, those of totals[0] / n, as where a batch is a part of a larger one.
 namespace moe_mamba {
 
 template <class C, class S>
@@ -26,8 +27,9 @@ struct HeadCrossEntropy {
   const Token* targets;              // (T), 0 … V - 1 or masked_target
   MatrixView<C> dx;                  // (T, D), overwritten; null data: no gradients
   MatrixView<compute_t<C>> dweight;  // (V, D), added to
-  double* totals;  // (2), overwritten; they stay where the device works, so that nobody has to wait for them
-  Arena scratch;   // head_cross_entropy_scratch(…) bytes
+  double* totals;        // (2), overwritten; they stay where the device works, so that nobody has to wait for them
+  Arena scratch;         // head_cross_entropy_scratch(…) bytes
+  Index normaliser = 0;  // number of targets that gradients are the mean over; 0: the batch's own
 };
 
 namespace reference {
@@ -46,7 +48,7 @@ void head_cross_entropy(Device&, const HeadCrossEntropy<C, S>& head) {
   double* logits = scratch.take<double>(vocabulary);
   double loss = 0, targets = 0;
   for (Index t = 0; t < head.x.rows; ++t) targets += head.targets[t] == masked_target ? 0 : 1;
-  const double scale = 1 / (targets > 0 ? targets : 1);
+  const double scale = 1 / (head.normaliser > 0 ? double(head.normaliser) : targets > 0 ? targets : 1);
   for (Index t = 0; t < head.x.rows; ++t) {
     const bool masked = head.targets[t] == masked_target;
     double largest = -HUGE_VAL, sum = 0;

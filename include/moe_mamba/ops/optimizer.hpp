@@ -38,8 +38,8 @@ struct AdamWUpdate {
   double beta1, beta2, epsilon;
   double decay;
   /// (toggle_count), ascending, in memory of the device: the offsets where decaying begins and ceases in turn; elsewhere
-  /// `decay` counts as 0. An array that decays from its start has the toggle 0. Two equal ones are as none; those of
-  /// `count` or more have no effect.
+  /// `decay` counts as 0. An array that decays from its start has the toggle 0. Two equal ones are as none; those
+  /// behind the last element have no effect.
   const Index* decay_toggles;
   Index toggle_count;
   double correction1;  // 1 - β₁ᵗ
@@ -49,6 +49,7 @@ struct AdamWUpdate {
   /// works, so that an update need not wait for the norm.
   const double* squares = nullptr;
   double clip_norm = 0;
+  Index first = 0;  // where element 0 lies among the offsets that toggles are, for a part of an array
 };
 
 /// What the gradient of an update is multiplied with, clipping included; NaN where the update is to be left out.
@@ -111,7 +112,8 @@ void adamw(Device&, const AdamWUpdate<C, S>& update) {
   if (scale != scale) return;
   for (Index i = 0; i < update.count; ++i) {
     double decay = 0;
-    for (Index t = 0; t < update.toggle_count && update.decay_toggles[t] <= i; ++t) decay = update.decay - decay;
+    for (Index t = 0; t < update.toggle_count && update.decay_toggles[t] <= update.first + i; ++t)
+      decay = update.decay - decay;
     const double g = scale * double(update.gradient[i]);
     const double m = update.beta1 * double(update.first_moment[i]) + (1 - update.beta1) * g;
     const double v = update.beta2 * double(update.second_moment[i]) + (1 - update.beta2) * g * g;

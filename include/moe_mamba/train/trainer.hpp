@@ -1,7 +1,6 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <concepts>
 #include <cstdint>
@@ -10,24 +9,29 @@
 #include <stdexcept>
 #include <string>
 #include <type_traits>
-#include <vector>
+#include <utility>
 
 #include "moe_mamba/core/array.hpp"
 #include "moe_mamba/core/backend.hpp"
 #include "moe_mamba/core/check.hpp"
 #include "moe_mamba/core/exclusive_call.hpp"
+#include "moe_mamba/model/batch_checks.hpp"
 #include "moe_mamba/model/model.hpp"
+#include "moe_mamba/model/session.hpp"
 #include "moe_mamba/ops/masked_target.hpp"
-#include "moe_mamba/ops/optimizer.hpp"
 #include "moe_mamba/train/batch.hpp"
+#include "moe_mamba/train/gradient_sum.hpp"
+#include "moe_mamba/train/optimizer.hpp"
 #include "moe_mamba/train/schedule.hpp"
 #include "moe_mamba/train/trainer_options.hpp"
-#include "moe_mamba/train/work_recording.hpp"
 
 namespace moe_mamba {
 
 /// Trains a model: gradients, clipping, schedule and AdamW, on memory taken beforehand. The model must outlive the
 /// trainer. It serves one call at a time: a second one of another thread throws std::logic_error.
+///
+/// step() is accumulate(), then update(). Between the two gradients() may be read and changed, as whoever clips in
+/// another way or reduces them over ranks does.
 ///
 /// Of bfloat16 parameters it trains floats, of which the parameters are the rounding (to nearest, ties away from zero):
 /// beside each it keeps the 16 bits that are missing (core/split_float.hpp). Parameters may be written between two steps,
@@ -38,7 +42,7 @@ namespace moe_mamba {
 /// launch from then on; a step waits for the device at its end only.
 template <class Definition, StorageScalar S, class Backend, class Rate>
 class Trainer {
-  static_assert(Schedule<Rate>, "the fourth argument of a Trainer must be a schedule, such as Constant or Cosine");
+  static_assert(Schedule<Rate>, "the schedule of a Trainer must be one such as Constant or Cosine");
 
  public:
   using ModelType = Model<Definition, S, Backend>;
@@ -46,42 +50,48 @@ class Trainer {
   using Memory = typename Backend::Memory;
   using StatesType = States<Definition, S, Memory>;
   using WorkspaceType = Workspace<Definition, S, Backend>;
+  using MemoryType = TrainerMemory<Definition, S, Backend>;
   using Input = typename ModelType::Input;
   using BatchType = std::conditional_t<ModelType::takes_tokens, TokenBatch, SeriesBatch<Compute>>;
   static constexpr bool keeps_remainder = AdamWUpdate<Compute, S>::keeps_remainder;
 
-  /// Throws std::invalid_argument for an option out of range.
+  /// On a device of its own: one thread of the Cpu, or the current CUDA device. Throws std::invalid_argument for an
+  /// option out of range.
   explicit Trainer(ModelType& model, AdamW optimizer = {}, Rate rate = {}, TrainerOptions options = {})
+      : model_(model), adamw_(optimizer), rate_(rate), options_(options), called_("trainer") {
+    begin();
+  }
+
+  /// On the caller's device, which must outlive the trainer, and in the caller's memory where some is given. Several
+  /// trainers, decoders and workspaces may share a device, as long as their calls follow one another.
+  Trainer(ModelType& model, Backend& device, AdamW optimizer = {}, Rate rate = {}, TrainerOptions options = {},
+          MemoryType memory = {})
       : model_(model),
-        optimizer_(optimizer),
+        adamw_(optimizer),
         rate_(rate),
         options_(options),
-        device_(open_device<Backend>(options.threads, options.cuda)) {
-    optimizer.check();
-    rate.check();
-    require(std::isfinite(options.clip_norm) && options.clip_norm >= 0, "clip_norm", options.clip_norm,
-            "finite, 0 or more");
-    require(options.largest.batch >= 0, "largest.batch", options.largest.batch, "0 or more");
-    require(options.largest.length >= 0, "largest.length", options.largest.length, "0 or more");
-    gradients_ = Array<Compute, Memory>(count);
-    first_moment_ = Array<Compute, Memory>(count);
-    second_moment_ = Array<Compute, Memory>(count);
-    if constexpr (keeps_remainder) remainder_ = Array<std::int16_t, Memory>(count);
-    find_decay_toggles();
-    if (options.largest != Shape{}) {
-      reserve(options.largest);
-      if (options.carry_states) states_ = std::make_unique<StatesType>(options.largest.batch);
+        device_(device),
+        called_("device"),
+        workspace_(memory.workspace),
+        sum_(memory.gradients),
+        optimizer_(memory.first_moment, memory.second_moment, memory.remainder) {
+    if (workspace_ != nullptr) {
+      require(workspace_->purpose() == Purpose::training, "memory.workspace->purpose()", "inference", "training");
+      require(&workspace_->device() == &device, "memory.workspace->device()", "another", "the trainer's");
+      require(options.largest == Shape{}, "options.largest", "given", "left out where memory.workspace says it");
+      options_.largest = workspace_->largest();
     }
+    begin();
   }
 
   /// One update from one batch: token ids, or a sequence model's numbers. Like the calls that follow it throws, with
   /// nothing changed, std::invalid_argument for a size that does not fit and a number that is not finite, and
   /// std::out_of_range for a token outside the vocabulary.
   StepReport step(const BatchType& batch) {
-    const ExclusiveCall call(device_.in_use(), "trainer");
-    queue_gradient(batch.inputs, batch.targets, batch.shape, batch.continues);
+    const ExclusiveCall call = begin_call();
+    queue_gradient(batch, call);
     queue_update();
-    losses_ += workspace_->losses();
+    sum_.add_losses(workspace_->losses());
     return finish();
   }
 
@@ -90,17 +100,39 @@ class Trainer {
   /// weights.) A batch without targets adds nothing but brings carried states up to date. Returns the batch's losses. A
   /// batch that continues the one before must be of as many sequences, where states are carried.
   Losses accumulate(const BatchType& batch) {
-    const ExclusiveCall call(device_.in_use(), "trainer");
-    queue_gradient(batch.inputs, batch.targets, batch.shape, batch.continues);
+    const ExclusiveCall call = begin_call();
+    queue_gradient(batch, call);
     const Losses losses = workspace_->losses();
-    losses_ += losses;
+    sum_.add_losses(losses);
     return losses;
+  }
+
+  /// What was accumulated since the last update: times gradient_scale(), the gradient of the mean loss over targets()
+  /// targets. Laid out as the parameters; of no meaning where there are no targets. On a device, work that was queued in
+  /// its stream is not waited for.
+  SpanOf<Compute, Memory> gradients() { return sum_.values(); }
+  SpanOf<const Compute, Memory> gradients() const { return sum_.values(); }
+  double gradient_scale() const { return sum_.scale(); }
+  Index targets() const { return sum_.targets(); }
+
+  /// Makes gradients() those of the sum over the targets, to which others' may be added, and counts theirs: how many
+  /// targets and which losses they are of. This is how ranks reduce: make_sum(), their own reduction of gradients(),
+  /// count_others() with the other ranks' targets and losses, update().
+  void make_gradient_sum() {
+    const ExclusiveCall call = begin_call();
+    sum_.make_sum(*device_);
+  }
+  void count_others(const Losses& losses) {
+    const ExclusiveCall call = begin_call();
+    require(losses.targets >= 0, "losses.targets", losses.targets, "0 or more");
+    if (batches_ == 0) throw std::logic_error("count_others() was called without a batch; allowed: after accumulate()");
+    sum_.count_others(losses);
   }
 
   /// One update from the mean gradient of the batches accumulated since the last; none where they are without targets,
   /// and the report says so. Throws std::logic_error where there is no batch.
   StepReport update() {
-    const ExclusiveCall call(device_.in_use(), "trainer");
+    const ExclusiveCall call = begin_call();
     if (batches_ == 0) throw std::logic_error("update() was called without a batch; allowed: after accumulate()");
     queue_update();
     return finish();
@@ -108,19 +140,17 @@ class Trainer {
 
   /// Forgets the gradients accumulated since the last update.
   void discard() {
-    const ExclusiveCall call(device_.in_use(), "trainer");
+    const ExclusiveCall call = begin_call();
     forget();
   }
 
   /// Mean losses of a batch, without gradients. Running states are not touched.
   Losses evaluate(const BatchType& batch) {
-    const ExclusiveCall call(device_.in_use(), "trainer");
-    check(batch.inputs, batch.targets, batch.shape);
+    const ExclusiveCall call = begin_call();
+    check(batch);
     if (options_.largest == Shape{}) reserve(batch.shape);
-    const Input* const from = workspace_->keep_inputs(batch.inputs, batch.shape);
-    const Input* const goal = workspace_->keep_targets(batch.targets, batch.shape);
-    workspace_->begin();
-    passes().loss(*workspace_, batch.shape, model_.parameters().data(), from, goal, {});
+    SessionType session(*workspace_, model_.parameters().data(), call);
+    session.loss(staged(session, batch, {}));
     return workspace_->losses();
   }
 
@@ -144,22 +174,22 @@ class Trainer {
   /// Shows visit(RouterReport) what each mixture-of-experts layer reports of the last batch.
   template <class Visit>
   void visit_routers(const Visit& visit) const {
-    const ExclusiveCall call(device_.in_use(), "trainer");
-    if (workspace_) workspace_->visit_routers(visit);
+    const ExclusiveCall call = begin_call();
+    if (workspace_ != nullptr) workspace_->visit_routers(visit);
   }
 
   /// Updates done.
   Index steps() const { return steps_; }
   ModelType& model() { return model_; }
-  Backend& device() { return device_; }
-  const AdamW& optimizer() const { return optimizer_; }
+  Backend& device() { return *device_; }
+  const AdamW& optimizer() const { return adamw_; }
   const Rate& schedule() const { return rate_; }
   const TrainerOptions& options() const { return options_; }
 
   using Progress = TrainerProgress<Compute>;
   /// Borrows where the trainer works in the host's memory, until the next call. Throws std::logic_error between
   /// accumulate() and update(): accumulated gradients would be lost.
-  Progress progress() const { return progress(ExclusiveCall(device_.in_use(), "trainer")); }
+  Progress progress() const { return progress(begin_call()); }
   /// During a call of the caller's on `device().in_use()`, for what must keep others away for longer.
   Progress progress(const ExclusiveCall&) const {
     if (batches_ != 0) {
@@ -167,14 +197,15 @@ class Trainer {
           "progress was asked for between accumulate() and update(); allowed: after update() or discard()");
     }
     using Numbers = HostNumbers<Compute>;
-    return {steps_, Numbers::template of<Memory>(first_moment_), Numbers::template of<Memory>(second_moment_),
-            HostNumbers<std::int16_t>::template of<Memory>(remainder_),
+    return {steps_, Numbers::template of<Memory>(optimizer_.first_moment()),
+            Numbers::template of<Memory>(optimizer_.second_moment()),
+            HostNumbers<std::int16_t>::template of<Memory>(optimizer_.remainder()),
             carrying_ ? Numbers::template of<Memory>(std::as_const(*states_).values()) : Numbers()};
   }
 
   /// Goes on from `progress`; putting back the parameters is the caller's. Throws std::invalid_argument, with
   /// nothing changed, where a size does not fit.
-  void restore(const Progress& progress) { restore(progress, ExclusiveCall(device_.in_use(), "trainer")); }
+  void restore(const Progress& progress) { restore(progress, begin_call()); }
   void restore(const Progress& progress, const ExclusiveCall&) {
     require(progress.steps >= 0, "progress.steps", progress.steps, "0 or more");
     check_size("progress.first_moment.size()", progress.first_moment.size(), count);
@@ -190,62 +221,65 @@ class Trainer {
     }
     forget();
     steps_ = progress.steps;
-    if constexpr (!Memory::on_host) device_.synchronize();
-    first_moment_.write(progress.first_moment);
-    second_moment_.write(progress.second_moment);
-    if constexpr (keeps_remainder) remainder_.write(progress.remainder);
+    if constexpr (!Memory::on_host) device_->synchronize();
+    optimizer_.write(progress.first_moment, progress.second_moment, progress.remainder);
     carrying_ = states != nullptr;
     if (states) states_ = std::move(states);
   }
 
  private:
+  using SessionType = Session<Definition, S, Backend>;
+  using Checks = BatchChecks<Definition, S, Backend>;
   static const Passes<Definition, S, Backend>& passes() { return PassesOf<Definition, S, Backend>::get(); }
-  static constexpr Index total = Definition::parameters;
-  static constexpr auto count = static_cast<std::size_t>(total);
+  static constexpr auto count = static_cast<std::size_t>(Definition::parameters);
 
   static void check_size(const char* name, std::size_t size, std::size_t wanted) {
     require(size == wanted, name, size, [&] { return std::to_string(wanted); });
   }
 
-  void forget() {
-    batches_ = targets_ = unit_ = 0;
-    losses_ = {};
+  /// The end of construction.
+  void begin() {
+    adamw_.check();
+    rate_.check();
+    options_.check();
+    if (options_.largest == Shape{}) return;
+    if (workspace_ == nullptr) reserve(options_.largest);
+    if (options_.carry_states) states_ = std::make_unique<StatesType>(options_.largest.batch);
   }
 
-  void find_decay_toggles() {
-    std::vector<Index> toggles;
-    Definition::visit_parameters([&](const Parameter& parameter) {
-      const bool decaying = toggles.size() % 2 == 1;
-      if ((parameter.kind == ParameterKind::matrix) != decaying) toggles.push_back(parameter.offset);
-    });
-    decay_toggles_ = Array<Index, Memory>(toggles.size());
-    decay_toggles_.write(toggles);
+  ExclusiveCall begin_call() const { return ExclusiveCall(device_->in_use(), called_); }
+
+  void forget() {
+    batches_ = 0;
+    sum_.reset();
   }
 
   /// Takes the memory for batches up to this shape where there is not enough yet.
   void reserve(Shape shape) {
-    if (workspace_ && workspace_->fits(shape)) return;
-    const Shape old = workspace_ ? workspace_->largest() : Shape{};
+    if (workspace_ != nullptr && workspace_->fits(shape)) return;
+    const Shape old = workspace_ != nullptr ? workspace_->largest() : Shape{};
     Shape largest{std::max({Index{1}, shape.batch, old.batch}), std::max({Index{1}, shape.length, old.length})};
     if (shape.lengths != nullptr) {
       // As long as the mean, and a little more for what each sequence begins anew; twice that until it is enough.
       largest.length = std::max(shape.total / largest.batch + 64, old.length);
-      const std::size_t wanted = WorkspaceType::bytes(device_, shape, Purpose::training);
-      while (WorkspaceType::bytes(device_, largest, Purpose::training) < wanted) largest.length *= 2;
+      const std::size_t wanted = WorkspaceType::bytes(*device_, shape, Purpose::training);
+      while (WorkspaceType::bytes(*device_, largest, Purpose::training) < wanted) largest.length *= 2;
     }
-    auto larger = std::make_unique<WorkspaceType>(device_, largest, Purpose::training);
+    auto larger = std::make_unique<WorkspaceType>(*device_, largest, Purpose::training);
     // What was recorded works in the old memory, and a later workspace may come to lie where the old one did.
-    for (auto& recorded : recorded_) recorded.forget();
-    workspace_ = std::move(larger);
+    sum_.forget_recordings();
+    own_workspace_ = std::move(larger);
+    workspace_ = own_workspace_.get();
   }
 
   /// Throws, before anything has changed, what is wrong with a batch.
-  void check(std::span<const Input> inputs, std::span<const Input> targets, Shape shape) const {
+  void check(const BatchType& batch) const {
+    const std::span<const Input> inputs(batch.inputs), targets(batch.targets);
     model_.require_parameters();
     if (options_.largest == Shape{}) {
-      ModelType::check_batch(inputs, targets, shape);
+      Checks::batch(inputs, targets, batch.shape);
     } else {
-      ModelType::check_batch(*workspace_, inputs, targets, shape);
+      Checks::batch(*workspace_, inputs, targets, batch.shape);
     }
     if constexpr (!ModelType::takes_tokens) {
       require_finite("inputs", inputs);
@@ -267,101 +301,65 @@ class Trainer {
     return counted;
   }
 
+  static typename SessionType::Batch staged(SessionType& session, const BatchType& batch, StateView<Compute> states) {
+    return {batch.shape, session.stage_inputs(std::span<const Input>(batch.inputs), batch.shape),
+            session.stage_targets(std::span<const Input>(batch.targets), batch.shape), states};
+  }
+
   /// Adds a batch's gradient to those since the last update.
-  void queue_gradient(std::span<const Input> inputs, std::span<const Input> targets, Shape shape, bool continues) {
-    check(inputs, targets, shape);
-    const bool carried = carrying_ && continues;
+  void queue_gradient(const BatchType& batch, const ExclusiveCall& call) {
+    check(batch);
+    const Shape shape = batch.shape;
+    const bool carried = carrying_ && batch.continues;
     require(!carried || states_->count() == shape.batch, "shape.batch", shape.batch,
             [&] { return std::to_string(states_->count()) + ", as in the batch that this one continues"; });
     const bool anew = options_.carry_states && !carried;
     const bool resized = anew && (states_ == nullptr || states_->count() != shape.batch);
     auto other_states = resized ? std::make_unique<StatesType>(shape.batch) : nullptr;
     if (options_.largest == Shape{}) reserve(shape);
-    // Nothing allocates from here on, so that a batch that there is no memory for changes nothing.
+    SessionType session(*workspace_, model_.parameters().data(), call);
+    // Nothing allocates or throws from here on, so that a batch that there is no memory for changes nothing.
     if (resized) {
       states_ = std::move(other_states);
     } else if (anew) {
-      passes().clear(device_, states_->values().data(), static_cast<Index>(states_->values().size()));
+      passes().clear(*device_, states_->values().data(), static_cast<Index>(states_->values().size()));
     }
     carrying_ = options_.carry_states;
-    const Input* const from = workspace_->keep_inputs(inputs, shape);
-    const Input* const goal = workspace_->keep_targets(targets, shape);
-    const StateView<Compute> states = states_ ? states_->view() : StateView<Compute>{};
+    const auto work = staged(session, batch, states_ ? states_->view() : StateView<Compute>{});
     ++batches_;
-    const Index counted = count_targets(targets);
-    workspace_->begin();
+    const Index counted = count_targets(batch.targets);
     if (counted == 0) {
-      passes().loss(*workspace_, shape, model_.parameters().data(), from, goal, states);
-      return;
-    }
-    const bool begins = unit_ == 0;  // a sum of gradients
-    if (!begins && unit_ != counted) {
-      const double factor = static_cast<double>(unit_) / static_cast<double>(counted);
-      passes().scale(device_, static_cast<Compute>(factor), gradients_.data(), total);
-    }
-    unit_ = counted;
-    targets_ += counted;
-    const auto gradient = [&] {
-      passes().gradient(*workspace_, shape, model_.parameters().data(), from, goal, gradients_.data(),
-                        begins ? Into::assign : Into::add, states, {});
-    };
-    if (shape.lengths != nullptr) {
-      gradient();  // whose kernels depend on the lengths, which are others each time
+      session.loss(work);
     } else {
-      const RecordedWork work{shape, workspace_.get(), states.data, model_.parameters().data()};
-      auto& recorded = recorded_[begins ? 0 : 1];
-      recorded.run(device_, work, gradient);
+      sum_.add(session, work, counted, model_.parameters().data());
     }
   }
+
+  double learning_rate() const { return adamw_.learning_rate * rate_(steps_); }
 
   /// Clips the gradient where it is too large and changes the parameters; where that is not finite, leaves all as it is.
   void queue_update() {
-    if (targets_ == 0) return;
-    const double time = static_cast<double>(steps_ + 1);
-    passes().update(device_,
-                    AdamWUpdate<Compute, S>{.count = total,
-                                            .parameters = model_.parameters().data(),
-                                            .remainder = keeps_remainder ? remainder_.data() : nullptr,
-                                            .gradient = gradients_.data(),
-                                            .first_moment = first_moment_.data(),
-                                            .second_moment = second_moment_.data(),
-                                            .scale = mean_scale(),
-                                            .rate = learning_rate(),
-                                            .beta1 = optimizer_.beta1,
-                                            .beta2 = optimizer_.beta2,
-                                            .epsilon = optimizer_.epsilon,
-                                            .decay = optimizer_.weight_decay,
-                                            .decay_toggles = decay_toggles_.data(),
-                                            .toggle_count = static_cast<Index>(decay_toggles_.size()),
-                                            .correction1 = 1 - std::pow(optimizer_.beta1, time),
-                                            .correction2 = 1 - std::pow(optimizer_.beta2, time),
-                                            .squares = squares_.data(),
-                                            .clip_norm = options_.clip_norm},
-                    squares_.data());
+    if (sum_.targets() == 0) return;
+    optimizer_.sum_squares(*device_, sum_.values().data());
+    optimizer_.update(*device_, model_.parameters().data(), sum_.values().data(), adamw_,
+                      {.scale = sum_.scale(),
+                       .learning_rate = learning_rate(),
+                       .number = steps_ + 1,
+                       .clip_norm = options_.clip_norm});
   }
-
-  /// What makes the mean gradient of gradients_.
-  double mean_scale() const { return static_cast<double>(unit_) / static_cast<double>(targets_); }
-
-  double learning_rate() const { return optimizer_.learning_rate * rate_(steps_); }
 
   /// Waits for the update, and tells what it did.
   StepReport finish() {
-    if (targets_ == 0) {
+    if (sum_.targets() == 0) {
       forget();
       return {.learning_rate = learning_rate()};
     }
-    double squares = 0;
-    if constexpr (Memory::on_host) {
-      squares = *squares_.data();
-    } else {
-      device_.download(&squares, squares_.data(), sizeof squares);
-    }
-    StepReport report{.loss = losses_.prediction,
-                      .auxiliary = losses_.auxiliary,
-                      .gradient_norm = mean_scale() * std::sqrt(squares),
+    const Losses losses = sum_.losses();
+    StepReport report{.loss = losses.prediction,
+                      .auxiliary = losses.auxiliary,
+                      .gradient_norm = sum_.scale() * std::sqrt(optimizer_.squares(*device_)),
                       .learning_rate = learning_rate(),
-                      .targets = losses_.targets};
+                      .targets = losses.targets};
     report.applied = std::isfinite(report.gradient_norm);
     if (report.applied) {
       ++steps_;
@@ -373,22 +371,19 @@ class Trainer {
   }
 
   ModelType& model_;
-  AdamW optimizer_;
+  AdamW adamw_;
   Rate rate_;
   TrainerOptions options_;
-  Backend device_;
-  std::unique_ptr<WorkspaceType> workspace_;
+  DeviceHandle<Backend> device_;
+  const char* called_;  // what serves one call at a time
+  std::unique_ptr<WorkspaceType> own_workspace_;
+  WorkspaceType* workspace_ = nullptr;  // that, or the caller's; null until the first batch
   std::unique_ptr<StatesType> states_;
-  bool carrying_ = false;  // whether states_ are those behind a batch
-  Array<Compute, Memory> gradients_, first_moment_, second_moment_;
-  Array<std::int16_t, Memory> remainder_;
-  Array<Index, Memory> decay_toggles_;              // where parameters begin to decay, and cease
-  Array<double, Memory> squares_{std::size_t{1}};   // the sum of the squares of the accumulated gradients
-  std::array<WorkRecording<Backend>, 2> recorded_;  // of the gradient of a first batch, and of one that is added to it
+  bool carrying_ = false;  // whether states_ are those after a batch
+  GradientSum<Definition, S, Backend> sum_;
+  Optimizer<Definition, S, Backend> optimizer_;
   Index steps_ = 0;
-  Index batches_ = 0, targets_ = 0;  // since the last update
-  Index unit_ = 0;  // gradients_ times this is the gradient of the sum over those targets; 0: gradients_ is of none
-  Losses losses_;
+  Index batches_ = 0;  // since the last update
 };
 
 template <class Definition, StorageScalar S, class Backend>
@@ -396,8 +391,11 @@ Trainer(Model<Definition, S, Backend>&) -> Trainer<Definition, S, Backend, Const
 template <class Definition, StorageScalar S, class Backend>
 Trainer(Model<Definition, S, Backend>&, AdamW) -> Trainer<Definition, S, Backend, Constant>;
 template <class Definition, StorageScalar S, class Backend, Schedule Rate>
-Trainer(Model<Definition, S, Backend>&, AdamW, Rate) -> Trainer<Definition, S, Backend, Rate>;
+Trainer(Model<Definition, S, Backend>&, AdamW, Rate, TrainerOptions = {}) -> Trainer<Definition, S, Backend, Rate>;
+template <class Definition, StorageScalar S, class Backend>
+Trainer(Model<Definition, S, Backend>&, Backend&, AdamW = {}) -> Trainer<Definition, S, Backend, Constant>;
 template <class Definition, StorageScalar S, class Backend, Schedule Rate>
-Trainer(Model<Definition, S, Backend>&, AdamW, Rate, TrainerOptions) -> Trainer<Definition, S, Backend, Rate>;
+Trainer(Model<Definition, S, Backend>&, Backend&, AdamW, Rate, TrainerOptions = {},
+        TrainerMemory<Definition, S, Backend> = {}) -> Trainer<Definition, S, Backend, Rate>;
 
 }  // namespace moe_mamba

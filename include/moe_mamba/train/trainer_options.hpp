@@ -4,9 +4,9 @@
 #include <cstdint>
 
 #include "moe_mamba/core/array.hpp"
-#include "moe_mamba/core/backend.hpp"
 #include "moe_mamba/core/check.hpp"
 #include "moe_mamba/core/view.hpp"
+#include "moe_mamba/model/workspace.hpp"
 
 /// What a trainer is told, and what it reports.
 namespace moe_mamba {
@@ -34,12 +34,28 @@ struct TrainerOptions {
   /// The largest batch to come: memory is taken once, in the constructor. Left out, it is taken in the first step, and
   /// again where a later batch is larger.
   Shape largest = {};
-  int threads = 1;         ///< of the Cpu
-  CudaOptions cuda = {};   ///< of a CUDA device
   double clip_norm = 1.0;  ///< gradients of a larger global norm are scaled down to it; 0: never
   /// Truncated back-propagation through time: running states are carried from batch to batch where the batch says that
   /// it continues the one before, and are reset where it does not.
   bool carry_states = false;
+
+  /// Throws std::invalid_argument.
+  void check() const {
+    require(std::isfinite(clip_norm) && clip_norm >= 0, "clip_norm", clip_norm, "finite, 0 or more");
+    require(largest.batch >= 0, "largest.batch", largest.batch, "0 or more");
+    require(largest.length >= 0, "largest.length", largest.length, "0 or more");
+  }
+};
+
+/// Memory of the caller's that a trainer works in, and that must outlive it; what is left empty the trainer takes itself.
+/// Arrays are of Definition::parameters numbers, and are cleared.
+template <class Definition, StorageScalar S, class Backend>
+struct TrainerMemory {
+  template <class T>
+  using Span = SpanOf<T, typename Backend::Memory>;
+  Workspace<Definition, S, Backend>* workspace = nullptr;  ///< for training, on the trainer's device
+  Span<compute_t<S>> gradients = {}, first_moment = {}, second_moment = {};
+  Span<std::int16_t> remainder = {};  ///< with bfloat16 parameters only
 };
 
 /// What a training step did.

@@ -1,0 +1,26 @@
+#pragma once
+
+#include "moe_mamba/core/view.hpp"
+
+namespace moe_mamba {
+
+/// The losses of a batch.
+struct Losses {
+  double prediction = 0;  ///< mean over the targets: cross-entropy in nats, or squared error of a sequence model
+  double auxiliary = 0;   ///< of the routers, as they enter the total
+  Index targets = 0;      ///< unmasked tokens; numbers, of a sequence model
+
+  double total() const { return prediction + auxiliary; }
+
+  /// The losses of both batches together: means over the targets of both, so that a batch weighs by how many it has.
+  Losses& operator+=(const Losses& other) {
+    if (other.targets == 0) return *this;
+    targets += other.targets;
+    const double share = static_cast<double>(other.targets) / static_cast<double>(targets);
+    prediction += share * (other.prediction - prediction);
+    auxiliary += share * (other.auxiliary - auxiliary);
+    return *this;
+  }
+};
+
+}  // namespace moe_mamba

@@ -1,0 +1,196 @@
+#pragma once
+
+#include <algorithm>
+#include <optional>
+#include <span>
+
+#include "moe_mamba/core/array.hpp"
+#include "moe_mamba/core/exclusive_call.hpp"
+#include "moe_mamba/core/view.hpp"
+#include "moe_mamba/model/passes.hpp"
+#include "moe_mamba/model/workspace.hpp"
+
+namespace moe_mamba {
+
+/// One batch on its way through a model, where the backend can read it.
+template <class Definition, StorageScalar S>
+struct SessionBatch {
+  Shape shape;
+  const InputOf<Definition, S>* inputs;             ///< (T) tokens or (T, I)
+  const InputOf<Definition, S>* targets = nullptr;  ///< (T) tokens or masked_target, or (T, O); null: without a loss
+  StateView<compute_t<S>> states = {};              ///< running states, read and brought up to date; null: none
+  Index normaliser = 0;  ///< the number of targets that a loss's gradient is the mean over; 0: the batch's own
+};
+
+/// Calls of a model's passes on a workspace. While a session lives, nobody else may use the workspace or its device.
+///
+/// Models, trainers and decoders check what they are given and open a session for each call; so does whoever wants passes
+/// with something in between, such as a reduction over ranks. Nothing here checks or allocates, and but for copies to the
+/// host nothing waits: `data` that is not a std::span lies where the backend works, and must stay there until the device
+/// has done its work.
+template <class Definition, StorageScalar S, class Backend>
+class Session {
+ public:
+  using C = compute_t<S>;
+  using Memory = typename Backend::Memory;
+  using Input = InputOf<Definition, S>;
+  using WorkspaceType = Workspace<Definition, S, Backend>;
+  using Batch = SessionBatch<Definition, S>;
+  static constexpr bool on_host = Memory::on_host;
+
+  /// Throws std::logic_error where another session is open on the workspace, or another call runs on its device.
+  Session(WorkspaceType& workspace, const S* parameters)
+      : workspace_(workspace), parameters_(parameters), open_(workspace.in_use(), "workspace") {
+    device_call_.emplace(workspace.device().in_use(), "device");
+  }
+  /// During a call of the caller's on the device.
+  Session(WorkspaceType& workspace, const S* parameters, const ExclusiveCall&)
+      : workspace_(workspace), parameters_(parameters), open_(workspace.in_use(), "workspace") {}
+
+  /// Inputs and targets of the host's where the backend can read them. A copy, but for what a pass on the host reads once.
+  const Input* stage_inputs(std::span<const Input> inputs, Shape shape) {
+    if (on_host && workspace_.purpose() == Purpose::inference) return inputs.data();
+    return stage(inputs, workspace_.buffers(shape).inputs);
+  }
+  const Input* stage_targets(std::span<const Input> targets, Shape shape) {
+    if (on_host) return targets.data();
+    return stage(targets, workspace_.buffers(shape).targets);
+  }
+  const Input* stage_inputs(DeviceSpan<const Input> inputs, Shape) { return inputs.data(); }
+  const Input* stage_targets(DeviceSpan<const Input> targets, Shape) { return targets.data(); }
+
+  /// Everything but the head, whose rows outputs() are then to be had from. Recorded on a training workspace.
+  void body(const Batch& batch) {
+    workspace_.invalidate();
+    passes().body(call(batch));
+    if (workspace_.purpose() == Purpose::training) workspace_.record({batch.shape, batch.inputs});
+  }
+
+  /// Outputs of some rows of the batch that body() went through, to where the backend works or to the host.
+  void outputs(Shape shape, OutputRows rows, C* to) { passes().outputs(call(shape), rows, to); }
+  void outputs(Shape shape, OutputRows rows, DeviceSpan<C> to) { outputs(shape, rows, to.data()); }
+  void outputs(Shape shape, OutputRows rows, std::span<C> to) {
+    if constexpr (on_host) {
+      outputs(shape, rows, to.data());
+    } else {
+      C* const staging = workspace_.buffers(shape).outputs;
+      const Index most = WorkspaceType::Buffers::outputs_at_once(shape), width = Definition::output_width;
+      for (Index row = 0; row < rows.count; row += most) {
+        const Index count = std::min(most, rows.count - row);
+        outputs(shape, {rows.first + row * rows.step, rows.step, count}, staging);
+        device().download(to.data() + row * width, staging, bytes(count * width));
+      }
+    }
+  }
+
+  /// The losses of a batch, without gradients, into the workspace's report.
+  void loss(const Batch& batch) {
+    workspace_.invalidate();
+    passes().body(call(batch));
+    passes().loss(call(batch));
+  }
+
+  /// Forward to the losses, as loss() does, and to the gradients w.r.t. the head's parameters and the final norm's output.
+  /// They are added to `gradients`, or assigned where a sum of batches begins. backward() goes on from there; what the
+  /// report sums over a batch may be summed over batches of others in between.
+  void forward(const Batch& batch, C* gradients, Into into) {
+    workspace_.invalidate();
+    if (into == Into::assign) passes().clear_gradients(device(), gradients);
+    auto pass = call(batch);
+    passes().body(pass);
+    pass.gradients = gradients;
+    passes().loss(pass);
+  }
+  void backward(const Batch& batch, C* gradients, Into into, StateView<C> dstates = {}) {
+    auto pass = call(batch);
+    pass.gradients = gradients;
+    pass.dstates = dstates;
+    pass.begins = into == Into::assign;
+    passes().body_backward(pass);
+  }
+
+  /// From the gradients w.r.t. the outputs of all rows of the recorded forward pass to those w.r.t. the head's parameters
+  /// and the final norm's output.
+  void outputs_backward(DeviceSpan<const C> doutputs, C* gradients) {
+    const Shape shape = workspace_.recorded()->shape;
+    passes().outputs_backward(gradient_call(shape, gradients), {0, 1, shape.tokens()}, doutputs.data());
+  }
+  void outputs_backward(std::span<const C> doutputs, C* gradients) {
+    const Shape shape = workspace_.recorded()->shape;
+    if constexpr (on_host) {
+      passes().outputs_backward(gradient_call(shape, gradients), {0, 1, shape.tokens()}, doutputs.data());
+    } else {
+      C* const staging = workspace_.buffers(shape).outputs;
+      const Index most = WorkspaceType::Buffers::outputs_at_once(shape), width = Definition::output_width;
+      for (Index first = 0; first < shape.tokens(); first += most) {
+        const Index rows = std::min(most, shape.tokens() - first);
+        device().upload(staging, doutputs.data() + first * width, bytes(rows * width));
+        passes().outputs_backward(gradient_call(shape, gradients), {first, 1, rows}, staging);
+      }
+    }
+  }
+
+  /// From there to the inputs; the forward pass is not recorded any more then. `dinputs` may be empty.
+  void body_backward(C* gradients, DeviceSpan<C> dinputs, StateView<C> dstates) {
+    body_backward_to(gradients, dinputs.data(), dstates);
+  }
+  void body_backward(C* gradients, std::span<C> dinputs, StateView<C> dstates) {
+    C* to = dinputs.data();
+    // The copy of the inputs is not needed any more when their gradient is formed.
+    if constexpr (std::is_same_v<Input, C> && !on_host) {
+      if (!dinputs.empty()) to = workspace_.buffers(workspace_.recorded()->shape).inputs;
+    }
+    body_backward_to(gradients, to, dstates);
+    if constexpr (!on_host) {
+      if (!dinputs.empty()) device().download(dinputs.data(), to, dinputs.size_bytes());
+      device().synchronize();
+    }
+  }
+
+  Backend& device() const { return workspace_.device(); }
+  WorkspaceType& workspace() const { return workspace_; }
+
+ private:
+  static const Passes<Definition, S, Backend>& passes() { return PassesOf<Definition, S, Backend>::get(); }
+  static constexpr std::size_t bytes(Index count) { return static_cast<std::size_t>(count) * sizeof(C); }
+
+  PassCall<Definition, S, Backend> call(Shape shape) const { return workspace_.call(shape, parameters_); }
+  PassCall<Definition, S, Backend> call(const Batch& batch) const {
+    auto pass = call(batch.shape);
+    pass.inputs = batch.inputs;
+    pass.targets = batch.targets;
+    pass.normaliser = batch.normaliser;
+    pass.states = batch.states;
+    return pass;
+  }
+  PassCall<Definition, S, Backend> gradient_call(Shape shape, C* gradients) const {
+    auto pass = call(shape);
+    pass.gradients = gradients;
+    return pass;
+  }
+
+  void body_backward_to(C* gradients, C* dinputs, StateView<C> dstates) {
+    auto pass = gradient_call(workspace_.recorded()->shape, gradients);
+    pass.inputs = workspace_.recorded()->inputs;
+    pass.dinputs = dinputs;
+    pass.dstates = dstates;
+    passes().body_backward(pass);
+    workspace_.invalidate();
+  }
+
+  const Input* stage(std::span<const Input> values, Input* to) {
+    if constexpr (on_host) {
+      std::copy(values.begin(), values.end(), to);
+    } else if (!values.empty()) {
+      device().upload(to, values.data(), values.size_bytes());
+    }
+    return to;
+  }
+
+  WorkspaceType& workspace_;
+  const S* parameters_;
+  ExclusiveCall open_;
+  std::optional<ExclusiveCall> device_call_;
+};
+
+}  // namespace moe_mamba

@@ -1,0 +1,101 @@
+#pragma once
+
+#include <array>
+
+#include "moe_mamba/core/array.hpp"
+#include "moe_mamba/core/view.hpp"
+#include "moe_mamba/model/losses.hpp"
+#include "moe_mamba/model/session.hpp"
+#include "moe_mamba/train/work_recording.hpp"
+
+namespace moe_mamba {
+
+/// The gradient of the sum of the losses over the targets of any number of batches, and how many targets they are.
+///
+/// values() times scale() is the gradient of the mean over those targets. Of one batch, values() is just that and scale()
+/// is 1; nothing is multiplied that need not be.
+template <class Definition, StorageScalar S, class Backend>
+class GradientSum {
+ public:
+  using C = compute_t<S>;
+  using Memory = typename Backend::Memory;
+  using SessionType = Session<Definition, S, Backend>;
+  using Batch = typename SessionType::Batch;
+
+  /// In the caller's memory of Definition::parameters numbers where that is not empty.
+  explicit GradientSum(SpanOf<C, Memory> memory = {})
+      : values_("gradients.size()", memory, static_cast<std::size_t>(Definition::parameters)) {}
+
+  /// Adds the gradient of a batch of 1 or more targets.
+  void add(SessionType& session, const Batch& batch, Index targets, const S* parameters) {
+    const bool begins = unit_ == 0;
+    if (!begins) rescale(session.device(), targets);
+    unit_ = targets;
+    targets_ += targets;
+    const Into into = begins ? Into::assign : Into::add;
+    session.workspace().invalidate();
+    const auto queue = [&] {
+      session.forward(batch, values_.data(), into);
+      session.backward(batch, values_.data(), into);
+    };
+    if (batch.shape.lengths != nullptr) {
+      queue();  // kernels depend on the lengths, which are others each time
+    } else {
+      const RecordedWork work{batch.shape, &session.workspace(), batch.states.data, parameters};
+      recorded_[begins ? 0 : 1].run(session.device(), work, queue);
+    }
+  }
+
+  /// Makes values() the gradient of the sum itself, zeros where there are no targets, which can be added to those of
+  /// others, such as other ranks'.
+  void make_sum(Backend& device) {
+    if (unit_ == 0) {
+      passes().clear(device, values_.data(), Definition::parameters);
+      return;
+    }
+    rescale(device, 1);
+    unit_ = 1;
+  }
+  /// Counts targets whose gradient the caller has added to values() after make_sum(), and their losses.
+  void count_others(const Losses& losses) {
+    if (losses.targets > 0 && unit_ == 0) unit_ = 1;
+    targets_ += losses.targets;
+    losses_ += losses;
+  }
+
+  void add_losses(const Losses& losses) { losses_ += losses; }
+
+  /// (Definition::parameters), laid out as the parameters; of no meaning where targets() is 0.
+  SpanOf<C, Memory> values() const { return values_.span(); }
+  double scale() const { return static_cast<double>(unit_) / static_cast<double>(targets_); }
+  Index targets() const { return targets_; }
+  const Losses& losses() const { return losses_; }
+
+  /// Begins a new sum.
+  void reset() {
+    unit_ = targets_ = 0;
+    losses_ = {};
+  }
+
+  /// What was recorded works in memory that is going to be freed.
+  void forget_recordings() {
+    for (auto& recorded : recorded_) recorded.forget();
+  }
+
+ private:
+  static const Passes<Definition, S, Backend>& passes() { return PassesOf<Definition, S, Backend>::get(); }
+
+  void rescale(Backend& device, Index unit) {
+    if (unit_ == unit) return;
+    const double factor = static_cast<double>(unit_) / static_cast<double>(unit);
+    passes().scale(device, static_cast<C>(factor), values_.data(), Definition::parameters);
+  }
+
+  Zeros<C, Memory> values_;
+  std::array<WorkRecording<Backend>, 2> recorded_;  // of the gradient of a first batch, and of one that is added to it
+  Index targets_ = 0;
+  Index unit_ = 0;  // values_ times this is the gradient of the sum over targets_; 0: there is none yet
+  Losses losses_;
+};
+
+}  // namespace moe_mamba

@@ -1,0 +1,120 @@
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "moe_mamba/core/array.hpp"
+#include "moe_mamba/core/check.hpp"
+#include "moe_mamba/layers/parameter.hpp"
+#include "moe_mamba/model/passes.hpp"
+#include "moe_mamba/ops/optimizer.hpp"
+#include "moe_mamba/train/trainer_options.hpp"
+
+namespace moe_mamba {
+
+/// Part of an array: the elements begin … end - 1.
+struct IndexRange {
+  Index begin = 0, end = 0;
+};
+
+/// What AdamW keeps of each parameter between updates, and its updates, of all parameters or of a part of them.
+template <class Definition, StorageScalar S, class Backend>
+class Optimizer {
+ public:
+  using C = compute_t<S>;
+  using Memory = typename Backend::Memory;
+  static constexpr bool keeps_remainder = AdamWUpdate<C, S>::keeps_remainder;
+  static constexpr IndexRange all{0, Definition::parameters};
+
+  /// In the caller's memory, of Definition::parameters numbers each, where that is not empty. (A remainder is kept with
+  /// bfloat16 parameters only.)
+  explicit Optimizer(SpanOf<C, Memory> first_moment = {}, SpanOf<C, Memory> second_moment = {},
+                     SpanOf<std::int16_t, Memory> remainder = {})
+      : first_moment_("first_moment.size()", first_moment, count),
+        second_moment_("second_moment.size()", second_moment, count),
+        remainder_("remainder.size()", remainder, keeps_remainder ? count : 0) {
+    std::vector<Index> toggles;
+    Definition::visit_parameters([&](const Parameter& parameter) {
+      const bool decaying = toggles.size() % 2 == 1;
+      if ((parameter.kind == ParameterKind::matrix) != decaying) toggles.push_back(parameter.offset);
+    });
+    decay_toggles_ = Array<Index, Memory>(toggles.size());
+    decay_toggles_.write(toggles);
+  }
+
+  /// One update.
+  struct Step {
+    double scale = 1;          ///< that makes the mean gradient of the gradients
+    double learning_rate = 0;  ///< of this step
+    Index number = 1;          ///< from 1 on
+    double clip_norm = 0;      ///< mean gradients of a larger norm are scaled down to it; 0: never
+  };
+
+  /// Sums the squares of gradients for the global norm that update() reads.
+  void sum_squares(Backend& device, const C* gradients) {
+    passes().sum_of_squares(device, gradients, Definition::parameters, squares_.data());
+  }
+  /// That sum, in memory of the backend's, to which ranks may add theirs; squares() waits for it.
+  SpanOf<double, Memory> squares_sum() { return squares_.span(); }
+  double squares(Backend& device) const {
+    double squares = 0;
+    if constexpr (Memory::on_host) {
+      squares = *squares_.data();
+    } else {
+      device.download(&squares, squares_.data(), sizeof squares);
+    }
+    return squares;
+  }
+
+  /// Updates the parameters of a range from their gradients, both arrays given whole, after sum_squares(). Leaves all as
+  /// it is where the norm is not finite.
+  void update(Backend& device, S* parameters, const C* gradients, const AdamW& adamw, const Step& step,
+              IndexRange range = all) {
+    const double time = static_cast<double>(step.number);
+    passes().update(device, {.count = range.end - range.begin,
+                             .parameters = parameters + range.begin,
+                             .remainder = keeps_remainder ? remainder_.data() + range.begin : nullptr,
+                             .gradient = gradients + range.begin,
+                             .first_moment = first_moment_.data() + range.begin,
+                             .second_moment = second_moment_.data() + range.begin,
+                             .scale = step.scale,
+                             .rate = step.learning_rate,
+                             .beta1 = adamw.beta1,
+                             .beta2 = adamw.beta2,
+                             .epsilon = adamw.epsilon,
+                             .decay = adamw.weight_decay,
+                             .decay_toggles = decay_toggles_.data(),
+                             .toggle_count = static_cast<Index>(decay_toggles_.size()),
+                             .correction1 = 1 - std::pow(adamw.beta1, time),
+                             .correction2 = 1 - std::pow(adamw.beta2, time),
+                             .squares = squares_.data(),
+                             .clip_norm = step.clip_norm,
+                             .first = range.begin});
+  }
+
+  /// (Definition::parameters) each; the remainder is empty where parameters are stored whole.
+  SpanOf<C, Memory> first_moment() const { return first_moment_.span(); }
+  SpanOf<C, Memory> second_moment() const { return second_moment_.span(); }
+  SpanOf<std::int16_t, Memory> remainder() const { return remainder_.span(); }
+
+  /// Copies all from the host; sizes are right.
+  void write(std::span<const C> first_moment, std::span<const C> second_moment,
+             std::span<const std::int16_t> remainder) {
+    first_moment_.write(first_moment);
+    second_moment_.write(second_moment);
+    remainder_.write(remainder);
+  }
+
+ private:
+  static const Passes<Definition, S, Backend>& passes() { return PassesOf<Definition, S, Backend>::get(); }
+  static constexpr auto count = static_cast<std::size_t>(Definition::parameters);
+
+  Zeros<C, Memory> first_moment_, second_moment_;
+  Zeros<std::int16_t, Memory> remainder_;
+  Array<Index, Memory> decay_toggles_;             // where parameters begin to decay, and cease
+  Array<double, Memory> squares_{std::size_t{1}};  // the sum of the squares of the gradients
+};
+
+}  // namespace moe_mamba
