@@ -4,5 +4,5 @@
 
 /// The version of the library. CMake reads it from these lines.
 #define MOE_MAMBA_VERSION_MAJOR 0
-#define MOE_MAMBA_VERSION_MINOR 1
+#define MOE_MAMBA_VERSION_MINOR 2
 #define MOE_MAMBA_VERSION_PATCH 0
