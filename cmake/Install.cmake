@@ -15,5 +15,6 @@ configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/moe_mamba-config.cmake.i
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/moe_mamba-config-version.cmake
                                  COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
 install(FILES ${PROJECT_BINARY_DIR}/moe_mamba-config.cmake ${PROJECT_BINARY_DIR}/moe_mamba-config-version.cmake
-              ${CMAKE_CURRENT_LIST_DIR}/moe_mamba-cuda.cmake ${CMAKE_CURRENT_LIST_DIR}/moe_mamba-tokenizers.cmake
+              ${CMAKE_CURRENT_LIST_DIR}/moe_mamba-cuda.cmake ${CMAKE_CURRENT_LIST_DIR}/moe_mamba-kernels.cmake
+              ${CMAKE_CURRENT_LIST_DIR}/moe_mamba-tokenizers.cmake
         DESTINATION ${package_folder})

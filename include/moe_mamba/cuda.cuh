@@ -21,18 +21,8 @@
 #include "moe_mamba/cuda/sampling.cuh"
 #include "moe_mamba/cuda/selective_scan.cuh"
 #include "moe_mamba/cuda/selective_scan_backward.cuh"
-#include "moe_mamba/generate/decoder.hpp"
-#include "moe_mamba/language/attention.hpp"
-#include "moe_mamba/language/language_model.hpp"
-#include "moe_mamba/language/mamba.hpp"
-#include "moe_mamba/language/mlp.hpp"
-#include "moe_mamba/language/moe.hpp"
-#include "moe_mamba/language/norm.hpp"
-#include "moe_mamba/language/parallel.hpp"
-#include "moe_mamba/language/sequence_model.hpp"
-#include "moe_mamba/model/model.hpp"
 #include "moe_mamba/model/passes_definition.hpp"
-#include "moe_mamba/train/trainer.hpp"
+#include "moe_mamba/training.hpp"
 
 namespace moe_mamba {
 

@@ -1,6 +1,10 @@
 #pragma once
 
+#if defined(KERNELS_ELSEWHERE)
+#include <moe_mamba/inference.hpp>
+#else
 #include <moe_mamba/moe_mamba.hpp>
+#endif
 
 #include "definition.hpp"
 

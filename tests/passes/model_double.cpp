@@ -1,5 +1,5 @@
 #include "model/passes.hpp"
-#include "passes/cpu.hpp"
+#include "moe_mamba/kernels.hpp"
 
 namespace moe_mamba {
 MOE_MAMBA_TEST_DOUBLE_PASSES(, double, Cpu)

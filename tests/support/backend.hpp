@@ -20,11 +20,12 @@ using Backend = moe_mamba::Cpu;
 inline constexpr bool on_host = Backend::Memory::on_host;
 
 /// A device to run on, on as many threads where it has threads.
-inline Backend open(int threads = 1) {
+template <class Device = Backend>
+Device open(int threads = 1) {
   if constexpr (on_host) {
-    return Backend(moe_mamba::Threads{threads});
+    return Device(moe_mamba::Threads{threads});
   } else {
-    return Backend();
+    return Device();
   }
 }
 

@@ -1,7 +1,8 @@
 #pragma once
 
-// All that passes on the Cpu are made of, and no more: what trains, generates, reads or writes can be edited without
-// compiling them again.
+/// The operations on the CPU, and the passes of models in terms of them. What includes this compiles the kernels of each
+/// model that it uses, unless another file holds them: see inference.hpp.
+
 #include "moe_mamba/cpu/activation.hpp"
 #include "moe_mamba/cpu/attention.hpp"
 #include "moe_mamba/cpu/attention_backward.hpp"
