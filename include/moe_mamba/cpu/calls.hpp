@@ -1,0 +1,129 @@
+#pragma once
+
+#include <array>
+#include <span>
+#include <string>
+
+#include "moe_mamba/core/check.hpp"
+#include "moe_mamba/cpu/norm.hpp"
+#include "moe_mamba/cpu/router.hpp"
+#include "moe_mamba/cpu/selective_scan.hpp"
+
+/// Single operations on arrays of the caller's, each in one call that checks sizes: for whoever wants the scan, the norm
+/// or the router and no model. Nothing is allocated. Contracts and formulas are those of ops/.
+namespace moe_mamba::cpu {
+
+namespace detail {
+
+inline void require_size(const char* name, std::size_t size, Index wanted) {
+  require(static_cast<Index>(size) == wanted, name, size, [&] { return std::to_string(wanted) + " numbers"; });
+}
+
+}  // namespace detail
+
+/// What a selective scan of B sequences of L steps reads: E channels of N states.
+template <ComputeScalar C>
+struct ScanInputs {
+  std::span<const C> u;           // (B, L, E)
+  std::span<const C> delta;       // (B, L, E), before bias and softplus
+  std::span<const C> b;           // (B, L, N)
+  std::span<const C> c;           // (B, L, N)
+  std::span<const C> z;           // (B, L, E), before silu
+  std::span<const C> delta_bias;  // (E), which says how many channels there are
+  std::span<const C> a_log;       // (E, N)
+  std::span<const C> d;           // (E)
+};
+
+/// y, (B, L, E), and the states, (B, N, E): the initial ones on entry, the final ones on return; or none. Throws
+/// std::invalid_argument for a size that does not fit.
+template <ComputeScalar C, int N>
+void selective_scan(Device& device, Shape shape, const ScanInputs<C>& inputs, std::span<C> states, std::span<C> y) {
+  require(shape.lengths == nullptr && shape.batch >= 0 && shape.length >= 0, "shape", "packed or negative",
+          "sequences of equal lengths");
+  const Index tokens = shape.tokens(), channels = static_cast<Index>(inputs.delta_bias.size());
+  const auto rows = [&](const char* name, std::span<const C> values, Index columns) {
+    detail::require_size(name, values.size(), tokens * columns);
+    return matrix(values.data(), tokens, columns);
+  };
+  detail::require_size("a_log", inputs.a_log.size(), channels * N);
+  detail::require_size("d", inputs.d.size(), channels);
+  if (!states.empty()) detail::require_size("states", states.size(), shape.batch * channels * N);
+  detail::require_size("y", y.size(), tokens * channels);
+  selective_scan(device, SelectiveScan<C, C, N>{.shape = shape,
+                                                .u = rows("u", inputs.u, channels),
+                                                .delta = rows("delta", inputs.delta, channels),
+                                                .b = rows("b", inputs.b, N),
+                                                .c = rows("c", inputs.c, N),
+                                                .z = rows("z", inputs.z, channels),
+                                                .delta_bias = inputs.delta_bias.data(),
+                                                .a_log = inputs.a_log.data(),
+                                                .d = inputs.d.data(),
+                                                .state = {states.data(), channels * N},
+                                                .checkpoints = nullptr,
+                                                .y = matrix(y.data(), tokens, channels),
+                                                .scratch = {}});
+}
+
+/// y = x / sqrt(mean(x²) + epsilon) · gain, for each row of gain.size() numbers; y may be x. Throws std::invalid_argument
+/// for a size that does not fit.
+template <ComputeScalar C>
+void rms_norm(Device& device, std::span<const C> x, std::span<const C> gain, double epsilon, std::span<C> y) {
+  const auto columns = static_cast<Index>(gain.size());
+  require(columns >= 1, "gain", gain.size(), "1 number or more");
+  const auto count = static_cast<Index>(x.size());
+  require(count % columns == 0, "x", count, [&] { return "a multiple of " + std::to_string(columns) + " numbers"; });
+  detail::require_size("y", y.size(), count);
+  std::array<C, 256> inverse;
+  constexpr auto most = static_cast<Index>(inverse.size());
+  for (Index row = 0; row < count / columns; row += most) {
+    const Index rows = std::min(most, count / columns - row);
+    rms_norm(device, matrix(x.data() + row * columns, rows, columns), gain.data(), epsilon,
+             matrix(y.data() + row * columns, rows, columns), inverse.data());
+  }
+}
+
+/// What a router writes for T tokens, each of which goes to K of E experts.
+template <ComputeScalar C>
+struct RouterOutputs {
+  std::span<C> probabilities;  // (T, E)
+  std::span<C> log_sum_exp;    // (T), of the logits
+  std::span<Index> experts;    // (T, K), best first
+  std::span<C> gates;          // (T, K)
+  std::span<double> load;      // (E): tokens assigned to each expert
+};
+
+/// What a router finds over all tokens.
+struct RouterMeans {
+  double entropy;     ///< mean over the tokens of -Σ p log p, in nats
+  double balance;     ///< E · Σ f P: the balance loss without its factor, 1 where all is even
+  double square_lse;  ///< mean over the tokens of log_sum_exp²: the z-loss without its factor
+};
+
+/// Chooses experts from logits, (T, E). Throws std::invalid_argument for a size that does not fit.
+template <ComputeScalar C, int E, int K>
+RouterMeans route(Device& device, std::span<const C> logits, GateOrder order, const RouterOutputs<C>& outputs) {
+  const auto tokens = static_cast<Index>(outputs.log_sum_exp.size());
+  detail::require_size("logits", logits.size(), tokens * E);
+  detail::require_size("probabilities", outputs.probabilities.size(), tokens * E);
+  detail::require_size("experts", outputs.experts.size(), tokens * K);
+  detail::require_size("gates", outputs.gates.size(), tokens * K);
+  detail::require_size("load", outputs.load.size(), E);
+  std::array<double, std::size_t{E}> mean_probability;
+  RouterMeans means;
+  double counted;
+  route(device, Router<C, E, K>{.order = order,
+                                .logits = matrix(logits.data(), tokens, Index{E}),
+                                .probabilities = matrix(outputs.probabilities.data(), tokens, Index{E}),
+                                .log_sum_exp = outputs.log_sum_exp.data(),
+                                .experts = outputs.experts.data(),
+                                .gates = outputs.gates.data(),
+                                .load = outputs.load.data(),
+                                .mean_probability = mean_probability.data(),
+                                .entropy = &means.entropy,
+                                .mean_square_log_sum_exp = &means.square_lse,
+                                .balance = &means.balance,
+                                .counted = &counted});
+  return means;
+}
+
+}  // namespace moe_mamba::cpu
