@@ -155,7 +155,7 @@ TEST_CASE("progress between accumulate() and update() is refused, for the gradie
   Trainer trainer(model);
   const auto refused = [&] {
     const std::string words =
-        "progress was asked for between accumulate() and update(); allowed: after update() or discard()";
+        "progress() was called between accumulate() and update(); allowed: after update() or discard()";
     CHECK_THROWS_AS(trainer.progress(), std::logic_error);
     CHECK_THROWS_WITH(save_checkpoint(folder / "run", trainer), words);
     CHECK(folder.entries() == 0);

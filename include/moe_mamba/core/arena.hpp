@@ -8,19 +8,19 @@
 
 namespace moe_mamba {
 
-/// Hands out pieces of one block of memory, one after the other, each aligned to 64 bytes (a cache line).
+/// A bump allocator: sub-allocates one block of memory, each allocation aligned to 64 bytes (a cache line).
 ///
-/// An arena is a value: a copy goes on from where the original stood and gives all it took back when it is dropped, so
+/// An arena is a value: a copy continues where the original stood, and what it took is free again when the copy is gone, so
 /// a function that takes its arena by value needs no release. An arena without memory only counts: structs of buffers
 /// are built once on a counting arena to learn their size, and again on a real one to be used; the two cannot disagree.
 class Arena {
  public:
   static constexpr std::size_t alignment = 64;
 
-  /// A counting arena: every piece is null, used() tells the bytes that a real one must have.
+  /// A counting arena: every allocation is null, used() is the number of bytes that a real one must have.
   constexpr Arena() = default;
 
-  /// `base` must be aligned to `alignment` and hold as many bytes as a counting arena told.
+  /// `base` must be aligned to `alignment` and hold as many bytes as a counting arena has used.
   constexpr explicit Arena(std::byte* base) : base_(base) {}
 
   /// Room for `count` uninitialised elements.
@@ -37,17 +37,17 @@ class Arena {
     return matrix(take<T>(count * columns), count, columns);
   }
 
-  /// The rest, of which `bytes` are taken: for an operation that lays its scratch memory out by itself.
+  /// An arena over the next `bytes` bytes, for an operation that divides its scratch memory itself.
   constexpr Arena block(std::size_t bytes) {
     const Arena block = *this;
     used_ += bytes;
     return block;
   }
 
-  /// Bytes handed out so far, padding included.
+  /// Bytes allocated so far, padding included.
   constexpr std::size_t used() const { return used_; }
 
-  /// This arena, `bytes` (a multiple of the alignment) further on, as if a piece of that size had been taken.
+  /// This arena, `bytes` (a multiple of the alignment) further on, as if that much had been allocated.
   constexpr Arena advanced(std::size_t bytes) const {
     Arena arena = *this;
     arena.used_ += bytes;

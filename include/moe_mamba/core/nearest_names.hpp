@@ -31,7 +31,7 @@ inline std::size_t edit_distance(std::string_view a, std::string_view b) {
   return row[b.size()];
 }
 
-/// The names nearest to one that was asked for; those that contain it are. Of the first thousands, so that no file can make it slow.
+/// The names most similar to a given one; those that contain it are. Of the first thousands, so that no file can make it slow.
 class NearestNames {
  public:
   explicit NearestNames(std::string_view wanted) : wanted_(wanted) {}

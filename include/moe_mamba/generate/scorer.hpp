@@ -17,7 +17,7 @@
 /// How probable a model finds a text: what published figures of language models are made of.
 namespace moe_mamba {
 
-/// The log-likelihood of some tokens behind others.
+/// The log-likelihood of some tokens after others.
 struct Score {
   double log_likelihood = 0;  ///< natural logarithm of the probability of all of them, in their order
   Index tokens = 0;           ///< how many there are
@@ -63,7 +63,7 @@ class Scorer {
   explicit Scorer(const ModelType&&, ScorerOptions = {}) = delete;
   Scorer(const ModelType&&, Backend&, ScorerOptions = {}) = delete;
 
-  /// The score of `continuation` behind `context`, as benchmarks with a choice of answers want it: log-likelihood, and
+  /// The score of `continuation` after `context`, as benchmarks with a choice of answers want it: log-likelihood, and
   /// whether greedy decoding would have given it. The context must have a token at least, for the first of the
   /// continuation is predicted from it; where there is none, pass the model's token for a beginning. Throws
   /// std::invalid_argument for an empty context and std::out_of_range for a token outside the vocabulary.
@@ -86,7 +86,7 @@ class Scorer {
 
   /// The score of a text in windows of `length` tokens, each `stride` further on, that know nothing from before: every
   /// token but the first is predicted once, by the first window that reaches it, so that all but the first window's have
-  /// length - stride tokens in front of them at least. This is how figures of models with a limited context are taken.
+  /// length - stride tokens before them at least. This is how figures of models with a limited context are taken.
   /// Throws std::invalid_argument unless 1 <= stride < length.
   Score windows(std::span<const Token> tokens, Index length, Index stride) {
     require(!tokens.empty(), "tokens.size()", tokens.size(), "1 or more");
@@ -136,8 +136,8 @@ class Scorer {
     Score score;
     const auto chunk = static_cast<std::size_t>(workspace_.largest().length);
     for (auto rest = context.first(context.size() - 1); !rest.empty(); rest = drop(rest, chunk)) {
-      const auto piece = rest.first(std::min(chunk, rest.size()));
-      model_.forward_last(workspace_, piece, {1, static_cast<Index>(piece.size())}, last(), &states_);
+      const auto part = rest.first(std::min(chunk, rest.size()));
+      model_.forward_last(workspace_, part, {1, static_cast<Index>(part.size())}, last(), &states_);
     }
     // Each token is predicted from the one before it, the first from the context's last.
     Token previous = context.back();

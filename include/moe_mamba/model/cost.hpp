@@ -18,7 +18,7 @@ struct Cost {
   /// for a token that sees a whole window) for one token; element-wise work between them is not counted.
   double flops_per_token;
   /// Forward and backward pass: three times the forward pass, as a product's backward pass is two products. (A sequence
-  /// model that is not asked for the gradient by its inputs saves one of the first layer's.)
+  /// model that is not asked for the gradient with respect to its inputs saves one of the first layer's.)
   double training_flops_per_token;
   Index state_bytes;  ///< what one sequence carries from step to step
   /// Memory that a training step keeps for its backward pass, for one token of a sequence of 4096: on the CPU, and on a
@@ -47,7 +47,7 @@ inline constexpr Cost cost = [] {
   }
 }();
 
-/// Every parameter of a definition with its name, shape, kind and place, in the order of their places.
+/// Every parameter of a definition with its name, shape, kind and offset, in the order of their offsets.
 template <class Definition>
 constexpr std::array<Parameter, static_cast<std::size_t>(Definition::parameter_count)> parameter_list() {
   std::array<Parameter, static_cast<std::size_t>(Definition::parameter_count)> list{};

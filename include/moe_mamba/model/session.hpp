@@ -59,7 +59,7 @@ class Session {
   const Input* stage_inputs(DeviceSpan<const Input> inputs, Shape) { return inputs.data(); }
   const Input* stage_targets(DeviceSpan<const Input> targets, Shape) { return targets.data(); }
 
-  /// Everything but the head, whose rows outputs() are then to be had from. Recorded on a training workspace.
+  /// Everything but the head; outputs() then gives rows of outputs. Recorded on a training workspace.
   void body(const Batch& batch) {
     workspace_.invalidate();
     passes().body(call(batch));

@@ -34,7 +34,7 @@ struct WholeModel {
                 "WholeModel<what was given>");
 };
 
-/// Shows `visit` every parameter of a layer or norm at its place in the model, its name behind `prefix`.
+/// Shows `visit` every parameter of a layer or norm with its offset in the model and `prefix` before its name.
 template <class Layer, class Visit>
 constexpr void visit_named(const Visit& visit, Index& offset, const ParameterName& prefix) {
   for (Parameter parameter : layer_parameters<Layer>) {
@@ -102,7 +102,7 @@ struct Stream {
   MatrixView<const C> pending;
 };
 
-/// The gradient by the residual stream on its way back, and the same as activations; null data: not to be had.
+/// The gradient with respect to the residual stream, and a copy in the type of activations; null data: not available.
 template <class C>
 struct StreamGradient {
   MatrixView<compute_t<C>> dx;
@@ -203,7 +203,7 @@ struct ResidualStage {
     stream.pending = scratch.rows;
   }
 
-  /// The gradient by the stream after the stage on entry, before it on return.
+  /// The gradient with respect to the stream after the stage on entry, before it on return.
   template <class Device, class S, class C>
   static void backward(BackwardPass<Device, S, C> pass, StreamGradient<C>& stream) {
     using T = compute_t<C>;
@@ -238,8 +238,8 @@ struct ResidualStage {
     constexpr Scratch(Arena& arena, Shape shape)
         : rows(arena.rows<C>(shape.tokens(), D)),
           dy(std::is_same_v<C, compute_t<C>> ? MatrixView<C>{} : arena.rows<C>(shape.tokens(), D)) {}
-    MatrixView<C> rows;  // (T, D): the layer's output, or the gradient by its input
-    MatrixView<C> dy;    // (T, D): the gradient by its output, where the stream's is of another type
+    MatrixView<C> rows;  // (T, D): the layer's output, or the gradient w.r.t. its input
+    MatrixView<C> dy;    // (T, D): the gradient w.r.t. its output, where the stream's is of another type
   };
 };
 

@@ -17,7 +17,7 @@ namespace moe_mamba {
 /// sequence after the other, the same on every backend. A value: copies are independent of each other, so a state can be
 /// kept, forked, compared, sent or restored; its numbers may be copied as bytes. A new state is zero: nothing read so far.
 ///
-/// The same type holds the gradients by states. `Memory` is that of the backend (`Model<…>::StatesType` knows it). On a
+/// The same type holds gradients with respect to states. `Memory` is that of the backend (`Model<…>::StatesType` knows it). On a
 /// device, calls return when they are done and do not wait for work that was queued in a stream (see core/array.hpp).
 template <class Definition, StorageScalar S = float, class Memory = HostMemory>
 class States {

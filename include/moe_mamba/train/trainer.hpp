@@ -194,7 +194,7 @@ class Trainer {
   Progress progress(const ExclusiveCall&) const {
     if (batches_ != 0) {
       throw std::logic_error(
-          "progress was asked for between accumulate() and update(); allowed: after update() or discard()");
+          "progress() was called between accumulate() and update(); allowed: after update() or discard()");
     }
     using Numbers = HostNumbers<Compute>;
     return {steps_, Numbers::template of<Memory>(optimizer_.first_moment()),
@@ -348,7 +348,7 @@ class Trainer {
                        .clip_norm = options_.clip_norm});
   }
 
-  /// Waits for the update, and tells what it did.
+  /// Waits for the update and reports it.
   StepReport finish() {
     if (sum_.targets() == 0) {
       forget();

@@ -8,7 +8,7 @@
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/model/workspace.hpp"
 
-/// What a trainer is told, and what it reports.
+/// Options of a trainer, and its reports.
 namespace moe_mamba {
 
 /// The optimizer AdamW (Loshchilov & Hutter 2019). Weight decay applies to matrices only: not to gains, biases, A_log

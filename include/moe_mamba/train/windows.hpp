@@ -159,7 +159,7 @@ class WindowsBase {
 
 }  // namespace detail
 
-/// Windows that begin anywhere in the text, each place as likely as any other.
+/// Windows that begin anywhere in the text, each start equally likely.
 template <TextSymbol Symbol>
 class Windows : public detail::WindowsBase<Windows<Symbol>, Symbol> {
  public:
