@@ -7,6 +7,8 @@
 #include <string_view>
 #include <vector>
 
+#include "moe_mamba/core/standard.hpp"
+
 namespace moe_mamba::detail {
 
 /// Seven bytes of a text as a number that orders as they do: the bytes, then how many they are, eight where more follow.
