@@ -211,7 +211,7 @@ inline void BpeTokenizer::read_added_tokens(const detail::JsonField& field, std:
                               item["rstrip"].boolean_or(false)};
     if (normalized && !normalizer_.empty()) {
       search.text = normalizer_(content);
-      // A trie of what is looked for takes some memory for each of its bytes.
+      // It is kept, and a small file must not take much memory.
       const std::size_t most = 4 * content.size() + 64;
       if (search.text.empty() || search.text.size() > most) {
         item["content"].refuse("what the normalizer makes 1 to " + std::to_string(most) + " bytes of");
