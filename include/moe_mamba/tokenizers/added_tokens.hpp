@@ -98,18 +98,20 @@ class AddedTokens {
   }
 
  private:
-  const AddedToken* longest_at(std::string_view text, std::size_t at, std::size_t& end) const {
+  const AddedToken* longest_at(std::string_view text, std::size_t begin, std::size_t& end) const {
     const AddedToken* found = nullptr;
+    std::size_t at = begin;
     std::uint32_t node = 0;
     while (at < text.size()) {
       const std::uint32_t child = children_.find(node, static_cast<unsigned char>(text[at])).first;
       if (child == PairTable::none) break;
-      const std::string_view way = way_to(node, child);
-      if (text.substr(at, way.size()) != way) break;
-      at += way.size();
+      const Node& next = nodes_[child];
+      const std::size_t bytes = begin + next.depth - at;
+      if (bytes > 1 && text.substr(at, bytes) != way_to(node, child)) break;
+      at += bytes;
       node = child;
-      if (nodes_[node].token != PairTable::none) {
-        found = &tokens_[nodes_[node].token];
+      if (next.token != PairTable::none) {
+        found = &tokens_[next.token];
         end = at;
       }
     }

@@ -97,9 +97,7 @@ class BpeTokenizer {
   };
 
   const Entry& entry(Token token) const { return entries_[static_cast<std::size_t>(token)]; }
-  std::string_view text_in(Range range) const {
-    return std::string_view(texts_).substr(range.begin, range.end - range.begin);
-  }
+  std::string_view text_in(Range range) const { return {texts_.data() + range.begin, range.end - range.begin}; }
   Range keep(std::string_view text) {
     texts_ += text;
     return {texts_.size() - text.size(), texts_.size()};
