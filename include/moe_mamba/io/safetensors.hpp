@@ -47,6 +47,8 @@ class SafetensorsFile {
   const std::filesystem::path& path() const { return path_; }
   /// In the order of their data.
   const std::vector<TensorEntry>& tensors() const { return contents_.tensors; }
+  /// Where in tensors() they stand, in the order of their names.
+  const std::vector<std::uint32_t>& by_name() const { return by_name_; }
   const std::map<std::string, std::string>& metadata() const { return contents_.metadata; }
 
   /// The tensor of that name, or null.
