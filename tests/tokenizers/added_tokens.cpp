@@ -1,4 +1,7 @@
 // Added tokens in a text, against what the tokenizers package gives.
+#include <random>
+#include <set>
+
 #include "support/catch.hpp"
 #include "tokenizers/fixtures.hpp"
 
@@ -37,4 +40,35 @@ TEST_CASE("A token that an earlier one took as white space is not there twice", 
   CHECK(left.encode("\n\tab") == Tokens{4, 3});
   CHECK(left.encode("\n \tab") == Tokens{4, 3});
   CHECK(left.encode("\n\t ab") == Tokens{4, 3});  // the package fails here
+}
+
+TEST_CASE("The longest of many added tokens is found that share their begins", "[tokenizers]") {
+  std::mt19937 random(1);
+  const auto random_text = [&](std::size_t least, std::size_t most) {
+    std::string text(least + random() % (most - least + 1), 'a');
+    for (char& byte : text) byte = random() % 6 == 0 ? 'b' : 'a';
+    return text;
+  };
+  for (int round = 0; round < 100; ++round) {
+    detail::AddedTokens added;
+    std::set<std::string> texts;
+    for (std::size_t count = 1 + random() % 60; count > 0; --count) {
+      const std::string text = random_text(1, 1 + random() % 30);
+      REQUIRE(added.add({static_cast<Token>(texts.size()), text, false, false, false}) == texts.insert(text).second);
+    }
+    const std::string text = random_text(200, 400);
+    std::vector<std::string> expected, found;
+    for (std::size_t at = 0; at < text.size();) {
+      std::string longest;
+      for (const std::string& token : texts) {
+        if (token.size() > longest.size() && text.compare(at, token.size(), token) == 0) longest = token;
+      }
+      if (!longest.empty()) expected.push_back(longest);
+      at += std::max<std::size_t>(longest.size(), 1);
+    }
+    added.split(text, [&](std::size_t, std::size_t, const detail::AddedToken* token) {
+      if (token != nullptr) found.push_back(token->text);
+    });
+    REQUIRE(found == expected);
+  }
 }

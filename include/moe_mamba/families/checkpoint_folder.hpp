@@ -1,7 +1,9 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <filesystem>
+#include <iterator>
 #include <map>
 #include <set>
 #include <string>
@@ -145,8 +147,13 @@ class CheckpointFolder {
   void add_file(const std::filesystem::path& path) {
     files_.emplace_back(path, links_);  // entries stay where they are when the file moves
     moe_mamba::detail::check_checksum(files_.back());
-    for (const TensorEntry& entry : files_.back().tensors()) {
-      if (!tensors_.emplace(entry.name, Place{&entry, files_.size() - 1}).second) {
+    // In the order of names, each is looked for beside the last only: looking for the places of many is slow.
+    auto next = tensors_.begin();
+    for (const std::uint32_t place : files_.back().by_name()) {
+      const TensorEntry& entry = files_.back().tensors()[place];
+      const std::size_t before = tensors_.size();
+      next = std::next(tensors_.emplace_hint(next, entry.name, Place{&entry, files_.size() - 1}));
+      if (tensors_.size() == before) {
         moe_mamba::detail::throw_content_error(path.string(), "tensor " + moe_mamba::detail::in_quotes(entry.name),
                                                "in another file as well", "each tensor once");
       }
@@ -162,13 +169,13 @@ class CheckpointFolder {
     }
     std::map<std::string, std::string> listed;  // tensor → file
     std::set<std::string> names;
-    for (std::size_t i = 0; i < map->keys.size(); ++i) {
+    for (const std::uint32_t i : map->sorted) {
       const JsonValue& file = map->elements[i];
       if (file.kind != JsonValue::Kind::string || file.string.empty()) {
         throw_content_error(index, "weight_map: file of " + in_quotes(map->keys[i]), file.text(), "a file's name");
       }
       detail::check_shard_name(index, file.string);
-      listed.emplace(map->keys[i], file.string);
+      listed.emplace_hint(listed.end(), map->keys[i], file.string);
       names.insert(file.string);
     }
     if (names.size() > 4096) throw_content_error(index, "files", std::to_string(names.size()), "at most 4096");

@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <numeric>
 #include <span>
 #include <string>
 #include <string_view>
@@ -16,6 +15,7 @@
 #include "moe_mamba/io/classic_locale.hpp"
 #include "moe_mamba/io/file_error.hpp"
 #include "moe_mamba/io/safetensors_header.hpp"
+#include "moe_mamba/io/text_order.hpp"
 
 /// JSON files of strangers: what is read is bounded in depth and count, and every surprise is a std::runtime_error that names
 /// file, place, value and what is allowed.
@@ -116,9 +116,7 @@ class JsonBuilder {
   void close() {
     JsonValue& value = *open_.back();
     const auto& keys = value.keys;
-    value.sorted.resize(keys.size());
-    std::iota(value.sorted.begin(), value.sorted.end(), 0u);
-    std::sort(value.sorted.begin(), value.sorted.end(), [&](auto a, auto b) { return keys[a] < keys[b]; });
+    value.sorted = order_of(keys.size(), [&](auto place) { return std::string_view(keys[place]); });
     const auto twice = std::adjacent_find(value.sorted.begin(), value.sorted.end(),
                                           [&](auto a, auto b) { return keys[a] == keys[b]; });
     if (twice != value.sorted.end()) throw_content_error(file_, path(keys[*twice]), "there twice", "each name once");

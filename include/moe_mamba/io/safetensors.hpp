@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
-#include <numeric>
 #include <stdexcept>
 #include <type_traits>
 
@@ -15,6 +14,7 @@
 #include "moe_mamba/io/atomic_file.hpp"
 #include "moe_mamba/io/mapped_file.hpp"
 #include "moe_mamba/io/safetensors_header.hpp"
+#include "moe_mamba/io/text_order.hpp"
 
 namespace moe_mamba {
 
@@ -41,14 +41,14 @@ class SafetensorsFile {
   explicit SafetensorsFile(const std::filesystem::path& path, Links links = Links::followed)
       : path_(path), file_(path, links), contents_(parse_safetensors(file_.bytes(), path.string())) {
     const auto& entries = contents_.tensors;
-    by_name_.resize(entries.size());
-    std::iota(by_name_.begin(), by_name_.end(), std::size_t{0});
-    std::sort(by_name_.begin(), by_name_.end(), [&](auto a, auto b) { return entries[a].name < entries[b].name; });
+    by_name_ = detail::order_of(entries.size(), [&](auto i) { return std::string_view(entries[i].name); });
   }
 
   const std::filesystem::path& path() const { return path_; }
   /// In the order of their data.
   const std::vector<TensorEntry>& tensors() const { return contents_.tensors; }
+  /// Where in tensors() they stand, in the order of their names.
+  const std::vector<std::uint32_t>& by_name() const { return by_name_; }
   const std::map<std::string, std::string>& metadata() const { return contents_.metadata; }
 
   /// The tensor of that name, or null.
@@ -67,14 +67,14 @@ class SafetensorsFile {
   std::filesystem::path path_;
   MappedFile file_;
   SafetensorsContents contents_;
-  std::vector<std::size_t> by_name_;
+  std::vector<std::uint32_t> by_name_;
 };
 
 inline const TensorEntry* SafetensorsFile::find(std::string_view name) const {
   const auto& entries = contents_.tensors;
   const auto place =
       std::lower_bound(by_name_.begin(), by_name_.end(), name,
-                       [&](std::size_t index, std::string_view key) { return entries[index].name < key; });
+                       [&](std::uint32_t index, std::string_view key) { return entries[index].name < key; });
   return place != by_name_.end() && entries[*place].name == name ? &entries[*place] : nullptr;
 }
 

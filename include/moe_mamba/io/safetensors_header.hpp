@@ -1,7 +1,6 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -17,7 +16,9 @@
 
 #include "moe_mamba/core/scalar.hpp"
 #include "moe_mamba/io/classic_locale.hpp"
+#include "moe_mamba/io/data_type.hpp"
 #include "moe_mamba/io/file_error.hpp"
+#include "moe_mamba/io/text_order.hpp"
 
 /// The header of the safetensors format (github.com/huggingface/safetensors):
 ///
@@ -30,41 +31,6 @@
 /// Files are treated as hostile: whatever they hold, reading them gives tensors that lie inside the file or a
 /// std::runtime_error, in time and memory proportional to the header.
 namespace moe_mamba {
-
-/// Type of a tensor's elements.
-enum class DataType { F64, F32, F16, BF16, F8_E4M3, F8_E5M2, I64, I32, I16, I8, U64, U32, U16, U8, BOOL };
-
-namespace detail {
-
-struct DataTypeName {
-  std::string_view name;
-  Index bytes;
-};
-
-/// In the order of DataType.
-inline constexpr std::array<DataTypeName, 15> data_types{{{"F64", 8},
-                                                          {"F32", 4},
-                                                          {"F16", 2},
-                                                          {"BF16", 2},
-                                                          {"F8_E4M3", 1},
-                                                          {"F8_E5M2", 1},
-                                                          {"I64", 8},
-                                                          {"I32", 4},
-                                                          {"I16", 2},
-                                                          {"I8", 1},
-                                                          {"U64", 8},
-                                                          {"U32", 4},
-                                                          {"U16", 2},
-                                                          {"U8", 1},
-                                                          {"BOOL", 1}}};
-
-}  // namespace detail
-
-/// The name in a file.
-constexpr std::string_view name_of(DataType type) { return detail::data_types[static_cast<std::size_t>(type)].name; }
-
-/// Bytes of one element.
-constexpr Index bytes_of(DataType type) { return detail::data_types[static_cast<std::size_t>(type)].bytes; }
 
 /// One tensor of a file. `data` points into the file's bytes and need not be aligned.
 struct TensorEntry {
@@ -191,6 +157,7 @@ class SafetensorsHeaderReader {
     throw_content_error(file_, "tensor " + in_quotes(tensor_.name) + ": " + field, value, allowed);
   }
   void end_tensor();
+  void end_metadata();
 
   const std::string& file_;
   std::span<const std::byte> data_;
@@ -201,6 +168,8 @@ class SafetensorsHeaderReader {
   TensorEntry tensor_;
   std::vector<std::uint64_t> offsets_;
   std::vector<Range> ranges_;
+  std::string metadata_text_;                 // keys and values as they come
+  std::vector<std::uint32_t> metadata_ends_;  // of each in it
   SafetensorsContents contents_;
 };
 
@@ -236,8 +205,9 @@ inline bool SafetensorsHeaderReader::number_unsigned(std::uint64_t value) {
 
 inline bool SafetensorsHeaderReader::string(std::string& value) {
   if (place_ == Place::Metadata) {
-    if (!contents_.metadata.emplace(key_, value).second) {
-      throw_content_error(file_, "__metadata__ " + in_quotes(key_), "there twice", "each key once");
+    for (const std::string* text : {&key_, &value}) {
+      metadata_text_ += *text;
+      metadata_ends_.push_back(static_cast<std::uint32_t>(metadata_text_.size()));
     }
   } else if (place_ == Place::Tensor && field_ == "dtype") {
     const auto type = std::find_if(data_types.begin(), data_types.end(), [&](auto& t) { return t.name == value; });
@@ -304,6 +274,7 @@ inline bool SafetensorsHeaderReader::end_array() {
 
 inline bool SafetensorsHeaderReader::end_object() {
   if (place_ == Place::Tensor) end_tensor();
+  if (place_ == Place::Metadata) end_metadata();
   place_ = place_ == Place::Tensors ? Place::Outside : Place::Tensors;
   return true;
 }
@@ -331,6 +302,31 @@ inline void SafetensorsHeaderReader::end_tensor() {
   contents_.tensors.push_back(std::move(tensor_));
 }
 
+/// The map is filled in its own order: looking for the places of many keys takes most of the time else.
+inline void SafetensorsHeaderReader::end_metadata() {
+  const auto text = [&](std::size_t i) {
+    const std::uint32_t begin = i == 0 ? 0 : metadata_ends_[i - 1];
+    return std::string_view(metadata_text_).substr(begin, metadata_ends_[i] - begin);
+  };
+  const auto key = [&](std::size_t i) { return text(2 * i); };
+  const auto order = order_of(metadata_ends_.size() / 2, key);
+  std::size_t twice = order.size();
+  for (std::size_t i = 1; i < order.size(); ++i) {
+    if (key(order[i - 1]) == key(order[i])) twice = std::min<std::size_t>(twice, order[i]);
+  }
+  if (twice < order.size()) {
+    throw_content_error(file_, "__metadata__ " + in_quotes(key(twice)), "there twice", "each key once");
+  }
+  auto& metadata = contents_.metadata;
+  for (std::size_t at = 0; at < order.size(); ++at) {
+    // What comes soon is brought in from memory meanwhile.
+    constexpr std::size_t soon = 8;
+    if (at + 2 * soon < order.size()) __builtin_prefetch(&metadata_ends_[2 * std::size_t{order[at + 2 * soon]}]);
+    if (at + soon < order.size()) __builtin_prefetch(key(order[at + soon]).data());
+    metadata.emplace_hint(metadata.end(), key(order[at]), text(2 * std::size_t{order[at]} + 1));
+  }
+}
+
 inline SafetensorsContents SafetensorsHeaderReader::finish() {
   std::sort(ranges_.begin(), ranges_.end(), [](const Range& a, const Range& b) {
     return std::tie(a.begin, a.end, a.tensor) < std::tie(b.begin, b.end, b.tensor);
@@ -351,12 +347,10 @@ inline SafetensorsContents SafetensorsHeaderReader::finish() {
     throw_content_error(file_, "data after the header", std::to_string(data_.size()) + " bytes",
                         "the " + std::to_string(covered) + " bytes that the tensors take");
   }
-  std::vector<std::string_view> names;
-  names.reserve(ordered.size());
-  for (const TensorEntry& entry : ordered) names.push_back(entry.name);
-  std::sort(names.begin(), names.end());
-  if (const auto twice = std::adjacent_find(names.begin(), names.end()); twice != names.end()) {
-    throw_content_error(file_, "tensor " + in_quotes(*twice), "there twice", "each name once");
+  const auto by_name = order_of(ordered.size(), [&](auto i) { return std::string_view(ordered[i].name); });
+  const auto same = [&](auto a, auto b) { return ordered[a].name == ordered[b].name; };
+  if (const auto twice = std::adjacent_find(by_name.begin(), by_name.end(), same); twice != by_name.end()) {
+    throw_content_error(file_, "tensor " + in_quotes(ordered[*twice].name), "there twice", "each name once");
   }
   contents_.tensors = std::move(ordered);
   return std::move(contents_);

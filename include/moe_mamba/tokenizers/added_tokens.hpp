@@ -32,19 +32,32 @@ class AddedTokens {
 
   /// Returns whether no token of the same text is there yet; otherwise it adds nothing.
   [[nodiscard]] bool add(AddedToken token) {
+    const std::string_view text = token.text;
+    const auto index = static_cast<std::uint32_t>(tokens_.size());
     std::uint32_t node = 0;
-    for (const char c : token.text) {
-      const auto byte = static_cast<unsigned char>(c);
-      std::uint32_t child = children_.find(node, byte).first;
+    while (nodes_[node].depth < text.size()) {
+      const std::uint32_t depth = nodes_[node].depth;
+      const auto byte = static_cast<unsigned char>(text[depth]);
+      const std::uint32_t child = children_.find(node, byte).first;
+      const auto next = static_cast<std::uint32_t>(nodes_.size());
       if (child == PairTable::none) {
-        child = static_cast<std::uint32_t>(token_at_.size());
-        children_.set(node, byte, {child, 0});
-        token_at_.push_back(PairTable::none);
+        nodes_.push_back({PairTable::none, index, static_cast<std::uint32_t>(text.size())});
+      } else {
+        const std::string_view way = way_to(node, child), rest = text.substr(depth);
+        const auto same = static_cast<std::size_t>(
+            std::mismatch(way.begin(), way.end(), rest.begin(), rest.end()).first - way.begin());
+        if (same == way.size()) {
+          node = child;
+          continue;
+        }
+        nodes_.push_back({PairTable::none, nodes_[child].through, depth + static_cast<std::uint32_t>(same)});
+        children_.set(next, static_cast<unsigned char>(way[same]), {child, 0});
       }
-      node = child;
+      children_.set(node, byte, {next, 0});
+      node = next;
     }
-    if (token_at_[node] != PairTable::none) return false;
-    token_at_[node] = static_cast<std::uint32_t>(tokens_.size());
+    if (nodes_[node].token != PairTable::none) return false;
+    nodes_[node].token = index;
     const auto first = static_cast<unsigned char>(token.text[0]);
     begins_[first] = 1;
     tokens_.push_back(std::move(token));
@@ -85,15 +98,20 @@ class AddedTokens {
   }
 
  private:
-  const AddedToken* longest_at(std::string_view text, std::size_t at, std::size_t& end) const {
+  const AddedToken* longest_at(std::string_view text, std::size_t begin, std::size_t& end) const {
     const AddedToken* found = nullptr;
+    std::size_t at = begin;
     std::uint32_t node = 0;
     while (at < text.size()) {
-      node = children_.find(node, static_cast<unsigned char>(text[at])).first;
-      if (node == PairTable::none) break;
-      ++at;
-      if (token_at_[node] != PairTable::none) {
-        found = &tokens_[token_at_[node]];
+      const std::uint32_t child = children_.find(node, static_cast<unsigned char>(text[at])).first;
+      if (child == PairTable::none) break;
+      const Node& next = nodes_[child];
+      const std::size_t bytes = begin + next.depth - at;
+      if (bytes > 1 && text.substr(at, bytes) != way_to(node, child)) break;
+      at += bytes;
+      node = child;
+      if (next.token != PairTable::none) {
+        found = &tokens_[next.token];
         end = at;
       }
     }
@@ -113,10 +131,24 @@ class AddedTokens {
     return at;
   }
 
+  /// Of a trie, where tokens part or end. Between two nodes are as many bytes as all tokens share that come through, so
+  /// that there are at most two nodes for each token, however long.
+  struct Node {
+    std::uint32_t token;    // that ends here, or none
+    std::uint32_t through;  // one that ends here or further on
+    std::uint32_t depth;    // bytes up to here
+  };
+
+  /// The bytes between a node and one of the next.
+  std::string_view way_to(std::uint32_t node, std::uint32_t child) const {
+    const std::uint32_t depth = nodes_[node].depth;
+    return std::string_view(tokens_[nodes_[child].through].text).substr(depth, nodes_[child].depth - depth);
+  }
+
   std::vector<AddedToken> tokens_;
-  PairTable children_;                                    // of a trie: (node, byte) to node
-  std::vector<std::uint32_t> token_at_{PairTable::none};  // of a node
-  std::array<std::uint8_t, 256> begins_{};                // bytes with which a token begins
+  std::vector<Node> nodes_{{PairTable::none, PairTable::none, 0}};
+  PairTable children_;                      // (node, byte) to node
+  std::array<std::uint8_t, 256> begins_{};  // bytes with which a token begins
 };
 
 }  // namespace moe_mamba::detail

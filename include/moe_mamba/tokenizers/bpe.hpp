@@ -199,14 +199,16 @@ inline BytePairEncoding::BytePairEncoding(const TokenizerFile& contents, const s
   }
   prefix_fallback_ = fallback_of(prefix_);
   suffix_fallback_ = fallback_of(suffix_);
+  ByteStrings words;
   for (std::size_t i = 0; i < contents.ids.size(); ++i) {
     const std::string_view text = contents.vocabulary[i];
     add_units(text, contents.ids[i]);
     const auto bytes = byte_level ? bytes_of_token(text) : std::string(text);
     if (!bytes || bytes->empty()) continue;  // no word is this token
-    words_.insert(*bytes);
+    words.push_back(*bytes);
     tokens_.push_back(contents.ids[i]);
   }
+  words_ = StringTable(std::move(words));
   read_merges(contents, file);
   const bool ignore_merges = model["ignore_merges"].boolean_or(false);
   cuts_ = !ignore_merges && prefix_.empty() && suffix_.empty();

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -85,14 +86,29 @@ class BpeTokenizer {
   bool is_special(Token token) const { return contains(token) && entry(token).special; }
 
  private:
+  /// A part of texts_.
+  struct Range {
+    std::size_t begin = 0, end = 0;
+  };
   struct Entry {
     bool known = false, special = false;
-    std::string written;  // as the decoder begins with it
-    std::string text;     // what it says anywhere but at the begin
+    Range written;  // as the decoder begins with it
+    Range text;     // what it says anywhere but at the begin
   };
 
   const Entry& entry(Token token) const { return entries_[static_cast<std::size_t>(token)]; }
-  void add_entry(const detail::JsonField& field, std::string_view written, Token id);
+  std::string_view text_in(Range range) const { return {texts_.data() + range.begin, range.end - range.begin}; }
+  Range keep(std::string_view text) {
+    texts_ += text;
+    return {texts_.size() - text.size(), texts_.size()};
+  }
+  void write(Entry& token, std::string_view written) {
+    token.written = keep(written);
+    const std::string text = decoder_(written, false);
+    token.text = text == written ? token.written : keep(text);
+  }
+  template <class Field>
+  void add_entry(const Field& field, std::string_view written, Token id);
   void read_added_tokens(const detail::JsonField& field, std::size_t limit);
   void encode_piece(std::string_view text, std::size_t begin, std::size_t end, WordCache& cache,
                     std::vector<Token>& tokens) const;
@@ -112,6 +128,7 @@ class BpeTokenizer {
   detail::StringTable written_;
   std::vector<Token> ids_;  // of what is in written_
   std::vector<Entry> entries_;
+  std::string texts_;  // of all tokens
 };
 
 /// Reads a file tokenizer.json. Throws std::runtime_error as BpeTokenizer does, and where the file cannot be read.
@@ -131,31 +148,40 @@ inline BpeTokenizer::BpeTokenizer(std::span<const std::byte> bytes, const std::s
   // Gaps between ids are allowed, but not so large that a small file takes much memory.
   const std::size_t added = root["added_tokens"].is_null() ? 0 : root["added_tokens"].elements().size();
   const std::size_t limit = 2 * (contents.ids.size() + added) + 65535;
+  written_ = contents.vocabulary;
+  ids_ = contents.ids;
+  const auto place = [&](Token id) { return std::min(static_cast<std::size_t>(id), limit); };
+  if (const auto last = std::max_element(ids_.begin(), ids_.end()); last != ids_.end())
+    entries_.resize(place(*last) + 1);
   for (std::size_t i = 0; i < contents.ids.size(); ++i) {
-    const detail::JsonField field(file, "model.vocab " + detail::in_quotes(contents.vocabulary[i]), nullptr);
+    // In whatever order the ids come, their entries are on their way from memory.
+    if (constexpr std::size_t ahead = 8; i + ahead < ids_.size()) {
+      __builtin_prefetch(entries_.data() + place(ids_[i + ahead]), 1);
+    }
+    const auto field = [&] {
+      return detail::JsonField(file, "model.vocab " + detail::in_quotes(contents.vocabulary[i]), nullptr);
+    };
     if (static_cast<std::size_t>(contents.ids[i]) > limit) {
-      field.refuse(std::to_string(contents.ids[i]), "0 to " + std::to_string(limit) + " in so small a vocabulary");
+      field().refuse(std::to_string(contents.ids[i]), "0 to " + std::to_string(limit) + " in so small a vocabulary");
     }
     add_entry(field, contents.vocabulary[i], contents.ids[i]);
   }
   read_added_tokens(root["added_tokens"], limit);
-  for (Entry& token : entries_) {
-    if (token.known) token.text = decoder_(token.written, false);
-  }
   post_processor_ = detail::PostProcessor(root["post_processor"], [&](Token id) { return contains(id); });
   model_ = std::make_shared<const detail::BytePairEncoding>(contents, file, pre_tokenizer_.byte_level());
 }
 
-inline void BpeTokenizer::add_entry(const detail::JsonField& field, std::string_view written, Token id) {
+/// Of the field, which field() gives, a message tells where another token has the id.
+template <class Field>
+void BpeTokenizer::add_entry(const Field& field, std::string_view written, Token id) {
   const auto index = static_cast<std::size_t>(id);
   if (index >= entries_.size()) entries_.resize(index + 1);
   if (entries_[index].known) {
-    field.refuse("id " + std::to_string(id),
-                 "an id of its own; " + detail::in_quotes(entries_[index].written) + " has it");
+    field().refuse("id " + std::to_string(id),
+                   "an id of its own; " + detail::in_quotes(text_in(entries_[index].written)) + " has it");
   }
-  entries_[index] = {true, false, std::string(written), {}};
-  written_.insert(written);
-  ids_.push_back(id);
+  entries_[index].known = true;
+  write(entries_[index], written);
 }
 
 inline void BpeTokenizer::read_added_tokens(const detail::JsonField& field, std::size_t limit) {
@@ -169,7 +195,9 @@ inline void BpeTokenizer::read_added_tokens(const detail::JsonField& field, std:
     if (content.size() > detail::AddedTokens::longest) item["content"].refuse("at most 1024 bytes");
     if (!seen.insert(content).second) item["content"].refuse("each added token once");
     if (const auto known = token(content); !known) {
-      add_entry(item["id"], content, id);
+      add_entry([&] { return item["id"]; }, content, id);
+      written_.insert(content);
+      ids_.push_back(id);
     } else if (*known != id) {
       item["id"].refuse(std::to_string(*known) + ", which model.vocab gives this token");
     }
@@ -181,13 +209,13 @@ inline void BpeTokenizer::read_added_tokens(const detail::JsonField& field, std:
                               item["rstrip"].boolean_or(false)};
     if (normalized && !normalizer_.empty()) {
       search.text = normalizer_(content);
-      // A trie of what is looked for takes some memory for each of its bytes.
+      // It is kept, and a small file must not take much memory.
       const std::size_t most = 4 * content.size() + 64;
       if (search.text.empty() || search.text.size() > most) {
         item["content"].refuse("what the normalizer makes 1 to " + std::to_string(most) + " bytes of");
       }
       // The reference shows such a token as it is looked for.
-      entries_[static_cast<std::size_t>(id)].written = search.text;
+      write(entries_[static_cast<std::size_t>(id)], search.text);
     }
     if (!(normalized ? added_normalized_ : added_).add(std::move(search))) {
       item["content"].refuse("what the normalizer makes of no other added token");
@@ -195,7 +223,7 @@ inline void BpeTokenizer::read_added_tokens(const detail::JsonField& field, std:
   }
   for (const Token id : added) {
     Entry& entry = entries_[static_cast<std::size_t>(id)];
-    entry.special = special.find(entry.written) != detail::StringTable::none;
+    entry.special = special.find(text_in(entry.written)) != detail::StringTable::none;
   }
 }
 
@@ -292,11 +320,12 @@ inline void BpeTokenizer::append(Decoding& decoding, Token token, std::string& t
   detail::TokenDecoder::State state = decoding.state;
   const Token previous = std::exchange(state.previous, token);
   std::string piece;
-  if (!decoder_.merges_repeated() || previous < 0 || entry(previous).written != found.written) {
+  const std::string_view written = text_in(found.written);
+  if (!decoder_.merges_repeated() || previous < 0 || text_in(entry(previous).written) != written) {
     std::string at_begin;
     const bool differs = state.first && decoder_.first_differs();
-    if (differs) at_begin = decoder_(found.written, true);
-    piece = decoder_.join(state, differs ? std::string_view(at_begin) : std::string_view(found.text));
+    if (differs) at_begin = decoder_(written, true);
+    piece = decoder_.join(state, differs ? std::string_view(at_begin) : text_in(found.text));
   }
   text += piece;
   decoding.state = state;

@@ -1,9 +1,13 @@
 #pragma once
 
+#include <algorithm>
+#include <array>
+#include <bit>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -48,12 +52,34 @@ inline std::uint64_t hash_string(std::string_view text, std::uint64_t seed) {
   return mix_bits(hash ^ word, factor ^ seed);
 }
 
+/// Byte strings, one behind the other, which a table can be made of.
+struct ByteStrings {
+  std::vector<char> bytes;
+  std::vector<std::size_t> ends;  // of each in bytes
+
+  void push_back(std::string_view text) {
+    bytes.insert(bytes.end(), text.begin(), text.end());
+    ends.push_back(bytes.size());
+  }
+};
+
+/// What is thrown where strings must differ: the first that was there before.
+struct RepeatedString {
+  std::string text;
+};
+
 /// Byte strings, numbered in the order in which they came.
 class StringTable {
  public:
   static constexpr std::uint32_t none = 0xffffffff;
 
   StringTable() : seed_(table_seed(this)), slots_(16) {}
+  /// Strings that are all different; throws RepeatedString where they are not. Faster than one after the other, as the
+  /// table has its size at once and many places of it are on their way from memory at a time.
+  explicit StringTable(ByteStrings strings)
+      : seed_(table_seed(this)), bytes_(std::move(strings.bytes)), ends_(std::move(strings.ends)) {
+    slots_ = slots_of_all(std::bit_ceil(std::max<std::size_t>(2 * size(), 16)));
+  }
 
   std::size_t size() const { return ends_.size(); }
 
@@ -71,7 +97,7 @@ class StringTable {
     std::size_t at = place(text, hash);
     if (slots_[at].index != none) return {slots_[at].index, false};
     if ((size() + 1) * 2 > slots_.size()) {
-      grow();
+      slots_ = slots_of_all(slots_.size() * 2);
       at = place(text, hash);
     }
     const auto index = static_cast<std::uint32_t>(size());
@@ -97,16 +123,31 @@ class StringTable {
     }
   }
 
-  void grow() {
-    std::vector<Slot> slots(slots_.size() * 2);
+  /// A table of all strings. The places of the next ones are on their way while one is put into its own.
+  std::vector<Slot> slots_of_all(std::size_t count) const {
+    constexpr std::size_t ahead = 16;
+    std::vector<Slot> slots(count);
     const std::size_t mask = slots.size() - 1;
-    for (std::size_t index = 0; index < size(); ++index) {
-      const std::uint64_t hash = hash_string((*this)[index], seed_);
-      std::size_t at = hash & mask;
-      while (slots[at].index != none) at = (at + 1) & mask;
-      slots[at] = {static_cast<std::uint32_t>(hash >> 32), static_cast<std::uint32_t>(index)};
+    std::array<std::uint64_t, ahead> hashes{};
+    for (std::size_t next = 0; next < size() + ahead; ++next) {
+      std::uint64_t& hash = hashes[next % ahead];
+      if (next >= ahead) {
+        const std::size_t index = next - ahead;
+        const auto tag = static_cast<std::uint32_t>(hash >> 32);
+        std::size_t at = hash & mask;
+        for (; slots[at].index != none; at = (at + 1) & mask) {
+          if (slots[at].tag == tag && (*this)[slots[at].index] == (*this)[index]) {
+            throw RepeatedString{std::string((*this)[index])};
+          }
+        }
+        slots[at] = {tag, static_cast<std::uint32_t>(index)};
+      }
+      if (next < size()) {
+        hash = hash_string((*this)[next], seed_);
+        __builtin_prefetch(slots.data() + (hash & mask), 1);
+      }
     }
-    slots_ = std::move(slots);
+    return slots;
   }
 
   std::uint64_t seed_;

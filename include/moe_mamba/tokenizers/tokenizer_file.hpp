@@ -5,6 +5,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "moe_mamba/core/scalar.hpp"
@@ -52,7 +53,10 @@ class TokenizerFileReader {
   bool binary(std::vector<std::uint8_t>&) { unexpected("binary data"); }
   bool start_object(std::size_t);
   bool key(std::string& name);
-  bool end_object() { return close(Place::Vocabulary); }
+  bool end_object() {
+    if (place_ == Place::Vocabulary) end_vocabulary();
+    return close(Place::Vocabulary);
+  }
   bool start_array(std::size_t);
   bool end_array();
 
@@ -77,6 +81,7 @@ class TokenizerFileReader {
   /// Whether the value that comes is model.<name>.
   bool at_model(const char* name) const { return in_model_ && tree_.depth() == 2 && tree_.name() == name; }
   void add_token(std::uint64_t id);
+  void end_vocabulary();
   void add_part(std::string_view text) {
     contents_.merge_text += text;
     contents_.part_ends.push_back(contents_.merge_text.size());
@@ -89,6 +94,7 @@ class TokenizerFileReader {
   Place place_ = Place::Tree;
   bool in_model_ = false, has_vocabulary_ = false, has_merges_ = false;
   std::string token_;                   // the name of the vocabulary's entry
+  ByteStrings tokens_;                  // of the vocabulary so far
   std::size_t merges_ = 0, parts_ = 0;  // whole merges, and parts of the next
 };
 
@@ -102,10 +108,16 @@ inline void TokenizerFileReader::unexpected(const std::string& value) const {
 
 inline void TokenizerFileReader::add_token(std::uint64_t id) {
   if (id > 0x7fffffff) unexpected(std::to_string(id));
-  if (!contents_.vocabulary.insert(token_).second) {
-    throw_content_error(file_, "model.vocab " + in_quotes(token_), "there twice", "each token once");
-  }
+  tokens_.push_back(token_);
   contents_.ids.push_back(static_cast<Token>(id));
+}
+
+inline void TokenizerFileReader::end_vocabulary() {
+  try {
+    contents_.vocabulary = StringTable(std::exchange(tokens_, {}));
+  } catch (const RepeatedString& repeated) {
+    throw_content_error(file_, "model.vocab " + in_quotes(repeated.text), "there twice", "each token once");
+  }
 }
 
 /// "<left> <right>"; files that were once lists of lines have a line of their version as well.
