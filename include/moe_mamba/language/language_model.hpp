@@ -1,6 +1,9 @@
 #pragma once
 
+#include <string>
+
 #include "moe_mamba/language/composition.hpp"
+#include "moe_mamba/language/packing.hpp"
 #include "moe_mamba/model/token_model.hpp"
 
 namespace moe_mamba {
@@ -35,6 +38,11 @@ struct LanguageModel
   static_assert(detail::check_language_model<LanguageModel, Arguments...>());
 
   using Parts = detail::ModelParts<LanguageModel, Arguments...>;
+
+  /// The first layer that does not take packed sequences, as a definition spells it; "" where all do.
+  static std::string layer_without_packing() {
+    return detail::LayerWithoutPacking<Parts::width>::template among<Arguments...>();
+  }
 };
 
 }  // namespace moe_mamba

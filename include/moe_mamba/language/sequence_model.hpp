@@ -1,6 +1,9 @@
 #pragma once
 
+#include <string>
+
 #include "moe_mamba/language/composition.hpp"
+#include "moe_mamba/language/packing.hpp"
 #include "moe_mamba/model/series_model.hpp"
 
 namespace moe_mamba {
@@ -38,6 +41,11 @@ struct SequenceModel : detail::SeriesModel<detail::ModelParts<SequenceModel<Argu
   static_assert(detail::check_sequence_model<SequenceModel, Arguments...>());
 
   using Parts = detail::ModelParts<SequenceModel, Arguments...>;
+
+  /// The first layer that does not take packed sequences, as a definition spells it; "" where all do.
+  static std::string layer_without_packing() {
+    return detail::LayerWithoutPacking<Parts::width>::template among<Arguments...>();
+  }
 };
 
 }  // namespace moe_mamba
