@@ -142,34 +142,38 @@ inline constexpr int times_given = (0 + ... + int(is_integer_option<Option, Argu
 template <template <int, int> class Option, class... Arguments>
 inline constexpr int ratios_given = (0 + ... + int(is_ratio_option<Option, Arguments>));
 
-/// Checks every integer option of one kind among Options: its range, and that it is given once at most.
+/// Checks every integer option of one kind among Options: its range, and that it is given once at most. False where that is
+/// not so: then what depends on it need not be checked, which would say the same mistake again.
 template <class Layer, template <int> class Option, int Lowest, int Highest, class... Options>
 consteval bool check_integer_option() {
-  [[maybe_unused]] constexpr int times = times_given<Option, Options...>;
+  [[maybe_unused]] bool in_range = true;
   (
-      [] {
+      [&] {
         if constexpr (is_integer_option<Option, Options>) {
           check<OptionInRange<Layer, Options, Lowest, Highest>>();
-          check<OptionGivenOnce<Layer, Options, times>>();
+          in_range = in_range && Options::value >= Lowest && Options::value <= Highest;
         }
       }(),
       ...);
-  return true;
+  // Of the first one only: the others are the same mistake.
+  constexpr int times = times_given<Option, Options...>;
+  if constexpr (times > 1) check<OptionGivenOnce<Layer, Option<option_value<Option, 0, Options...>()>, times>>();
+  return in_range && times <= 1;
 }
 
 /// Checks every ratio of one kind among Options: its range, and that it is given once at most.
 template <class Layer, template <int, int> class Option, int Lowest, class... Options>
-consteval bool check_ratio_option() {
-  [[maybe_unused]] constexpr int times = ratios_given<Option, Options...>;
+consteval void check_ratio_option() {
   (
       [] {
-        if constexpr (is_ratio_option<Option, Options>) {
-          check<RatioInRange<Layer, Options, Lowest>>();
-          check<OptionGivenOnce<Layer, Options, times>>();
-        }
+        if constexpr (is_ratio_option<Option, Options>) check<RatioInRange<Layer, Options, Lowest>>();
       }(),
       ...);
-  return true;
+  constexpr int times = ratios_given<Option, Options...>;
+  if constexpr (times > 1) {
+    constexpr Ratio first = option_ratio<Option, Options...>({});
+    check<OptionGivenOnce<Layer, Option<first.numerator, first.denominator>, times>>();
+  }
 }
 
 }  // namespace detail

@@ -14,14 +14,16 @@ template <class Model, class... Arguments>
 consteval bool check_sequence_model() {
   check_integer_option<Model, Inputs, 1, 1 << 20, Arguments...>();
   check_integer_option<Model, Outputs, 1, 1 << 20, Arguments...>();
-  check<ModelNeeds<Model, Inputs<4>, times_given<Inputs, Arguments...>>>();
-  check<ModelNeeds<Model, Outputs<2>, times_given<Outputs, Arguments...>>>();
   constexpr bool takes_tokens =
       (false || ... || (is_integer_option<Vocabulary, Arguments> || is_one_of<Arguments, TiedHead, Head>));
   static_assert(
       !takes_tokens,
       "SequenceModel takes Inputs<I> and Outputs<O>, not Vocabulary<V>, TiedHead or Head; a model over tokens is "
       "a LanguageModel");
+  if constexpr (!takes_tokens) {
+    check<ModelNeeds<Model, Inputs<4>, times_given<Inputs, Arguments...>>>();
+    check<ModelNeeds<Model, Outputs<2>, times_given<Outputs, Arguments...>>>();
+  }
   return check_model<Model, Arguments...>();
 }
 
