@@ -8,14 +8,40 @@
 #include <span>
 #include <stdexcept>
 #include <string_view>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "moe_mamba/core/check.hpp"
 #include "moe_mamba/core/exclusive_call.hpp"
+#include "moe_mamba/core/static_check.hpp"
 #include "moe_mamba/generate/sampling.hpp"
 #include "moe_mamba/model/model.hpp"
 
 namespace moe_mamba {
+
+namespace detail {
+
+/// What Decoder::generate() can be called with.
+template <class... Arguments>
+inline constexpr bool generates = false;
+template <class Prompt, class How, class From, class... Count>
+inline constexpr bool generates<Prompt, How, From, Count...> =
+    std::conjunction_v<std::disjunction<std::is_convertible<Prompt, std::span<const Token>>,
+                                        std::is_convertible<Prompt, std::string_view>>,
+                       std::is_convertible<How, Sampling>, std::is_convertible<From, Seed>,
+                       std::bool_constant<sizeof...(Count) <= 1>, std::is_convertible<Count, Index>...>;
+
+template <class... Arguments>
+struct GenerateTakes {
+  static_assert(
+      generates<Arguments...>,
+      "generate(prompt, sampling, seed, count) takes tokens or bytes; how the next token is chosen: Greedy{}, "
+      "Temperature{t}, TopKSampling{k}, TopP{p} or a Sampling; a seed, such as Seed{1}; and how many tokens, "
+      "which may be left out: GenerateTakes<what was given>");
+};
+
+}  // namespace detail
 
 struct DecoderOptions {
   int threads = 1;        ///< of the Cpu
@@ -219,6 +245,13 @@ class Decoder {
     std::transform(prompt.begin(), prompt.end(), tokens.begin(),
                    [](char byte) { return static_cast<Token>(static_cast<unsigned char>(byte)); });
     return generate(std::span<const Token>(tokens), sampling, seed, count);
+  }
+
+  /// What cannot be generated from, said in words.
+  template <class... Arguments>
+      Generation generate(Arguments&&...) & requires(!detail::generates<Arguments...>) {
+    detail::check<detail::GenerateTakes<Arguments...>>();
+    return generate(std::span<const Token>(), Greedy{}, Seed{}, 0);
   }
 
  private:

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <limits>
 #include <type_traits>
 
 #include "moe_mamba/core/ratio.hpp"
@@ -53,6 +54,24 @@ template <class Norm> struct PreNorm   { using norm = Norm; };  ///< in front of
 template <class Norm> struct FinalNorm { using norm = Norm; };  ///< in front of the head
 template <class Norm> struct InnerNorm { using norm = Norm; };  ///< of step, B and C inside a Mamba block
 // clang-format on
+
+/// TopK{3}, which is no option: a word for the choice of tokens was meant. It converts to whatever is asked for, so that
+/// nothing else is said.
+template <>
+struct TopK<std::numeric_limits<int>::min()> {
+  static constexpr int value = std::numeric_limits<int>::min();
+  template <class... Numbers>
+  constexpr explicit TopK(Numbers...) {
+    static_assert(sizeof...(Numbers) == 0,
+                  "TopK<K> is an option of Moe and no object; the K most probable tokens are TopKSampling{K}");
+  }
+  template <class T>
+  constexpr operator T() const {
+    return {};
+  }
+};
+template <class... Numbers>
+TopK(Numbers...) -> TopK<std::numeric_limits<int>::min()>;
 
 namespace detail {
 

@@ -38,7 +38,8 @@ namespace moe_mamba {
 /// launch from then on; a step waits for the device at its end only.
 template <class Definition, StorageScalar S, class Backend, class Rate>
 class Trainer {
-  static_assert(Schedule<Rate>, "the fourth argument of a Trainer must be a schedule, such as Constant or Cosine");
+  static_assert(Schedule<Rate>,
+                "a Trainer takes a schedule behind the model and the optimizer, such as Constant or Cosine");
 
  public:
   using ModelType = Model<Definition, S, Backend>;
