@@ -10,6 +10,7 @@
 #include "moe_mamba/core/array.hpp"
 #include "moe_mamba/core/backend.hpp"
 #include "moe_mamba/core/check.hpp"
+#include "moe_mamba/core/exclusive_call.hpp"
 #include "moe_mamba/core/nearest_names.hpp"
 #include "moe_mamba/core/random.hpp"
 #include "moe_mamba/core/view.hpp"
@@ -32,8 +33,8 @@ struct Uninitialised {};
 /// end to end: each begins anew, or from its own running state, and is as it would be alone. Running states that are passed are read and brought up to date;
 /// without states, sequences begin from nothing and the final states are dropped. Bad arguments throw before anything
 /// has changed: std::invalid_argument, or std::out_of_range for a token id. With good ones no call allocates, locks or
-/// throws. Calls are const: several threads may use one model at a time, each with a workspace and a device of its own; a call
-/// on a workspace or device that is in the middle of another throws std::logic_error.
+/// throws. Calls are const: several threads may use one model at a time, each with a workspace, a device and states of its
+/// own; a call on a workspace, a device or states that are in the middle of another throws std::logic_error.
 ///
 /// On a device other than the host, parameters, states and gradients are in its memory. Calls with inputs and outputs of
 /// the host's copy them and return when they are done. Those with DeviceSpans put their work into the device's stream and
@@ -133,7 +134,7 @@ class Model {
   /// Outputs of every step. On a training workspace the pass is recorded for backward().
   void forward(WorkspaceType& workspace, std::span<const Input> inputs, Shape shape, std::span<Compute> outputs,
                StatesType* states = nullptr) const {
-    const auto use = use_of(workspace);
+    const auto use = use_of(workspace, states);
     check_call(workspace, inputs, shape, states);
     check_outputs(outputs.size(), shape.tokens());
     run_body(workspace, workspace.keep_inputs(inputs, shape), shape, states);
@@ -141,7 +142,7 @@ class Model {
   }
   void forward(WorkspaceType& workspace, DeviceSpan<const Input> inputs, Shape shape, DeviceSpan<Compute> outputs,
                StatesType* states = nullptr) const requires(!on_host) {
-    const auto use = use_of(workspace);
+    const auto use = use_of(workspace, states);
     check_queued(workspace, inputs, shape, states);
     check_outputs(outputs.size(), shape.tokens());
     run_body(workspace, inputs.data(), shape, states);
@@ -152,7 +153,7 @@ class Model {
   /// must be 1 or more.
   void forward_last(WorkspaceType& workspace, std::span<const Input> inputs, Shape shape, std::span<Compute> outputs,
                     StatesType* states = nullptr) const {
-    const auto use = use_of(workspace);
+    const auto use = use_of(workspace, states);
     check_call(workspace, inputs, shape, states);
     check_last(shape, outputs.size());
     run_body(workspace, workspace.keep_inputs(inputs, shape), shape, states);
@@ -166,7 +167,7 @@ class Model {
   }
   void forward_last(WorkspaceType& workspace, DeviceSpan<const Input> inputs, Shape shape, DeviceSpan<Compute> outputs,
                     StatesType* states = nullptr) const requires(!on_host) {
-    const auto use = use_of(workspace);
+    const auto use = use_of(workspace, states);
     check_queued(workspace, inputs, shape, states);
     check_last(shape, outputs.size());
     run_body(workspace, inputs.data(), shape, states);
@@ -196,7 +197,7 @@ class Model {
   /// return.
   void backward(WorkspaceType& workspace, std::span<const Compute> doutputs, SpanOf<Compute, Memory> gradients,
                 std::span<Compute> dinputs = {}, StatesType* dstates = nullptr) const {
-    const auto use = use_of(workspace);
+    const auto use = use_of(workspace, dstates);
     const Shape shape = check_backward(workspace, doutputs.size(), gradients.size(), dinputs.size(), dstates);
     const auto run = workspace.buffers(shape);
     const Index width = Definition::output_width;
@@ -221,7 +222,7 @@ class Model {
   }
   void backward(WorkspaceType& workspace, DeviceSpan<const Compute> doutputs, DeviceSpan<Compute> gradients,
                 DeviceSpan<Compute> dinputs = {}, StatesType* dstates = nullptr) const requires(!on_host) {
-    const auto use = use_of(workspace);
+    const auto use = use_of(workspace, dstates);
     const Shape shape = check_backward(workspace, doutputs.size(), gradients.size(), dinputs.size(), dstates);
     passes().outputs_backward(workspace, shape, data_, 0, shape.tokens(), doutputs.data(), gradients.data());
     passes().body_backward(workspace, shape, data_, workspace.recorded_inputs_, gradients.data(), dinputs.data(),
@@ -253,7 +254,7 @@ class Model {
   /// workspace.losses() tells them.
   Losses loss(WorkspaceType& workspace, std::span<const Input> inputs, std::span<const Input> targets, Shape shape,
               StatesType* states = nullptr) const {
-    const auto use = use_of(workspace);
+    const auto use = use_of(workspace, states);
     check_batch(workspace, inputs, targets, shape, states);
     workspace.begin();
     passes().loss(workspace, shape, data_, workspace.keep_inputs(inputs, shape), workspace.keep_targets(targets, shape),
@@ -262,7 +263,7 @@ class Model {
   }
   void loss(WorkspaceType& workspace, DeviceSpan<const Input> inputs, DeviceSpan<const Input> targets, Shape shape,
             StatesType* states = nullptr) const requires(!on_host) {
-    const auto use = use_of(workspace);
+    const auto use = use_of(workspace, states);
     check_queued(workspace, inputs, shape, states);
     check_targets(targets.size(), shape);
     workspace.begin();
@@ -274,7 +275,7 @@ class Model {
   Losses gradient(WorkspaceType& workspace, std::span<const Input> inputs, std::span<const Input> targets, Shape shape,
                   SpanOf<Compute, Memory> gradients, StatesType* states = nullptr,
                   StatesType* dstates = nullptr) const {
-    const auto use = use_of(workspace);
+    const auto use = use_of(workspace, states, dstates);
     workspace.check_training();
     check_gradients(gradients.size(), shape, dstates);
     check_batch(workspace, inputs, targets, shape, states);
@@ -286,7 +287,7 @@ class Model {
   void gradient(WorkspaceType& workspace, DeviceSpan<const Input> inputs, DeviceSpan<const Input> targets, Shape shape,
                 DeviceSpan<Compute> gradients, StatesType* states = nullptr, StatesType* dstates = nullptr) const
       requires(!on_host) {
-    const auto use = use_of(workspace);
+    const auto use = use_of(workspace, states, dstates);
     workspace.check_training();
     check_gradients(gradients.size(), shape, dstates);
     check_queued(workspace, inputs, shape, states);
@@ -389,9 +390,19 @@ class Model {
   static constexpr std::size_t bytes(Index count) { return static_cast<std::size_t>(count) * sizeof(Compute); }
 
   /// What a call holds while it runs.
-  typename WorkspaceType::Use use_of(const WorkspaceType& workspace) const {
+  struct Use {
+    Use(const WorkspaceType& workspace, const StatesType* states, const StatesType* dstates)
+        : on_workspace(workspace.use()),
+          on_states(states == nullptr ? nullptr : &states->in_use(), "States object"),
+          on_dstates(dstates == nullptr ? nullptr : &dstates->in_use(), "States object") {}
+    typename WorkspaceType::Use on_workspace;
+    ExclusiveCall on_states, on_dstates;
+  };
+  Use use_of(const WorkspaceType& workspace, const StatesType* states, const StatesType* dstates = nullptr) const {
     require_parameters();
-    return workspace.use();
+    require(states == nullptr || states != dstates, "dstates", "the object that states is",
+            "another one, as both are read and written");
+    return Use(workspace, states, dstates);
   }
 
   void run_body(WorkspaceType& workspace, const Input* inputs, Shape shape, StatesType* states) const {
