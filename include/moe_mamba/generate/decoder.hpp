@@ -161,7 +161,8 @@ class Decoder {
 
   /// The tokens that a decoder goes on to write, drawn as they are asked for; each is read back in when the iterator goes
   /// on, the last one too, so that afterwards state and logits are those of the whole text. (A token at which a loop is
-  /// left by `break` has not been read back.)
+  /// left by `break` has not been read back.) Where another has begun on the decoder, or nothing is left in it to go
+  /// on from, the next token throws std::logic_error.
   class Generation {
    public:
     class Iterator {
@@ -185,17 +186,26 @@ class Decoder {
       Generation* generation_;
     };
 
+    /// Its copy would be another one on the same decoder.
+    Generation(Generation&&) = default;
+
     Iterator begin() { return Iterator(*this); }
     std::default_sentinel_t end() const { return {}; }
 
    private:
     friend class Decoder;
     Generation(Decoder& decoder, Draws draws, Index count)
-        : decoder_(decoder), draws_(std::move(draws)), left_(count) {}
+        : decoder_(decoder), draws_(std::move(draws)), left_(count), number_(++decoder.generations_) {}
 
     void draw() {
       if (left_ <= 0) return;
       const ExclusiveCall call(decoder_.device_.in_use(), "decoder");
+      require_last();
+      if (!decoder_.has_logits_) {
+        throw std::logic_error(
+            "the decoder has been reset, or restored without logits, since generate(); allowed: read a token first, or "
+            "generate() anew");
+      }
       if constexpr (Memory::on_host) {
         token_ = draws_(decoder_.logits());
       } else {
@@ -205,6 +215,7 @@ class Decoder {
 
     void read_back() {
       const ExclusiveCall call(decoder_.device_.in_use(), "decoder");
+      require_last();
       if constexpr (Memory::on_host) {
         decoder_.step_on(&token_);
       } else {
@@ -212,9 +223,17 @@ class Decoder {
       }
     }
 
+    void require_last() const {
+      if (number_ == decoder_.generations_) return;
+      throw std::logic_error(
+          "another generate() has begun on this decoder since this one did; allowed: one at a time, so read one to its "
+          "end first or give each a decoder of its own");
+    }
+
     Decoder& decoder_;
     Draws draws_;
     Index left_;
+    std::uint64_t number_;  // among the decoder's
     Token token_ = 0;
   };
 
@@ -227,10 +246,8 @@ class Decoder {
             "1 or more tokens where nothing has been read yet");
     moe_mamba::check(sampling);
     Draws draws(sampling, seed, Index{Definition::vocabulary});
-    if (!prompt.empty()) {
-      const ExclusiveCall call(device_.in_use(), "decoder");
-      read_all("prompt", prompt);
-    }
+    const ExclusiveCall call(device_.in_use(), "decoder");
+    if (!prompt.empty()) read_all("prompt", prompt);
     return Generation(*this, std::move(draws), count);
   }
 
@@ -346,6 +363,7 @@ class Decoder {
   Memory scratch_;
   std::size_t chunk_;
   bool has_logits_ = false;
+  std::uint64_t generations_ = 0;  // that have begun
 };
 
 }  // namespace moe_mamba
