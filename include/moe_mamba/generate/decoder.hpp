@@ -276,7 +276,7 @@ class Decoder {
 
   static void check(Token token) {
     require_range(token >= 0 && token < Definition::vocabulary, "token", token,
-                  [] { return "0 to " + std::to_string(Definition::vocabulary - 1); });
+                  [] { return detail::range_text(0, Definition::vocabulary - 1); });
   }
 
   /// Reads the tokens of an argument in pieces.

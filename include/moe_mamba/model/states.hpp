@@ -57,7 +57,8 @@ class States {
 
   /// The state of one sequence.
   SpanOf<Scalar, Memory> sequence(Index index) {
-    require_range(index >= 0 && index < count_, "index", index, [&] { return "0 to " + std::to_string(count_ - 1); });
+    require_range(index >= 0 && index < count_, "index", index,
+                  [&] { return detail::range_text<Index>(0, count_ - 1); });
     return values_.subspan(static_cast<std::size_t>(index * state_size), static_cast<std::size_t>(state_size));
   }
   SpanOf<const Scalar, Memory> sequence(Index index) const { return const_cast<States*>(this)->sequence(index); }
