@@ -35,6 +35,14 @@ TEST_CASE("Errors give numbers in the fewest digits that tell them from all othe
   }
 }
 
+TEST_CASE("A range of one number is that number, an empty one none", "[core]") {
+  CHECK(detail::range_text(1, 5) == "1 to 5");
+  CHECK(detail::range_text(-1, 0, "an integer from ") == "an integer from -1 to 0");
+  CHECK(detail::range_text(1, 1, "an integer from ") == "1");
+  CHECK(detail::range_text(0, -1, "an integer from ") == "none");
+  CHECK(detail::range_text<std::uint64_t>(2, 0) == "none");
+}
+
 TEST_CASE("The first token outside the vocabulary is named with its place", "[core]") {
   const auto check = [](std::vector<int> tokens, int lowest) { require_tokens("tokens", tokens, lowest, 19); };
   CHECK_NOTHROW(check({}, 0));
@@ -43,4 +51,6 @@ TEST_CASE("The first token outside the vocabulary is named with its place", "[co
   CHECK_THROWS_WITH(check({0, 18, 19, 20}, 0), "tokens[2] is 19; allowed: 0 to 18");
   CHECK_THROWS_WITH(check({-2, 18}, -1), "tokens[0] is -2; allowed: -1 to 18");
   CHECK_THROWS_AS(check({-1}, 0), std::out_of_range);
+  const std::vector<int> tokens{0, 1};
+  CHECK_THROWS_WITH(require_tokens("tokens", tokens, 0, 1), "tokens[1] is 1; allowed: 0");
 }

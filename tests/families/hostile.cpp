@@ -1,4 +1,10 @@
 // Folders that mean harm: whatever they hold, opening them is an error that names the file and what is wrong with it.
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <limits>
+#include <string>
+
 #include "families/folders.hpp"
 #include "moe_mamba/core/random.hpp"
 
@@ -109,6 +115,44 @@ TEST_CASE("Numbers that are not finite are read as Python writes them", "[famili
   CHECK_THAT(with_field("\"hidden_size\": 12", "\"hidden_size\": Infinity"),
              Contains("hidden_size is Infinity; allowed: an integer"));
   CHECK_THAT(with_field("1e-05", "NaN"), Contains("layer_norm_epsilon is NaN; allowed: a number from 1e-9"));
+}
+
+TEST_CASE("Numbers too large for a double are read as infinity, as Python reads them", "[families][hostile]") {
+  const std::string digits(309, '9');
+  const JsonValue read =
+      parse_json("[1e999,-1E+400, 2.5, 1e308,-0.5e307 ,1e309,1e-999,-" + digits + ",0e999, 7]", "test");
+  constexpr double infinity = std::numeric_limits<double>::infinity();
+  const double expected[] = {infinity, -infinity, 2.5, 1e308, -0.5e307, infinity, 0, -infinity, 0, 7};
+  REQUIRE(read.elements.size() == std::size(expected));
+  for (std::size_t i = 0; i < std::size(expected); ++i) CHECK(read.elements[i].number == expected[i]);
+  CHECK(read.elements[9].kind == JsonValue::Kind::integer);
+  CHECK(parse_json("\"1e999\"", "test").string == "1e999");
+  CHECK_THAT(with_field("1e-05", "1e999"), Contains("layer_norm_epsilon is Infinity; allowed: a number from 1e-9"));
+  CHECK_THAT(with_field("\"hidden_size\": 12", "\"hidden_size\": -1e999"),
+             Contains("hidden_size is -Infinity; allowed: an integer from 1"));
+
+  // Random letters of numbers: the text is JSON exactly where it is with an exponent of zeros.
+  Random random(Seed{3});
+  int infinities = 0;
+  for (int i = 0; i < 20'000; ++i) {
+    std::string number;
+    for (auto left = random.below(9) + 1; left > 0; --left) number += "0123456789..eE+-x"[random.below(17)];
+    const auto e = number.find_first_of("eE");
+    std::string small = number;
+    if (e != number.npos)
+      std::replace_if(
+          small.begin() + static_cast<std::ptrdiff_t>(e), small.end(), [](char c) { return c >= '0' && c <= '9'; },
+          '0');
+    INFO(number);
+    if (nlohmann::json::accept(small)) {
+      const double value = std::strtod(number.c_str(), nullptr);
+      CHECK(parse_json(number, "test").number == value);
+      infinities += std::isinf(value);
+    } else {
+      CHECK_THROWS_AS(parse_json(number, "test"), std::runtime_error);
+    }
+  }
+  CHECK(infinities > 20);
 }
 
 TEST_CASE("Names of shards that lead out of the folder are refused", "[families][hostile]") {

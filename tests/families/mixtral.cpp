@@ -66,7 +66,7 @@ TEST_CASE("A Mixtral that the library does not compute is refused by field", "[f
   CHECK_THAT(with_field("\"rope_theta\": 100.0", "\"rope_theta\": 100.5"),
              Contains("rope_parameters.rope_theta is 100.5; allowed: a whole number from 2 to 1073741824"));
   CHECK_THAT(with_field("\"rope_theta\": 100.0", "\"partial_rotary_factor\": 0.5, \"rope_theta\": 100.0"),
-             Contains("rope_parameters.partial_rotary_factor is 0.5; allowed: a whole number from 1 to 1"));
+             Contains("rope_parameters.partial_rotary_factor is 0.5; allowed: 1"));
   CHECK_THAT(with_field("\"vocab_size\"", "\"rope_scaling\": {\"type\": \"linear\", \"factor\": 2.0}, \"vocab_size\""),
              Contains("rope_scaling.type is \"linear\"; allowed: \"default\""));
   CHECK_THAT(with_field("\"vocab_size\"", "\"rope_theta\": 10000.0, \"vocab_size\""),

@@ -2,6 +2,7 @@
 #include "moe_mamba/generate/decoder.hpp"
 
 #include <algorithm>
+#include <type_traits>
 #include <vector>
 
 #include "model/passes.hpp"
@@ -79,6 +80,56 @@ TEST_CASE("generating in two calls is generating in one", "[generate]") {
   for (const Token token : taken(twice, {}, Greedy{}, 7)) text.push_back(token);
   CHECK(text == expected);
   CHECK(test::numbers(once.state()) == test::numbers(twice.state()));
+}
+
+TEST_CASE("of two generations on one decoder the earlier one is refused and the later one undisturbed", "[generate]") {
+  const test::ModelOf<Net> model(Seed{1});
+  const auto prompt = some_tokens(5), other = some_tokens(9);
+  Decoder alone(model), decoder(model);
+  const auto expected = taken(alone, other, TopP{0.9f}, 6);
+  const auto refusal = test::Contains("another generate() has begun on this decoder since this one did");
+
+  auto unread = decoder.generate(prompt, Greedy{}, Seed{1}, 6),
+       earlier = decoder.generate(prompt, Greedy{}, Seed{1}, 6);
+  CHECK_THROWS_WITH(unread.begin(), refusal);
+  auto at = earlier.begin();
+  ++at;
+  auto bad = other;
+  bad[0] = 77;
+  CHECK_THROWS_AS(decoder.generate(bad, Greedy{}, Seed{1}), std::out_of_range);  // which has not begun
+  CHECK_NOTHROW(++at);
+  decoder.reset();
+  auto later = decoder.generate(other, TopP{0.9f}, Seed{7}, 6);
+  std::vector<Token> tokens;
+  for (auto it = later.begin(); it != later.end(); ++it) {
+    tokens.push_back(*it);
+    CHECK_THROWS_WITH(++at, refusal);
+    CHECK_THROWS_WITH(earlier.begin(), refusal);
+  }
+  CHECK(tokens == expected);
+  CHECK((test::numbers(decoder.state()) == test::numbers(alone.state())));
+  CHECK_NOTHROW(later.begin());  // at its end
+
+  auto finished = decoder.generate(prompt, Greedy{}, Seed{1}, 2);
+  for (const Token token : finished) CHECK_NOTHROW((void)token);
+  taken(decoder, prompt, Greedy{}, 2);
+  CHECK(finished.begin() == finished.end());
+}
+
+TEST_CASE("a generation goes on from what is read, and from nothing not at all", "[generate]") {
+  const test::ModelOf<Net> model(Seed{1});
+  Decoder decoder(model);
+  const auto state = decoder.state();
+  const auto forget = [&](bool restored) { restored ? decoder.restore(state) : decoder.reset(); };
+  for (const bool restored : {false, true}) {
+    auto generation = decoder.generate(some_tokens(5), Greedy{}, Seed{1}, 2);
+    forget(restored);
+    CHECK_THROWS_WITH(generation.begin(), test::Contains("the decoder has been reset, or restored without logits"));
+    decoder.step(3);
+    CHECK_NOTHROW(generation.begin());
+  }
+  static_assert(!std::is_copy_constructible_v<NetDecoder::Generation>);
+  static_assert(std::is_move_constructible_v<NetDecoder::Generation>);
 }
 
 TEST_CASE("the same seed gives the same text, a state restored goes on alike", "[generate]") {

@@ -212,9 +212,10 @@ TEST_CASE("Hostile headers are refused by name", "[io]") {
     for (int i = 0; i < 8; ++i) file[std::size_t(i)] = static_cast<char>((value >> (8 * i)) & 0xff);
     return file + "{}";
   };
-  require_refused(refusal(length(0)), {"header length is 0", "2 to 2"});
+  require_refused(refusal(length(0)), {"header length is 0", "allowed: 2 in a file of 10 bytes"});
   require_refused(refusal(length(1)), {"header length is 1"});
-  require_refused(refusal(length(3)), {".safetensors: the file is cut off: header length is 3", "2 to 2"});
+  require_refused(refusal(length(3)),
+                  {".safetensors: the file is cut off: header length is 3", "allowed: 2 in a file of 10 bytes"});
   require_refused(refusal("Once upon a time there was a text."),
                   {".safetensors: not a safetensors file: header length is"});
   require_refused(refusal(length(~std::uint64_t{0})), {"header length is 18446744073709551615"});

@@ -1,4 +1,4 @@
-// Two calls at once on a device, workspace, trainer, decoder or scorer: the second throws before any work.
+// Two calls at once on a device, workspace, states, trainer, decoder or scorer: the second throws before any work.
 #include "moe_mamba/core/exclusive_call.hpp"
 
 #include <algorithm>
@@ -111,6 +111,68 @@ TEST_CASE("a workspace shared by two threads is refused", "[model]") {
   };
   CHECK_THAT(refusal(gradient, loss), test::Contains("the workspace is in the middle of another call"));
   CHECK(model.loss(workspace, tokens, tokens, shape).prediction == expected);
+}
+
+TEST_CASE("states shared by two threads, each with a workspace and a device of its own, are refused", "[model]") {
+  const Model<Net> model(Seed{1});
+  const Shape shape{2, 6};
+  States<Net> states(2);
+  std::vector<float> expected(12 * 11);
+  {
+    Cpu device;
+    Workspace<Net> workspace(device, shape);
+    model.forward(workspace, tokens, shape, expected);
+  }
+  const auto caller = [&] {
+    const auto device = std::make_shared<Cpu>();
+    return [&, device, own = std::make_shared<Workspace<Net>>(*device, shape)] {
+      std::vector<float> outputs(expected.size());
+      model.forward(*own, tokens, shape, outputs, &states);
+      return true;
+    };
+  };
+  CHECK_THAT(refusal(caller(), caller()), test::Contains("the States object is in the middle of another call"));
+  Cpu device;
+  Workspace<Net> workspace(device, shape);
+  std::vector<float> outputs(expected.size());
+  states.reset();
+  model.forward(workspace, tokens, shape, outputs, &states);
+  CHECK(outputs == expected);
+}
+
+TEST_CASE("during a call on states none other begins, nor are their numbers changed; they may be read", "[model]") {
+  const Model<Net> model(Seed{1});
+  const Shape shape{2, 6};
+  Cpu device;
+  Workspace<Net> workspace(device, shape, Purpose::training);
+  States<Net> states(2), other(2);
+  std::vector<float> outputs(12 * 11), last(2 * 11), gradients(static_cast<std::size_t>(Net::parameters));
+  model.forward(workspace, tokens, shape, outputs, &states);
+  const States<Net> before = states;
+  const auto refused = [](const auto& call) {
+    CHECK_THROWS_WITH(call(), test::Contains("the States object is in the middle of another call"));
+  };
+  {
+    const ExclusiveCall call(states.in_use(), "States object");
+    refused([&] { model.forward(workspace, tokens, shape, outputs, &states); });
+    refused([&] { model.forward_last(workspace, tokens, shape, last, &states); });
+    refused([&] { model.step(workspace, states, std::span(tokens).first(2), last); });
+    refused([&] { model.loss(workspace, tokens, tokens, shape, &states); });
+    refused([&] { model.gradient(workspace, tokens, tokens, shape, gradients, &states); });
+    refused([&] { model.gradient(workspace, tokens, tokens, shape, gradients, &other, &states); });
+    refused([&] { model.backward(workspace, outputs, gradients, {}, &states); });
+    refused([&] { states.reset(); });
+    refused([&] { states.reset(1); });
+    refused([&] { states.write(before.values()); });
+    refused([&] { states = other; });
+    CHECK(states == before);
+    CHECK(states.is_finite());
+    CHECK_NOTHROW(other = states);
+    CHECK_NOTHROW(model.forward(workspace, tokens, shape, outputs, &other));  // nothing else was left taken
+  }
+  CHECK_NOTHROW(model.backward(workspace, outputs, gradients, {}, &states));
+  CHECK_THROWS_WITH(model.gradient(workspace, tokens, tokens, shape, gradients, &states, &states),
+                    "dstates is the object that states is; allowed: another one, as both are read and written");
 }
 
 TEST_CASE("a trainer, a decoder or a scorer shared by two threads is refused", "[model]") {

@@ -1,6 +1,7 @@
 // A layer that is defined here, outside the library, is a layer like any other.
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "layers/finite_differences.hpp"
@@ -152,6 +153,13 @@ struct UnawareLayer : IntegratorLayer<D> {
 struct Unaware {
   template <int D>
   using Layer = UnawareLayer<D>;
+};
+/// In other words.
+template <class>
+struct UnawareOf : Unaware {};
+template <>
+struct UnawareOf<float> : Unaware {
+  static constexpr std::string_view spelling = "Unaware of float";
 };
 
 /// And an activation.
@@ -307,11 +315,12 @@ TEST_CASE("A user's layer that says so takes packed sequences, each as it is alo
 
 TEST_CASE("A user's layer that does not say so is refused on packed sequences, wherever it stands", "[model][user]") {
   using user::Unaware;
-  const auto check_refused = []<class Definition>(Definition*) {
+  const auto check_refused = []<class Definition>(Definition*, const char* name) {
     const std::vector<Index> lengths{2, 3};
     const std::vector<Token> tokens{1, 2, 3, 4, 5};
     const Shape shape = Shape::packed(lengths);
-    const auto refusal = test::Contains("shape.lengths is given; allowed: none: a layer of the model");
+    const auto refusal = "shape.lengths is given; allowed: none, as the layer " + std::string(name) +
+                         " does not say takes_packed: sequences must be equally long";
     Cpu device;
     Model<Definition> model(Seed{1});
     Workspace<Definition> workspace(device, {8, 8}, Purpose::training);
@@ -324,8 +333,14 @@ TEST_CASE("A user's layer that does not say so is refused on packed sequences, w
   };
   using V = Vocabulary<7>;
   using W = Width<5>;
-  check_refused(static_cast<LanguageModel<V, W, Unaware>*>(nullptr));
-  check_refused(static_cast<LanguageModel<V, W, Mlp<>, Repeat<2, Integrator, Unaware>, Mlp<>>*>(nullptr));
-  check_refused(static_cast<LanguageModel<V, W, Parallel<Integrator, Unaware>>*>(nullptr));
-  check_refused(static_cast<LanguageModel<V, W, Residual<NoNorm, Parallel<Unaware, Mlp<>>>>*>(nullptr));
+  using user::UnawareOf;
+  check_refused(static_cast<LanguageModel<V, W, Unaware>*>(nullptr), "user::Unaware");
+  check_refused(static_cast<LanguageModel<V, W, Mlp<>, Repeat<2, Integrator, Unaware>, Mlp<>>*>(nullptr),
+                "user::Unaware");
+  check_refused(static_cast<LanguageModel<V, Sequence<Mlp<>, Parallel<Integrator, Unaware>>, W>*>(nullptr),
+                "user::Unaware");
+  check_refused(static_cast<LanguageModel<V, W, Residual<NoNorm, Parallel<Unaware, Mlp<>>>>*>(nullptr),
+                "user::Unaware");
+  check_refused(static_cast<LanguageModel<V, W, UnawareOf<int>, Unaware>*>(nullptr), "user::UnawareOf<int>");
+  check_refused(static_cast<LanguageModel<V, W, Parallel<Mlp<>, UnawareOf<float>>>*>(nullptr), "Unaware of float");
 }

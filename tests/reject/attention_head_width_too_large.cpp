@@ -1,6 +1,5 @@
 // expect: an option's value is out of range
 // expect: OptionInRange<.*Attention<.*, moe_mamba::HeadWidth<257>, 1, 256>
-// errors: 2
 #include "definition.hpp"
 
 using namespace moe_mamba;

@@ -1,6 +1,5 @@
 // expect: an option is given more than once
-// expect: OptionGivenOnce<.*Attention<.*, moe_mamba::Heads<(8|4)>, 2>
-// errors: 2
+// expect: OptionGivenOnce<.*Attention<.*, moe_mamba::Heads<8>, 2>
 #include "definition.hpp"
 
 using namespace moe_mamba;

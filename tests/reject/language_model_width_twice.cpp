@@ -1,6 +1,5 @@
 // expect: an option is given more than once
-// expect: OptionGivenOnce<.*LanguageModel<.*, moe_mamba::Width<(64|32)>, 2>
-// errors: 2
+// expect: OptionGivenOnce<.*LanguageModel<.*, moe_mamba::Width<64>, 2>
 #include "definition.hpp"
 
 using namespace moe_mamba;

@@ -1,6 +1,5 @@
 // expect: an option is given more than once
-// expect: OptionGivenOnce<.*Mamba<.*, moe_mamba::State<(16|8)>, 2>
-// errors: 2
+// expect: OptionGivenOnce<.*Mamba<.*, moe_mamba::State<16>, 2>
 #include "definition.hpp"
 
 using namespace moe_mamba;

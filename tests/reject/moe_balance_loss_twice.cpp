@@ -1,6 +1,5 @@
 // expect: an option is given more than once
 // expect: OptionGivenOnce<.*Moe<.*, moe_mamba::BalanceLoss<1, 100?>, 2>
-// errors: 2
 #include "definition.hpp"
 
 using namespace moe_mamba;

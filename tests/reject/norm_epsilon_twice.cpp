@@ -1,6 +1,5 @@
 // expect: an option is given more than once
 // expect: OptionGivenOnce<.*RmsNorm<.*, moe_mamba::Epsilon<1(, 1(000)?)?>, 2>
-// errors: 2
 #include "definition.hpp"
 
 using namespace moe_mamba;

@@ -51,7 +51,7 @@ TEST_CASE("Text that is no JSON object is refused", "[tokenizers]") {
   require_refused("", "file size is 0 bytes");
   for (const char* text : {"[]", "1", "null", "\"a\"", "true", "-1.5"}) require_refused(text, "the text is ");
   for (const char* text :
-       {"{", "{\"a\":}", "{\"a\":1e999}", "{\"a\":\"\\ud800\"}", "{\"a\":\"\xff\"}", "{\"\xc3\":1}", "{}}"}) {
+       {"{", "{\"a\":}", "{\"a\":1e999.0}", "{\"a\":\"\\ud800\"}", "{\"a\":\"\xff\"}", "{\"\xc3\":1}", "{}}"}) {
     require_refused(text, "the text is not valid at byte", "JSON");
   }
   require_refused(std::string("{}\0", 3), "byte 2 is zero");

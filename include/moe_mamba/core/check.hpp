@@ -24,6 +24,15 @@ std::string exact_text(Number number) {
   return std::string(buffer, std::to_chars(buffer, buffer + sizeof buffer, number).ptr);
 }
 
+/// What is allowed from `lowest` to `highest`: "an integer from 0 to 5" where `before` is "an integer from "; "0" where that is
+/// the only one, and "none" where there is none.
+template <std::integral Integer>
+std::string range_text(Integer lowest, std::type_identity_t<Integer> highest, const std::string& before = "") {
+  if (highest < lowest) return "none";
+  return highest == lowest ? std::to_string(lowest)
+                           : before + std::to_string(lowest) + " to " + std::to_string(highest);
+}
+
 }  // namespace detail
 
 /// "<argument> is <value>; allowed: <allowed>"
@@ -69,8 +78,7 @@ void require_tokens(const char* argument, const Tokens& tokens, int lowest, int 
       std::find_if(tokens.begin(), tokens.end(), [&](auto token) { return token < lowest || token >= vocabulary; });
   if (found == tokens.end()) return;
   const std::string element = std::string(argument) + "[" + std::to_string(found - tokens.begin()) + "]";
-  const std::string allowed = std::to_string(lowest) + " to " + std::to_string(vocabulary - 1);
-  throw std::out_of_range(error_text(element.c_str(), *found, allowed));
+  throw std::out_of_range(error_text(element.c_str(), *found, detail::range_text(lowest, vocabulary - 1)));
 }
 
 /// Throws std::out_of_range unless `ok`.

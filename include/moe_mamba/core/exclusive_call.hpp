@@ -25,19 +25,23 @@ class ExclusiveCall {
   };
 
   /// Throws std::logic_error where a call is going on; `what` is what serves it.
-  ExclusiveCall(Flag& flag, const char* what) : flag_(flag) {
-    if (flag.taken_.exchange(true, std::memory_order_acquire)) {
+  ExclusiveCall(Flag& flag, const char* what) : ExclusiveCall(&flag, what) {}
+  /// Null: there is nothing that could be called, as where an argument is left out.
+  ExclusiveCall(Flag* flag, const char* what) : flag_(flag) {
+    if (flag != nullptr && flag->taken_.exchange(true, std::memory_order_acquire)) {
       throw std::logic_error(std::string("the ") + what +
                              " is in the middle of another call; allowed: one call at a time, so give each thread a " +
                              what + " of its own");
     }
   }
-  ~ExclusiveCall() { flag_.taken_.store(false, std::memory_order_release); }
+  ~ExclusiveCall() {
+    if (flag_ != nullptr) flag_->taken_.store(false, std::memory_order_release);
+  }
   ExclusiveCall(const ExclusiveCall&) = delete;
   ExclusiveCall& operator=(const ExclusiveCall&) = delete;
 
  private:
-  Flag& flag_;
+  Flag* flag_;
 };
 
 }  // namespace moe_mamba

@@ -41,7 +41,7 @@ class Config {
       const bool is_whole = value.kind == JsonValue::Kind::number && std::isfinite(value.number) &&
                             value.number == std::floor(value.number);
       refuse(name, value.text() + (is_whole ? " as a number with a decimal point or exponent" : ""),
-             "an integer from " + std::to_string(lowest) + " to " + std::to_string(highest));
+             moe_mamba::detail::range_text(lowest, highest, "an integer from "));
     }
     return static_cast<Index>(value.integer);
   }
@@ -54,7 +54,7 @@ class Config {
     const bool is_number = value.kind == JsonValue::Kind::number || value.kind == JsonValue::Kind::integer;
     if (!is_number || !(value.number >= static_cast<double>(lowest) && value.number <= static_cast<double>(highest)) ||
         value.number != std::floor(value.number)) {
-      refuse(name, value.text(), "a whole number from " + std::to_string(lowest) + " to " + std::to_string(highest));
+      refuse(name, value.text(), moe_mamba::detail::range_text(lowest, highest, "a whole number from "));
     }
     return static_cast<Index>(value.number);
   }

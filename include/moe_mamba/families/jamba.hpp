@@ -22,7 +22,8 @@ struct Recurring {
     const Index every = config.integer(period, 1, 1 << 16, otherwise.period);
     const Index first = config.integer(offset, 0, 1 << 16, otherwise.offset);
     if (first >= every) {
-      config.refuse(offset, std::to_string(first), "an integer from 0 to " + std::to_string(every - 1));
+      config.refuse(offset, std::to_string(first),
+                    moe_mamba::detail::range_text<Index>(0, every - 1, "an integer from "));
     }
     return {every, first};
   }

@@ -8,15 +8,41 @@
 #include <span>
 #include <stdexcept>
 #include <string_view>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "moe_mamba/core/check.hpp"
 #include "moe_mamba/core/exclusive_call.hpp"
+#include "moe_mamba/core/static_check.hpp"
 #include "moe_mamba/generate/sampling.hpp"
 #include "moe_mamba/model/model.hpp"
 #include "moe_mamba/model/session.hpp"
 
 namespace moe_mamba {
+
+namespace detail {
+
+/// What Decoder::generate() can be called with.
+template <class... Arguments>
+inline constexpr bool generates = false;
+template <class Prompt, class How, class From, class... Count>
+inline constexpr bool generates<Prompt, How, From, Count...> =
+    std::conjunction_v<std::disjunction<std::is_convertible<Prompt, std::span<const Token>>,
+                                        std::is_convertible<Prompt, std::string_view>>,
+                       std::is_convertible<How, Sampling>, std::is_convertible<From, Seed>,
+                       std::bool_constant<sizeof...(Count) <= 1>, std::is_convertible<Count, Index>...>;
+
+template <class... Arguments>
+struct GenerateTakes {
+  static_assert(
+      generates<Arguments...>,
+      "generate(prompt, sampling, seed, count) takes tokens or bytes; how the next token is chosen: Greedy{}, "
+      "Temperature{t}, TopKSampling{k}, TopP{p} or a Sampling; a seed, such as Seed{1}; and how many tokens, "
+      "which may be left out: GenerateTakes<what was given>");
+};
+
+}  // namespace detail
 
 struct DecoderOptions {
   Index chunk = 128;  ///< tokens of a prompt that are read at a time
@@ -139,7 +165,8 @@ class Decoder {
 
   /// The tokens that a decoder goes on to write, drawn as they are asked for; each is read back in when the iterator goes
   /// on, the last one too, so that afterwards state and logits are those of the whole text. (A token at which a loop is
-  /// left by `break` has not been read back.)
+  /// left by `break` has not been read back.) Where another has begun on the decoder, or nothing is left in it to go
+  /// on from, the next token throws std::logic_error.
   class Generation {
    public:
     class Iterator {
@@ -164,7 +191,9 @@ class Decoder {
     };
 
     Generation(Decoder& decoder, Draws draws, Index count)
-        : decoder_(decoder), draws_(std::move(draws)), left_(count) {}
+        : decoder_(decoder), draws_(std::move(draws)), left_(count), number_(++decoder.generations_) {}
+    /// A copy would be another one on the same decoder.
+    Generation(Generation&&) = default;
 
     Iterator begin() { return Iterator(*this); }
     std::default_sentinel_t end() const { return {}; }
@@ -173,6 +202,12 @@ class Decoder {
     void draw() {
       if (left_ <= 0) return;
       const ExclusiveCall call = decoder_.begin_call();
+      require_last();
+      if (!decoder_.has_logits_) {
+        throw std::logic_error(
+            "the decoder has been reset, or restored without logits, since generate(); allowed: read a token first, or "
+            "generate() anew");
+      }
       if constexpr (Memory::on_host) {
         token_ = draws_(decoder_.logits());
       } else {
@@ -182,6 +217,7 @@ class Decoder {
 
     void read_back() {
       const ExclusiveCall call = decoder_.begin_call();
+      require_last();
       if constexpr (Memory::on_host) {
         decoder_.step_on(&token_, call);
       } else {
@@ -189,9 +225,17 @@ class Decoder {
       }
     }
 
+    void require_last() const {
+      if (number_ == decoder_.generations_) return;
+      throw std::logic_error(
+          "another generate() has begun on this decoder since this one did; allowed: one at a time, so read one to its "
+          "end first or give each a decoder of its own");
+    }
+
     Decoder& decoder_;
     Draws draws_;
     Index left_;
+    std::uint64_t number_;  // among the decoder's
     Token token_ = 0;
   };
 
@@ -204,10 +248,8 @@ class Decoder {
             "1 or more tokens where nothing has been read yet");
     moe_mamba::check(sampling);
     Draws draws(sampling, seed, Index{Definition::vocabulary});
-    if (!prompt.empty()) {
-      const ExclusiveCall call = begin_call();
-      read_all("prompt", prompt, call);
-    }
+    const ExclusiveCall call = begin_call();
+    if (!prompt.empty()) read_all("prompt", prompt, call);
     return Generation(*this, std::move(draws), count);
   }
 
@@ -224,13 +266,20 @@ class Decoder {
     return generate(std::span<const Token>(tokens), sampling, seed, count);
   }
 
+  /// What cannot be generated from, said in words.
+  template <class... Arguments>
+      Generation generate(Arguments&&...) & requires(!detail::generates<Arguments...>) {
+    detail::check<detail::GenerateTakes<Arguments...>>();
+    return generate(std::span<const Token>(), Greedy{}, Seed{}, 0);
+  }
+
  private:
   using SessionType = Session<Definition, S, Backend>;
   static const Passes<Definition, S, Backend>& passes() { return PassesOf<Definition, S, Backend>::get(); }
 
   static void check(Token token) {
     require_range(token >= 0 && token < Definition::vocabulary, "token", token,
-                  [] { return "0 to " + std::to_string(Definition::vocabulary - 1); });
+                  [] { return detail::range_text(0, Definition::vocabulary - 1); });
   }
 
   ExclusiveCall begin_call() const { return ExclusiveCall(device_->in_use(), called_); }
@@ -330,6 +379,7 @@ class Decoder {
   Memory scratch_;
   std::size_t chunk_;
   bool has_logits_ = false;
+  std::uint64_t generations_ = 0;  // that have begun
 };
 
 template <class Definition, StorageScalar S, class Backend>

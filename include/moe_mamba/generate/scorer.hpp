@@ -92,7 +92,7 @@ class Scorer {
     require(!tokens.empty(), "tokens.size()", tokens.size(), "1 or more");
     require(length >= 2, "length", length, "2 or more tokens");
     require(stride >= 1 && stride < length, "stride", stride,
-            [&] { return "1 to " + std::to_string(length - 1) + ", less than the length"; });
+            [&] { return detail::range_text<Index>(1, length - 1) + ", less than the length"; });
     check("tokens", tokens);
     const ExclusiveCall call(in_use_, "scorer");
     Score total;

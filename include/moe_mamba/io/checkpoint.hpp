@@ -105,7 +105,7 @@ CheckpointInfo load_checkpoint(const std::filesystem::path& path, Trainer<Defini
     constexpr const char* remedy = "OtherRun::accepted, which goes on as another run where names and shapes agree";
     detail::check_definition<Definition>(file, remedy);
     for (const auto& words : words_of_run) {
-      detail::check_metadata(file, words.key, std::string(words.field) + " of its training", words.text, remedy);
+      detail::check_metadata(file, words.key, words.field, words.text, remedy);
     }
   }
   detail::check_parameters<Definition>(file);

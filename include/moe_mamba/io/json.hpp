@@ -1,8 +1,10 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <limits>
 #include <span>
 #include <string>
@@ -175,7 +177,8 @@ class JsonTreeReader {
   JsonBuilder tree_;
 };
 
-/// The numbers that JSON has no spelling for, as Python's json module writes them: NaN, Infinity and -Infinity.
+/// The numbers that JSON has no spelling for, as Python's json module writes them: NaN, Infinity and -Infinity; and those too
+/// large for a double, which it reads as infinity. Made in the locale "C".
 struct NonFiniteNumbers {
   struct Number {
     std::size_t ordinal;  // among all numbers of the text, from 0
@@ -224,7 +227,23 @@ struct NonFiniteNumbers {
     return token == "NaN"         ? std::numeric_limits<double>::quiet_NaN()
            : token == "Infinity"  ? infinity
            : token == "-Infinity" ? -infinity
-                                  : 0;
+                                  : overflow(token);
+  }
+  /// The infinity that a number of JSON is rounded to, 0 for any other token.
+  static double overflow(std::string_view token) {
+    const std::string_view digits = token.substr(token.front() == '-' ? 1 : 0);
+    if (digits.empty() || !is_digit(digits.front())) return 0;
+    if (digits.size() <= std::numeric_limits<double>::max_exponent10 && digits.find_first_of("eE") == token.npos)
+      return 0;
+    const auto point = digits.find('.');
+    const bool has_fraction = point == digits.npos || (point + 1 < digits.size() && is_digit(digits[point + 1]));
+    const bool leads_with_zero =
+        digits.size() > 1 && digits[0] == '0' && std::string_view(".eE").find(digits[1]) == digits.npos;
+    if (!has_fraction || leads_with_zero) return 0;
+    const std::string text(token);
+    char* end = nullptr;
+    const double value = std::strtod(text.c_str(), &end);
+    return end == text.c_str() + text.size() && std::isinf(value) ? value : 0;
   }
 };
 
@@ -270,10 +289,10 @@ auto read_json(std::string_view text, const std::string& file, Arguments... argu
   }
   JsonEvents<Reader> events(file, arguments...);
   events.file = &file;
+  const ClassicLocale locale;
   const NonFiniteNumbers python(text);
   if (!python.text.empty()) text = python.text;
   events.non_finite = python.numbers;
-  const ClassicLocale locale;
   nlohmann::json::sax_parse(text.begin(), text.end(), &events);
   return events.finish();
 }
@@ -302,7 +321,7 @@ inline std::string JsonValue::text() const {
 /// The limits of a config.json.
 inline constexpr JsonLimits json_limits{16, std::size_t{1} << 18};
 
-/// Reads a JSON text, with NaN, Infinity and -Infinity as Python writes them. `file` names it in errors.
+/// Reads a JSON text as Python does: with NaN, Infinity and -Infinity, and as infinity what is too large for a double. `file` names it in errors.
 inline JsonValue parse_json(std::string_view text, const std::string& file, JsonLimits limits = json_limits) {
   return detail::read_json<detail::JsonTreeReader>(text, file, limits);
 }

@@ -370,7 +370,7 @@ inline SafetensorsContents parse_safetensors(std::span<const std::byte> bytes, c
     const bool cut = length > longest && length <= detail::safetensors_header_limit &&
                      (bytes.size() == 8 || bytes[8] == std::byte{'{'});
     detail::throw_content_error(file, (cut ? "the file is cut off: " : other) + "header length", std::to_string(length),
-                                "2 to " + std::to_string(longest) + " in a file of " + size);
+                                detail::range_text<std::uint64_t>(2, longest) + " in a file of " + size);
   }
   const auto header = bytes.subspan(8, length);
   const std::string_view text(reinterpret_cast<const char*>(header.data()), header.size());

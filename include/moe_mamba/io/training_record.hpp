@@ -118,14 +118,14 @@ template <class Definition, StorageScalar S, class Backend, Schedule Rate>
 std::vector<RunWords> run_words(const Trainer<Definition, S, Backend, Rate>& trainer) {
   const TrainerOptions& options = trainer.options();
   std::vector<RunWords> words = {
-      {"moe_mamba.training.optimizer", "the optimizer", optimizer_text(trainer.optimizer())},
-      {"moe_mamba.training.schedule", "the schedule", schedule_text(trainer.schedule())},
-      {"moe_mamba.training.options", "the trainer's options",
+      {"moe_mamba.training.optimizer", "the optimizer it was trained with", optimizer_text(trainer.optimizer())},
+      {"moe_mamba.training.schedule", "the schedule it was trained with", schedule_text(trainer.schedule())},
+      {"moe_mamba.training.options", "the trainer options it was trained with",
        "clip_norm " + exact_text(options.clip_norm) + ", carry_states " + (options.carry_states ? "true" : "false")},
-      {"moe_mamba.training.definition", "the definition with its auxiliary losses",
+      {"moe_mamba.training.definition", "the definition it was trained with (auxiliary losses included)",
        spelling<Definition>(AuxiliaryLosses::spelled)}};
   if constexpr (!std::same_as<Rate, Constant> && !std::same_as<Rate, Cosine>) {  // whose texts say all
-    words.push_back({"moe_mamba.training.schedule_samples", "the fingerprint of the factors of the schedule",
+    words.push_back({"moe_mamba.training.schedule_samples", "the fingerprint of its schedule's factors",
                      schedule_samples(trainer.schedule())});
   }
   return words;

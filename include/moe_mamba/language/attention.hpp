@@ -44,7 +44,7 @@ struct OneKindOfBiases {
 
 template <class Layer, class Queries, class KeyValues>
 struct AttentionGroups {
-  static_assert(Queries::value < 1 || KeyValues::value < 1 || Queries::value % KeyValues::value == 0,
+  static_assert(Queries::value % KeyValues::value == 0,
                 "Attention: KeyValueHeads must divide Heads: AttentionGroups<layer, Heads, KeyValueHeads>");
 };
 
@@ -67,19 +67,28 @@ struct AttentionRotary {
                 "AttentionRotary<layer, RotaryWidth, HeadWidth>");
 };
 
+/// Whether heads and their widths are in range, which what depends on the model's width is made of.
+template <class Layer, class... Options>
+consteval bool check_attention_sizes() {
+  const bool heads = check_integer_option<Layer, Heads, 1, 1024, Options...>();
+  const bool width = check_integer_option<Layer, HeadWidth, 1, 256, Options...>();
+  const bool rotary = check_integer_option<Layer, RotaryWidth, 2, 256, Options...>();
+  return heads && width && rotary;
+}
+
 template <class Layer, class... Options>
 consteval bool check_attention() {
   check<AttentionTakes<Layer, Options>...>();
   check<AttentionNeeds<Layer, Heads<8>, times_given<Heads, Options...>>>();
   check<AttentionNeeds<Layer, Context<2048>, times_given<Context, Options...>>>();
-  check_integer_option<Layer, Heads, 1, 1024, Options...>();
-  check_integer_option<Layer, KeyValueHeads, 1, 1024, Options...>();
-  check_integer_option<Layer, HeadWidth, 1, 256, Options...>();
+  constexpr bool sizes_are_right = check_attention_sizes<Layer, Options...>();
+  constexpr bool groups_are_right = check_integer_option<Layer, KeyValueHeads, 1, 1024, Options...>();
   check_integer_option<Layer, Context, 1, 1 << 24, Options...>();
   check_integer_option<Layer, Rotary, 2, 1 << 30, Options...>();
-  check_integer_option<Layer, RotaryWidth, 2, 256, Options...>();
-  constexpr int heads = option_value<Heads, 1, Options...>();
-  check<AttentionGroups<Layer, Heads<heads>, KeyValueHeads<option_value<KeyValueHeads, heads, Options...>()>>>();
+  constexpr int heads = option_value<Heads, 0, Options...>();
+  if constexpr (sizes_are_right && groups_are_right && heads > 0) {
+    check<AttentionGroups<Layer, Heads<heads>, KeyValueHeads<option_value<KeyValueHeads, heads, Options...>()>>>();
+  }
   constexpr int without = (0 + ... + int(is_one_of<Options, NoPositions>));
   constexpr int rotary = times_given<Rotary, Options...> + times_given<RotaryWidth, Options...>;
   check<OneKindOfPositions<Layer, without + (without > 0 && rotary > 0 ? 1 : 0)>>();
@@ -88,14 +97,16 @@ consteval bool check_attention() {
 }
 
 /// What depends on the model's width as well.
-template <class Layer, int W>
+template <class Layer, int W, class... Options>
 consteval bool check_attention_of_width() {
   constexpr AttentionOptions options = Layer::options;
-  if constexpr (options.head_width == 0) check<AttentionHeadWidth<Layer, Width<W>, Heads<options.heads>>>();
-  constexpr AttentionOptions all = options.of_width(W);
-  // Of heads that are no width of their own anyway, that would be a second sentence on one mistake.
-  if constexpr (options.positions && (options.head_width != 0 || W % options.heads == 0)) {
-    check<AttentionRotary<Layer, RotaryWidth<all.rotary_width>, HeadWidth<all.head_width>>>();
+  if constexpr (check_attention_sizes<Layer, Options...>()) {
+    if constexpr (options.head_width == 0) check<AttentionHeadWidth<Layer, Width<W>, Heads<options.heads>>>();
+    constexpr AttentionOptions all = options.of_width(W);
+    // Of heads that are no width of their own anyway, that would be a second sentence on one mistake.
+    if constexpr (options.positions && (options.head_width != 0 || W % options.heads == 0)) {
+      check<AttentionRotary<Layer, RotaryWidth<all.rotary_width>, HeadWidth<all.head_width>>>();
+    }
   }
   return true;
 }
@@ -133,9 +144,9 @@ constexpr void set(AttentionOptions& options, std::type_identity<InputBiases>) {
 constexpr void set(AttentionOptions& options, std::type_identity<Biases>) { options.biases = AttentionBiases::all; }
 
 /// The layer, once its options have been looked at with the width.
-template <class Definition, int W>
+template <class Definition, int W, class... Options>
 struct AttentionOf {
-  static_assert(check_attention_of_width<Definition, W>());
+  static_assert(check_attention_of_width<Definition, W, Options...>());
   using type = AttentionLayer<W, Definition::options.of_width(W)>;
 };
 
@@ -155,7 +166,7 @@ struct Attention {
   }();
 
   template <int W>
-  using Layer = typename detail::AttentionOf<Attention, W>::type;
+  using Layer = typename detail::AttentionOf<Attention, W, Options...>::type;
 };
 
 }  // namespace moe_mamba

@@ -64,13 +64,12 @@ struct StageOf {
 
 template <class Item, int W, class Norm>
 requires(LayerDefinition<Item, W> && !NormDefinition<Item>) struct StageOf<Item, W, Norm> {
-  using type =
-      ResidualStage<W, typename Norm::template Layer<W>, typename CheckedLayer<typename Item::template Layer<W>>::type>;
+  using type = ResidualStage<W, NormLayer<Norm, W>, typename CheckedLayer<typename Item::template Layer<W>>::type>;
 };
 
 template <NormDefinition Item, int W, class Norm>
 struct StageOf<Item, W, Norm> {
-  using type = NormStage<W, typename Item::template Layer<W>>;
+  using type = NormStage<W, NormLayer<Item, W>>;
 };
 
 template <class OwnNorm, class Layer, int W, class Norm>
@@ -81,8 +80,7 @@ struct StageOf<Residual<OwnNorm, Layer>, W, Norm> {
 
 template <NormDefinition OwnNorm, class Layer, int W, class Norm>
 requires(LayerDefinition<Layer, W>) struct StageOf<Residual<OwnNorm, Layer>, W, Norm> {
-  using type = ResidualStage<W, typename OwnNorm::template Layer<W>,
-                             typename CheckedLayer<typename Layer::template Layer<W>>::type>;
+  using type = ResidualStage<W, NormLayer<OwnNorm, W>, typename CheckedLayer<typename Layer::template Layer<W>>::type>;
 };
 
 template <class Items, int W, class Norm>
@@ -148,19 +146,21 @@ struct ModelNorm {
       "template Layer<Width>: ModelNorm<model, norm given>");
 };
 
-/// The norm, if it is one.
-template <class Norm>
-using norm_or_none = std::conditional_t<NormDefinition<Norm>, Norm, NoNorm>;
-
 template <class Model, int Items>
 struct ModelBody {
   static_assert(Items >= 1, "a model needs a body: one layer or more, such as Mamba<>: ModelBody<model, items given>");
 };
 
+/// Whether a model has a width.
+template <class Model, class... Arguments>
+consteval bool check_width() {
+  constexpr int times = times_given<Width, Arguments...>;
+  check<ModelNeeds<Model, Width<512>, times>>();
+  return check_integer_option<Model, Width, 1, 1 << 20, Arguments...>() && times >= 1;
+}
+
 template <class Model, class... Arguments>
 consteval bool check_model() {
-  check_integer_option<Model, Width, 1, 1 << 20, Arguments...>();
-  check<ModelNeeds<Model, Width<512>, times_given<Width, Arguments...>>>();
   check<ModelBody<Model, (0 + ... + int(!is_model_option<Arguments>))>>();
   check<OneOf<Model, (0 + ... + int(is_norm_option<PreNorm, Arguments>))>>();
   check<OneOf<Model, (0 + ... + int(is_norm_option<FinalNorm, Arguments>))>>();
@@ -180,8 +180,11 @@ struct ModelParts {
   using FinalNormDefinition =
       norm_or_none<typename FirstMatch<IsFinalNorm, FinalNorm<RmsNorm<>>, Arguments...>::type::norm>;
 
-  using Norm = typename FinalNormDefinition::template Layer<width>;
-  using Body = typename BodyOf<typename BodyItems<Sequence<>, Arguments...>::type, width, PreNormDefinition>::type;
+  using Norm = NormLayer<FinalNormDefinition, width>;
+  /// Empty where there is no width that layers could have.
+  using Items = std::conditional_t<check_width<Model, Arguments...>(), BodyItems<Sequence<>, Arguments...>,
+                                   BodyItems<Sequence<>>>;
+  using Body = typename BodyOf<typename Items::type, width, PreNormDefinition>::type;
 
   /// What each auxiliary loss is multiplied with in the loss.
   static constexpr double auxiliary_weight = is_one_of<AverageAuxiliaryLosses, Arguments...> &&

@@ -1,6 +1,9 @@
 #pragma once
 
+#include <string>
+
 #include "moe_mamba/language/composition.hpp"
+#include "moe_mamba/language/packing.hpp"
 #include "moe_mamba/model/token_model.hpp"
 
 namespace moe_mamba {
@@ -10,13 +13,15 @@ namespace detail {
 template <class Model, class... Arguments>
 consteval bool check_language_model() {
   check_integer_option<Model, Vocabulary, 1, 1 << 28, Arguments...>();
-  check<ModelNeeds<Model, Vocabulary<256>, times_given<Vocabulary, Arguments...>>>();
   check<OneOf<Model, (0 + ... + int(is_one_of<Arguments, TiedHead, Head>))>>();
   constexpr bool takes_real_numbers =
       (false || ... || (is_integer_option<Inputs, Arguments> || is_integer_option<Outputs, Arguments>));
   static_assert(!takes_real_numbers,
                 "LanguageModel takes Vocabulary<V>, not Inputs<I> or Outputs<O>; a model of real-valued series is a "
                 "SequenceModel");
+  if constexpr (!takes_real_numbers) {
+    check<ModelNeeds<Model, Vocabulary<256>, times_given<Vocabulary, Arguments...>>>();
+  }
   return check_model<Model, Arguments...>();
 }
 
@@ -35,6 +40,11 @@ struct LanguageModel
   static_assert(detail::check_language_model<LanguageModel, Arguments...>());
 
   using Parts = detail::ModelParts<LanguageModel, Arguments...>;
+
+  /// The first layer that does not take packed sequences, as a definition spells it; "" where all do.
+  static std::string layer_without_packing() {
+    return detail::LayerWithoutPacking<Parts::width>::template among<Arguments...>();
+  }
 };
 
 }  // namespace moe_mamba

@@ -85,10 +85,11 @@ struct Mamba {
     (detail::set(all, std::type_identity<Options>{}), ...);
     return all;
   }();
-  using inner_norm = detail::inner_norm_of<Options...>;
+  using inner_norm = detail::norm_or_none<detail::inner_norm_of<Options...>>;
 
   template <int W>
-  using Layer = MambaLayer<W, options.of_width(W), inner_norm>;
+  using Layer =
+      MambaLayer<W, options.of_width(W), typename detail::CheckedNorm<inner_norm, options.of_width(W).states>::type>;
 };
 
 }  // namespace moe_mamba

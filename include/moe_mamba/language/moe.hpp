@@ -31,8 +31,7 @@ struct MoeNeedsExperts {
 
 template <class Layer, class Chosen, class All>
 struct MoeTopK {
-  static_assert(All::value < 1 || Chosen::value <= All::value,
-                "Moe: TopK must be from 1 to Experts: MoeTopK<layer, TopK, Experts>");
+  static_assert(Chosen::value <= All::value, "Moe: TopK must be from 1 to Experts: MoeTopK<layer, TopK, Experts>");
 };
 
 template <class Layer, class Router>
@@ -56,12 +55,15 @@ consteval bool check_moe() {
   check<MoeTakes<Layer, Options>...>();
   check<MoeNeedsExperts<Layer, (0 + ... + int(is_integer_option<Experts, Options>))>>();
   check<OneActivation<Layer, (0 + ... + int(ActivationType<Options>))>>();
-  check_integer_option<Layer, Experts, 1, 1 << 16, Options...>();
-  check_integer_option<Layer, TopK, 1, 1 << 16, Options...>();
+  constexpr bool experts_are_right = check_integer_option<Layer, Experts, 1, 1 << 16, Options...>();
+  constexpr bool top_k_is_right = check_integer_option<Layer, TopK, 1, 1 << 16, Options...>();
   check_integer_option<Layer, Hidden, 1, 1 << 24, Options...>();
   check_integer_option<Layer, SharedExperts, 0, 1 << 10, Options...>();
   constexpr int top_k = option_value<TopK, 1, Options...>();
-  check<MoeTopK<Layer, TopK<top_k>, Experts<option_value<Experts, 1, Options...>()>>>();
+  constexpr int experts = option_value<Experts, 0, Options...>();
+  if constexpr (experts_are_right && top_k_is_right && experts > 0) {
+    check<MoeTopK<Layer, TopK<top_k>, Experts<experts>>>();
+  }
   if constexpr (top_k == 1) check<TopOneNotRenormalised<Layer, Options>...>();
   check<OneGateOrder<Layer, (0 + ... + int(is_one_of<Options, SoftmaxThenTopK, TopKThenSoftmax, SigmoidThenTopK>))>>();
   check<OptionGivenOnce<Layer, RouterBias, (0 + ... + int(std::is_same_v<Options, RouterBias>))>>();

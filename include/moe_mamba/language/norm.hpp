@@ -2,6 +2,7 @@
 
 #include <type_traits>
 
+#include "moe_mamba/language/definition.hpp"
 #include "moe_mamba/language/options.hpp"
 #include "moe_mamba/layers/norm.hpp"
 
@@ -21,7 +22,9 @@ struct NormTakes {
 template <class Norm, bool TakesNoGain, class... Options>
 consteval NormOptions norm_options() {
   check<NormTakes<Norm, Options, TakesNoGain>...>();
-  check<OptionGivenOnce<Norm, NoGain, (0 + ... + int(std::is_same_v<Options, NoGain>))>>();
+  if constexpr (TakesNoGain) {
+    check<OptionGivenOnce<Norm, NoGain, (0 + ... + int(std::is_same_v<Options, NoGain>))>>();
+  }
   check_ratio_option<Norm, Epsilon, 1, Options...>();
   return {option_ratio<Epsilon, Options...>(NormOptions{}.epsilon), !is_one_of<NoGain, Options...>};
 }
@@ -52,5 +55,27 @@ struct NoNorm {
   template <int W>
   using Layer = NoNormLayer<W>;
 };
+
+namespace detail {
+
+/// The norm, if it is one.
+template <class Norm>
+using norm_or_none = std::conditional_t<NormDefinition<Norm>, Norm, NoNorm>;
+
+template <class Norm>
+struct FinishedNorm {
+  static_assert(NormType<Norm>, "a norm lacks something that layers/layer.hpp asks for: FinishedNorm<norm of a width>");
+};
+
+/// The norm, if one of width W can be used.
+template <class Norm, int W>
+struct CheckedNorm {
+  static_assert((check<FinishedNorm<typename Norm::template Layer<W>>>(), true));
+  using type = std::conditional_t<NormType<typename Norm::template Layer<W>>, Norm, NoNorm>;
+};
+template <class Norm, int W>
+using NormLayer = typename CheckedNorm<Norm, W>::type::template Layer<W>;
+
+}  // namespace detail
 
 }  // namespace moe_mamba

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <limits>
 #include <type_traits>
 
 #include "moe_mamba/core/ratio.hpp"
@@ -53,6 +54,24 @@ template <class Norm> struct PreNorm   { using norm = Norm; };  ///< in front of
 template <class Norm> struct FinalNorm { using norm = Norm; };  ///< in front of the head
 template <class Norm> struct InnerNorm { using norm = Norm; };  ///< of step, B and C inside a Mamba block
 // clang-format on
+
+/// TopK{3}, which is no option: a word for the choice of tokens was meant. It converts to whatever is asked for, so that
+/// nothing else is said.
+template <>
+struct TopK<std::numeric_limits<int>::min()> {
+  static constexpr int value = std::numeric_limits<int>::min();
+  template <class... Numbers>
+  constexpr explicit TopK(Numbers...) {
+    static_assert(sizeof...(Numbers) == 0,
+                  "TopK<K> is an option of Moe and no object; the K most probable tokens are TopKSampling{K}");
+  }
+  template <class T>
+  constexpr operator T() const {
+    return {};
+  }
+};
+template <class... Numbers>
+TopK(Numbers...) -> TopK<std::numeric_limits<int>::min()>;
 
 namespace detail {
 
@@ -142,34 +161,38 @@ inline constexpr int times_given = (0 + ... + int(is_integer_option<Option, Argu
 template <template <int, int> class Option, class... Arguments>
 inline constexpr int ratios_given = (0 + ... + int(is_ratio_option<Option, Arguments>));
 
-/// Checks every integer option of one kind among Options: its range, and that it is given once at most.
+/// Checks every integer option of one kind among Options: its range, and that it is given once at most. False where that is
+/// not so: then what depends on it need not be checked, which would say the same mistake again.
 template <class Layer, template <int> class Option, int Lowest, int Highest, class... Options>
 consteval bool check_integer_option() {
-  [[maybe_unused]] constexpr int times = times_given<Option, Options...>;
+  [[maybe_unused]] bool in_range = true;
   (
-      [] {
+      [&] {
         if constexpr (is_integer_option<Option, Options>) {
           check<OptionInRange<Layer, Options, Lowest, Highest>>();
-          check<OptionGivenOnce<Layer, Options, times>>();
+          in_range = in_range && Options::value >= Lowest && Options::value <= Highest;
         }
       }(),
       ...);
-  return true;
+  // Of the first one only: the others are the same mistake.
+  constexpr int times = times_given<Option, Options...>;
+  if constexpr (times > 1) check<OptionGivenOnce<Layer, Option<option_value<Option, 0, Options...>()>, times>>();
+  return in_range && times <= 1;
 }
 
 /// Checks every ratio of one kind among Options: its range, and that it is given once at most.
 template <class Layer, template <int, int> class Option, int Lowest, class... Options>
-consteval bool check_ratio_option() {
-  [[maybe_unused]] constexpr int times = ratios_given<Option, Options...>;
+consteval void check_ratio_option() {
   (
       [] {
-        if constexpr (is_ratio_option<Option, Options>) {
-          check<RatioInRange<Layer, Options, Lowest>>();
-          check<OptionGivenOnce<Layer, Options, times>>();
-        }
+        if constexpr (is_ratio_option<Option, Options>) check<RatioInRange<Layer, Options, Lowest>>();
       }(),
       ...);
-  return true;
+  constexpr int times = ratios_given<Option, Options...>;
+  if constexpr (times > 1) {
+    constexpr Ratio first = option_ratio<Option, Options...>({});
+    check<OptionGivenOnce<Layer, Option<first.numerator, first.denominator>, times>>();
+  }
 }
 
 }  // namespace detail

@@ -1,6 +1,9 @@
 #pragma once
 
+#include <string>
+
 #include "moe_mamba/language/composition.hpp"
+#include "moe_mamba/language/packing.hpp"
 #include "moe_mamba/model/series_model.hpp"
 
 namespace moe_mamba {
@@ -11,14 +14,16 @@ template <class Model, class... Arguments>
 consteval bool check_sequence_model() {
   check_integer_option<Model, Inputs, 1, 1 << 20, Arguments...>();
   check_integer_option<Model, Outputs, 1, 1 << 20, Arguments...>();
-  check<ModelNeeds<Model, Inputs<4>, times_given<Inputs, Arguments...>>>();
-  check<ModelNeeds<Model, Outputs<2>, times_given<Outputs, Arguments...>>>();
   constexpr bool takes_tokens =
       (false || ... || (is_integer_option<Vocabulary, Arguments> || is_one_of<Arguments, TiedHead, Head>));
   static_assert(
       !takes_tokens,
       "SequenceModel takes Inputs<I> and Outputs<O>, not Vocabulary<V>, TiedHead or Head; a model over tokens is "
       "a LanguageModel");
+  if constexpr (!takes_tokens) {
+    check<ModelNeeds<Model, Inputs<4>, times_given<Inputs, Arguments...>>>();
+    check<ModelNeeds<Model, Outputs<2>, times_given<Outputs, Arguments...>>>();
+  }
   return check_model<Model, Arguments...>();
 }
 
@@ -38,6 +43,11 @@ struct SequenceModel : detail::SeriesModel<detail::ModelParts<SequenceModel<Argu
   static_assert(detail::check_sequence_model<SequenceModel, Arguments...>());
 
   using Parts = detail::ModelParts<SequenceModel, Arguments...>;
+
+  /// The first layer that does not take packed sequences, as a definition spells it; "" where all do.
+  static std::string layer_without_packing() {
+    return detail::LayerWithoutPacking<Parts::width>::template among<Arguments...>();
+  }
 };
 
 }  // namespace moe_mamba

@@ -104,16 +104,22 @@ inline std::string common_name(std::string_view written) {
   return name;
 }
 
-/// What a file calls a type: its member `spelling`, where it has one (a derived class has its base's), else its whole name,
-/// as in "mine::Gain<mine::Bound<3>, moe_mamba::Relu>".
+/// What a person is told that a type is called: its member `spelling`, where it has one (a derived class has its base's),
+/// else its whole name, as in "mine::Gain<mine::Bound<3>, moe_mamba::Relu>".
 template <class T>
-std::string type_name() {
+std::string shown_name() {
   if constexpr (NamesItself<T>) {
     return std::string(std::string_view(T::spelling));
   } else {
-    check<NameOfType<T>>();
     return common_name(compilers_name<T>());
   }
+}
+
+/// What a file calls a type: the same, and no two types alike.
+template <class T>
+std::string type_name() {
+  if constexpr (!NamesItself<T>) check<NameOfType<T>>();
+  return shown_name<T>();
 }
 
 }  // namespace moe_mamba::detail

@@ -134,6 +134,14 @@ concept LayerType = requires(const double* report) {
   typename T::template Saved<float>;
 };
 
+/// A norm, as far as that can be told.
+template <class T>
+concept NormType = requires {
+  typename T::template Weights<DescribeWeights>;
+  { T::active_parameters } -> std::convertible_to<Index>;
+  typename T::template Saved<float>;
+};
+
 /// Bytes of tape that a layer takes for a batch of this shape.
 template <class Layer, class C>
 constexpr std::size_t tape_bytes(Shape shape) {

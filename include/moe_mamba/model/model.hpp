@@ -10,6 +10,7 @@
 #include "moe_mamba/core/array.hpp"
 #include "moe_mamba/core/backend.hpp"
 #include "moe_mamba/core/check.hpp"
+#include "moe_mamba/core/exclusive_call.hpp"
 #include "moe_mamba/core/nearest_names.hpp"
 #include "moe_mamba/core/random.hpp"
 #include "moe_mamba/core/view.hpp"
@@ -209,64 +210,74 @@ class Model {
   using Checks = BatchChecks<Definition, S, Backend>;
   using SessionType = Session<Definition, S, Backend>;
 
-  SessionType open(WorkspaceType& workspace) const {
+  /// What a call holds while it runs.
+  struct Call {
+    SessionType session;
+    ExclusiveCall on_states, on_dstates;
+  };
+  Call open(WorkspaceType& workspace, const StatesType* states, const StatesType* dstates = nullptr) const {
     require_parameters();
-    return SessionType(workspace, data_);
+    require(states == nullptr || states != dstates, "dstates", "the object that states is",
+            "another one, as both are read and written");
+    return {SessionType(workspace, data_),
+            ExclusiveCall(states == nullptr ? nullptr : &states->in_use(), "States object"),
+            ExclusiveCall(dstates == nullptr ? nullptr : &dstates->in_use(), "States object")};
   }
 
   template <class Inputs, class Outputs>
   void forward_any(WorkspaceType& workspace, Inputs inputs, Shape shape, Outputs outputs, StatesType* states) const {
-    SessionType session = open(workspace);
+    Call call = open(workspace, states);
     Checks::inputs(workspace, inputs, shape, states);
     Checks::outputs(outputs.size(), shape.tokens());
-    session.body({shape, session.stage_inputs(inputs, shape), nullptr, view(states)});
-    session.outputs(shape, {0, 1, shape.tokens()}, outputs);
+    call.session.body({shape, call.session.stage_inputs(inputs, shape), nullptr, view(states)});
+    call.session.outputs(shape, {0, 1, shape.tokens()}, outputs);
   }
 
   template <class Inputs, class Outputs>
   void forward_last_any(WorkspaceType& workspace, Inputs inputs, Shape shape, Outputs outputs,
                         StatesType* states) const {
-    SessionType session = open(workspace);
+    Call call = open(workspace, states);
     Checks::inputs(workspace, inputs, shape, states);
     Checks::last_outputs(shape, outputs.size());
-    session.body({shape, session.stage_inputs(inputs, shape), nullptr, view(states)});
+    call.session.body({shape, call.session.stage_inputs(inputs, shape), nullptr, view(states)});
     workspace.invalidate();
     for_sequence_runs(shape, [&](const SequenceRun& part) {
       const Index length = part.shape.length, width = Definition::output_width;
-      session.outputs(shape, {part.row + length - 1, length, part.shape.batch},
-                      outputs.subspan(static_cast<std::size_t>(part.sequence * width),
-                                      static_cast<std::size_t>(part.shape.batch * width)));
+      call.session.outputs(shape, {part.row + length - 1, length, part.shape.batch},
+                           outputs.subspan(static_cast<std::size_t>(part.sequence * width),
+                                           static_cast<std::size_t>(part.shape.batch * width)));
     });
   }
 
   template <class Outputs, class Inputs>
   void backward_any(WorkspaceType& workspace, Outputs doutputs, SpanOf<Compute, Memory> gradients, Inputs dinputs,
                     StatesType* dstates) const {
-    SessionType session = open(workspace);
+    Call call = open(workspace, nullptr, dstates);
     Checks::backward(workspace, doutputs.size(), gradients.size(), dinputs.size(), dstates);
-    session.outputs_backward(doutputs, gradients.data());
-    session.body_backward(gradients.data(), dinputs, view(dstates));
+    call.session.outputs_backward(doutputs, gradients.data());
+    call.session.body_backward(gradients.data(), dinputs, view(dstates));
   }
 
   template <class Inputs>
   void loss_any(WorkspaceType& workspace, Inputs inputs, Inputs targets, Shape shape, StatesType* states) const {
-    SessionType session = open(workspace);
+    Call call = open(workspace, states);
     Checks::batch(workspace, inputs, targets, shape, states);
-    session.loss({shape, session.stage_inputs(inputs, shape), session.stage_targets(targets, shape), view(states)});
+    call.session.loss(
+        {shape, call.session.stage_inputs(inputs, shape), call.session.stage_targets(targets, shape), view(states)});
   }
 
   template <class Inputs>
   void gradient_any(WorkspaceType& workspace, Inputs inputs, Inputs targets, Shape shape,
                     SpanOf<Compute, Memory> gradients, StatesType* states, StatesType* dstates,
                     Index normaliser) const {
-    SessionType session = open(workspace);
+    Call call = open(workspace, states, dstates);
     Checks::gradients(workspace, gradients.size(), shape, dstates);
     Checks::batch(workspace, inputs, targets, shape, states);
     require(normaliser >= 0, "normaliser", normaliser, "0, for the batch's own targets, or more");
-    const typename SessionType::Batch batch{shape, session.stage_inputs(inputs, shape),
-                                            session.stage_targets(targets, shape), view(states), normaliser};
-    session.forward(batch, gradients.data(), Into::add);
-    session.backward(batch, gradients.data(), Into::add, view(dstates));
+    const typename SessionType::Batch batch{shape, call.session.stage_inputs(inputs, shape),
+                                            call.session.stage_targets(targets, shape), view(states), normaliser};
+    call.session.forward(batch, gradients.data(), Into::add);
+    call.session.backward(batch, gradients.data(), Into::add, view(dstates));
   }
 
   static StateView<Compute> view(StatesType* states) {

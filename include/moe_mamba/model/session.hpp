@@ -1,7 +1,6 @@
 #pragma once
 
 #include <algorithm>
-#include <optional>
 #include <span>
 
 #include "moe_mamba/core/array.hpp"
@@ -40,12 +39,16 @@ class Session {
 
   /// Throws std::logic_error where another session is open on the workspace, or another call runs on its device.
   Session(WorkspaceType& workspace, const S* parameters)
-      : workspace_(workspace), parameters_(parameters), open_(workspace.in_use(), "workspace") {
-    device_call_.emplace(workspace.device().in_use(), "device");
-  }
+      : workspace_(workspace),
+        parameters_(parameters),
+        on_workspace_(workspace.in_use(), "workspace"),
+        on_device_(workspace.device().in_use(), "device") {}
   /// During a call of the caller's on the device.
   Session(WorkspaceType& workspace, const S* parameters, const ExclusiveCall&)
-      : workspace_(workspace), parameters_(parameters), open_(workspace.in_use(), "workspace") {}
+      : workspace_(workspace),
+        parameters_(parameters),
+        on_workspace_(workspace.in_use(), "workspace"),
+        on_device_(nullptr, "device") {}
 
   /// Inputs and targets of the host's where the backend can read them. A copy, but for what a pass on the host reads once.
   const Input* stage_inputs(std::span<const Input> inputs, Shape shape) {
@@ -189,8 +192,7 @@ class Session {
 
   WorkspaceType& workspace_;
   const S* parameters_;
-  ExclusiveCall open_;
-  std::optional<ExclusiveCall> device_call_;
+  ExclusiveCall on_workspace_, on_device_;
 };
 
 }  // namespace moe_mamba

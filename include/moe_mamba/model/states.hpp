@@ -7,6 +7,7 @@
 
 #include "moe_mamba/core/array.hpp"
 #include "moe_mamba/core/check.hpp"
+#include "moe_mamba/core/exclusive_call.hpp"
 #include "moe_mamba/core/memory.hpp"
 #include "moe_mamba/core/scalar.hpp"
 #include "moe_mamba/core/view.hpp"
@@ -16,6 +17,8 @@ namespace moe_mamba {
 /// Running states of any number of sequences: one block of plain numbers, state_size of them for each sequence, one
 /// sequence after the other, the same on every backend. A value: copies are independent of each other, so a state can be
 /// kept, forked, compared, sent or restored; its numbers may be copied as bytes. A new state is zero: nothing read so far.
+/// An object serves one call at a time: a model's call on one that another call is on, and a change of its numbers meanwhile,
+/// throw std::logic_error before anything is done.
 ///
 /// The same type holds gradients with respect to states. `Memory` is that of the backend (`Model<…>::StatesType` knows it). On a
 /// device, calls return when they are done and do not wait for work that was queued in a stream (see core/array.hpp).
@@ -42,6 +45,7 @@ class States {
   States& operator=(const States& other) {
     require(other.count_ == count_, "count()", other.count_,
             [&] { return std::to_string(count_) + ", as the target's"; });
+    const ExclusiveCall call(in_use_, "States object");
     copy(other);
     return *this;
   }
@@ -53,7 +57,8 @@ class States {
 
   /// The state of one sequence.
   SpanOf<Scalar, Memory> sequence(Index index) {
-    require_range(index >= 0 && index < count_, "index", index, [&] { return "0 to " + std::to_string(count_ - 1); });
+    require_range(index >= 0 && index < count_, "index", index,
+                  [&] { return detail::range_text<Index>(0, count_ - 1); });
     return values_.subspan(static_cast<std::size_t>(index * state_size), static_cast<std::size_t>(state_size));
   }
   SpanOf<const Scalar, Memory> sequence(Index index) const { return const_cast<States*>(this)->sequence(index); }
@@ -61,6 +66,7 @@ class States {
   /// Copies all numbers from or to the host. Throws std::invalid_argument where there are not as many.
   void write(std::span<const Scalar> values) {
     check(values.size());
+    const ExclusiveCall call(in_use_, "States object");
     if (!values.empty()) Memory::write(values_.data(), values.data(), values.size_bytes());
   }
   void read(std::span<Scalar> values) const {
@@ -70,10 +76,12 @@ class States {
 
   /// Back to nothing read.
   void reset() {
+    const ExclusiveCall call(in_use_, "States object");
     if (!values_.empty()) Memory::clear(values_.data(), values_.size() * sizeof(Scalar));
   }
   void reset(Index index) {
     const auto state = sequence(index);
+    const ExclusiveCall call(in_use_, "States object");
     if (!state.empty()) Memory::clear(state.data(), state.size() * sizeof(Scalar));
   }
 
@@ -81,6 +89,9 @@ class States {
   bool is_finite() const { return finite(values_); }
   /// The same of one sequence. Throws std::out_of_range for an index that is not there.
   bool is_finite(Index index) const { return finite(sequence(index)); }
+
+  /// What a call on these states takes while it runs.
+  ExclusiveCall::Flag& in_use() const { return in_use_; }
 
   StateView<Scalar> view() { return {values_.data(), state_size}; }
 
@@ -114,6 +125,7 @@ class States {
     if (!values_.empty()) Memory::copy(values_.data(), other.values_.data(), values_.size() * sizeof(Scalar));
   }
 
+  mutable ExclusiveCall::Flag in_use_;
   Index count_;
   Array<Scalar, Memory> own_;
   SpanOf<Scalar, Memory> values_;

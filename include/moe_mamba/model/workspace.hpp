@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
+#include <stdexcept>
 #include <string>
 
 #include "moe_mamba/core/array.hpp"
@@ -109,8 +111,11 @@ class Workspace {
               "2^40 or fewer");
       return;
     }
-    require(Body::takes_packed, "shape.lengths", "given",
-            "none: a layer of the model does not say takes_packed, so sequences must be equally long");
+    if constexpr (!Body::takes_packed) {
+      throw std::invalid_argument(error_text("shape.lengths", "given",
+                                             "none, as the layer " + Definition::layer_without_packing() +
+                                                 " does not say takes_packed: sequences must be equally long"));
+    }
     Index total = 0;
     for (Index b = 0; b < shape.batch; ++b) {
       require(shape.lengths[b] >= 0, "a sequence's length", shape.lengths[b], "0 or more steps");

@@ -32,7 +32,7 @@ class PackedBatch {
     require(text.size() >= 2, "text.size()", text.size(), "2 or more tokens");
     const auto last = static_cast<Index>(text.size()) - 1;
     require(prompt >= 1 && prompt <= last, "prompt", prompt,
-            [&] { return "1 to " + std::to_string(last) + ", so that a target is left"; });
+            [&] { return detail::range_text<Index>(1, last) + ", so that a target is left"; });
     make_room(1, static_cast<std::size_t>(last));
     inputs_.insert(inputs_.end(), text.begin(), text.end() - 1);
     targets_.insert(targets_.end(), static_cast<std::size_t>(prompt - 1), masked_target);
@@ -63,7 +63,7 @@ class PackedBatch {
             [&] { return std::to_string(shape.batch) + ", the batch"; });
     for (const Index length : lengths) {
       require(length >= 0 && length <= shape.length, "a length", length,
-              [&] { return "0 to " + std::to_string(shape.length) + ", the padded length"; });
+              [&] { return detail::range_text<Index>(0, shape.length) + ", the padded length"; });
     }
     make_room(lengths.size(), inputs.size());
     for (std::size_t b = 0; b < lengths.size(); ++b) {

@@ -42,7 +42,7 @@ namespace moe_mamba {
 /// launch from then on; a step waits for the device at its end only.
 template <class Definition, StorageScalar S, class Backend, class Rate>
 class Trainer {
-  static_assert(Schedule<Rate>, "the schedule of a Trainer must be one such as Constant or Cosine");
+  static_assert(Schedule<Rate>, "a Trainer takes a schedule after the optimizer, such as Constant or Cosine");
 
  public:
   using ModelType = Model<Definition, S, Backend>;

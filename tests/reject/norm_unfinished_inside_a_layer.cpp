@@ -1,0 +1,15 @@
+// expect: a norm lacks something that layers/layer.hpp asks for
+// expect: FinishedNorm<Hollow::Layer<16> ?>
+#include "definition.hpp"
+
+using namespace moe_mamba;
+
+struct Hollow {
+  static constexpr bool is_norm = true;
+  template <int Width>
+  struct Layer {};
+};
+
+using Net = LanguageModel<Vocabulary<256>, Width<64>, Mamba<InnerNorm<Hollow>>>;
+
+constexpr auto parameters = cost<Net>.parameters;

@@ -1,0 +1,7 @@
+// expect: TopK<K> is an option of Moe and no object; the K most probable tokens are TopKSampling\{K\}
+#include "moe_mamba/generate/sampling.hpp"
+#include "moe_mamba/language/options.hpp"
+
+using namespace moe_mamba;
+
+Token drawn(std::span<const float> logits) { return Sampler(TopK{3}, Seed{1}, 256)(logits); }
