@@ -4,7 +4,7 @@
 #   moe_mamba_kernels(<target> HEADER <file> DEFINITIONS <type>... [SCALARS <type>...] [BACKENDS cpu|cuda...])
 #
 # adds to <target> a file for each backend (cpu unless told) that includes HEADER, where the definitions are, and holds
-# their kernels for each type of parameters (float unless told). HEADER and the other files of the target include
+# their kernels for each type of parameters (float unless told); that for the cpu holds the reader of files too. HEADER and the other files of the target include
 # <moe_mamba/inference.hpp>, training.hpp, files.hpp or, for a CUDA device, cuda.hpp, and not moe_mamba.hpp or kernels.hpp.
 function(moe_mamba_kernels target)
   cmake_parse_arguments(PARSE_ARGV 1 kernels "" "HEADER" "DEFINITIONS;SCALARS;BACKENDS")
@@ -43,6 +43,9 @@ function(moe_mamba_kernels target)
         string(APPEND text "template struct PassesOf<::${definition}, ${scalar}, ${type}>;\n")
       endforeach()
     endforeach()
+    if(backend STREQUAL "cpu")
+      string(APPEND text "template struct SafetensorsReader<SafetensorsContents>;\n")
+    endif()
     string(APPEND text "}  // namespace moe_mamba\n")
     get_filename_component(name ${kernels_HEADER} NAME_WE)
     set(file ${CMAKE_CURRENT_BINARY_DIR}/${target}_${name}_kernels.${extension})

@@ -1,6 +1,9 @@
 #pragma once
 
-/// Files: models, checkpoints of a training, texts.
+/// Files: models, checkpoints of a training, texts. Their reader is compiled where kernels.hpp is included: in the same
+/// file, or in one file of the program, which says that it holds it:
+///
+///   template struct moe_mamba::SafetensorsReader<moe_mamba::SafetensorsContents>;
 
 #include "moe_mamba/io/checkpoint.hpp"
 #include "moe_mamba/io/model_file.hpp"

@@ -8,6 +8,8 @@
 #include <stdexcept>
 #include <vector>
 
+#include "moe_mamba/io/safetensors_reader.hpp"
+
 using namespace moe_mamba;
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {

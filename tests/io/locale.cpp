@@ -8,6 +8,7 @@
 
 #include "moe_mamba/io/json.hpp"
 #include "moe_mamba/io/safetensors.hpp"
+#include "moe_mamba/io/safetensors_reader.hpp"
 #include "support/catch.hpp"
 
 using namespace moe_mamba;

@@ -7,6 +7,7 @@
 #include <typeinfo>
 
 #include "moe_mamba/core/random.hpp"
+#include "moe_mamba/io/safetensors_reader.hpp"
 #include "support/catch.hpp"
 #include "support/folder.hpp"
 

@@ -7,6 +7,7 @@
 
 #include "moe_mamba/io/json.hpp"
 #include "moe_mamba/io/safetensors_header.hpp"
+#include "moe_mamba/io/safetensors_reader.hpp"
 #include "support/catch.hpp"
 #include "support/folder.hpp"
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #if defined(KERNELS_ELSEWHERE)
+#include <moe_mamba/files.hpp>
 #include <moe_mamba/inference.hpp>
 #else
 #include <moe_mamba/moe_mamba.hpp>

@@ -16,6 +16,7 @@
 #include "moe_mamba/io/checksum.hpp"
 #include "moe_mamba/io/mapped_file.hpp"
 #include "moe_mamba/io/safetensors.hpp"
+#include "moe_mamba/io/safetensors_reader.hpp"
 
 namespace moe_mamba::families {
 
