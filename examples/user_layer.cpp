@@ -2,7 +2,7 @@
 ///
 ///   h_t = h_{t-1} + s ⊙ (x_t - h_{t-1}), s = sigmoid(rate);   y_t = W h_t
 ///
-/// It has what layers/layer.hpp asks for, so models take it like one of their own: with running states, chunks,
+/// It has what blocks/layer.hpp asks for, so models take it like one of their own: with running states, chunks,
 /// training, files. It is written in terms of two operations, the library's linear() and one of its own.
 #include <cstdio>
 
@@ -54,8 +54,8 @@ struct MovingAverageLayer : LayerDefaults {
   template <class Bind>
   struct Weights {
     constexpr explicit Weights(Bind& bind)
-        : rate(bind.vector("rate", D, ParameterKind::decay_free, {Initial::Law::step_bias})),
-          out(bind.matrix("out.weight", D, D, {Initial::Law::uniform, 1, D, true})) {}
+        : rate(bind.vector("rate", D, ParameterKind::decay_free, Initializer::dt_bias())),
+          out(bind.matrix("out.weight", D, D, Initializer::uniform(D).scaled_per_branch())) {}
     typename Bind::Vector rate;
     typename Bind::Matrix out;
   };

@@ -2,8 +2,8 @@
 
 #include <type_traits>
 
+#include "moe_mamba/blocks/norm.hpp"
 #include "moe_mamba/language/options.hpp"
-#include "moe_mamba/layers/norm.hpp"
 
 /// RmsNorm<...>, LayerNorm<...> and NoNorm: their options, what is wrong with them, and the layers that they make.
 namespace moe_mamba {

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "moe_mamba/layers/layer.hpp"
+#include "moe_mamba/blocks/layer.hpp"
 #include "moe_mamba/ops/attention.hpp"
 #include "moe_mamba/ops/linear.hpp"
 #include "moe_mamba/ops/rotary.hpp"
@@ -52,12 +52,12 @@ struct AttentionLayer : LayerDefaults {
 
   template <class Bind>
   struct Weights {
-    static constexpr Initial input{Initial::Law::uniform, 1, D};
+    static constexpr Initializer input = Initializer::uniform(D);
     constexpr explicit Weights(Bind& bind)
         : q(bind.matrix("q_proj.weight", q_size, D, input)),
           k(bind.matrix("k_proj.weight", k_size, D, input)),
           v(bind.matrix("v_proj.weight", k_size, D, input)),
-          out(bind.matrix("o_proj.weight", D, q_size, {Initial::Law::uniform, 1, q_size, true})),
+          out(bind.matrix("o_proj.weight", D, q_size, Initializer::uniform(q_size).scaled_per_branch())),
           q_bias(bind.vector_if(input_biases, "q_proj.bias", q_size, ParameterKind::bias, {})),
           k_bias(bind.vector_if(input_biases, "k_proj.bias", k_size, ParameterKind::bias, {})),
           v_bias(bind.vector_if(input_biases, "v_proj.bias", k_size, ParameterKind::bias, {})),

@@ -2,8 +2,8 @@
 
 #include <type_traits>
 
-#include "moe_mamba/layers/layer.hpp"
-#include "moe_mamba/layers/norm.hpp"
+#include "moe_mamba/blocks/layer.hpp"
+#include "moe_mamba/blocks/norm.hpp"
 #include "moe_mamba/ops/causal_convolution.hpp"
 #include "moe_mamba/ops/linear.hpp"
 #include "moe_mamba/ops/selective_scan.hpp"
@@ -47,23 +47,23 @@ struct MambaLayer : LayerDefaults {
   template <class Bind>
   struct Weights {
     constexpr explicit Weights(Bind& bind)
-        : in_proj(bind.matrix("in_proj.weight", 2 * E, D, {Initial::Law::uniform, 1, D})),
+        : in_proj(bind.matrix("in_proj.weight", 2 * E, D, Initializer::uniform(D))),
           in_bias(bind.vector_if(Options.projection_bias, "in_proj.bias", 2 * E, ParameterKind::bias,
-                                 {Initial::Law::zeros})),
-          conv(bind.stack("conv1d.weight", E, 1, K, {Initial::Law::uniform, 1, K})),
-          conv_bias(bind.vector_if(Options.convolution_bias, "conv1d.bias", E, ParameterKind::bias,
-                                   {Initial::Law::uniform, 1, K})),
-          x_proj(bind.matrix("x_proj.weight", R + 2 * N, E, {Initial::Law::uniform, 1, E})),
+                                 Initializer::zeros())),
+          conv(bind.stack("conv1d.weight", E, 1, K, Initializer::uniform(K))),
+          conv_bias(
+              bind.vector_if(Options.convolution_bias, "conv1d.bias", E, ParameterKind::bias, Initializer::uniform(K))),
+          x_proj(bind.matrix("x_proj.weight", R + 2 * N, E, Initializer::uniform(E))),
           step_norm(bind.template layer<StepNorm>("dt_norm.")),
           b_norm(bind.template layer<StateNorm>("b_norm.")),
           c_norm(bind.template layer<StateNorm>("c_norm.")),
-          dt_proj(bind.matrix("dt_proj.weight", E, R, {Initial::Law::uniform, 1, R})),
-          dt_bias(bind.vector("dt_proj.bias", E, ParameterKind::bias, {Initial::Law::step_bias})),
-          a_log(bind.matrix("A_log", E, N, {Initial::Law::log_states}, ParameterKind::decay_free)),
-          skip(bind.vector("D", E, ParameterKind::decay_free, {Initial::Law::ones})),
-          out_proj(bind.matrix("out_proj.weight", D, E, {Initial::Law::uniform, 1, E, true})),
-          out_bias(bind.vector_if(Options.projection_bias, "out_proj.bias", D, ParameterKind::bias,
-                                  {Initial::Law::zeros})) {}
+          dt_proj(bind.matrix("dt_proj.weight", E, R, Initializer::uniform(R))),
+          dt_bias(bind.vector("dt_proj.bias", E, ParameterKind::bias, Initializer::dt_bias())),
+          a_log(bind.matrix("A_log", E, N, Initializer::s4d_real(), ParameterKind::decay_free)),
+          skip(bind.vector("D", E, ParameterKind::decay_free, Initializer::ones())),
+          out_proj(bind.matrix("out_proj.weight", D, E, Initializer::uniform(E).scaled_per_branch())),
+          out_bias(
+              bind.vector_if(Options.projection_bias, "out_proj.bias", D, ParameterKind::bias, Initializer::zeros())) {}
     typename Bind::Matrix in_proj;    // (2E, D): x, and the gate z
     typename Bind::Vector in_bias;    // (2E) or null
     typename Bind::Stack conv;        // (E, 1, K)

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "moe_mamba/layers/layer.hpp"
+#include "moe_mamba/blocks/layer.hpp"
 #include "moe_mamba/ops/activation.hpp"
 #include "moe_mamba/ops/linear.hpp"
 
@@ -15,8 +15,8 @@ struct MlpLayer : LayerDefaults {
   template <class Bind>
   struct Weights {
     constexpr explicit Weights(Bind& bind)
-        : up(bind.matrix("up.weight", rows, D, {Initial::Law::truncated_normal, 0.1, D})),
-          down(bind.matrix("down.weight", D, H, {Initial::Law::truncated_normal, 0.1, FanIn})) {}
+        : up(bind.matrix("up.weight", rows, D, Initializer::truncated_normal(0.1, D))),
+          down(bind.matrix("down.weight", D, H, Initializer::truncated_normal(0.1, FanIn))) {}
     typename Bind::Matrix up;    // (H or 2H, D)
     typename Bind::Matrix down;  // (D, H)
   };

@@ -2,8 +2,8 @@
 
 #include <type_traits>
 
+#include "moe_mamba/blocks/layer.hpp"
 #include "moe_mamba/core/ratio.hpp"
-#include "moe_mamba/layers/layer.hpp"
 #include "moe_mamba/layers/mlp.hpp"
 #include "moe_mamba/ops/activation.hpp"
 #include "moe_mamba/ops/dispatch.hpp"
@@ -52,11 +52,11 @@ struct MoeLayer : LayerDefaults {
   template <class Bind>
   struct Weights {
     constexpr explicit Weights(Bind& bind)
-        : router(bind.matrix("router.weight", E, D, {Initial::Law::truncated_normal, 0.1, D})),
-          router_bias(bind.vector_if(has_bias, "router.bias", E, ParameterKind::bias, {Initial::Law::zeros})),
-          up(bind.stack("experts.up.weight", E, gates * H, D, {Initial::Law::truncated_normal, 0.1, D},
+        : router(bind.matrix("router.weight", E, D, Initializer::truncated_normal(0.1, D))),
+          router_bias(bind.vector_if(has_bias, "router.bias", E, ParameterKind::bias, Initializer::zeros())),
+          up(bind.stack("experts.up.weight", E, gates * H, D, Initializer::truncated_normal(0.1, D),
                         GradientStart::overwrite)),
-          down(bind.stack("experts.down.weight", E, D, H, {Initial::Law::truncated_normal, 0.1, H},
+          down(bind.stack("experts.down.weight", E, D, H, Initializer::truncated_normal(0.1, H),
                           GradientStart::overwrite)),
           shared(bind.template layer<SharedOrNone>("shared.")) {}
     typename Bind::Matrix router;       // (E, D)

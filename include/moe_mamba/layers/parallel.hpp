@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "moe_mamba/layers/layer.hpp"
+#include "moe_mamba/blocks/layer.hpp"
 #include "moe_mamba/ops/elementwise.hpp"
 
 namespace moe_mamba {

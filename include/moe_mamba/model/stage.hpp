@@ -5,9 +5,9 @@
 #include <string_view>
 #include <type_traits>
 
+#include "moe_mamba/blocks/layer.hpp"
+#include "moe_mamba/blocks/norm.hpp"
 #include "moe_mamba/core/static_check.hpp"
-#include "moe_mamba/layers/layer.hpp"
-#include "moe_mamba/layers/norm.hpp"
 #include "moe_mamba/ops/elementwise.hpp"
 
 /// Stages: what the body of a model is made of. A stage changes the residual stream, (T, D), in place; it has the same

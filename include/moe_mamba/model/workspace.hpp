@@ -7,13 +7,13 @@
 #include <string>
 #include <vector>
 
+#include "moe_mamba/blocks/layer.hpp"
 #include "moe_mamba/core/arena.hpp"
 #include "moe_mamba/core/array.hpp"
 #include "moe_mamba/core/backend.hpp"
 #include "moe_mamba/core/check.hpp"
 #include "moe_mamba/core/exclusive_call.hpp"
 #include "moe_mamba/core/view.hpp"
-#include "moe_mamba/layers/layer.hpp"
 #include "moe_mamba/model/passes.hpp"
 #include "moe_mamba/model/stage.hpp"
 

@@ -6,16 +6,16 @@
 #include <span>
 #include <type_traits>
 
+#include "moe_mamba/blocks/weights.hpp"
 #include "moe_mamba/core/arena.hpp"
 #include "moe_mamba/core/view.hpp"
-#include "moe_mamba/layers/weights.hpp"
 
 /// What a layer is, to the models that are made of it.
 ///
 /// A definition such as `Mamba<State<16>>` says what a layer is; its member template `Layer<Width>` is the layer
 /// itself: a type without objects, all of whose functions are static. Inside the library or outside, a layer has
 ///
-///   Weights<Bind>         its parameters, see layers/weights.hpp
+///   Weights<Bind>         its parameters, see blocks/weights.hpp
 ///   active_parameters     how many of their elements a token is multiplied with
 ///   flops_per_token       floating-point operations of the forward pass, for one token
 ///   state_size            compute scalars that a sequence carries from call to call

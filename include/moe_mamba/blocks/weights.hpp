@@ -4,8 +4,8 @@
 #include <cstddef>
 #include <span>
 
+#include "moe_mamba/blocks/parameter.hpp"
 #include "moe_mamba/core/view.hpp"
-#include "moe_mamba/layers/parameter.hpp"
 #include "moe_mamba/ops/linear.hpp"
 
 /// A layer's weights: one struct, `template <class Bind> struct Weights`, with a member for each parameter and a constructor
@@ -17,10 +17,10 @@
 ///
 /// so that no shape is written twice and no offset at all. A binder has
 ///
-///   matrix(name, rows, columns, initial, kind)   (rows, columns)
-///   stack(name, count, rows, columns, initial)   (count, rows, columns)
-///   vector(name, size, kind, initial)            (size)
-///   vector_if(present, name, size, kind, initial)   the same, or null where the layer goes without it
+///   matrix(name, rows, columns, initializer, kind)   (rows, columns)
+///   stack(name, count, rows, columns, initializer)   (count, rows, columns)
+///   vector(name, size, kind, initializer)            (size)
+///   vector_if(present, name, size, kind, initializer)   the same, or null where the layer goes without it
 ///   layer<Layer>(prefix)                         the weights of a layer inside the layer
 namespace moe_mamba {
 
@@ -34,21 +34,21 @@ class DescribeWeights {
 
   constexpr explicit DescribeWeights(std::span<Parameter> list = {}) : list_(list) {}
 
-  constexpr Matrix matrix(const char* name, Index rows, Index columns, Initial initial,
+  constexpr Matrix matrix(const char* name, Index rows, Index columns, Initializer initializer,
                           ParameterKind kind = ParameterKind::matrix) {
-    return add(matrix_parameter(name, rows, columns, initial, kind));
+    return add(matrix_parameter(name, rows, columns, initializer, kind));
   }
-  constexpr Stack stack(const char* name, Index count, Index rows, Index columns, Initial initial,
+  constexpr Stack stack(const char* name, Index count, Index rows, Index columns, Initializer initializer,
                         GradientStart start = GradientStart::zero) {
-    Parameter parameter = stack_parameter(name, count, rows, columns, initial);
+    Parameter parameter = stack_parameter(name, count, rows, columns, initializer);
     parameter.gradient_start = start;
     return add(parameter);
   }
-  constexpr Vector vector(const char* name, Index size, ParameterKind kind, Initial initial) {
-    return add(vector_parameter(name, size, kind, initial));
+  constexpr Vector vector(const char* name, Index size, ParameterKind kind, Initializer initializer) {
+    return add(vector_parameter(name, size, kind, initializer));
   }
-  constexpr Vector vector_if(bool present, const char* name, Index size, ParameterKind kind, Initial initial) {
-    return present ? vector(name, size, kind, initial) : Nothing{};
+  constexpr Vector vector_if(bool present, const char* name, Index size, ParameterKind kind, Initializer initializer) {
+    return present ? vector(name, size, kind, initializer) : Nothing{};
   }
   template <class Layer>
   constexpr typename Layer::template Weights<DescribeWeights> layer(const char* prefix) {
@@ -90,15 +90,15 @@ class BindWeights {
 
   constexpr explicit BindWeights(T* first) : next_(first) {}
 
-  constexpr Matrix matrix(const char*, Index rows, Index columns, Initial, ParameterKind = ParameterKind::matrix) {
+  constexpr Matrix matrix(const char*, Index rows, Index columns, Initializer, ParameterKind = ParameterKind::matrix) {
     return moe_mamba::matrix(take(rows * columns), rows, columns);
   }
-  constexpr Stack stack(const char*, Index count, Index rows, Index columns, Initial,
+  constexpr Stack stack(const char*, Index count, Index rows, Index columns, Initializer,
                         GradientStart = GradientStart::zero) {
     return {take(count * rows * columns), rows, columns};
   }
-  constexpr Vector vector(const char*, Index size, ParameterKind, Initial) { return take(size); }
-  constexpr Vector vector_if(bool present, const char*, Index size, ParameterKind, Initial) {
+  constexpr Vector vector(const char*, Index size, ParameterKind, Initializer) { return take(size); }
+  constexpr Vector vector_if(bool present, const char*, Index size, ParameterKind, Initializer) {
     return present ? take(size) : nullptr;
   }
   template <class Layer>
