@@ -47,12 +47,12 @@ struct Forward {
   /// (T) or null: where a target is masked_target, the token does not count in auxiliary losses and statistics.
   const Token* targets = nullptr;
 
-  /// For a layer whose states and report lie behind those of `Layer`.
-  template <class Layer>
+  /// For a layer or block whose states and report lie after those of `Blocks`.
+  template <class... Blocks>
   constexpr Forward after() const {
     Forward next = *this;
-    next.state = state.at(Layer::state_size);
-    next.report = report + Layer::report_size;
+    next.state = state.at((Blocks::state_size + ...));
+    next.report = report + (Blocks::report_size + ...);
     return next;
   }
 };
@@ -63,18 +63,18 @@ struct Backward {
   Device& device;
   Shape shape;
   double auxiliary_weight;         // factor of this layer's auxiliary losses in the loss
-  StateView<compute_t<C>> dstate;  // gradient by the final states on entry, by the initial ones on return; may be null
+  StateView<compute_t<C>> dstate;  // with respect to the final states on entry, the initial ones on return; may be null
   const double* report;            // as left by the forward pass
   Arena scratch;
   const Token* targets = nullptr;  // as in the forward pass
   bool begins = false;             // gradients of parameters with GradientStart::overwrite are overwritten
 
-  /// For a layer whose states and report lie behind those of `Layer`.
-  template <class Layer>
+  /// For a layer or block whose states and report lie after those of `Blocks`.
+  template <class... Blocks>
   constexpr Backward after() const {
     Backward next = *this;
-    next.dstate = dstate.at(Layer::state_size);
-    next.report = report + Layer::report_size;
+    next.dstate = dstate.at((Blocks::state_size + ...));
+    next.report = report + (Blocks::report_size + ...);
     return next;
   }
 };
@@ -91,6 +91,7 @@ struct RouterReport {
 
 /// No buffers: for layers that save nothing or need no scratch.
 struct NoBuffers {
+  constexpr NoBuffers() = default;
   template <class... Arguments>
   constexpr explicit NoBuffers(Arena&, const Arguments&...) {}
 };

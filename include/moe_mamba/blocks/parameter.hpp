@@ -68,17 +68,5 @@ constexpr Parameter matrix_parameter(const char* name, Index rows, Index columns
                                      ParameterKind kind = ParameterKind::matrix) {
   return {name, {rows, columns, 1}, 2, kind, initializer};
 }
-constexpr Parameter stack_parameter(const char* name, Index count, Index rows, Index columns, Initializer initializer,
-                                    ParameterKind kind = ParameterKind::matrix) {
-  return {name, {count, rows, columns}, 3, kind, initializer};
-}
-
-/// Elements of all parameters together.
-template <std::size_t Count>
-constexpr Index total_size(const std::array<Parameter, Count>& parameters) {
-  Index size = 0;
-  for (const auto& parameter : parameters) size += parameter.size();
-  return size;
-}
 
 }  // namespace moe_mamba

@@ -17,11 +17,12 @@
 ///
 /// so that no shape is written twice and no offset at all. A binder has
 ///
-///   matrix(name, rows, columns, initializer, kind)   (rows, columns)
-///   stack(name, count, rows, columns, initializer)   (count, rows, columns)
-///   vector(name, size, kind, initializer)            (size)
+///   matrix(name, rows, columns, initializer, kind)      (rows, columns)
+///   stack(name, count, rows, columns, initializer)      (count, rows, columns)
+///   vector(name, size, kind, initializer)               (size)
 ///   vector_if(present, name, size, kind, initializer)   the same, or null where the layer goes without it
-///   layer<Layer>(prefix)                         the weights of a layer inside the layer
+///   block<Block>(prefix, arguments...)                  the weights of a block or layer inside the layer, whose constructor
+///                                                       is given the binder and these arguments
 namespace moe_mamba {
 
 /// Lists parameters, or only counts them where there is no room to list them in.
@@ -36,47 +37,47 @@ class DescribeWeights {
 
   constexpr Matrix matrix(const char* name, Index rows, Index columns, Initializer initializer,
                           ParameterKind kind = ParameterKind::matrix) {
-    return add(matrix_parameter(name, rows, columns, initializer, kind));
+    return add(name, {rows, columns, 1}, 2, kind, initializer);
   }
   constexpr Stack stack(const char* name, Index count, Index rows, Index columns, Initializer initializer,
                         GradientStart start = GradientStart::zero) {
-    Parameter parameter = stack_parameter(name, count, rows, columns, initializer);
-    parameter.gradient_start = start;
-    return add(parameter);
+    return add(name, {count, rows, columns}, 3, ParameterKind::matrix, initializer, start);
   }
   constexpr Vector vector(const char* name, Index size, ParameterKind kind, Initializer initializer) {
-    return add(vector_parameter(name, size, kind, initializer));
+    return add(name, {size, 1, 1}, 1, kind, initializer);
   }
   constexpr Vector vector_if(bool present, const char* name, Index size, ParameterKind kind, Initializer initializer) {
     return present ? vector(name, size, kind, initializer) : Nothing{};
   }
-  template <class Layer>
-  constexpr typename Layer::template Weights<DescribeWeights> layer(const char* prefix) {
+  template <class Block, class... Arguments>
+  constexpr typename Block::template Weights<DescribeWeights> block(const char* prefix, const Arguments&... arguments) {
+    if (list_.empty()) return typename Block::template Weights<DescribeWeights>(*this, arguments...);
     const ParameterName outer = prefix_;
     prefix_.append(prefix);
-    const typename Layer::template Weights<DescribeWeights> weights(*this);
+    const typename Block::template Weights<DescribeWeights> weights(*this, arguments...);
     prefix_ = outer;
     return weights;
   }
 
   constexpr std::size_t count() const { return count_; }
+  /// Elements of all of them.
+  constexpr Index size() const { return size_; }
 
  private:
-  constexpr Nothing add(Parameter parameter) {
+  constexpr Nothing add(const char* name, const std::array<Index, 3>& shape, int rank, ParameterKind kind,
+                        const Initializer& initializer, GradientStart start = GradientStart::zero) {
     if (count_ < list_.size()) {
-      ParameterName name = prefix_;
-      parameter.name = name.append(parameter.name.view());
-      parameter.offset = offset_;
-      list_[count_] = parameter;
+      ParameterName full = prefix_;
+      list_[count_] = {full.append(name), shape, rank, kind, initializer, size_, start};
     }
     ++count_;
-    offset_ += parameter.size();
+    size_ += shape[0] * shape[1] * shape[2];
     return {};
   }
 
   std::span<Parameter> list_;
   std::size_t count_ = 0;
-  Index offset_ = 0;
+  Index size_ = 0;
   ParameterName prefix_;
 };
 
@@ -101,9 +102,9 @@ class BindWeights {
   constexpr Vector vector_if(bool present, const char*, Index size, ParameterKind, Initializer) {
     return present ? take(size) : nullptr;
   }
-  template <class Layer>
-  constexpr typename Layer::template Weights<BindWeights> layer(const char*) {
-    return typename Layer::template Weights<BindWeights>(*this);
+  template <class Block, class... Arguments>
+  constexpr typename Block::template Weights<BindWeights> block(const char*, const Arguments&... arguments) {
+    return typename Block::template Weights<BindWeights>(*this, arguments...);
   }
 
  private:
@@ -124,27 +125,28 @@ struct NoWeights {
 
 namespace detail {
 
+/// The parameters of a layer, counted.
 template <class Layer>
-consteval std::size_t parameter_count() {
+inline constexpr DescribeWeights counted_weights = [] {
   DescribeWeights counting;
   (void)typename Layer::template Weights<DescribeWeights>(counting);
-  return counting.count();
-}
+  return counting;
+}();
 
 }  // namespace detail
+
+/// Elements of a layer's parameters.
+template <class Layer>
+inline constexpr Index parameters_of = detail::counted_weights<Layer>.size();
 
 /// The parameters of a layer, laid one behind the other without gaps.
 template <class Layer>
 inline constexpr auto layer_parameters = [] {
-  std::array<Parameter, detail::parameter_count<Layer>()> list{};
+  std::array<Parameter, detail::counted_weights<Layer>.count()> list{};
   DescribeWeights describe(list);
   (void)typename Layer::template Weights<DescribeWeights>(describe);
   return list;
 }();
-
-/// Elements of a layer's parameters.
-template <class Layer>
-inline constexpr Index parameters_of = total_size(layer_parameters<Layer>);
 
 /// The weights of a layer, or gradients with respect to them, which begin at `first`.
 template <class Layer, class T>

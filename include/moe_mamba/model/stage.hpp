@@ -161,7 +161,7 @@ struct ResidualStage {
   template <class Bind>
   struct Weights {
     constexpr explicit Weights(Bind& bind)
-        : norm(bind.template layer<Norm>("norm.")), layer(bind.template layer<Layer>("mixer.")) {}
+        : norm(bind.template block<Norm>("norm.")), layer(bind.template block<Layer>("mixer.")) {}
     typename Norm::template Weights<Bind> norm;
     typename Layer::template Weights<Bind> layer;
   };
