@@ -96,6 +96,15 @@ struct NoBuffers {
   constexpr explicit NoBuffers(Arena&, const Arguments&...) {}
 };
 
+/// One buffer, (T, Columns): for layers that save or need no other.
+template <class C, int Columns>
+struct RowBuffer {
+  constexpr RowBuffer(Arena& arena, Shape shape) : rows(arena.rows<C>(shape.tokens(), Columns)) {}
+  template <class Device>
+  constexpr RowBuffer(Arena& arena, Device&, Shape shape) : RowBuffer(arena, shape) {}
+  MatrixView<C> rows;
+};
+
 /// What most layers do not have.
 struct LayerDefaults {
   template <class Bind>
