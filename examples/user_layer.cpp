@@ -1,11 +1,12 @@
-/// A layer of one's own, outside the library: a learned moving average of each channel, and a linear map behind it.
+/// A layer of one's own, outside the library: a learned moving average of each channel, then a linear map.
 ///
 ///   h_t = h_{t-1} + s ⊙ (x_t - h_{t-1}), s = sigmoid(rate);   y_t = W h_t
 ///
-/// It has what layers/layer.hpp asks for, so models take it like one of their own: with running states, chunks,
-/// training, files. It is written in terms of two operations, the library's linear() and one of its own.
+/// It has what blocks/layer.hpp asks for, so models take it like one of their own: with running states, chunks,
+/// training, files. It is made of a block of the library's and an operation of its own.
 #include <cstdio>
 
+#include "moe_mamba/layer_check.hpp"
 #include "moe_mamba/moe_mamba.hpp"
 
 namespace mine {
@@ -28,7 +29,8 @@ void moving_average(cpu::Device& device, Shape shape, Input<C> x, const S* rate,
   });
 }
 
-/// Backward: dx is overwritten, drate is added to, dstate goes in by the final and comes out by the initial states.
+/// Backward: dx is overwritten, drate is added to, dstate goes in with respect to the final and comes out with
+/// respect to the initial states.
 template <class C, class S>
 void moving_average_backward(cpu::Device& device, Shape shape, Input<C> x, const S* rate, Input<C> initial, Input<C> h,
                              Input<C> dh, MatrixView<C> dx, C* drate, StateView<C> dstate) {
@@ -51,16 +53,18 @@ void moving_average_backward(cpu::Device& device, Shape shape, Input<C> x, const
 /// The layer, of width D.
 template <int D>
 struct MovingAverageLayer : LayerDefaults {
+  using Out = Projection<D, D>;
+
   template <class Bind>
   struct Weights {
     constexpr explicit Weights(Bind& bind)
-        : rate(bind.vector("rate", D, ParameterKind::decay_free, {Initial::Law::step_bias})),
-          out(bind.matrix("out.weight", D, D, {Initial::Law::uniform, 1, D, true})) {}
+        : rate(bind.vector("rate", D, ParameterKind::decay_free, Initializer::dt_bias())),
+          out(bind.template block<Out>("out.", Initializer::uniform(D).scaled_per_branch())) {}
     typename Bind::Vector rate;
-    typename Bind::Matrix out;
+    typename Out::template Weights<Bind> out;
   };
   static constexpr Index active_parameters = parameters_of<MovingAverageLayer>;
-  static constexpr double flops_per_token = 2.0 * D * D + 3.0 * D;
+  static constexpr double flops_per_token = Out::flops_per_token + 3.0 * D;
   static constexpr Index state_size = D;
   static constexpr bool takes_packed = true;
 
@@ -74,11 +78,7 @@ struct MovingAverageLayer : LayerDefaults {
   };
 
   template <class C>
-  struct BackwardScratch {
-    template <class Device>
-    BackwardScratch(Arena& arena, Device&, Shape shape) : dh(arena.rows<C>(shape.tokens(), D)) {}
-    MatrixView<C> dh;  // (T, D)
-  };
+  using BackwardScratch = RowBuffer<C, D>;
 
   template <class Device, class S, class C>
   static void forward(Forward<Device, S, C> run, const auto& w, const Saved<C>& saved, MatrixView<const C> x,
@@ -86,17 +86,15 @@ struct MovingAverageLayer : LayerDefaults {
     fill(run.device, C(0), saved.initial);
     if (run.state) copy(run.device, {run.state.data, run.shape.batch, D, run.state.stride}, saved.initial);
     moving_average(run.device, run.shape, x, w.rate, run.state, saved.h);
-    linear(run.device, saved.h, w.out, y);
+    Out::forward(run, w.out, saved.h, y);
   }
 
   template <class Device, class S, class C>
   static void backward(Backward<Device, S, C> run, const auto& w, const auto& g, const Saved<C>& saved,
                        MatrixView<const C> x, MatrixView<const C> dy, MatrixView<C> dx) {
-    const BackwardScratch<C> scratch(run.scratch, run.device, run.shape);
-    linear_backward_weight<S>(run.device, dy, saved.h, g.out);
-    linear_backward_input(run.device, dy, w.out, scratch.dh, Into::assign);
-    moving_average_backward(run.device, run.shape, x, w.rate, saved.initial, saved.h, scratch.dh, dx, g.rate,
-                            run.dstate);
+    const BackwardScratch<C> dh(run.scratch, run.device, run.shape);
+    Out::backward(run, w.out, g.out, saved.h, dy, dh.rows);
+    moving_average_backward(run.device, run.shape, x, w.rate, saved.initial, saved.h, dh.rows, dx, g.rate, run.dstate);
   }
 };
 
@@ -110,6 +108,10 @@ struct MovingAverage {
 
 int main() {
   using namespace moe_mamba;
+  Cpu device;
+  const LayerCheck check = check_layer<mine::MovingAverage, 8>(device);
+  std::printf("%s\n", check.text().c_str());
+
   using Net = SequenceModel<Inputs<1>, Outputs<1>, Width<16>, Repeat<2, mine::MovingAverage, Mlp<Hidden<32>>>>;
   std::printf("%td parameters, %td of running state\n", cost<Net>.parameters, cost<Net>.state_bytes);
 
@@ -135,5 +137,5 @@ int main() {
   for (int step = 0; step < 400; ++step) trainer.step(draw());
   const double after = trainer.evaluate(draw()).prediction;
   std::printf("mean squared error %.4f before training, %.4f after\n", before, after);
-  return after < 0.05 * before ? 0 : 1;
+  return check.passed() && after < 0.05 * before ? 0 : 1;
 }

@@ -20,6 +20,3 @@ extern decltype(windows(std::declval<const std::vector<unsigned char>&>(), Lengt
 extern std::vector<double> parameters, state_memory;
 extern std::span<const double> inputs;
 extern std::span<double> outputs;
-
-template <int Width>
-struct SmootherLayer;

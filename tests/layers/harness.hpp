@@ -12,7 +12,7 @@
 
 #include "layers/finite_differences.hpp"
 #include "layers/naive.hpp"
-#include "moe_mamba/layers/layer.hpp"
+#include "moe_mamba/blocks/layer.hpp"
 #include "support/catch.hpp"
 #include "support/data.hpp"
 

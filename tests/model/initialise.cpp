@@ -1,4 +1,4 @@
-// How parameters begin: the laws of DESIGN's table, tensor by tensor, and that a seed says it all.
+// Initialisation: the distributions of docs/layers.md, tensor by tensor, and that a seed says it all.
 #include "moe_mamba/model/initialise.hpp"
 
 #include <algorithm>
@@ -144,7 +144,7 @@ void check_all() {
 
 }  // namespace
 
-TEST_CASE("Every parameter begins by its law", "[model][initialise]") {
+TEST_CASE("Every parameter is initialised by its distribution", "[model][initialise]") {
   static_assert(Net::Body::branches == 6);
   check_all<Net>();
   check_all<Series>();
@@ -155,9 +155,9 @@ TEST_CASE("The same seed gives the same bits, another one other values", "[model
              d = values<Net>(Seed{std::uint64_t{1} << 63});
   CHECK(std::memcmp(a.data(), b.data(), a.size() * sizeof(double)) == 0);
   for (const Parameter& parameter : parameter_list<Net>()) {
-    using Law = Initial::Law;
-    const Law law = parameter.initial.law;
-    const bool is_random = law != Law::zeros && law != Law::ones && law != Law::log_states;
+    const auto draw = parameter.initializer.draw;
+    const bool is_random =
+        draw != Initializer::zeros().draw && draw != Initializer::ones().draw && draw != Initializer::s4d_real().draw;
     INFO(parameter.name.view());
     std::size_t equal = 0, size = static_cast<std::size_t>(parameter.size());
     for (std::size_t i = 0; i < size; ++i) {
@@ -175,8 +175,9 @@ TEST_CASE("No two tensors begin alike", "[model][initialise]") {
   std::size_t tensors = 0;
   for (const Parameter& parameter : parameter_list<Net>()) {
     const auto first = static_cast<std::size_t>(parameter.offset);
-    if (parameter.initial.law != Initial::Law::uniform && parameter.initial.law != Initial::Law::truncated_normal &&
-        parameter.initial.law != Initial::Law::normal) {
+    const auto draw = parameter.initializer.draw;
+    if (draw != Initializer::uniform(1).draw && draw != Initializer::truncated_normal(1, 1).draw &&
+        draw != Initializer::normal(1).draw) {
       continue;
     }
     ++tensors;

@@ -81,8 +81,8 @@ struct IntegratorLayer : moe_mamba::LayerDefaults {
   template <class Bind>
   struct Weights {
     constexpr explicit Weights(Bind& bind)
-        : in(bind.matrix("in.weight", D, D, {moe_mamba::Initial::Law::uniform, 1, D})),
-          leak(bind.vector("leak", D, moe_mamba::ParameterKind::decay_free, {moe_mamba::Initial::Law::zeros})) {}
+        : in(bind.matrix("in.weight", D, D, moe_mamba::Initializer::uniform(D))),
+          leak(bind.vector("leak", D, moe_mamba::ParameterKind::decay_free, moe_mamba::Initializer::zeros())) {}
     typename Bind::Matrix in;
     typename Bind::Vector leak;
   };

@@ -1,4 +1,4 @@
-// expect: a norm lacks something that layers/layer.hpp asks for
+// expect: a norm lacks something that blocks/layer.hpp requires
 // expect: FinishedNorm<Hollow::Layer<64> ?>
 #include "definition.hpp"
 

@@ -2,8 +2,7 @@
 # sh tests/style/check.sh <check> [compiler flags]
 #   format   clang-format 14 would change nothing
 #   words    no unfinished work, no file without end
-#   rooms    includes go one way: core <- ops <- layers <- model <- train | generate <- io <- families; cpu and cuda know core
-#            and ops; core <- text; io, text <- tokenizers
+#   rooms    every include goes along an arrow of docs/architecture.md, and the arrows make no circle
 #   tidy     clang-tidy finds nothing in a file that includes everything
 # Only the repository's own files are read, never what a build or a run has left beside them: those that git tracks, or,
 # where there is no git, those outside the folders that .gitignore names. Exits with 77 where the tool is missing.
@@ -14,7 +13,7 @@ shift
 failures=0
 
 complain() {
-  echo "$1"
+  echo "$*"
   failures=$((failures + 1))
 }
 
@@ -61,27 +60,26 @@ words)
   done
   ;;
 rooms)
-  # allow <room> <rooms it may include>...
-  allow() {
-    room=$1
-    shift
-    others=$(echo "$@" | tr ' ' '|')
+  # docs/architecture.md has a row for every room: | `room/` | what it may include besides itself | … |
+  arrows=$(sed -n 's/^| `\([a-z_]*\)\/` | *\([a-z_, ]*\)|.*/\1 \2/p' docs/architecture.md | tr -d ,)
+  stated=$(printf '%s\n' "$arrows" | cut -d ' ' -f 1 | sort)
+  rooms=$(files '^include/moe_mamba/[^/]+/' | cut -d / -f 3 | sort -u)
+  [ "$stated" = "$rooms" ] || complain "the rooms of docs/architecture.md are" $stated "and those of include/moe_mamba" $rooms
+  above=
+  while read -r room included; do
+    for other in $included; do
+      case " $above " in
+      *" $other "*) ;;
+      *) complain "docs/architecture.md: $room may include $other, which does not stand above it" ;;
+      esac
+    done
+    others=$(echo $room $included | tr ' ' '|')
     search "^include/moe_mamba/$room/" '#include "moe_mamba/' | grep -vE "\"moe_mamba/($others)/" &&
-      complain "$room may include $* only"
-  }
-  allow core core
-  allow ops core ops
-  allow cpu core ops cpu
-  allow cuda core ops cuda
-  allow layers core ops layers
-  allow model core ops layers model
-  allow language core ops layers model language
-  allow train core ops layers model train
-  allow generate core ops layers model generate
-  allow text core text
-  allow tokenizers core io text tokenizers
-  allow io core ops layers model language train generate io
-  allow families core ops layers model language generate io families
+      complain "$room may include $room $included only, says docs/architecture.md"
+    above="$above $room"
+  done <<EOF
+$arrows
+EOF
   search ^include/ '#include *<(Eigen|unsupported)/' | grep -v '^include/moe_mamba/cpu/' && complain "Eigen lives in cpu only"
   search ^include/ '#include *<utf8proc' | grep -v '^include/moe_mamba/tokenizers/unicode.hpp' &&
     complain "utf8proc lives in tokenizers/unicode.hpp only"

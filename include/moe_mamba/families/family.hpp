@@ -4,9 +4,9 @@
 #include <string_view>
 #include <vector>
 
+#include "moe_mamba/blocks/parameter.hpp"
 #include "moe_mamba/families/config.hpp"
 #include "moe_mamba/families/words.hpp"
-#include "moe_mamba/layers/parameter.hpp"
 
 namespace moe_mamba::families {
 

@@ -3,8 +3,8 @@
 #include <concepts>
 #include <type_traits>
 
+#include "moe_mamba/blocks/layer.hpp"
 #include "moe_mamba/core/static_check.hpp"
-#include "moe_mamba/layers/layer.hpp"
 
 /// What a definition of a layer or norm is.
 namespace moe_mamba {
@@ -19,7 +19,7 @@ struct NoLayer : LayerDefaults {
 
 template <class Layer>
 struct FinishedLayer {
-  static_assert(LayerType<Layer>, "a layer lacks something that layers/layer.hpp asks for: FinishedLayer<layer>");
+  static_assert(LayerType<Layer>, "a layer lacks something that blocks/layer.hpp asks for: FinishedLayer<layer>");
 };
 
 /// The layer, if it is one.

@@ -2,9 +2,9 @@
 
 #include <type_traits>
 
+#include "moe_mamba/blocks/norm.hpp"
 #include "moe_mamba/language/definition.hpp"
 #include "moe_mamba/language/options.hpp"
-#include "moe_mamba/layers/norm.hpp"
 
 /// RmsNorm<...>, LayerNorm<...> and NoNorm: their options, what is wrong with them, and the layers that they make.
 namespace moe_mamba {
@@ -64,7 +64,7 @@ using norm_or_none = std::conditional_t<NormDefinition<Norm>, Norm, NoNorm>;
 
 template <class Norm>
 struct FinishedNorm {
-  static_assert(NormType<Norm>, "a norm lacks something that layers/layer.hpp asks for: FinishedNorm<norm of a width>");
+  static_assert(NormType<Norm>, "a norm lacks something that blocks/layer.hpp requires: FinishedNorm<norm of a width>");
 };
 
 /// The norm, if one of width W can be used.

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
-#include "moe_mamba/layers/layer.hpp"
+#include "moe_mamba/blocks/layer_of.hpp"
+#include "moe_mamba/blocks/projection.hpp"
 #include "moe_mamba/ops/attention.hpp"
-#include "moe_mamba/ops/linear.hpp"
 #include "moe_mamba/ops/rotary.hpp"
 
 namespace moe_mamba {
@@ -49,15 +49,18 @@ struct AttentionLayer : LayerDefaults {
   static constexpr int size = q_size + 2 * k_size;
   static constexpr bool input_biases = Options.biases != AttentionBiases::none;
   static constexpr bool output_bias = Options.biases == AttentionBiases::all;
+  using InProjection = Projection<D, size, input_biases>;
+  using OutProjection = Projection<q_size, D, output_bias>;
+  using Sum = LayerOf<InProjection, OutProjection>;
 
   template <class Bind>
   struct Weights {
-    static constexpr Initial input{Initial::Law::uniform, 1, D};
+    static constexpr Initializer of_input = Initializer::uniform(D);
     constexpr explicit Weights(Bind& bind)
-        : q(bind.matrix("q_proj.weight", q_size, D, input)),
-          k(bind.matrix("k_proj.weight", k_size, D, input)),
-          v(bind.matrix("v_proj.weight", k_size, D, input)),
-          out(bind.matrix("o_proj.weight", D, q_size, {Initial::Law::uniform, 1, q_size, true})),
+        : q(bind.matrix("q_proj.weight", q_size, D, of_input)),
+          k(bind.matrix("k_proj.weight", k_size, D, of_input)),
+          v(bind.matrix("v_proj.weight", k_size, D, of_input)),
+          out(bind.matrix("o_proj.weight", D, q_size, Initializer::uniform(q_size).scaled_per_branch())),
           q_bias(bind.vector_if(input_biases, "q_proj.bias", q_size, ParameterKind::bias, {})),
           k_bias(bind.vector_if(input_biases, "k_proj.bias", k_size, ParameterKind::bias, {})),
           v_bias(bind.vector_if(input_biases, "v_proj.bias", k_size, ParameterKind::bias, {})),
@@ -68,18 +71,21 @@ struct AttentionLayer : LayerDefaults {
     typename Bind::Vector q_bias, k_bias, v_bias;  // (H d), (G d), (G d) or null
     typename Bind::Vector out_bias;                // (D) or null
 
+    struct OfProjection {
+      typename Bind::Matrix weight;
+      typename Bind::Vector bias;
+    };
     /// The three input projections lie one below the other: they are one matrix, (size, D), and one bias, (size).
-    constexpr auto qkv() const { return stacked(q, k, v); }
-    constexpr auto qkv_bias() const { return q_bias; }
+    constexpr OfProjection input() const { return {stacked(q, k, v), q_bias}; }
+    constexpr OfProjection output() const { return {out, out_bias}; }
   };
 
-  static constexpr Index active_parameters = parameters_of<AttentionLayer>;
+  static constexpr Index active_parameters = Sum::active_parameters;
   static constexpr bool takes_packed = true;
   static constexpr Index state_size = AttentionCache<d>(heads).size();
 
-  /// The four products, and two products of d a head with each row that a step sees, where that sees a whole window.
-  static constexpr double flops_per_token =
-      2.0 * D * (size + q_size) + 4.0 * q_size * static_cast<double>(heads.context);
+  /// The projections, and two products of d a head with each row that a step sees, where that sees a whole window.
+  static constexpr double flops_per_token = Sum::flops_per_token + 4.0 * q_size * static_cast<double>(heads.context);
 
   /// The parts of (T, (H + 2G) d).
   template <class C>
@@ -96,12 +102,12 @@ struct AttentionLayer : LayerDefaults {
     constexpr Saved(Arena& arena, Shape shape)
         : qkv(arena.rows<C>(shape.tokens(), size)),
           mixed(arena.rows<C>(shape.tokens(), q_size)),
-          log_sums(arena.take<compute_t<C>>(shape.tokens() * heads.queries)),
-          state(arena.take<compute_t<C>>(shape.batch * state_size)) {}
-    MatrixView<C> qkv;       // (T, (H + 2G) d): queries, keys and values, rotated
-    MatrixView<C> mixed;     // (T, H d): sums of values
-    compute_t<C>* log_sums;  // (T, H)
-    compute_t<C>* state;     // (B, state_size): what was in the initial states
+          log_sums(arena.rows<compute_t<C>>(shape.tokens(), heads.queries)),
+          state(arena.rows<compute_t<C>>(shape.batch, state_size)) {}
+    MatrixView<C> qkv;                  // (T, (H + 2G) d): queries, keys and values, rotated
+    MatrixView<C> mixed;                // (T, H d): sums of values
+    MatrixView<compute_t<C>> log_sums;  // (T, H)
+    MatrixView<compute_t<C>> state;     // (B, state_size): what was in the initial states
   };
 
   template <class C>
@@ -130,8 +136,7 @@ struct AttentionLayer : LayerDefaults {
     auto& device = run.device;
     const ForwardScratch<C> scratch(run.scratch, device, run.shape);
     const Parts<C> part(saved.qkv);
-    linear(device, x, w.qkv(), saved.qkv);
-    if constexpr (input_biases) add_bias(device, w.qkv_bias(), saved.qkv);
+    InProjection::forward(run, w.input(), x, saved.qkv);
     rotate(device, run.shape, saved.qkv, run.state.at(position), false);
     causal_attention(device, CausalAttention<C, d>{.shape = run.shape,
                                                    .heads = heads,
@@ -139,12 +144,11 @@ struct AttentionLayer : LayerDefaults {
                                                    .k = part.k,
                                                    .v = part.v,
                                                    .state = run.state,
-                                                   .saved_state = run.training ? saved.state : nullptr,
+                                                   .saved_state = run.training ? saved.state.data : nullptr,
                                                    .y = saved.mixed,
-                                                   .log_sums = run.training ? saved.log_sums : nullptr,
+                                                   .log_sums = run.training ? saved.log_sums.data : nullptr,
                                                    .scratch = scratch.attention});
-    linear(device, saved.mixed, w.out, y);
-    if constexpr (output_bias) add_bias(device, w.out_bias, y);
+    OutProjection::forward(run, w.output(), saved.mixed, y);
   }
 
   template <class Device, class S, class C>
@@ -153,33 +157,30 @@ struct AttentionLayer : LayerDefaults {
     auto& device = run.device;
     const BackwardScratch<C> scratch(run.scratch, device, run.shape);
     const Parts<C> part(saved.qkv), dpart(scratch.dqkv);
-    if constexpr (output_bias) bias_backward(device, dy, g.out_bias);
-    linear_backward_weight<S>(device, dy, saved.mixed, g.out);
-    linear_backward_input(device, dy, w.out, scratch.dmixed, Into::assign);
+    OutProjection::backward(run, w.output(), g.output(), saved.mixed, dy, scratch.dmixed);
     causal_attention_backward(device, CausalAttentionBackward<C, d>{.shape = run.shape,
                                                                     .heads = heads,
                                                                     .q = part.q,
                                                                     .k = part.k,
                                                                     .v = part.v,
-                                                                    .saved_state = saved.state,
+                                                                    .saved_state = saved.state.data,
                                                                     .y = saved.mixed,
-                                                                    .log_sums = saved.log_sums,
+                                                                    .log_sums = saved.log_sums.data,
                                                                     .dy = scratch.dmixed,
                                                                     .dq = dpart.q,
                                                                     .dk = dpart.k,
                                                                     .dv = dpart.v,
                                                                     .dstate = run.dstate,
                                                                     .scratch = scratch.attention});
-    rotate(device, run.shape, scratch.dqkv, StateView<const compute_t<C>>{saved.state + position, state_size}, true);
-    if constexpr (input_biases) bias_backward(device, scratch.dqkv, g.qkv_bias());
-    linear_backward_weight<S>(device, scratch.dqkv, x, g.qkv());
-    linear_backward_input(device, scratch.dqkv, w.qkv(), dx, Into::assign);
+    rotate(device, run.shape, scratch.dqkv, StateView<const compute_t<C>>{saved.state.data + position, state_size},
+           true);
+    InProjection::backward(run, w.input(), g.input(), x, scratch.dqkv, dx);
   }
 
  private:
   static constexpr Index position = AttentionCache<d>(heads).position();
 
-  /// Queries and keys, which lie side by side, or gradients by them.
+  /// Queries and keys, which lie side by side, or the gradients with respect to them.
   template <class Device, class C>
   static void rotate(Device& device, Shape shape, MatrixView<C> qkv, StateView<const compute_t<C>> positions,
                      bool backward) {

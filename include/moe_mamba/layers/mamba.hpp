@@ -2,11 +2,11 @@
 
 #include <type_traits>
 
-#include "moe_mamba/layers/layer.hpp"
-#include "moe_mamba/layers/norm.hpp"
-#include "moe_mamba/ops/causal_convolution.hpp"
-#include "moe_mamba/ops/linear.hpp"
-#include "moe_mamba/ops/selective_scan.hpp"
+#include "moe_mamba/blocks/convolution.hpp"
+#include "moe_mamba/blocks/layer_of.hpp"
+#include "moe_mamba/blocks/norm.hpp"
+#include "moe_mamba/blocks/projection.hpp"
+#include "moe_mamba/blocks/state_space.hpp"
 
 namespace moe_mamba {
 
@@ -39,61 +39,47 @@ struct MambaOptions {
 /// A sequence carries the last K - 1 inputs of the convolution and the scan's states: (K - 1) E + N E scalars.
 template <int D, MambaOptions Options, class InnerNorm>
 struct MambaLayer : LayerDefaults {
-  static constexpr int N = Options.states, K = Options.taps, E = Options.expand * D, R = Options.step_rank;
+  static constexpr int N = Options.states, E = Options.expand * D, R = Options.step_rank;
+  using InProjection = Projection<D, 2 * E, Options.projection_bias>;
+  using Convolution = DepthwiseConvolution<E, Options.taps, Options.convolution_bias>;
+  using ScanProjection = Projection<E, R + 2 * N>;
   using StepNorm = typename InnerNorm::template Layer<R>;
   using StateNorm = typename InnerNorm::template Layer<N>;
+  using StepProjection = Projection<R, E>;
+  using Scan = SelectiveStateSpace<E, N>;
+  using OutProjection = Projection<E, D, Options.projection_bias>;
+  using Sum = LayerOf<InProjection, Convolution, ScanProjection, StepNorm, StateNorm, StateNorm, StepProjection, Scan,
+                      OutProjection>;
   static constexpr bool has_inner_norm = !std::is_same_v<StepNorm, NoNormLayer<R>>;
 
   template <class Bind>
   struct Weights {
     constexpr explicit Weights(Bind& bind)
-        : in_proj(bind.matrix("in_proj.weight", 2 * E, D, {Initial::Law::uniform, 1, D})),
-          in_bias(bind.vector_if(Options.projection_bias, "in_proj.bias", 2 * E, ParameterKind::bias,
-                                 {Initial::Law::zeros})),
-          conv(bind.stack("conv1d.weight", E, 1, K, {Initial::Law::uniform, 1, K})),
-          conv_bias(bind.vector_if(Options.convolution_bias, "conv1d.bias", E, ParameterKind::bias,
-                                   {Initial::Law::uniform, 1, K})),
-          x_proj(bind.matrix("x_proj.weight", R + 2 * N, E, {Initial::Law::uniform, 1, E})),
-          step_norm(bind.template layer<StepNorm>("dt_norm.")),
-          b_norm(bind.template layer<StateNorm>("b_norm.")),
-          c_norm(bind.template layer<StateNorm>("c_norm.")),
-          dt_proj(bind.matrix("dt_proj.weight", E, R, {Initial::Law::uniform, 1, R})),
-          dt_bias(bind.vector("dt_proj.bias", E, ParameterKind::bias, {Initial::Law::step_bias})),
-          a_log(bind.matrix("A_log", E, N, {Initial::Law::log_states}, ParameterKind::decay_free)),
-          skip(bind.vector("D", E, ParameterKind::decay_free, {Initial::Law::ones})),
-          out_proj(bind.matrix("out_proj.weight", D, E, {Initial::Law::uniform, 1, E, true})),
-          out_bias(bind.vector_if(Options.projection_bias, "out_proj.bias", D, ParameterKind::bias,
-                                  {Initial::Law::zeros})) {}
-    typename Bind::Matrix in_proj;    // (2E, D): x, and the gate z
-    typename Bind::Vector in_bias;    // (2E) or null
-    typename Bind::Stack conv;        // (E, 1, K)
-    typename Bind::Vector conv_bias;  // (E) or null
-    typename Bind::Matrix x_proj;     // (R + 2N, E): δ, B, C
+        : in_proj(bind.template block<InProjection>("in_proj.")),
+          conv(bind.template block<Convolution>("conv1d.")),
+          x_proj(bind.template block<ScanProjection>("x_proj.")),
+          step_norm(bind.template block<StepNorm>("dt_norm.")),
+          b_norm(bind.template block<StateNorm>("b_norm.")),
+          c_norm(bind.template block<StateNorm>("c_norm.")),
+          dt_proj(bind.template block<StepProjection>("dt_proj.")),
+          scan(bind.template block<Scan>("")),
+          out_proj(bind.template block<OutProjection>("out_proj.", Initializer::uniform(E).scaled_per_branch())) {}
+    typename InProjection::template Weights<Bind> in_proj;
+    typename Convolution::template Weights<Bind> conv;
+    typename ScanProjection::template Weights<Bind> x_proj;
     typename StepNorm::template Weights<Bind> step_norm;
     typename StateNorm::template Weights<Bind> b_norm, c_norm;
-    typename Bind::Matrix dt_proj;   // (E, R)
-    typename Bind::Vector dt_bias;   // (E)
-    typename Bind::Matrix a_log;     // (E, N)
-    typename Bind::Vector skip;      // (E)
-    typename Bind::Matrix out_proj;  // (D, E)
-    typename Bind::Vector out_bias;  // (D) or null
+    typename StepProjection::template Weights<Bind> dt_proj;
+    typename Scan::template Weights<Bind> scan;
+    typename OutProjection::template Weights<Bind> out_proj;
   };
 
-  static constexpr Index active_parameters = parameters_of<MambaLayer>;
-  static constexpr Index convolution_state = Index{K - 1} * E;
-  static constexpr bool takes_packed = true;
-  static constexpr Index state_size = convolution_state + Index{N} * E;
+  static constexpr Index active_parameters = Sum::active_parameters;
+  static constexpr double flops_per_token = Sum::flops_per_token;
+  static constexpr Index state_size = Sum::state_size;
+  static constexpr bool takes_packed = Sum::takes_packed;
 
-  /// The four products, the convolution, and 7 operations for each state: Δ·A, exp, ·h, Δx·B, +, ·C, +.
-  static constexpr double flops_per_token =
-      2.0 * (2.0 * E * D + (R + 2.0 * N) * E + double(E) * R + double(D) * E) + 2.0 * K * E + 7.0 * N * E;
-
-  /// The halves of (T, 2E), and the parts of (T, R + 2N).
-  template <class C>
-  struct Halves {
-    explicit Halves(MatrixView<C> xz) : x(xz.column_block(0, E)), z(xz.column_block(E, E)) {}
-    MatrixView<C> x, z;
-  };
+  /// The parts of (T, R + 2N).
   template <class C>
   struct Parts {
     explicit Parts(MatrixView<C> all)
@@ -105,6 +91,7 @@ struct MambaLayer : LayerDefaults {
   struct Saved {
     constexpr Saved(Arena& arena, Shape shape)
         : xz(arena.rows<C>(shape.tokens(), 2 * E)),
+          conv(arena, shape),
           convolved(arena.rows<C>(shape.tokens(), E)),
           projected(arena.rows<C>(shape.tokens(), R + 2 * N)),
           normed(has_inner_norm ? arena.rows<C>(shape.tokens(), R + 2 * N) : projected),
@@ -112,28 +99,25 @@ struct MambaLayer : LayerDefaults {
           b_norm(arena, shape),
           c_norm(arena, shape),
           delta(arena.rows<C>(shape.tokens(), E)),
-          gated(arena.rows<C>(shape.tokens(), E)),
-          convolution(arena.take<compute_t<C>>(shape.batch * convolution_state)),
-          checkpoints(arena.take<compute_t<C>>(scan_checkpoints(shape) * N * E)) {}
-    MatrixView<C> xz;         // (T, 2E): x before the convolution, and the gate z
+          scan(arena, shape),
+          gated(arena.rows<C>(shape.tokens(), E)) {}
+    MatrixView<C> xz;  // (T, 2E): x before the convolution, and the gate z
+    typename Convolution::template Saved<C> conv;
     MatrixView<C> convolved;  // (T, E)
     MatrixView<C> projected;  // (T, R + 2N): δ, B, C
     MatrixView<C> normed;     // (T, R + 2N): the same after the inner norms
     typename StepNorm::template Saved<C> step_norm;
     typename StateNorm::template Saved<C> b_norm, c_norm;
-    MatrixView<C> delta;        // (T, E): before bias and softplus
-    MatrixView<C> gated;        // (T, E): the scan's output
-    compute_t<C>* convolution;  // (B, K - 1, E): the convolution's initial states
-    compute_t<C>* checkpoints;  // (scan_checkpoints(shape), N, E): those of one sequence after those of the other
+    MatrixView<C> delta;  // (T, E): before bias and softplus
+    typename Scan::template Saved<C> scan;
+    MatrixView<C> gated;  // (T, E): the scan's output
+
+    /// What the scan reads.
+    constexpr ScanInputs<C> scan_inputs() const { return inputs(convolved, delta, normed, xz); }
   };
 
   template <class C>
-  struct ForwardScratch {
-    template <class Device>
-    ForwardScratch(Arena& arena, Device& device, Shape shape)
-        : scan(arena.block(selective_scan_scratch<C>(device, shape, Index{E}, Index{N}))) {}
-    Arena scan;
-  };
+  using ForwardScratch = typename Scan::template Scratch<C>;
 
   template <class C>
   struct BackwardScratch {
@@ -145,89 +129,44 @@ struct MambaLayer : LayerDefaults {
           dxz(arena.rows<C>(shape.tokens(), 2 * E)),
           dprojected(arena.rows<C>(shape.tokens(), R + 2 * N)),
           dnormed(has_inner_norm ? arena.rows<C>(shape.tokens(), R + 2 * N) : dprojected),
-          scan(arena.block(selective_scan_scratch<C>(device, shape, Index{E}, Index{N}))) {}
+          scan(arena, device, shape) {}
     MatrixView<C> dgated, dconvolved, ddelta;  // (T, E)
     MatrixView<C> dxz;                         // (T, 2E)
     MatrixView<C> dprojected, dnormed;         // (T, R + 2N)
-    Arena scan;
+    typename Scan::template Scratch<C> scan;
+
+    constexpr ScanInputs<C> scan_inputs() const { return inputs(dconvolved, ddelta, dnormed, dxz); }
   };
 
   template <class Device, class S, class C>
   static void forward(Forward<Device, S, C> run, const auto& w, const Saved<C>& saved, MatrixView<const C> x,
                       MatrixView<C> y) {
-    auto& device = run.device;
-    const ForwardScratch<C> scratch(run.scratch, device, run.shape);
-    const Halves<C> xz(saved.xz);
+    const ForwardScratch<C> scratch(run.scratch, run.device, run.shape);
+    InProjection::forward(run, w.in_proj, x, saved.xz);
+    Convolution::forward(run, w.conv, saved.conv, saved.xz.column_block(0, E), saved.convolved);
+    ScanProjection::forward(run, w.x_proj, saved.convolved, saved.projected);
     const Parts<C> projected(saved.projected), normed(saved.normed);
-    linear(device, x, w.in_proj, saved.xz);
-    if constexpr (Options.projection_bias) add_bias(device, w.in_bias, saved.xz);
-    causal_convolution(device, CausalConvolution<C, S, K>{.shape = run.shape,
-                                                          .x = xz.x,
-                                                          .weight = w.conv.data,
-                                                          .bias = w.conv_bias,
-                                                          .state = run.state,
-                                                          .saved_state = saved.convolution,
-                                                          .y = saved.convolved});
-    linear(device, saved.convolved, w.x_proj, saved.projected);
     if constexpr (has_inner_norm) {
       StepNorm::forward(run, w.step_norm, saved.step_norm, MatrixView<const C>(projected.step), normed.step);
       StateNorm::forward(run, w.b_norm, saved.b_norm, MatrixView<const C>(projected.b), normed.b);
       StateNorm::forward(run, w.c_norm, saved.c_norm, MatrixView<const C>(projected.c), normed.c);
     }
-    linear(device, normed.step, w.dt_proj, saved.delta);
-    selective_scan(device, SelectiveScan<C, S, N>{.shape = run.shape,
-                                                  .u = saved.convolved,
-                                                  .delta = saved.delta,
-                                                  .b = normed.b,
-                                                  .c = normed.c,
-                                                  .z = xz.z,
-                                                  .delta_bias = w.dt_bias,
-                                                  .a_log = w.a_log.data,
-                                                  .d = w.skip,
-                                                  .state = run.state.at(convolution_state),
-                                                  .checkpoints = run.training ? saved.checkpoints : nullptr,
-                                                  .y = saved.gated,
-                                                  .scratch = scratch.scan});
-    linear(device, saved.gated, w.out_proj, y);
-    if constexpr (Options.projection_bias) add_bias(device, w.out_bias, y);
+    StepProjection::forward(run, w.dt_proj, normed.step, saved.delta);
+    Scan::forward(run.template after<Convolution>(), w.scan, saved.scan, scratch, saved.scan_inputs(), saved.gated);
+    OutProjection::forward(run, w.out_proj, saved.gated, y);
   }
 
   template <class Device, class S, class C>
   static void backward(Backward<Device, S, C> run, const auto& w, const auto& g, const Saved<C>& saved,
                        MatrixView<const C> x, MatrixView<const C> dy, MatrixView<C> dx) {
-    auto& device = run.device;
-    const BackwardScratch<C> scratch(run.scratch, device, run.shape);
-    const Halves<C> xz(saved.xz), dxz(scratch.dxz);
-    const Parts<C> projected(saved.projected), normed(saved.normed);
-    const Parts<C> dprojected(scratch.dprojected), dnormed(scratch.dnormed);
-    linear_backward_weight<S>(device, dy, saved.gated, g.out_proj);
-    if constexpr (Options.projection_bias) bias_backward(device, dy, g.out_bias);
-    linear_backward_input(device, dy, w.out_proj, scratch.dgated, Into::assign);
-    selective_scan_backward(device, SelectiveScanBackward<C, S, N>{.shape = run.shape,
-                                                                   .u = saved.convolved,
-                                                                   .delta = saved.delta,
-                                                                   .b = normed.b,
-                                                                   .c = normed.c,
-                                                                   .z = xz.z,
-                                                                   .delta_bias = w.dt_bias,
-                                                                   .a_log = w.a_log.data,
-                                                                   .d = w.skip,
-                                                                   .checkpoints = saved.checkpoints,
-                                                                   .dy = scratch.dgated,
-                                                                   .du = scratch.dconvolved,
-                                                                   .ddelta = scratch.ddelta,
-                                                                   .dz = dxz.z,
-                                                                   .db = dnormed.b,
-                                                                   .dc = dnormed.c,
-                                                                   .ddelta_bias = g.dt_bias,
-                                                                   .da_log = g.a_log.data,
-                                                                   .dd = g.skip,
-                                                                   .dstate = run.dstate.at(convolution_state),
-                                                                   .scratch = scratch.scan});
-    linear_backward_weight<S>(device, scratch.ddelta, normed.step, g.dt_proj);
-    linear_backward_input(device, scratch.ddelta, w.dt_proj, dnormed.step, Into::assign);
+    const BackwardScratch<C> scratch(run.scratch, run.device, run.shape);
+    const Parts<C> projected(saved.projected), dprojected(scratch.dprojected), dnormed(scratch.dnormed);
+    OutProjection::backward(run, w.out_proj, g.out_proj, saved.gated, dy, scratch.dgated);
+    Scan::backward(run.template after<Convolution>(), w.scan, g.scan, saved.scan, scratch.scan, saved.scan_inputs(),
+                   scratch.dgated, scratch.scan_inputs());
+    StepProjection::backward(run, w.dt_proj, g.dt_proj, Parts<C>(saved.normed).step, scratch.ddelta, dnormed.step);
     if constexpr (has_inner_norm) {
-      fill(device, C{}, scratch.dprojected);  // norms add to it
+      fill(run.device, C{}, scratch.dprojected);  // norms add to it
       StepNorm::backward(run, w.step_norm, g.step_norm, saved.step_norm, MatrixView<const C>(projected.step),
                          MatrixView<const C>(dnormed.step), dprojected.step);
       StateNorm::backward(run, w.b_norm, g.b_norm, saved.b_norm, MatrixView<const C>(projected.b),
@@ -235,21 +174,20 @@ struct MambaLayer : LayerDefaults {
       StateNorm::backward(run, w.c_norm, g.c_norm, saved.c_norm, MatrixView<const C>(projected.c),
                           MatrixView<const C>(dnormed.c), dprojected.c);
     }
-    linear_backward_weight<S>(device, scratch.dprojected, saved.convolved, g.x_proj);
-    linear_backward_input(device, scratch.dprojected, w.x_proj, scratch.dconvolved, Into::add);
-    causal_convolution_backward(device, CausalConvolutionBackward<C, S, K>{.shape = run.shape,
-                                                                           .x = xz.x,
-                                                                           .weight = w.conv.data,
-                                                                           .bias = w.conv_bias,
-                                                                           .saved_state = saved.convolution,
-                                                                           .dy = scratch.dconvolved,
-                                                                           .dx = dxz.x,
-                                                                           .dweight = g.conv.data,
-                                                                           .dbias = g.conv_bias,
-                                                                           .dstate = run.dstate});
-    linear_backward_weight<S>(device, scratch.dxz, x, g.in_proj);
-    if constexpr (Options.projection_bias) bias_backward(device, scratch.dxz, g.in_bias);
-    linear_backward_input(device, scratch.dxz, w.in_proj, dx, Into::assign);
+    ScanProjection::backward(run, w.x_proj, g.x_proj, saved.convolved, scratch.dprojected, scratch.dconvolved,
+                             Into::add);
+    Convolution::backward(run, w.conv, g.conv, saved.conv, saved.xz.column_block(0, E), scratch.dconvolved,
+                          scratch.dxz.column_block(0, E));
+    InProjection::backward(run, w.in_proj, g.in_proj, x, scratch.dxz, dx);
+  }
+
+ private:
+  /// The scan's inputs, or the gradients with respect to them, from the buffers that hold them.
+  template <class C>
+  static constexpr ScanInputs<C> inputs(MatrixView<C> u, MatrixView<C> delta, MatrixView<C> projected,
+                                        MatrixView<C> xz) {
+    const Parts<C> part(projected);
+    return {.u = u, .delta = delta, .b = part.b, .c = part.c, .z = xz.column_block(E, E)};
   }
 };
 

@@ -1,8 +1,8 @@
 #pragma once
 
-#include "moe_mamba/layers/layer.hpp"
+#include "moe_mamba/blocks/layer_of.hpp"
+#include "moe_mamba/blocks/projection.hpp"
 #include "moe_mamba/ops/activation.hpp"
-#include "moe_mamba/ops/linear.hpp"
 
 namespace moe_mamba {
 
@@ -12,17 +12,21 @@ template <int D, int H, class Activation, int FanIn = H>
 struct MlpLayer : LayerDefaults {
   static constexpr int rows = Activation::gated ? 2 * H : H;
 
+  using Up = Projection<D, rows>;
+  using Down = Projection<H, D>;
+  using Sum = LayerOf<Up, Down>;
+
   template <class Bind>
   struct Weights {
     constexpr explicit Weights(Bind& bind)
-        : up(bind.matrix("up.weight", rows, D, {Initial::Law::truncated_normal, 0.1, D})),
-          down(bind.matrix("down.weight", D, H, {Initial::Law::truncated_normal, 0.1, FanIn})) {}
-    typename Bind::Matrix up;    // (H or 2H, D)
-    typename Bind::Matrix down;  // (D, H)
+        : up(bind.template block<Up>("up.", Initializer::truncated_normal(0.1, D))),
+          down(bind.template block<Down>("down.", Initializer::truncated_normal(0.1, FanIn))) {}
+    typename Up::template Weights<Bind> up;      // (H or 2H, D)
+    typename Down::template Weights<Bind> down;  // (D, H)
   };
 
-  static constexpr Index active_parameters = parameters_of<MlpLayer>;
-  static constexpr double flops_per_token = 2.0 * active_parameters;
+  static constexpr Index active_parameters = Sum::active_parameters;
+  static constexpr double flops_per_token = Sum::flops_per_token;
   static constexpr bool takes_packed = true;
 
   template <class C>
@@ -45,20 +49,18 @@ struct MlpLayer : LayerDefaults {
   template <class Device, class S, class C>
   static void forward(Forward<Device, S, C> run, const auto& w, const Saved<C>& saved, MatrixView<const C> x,
                       MatrixView<C> y) {
-    linear(run.device, x, w.up, saved.hidden);
+    Up::forward(run, w.up, x, saved.hidden);
     activate(run.device, Activation{}, saved.hidden, saved.active);
-    linear(run.device, saved.active, w.down, y);
+    Down::forward(run, w.down, saved.active, y);
   }
 
   template <class Device, class S, class C>
   static void backward(Backward<Device, S, C> run, const auto& w, const auto& g, const Saved<C>& saved,
                        MatrixView<const C> x, MatrixView<const C> dy, MatrixView<C> dx) {
     const BackwardScratch<C> scratch(run.scratch, run.device, run.shape);
-    linear_backward_weight<S>(run.device, dy, saved.active, g.down);
-    linear_backward_input(run.device, dy, w.down, scratch.dactive, Into::assign);
+    Down::backward(run, w.down, g.down, saved.active, dy, scratch.dactive);
     activate_backward(run.device, Activation{}, saved.hidden, scratch.dactive, scratch.dhidden);
-    linear_backward_weight<S>(run.device, scratch.dhidden, x, g.up);
-    linear_backward_input(run.device, scratch.dhidden, w.up, dx, Into::assign);
+    Up::backward(run, w.up, g.up, x, scratch.dhidden, dx);
   }
 };
 

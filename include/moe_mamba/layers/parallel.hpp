@@ -2,39 +2,21 @@
 
 #include <algorithm>
 
-#include "moe_mamba/layers/layer.hpp"
+#include "moe_mamba/blocks/layer_of.hpp"
 #include "moe_mamba/ops/elementwise.hpp"
 
 namespace moe_mamba {
 
 /// Two layers that read the same input; their outputs are added ("Parallel MoE-Mamba", Pióro et al. 2024, section 4.4).
 template <int D, class First, class Second>
-struct ParallelLayer {
+struct ParallelLayer : LayerOf<First, Second> {
   template <class Bind>
   struct Weights {
     constexpr explicit Weights(Bind& bind)
-        : first(bind.template layer<First>("0.")), second(bind.template layer<Second>("1.")) {}
+        : first(bind.template block<First>("0.")), second(bind.template block<Second>("1.")) {}
     typename First::template Weights<Bind> first;
     typename Second::template Weights<Bind> second;
   };
-
-  static constexpr Index active_parameters = First::active_parameters + Second::active_parameters;
-  static constexpr double flops_per_token = First::flops_per_token + Second::flops_per_token;
-  static constexpr Index state_size = First::state_size + Second::state_size;
-  static constexpr bool takes_packed = First::takes_packed && Second::takes_packed;
-  static constexpr Index report_size = First::report_size + Second::report_size;
-
-  static constexpr Index auxiliary_count = First::auxiliary_count + Second::auxiliary_count;
-
-  static constexpr double auxiliary_loss(const double* report) {
-    return First::auxiliary_loss(report) + Second::auxiliary_loss(report + First::report_size);
-  }
-
-  template <class Visit>
-  static void visit_routers(const Visit& visit, const double* report) {
-    First::visit_routers(visit, report);
-    Second::visit_routers(visit, report + First::report_size);
-  }
 
   template <class C>
   struct Saved {
@@ -61,7 +43,7 @@ struct ParallelLayer {
         : rows(arena.rows<C>(shape.tokens(), D)),
           layer(arena.block(std::max(bytes_of<typename First::template BackwardScratch<C>>(device, shape),
                                      bytes_of<typename Second::template BackwardScratch<C>>(device, shape)))) {}
-    MatrixView<C> rows;  // (T, D): the gradient by the second layer's input
+    MatrixView<C> rows;  // (T, D): the gradient with respect to the second layer's input
     Arena layer;
   };
 

@@ -3,9 +3,9 @@
 #include <array>
 #include <cstddef>
 
+#include "moe_mamba/blocks/parameter.hpp"
 #include "moe_mamba/core/scalar.hpp"
 #include "moe_mamba/core/static_check.hpp"
-#include "moe_mamba/layers/parameter.hpp"
 #include "moe_mamba/model/stage.hpp"
 
 /// What a definition costs, and where its parameters lie: facts known at compile time.

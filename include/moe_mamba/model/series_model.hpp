@@ -37,7 +37,7 @@ struct SeriesModel {
       parameter.offset = offset;
       visit(parameter);
     };
-    const Initial in{Initial::Law::uniform, 1, input_width}, out{Initial::Law::uniform, 1, width};
+    const Initializer in = Initializer::uniform(input_width), out = Initializer::uniform(width);
     at(matrix_parameter("input.weight", width, input_width, in), 0);
     at(vector_parameter("input.bias", width, ParameterKind::bias, in), input_bias);
     Index offset = body_offset, layer = 0;

@@ -5,9 +5,9 @@
 #include <string_view>
 #include <type_traits>
 
+#include "moe_mamba/blocks/layer.hpp"
+#include "moe_mamba/blocks/norm.hpp"
 #include "moe_mamba/core/static_check.hpp"
-#include "moe_mamba/layers/layer.hpp"
-#include "moe_mamba/layers/norm.hpp"
 #include "moe_mamba/ops/elementwise.hpp"
 
 /// Stages: what the body of a model is made of. A stage changes the residual stream, (T, D), in place; it has the same
@@ -161,7 +161,7 @@ struct ResidualStage {
   template <class Bind>
   struct Weights {
     constexpr explicit Weights(Bind& bind)
-        : norm(bind.template layer<Norm>("norm.")), layer(bind.template layer<Layer>("mixer.")) {}
+        : norm(bind.template block<Norm>("norm.")), layer(bind.template block<Layer>("mixer.")) {}
     typename Norm::template Weights<Bind> norm;
     typename Layer::template Weights<Bind> layer;
   };

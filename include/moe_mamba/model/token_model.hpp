@@ -37,13 +37,13 @@ struct TokenModel {
 
   template <class Visit>
   static constexpr void visit_parameters(const Visit& visit) {
-    const Initial initial{Initial::Law::normal, 0.02};
-    visit(matrix_parameter("embedding.weight", vocabulary, width, initial));
+    const Initializer initializer = Initializer::normal(0.02);
+    visit(matrix_parameter("embedding.weight", vocabulary, width, initializer));
     Index offset = body_offset, layer = 0;
     Body::visit_parameters(visit, offset, layer);
     visit_named<Norm>(visit, offset, "norm_f.");
     if (!tied_head) {
-      Parameter head = matrix_parameter("lm_head.weight", vocabulary, width, initial);
+      Parameter head = matrix_parameter("lm_head.weight", vocabulary, width, initializer);
       head.offset = head_offset;
       visit(head);
     }

@@ -9,12 +9,12 @@
 #include <stdexcept>
 #include <string>
 
+#include "moe_mamba/blocks/layer.hpp"
 #include "moe_mamba/core/array.hpp"
 #include "moe_mamba/core/backend.hpp"
 #include "moe_mamba/core/check.hpp"
 #include "moe_mamba/core/exclusive_call.hpp"
 #include "moe_mamba/core/view.hpp"
-#include "moe_mamba/layers/layer.hpp"
 #include "moe_mamba/model/losses.hpp"
 #include "moe_mamba/model/pass_buffers.hpp"
 #include "moe_mamba/model/passes.hpp"

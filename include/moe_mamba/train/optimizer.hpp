@@ -5,9 +5,9 @@
 #include <utility>
 #include <vector>
 
+#include "moe_mamba/blocks/parameter.hpp"
 #include "moe_mamba/core/array.hpp"
 #include "moe_mamba/core/check.hpp"
-#include "moe_mamba/layers/parameter.hpp"
 #include "moe_mamba/model/passes.hpp"
 #include "moe_mamba/ops/optimizer.hpp"
 #include "moe_mamba/train/trainer_options.hpp"

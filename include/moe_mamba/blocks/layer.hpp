@@ -6,16 +6,16 @@
 #include <span>
 #include <type_traits>
 
+#include "moe_mamba/blocks/weights.hpp"
 #include "moe_mamba/core/arena.hpp"
 #include "moe_mamba/core/view.hpp"
-#include "moe_mamba/layers/weights.hpp"
 
 /// What a layer is, to the models that are made of it.
 ///
 /// A definition such as `Mamba<State<16>>` says what a layer is; its member template `Layer<Width>` is the layer
 /// itself: a type without objects, all of whose functions are static. Inside the library or outside, a layer has
 ///
-///   Weights<Bind>         its parameters, see layers/weights.hpp
+///   Weights<Bind>         its parameters, see blocks/weights.hpp
 ///   active_parameters     how many of their elements a token is multiplied with
 ///   flops_per_token       floating-point operations of the forward pass, for one token
 ///   state_size            compute scalars that a sequence carries from call to call
@@ -47,12 +47,12 @@ struct Forward {
   /// (T) or null: where a target is masked_target, the token does not count in auxiliary losses and statistics.
   const Token* targets = nullptr;
 
-  /// For a layer whose states and report lie behind those of `Layer`.
-  template <class Layer>
+  /// For a layer or block whose states and report lie after those of `Blocks`.
+  template <class... Blocks>
   constexpr Forward after() const {
     Forward next = *this;
-    next.state = state.at(Layer::state_size);
-    next.report = report + Layer::report_size;
+    next.state = state.at((Blocks::state_size + ...));
+    next.report = report + (Blocks::report_size + ...);
     return next;
   }
 };
@@ -63,18 +63,18 @@ struct Backward {
   Device& device;
   Shape shape;
   double auxiliary_weight;         // factor of this layer's auxiliary losses in the loss
-  StateView<compute_t<C>> dstate;  // gradient by the final states on entry, by the initial ones on return; may be null
+  StateView<compute_t<C>> dstate;  // with respect to the final states on entry, the initial ones on return; may be null
   const double* report;            // as left by the forward pass
   Arena scratch;
   const Token* targets = nullptr;  // as in the forward pass
   bool begins = false;             // gradients of parameters with GradientStart::overwrite are overwritten
 
-  /// For a layer whose states and report lie behind those of `Layer`.
-  template <class Layer>
+  /// For a layer or block whose states and report lie after those of `Blocks`.
+  template <class... Blocks>
   constexpr Backward after() const {
     Backward next = *this;
-    next.dstate = dstate.at(Layer::state_size);
-    next.report = report + Layer::report_size;
+    next.dstate = dstate.at((Blocks::state_size + ...));
+    next.report = report + (Blocks::report_size + ...);
     return next;
   }
 };
@@ -91,8 +91,18 @@ struct RouterReport {
 
 /// No buffers: for layers that save nothing or need no scratch.
 struct NoBuffers {
+  constexpr NoBuffers() = default;
   template <class... Arguments>
   constexpr explicit NoBuffers(Arena&, const Arguments&...) {}
+};
+
+/// One buffer, (T, Columns): for layers that save or need no other.
+template <class C, int Columns>
+struct RowBuffer {
+  constexpr RowBuffer(Arena& arena, Shape shape) : rows(arena.rows<C>(shape.tokens(), Columns)) {}
+  template <class Device>
+  constexpr RowBuffer(Arena& arena, Device&, Shape shape) : RowBuffer(arena, shape) {}
+  MatrixView<C> rows;
 };
 
 /// What most layers do not have.

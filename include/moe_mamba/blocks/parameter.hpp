@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <string_view>
 
+#include "moe_mamba/blocks/initializer.hpp"
 #include "moe_mamba/core/scalar.hpp"
 
 /// What a layer says of its parameters at compile time.
@@ -11,23 +12,6 @@ namespace moe_mamba {
 
 /// What an optimizer needs to know of a parameter. Weight decay applies to matrices only.
 enum class ParameterKind { matrix, gain, bias, decay_free };
-
-/// How a parameter begins.
-struct Initial {
-  enum class Law {
-    zeros,
-    ones,
-    uniform,           ///< uniform in ± scale · fan_in^(-1/2)
-    normal,            ///< standard deviation scale
-    truncated_normal,  ///< standard deviation sqrt(scale / fan_in), redrawn beyond two of them
-    log_states,        ///< log(1 … N) in each row: the decay rates 1 … N (Gu & Dao 2023, S4D-real)
-    step_bias,         ///< inverse softplus of a log-uniform draw from [0.001, 0.1], at least 1e-4
-  };
-  Law law = Law::zeros;
-  double scale = 1;
-  Index fan_in = 1;
-  bool per_branch = false;  ///< divided by the square root of the model's number of residual branches
-};
 
 /// A short text that can be put together at compile time: the name of a parameter.
 class ParameterName {
@@ -70,31 +54,19 @@ struct Parameter {
   std::array<Index, 3> shape{1, 1, 1};
   int rank = 1;
   ParameterKind kind = ParameterKind::matrix;
-  Initial initial;
+  Initializer initializer;
   Index offset = 0;
   GradientStart gradient_start = GradientStart::zero;
 
   constexpr Index size() const { return shape[0] * shape[1] * shape[2]; }
 };
 
-constexpr Parameter vector_parameter(const char* name, Index size, ParameterKind kind, Initial initial) {
-  return {name, {size, 1, 1}, 1, kind, initial};
+constexpr Parameter vector_parameter(const char* name, Index size, ParameterKind kind, Initializer initializer) {
+  return {name, {size, 1, 1}, 1, kind, initializer};
 }
-constexpr Parameter matrix_parameter(const char* name, Index rows, Index columns, Initial initial,
+constexpr Parameter matrix_parameter(const char* name, Index rows, Index columns, Initializer initializer,
                                      ParameterKind kind = ParameterKind::matrix) {
-  return {name, {rows, columns, 1}, 2, kind, initial};
-}
-constexpr Parameter stack_parameter(const char* name, Index count, Index rows, Index columns, Initial initial,
-                                    ParameterKind kind = ParameterKind::matrix) {
-  return {name, {count, rows, columns}, 3, kind, initial};
-}
-
-/// Elements of all parameters together.
-template <std::size_t Count>
-constexpr Index total_size(const std::array<Parameter, Count>& parameters) {
-  Index size = 0;
-  for (const auto& parameter : parameters) size += parameter.size();
-  return size;
+  return {name, {rows, columns, 1}, 2, kind, initializer};
 }
 
 }  // namespace moe_mamba

@@ -2,8 +2,8 @@
 
 #include <type_traits>
 
+#include "moe_mamba/blocks/layer.hpp"
 #include "moe_mamba/core/ratio.hpp"
-#include "moe_mamba/layers/layer.hpp"
 #include "moe_mamba/ops/elementwise.hpp"
 #include "moe_mamba/ops/norm.hpp"
 
@@ -24,7 +24,7 @@ struct RmsNormLayer : LayerDefaults {
   template <class Bind>
   struct Weights {
     constexpr explicit Weights(Bind& bind)
-        : gain(bind.vector_if(Options.gain, "weight", W, ParameterKind::gain, {Initial::Law::ones})) {}
+        : gain(bind.vector_if(Options.gain, "weight", W, ParameterKind::gain, Initializer::ones())) {}
     typename Bind::Vector gain;  // (W)
   };
   static constexpr Index active_parameters = parameters_of<RmsNormLayer>;
@@ -61,8 +61,8 @@ struct LayerNormLayer : LayerDefaults {
   template <class Bind>
   struct Weights {
     constexpr explicit Weights(Bind& bind)
-        : gain(bind.vector("weight", W, ParameterKind::gain, {Initial::Law::ones})),
-          bias(bind.vector("bias", W, ParameterKind::bias, {Initial::Law::zeros})) {}
+        : gain(bind.vector("weight", W, ParameterKind::gain, Initializer::ones())),
+          bias(bind.vector("bias", W, ParameterKind::bias, Initializer::zeros())) {}
     typename Bind::Vector gain, bias;  // (W)
   };
   static constexpr Index active_parameters = parameters_of<LayerNormLayer>;

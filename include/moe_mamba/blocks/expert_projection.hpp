@@ -1,0 +1,171 @@
+#pragma once
+
+#include "moe_mamba/blocks/layer.hpp"
+#include "moe_mamba/blocks/routing.hpp"
+#include "moe_mamba/ops/activation.hpp"
+#include "moe_mamba/ops/dispatch.hpp"
+#include "moe_mamba/ops/linear.hpp"
+
+/// Projections whose matrices are chosen for each token: ExpertProjection<Routing, Expert>, where an expert is one matrix
+/// (ExpertLinear) or a feed-forward layer (ExpertMlp). Experts see rows in their own order; their facts are those of one row,
+/// which meets one expert.
+namespace moe_mamba {
+
+/// Experts of one matrix each: y = x Wᵀ with the W of a row's expert.
+template <int In, int Out, int Experts>
+struct ExpertLinear : LayerDefaults {
+  static constexpr int in = In, out = Out;
+
+  template <class Bind>
+  struct Weights {
+    constexpr explicit Weights(Bind& bind, Initializer initializer = Initializer::truncated_normal(0.1, In))
+        : weight(bind.stack("weight", Experts, Out, In, initializer, GradientStart::overwrite)) {}
+    typename Bind::Stack weight;  // (E, Out, In)
+  };
+
+  static constexpr Index active_parameters = Index{In} * Out;
+  static constexpr double flops_per_token = 2.0 * active_parameters;
+
+  template <class Device, class S, class C>
+  static void forward(const Forward<Device, S, C>& run, const auto& w, Groups groups, NoBuffers, Input<C> x,
+                      MatrixView<C> y) {
+    grouped_linear(run.device, groups, x, w.weight, y);
+  }
+
+  /// dx is overwritten.
+  template <class Device, class S, class C>
+  static void backward(const Backward<Device, S, C>& run, const auto& w, const auto& g, Groups groups, NoBuffers,
+                       NoBuffers, MatrixView<C> x, MatrixView<C> dy, MatrixView<C> dx) {
+    grouped_linear_backward_weight<S>(run.device, groups, dy, x, g.weight, run.begins ? Into::assign : Into::add);
+    grouped_linear_backward_input(run.device, groups, dy, w.weight, dx, Into::assign);
+  }
+};
+
+/// Experts that are feed-forward layers without biases, as MlpLayer: down(f(up(x))), or down(f(gate(x)) · up(x)).
+template <int In, int Hidden, int Out, int Experts, class Activation>
+struct ExpertMlp : LayerDefaults {
+  static constexpr int in = In, out = Out;
+  static constexpr int rows = Activation::gated ? 2 * Hidden : Hidden;
+  using Up = ExpertLinear<In, rows, Experts>;
+  using Down = ExpertLinear<Hidden, Out, Experts>;
+
+  template <class Bind>
+  struct Weights {
+    constexpr explicit Weights(Bind& bind)
+        : up(bind.template block<Up>("up.")), down(bind.template block<Down>("down.")) {}
+    typename Up::template Weights<Bind> up;      // (E, H or 2H, In)
+    typename Down::template Weights<Bind> down;  // (E, Out, H)
+  };
+
+  static constexpr Index active_parameters = Up::active_parameters + Down::active_parameters;
+  static constexpr double flops_per_token = Up::flops_per_token + Down::flops_per_token;
+
+  template <class C>
+  struct Saved {
+    constexpr Saved(Arena& arena, Index assignments)
+        : hidden(arena.rows<C>(assignments, rows)), active(arena.rows<C>(assignments, Hidden)) {}
+    MatrixView<C> hidden;  // (T·K, H or 2H): before the activation
+    MatrixView<C> active;  // (T·K, H)
+  };
+
+  template <class C>
+  struct BackwardScratch {
+    constexpr BackwardScratch(Arena& arena, Index assignments)
+        : dhidden(arena.rows<C>(assignments, rows)), dactive(arena.rows<C>(assignments, Hidden)) {}
+    MatrixView<C> dhidden;  // (T·K, H or 2H)
+    MatrixView<C> dactive;  // (T·K, H)
+  };
+
+  template <class Device, class S, class C>
+  static void forward(const Forward<Device, S, C>& run, const auto& w, Groups groups, const Saved<C>& saved, Input<C> x,
+                      MatrixView<C> y) {
+    Up::forward(run, w.up, groups, NoBuffers(), x, saved.hidden);
+    grouped_activate(run.device, groups, Activation{}, saved.hidden, saved.active);
+    Down::forward(run, w.down, groups, NoBuffers(), saved.active, y);
+  }
+
+  template <class Device, class S, class C>
+  static void backward(const Backward<Device, S, C>& run, const auto& w, const auto& g, Groups groups,
+                       const Saved<C>& saved, const BackwardScratch<C>& scratch, MatrixView<C> x, MatrixView<C> dy,
+                       MatrixView<C> dx) {
+    Down::backward(run, w.down, g.down, groups, NoBuffers(), NoBuffers(), saved.active, dy, scratch.dactive);
+    grouped_activate_backward(run.device, groups, Activation{}, saved.hidden, scratch.dactive, scratch.dhidden);
+    Up::backward(run, w.up, g.up, groups, NoBuffers(), NoBuffers(), x, scratch.dhidden, dx);
+  }
+};
+
+/// What the gates of a routing are to a projection that uses it.
+enum class GateUse {
+  weight,     ///< the outputs of a token's experts are weighted by them
+  selection,  ///< the outputs are added up as they are; the router learns nothing from the projection
+};
+
+/// Each token goes to the K experts that a Routing chose for it; their outputs are added up. Several projections may use one
+/// routing: the gradient with respect to its gates is the sum of theirs.
+template <class Routing, class Expert, GateUse Use = GateUse::weight>
+struct ExpertProjection : LayerDefaults {
+  template <class Bind>
+  using Weights = typename Expert::template Weights<Bind>;
+
+  static constexpr Index active_parameters = Routing::K * Expert::active_parameters;
+  static constexpr double flops_per_token = Routing::K * Expert::flops_per_token;
+  static constexpr bool takes_packed = true;
+
+  template <class C>
+  struct Saved {
+    constexpr Saved(Arena& arena, Shape shape) : Saved(arena, shape.tokens() * Routing::K) {}
+    MatrixView<C> x;  // (T·K, In): in the order of the experts
+    typename Expert::template Saved<C> expert;
+    MatrixView<C> y;  // (T·K, Out): in the order of the experts
+
+   private:
+    constexpr Saved(Arena& arena, Index assignments)
+        : x(arena.rows<C>(assignments, Expert::in)),
+          expert(arena, assignments),
+          y(arena.rows<C>(assignments, Expert::out)) {}
+  };
+
+  template <class C>
+  struct BackwardScratch {
+    template <class Device>
+    BackwardScratch(Arena& arena, Device&, Shape shape)
+        : dy(arena.rows<C>(shape.tokens() * Routing::K, Expert::out)),
+          dx(arena.rows<C>(shape.tokens() * Routing::K, Expert::in)),
+          expert(arena, shape.tokens() * Routing::K) {}
+    MatrixView<C> dy;  // (T·K, Out)
+    MatrixView<C> dx;  // (T·K, In)
+    typename Expert::template BackwardScratch<C> expert;
+  };
+
+  /// (T, In) → (T, Out), by what `routed` says.
+  template <class Device, class S, class C>
+  static void forward(const Forward<Device, S, C>& run, const auto& w,
+                      const typename Routing::template Saved<C>& routed, const Saved<C>& saved, Input<C> x,
+                      MatrixView<C> y, Into into = Into::assign) {
+    gather_rows(run.device, routed.groups(), x, routed.source, saved.x);
+    Expert::forward(run, w, routed.groups(), saved.expert, saved.x, saved.y);
+    combine_rows(run.device, saved.y, routed.slots, Index{Routing::K}, gates(routed), y, into);
+  }
+
+  template <class Device, class S, class C>
+  static void backward(const Backward<Device, S, C>& run, const auto& w, const auto& g,
+                       const typename Routing::template Saved<C>& routed, GateGradient<C>& dgates,
+                       const Saved<C>& saved, const BackwardScratch<C>& scratch, Input<C> dy, MatrixView<C> dx,
+                       Into into = Into::assign) {
+    const auto scatter = [&](compute_t<C>* to) {
+      combine_rows_backward(run.device, saved.y, routed.slots, Index{Routing::K}, gates(routed), dy, scratch.dy, to);
+    };
+    if constexpr (Use == GateUse::weight) {
+      dgates.accumulate(run.device, scatter);
+    } else {
+      scatter(nullptr);
+    }
+    Expert::backward(run, w, g, routed.groups(), saved.expert, scratch.expert, saved.x, scratch.dy, scratch.dx);
+    combine_rows(run.device, scratch.dx, routed.slots, Index{Routing::K}, nullptr, dx, into);
+  }
+
+ private:
+  static constexpr const auto* gates(const auto& routed) { return Use == GateUse::weight ? routed.gates : nullptr; }
+};
+
+}  // namespace moe_mamba

@@ -1,0 +1,52 @@
+#pragma once
+
+#include "moe_mamba/blocks/layer.hpp"
+
+namespace moe_mamba {
+
+namespace detail {
+
+/// A norm looks at one row at a time and is not counted in FLOPs.
+template <class Block>
+inline constexpr bool is_counted = requires {
+  Block::flops_per_token;
+};
+
+template <class Block>
+consteval double flops_of() {
+  if constexpr (is_counted<Block>) return Block::flops_per_token;
+  return 0;
+}
+
+template <class Block>
+consteval bool block_takes_packed() {
+  if constexpr (is_counted<Block>) return Block::takes_packed;
+  return true;
+}
+
+}  // namespace detail
+
+/// The facts of a layer that is made of these blocks (or layers, or norms): the sums of theirs. Their states and reports lie
+/// one after the other in this order: those of a block are where run.after<the blocks before it>() says.
+template <class... Blocks>
+struct LayerOf : LayerDefaults {
+  static constexpr Index active_parameters = (Index{0} + ... + Blocks::active_parameters);
+  static constexpr double flops_per_token = (0.0 + ... + detail::flops_of<Blocks>());
+  static constexpr Index state_size = (Index{0} + ... + Blocks::state_size);
+  static constexpr bool takes_packed = (... && detail::block_takes_packed<Blocks>());
+  static constexpr Index report_size = (Index{0} + ... + Blocks::report_size);
+  static constexpr Index auxiliary_count = (Index{0} + ... + Blocks::auxiliary_count);
+
+  static constexpr double auxiliary_loss([[maybe_unused]] const double* report) {
+    double loss = 0;
+    ((loss += Blocks::auxiliary_loss(report), report += Blocks::report_size), ...);
+    return loss;
+  }
+
+  template <class Visit>
+  static void visit_routers([[maybe_unused]] const Visit& visit, [[maybe_unused]] const double* report) {
+    ((Blocks::visit_routers(visit, report), report += Blocks::report_size), ...);
+  }
+};
+
+}  // namespace moe_mamba

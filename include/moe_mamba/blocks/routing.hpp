@@ -1,0 +1,219 @@
+#pragma once
+
+#include <cstddef>
+
+#include "moe_mamba/blocks/projection.hpp"
+#include "moe_mamba/core/ratio.hpp"
+#include "moe_mamba/ops/dispatch.hpp"
+#include "moe_mamba/ops/elementwise.hpp"
+#include "moe_mamba/ops/router.hpp"
+
+namespace moe_mamba {
+
+/// The numbers of a routing.
+struct RoutingOptions {
+  int experts = 1;  ///< E
+  int top_k = 1;    ///< K
+  GateOrder order = GateOrder::softmax_then_top_k;
+  bool router_bias = false;
+  Ratio capacity{0, 1};   ///< c; 0: none, dropless
+  Ratio balance{1, 100};  ///< factor of the balance loss
+  Ratio z{0, 1};          ///< factor of the z-loss
+};
+
+/// What a routing reports of a call, in doubles of the device's memory that lie one after the other.
+template <class T, int Experts>
+struct RoutingStatistics {
+  static constexpr Index size = 5 + Experts;
+
+  constexpr explicit RoutingStatistics(T* first)
+      : balance(first),
+        z(first + 1),
+        entropy(first + 2),
+        dropped(first + 3),
+        load(first + 4),
+        counted(load + Experts) {}
+  T* balance;  // the balance loss without its factor
+  T* z;        // the z-loss without its factor
+  T* entropy;  // mean entropy of a token's probabilities, in nats
+  T* dropped;  // assignments beyond an expert's capacity
+  T* load;     // (E): tokens assigned to each expert, dropped ones included
+  T* counted;  // tokens that count
+};
+
+/// The gradient with respect to the gates of a routing, (T, K): the sum of those of the projections that weight their outputs
+/// by them.
+template <class C>
+class GateGradient {
+ public:
+  /// `part` is room for what is added to the first part.
+  constexpr GateGradient(MatrixView<compute_t<C>> sum, MatrixView<compute_t<C>> part) : sum_(sum), part_(part) {}
+
+  /// Adds what write(to) writes, (T, K).
+  template <class Device, class Write>
+  void accumulate(Device& device, const Write& write) {
+    write((is_empty_ ? sum_ : part_).data);
+    if (!is_empty_) add(device, part_, sum_);
+    is_empty_ = false;
+  }
+
+  /// The sum; zeros where nothing was added.
+  template <class Device>
+  const compute_t<C>* finish(Device& device) const {
+    if (is_empty_) fill(device, compute_t<C>(0), sum_);
+    return sum_.data;
+  }
+
+ private:
+  MatrixView<compute_t<C>> sum_, part_;
+  bool is_empty_ = true;
+};
+
+/// A router and what it decides: which K of E experts each token goes to, with which gates, and the row of each assignment
+/// in the order of the experts. It is made once for a layer, and any number of projections of experts may use it. See
+/// ops/router.hpp for gates and losses, ops/dispatch.hpp for the order. With a capacity limit c an expert takes
+/// ceil(c·T·K/E) of the T tokens of a call at most, earliest first, so that batch mates then compete for places.
+template <int Width, RoutingOptions Options>
+struct Routing : LayerDefaults {
+  static constexpr int E = Options.experts, K = Options.top_k;
+  using Scores = Projection<Width, E, Options.router_bias>;
+
+  template <class Bind>
+  struct Weights {
+    constexpr explicit Weights(Bind& bind) : scores(bind, Initializer::truncated_normal(0.1, Width)) {}
+    typename Scores::template Weights<Bind> scores;  // (E, Width)
+  };
+
+  static constexpr Index active_parameters = Scores::active_parameters;
+  static constexpr double flops_per_token = Scores::flops_per_token;
+  static constexpr bool takes_packed = true;
+
+  template <class T>
+  using Statistics = RoutingStatistics<T, E>;
+  static constexpr Index report_size = Statistics<double>::size;
+  static constexpr Index auxiliary_count = 1;
+
+  static constexpr double auxiliary_loss(const double* report) {
+    const Statistics<const double> statistics(report);
+    return Options.balance.value() * *statistics.balance + Options.z.value() * *statistics.z;
+  }
+
+  template <class Visit>
+  static void visit_routers(const Visit& visit, const double* report) {
+    const Statistics<const double> statistics(report);
+    visit(RouterReport{.balance_loss = Options.balance.value() * *statistics.balance,
+                       .z_loss = Options.z.value() * *statistics.z,
+                       .entropy = *statistics.entropy,
+                       .dropped = *statistics.dropped,
+                       .load = {statistics.load, static_cast<std::size_t>(E)}});
+  }
+
+  /// Places of an expert for `tokens` tokens.
+  static constexpr Index capacity(Index tokens) {
+    if constexpr (Options.capacity.numerator == 0) {
+      return tokens;
+    } else {
+      const Index divisor = Index{E} * Options.capacity.denominator;
+      return (tokens * K * Options.capacity.numerator + divisor - 1) / divisor;
+    }
+  }
+
+  template <class C>
+  struct Saved {
+    constexpr Saved(Arena& arena, Shape shape)
+        : probabilities(arena.rows<compute_t<C>>(shape.tokens(), E)),
+          log_sum_exp(arena.take<compute_t<C>>(shape.tokens())),
+          experts(arena.take<Index>(shape.tokens() * K)),
+          gates(arena.take<compute_t<C>>(shape.tokens() * K)),
+          slots(arena.take<Index>(shape.tokens() * K)),
+          source(arena.take<Index>(shape.tokens() * K)),
+          offsets(arena.take<Index>(E + 1)) {}
+    MatrixView<compute_t<C>> probabilities;  // (T, E)
+    compute_t<C>* log_sum_exp;               // (T)
+    Index* experts;                          // (T, K)
+    compute_t<C>* gates;                     // (T, K)
+    Index* slots;                            // (T, K): the row of each assignment in the order of the experts
+    Index* source;                           // (T·K): the token of each row
+    Index* offsets;                          // (E + 1)
+
+    /// The rows of each expert.
+    constexpr Groups groups() const { return {offsets, E}; }
+  };
+
+  template <class C>
+  struct ForwardScratch {
+    template <class Device>
+    ForwardScratch(Arena& arena, Device&, Shape shape)
+        : logits(arena.rows<compute_t<C>>(shape.tokens(), E)), mean_probability(arena.take<double>(E)) {}
+    MatrixView<compute_t<C>> logits;  // (T, E)
+    double* mean_probability;         // (E)
+  };
+
+  template <class C>
+  struct BackwardScratch {
+    template <class Device>
+    BackwardScratch(Arena& arena, Device&, Shape shape)
+        : dgates(arena.rows<compute_t<C>>(shape.tokens(), K)), dlogits(arena.rows<compute_t<C>>(shape.tokens(), E)) {}
+    MatrixView<compute_t<C>> dgates;   // (T, K)
+    MatrixView<compute_t<C>> dlogits;  // (T, E)
+
+    /// What the projections add to before backward(), which alone needs the room for logits.
+    constexpr GateGradient<C> gate_gradient() const {
+      return {dgates, matrix(dlogits.data, dgates.rows, dgates.columns)};
+    }
+  };
+
+  /// Routes the rows of x, (T, Width).
+  template <class Device, class S, class C>
+  static void forward(const Forward<Device, S, C>& run, const auto& w, const Saved<C>& saved,
+                      const ForwardScratch<C>& scratch, MatrixView<const C> x) {
+    const Statistics<double> statistics(run.report);
+    Scores::forward(run, w.scores, x, scratch.logits);
+    route(run.device, Router<compute_t<C>, E, K>{.order = Options.order,
+                                                 .logits = scratch.logits,
+                                                 .probabilities = saved.probabilities,
+                                                 .log_sum_exp = saved.log_sum_exp,
+                                                 .experts = saved.experts,
+                                                 .gates = saved.gates,
+                                                 .load = statistics.load,
+                                                 .mean_probability = scratch.mean_probability,
+                                                 .entropy = statistics.entropy,
+                                                 .mean_square_log_sum_exp = statistics.z,
+                                                 .balance = statistics.balance,
+                                                 .counted = statistics.counted,
+                                                 .targets = run.targets});
+    group_tokens(run.device, GroupTokens{.tokens = run.shape.tokens(),
+                                         .top_k = K,
+                                         .expert_count = E,
+                                         .capacity = capacity(run.shape.tokens()),
+                                         .experts = saved.experts,
+                                         .slots = saved.slots,
+                                         .source = saved.source,
+                                         .offsets = saved.offsets,
+                                         .dropped = statistics.dropped});
+  }
+
+  /// Follows the backward passes of the projections that use the routing; adds to dx.
+  template <class Device, class S, class C>
+  static void backward(const Backward<Device, S, C>& run, const auto& w, const auto& g, const Saved<C>& saved,
+                       const BackwardScratch<C>& scratch, const GateGradient<C>& dgates, MatrixView<const C> x,
+                       MatrixView<C> dx) {
+    const Statistics<const double> statistics(run.report);
+    router_backward(run.device,
+                    RouterBackward<compute_t<C>, E, K>{.order = Options.order,
+                                                       .probabilities = saved.probabilities,
+                                                       .log_sum_exp = saved.log_sum_exp,
+                                                       .experts = saved.experts,
+                                                       .gates = saved.gates,
+                                                       .load = statistics.load,
+                                                       .dgates = dgates.finish(run.device),
+                                                       .balance = run.auxiliary_weight * Options.balance.value(),
+                                                       .z = run.auxiliary_weight * Options.z.value(),
+                                                       .dlogits = scratch.dlogits,
+                                                       .counted = statistics.counted,
+                                                       .targets = run.targets});
+    Scores::backward(run, w.scores, g.scores, x, scratch.dlogits, dx, Into::add);
+  }
+};
+
+}  // namespace moe_mamba

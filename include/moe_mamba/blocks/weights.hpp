@@ -1,0 +1,158 @@
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <span>
+
+#include "moe_mamba/blocks/parameter.hpp"
+#include "moe_mamba/core/view.hpp"
+#include "moe_mamba/ops/linear.hpp"
+
+/// A layer's weights: one struct, `template <class Bind> struct Weights`, with a member for each parameter and a constructor
+/// that asks the binder for them in the order in which they lie in memory. It is built in three ways:
+///
+///   DescribeWeights          at compile time: names, shapes, initialisers and offsets
+///   BindWeights<const S>     views of the parameters
+///   BindWeights<C>           views of the gradients with respect to them
+///
+/// so that no shape is written twice and no offset at all. A binder has
+///
+///   matrix(name, rows, columns, initializer, kind)      (rows, columns)
+///   stack(name, count, rows, columns, initializer)      (count, rows, columns)
+///   vector(name, size, kind, initializer)               (size)
+///   vector_if(present, name, size, kind, initializer)   the same, or null where the layer goes without it
+///   block<Block>(prefix, arguments...)                  the weights of a block or layer inside the layer, whose constructor
+///                                                       is given the binder and these arguments
+namespace moe_mamba {
+
+/// Lists parameters, or only counts them where there is no room to list them in.
+class DescribeWeights {
+ public:
+  struct Nothing {};
+  using Matrix = Nothing;
+  using Stack = Nothing;
+  using Vector = Nothing;
+
+  constexpr explicit DescribeWeights(std::span<Parameter> list = {}) : list_(list) {}
+
+  constexpr Matrix matrix(const char* name, Index rows, Index columns, Initializer initializer,
+                          ParameterKind kind = ParameterKind::matrix) {
+    return add(name, {rows, columns, 1}, 2, kind, initializer);
+  }
+  constexpr Stack stack(const char* name, Index count, Index rows, Index columns, Initializer initializer,
+                        GradientStart start = GradientStart::zero) {
+    return add(name, {count, rows, columns}, 3, ParameterKind::matrix, initializer, start);
+  }
+  constexpr Vector vector(const char* name, Index size, ParameterKind kind, Initializer initializer) {
+    return add(name, {size, 1, 1}, 1, kind, initializer);
+  }
+  constexpr Vector vector_if(bool present, const char* name, Index size, ParameterKind kind, Initializer initializer) {
+    return present ? vector(name, size, kind, initializer) : Nothing{};
+  }
+  template <class Block, class... Arguments>
+  constexpr typename Block::template Weights<DescribeWeights> block(const char* prefix, const Arguments&... arguments) {
+    if (list_.empty()) return typename Block::template Weights<DescribeWeights>(*this, arguments...);
+    const ParameterName outer = prefix_;
+    prefix_.append(prefix);
+    const typename Block::template Weights<DescribeWeights> weights(*this, arguments...);
+    prefix_ = outer;
+    return weights;
+  }
+
+  constexpr std::size_t count() const { return count_; }
+  /// Elements of all of them.
+  constexpr Index size() const { return size_; }
+
+ private:
+  constexpr Nothing add(const char* name, const std::array<Index, 3>& shape, int rank, ParameterKind kind,
+                        const Initializer& initializer, GradientStart start = GradientStart::zero) {
+    if (count_ < list_.size()) {
+      ParameterName full = prefix_;
+      list_[count_] = {full.append(name), shape, rank, kind, initializer, size_, start};
+    }
+    ++count_;
+    size_ += shape[0] * shape[1] * shape[2];
+    return {};
+  }
+
+  std::span<Parameter> list_;
+  std::size_t count_ = 0;
+  Index size_ = 0;
+  ParameterName prefix_;
+};
+
+/// Hands out views of elements of T, one behind the other.
+template <class T>
+class BindWeights {
+ public:
+  using Matrix = MatrixView<T>;
+  using Stack = MatrixStack<T>;
+  using Vector = T*;
+
+  constexpr explicit BindWeights(T* first) : next_(first) {}
+
+  constexpr Matrix matrix(const char*, Index rows, Index columns, Initializer, ParameterKind = ParameterKind::matrix) {
+    return moe_mamba::matrix(take(rows * columns), rows, columns);
+  }
+  constexpr Stack stack(const char*, Index count, Index rows, Index columns, Initializer,
+                        GradientStart = GradientStart::zero) {
+    return {take(count * rows * columns), rows, columns};
+  }
+  constexpr Vector vector(const char*, Index size, ParameterKind, Initializer) { return take(size); }
+  constexpr Vector vector_if(bool present, const char*, Index size, ParameterKind, Initializer) {
+    return present ? take(size) : nullptr;
+  }
+  template <class Block, class... Arguments>
+  constexpr typename Block::template Weights<BindWeights> block(const char*, const Arguments&... arguments) {
+    return typename Block::template Weights<BindWeights>(*this, arguments...);
+  }
+
+ private:
+  constexpr T* take(Index count) {
+    T* const taken = next_;
+    next_ += count;
+    return taken;
+  }
+
+  T* next_;
+};
+
+/// The weights of a layer that has none.
+struct NoWeights {
+  template <class Bind>
+  constexpr explicit NoWeights(Bind&) {}
+};
+
+namespace detail {
+
+/// The parameters of a layer, counted.
+template <class Layer>
+inline constexpr DescribeWeights counted_weights = [] {
+  DescribeWeights counting;
+  (void)typename Layer::template Weights<DescribeWeights>(counting);
+  return counting;
+}();
+
+}  // namespace detail
+
+/// Elements of a layer's parameters.
+template <class Layer>
+inline constexpr Index parameters_of = detail::counted_weights<Layer>.size();
+
+/// The parameters of a layer, laid one behind the other without gaps.
+template <class Layer>
+inline constexpr auto layer_parameters = [] {
+  std::array<Parameter, detail::counted_weights<Layer>.count()> list{};
+  DescribeWeights describe(list);
+  (void)typename Layer::template Weights<DescribeWeights>(describe);
+  return list;
+}();
+
+/// The weights of a layer, or gradients with respect to them, which begin at `first`.
+template <class Layer, class T>
+constexpr typename Layer::template Weights<BindWeights<T>> bind_weights(T* first) {
+  BindWeights<T> bind(first);
+  return typename Layer::template Weights<BindWeights<T>>(bind);
+}
+
+}  // namespace moe_mamba
