@@ -73,6 +73,8 @@ rooms)
   allow ops core ops
   allow cpu core ops cpu
   allow cuda core ops cuda
+  search ^include/moe_mamba/cuda/common/ '#include "moe_mamba/' | grep -vE '"moe_mamba/(core/|cuda/(common/|check\.hpp|device\.hpp))' &&
+    complain "cuda/common may include core, cuda/common and the device only"
   allow layers core ops layers
   allow model core ops layers model
   allow language core ops layers model language

@@ -1,6 +1,8 @@
 #pragma once
 
-#include "moe_mamba/cuda/pieces.cuh"
+#include "moe_mamba/cuda/common/elements.cuh"
+#include "moe_mamba/cuda/common/vector.cuh"
+#include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/ops/activation.hpp"
 
 /// Activations of feed-forward layers on a CUDA device; the contract is in ops/activation.hpp. A user's own activation

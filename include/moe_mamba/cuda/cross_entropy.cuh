@@ -5,10 +5,17 @@
 #include <numbers>
 #include <type_traits>
 
-#include "moe_mamba/cuda/block/scan_mathematics.cuh"
+#include "moe_mamba/core/arena.hpp"
+#include "moe_mamba/core/mathematics.hpp"
+#include "moe_mamba/cuda/common/elements.cuh"
+#include "moe_mamba/cuda/common/mathematics.cuh"
+#include "moe_mamba/cuda/common/reduce.cuh"
+#include "moe_mamba/cuda/common/sums.cuh"
+#include "moe_mamba/cuda/common/thread.cuh"
+#include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/cuda/elementwise.cuh"
-#include "moe_mamba/cuda/linear.cuh"
-#include "moe_mamba/cuda/pieces.cuh"
+#include "moe_mamba/cuda/linear/blas.cuh"
+#include "moe_mamba/cuda/linear/linear.cuh"
 #include "moe_mamba/ops/cross_entropy.hpp"
 
 /// The head of a language model and its loss in one, on a CUDA device; the contract is in ops/cross_entropy.hpp.

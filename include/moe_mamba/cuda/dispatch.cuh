@@ -2,8 +2,15 @@
 
 #include <type_traits>
 
-#include "moe_mamba/cuda/block/counting_sort.cuh"
-#include "moe_mamba/cuda/pieces.cuh"
+#include "moe_mamba/core/arena.hpp"
+#include "moe_mamba/core/mathematics.hpp"
+#include "moe_mamba/cuda/common/counting_sort.cuh"
+#include "moe_mamba/cuda/common/elements.cuh"
+#include "moe_mamba/cuda/common/launch.cuh"
+#include "moe_mamba/cuda/common/reduce.cuh"
+#include "moe_mamba/cuda/common/thread.cuh"
+#include "moe_mamba/cuda/common/vector.cuh"
+#include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/ops/dispatch.hpp"
 
 /// Bringing the tokens of one expert together and their results back, on a CUDA device; the contract is in

@@ -1,6 +1,9 @@
 #pragma once
 
-#include "moe_mamba/cuda/pieces.cuh"
+#include "moe_mamba/cuda/common/elements.cuh"
+#include "moe_mamba/cuda/common/sums.cuh"
+#include "moe_mamba/cuda/common/vector.cuh"
+#include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/ops/elementwise.hpp"
 
 /// Plain loops over matrices on a CUDA device; the contract is in ops/elementwise.hpp.

@@ -2,8 +2,12 @@
 
 #include <cstdint>
 
-#include "moe_mamba/cuda/block/counting_sort.cuh"
-#include "moe_mamba/cuda/pieces.cuh"
+#include "moe_mamba/core/arena.hpp"
+#include "moe_mamba/core/mathematics.hpp"
+#include "moe_mamba/cuda/common/counting_sort.cuh"
+#include "moe_mamba/cuda/common/elements.cuh"
+#include "moe_mamba/cuda/common/vector.cuh"
+#include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/ops/embedding.hpp"
 
 /// Embedding of tokens on a CUDA device; the contract is in ops/embedding.hpp.

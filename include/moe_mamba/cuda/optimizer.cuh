@@ -2,7 +2,10 @@
 
 #include <cstdint>
 
-#include "moe_mamba/cuda/pieces.cuh"
+#include "moe_mamba/core/mathematics.hpp"
+#include "moe_mamba/cuda/common/sums.cuh"
+#include "moe_mamba/cuda/common/vector.cuh"
+#include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/ops/optimizer.hpp"
 
 /// Operations on whole parameter arrays on a CUDA device; the contract is in ops/optimizer.hpp.

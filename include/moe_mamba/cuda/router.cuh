@@ -1,7 +1,13 @@
 #pragma once
 
-#include "moe_mamba/cuda/block/order_key.cuh"
-#include "moe_mamba/cuda/pieces.cuh"
+#include "moe_mamba/core/arena.hpp"
+#include "moe_mamba/core/mathematics.hpp"
+#include "moe_mamba/cuda/common/launch.cuh"
+#include "moe_mamba/cuda/common/order_key.cuh"
+#include "moe_mamba/cuda/common/reduce.cuh"
+#include "moe_mamba/cuda/common/sums.cuh"
+#include "moe_mamba/cuda/common/thread.cuh"
+#include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/ops/router.hpp"
 
 /// Routing of tokens to experts on a CUDA device; the contract is in ops/router.hpp. A warp takes a token: its softmax
