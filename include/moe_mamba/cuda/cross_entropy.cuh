@@ -67,9 +67,9 @@ __device__ inline C block_largest(C value) {
   __shared__ C largest[warps];
   const auto larger = [](C a, C b) { return b > a ? b : a; };
   for (int distance = warp_size / 2; distance > 0; distance /= 2) {
-    value = larger(value, __shfl_xor_sync(whole_warp, value, distance));
+    value = larger(value, __shfl_xor_sync(full_mask, value, distance));
   }
-  if (threadIdx.x % warp_size == 0) largest[threadIdx.x / warp_size] = value;
+  if (lane_index() == 0) largest[warp_index()] = value;
   __syncthreads();
   for (int warp = 0; warp < warps; ++warp) value = larger(value, largest[warp]);
   return value;

@@ -44,17 +44,17 @@ __global__ void __launch_bounds__(adamw_threads) adamw_kernel(AdamWUpdate<C, S> 
   for (Index i = first + threadIdx.x * own; i < last; i += adamw_threads * own) {
     const int present = int(min(last - i, Index{own}));
     const auto load = [&]<class T>(const T* from) {
-      if (present == own) return *reinterpret_cast<const Run<T, own>*>(from + i);
-      Run<T, own> run{};
+      if (present == own) return *reinterpret_cast<const Vector<T, own>*>(from + i);
+      Vector<T, own> run{};
 #pragma unroll
       for (int j = 0; j < own; ++j) {
         if (j < present) run.values[j] = from[i + j];
       }
       return run;
     };
-    const auto store = [&]<class T>(T* to, const Run<T, own>& run) {
+    const auto store = [&]<class T>(T* to, const Vector<T, own>& run) {
       if (present == own) {
-        *reinterpret_cast<Run<T, own>*>(to + i) = run;
+        *reinterpret_cast<Vector<T, own>*>(to + i) = run;
       } else {
 #pragma unroll
         for (int j = 0; j < own; ++j) {
@@ -65,7 +65,7 @@ __global__ void __launch_bounds__(adamw_threads) adamw_kernel(AdamWUpdate<C, S> 
     const auto gradient = load(update.gradient);
     auto first_moment = load(update.first_moment), second_moment = load(update.second_moment);
     auto parameters = load(update.parameters);
-    Run<std::int16_t, own> remainder{};
+    Vector<std::int16_t, own> remainder{};
     if constexpr (halved) remainder = load(update.remainder);
 #pragma unroll
     for (int j = 0; j < own; ++j) {

@@ -1,16 +1,17 @@
 #pragma once
 
 #include "moe_mamba/core/arena.hpp"
+#include "moe_mamba/core/mathematics.hpp"
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/cuda/attention/cache.cuh"
 #include "moe_mamba/cuda/attention/rows.cuh"
 #include "moe_mamba/cuda/attention/tensor_backward.cuh"
-#include "moe_mamba/cuda/attention/tensor_forward.cuh"
 #include "moe_mamba/cuda/attention/tensor_tile.cuh"
 #include "moe_mamba/cuda/attention/tile.cuh"
 #include "moe_mamba/cuda/common/launch.cuh"
 #include "moe_mamba/cuda/common/reduce.cuh"
 #include "moe_mamba/cuda/common/thread.cuh"
+#include "moe_mamba/cuda/common/vector.cuh"
 #include "moe_mamba/cuda/device.hpp"
 
 /// Causal attention on a CUDA device, backward; the contract is in ops/attention.hpp.
@@ -55,15 +56,15 @@ template <class C, int d>
 __global__ void __launch_bounds__(128)
     attention_means_kernel(const __grid_constant__ CausalAttentionBackward<C, d> attention, compute_t<C>* means) {
   using T = compute_t<C>;
-  const Index index = Index{blockIdx.x} * 4 + threadIdx.x / warp_size, heads = attention.heads.queries;
+  const Index index = Index{blockIdx.x} * 4 + warp_index(), heads = attention.heads.queries;
   if (index >= attention.shape.tokens() * heads) return;
   const Index row = index / heads, column = index % heads * d;
   T sum = T(0);
-  for (int i = static_cast<int>(threadIdx.x) % warp_size; i < d; i += warp_size) {
+  for (int i = lane_index(); i < d; i += warp_size) {
     sum = fma(static_cast<T>(attention.y(row, column + i)), static_cast<T>(attention.dy(row, column + i)), sum);
   }
   sum = warp_sum(sum);
-  if (threadIdx.x % warp_size == 0) means[index] = sum;
+  if (lane_index() == 0) means[index] = sum;
 }
 
 template <class T, int d>
@@ -82,7 +83,7 @@ __global__ void __launch_bounds__(AttentionTile<compute_t<C>, d>::threads)
   using Tile = AttentionTile<T, d>;
   extern __shared__ __align__(16) unsigned char shared[];
   auto& storage = *reinterpret_cast<AttentionBackwardStorage<T, d>*>(shared);
-  const int lane = static_cast<int>(threadIdx.x) % warp_size, warp = static_cast<int>(threadIdx.x) / warp_size;
+  const int lane = lane_index(), warp = warp_index();
   const AttentionBackwardPlace<C, d> place(attention, blockIdx.x / tiles);
   const Index group = attention.heads.group(), row = blockIdx.x % tiles * Tile::own_rows,
               own_row = row + warp * Tile::own;
@@ -118,7 +119,7 @@ __global__ void __launch_bounds__(AttentionTile<compute_t<C>, d>::threads)
     for (int r = 0; r < Tile::own; ++r) {
       const Index step = (own_row + r) / group, j = first + lane;
       const bool sees = warp * Tile::own + r < count && j >= place.seen.first(step) && j < place.seen.last(step);
-      masks[r] = __ballot_sync(whole_warp, sees);
+      masks[r] = __ballot_sync(full_mask, sees);
       weights[r] = sees ? exp(weights[r] - log_sums[r]) * (dweights[r] - row_means[r]) : T(0);
     }
     add_weighted<T, d>(weights, masks, storage.lanes[0][0], sums);
@@ -144,7 +145,7 @@ __global__ void __launch_bounds__(AttentionTile<compute_t<C>, d>::threads)
   using Tile = AttentionTile<T, d>;
   extern __shared__ __align__(16) unsigned char shared[];
   auto& storage = *reinterpret_cast<AttentionBackwardStorage<T, d>*>(shared);
-  const int lane = static_cast<int>(threadIdx.x) % warp_size, warp = static_cast<int>(threadIdx.x) / warp_size;
+  const int lane = lane_index(), warp = warp_index();
   const AttentionBackwardPlace<C, d> place(attention, blockIdx.x / tiles);
   const Index group = attention.heads.group(), length = attention.shape.length, cached = place.seen.cached;
   const Index key = blockIdx.x % tiles * Tile::own_rows, own_key = key + warp * Tile::own;
@@ -179,7 +180,7 @@ __global__ void __launch_bounds__(AttentionTile<compute_t<C>, d>::threads)
       const Index j = own_key + r;
       const bool sees =
           lane < rows && warp * Tile::own + r < count && j >= place.seen.first(step) && j < place.seen.last(step);
-      masks[r] = __ballot_sync(whole_warp, sees);
+      masks[r] = __ballot_sync(full_mask, sees);
       weights[r] = sees ? exp(weights[r] - log_sum) : T(0);
       dweights[r] = weights[r] * (dweights[r] - mean);
     }
@@ -218,7 +219,7 @@ template <class C, int d>
 void attend_backward_in_tiles(Device& device, const CausalAttentionBackward<C, d>& attention, Index tasks,
                               const compute_t<C>* means) {
   if constexpr (attention_has_tensor_tiles<C, d>) {
-    if (attention_rows_aligned(attention.q, attention.k, attention.v, attention.dy, attention.dq)) {
+    if (can_vectorise<8>(attention.q, attention.k, attention.v, attention.dy, attention.dq)) {
       return attend_backward_on_tensor_cores(device, attention, tasks, means);
     }
   }
@@ -227,7 +228,7 @@ void attend_backward_in_tiles(Device& device, const CausalAttentionBackward<C, d
   constexpr std::size_t shared = sizeof(AttentionBackwardStorage<T, d>);
   allow_shared(attention_queries_backward_kernel<C, d>, shared);
   allow_shared(attention_keys_backward_kernel<C, d>, shared);
-  const auto tiles_of = [](Index count) { return (count + Tile::own_rows - 1) / Tile::own_rows; };
+  const auto tiles_of = [](Index count) { return ceiling_divide(count, Tile::own_rows); };
   const Index query_tiles = tiles_of(query_rows(attention));
   const Index key_tiles = tiles_of(attention.heads.context + attention.shape.length);
   attention_queries_backward_kernel<C, d>
@@ -258,7 +259,7 @@ void causal_attention_backward(Device& device, const CausalAttentionBackward<C, 
   T* const means = arena.take<T>(attention.shape.tokens() * attention.heads.queries);
   const Index rows = attention.shape.tokens() * attention.heads.queries;
   detail::attention_means_kernel<C, d>
-      <<<static_cast<unsigned>((rows + 3) / 4), 128, 0, device.stream()>>>(attention, means);
+      <<<static_cast<unsigned>(ceiling_divide(rows, 4)), 128, 0, device.stream()>>>(attention, means);
   detail::attend_backward_in_tiles(device, attention, tasks, means);
   check_launch("causal_attention_backward");
 }

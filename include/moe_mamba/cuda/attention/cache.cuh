@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "moe_mamba/core/mathematics.hpp"
 #include "moe_mamba/cuda/attention/rows.cuh"
 #include "moe_mamba/cuda/device.hpp"
 
@@ -59,8 +60,8 @@ __global__ void __launch_bounds__(128)
 
 /// Blocks that share out `elements` of each of `batch` sequences, 256 a time.
 inline Index copying_blocks(const Device& device, Index batch, Index elements) {
-  const Index enough = (Index{device.processors()} * 8 + batch - 1) / batch;
-  return std::clamp<Index>((elements + 255) / 256, 1, enough);
+  const Index enough = ceiling_divide(Index{device.processors()} * 8, batch);
+  return std::clamp<Index>(ceiling_divide(elements, 256), 1, enough);
 }
 
 }  // namespace moe_mamba::cuda::detail

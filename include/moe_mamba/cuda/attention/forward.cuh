@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "moe_mamba/core/arena.hpp"
+#include "moe_mamba/core/mathematics.hpp"
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/cuda/attention/cache.cuh"
 #include "moe_mamba/cuda/attention/rows.cuh"
@@ -13,6 +14,7 @@
 #include "moe_mamba/cuda/common/launch.cuh"
 #include "moe_mamba/cuda/common/reduce.cuh"
 #include "moe_mamba/cuda/common/thread.cuh"
+#include "moe_mamba/cuda/common/vector.cuh"
 #include "moe_mamba/cuda/device.hpp"
 
 /// Causal attention on a CUDA device, forward; the contract is in ops/attention.hpp.
@@ -42,7 +44,7 @@ __global__ void __launch_bounds__(AttentionTile<compute_t<C>, d>::threads)
   using Tile = AttentionTile<T, d>;
   extern __shared__ __align__(16) unsigned char shared[];
   auto& storage = *reinterpret_cast<AttentionStorage<T, d>*>(shared);
-  const int lane = static_cast<int>(threadIdx.x) % warp_size, warp = static_cast<int>(threadIdx.x) / warp_size;
+  const int lane = lane_index(), warp = warp_index();
   const AttentionPlace<C, d> place(attention, blockIdx.x / tiles);
   const Index group = attention.heads.group(), row = blockIdx.x % tiles * Tile::own_rows,
               own_row = row + warp * Tile::own;
@@ -69,7 +71,7 @@ __global__ void __launch_bounds__(AttentionTile<compute_t<C>, d>::threads)
     for (int r = 0; r < Tile::own; ++r) {
       const Index step = (own_row + r) / group, j = first + lane;
       const bool sees = warp * Tile::own + r < count && j >= place.seen.first(step) && j < place.seen.last(step);
-      masks[r] = __ballot_sync(whole_warp, sees);
+      masks[r] = __ballot_sync(full_mask, sees);
       const T before = largest[r];
       largest[r] = fmax(before, warp_largest(sees ? weights[r] : -T(INFINITY)));
       weights[r] = sees ? exp(weights[r] - largest[r]) : T(0);
@@ -98,14 +100,14 @@ __global__ void __launch_bounds__(AttentionTile<compute_t<C>, d>::threads)
 template <class C, int d>
 void attend_in_tiles(Device& device, const CausalAttention<C, d>& attention, Index tasks) {
   if constexpr (attention_has_tensor_tiles<C, d>) {
-    if (attention_rows_aligned(attention.q, attention.k, attention.v, attention.y)) {
+    if (can_vectorise<8>(attention.q, attention.k, attention.v, attention.y)) {
       return attend_on_tensor_cores(device, attention, tasks);
     }
   }
   using Tile = AttentionTile<compute_t<C>, d>;
   constexpr std::size_t shared = sizeof(AttentionStorage<compute_t<C>, d>);
   allow_shared(attention_kernel<C, d>, shared);
-  const Index tiles = (query_rows(attention) + Tile::own_rows - 1) / Tile::own_rows;
+  const Index tiles = ceiling_divide(query_rows(attention), Tile::own_rows);
   attention_kernel<C, d>
       <<<static_cast<unsigned>(tasks * tiles), Tile::threads, shared, device.stream()>>>(attention, tiles);
 }
@@ -139,7 +141,7 @@ void causal_attention(Device& device, const CausalAttention<C, d>& attention) {
         <<<static_cast<unsigned>(batch * blocks), 256, 0, device.stream()>>>(attention, blocks);
     if (blocks > 1) {
       detail::attention_advance_kernel<C, d>
-          <<<static_cast<unsigned>((batch + 127) / 128), 128, 0, device.stream()>>>(attention);
+          <<<static_cast<unsigned>(ceiling_divide(batch, 128)), 128, 0, device.stream()>>>(attention);
     }
   }
   check_launch("causal_attention");

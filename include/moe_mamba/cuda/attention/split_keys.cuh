@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "moe_mamba/core/arena.hpp"
+#include "moe_mamba/core/mathematics.hpp"
 #include "moe_mamba/cuda/attention/rows.cuh"
 #include "moe_mamba/cuda/attention/tile.cuh"
 #include "moe_mamba/cuda/common/reduce.cuh"
@@ -21,9 +22,9 @@ struct AttentionPieces {
   /// As many as keep the device's warps busy, or as there are keys for.
   AttentionPieces(int processors, Index tasks, Index rows) {
     constexpr Index warps = 4;
-    const Index by_keys = (rows + fewest_keys - 1) / fewest_keys;
-    const Index by_warps = (Index{processors} * 16 + tasks - 1) / std::max<Index>(tasks, 1);
-    count = (std::clamp<Index>(by_warps, 1, by_keys) + warps - 1) / warps * warps;
+    const Index by_keys = ceiling_divide(rows, fewest_keys);
+    const Index by_warps = ceiling_divide(Index{processors} * 16, std::max<Index>(tasks, 1));
+    count = ceiling_divide(std::clamp<Index>(by_warps, 1, by_keys), warps) * warps;
   }
 
   /// Pieces of all tasks at most, for this number of tasks and any smaller one.
@@ -43,15 +44,15 @@ __global__ void __launch_bounds__(128) attention_piece_kernel(const __grid_const
                                                               Index pieces, Index first_query, compute_t<C>* parts) {
   using T = compute_t<C>;
   constexpr int columns = AttentionTile<T, d>::columns, ahead = Rows == 1 ? 8 : 4;  // keys on their way at a time
-  const int lane = static_cast<int>(threadIdx.x) % warp_size;
-  const Index index = Index{blockIdx.x} * 4 + static_cast<int>(threadIdx.x) / warp_size;
+  const int lane = lane_index();
+  const Index index = Index{blockIdx.x} * 4 + warp_index();
   const Index task = index / pieces, piece = index - task * pieces;
   const AttentionPlace<C, d> place(attention, task);
   const Index group = attention.heads.group(), rows = query_rows(attention);
   const int count = static_cast<int>(min(Index{Rows}, rows - first_query));
   const Index begin = place.seen.first(first_query / group);
   const Index end = place.seen.last((first_query + count - 1) / group);
-  const Index span = (end - begin + pieces - 1) / pieces;
+  const Index span = ceiling_divide(end - begin, pieces);
   const Index first = begin + piece * span, last = min(end, first + span);
   const auto column_of = [&](int c) { return lane + c * warp_size; };
   T q[Rows][columns], sums[Rows][columns] = {}, largest[Rows], totals[Rows] = {};
@@ -129,7 +130,7 @@ __global__ void __launch_bounds__(128) attention_join_kernel(const __grid_consta
   using T = compute_t<C>;
   constexpr int warps = 4, columns = AttentionTile<T, d>::columns;
   __shared__ T warp_sums[warps][columns * warp_size], warp_totals[warps];
-  const int lane = static_cast<int>(threadIdx.x) % warp_size, warp = static_cast<int>(threadIdx.x) / warp_size;
+  const int lane = lane_index(), warp = warp_index();
   const Index index = blockIdx.x, rows = query_rows(attention);
   const T* const first = parts + index * pieces * attention_part<T, d>;
   T largest = -T(INFINITY), total = T(0), sums[columns] = {};

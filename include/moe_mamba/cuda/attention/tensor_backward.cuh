@@ -9,7 +9,6 @@
 #include "moe_mamba/cuda/common/mathematics.cuh"
 #include "moe_mamba/cuda/common/rounding.cuh"
 #include "moe_mamba/cuda/common/thread.cuh"
-#include "moe_mamba/cuda/common/vector.cuh"
 #include "moe_mamba/cuda/device.hpp"
 
 /// Causal attention in bfloat16 on tensor cores, backward: as attention/backward.cuh, with blocks of 64 rows that go over
@@ -54,7 +53,7 @@ __global__ void __launch_bounds__(AttentionBackwardTile<d>::threads)
   auto* const queries = reinterpret_cast<bfloat16*>(shared);
   bfloat16* const dys = queries + Tile::own * Tile::stride;
   bfloat16 *const keys = dys + Tile::own * Tile::stride, *const values = keys + Tile::others * Tile::stride;
-  const int lane = int(threadIdx.x) % warp_size, warp = int(threadIdx.x) / warp_size;
+  const int lane = lane_index(), warp = warp_index();
   const AttentionBackwardPlace<bfloat16, d> place(attention, blockIdx.x / tiles);
   const QueryRows<d> rows(attention, place);
   const Index row = (tiles - 1 - blockIdx.x % tiles) * Tile::own;
@@ -138,7 +137,7 @@ __global__ void __launch_bounds__(AttentionBackwardTile<d>::threads)
   bfloat16 *const queries = values + Tile::own * Tile::stride, *const dys = queries + Tile::others * Tile::stride;
   __shared__ float log_sums[Tile::others], row_means[Tile::others];
   __shared__ int seen_from[Tile::others], seen_to[Tile::others];
-  const int lane = int(threadIdx.x) % warp_size, warp = int(threadIdx.x) / warp_size;
+  const int lane = lane_index(), warp = warp_index();
   const AttentionBackwardPlace<bfloat16, d> place(attention, blockIdx.x / tiles);
   const QueryRows<d> rows(attention, place);
   const Index length = attention.shape.length, cached = place.seen.cached, key = blockIdx.x % tiles * Tile::own;

@@ -9,7 +9,6 @@
 #include "moe_mamba/cuda/common/mathematics.cuh"
 #include "moe_mamba/cuda/common/rounding.cuh"
 #include "moe_mamba/cuda/common/thread.cuh"
-#include "moe_mamba/cuda/common/vector.cuh"
 #include "moe_mamba/cuda/device.hpp"
 
 /// Causal attention in bfloat16 on tensor cores, forward: blocks of 64 rows of queries go over tiles of 64 keys, with
@@ -30,7 +29,7 @@ __global__ void __launch_bounds__(AttentionForwardTile<d>::threads)
   extern __shared__ __align__(16) unsigned char shared[];
   auto* const queries = reinterpret_cast<bfloat16*>(shared);
   bfloat16 *const keys = queries + Tile::own * Tile::stride, *const values = keys + Tile::others * Tile::stride;
-  const int lane = int(threadIdx.x) % warp_size, warp = int(threadIdx.x) / warp_size;
+  const int lane = lane_index(), warp = warp_index();
   const AttentionPlace<bfloat16, d> place(attention, blockIdx.x / tiles);
   const Index group = attention.heads.group(), row = (tiles - 1 - blockIdx.x % tiles) * Tile::own;
   const int count = int(min(Index{Tile::own}, query_rows(attention) - row));
@@ -121,12 +120,6 @@ __global__ void __launch_bounds__(AttentionForwardTile<d>::threads)
       attention.log_sums[t * attention.heads.queries + head] = largest[half] / attention_log2e + logf(total);
     }
   }
-}
-
-/// Rows that are aligned to 16 bytes, as tiles are copied.
-template <class... Views>
-bool attention_rows_aligned(const Views&... rows) {
-  return (all_aligned<8>(rows) && ...);
 }
 
 template <int d>

@@ -90,7 +90,7 @@ __device__ inline unsigned shared_address(const void* pointer) {
 template <int d, int others>
 __device__ inline void multiply_rows(const bfloat16* own, const bfloat16* other, float (&products)[others / 8][4]) {
   constexpr int stride = AttentionTensorTile<d, others>::stride;
-  const int lane = int(threadIdx.x) % warp_size;
+  const int lane = lane_index();
 #pragma unroll
   for (auto& of : products) of[0] = of[1] = of[2] = of[3] = 0.0f;
   const unsigned a_line = shared_address(own + lane % 16 * stride + lane / 16 * 8);
@@ -114,7 +114,7 @@ template <int d, int others>
 __device__ inline void add_weighted_rows(const float (&weights)[others / 8][4], const bfloat16* other,
                                          float (&sums)[d / 8][4]) {
   constexpr int stride = AttentionTensorTile<d, others>::stride;
-  const int lane = int(threadIdx.x) % warp_size;
+  const int lane = lane_index();
   const unsigned b_line = shared_address(other + lane % 16 * stride + lane / 16 * 8);
 #pragma unroll
   for (int k = 0; k < others / 16; ++k) {
@@ -137,7 +137,7 @@ template <int d, int others, class Seen>
 __device__ inline void add_seen_rows(const float (&weights)[others / 8][4], const bfloat16* other,
                                      const Seen (&seen)[2], float (&sums)[d / 8][4]) {
   constexpr int stride = AttentionTensorTile<d, others>::stride;
-  const int lane = int(threadIdx.x) % warp_size;
+  const int lane = lane_index();
 #pragma unroll
   for (int t = 0; t < others / 8; ++t) {
 #pragma unroll 1
@@ -147,7 +147,7 @@ __device__ inline void add_seen_rows(const float (&weights)[others / 8][4], cons
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const float mine = i % 2 == 0 ? weights[t][2 * half] : weights[t][2 * half + 1];
-        const float weight = __shfl_sync(whole_warp, mine, from);
+        const float weight = __shfl_sync(full_mask, mine, from);
         if (!seen[half].sees(t * 8 + i)) continue;
 #pragma unroll
         for (int n = 0; n < d / 8; ++n) {
@@ -162,8 +162,8 @@ __device__ inline void add_seen_rows(const float (&weights)[others / 8][4], cons
 /// A number of the four lanes that share rows, put together by `join`.
 template <class Join>
 __device__ inline float over_row(float value, const Join& join) {
-  value = join(value, __shfl_xor_sync(whole_warp, value, 1));
-  return join(value, __shfl_xor_sync(whole_warp, value, 2));
+  value = join(value, __shfl_xor_sync(full_mask, value, 1));
+  return join(value, __shfl_xor_sync(full_mask, value, 2));
 }
 
 }  // namespace moe_mamba::cuda::detail

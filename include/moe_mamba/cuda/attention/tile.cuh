@@ -1,6 +1,8 @@
 #pragma once
 
+#include "moe_mamba/core/mathematics.hpp"
 #include "moe_mamba/cuda/common/thread.cuh"
+#include "moe_mamba/cuda/common/vector.cuh"
 #include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/ops/attention.hpp"
 
@@ -16,25 +18,20 @@ struct AttentionTile {
   static constexpr int warps = 4, threads = warps * warp_size;
   /// Rows of a warp's own: as many as registers hold the sums of.
   static constexpr int own = (sizeof(C) == 4 ? 8 : 4) / (HeadWidth > 128 ? 2 : 1);
-  static constexpr int own_rows = warps * own;                             // of a block
-  static constexpr int lane_rows = warp_size;                              // of a block: one a lane
-  static constexpr int columns = (HeadWidth + warp_size - 1) / warp_size;  // of a row's sum that a lane has
-  /// Rows are read 16 bytes at a time. With an odd number of such pieces a row, lanes that read the same piece of
-  /// neighbouring rows meet different banks.
-  static constexpr int piece = 16 / int(sizeof(C)), pieces = (HeadWidth + piece - 1) / piece;
-  static constexpr int stride = (pieces | 1) * piece;
-};
-
-template <class C>
-struct alignas(16) AttentionPiece {
-  C of[16 / sizeof(C)];
+  static constexpr int own_rows = warps * own;                          // of a block
+  static constexpr int lane_rows = warp_size;                           // of a block: one a lane
+  static constexpr int columns = ceiling_divide(HeadWidth, warp_size);  // of a row's sum that a lane has
+  /// Rows are read in vectors of 16 bytes, of which there is an odd number: lanes that read the same vector of neighbouring
+  /// rows access different banks.
+  static constexpr int size = full_vector<C>, vectors = ceiling_divide(HeadWidth, size);
+  static constexpr int stride = (vectors | 1) * size;
 };
 
 /// Rows 0 … count - 1 (one at least), row i being from(i), times `scale` into a tile of `rows` rows; zeros where there are none.
 template <class C, int HeadWidth, class From>
 __device__ inline void load_tile(const From& from, int count, int rows, C scale, C* tile) {
   using Tile = AttentionTile<C, HeadWidth>;
-  const int lane = static_cast<int>(threadIdx.x) % warp_size, warp = static_cast<int>(threadIdx.x) / warp_size;
+  const int lane = lane_index(), warp = warp_index();
   for (int row = warp; row < rows; row += Tile::warps) {
     const bool there = row < count;
     const auto at = from(there ? row : 0);
@@ -48,17 +45,17 @@ __device__ inline void load_tile(const From& from, int count, int rows, C scale,
 template <class C, int HeadWidth>
 __device__ inline void tile_dots(const C* own, const C* lane_row, C (&dots)[AttentionTile<C, HeadWidth>::own]) {
   using Tile = AttentionTile<C, HeadWidth>;
-  using Piece = AttentionPiece<C>;
+  using Numbers = Vector<C, Tile::size>;
 #pragma unroll
   for (int r = 0; r < Tile::own; ++r) dots[r] = C(0);
 #pragma unroll 4
-  for (int p = 0; p < Tile::pieces; ++p) {
-    const Piece b = *reinterpret_cast<const Piece*>(lane_row + p * Tile::piece);
+  for (int v = 0; v < Tile::vectors; ++v) {
+    const Numbers b = *reinterpret_cast<const Numbers*>(lane_row + v * Tile::size);
 #pragma unroll
     for (int r = 0; r < Tile::own; ++r) {
-      const Piece a = *reinterpret_cast<const Piece*>(own + r * Tile::stride + p * Tile::piece);
+      const Numbers a = *reinterpret_cast<const Numbers*>(own + r * Tile::stride + v * Tile::size);
 #pragma unroll
-      for (int i = 0; i < Tile::piece; ++i) dots[r] = fma(a.of[i], b.of[i], dots[r]);
+      for (int i = 0; i < Tile::size; ++i) dots[r] = fma(a.values[i], b.values[i], dots[r]);
     }
   }
 }
@@ -69,7 +66,7 @@ __device__ inline void add_weighted(const C (&weights)[AttentionTile<C, HeadWidt
                                     const unsigned (&masks)[AttentionTile<C, HeadWidth>::own], const C* tile,
                                     C (&sums)[AttentionTile<C, HeadWidth>::own][AttentionTile<C, HeadWidth>::columns]) {
   using Tile = AttentionTile<C, HeadWidth>;
-  const int lane = static_cast<int>(threadIdx.x) % warp_size;
+  const int lane = lane_index();
 #pragma unroll 2
   for (int j = 0; j < warp_size; ++j) {
     C row[Tile::columns];
@@ -80,7 +77,7 @@ __device__ inline void add_weighted(const C (&weights)[AttentionTile<C, HeadWidt
     }
 #pragma unroll
     for (int r = 0; r < Tile::own; ++r) {
-      const C weight = __shfl_sync(whole_warp, weights[r], j);
+      const C weight = __shfl_sync(full_mask, weights[r], j);
       if ((masks[r] >> j & 1u) == 0) continue;  // the same for all lanes: not even a NaN of a row outside gets in
 #pragma unroll
       for (int c = 0; c < Tile::columns; ++c) sums[r][c] = fma(weight, row[c], sums[r][c]);
@@ -92,7 +89,7 @@ __device__ inline void add_weighted(const C (&weights)[AttentionTile<C, HeadWidt
 template <class C>
 __device__ inline C warp_largest(C value) {
   for (int distance = warp_size / 2; distance > 0; distance /= 2) {
-    value = fmax(value, __shfl_xor_sync(whole_warp, value, distance));
+    value = fmax(value, __shfl_xor_sync(full_mask, value, distance));
   }
   return value;
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstddef>
 
+#include "moe_mamba/core/mathematics.hpp"
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/cuda/causal_convolution/pairs.cuh"
 #include "moe_mamba/cuda/causal_convolution/pairs_backward.cuh"
@@ -10,7 +11,7 @@
 #include "moe_mamba/cuda/common/launch.cuh"
 #include "moe_mamba/cuda/common/mathematics.cuh"
 #include "moe_mamba/cuda/common/rounding.cuh"
-#include "moe_mamba/cuda/common/row_cursor.cuh"
+#include "moe_mamba/cuda/common/vector.cuh"
 #include "moe_mamba/cuda/device.hpp"
 
 /// The gradients of the short causal convolution.
@@ -51,7 +52,7 @@ __global__ void __launch_bounds__(convolution_width* convolution_warps)
     // The inputs from here on are those of the final state.
     const Index last = length - around - first;
     const int reached = static_cast<int>(min(Index{steps + around}, length - first));  // steps whose ds matters here
-    constexpr int rows = (convolution_steps + around + warps - 1) / warps;
+    constexpr int rows = ceiling_divide(convolution_steps + around, warps);
     stage_convolution_inputs<Taps, warps, convolution_steps + 2 * around, C>(
         convolution.x, convolution.shape, saved, sequence, first - around, reached + around, place, storage.inputs);
     C dy[rows];
@@ -122,9 +123,9 @@ Index launch_convolution_backward(Device& device, const CausalConvolutionBackwar
                                   compute_t<C>* parts) {
   const ConvolutionTiles tiles(convolution.shape, convolution.x.columns);
   // As many as fill the device, and as their sums have room for.
-  const Index wanted = (Index{8} * device.processors() + tiles.groups - 1) / tiles.groups;
+  const Index wanted = ceiling_divide(Index{8} * device.processors(), tiles.groups);
   const Index most = std::clamp(std::min(room, wanted), Index{1}, tiles.total);
-  const Index span = (tiles.total + most - 1) / most, blocks = (tiles.total + span - 1) / span;
+  const Index span = ceiling_divide(tiles.total, most), blocks = ceiling_divide(tiles.total, span);
   const auto grid = static_cast<unsigned>(blocks * tiles.groups);
   constexpr int shared = sizeof(ConvolutionBackwardStorage<compute_t<C>, Taps>);
   const auto kernel = convolution_backward_kernel<C, S, Taps>;
@@ -218,19 +219,18 @@ void causal_convolution_backward(Device& device, const CausalConvolutionBackward
   T* const parts = reinterpret_cast<T*>(device.scratch());
   Index blocks = 0;  // of the same channels
   if constexpr (detail::has_convolution_pairs<C, Taps>) {
-    if (detail::loads_together(convolution.x, 2) && detail::loads_together(convolution.dy, 2) &&
-        detail::loads_together(convolution.dx, 2)) {
+    if (detail::can_vectorise<2>(convolution.x, convolution.dy, convolution.dx)) {
       blocks = detail::launch_convolution_pairs_backward(device, convolution, room, parts);
     }
   }
   if (blocks == 0) blocks = detail::launch_convolution_backward(device, convolution, room, parts);
   if (blocks > 1) {
-    const auto grid = static_cast<unsigned>((channels * (Taps + 1) + 255) / 256);
+    const auto grid = static_cast<unsigned>(ceiling_divide(channels * (Taps + 1), 256));
     detail::launch_dependent(device, detail::convolution_parameter_gradients_kernel<T, Taps>, grid, 256, 0, parts,
                              blocks, channels, convolution.dweight, convolution.dbias);
   }
   if (convolution.dstate.data != nullptr && Taps > 1) {
-    const auto grid = static_cast<unsigned>((convolution.shape.batch * channels + 127) / 128);
+    const auto grid = static_cast<unsigned>(ceiling_divide(convolution.shape.batch * channels, 128));
     detail::convolution_state_gradient_kernel<C, S, Taps><<<grid, 128, 0, device.stream()>>>(convolution);
   }
   check_launch("causal_convolution_backward");

@@ -10,8 +10,8 @@
 #include "moe_mamba/cuda/common/launch.cuh"
 #include "moe_mamba/cuda/common/mathematics.cuh"
 #include "moe_mamba/cuda/common/rounding.cuh"
-#include "moe_mamba/cuda/common/row_cursor.cuh"
 #include "moe_mamba/cuda/common/single_step.cuh"
+#include "moe_mamba/cuda/common/vector.cuh"
 #include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/ops/causal_convolution.hpp"
 
@@ -86,7 +86,7 @@ __global__ void __launch_bounds__(StepGrid::most_threads)
   if (convolution.bias != nullptr) bias = convolution.bias[channel];
 #pragma unroll
   for (int k = 0; k < Taps - 1; ++k) inputs[k] = state == nullptr ? T(0) : state[k * channels];
-  load_neighbours<Aligned>(convolution.weight + channel * Taps, weights);
+  load_array<Aligned>(convolution.weight + channel * Taps, weights);
   inputs[Taps - 1] = static_cast<T>(x);
   T sum = static_cast<T>(bias);
 #pragma unroll
@@ -117,7 +117,7 @@ void causal_convolution(Device& device, const CausalConvolution<C, S, Taps>& con
   if (convolution.shape.batch == 0 || channels == 0) return;
   if constexpr (Taps <= detail::most_step_taps) {
     if (convolution.shape.length == 1) {
-      const auto kernel = detail::neighbours_are_aligned<Taps>(convolution.weight, Taps)
+      const auto kernel = detail::can_vectorise<detail::vector_divisor<S, Taps>>(convolution.weight, Taps)
                               ? detail::convolution_step_kernel<C, S, Taps, true>
                               : detail::convolution_step_kernel<C, S, Taps, false>;
       const detail::StepGrid grid(device, convolution.shape.batch, channels);
@@ -125,7 +125,7 @@ void causal_convolution(Device& device, const CausalConvolution<C, S, Taps>& con
     }
   }
   if constexpr (detail::has_convolution_pairs<C, Taps>) {
-    if (detail::loads_together(convolution.x, 2) && detail::loads_together(convolution.y, 2)) {
+    if (detail::can_vectorise<2>(convolution.x, convolution.y)) {
       detail::launch_convolution_pairs(device, convolution);
       return check_launch("causal_convolution");
     }

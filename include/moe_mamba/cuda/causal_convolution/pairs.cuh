@@ -6,6 +6,7 @@
 #include "moe_mamba/core/mathematics.hpp"
 #include "moe_mamba/cuda/common/row_cursor.cuh"
 #include "moe_mamba/cuda/common/thread.cuh"
+#include "moe_mamba/cuda/common/vector.cuh"
 #include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/ops/causal_convolution.hpp"
 
@@ -27,7 +28,7 @@ inline constexpr int most_pair_taps = 8;
 template <class C, int Taps>
 inline constexpr bool has_convolution_pairs = Taps <= most_pair_taps&& std::is_same_v<C, bfloat16>;
 
-using ChannelPair = ScanValues<float, 2>;
+using ChannelPair = Vector<float, 2>;
 
 /// Pieces of sequences, a warp each at a time, and the grid over groups of channels and blocks of pieces.
 struct PairPieces {
@@ -54,8 +55,8 @@ struct PairPieces {
   }
 
   static __device__ __forceinline__ unsigned block() { return blockIdx.z * gridDim.y + blockIdx.y; }
-  static __device__ __forceinline__ int lane() { return static_cast<int>(threadIdx.x % warp_size); }
-  static __device__ __forceinline__ int warp() { return static_cast<int>(threadIdx.x / warp_size); }
+  static __device__ __forceinline__ int lane() { return lane_index(); }
+  static __device__ __forceinline__ int warp() { return warp_index(); }
   /// The first channel of a lane.
   static __device__ __forceinline__ Index channel() { return Index{blockIdx.x} * pair_width + 2 * lane(); }
   /// The first piece of a warp.
@@ -72,9 +73,9 @@ struct PairWeights {
     for (int c = 0; c < 2; ++c) {
 #pragma unroll
       for (int k = 0; k < Taps; ++k) {
-        taps[k].of[c] = inside ? static_cast<float>(weight[(channel + c) * Taps + k]) : 0.0f;
+        taps[k].values[c] = inside ? static_cast<float>(weight[(channel + c) * Taps + k]) : 0.0f;
       }
-      if (inside && from_bias != nullptr) bias.of[c] = static_cast<float>(from_bias[channel + c]);
+      if (inside && from_bias != nullptr) bias.values[c] = static_cast<float>(from_bias[channel + c]);
     }
   }
 
@@ -84,7 +85,7 @@ struct PairWeights {
 #pragma unroll
     for (int k = 0; k < Taps; ++k) {
 #pragma unroll
-      for (int c = 0; c < 2; ++c) sum.of[c] = fma(taps[k].of[c], inputs[k].of[c], sum.of[c]);
+      for (int c = 0; c < 2; ++c) sum.values[c] = fma(taps[k].values[c], inputs[k].values[c], sum.values[c]);
     }
     return sum;
   }
@@ -92,7 +93,7 @@ struct PairWeights {
 
 /// Loads `Rows` rows in front of which a cursor stands, and moves it behind them. Those from `present` on are not there.
 template <int Rows, bool Whole, class C>
-__device__ __forceinline__ void load_pairs(RowCursor<const C, 1>& from, int present, StoredValues<C, 2>* to) {
+__device__ __forceinline__ void load_pairs(RowCursor<const C, 1>& from, int present, Packed<C, 2>* to) {
 #pragma unroll
   for (int i = 0; i < Rows; ++i) {
     to[i] = {};
@@ -108,16 +109,16 @@ __device__ __forceinline__ void load_pairs_before(const MatrixView<const C>& x, 
   constexpr int around = Taps - 1;
   if constexpr (around > 0) {
     if (first > 0) {
-      StoredValues<C, 2> stored[around];
+      Packed<C, 2> stored[around];
       RowCursor<const C, 1> from(x, row - around, channel);
       load_pairs<around, true, C>(from, around, stored);
 #pragma unroll
-      for (int j = 0; j < around; ++j) to[j] = widened(stored[j]);
+      for (int j = 0; j < around; ++j) to[j] = widen(stored[j]);
     } else {
 #pragma unroll
       for (int j = 0; j < around; ++j) {
 #pragma unroll
-        for (int c = 0; c < 2; ++c) to[j].of[c] = state == nullptr ? 0.0f : state[j * x.columns + channel + c];
+        for (int c = 0; c < 2; ++c) to[j].values[c] = state == nullptr ? 0.0f : state[j * x.columns + channel + c];
       }
     }
   }

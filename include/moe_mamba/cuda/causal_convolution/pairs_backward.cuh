@@ -7,6 +7,7 @@
 #include "moe_mamba/cuda/common/mathematics.cuh"
 #include "moe_mamba/cuda/common/row_cursor.cuh"
 #include "moe_mamba/cuda/common/thread.cuh"
+#include "moe_mamba/cuda/common/vector.cuh"
 #include "moe_mamba/cuda/device.hpp"
 
 /// The convolution of pairs of channels, backward.
@@ -37,7 +38,7 @@ struct PairsBackward {
   /// The next `Rows` steps. Where Whole, all of them are there. With Opening, dx does not come yet.
   template <int Rows, bool Whole, bool Opening>
   __device__ __forceinline__ void advance(Piece& piece, bool counted) {
-    StoredValues<C, 2> x[Rows], dy[Rows];
+    Packed<C, 2> x[Rows], dy[Rows];
     load_pairs<Rows, Whole, C>(piece.x, piece.left, x);
     load_pairs<Rows, Whole, C>(piece.dy, piece.left, dy);
     ChannelPair inputs[around + Rows], ds[around + Rows];
@@ -48,12 +49,13 @@ struct PairsBackward {
     }
 #pragma unroll
     for (int i = 0; i < Rows; ++i) {
-      inputs[around + i] = widened(x[i]);
-      const ChannelPair sum = weights.convolve(inputs + i), slope = widened(dy[i]);
+      inputs[around + i] = widen(x[i]);
+      const ChannelPair sum = weights.convolve(inputs + i), slope = widen(dy[i]);
       ChannelPair& next = ds[around + i];
 #pragma unroll
       for (int c = 0; c < 2; ++c) {
-        next.of[c] = Whole || i < piece.left ? slope.of[c] * silu_and_slope_of<bfloat16>(sum.of[c]).slope : 0.0f;
+        next.values[c] =
+            Whole || i < piece.left ? slope.values[c] * silu_and_slope_of<bfloat16>(sum.values[c]).slope : 0.0f;
       }
       if (!Opening || counted) add(next, inputs + i);
       if constexpr (!Opening) {
@@ -61,17 +63,18 @@ struct PairsBackward {
 #pragma unroll
         for (int k = 0; k < Taps; ++k) {
 #pragma unroll
-          for (int c = 0; c < 2; ++c) dx.of[c] = fma(weights.taps[around - k].of[c], ds[i + k].of[c], dx.of[c]);
+          for (int c = 0; c < 2; ++c)
+            dx.values[c] = fma(weights.taps[around - k].values[c], ds[i + k].values[c], dx.values[c]);
         }
         const bool there = Whole || i - around < piece.left;
         if (!Whole && i >= piece.left && there && piece.dstate != nullptr) {
           // Step i is as many steps behind the sequence's end as the input it gives back is within the final state.
 #pragma unroll
           for (int c = 0; c < 2; ++c) {
-            dx.of[c] += piece.dstate[Index{i - piece.left} * convolution.x.columns + channel + c];
+            dx.values[c] += piece.dstate[Index{i - piece.left} * convolution.x.columns + channel + c];
           }
         }
-        piece.dx.template store<true>(narrowed<C, 2>(dx), there ? 2 : 0);
+        piece.dx.template store<true>(narrow<C, 2>(dx), there ? 2 : 0);
         piece.dx.move(1);
       }
     }
@@ -87,8 +90,9 @@ struct PairsBackward {
 #pragma unroll
     for (int c = 0; c < 2; ++c) {
 #pragma unroll
-      for (int k = 0; k < Taps; ++k) dweight[k].of[c] = fma(ds.of[c], inputs[k].of[c], dweight[k].of[c]);
-      dbias.of[c] += ds.of[c];
+      for (int k = 0; k < Taps; ++k)
+        dweight[k].values[c] = fma(ds.values[c], inputs[k].values[c], dweight[k].values[c]);
+      dbias.values[c] += ds.values[c];
     }
   }
 
@@ -152,7 +156,7 @@ __global__ void __launch_bounds__(warp_size* most_pair_warps, pairs_backward_blo
     if (first_channel + c >= channels) continue;
     float sum = 0.0f;
 #pragma unroll
-    for (int warp = 0; warp < most_pair_warps; ++warp) sum += sums[warp][k][c / 2].of[c % 2];
+    for (int warp = 0; warp < most_pair_warps; ++warp) sum += sums[warp][k][c / 2].values[c % 2];
     if (parts != nullptr) {
       parts[(Index{pieces.block()} * (Taps + 1) + k) * channels + first_channel + c] = sum;
     } else if (k < Taps) {

@@ -7,6 +7,7 @@
 #include "moe_mamba/cuda/common/mathematics.cuh"
 #include "moe_mamba/cuda/common/row_cursor.cuh"
 #include "moe_mamba/cuda/common/thread.cuh"
+#include "moe_mamba/cuda/common/vector.cuh"
 #include "moe_mamba/cuda/device.hpp"
 
 /// The convolution of pairs of channels, forward.
@@ -37,25 +38,25 @@ __global__ void __launch_bounds__(warp_size* most_pair_warps, pairs_forward_bloc
 #pragma unroll
     for (int j = 0; j < around; ++j) {
 #pragma unroll
-      for (int c = 0; c < 2; ++c) saved[j * channels + c] = before[j].of[c];
+      for (int c = 0; c < 2; ++c) saved[j * channels + c] = before[j].values[c];
     }
   }
   RowCursor<const C, 1> from(convolution.x, row, channel);
   RowCursor<C, 1> to(convolution.y, row, channel);
   const auto convolve = [&](auto all_there, int present) {
     constexpr bool whole = decltype(all_there)::value;
-    StoredValues<C, 2> stored[pair_chunk];
+    Packed<C, 2> stored[pair_chunk];
     load_pairs<pair_chunk, whole, C>(from, present, stored);
     ChannelPair inputs[around + pair_chunk];
 #pragma unroll
     for (int j = 0; j < around; ++j) inputs[j] = before[j];
 #pragma unroll
     for (int t = 0; t < pair_chunk; ++t) {
-      inputs[around + t] = widened(stored[t]);
+      inputs[around + t] = widen(stored[t]);
       ChannelPair y = weights.convolve(inputs + t);
 #pragma unroll
-      for (int c = 0; c < 2; ++c) y.of[c] = silu_of<bfloat16>(y.of[c]);
-      to.template store<true>(narrowed<C, 2>(y), whole || t < present ? 2 : 0);
+      for (int c = 0; c < 2; ++c) y.values[c] = silu_of<bfloat16>(y.values[c]);
+      to.template store<true>(narrow<C, 2>(y), whole || t < present ? 2 : 0);
       to.move(1);
     }
 #pragma unroll

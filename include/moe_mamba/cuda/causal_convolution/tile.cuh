@@ -2,6 +2,7 @@
 
 #include <type_traits>
 
+#include "moe_mamba/core/mathematics.hpp"
 #include "moe_mamba/ops/causal_convolution.hpp"
 
 /// What the kernels of the convolution share that stage tiles of steps in shared memory.
@@ -28,8 +29,8 @@ struct ConvolutionTiles {
   Index total;   // tiles of all sequences
 
   ConvolutionTiles(Shape shape, Index channels)
-      : groups((channels + convolution_width - 1) / convolution_width),
-        tiles((shape.length + convolution_steps - 1) / convolution_steps),
+      : groups(ceiling_divide(channels, convolution_width)),
+        tiles(ceiling_divide(shape.length, convolution_steps)),
         total(shape.batch * tiles) {}
 };
 
@@ -74,7 +75,7 @@ __device__ __forceinline__ void stage_convolution_inputs(const MatrixView<const 
                                                          compute_t<C> (*inputs)[convolution_width]) {
   if (!place.inside) count = 0;
   const int missing = first < 0 ? static_cast<int>(-first) : 0;  // inputs before the sequence
-  constexpr int rows = (AtMost + Warps - 1) / Warps;
+  constexpr int rows = ceiling_divide(AtMost, Warps);
   C values[rows];  // all on their way before the first is needed
   const C* at = x.data + (sequence * shape.length + first + place.warp) * x.stride + place.channel;
 #pragma unroll

@@ -17,12 +17,12 @@ namespace moe_mamba::cuda::detail {
 /// `next` is left behind them. A whole warp calls.
 template <class Key, class Each>
 __device__ inline void walk_keys(Index first, Index last, const Key& key, Index* next, const Each& each) {
-  const int lane = int(threadIdx.x) % warp_size;
+  const int lane = lane_index();
   for (Index start = first; start < last; start += warp_size) {
     const Index item = start + lane;
     const bool present = item < last;
     const Index k = present ? key(item) : Index{-1};
-    const unsigned mates = __match_any_sync(whole_warp, k);
+    const unsigned mates = __match_any_sync(full_mask, k);
     const int rank = __popc(mates & ((1u << lane) - 1));
     const Index base = present ? next[k] : Index{0};
     __syncwarp();
@@ -54,7 +54,7 @@ __global__ void __launch_bounds__(threads)
   await_stream();
   release_stream();
   const Index key = (Index(blockIdx.x) * threads + threadIdx.x) / warp_size;
-  const int lane = int(threadIdx.x) % warp_size;
+  const int lane = lane_index();
   if (key >= keys) return;
   Index before = 0;
   for (Index start = 0; start < pieces; start += warp_size) {
@@ -62,11 +62,11 @@ __global__ void __launch_bounds__(threads)
     const Index own = start + lane < pieces ? *at : Index{0};
     Index sum = own;
     for (int distance = 1; distance < warp_size; distance *= 2) {
-      const Index left = __shfl_up_sync(whole_warp, sum, distance);
+      const Index left = __shfl_up_sync(full_mask, sum, distance);
       if (lane >= distance) sum += left;
     }
     if (start + lane < pieces) *at = before + sum - own;
-    before += __shfl_sync(whole_warp, sum, warp_size - 1);
+    before += __shfl_sync(full_mask, sum, warp_size - 1);
   }
   if (lane == 0) totals[key] = before;
 }
@@ -79,7 +79,7 @@ __global__ void __launch_bounds__(threads)
   release_stream();
   constexpr int warps = threads / warp_size;
   __shared__ Index warp_sums[warps];
-  const int lane = int(threadIdx.x) % warp_size, warp = int(threadIdx.x) / warp_size;
+  const int lane = lane_index(), warp = warp_index();
   Index before = 0, beyond = 0;
   for (Index start = 0; start < keys; start += threads) {
     const Index key = start + threadIdx.x;
@@ -87,7 +87,7 @@ __global__ void __launch_bounds__(threads)
     beyond += total - own;
     Index sum = own;
     for (int distance = 1; distance < warp_size; distance *= 2) {
-      const Index left = __shfl_up_sync(whole_warp, sum, distance);
+      const Index left = __shfl_up_sync(full_mask, sum, distance);
       if (lane >= distance) sum += left;
     }
     if (lane == warp_size - 1) warp_sums[warp] = sum;

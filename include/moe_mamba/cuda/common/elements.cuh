@@ -77,7 +77,7 @@ constexpr bool all_contiguous(const MatrixView<Scalars>&... views) {
 }
 
 template <int count, class Each>
-__global__ void __launch_bounds__(ElementGrid::threads) run_kernel(Rows rows, Index columns, Each each) {
+__global__ void __launch_bounds__(ElementGrid::threads) vector_kernel(Rows rows, Index columns, Each each) {
   await_stream();
   release_stream();
   walk_elements(rows.count(), columns / count,
@@ -87,15 +87,15 @@ __global__ void __launch_bounds__(ElementGrid::threads) run_kernel(Rows rows, In
 /// each.operator()<count>(row, column) for runs of `count` elements that cover the matrix: 16 bytes of the largest
 /// scalars where all of `views`, which are what `each` goes through row by row, allow it, single elements otherwise.
 template <class Each, class... Scalars>
-void for_runs(Device& device, Rows rows, Index columns, const Each& each, const MatrixView<Scalars>&... views) {
+void for_vectors(Device& device, Rows rows, Index columns, const Each& each, const MatrixView<Scalars>&... views) {
   constexpr int wide = 16 / int(std::max({sizeof(Scalars)...}));
   if (rows.most == 0 || columns == 0) return;
-  if (columns % wide == 0 && all_aligned<wide>(views...)) {
+  if (can_vectorise<wide>(views...)) {
     const ElementGrid grid(rows.most, columns / wide);
-    launch_dependent(device, run_kernel<wide, Each>, grid.blocks, grid.block, 0, rows, columns, each);
+    launch_dependent(device, vector_kernel<wide, Each>, grid.blocks, grid.block, 0, rows, columns, each);
   } else {
     const ElementGrid grid(rows.most, columns);
-    launch_dependent(device, run_kernel<1, Each>, grid.blocks, grid.block, 0, rows, columns, each);
+    launch_dependent(device, vector_kernel<1, Each>, grid.blocks, grid.block, 0, rows, columns, each);
   }
 }
 

@@ -45,8 +45,8 @@ struct Choice {
 template <class C>
 __device__ inline Choice<C> warp_first(Choice<C> choice) {
   for (int distance = warp_size / 2; distance > 0; distance /= 2) {
-    const Choice<C> other{__shfl_xor_sync(whole_warp, choice.key, distance),
-                          __shfl_xor_sync(whole_warp, choice.index, distance)};
+    const Choice<C> other{__shfl_xor_sync(full_mask, choice.key, distance),
+                          __shfl_xor_sync(full_mask, choice.index, distance)};
     if (other.before(choice)) choice = other;
   }
   return choice;
@@ -61,9 +61,9 @@ __device__ inline Choice<C> block_first(Choice<C> choice) {
   __shared__ int indices[warps];
   choice = warp_first(choice);
   __syncthreads();  // the choices of a call before have been read
-  if (threadIdx.x % warp_size == 0) {
-    keys[threadIdx.x / warp_size] = choice.key;
-    indices[threadIdx.x / warp_size] = choice.index;
+  if (lane_index() == 0) {
+    keys[warp_index()] = choice.key;
+    indices[warp_index()] = choice.index;
   }
   __syncthreads();
   for (int warp = 0; warp < warps; ++warp) {

@@ -10,7 +10,7 @@ namespace moe_mamba::cuda::detail {
 template <class T>
 __device__ inline T warp_sum(T value) {
   for (int distance = warp_size / 2; distance > 0; distance /= 2) {
-    value += __shfl_xor_sync(whole_warp, value, distance);
+    value += __shfl_xor_sync(full_mask, value, distance);
   }
   return value;
 }
@@ -40,13 +40,13 @@ template <int threads, class T>
 __device__ inline T block_sum_before(T value, T& total) {
   constexpr int warps = threads / warp_size;
   __shared__ T sums[warps];
-  const int lane = int(threadIdx.x) % warp_size, own_warp = int(threadIdx.x) / warp_size;
+  const int lane = lane_index(), own_warp = warp_index();
   T sum = value;
   for (int distance = 1; distance < warp_size; distance *= 2) {
-    const T left = __shfl_up_sync(whole_warp, sum, distance);
+    const T left = __shfl_up_sync(full_mask, sum, distance);
     if (lane >= distance) sum += left;
   }
-  T before = __shfl_up_sync(whole_warp, sum, 1);
+  T before = __shfl_up_sync(full_mask, sum, 1);
   if (lane == 0) before = 0;
   __syncthreads();  // the sums of a call before have been read
   if (lane == warp_size - 1) sums[own_warp] = sum;
@@ -70,11 +70,11 @@ __device__ __forceinline__ C sum_over_lanes(C (&values)[Size], int lane) {
 #pragma unroll
     for (int i = 0; i < Count / 2; ++i) {
       const C given = upper ? values[i] : values[i + Count / 2], kept = upper ? values[i + Count / 2] : values[i];
-      values[i] = kept + __shfl_xor_sync(0xffffffffu, given, Mask);
+      values[i] = kept + __shfl_xor_sync(full_mask, given, Mask);
     }
     return sum_over_lanes<Count / 2, Mask / 2>(values, lane);
   } else if constexpr (Mask > 0) {
-    values[0] += __shfl_xor_sync(0xffffffffu, values[0], Mask);
+    values[0] += __shfl_xor_sync(full_mask, values[0], Mask);
     return sum_over_lanes<1, Mask / 2>(values, lane);
   } else {
     return values[0];
@@ -94,7 +94,7 @@ __device__ __forceinline__ C sum_swapped_over_lanes(C (&values)[Groups * Size], 
 #pragma unroll
     for (int i = 0; i < Groups * half; ++i) {
       const int at = i / half * Size + i % half;
-      kept[i] = values[at] + __shfl_xor_sync(0xffffffffu, values[at + half], 16);
+      kept[i] = values[at] + __shfl_xor_sync(full_mask, values[at + half], 16);
     }
     return sum_over_lanes<Groups * half, 8>(kept, lane);
   }

@@ -1,12 +1,9 @@
 #pragma once
 
 #include <algorithm>
-#include <cstddef>
-#include <cstdint>
 
 #include "moe_mamba/core/mathematics.hpp"
 #include "moe_mamba/core/scalar.hpp"
-#include "moe_mamba/cuda/common/row_cursor.cuh"
 #include "moe_mamba/cuda/common/thread.cuh"
 #include "moe_mamba/cuda/device.hpp"
 
@@ -32,31 +29,5 @@ struct StepGrid {
   static __device__ __forceinline__ Index channel() { return Index{blockIdx.x} * blockDim.x + threadIdx.x; }
   static __device__ __forceinline__ Index sequence() { return Index{blockIdx.z} * gridDim.y + blockIdx.y; }
 };
-
-/// Of `Count` neighbours, those that are loaded at once: 16 bytes at most.
-template <class V, int Count>
-inline constexpr int neighbours_at_once = Count % 8 == 0 && sizeof(V) <= 2   ? 8
-                                          : Count % 4 == 0 && sizeof(V) <= 4 ? 4
-                                          : Count % 2 == 0                   ? 2
-                                                                             : 1;
-
-/// Whether `Count` neighbours can be loaded so, from each row of a matrix.
-template <int Count, class V>
-bool neighbours_are_aligned(const V* from, Index stride) {
-  constexpr std::size_t bytes = neighbours_at_once<V, Count> * sizeof(V);
-  return reinterpret_cast<std::uintptr_t>(from) % bytes == 0 &&
-         static_cast<std::size_t>(stride) * sizeof(V) % bytes == 0;
-}
-
-template <bool Aligned, int Count, class V>
-__device__ __forceinline__ void load_neighbours(const V* from, V (&to)[Count]) {
-  constexpr int at_once = Aligned ? neighbours_at_once<V, Count> : 1;
-#pragma unroll
-  for (int i = 0; i < Count; i += at_once) {
-    const auto values = *reinterpret_cast<const ScanValues<V, at_once>*>(from + i);
-#pragma unroll
-    for (int j = 0; j < at_once; ++j) to[i + j] = values.of[j];
-  }
-}
 
 }  // namespace moe_mamba::cuda::detail

@@ -31,13 +31,13 @@ __device__ inline float4 four_sums(const Product& product, int part, int first) 
   const float(&high)[4] = product.sums[part / 2][first + 1];
   const float low_x = low[part % 2 * 2], low_y = low[part % 2 * 2 + 1];
   const float high_x = high[part % 2 * 2], high_y = high[part % 2 * 2 + 1];
-  const float other_x = __shfl_xor_sync(whole_warp, odd ? low_x : high_x, 1);
-  const float other_y = __shfl_xor_sync(whole_warp, odd ? low_y : high_y, 1);
+  const float other_x = __shfl_xor_sync(full_mask, odd ? low_x : high_x, 1);
+  const float other_y = __shfl_xor_sync(full_mask, odd ? low_y : high_y, 1);
   return {odd ? other_x : low_x, odd ? other_y : low_y, odd ? high_x : other_x, odd ? high_y : other_y};
 }
 /// The column of the first of them, from that of `first` on.
 __device__ inline int first_of_four() {
-  const int lane = int(threadIdx.x) % warp_size;
+  const int lane = lane_index();
   return lane % 2 * 8 + lane % 4 / 2 * 4;
 }
 
@@ -46,7 +46,7 @@ __device__ inline int first_of_four() {
 template <class Product, class C>
 __device__ inline void write_sums(const Product& product, MatrixView<C> out, bool add) {
   constexpr int parts = Product::column_parts, batch = parts >= 32 ? 16 : parts < 8 ? parts : 8;
-  const int lane = int(threadIdx.x) % warp_size;
+  const int lane = lane_index();
   const bool fours = out.stride % 4 == 0 && reinterpret_cast<std::uintptr_t>(out.data) % (4 * sizeof(C)) == 0;
 #pragma unroll
   for (int part = 0; part < 2 * Product::row_parts; ++part) {

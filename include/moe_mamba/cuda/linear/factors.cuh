@@ -23,7 +23,7 @@ struct RoundRun {
   __device__ void operator()(Index row, Index run) const {
     bfloat16* const to = y.row(row) + run * 8;
     if constexpr (wide) {
-      const auto low = load_run<4>(x, row, run * 8), high = load_run<4>(x, row, run * 8 + 4);
+      const auto low = load<4>(x, row, run * 8), high = load<4>(x, row, run * 8 + 4);
       *reinterpret_cast<uint4*>(to) =
           uint4{rounded_pair(low.values[0], low.values[1]), rounded_pair(low.values[2], low.values[3]),
                 rounded_pair(high.values[0], high.values[1]), rounded_pair(high.values[2], high.values[3])};
@@ -46,7 +46,7 @@ enum class FactorOf { blas, tiles };
 template <FactorOf use, class T>
 bool is_factor(const MatrixView<T>& x) {
   if constexpr (!std::is_same_v<std::remove_const_t<T>, bfloat16>) return false;
-  return use == FactorOf::blas || (x.columns % 8 == 0 && aligned_to_16(x.data, x.stride));
+  return use == FactorOf::blas || can_vectorise<8>(x);
 }
 
 /// Elements of scratch memory that a row takes as a factor.
@@ -65,7 +65,7 @@ MatrixView<const bfloat16> as_factor(Device& device, MatrixView<T> x, bfloat16* 
   const MatrixView<bfloat16> y{to, x.rows, x.columns, rounded_stride(x.columns)};
   const Index runs = ceiling_divide<Index>(x.columns, 8);
   if constexpr (std::is_same_v<C, float>) {
-    if (x.columns % 8 == 0 && aligned_to_16(x.data, x.stride)) {
+    if (can_vectorise<8>(x)) {
       for_elements(device, {x.rows}, runs, RoundRun<true, C>{x, y});
       return y;
     }

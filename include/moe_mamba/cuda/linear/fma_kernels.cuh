@@ -1,5 +1,6 @@
 #pragma once
 
+#include "moe_mamba/core/mathematics.hpp"
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/cuda/linear/tile_walk.cuh"
 
@@ -56,13 +57,13 @@ struct FmaTile {
       step = lines * stride;
       at = factor.data + (inner_contiguous ? (first + i) * stride + k : k * stride + first + i);
       const int left = int(min(factor.count - first, Index{side})) - i;
-      present = inner_contiguous ? (left + lines - 1) / lines : left > 0 ? loads : 0;
+      present = inner_contiguous ? ceiling_divide(left, lines) : left > 0 ? loads : 0;
     }
 
     /// The next inner step, of which `k_left` elements are there.
     __device__ void load(Index k_left) {
       const int left = int(min(k_left, Index{inner})) - k;
-      const int here = min(present, inner_contiguous ? (left > 0 ? loads : 0) : (left + lines - 1) / lines);
+      const int here = min(present, inner_contiguous ? (left > 0 ? loads : 0) : ceiling_divide(left, lines));
 #pragma unroll
       for (int j = 0; j < loads; ++j) values[j] = j < here ? static_cast<C>(at[j * step]) : C(0);
       at += inner_contiguous ? inner : inner * stride;

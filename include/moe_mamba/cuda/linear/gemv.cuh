@@ -21,7 +21,7 @@ template <bool wide, int rows, int split, int own, class X, class Y, class S>
 __global__ void __launch_bounds__(gemv_threads)
     gemv_kernel(Groups groups, MatrixView<const X> x, const S* weight, Index step, Index stride, MatrixView<Y> y) {
   using C = compute_t<X>;
-  const int lane = int(threadIdx.x) % warp_size, warp = int(threadIdx.x) / warp_size;
+  const int lane = lane_index(), warp = warp_index();
   const Index first_row = Index(blockIdx.y) * rows;
   const Index column = (Index(blockIdx.x) * (gemv_warps / split) + warp / split) * own;
   // The last column or row again in place of those that are not there.
@@ -46,7 +46,7 @@ __global__ void __launch_bounds__(gemv_threads)
       if (first >= groups.count) return;
       const Index g = first + lane;
       const bool mine = g < groups.count && groups.offsets[g] <= first_row && first_row < groups.offsets[g + 1];
-      const unsigned found = __ballot_sync(whole_warp, mine);
+      const unsigned found = __ballot_sync(full_mask, mine);
       if (found != 0) group = first + __ffs(int(found)) - 1;
     }
     weight += group * step;
@@ -54,17 +54,17 @@ __global__ void __launch_bounds__(gemv_threads)
 
   C sums[rows][own] = {};
   if constexpr (wide) {
-    constexpr int count = 16 / int(sizeof(S)), part = 16 / int(sizeof(X));
+    constexpr int count = full_vector<S>, part = full_vector<X>;
 #pragma unroll 4
     for (Index i = (warp % split * warp_size + lane) * count; i < x.columns; i += split * warp_size * count) {
-      Run<S, count> w[own];
+      Vector<S, count> w[own];
 #pragma unroll
-      for (int c = 0; c < own; ++c) w[c] = *reinterpret_cast<const Run<S, count>*>(line(c) + i);
+      for (int c = 0; c < own; ++c) w[c] = *reinterpret_cast<const Vector<S, count>*>(line(c) + i);
 #pragma unroll
       for (int r = 0; r < rows; ++r) {
 #pragma unroll
         for (int j = 0; j < count; j += part) {
-          const auto v = load_numbers<part>(x, row(r), i + j);
+          const auto v = load_widened<part>(x, row(r), i + j);
 #pragma unroll
           for (int c = 0; c < own; ++c) {
             for (int k = 0; k < part; ++k) sums[r][c] += v.values[k] * static_cast<C>(w[c].values[j + k]);
@@ -117,9 +117,9 @@ __global__ void __launch_bounds__(gemv_threads)
 template <int rows, class X, class Y, class S>
 void gemv(Device& device, Groups groups, MatrixView<const X> x, const S* weight, Index step, Index stride,
           MatrixView<Y> y) {
-  constexpr Index count = 16 / Index(sizeof(S));
-  const bool wide =
-      aligned_to_16(x.data, x.stride) && aligned_to_16(weight, stride) && step % count == 0 && x.columns % count == 0;
+  constexpr Index count = full_vector<S>;
+  const bool wide = can_vectorise<full_vector<X>>(x.data, x.stride) && can_vectorise<full_vector<S>>(weight, stride) &&
+                    step % count == 0 && x.columns % count == 0;
   // Long sums over few columns take several warps each, or too little would be on its way at a time. Whether they do
   // depends on the matrix alone, so that a row's result does not change with the number of rows.
   const Index enough_warps = 24 * Index(device.processors());

@@ -74,7 +74,7 @@ void multiply_groups(Device& device, Groups groups, MatrixView<const S> x, const
     const bool eights = x.columns > 0 && x.columns % 8 == 0 && (inner_contiguous || y.columns % 8 == 0);
     const MatrixView<const bfloat16> first_weight{weight, inner_contiguous ? y.columns : x.columns,
                                                   inner_contiguous ? x.columns : y.columns, stride};
-    if (eights && aligned_to_16(weight, stride) && step % 8 == 0) {
+    if (eights && can_vectorise<8>(weight, stride) && step % 8 == 0) {
       const auto launch = [&](auto tile) {
         using Tile = decltype(tile);
         for_factor_rows<FactorOf::tiles>(device, x, [&](Index first, MatrixView<const bfloat16> factor) {
@@ -100,7 +100,7 @@ void multiply_groups(Device& device, Groups groups, MatrixView<const S> x, const
     }
   }
   if constexpr (std::is_same_v<S, float>) {
-    const bool aligned = aligned_to_16(x.data, x.stride) && aligned_to_16(weight, stride) && step % 4 == 0;
+    const bool aligned = can_vectorise<4>(x.data, x.stride) && can_vectorise<4>(weight, stride) && step % 4 == 0;
     if (device.products() == FloatProducts::tf32 && aligned) {
       const Index tiles = TileWalk::most(y.rows, groups.count, y.columns, Tf32Tile::side, Tf32Tile::side);
       return launch_tf32_kernel(device, grouped_tf32_kernel<inner_contiguous>, tiles, groups, x, weight, step, stride,
@@ -168,7 +168,7 @@ void multiply_transposed_groups(Device& device, Groups groups, MatrixView<const 
       return WeightTileWalk::most(groups.count, dweight.rows, dweight.columns, side, side);
     };
     if constexpr (std::is_same_v<S, float>) {
-      const bool aligned = aligned_to_16(dy.data, dy.stride) && aligned_to_16(x.data, x.stride);
+      const bool aligned = can_vectorise<4>(dy.data, dy.stride) && can_vectorise<4>(x.data, x.stride);
       if (device.products() == FloatProducts::tf32 && aligned) {
         return launch_tf32_kernel(device, grouped_weight_tf32_kernel<S>, tiles(Tf32Tile::side), groups, dy, x, dweight,
                                   add);

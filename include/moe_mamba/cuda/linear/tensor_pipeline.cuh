@@ -2,6 +2,7 @@
 
 #include <type_traits>
 
+#include "moe_mamba/core/mathematics.hpp"
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/cuda/linear/async_copy.cuh"
 #include "moe_mamba/cuda/linear/epilogue.cuh"
@@ -26,7 +27,7 @@ class TensorPipeline {
   __device__ TensorPipeline(const void* shared, const TensorFactors& factors, const TensorMaps&)
       : factors_(factors), a_copies_(nullptr, 0), b_copies_(nullptr, 0) {
     const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(shared));
-    a_shared_ = (address + Tile::alignment - 1) / Tile::alignment * Tile::alignment;
+    a_shared_ = ceiling_divide(address, Tile::alignment) * Tile::alignment;
     b_shared_ = a_shared_ + Tile::stages * Tile::a_bytes;
   }
 
@@ -75,7 +76,7 @@ class TensorPipeline {
 
   /// Adds the tile's product to the sums of those that are `busy`. When it returns, the next tile may be begun.
   __device__ void multiply(Product& product, bool busy) {
-    const Index steps = (k_count_ + Tile::inner - 1) / Tile::inner;
+    const Index steps = ceiling_divide(k_count_, Tile::inner);
     for (Index at = 0; at < steps; ++at) {
       wait_copies<ahead - 1>();
       __syncthreads();  // step `at` is there for all, and what comes next overwrites has been read by all

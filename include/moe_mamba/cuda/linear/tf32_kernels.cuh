@@ -73,8 +73,8 @@ struct Tf32Product {
   static constexpr int row_parts = 4, column_parts = 4;
   float sums[row_parts][column_parts][4] = {};
 
-  __device__ static int first_row() { return int(threadIdx.x) / warp_size / 4 * 64; }
-  __device__ static int first_column() { return int(threadIdx.x) / warp_size % 4 * 32; }
+  __device__ static int first_row() { return warp_index() / 4 * 64; }
+  __device__ static int first_column() { return warp_index() % 4 * 32; }
 
   /// sums (16 by 8) += a (16 by 8) b (8 by 8)
   __device__ static void multiply_matrices(float (&sums)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
@@ -87,7 +87,7 @@ struct Tf32Product {
   /// sums += the step whose factors lie at `a` and `b`
   template <class A, class B>
   __device__ void multiply(const float* a, const float* b) {
-    const int lane = int(threadIdx.x) % warp_size, across = lane / 4, down = lane % 4;
+    const int lane = lane_index(), across = lane / 4, down = lane % 4;
 #pragma unroll
     for (int k = 0; k < Tf32Tile::inner; k += 8) {
       unsigned a_parts[row_parts][4], b_parts[column_parts][2];

@@ -15,7 +15,7 @@ struct WarpProduct {
   static constexpr int row_parts = 4, column_parts = columns / 8;
   float sums[row_parts][column_parts][4] = {};
 
-  __device__ static int warp() { return int(threadIdx.x) / warp_size; }
+  __device__ static int warp() { return warp_index(); }
   __device__ static int first_row() { return warp() / 4 * 64; }
   __device__ static int first_column() { return warp() % 4 * columns; }
   /// Whether any of the results of this warp are among the tile's rows and columns.
@@ -23,7 +23,7 @@ struct WarpProduct {
 
   /// sums += the step whose factors lie at `a` and `b`
   __device__ void multiply(unsigned a, unsigned b) {
-    const int lane = int(threadIdx.x) % warp_size;
+    const int lane = lane_index();
     const unsigned swizzle = unsigned(lane) % 8;
     // Lanes name lines in the order in which multiply_matrices wants the four matrices of a part: for a, rows and the
     // next eight, then the inner index's next eight; for b the other way round.

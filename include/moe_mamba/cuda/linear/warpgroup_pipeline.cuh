@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "moe_mamba/core/mathematics.hpp"
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/cuda/common/thread.cuh"
 #include "moe_mamba/cuda/linear/bulk_copy.cuh"
@@ -26,7 +27,7 @@ class WarpgroupPipeline {
   /// `shared`: Tile::shared_bytes<C> of shared memory.
   __device__ WarpgroupPipeline(void* shared, const TensorFactors&, const TensorMaps& maps) : maps_(maps) {
     const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(shared));
-    const unsigned skipped = (address + Tile::alignment - 1) / Tile::alignment * Tile::alignment - address;
+    const unsigned skipped = ceiling_divide(address, Tile::alignment) * Tile::alignment - address;
     factors_ = static_cast<char*>(shared) + skipped;
     a_ = address + skipped;
     b_ = a_ + Tile::stages * Tile::a_bytes;
@@ -85,7 +86,7 @@ class WarpgroupPipeline {
     for (unsigned number = 0;; ++number) {
       Source source;
       const bool more = next(source);
-      const Index steps = more ? max(Index{1}, (source.k_count + Tile::inner - 1) / Tile::inner) : 0;
+      const Index steps = more ? max(Index{1}, ceiling_divide(source.k_count, Tile::inner)) : 0;
       read(stage.number).wait(stage.parity ^ 1);
       Job& job = jobs_[number % jobs];
       job.steps = int(steps);
@@ -109,7 +110,7 @@ class WarpgroupPipeline {
   /// Copies as much as the tile has of a step, 64 rows or columns at a time.
   __device__ void copy_step(unsigned stage, const Source& source, const Job& job, int k) {
     constexpr unsigned box_bytes = Tile::inner * Tile::line_bytes;
-    const int row_boxes = (job.rows + 63) / 64, column_boxes = (job.columns + 63) / 64;
+    const int row_boxes = ceiling_divide(job.rows, 64), column_boxes = ceiling_divide(job.columns, 64);
     const int row = int(source.row), column = int(source.column), group = int(source.group);
     const unsigned a = a_ + stage * Tile::a_bytes, b = b_ + stage * Tile::b_bytes;
     const BulkBarrier barrier = filled(stage);
@@ -125,7 +126,7 @@ class WarpgroupPipeline {
   }
 
   __device__ void multiply(Index out_stride, bool add) {
-    const bool first_lane = threadIdx.x % warp_size == 0;
+    const bool first_lane = lane_index() == 0;
     Stage stage;
     for (unsigned number = 0;; ++number) {
       filled(stage.number).wait(stage.parity);
@@ -168,8 +169,8 @@ class WarpgroupPipeline {
   /// A warp stages eight rows at a time.
   __device__ void write_staged(const Product& product, MatrixView<C> out) {
     constexpr unsigned row_bytes = Tile::template staged_row_bytes<C>;
-    const int lane = int(threadIdx.x) % warp_size;
-    char* const staged = staged_ + threadIdx.x / warp_size * Tile::template staged_bytes<C>;
+    const int lane = lane_index();
+    char* const staged = staged_ + warp_index() * Tile::template staged_bytes<C>;
 #pragma unroll
     for (int part = 0; part < 2 * Product::row_parts; ++part) {
       await_runs_read();

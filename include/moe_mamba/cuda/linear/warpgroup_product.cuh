@@ -17,8 +17,8 @@ struct WarpgroupProduct {
   float sums[row_parts][column_parts][4] = {};
 
   /// A number that the compiler sees to be the same in all threads, without which instructions would not overlap.
-  __device__ static int warpgroup() { return __shfl_sync(whole_warp, int(threadIdx.x) / (4 * warp_size), 0); }
-  __device__ static int first_row() { return int(threadIdx.x) / warp_size * 16; }
+  __device__ static int warpgroup() { return __shfl_sync(full_mask, int(threadIdx.x) / (4 * warp_size), 0); }
+  __device__ static int first_row() { return warp_index() * 16; }
   __device__ static int first_column() { return 0; }
   /// Whether any of the results of this warpgroup are among the tile's rows and columns.
   __device__ static bool busy(Index rows, Index) { return warpgroup() * 64 < rows; }

@@ -34,18 +34,18 @@ struct LayerNormRow {
     const T average = block_sum<threads>(sum) / static_cast<T>(x.columns);
     T square = 0;
     walk_row<threads, count>(x.columns, thread, [&](Index column) {
-      const auto run = load_numbers<count>(x, t, column);
+      const auto run = load_widened<count>(x, t, column);
       for (int i = 0; i < count; ++i) square += (run.values[i] - average) * (run.values[i] - average);
     });
     square = block_sum<threads>(square);
     const T scale = static_cast<T>(1 / sqrt(double(square) / double(x.columns) + epsilon));
     walk_row<threads, count>(x.columns, thread, [&](Index column) {
-      auto run = load_numbers<count>(x, t, column);
-      const Factors<count, T, S> gains(gain, column, T(1)), biases(bias, column, T(0));
+      auto run = load_widened<count>(x, t, column);
+      const auto gains = load_factors<count, T>(gain, column, T(1)), biases = load_factors<count>(bias, column, T(0));
       for (int i = 0; i < count; ++i) {
         run.values[i] = (run.values[i] - average) * scale * gains.values[i] + biases.values[i];
       }
-      store_numbers<count>(run, y, t, column);
+      store_narrowed<count>(run, y, t, column);
     });
     if (thread != 0) return;
     mean[t] = average;
@@ -69,9 +69,9 @@ struct LayerNormBackwardRow {
     const T average = mean[t], scale = inverse[t];
     T total = 0, dot = 0;
     walk_row<threads, count>(x.columns, thread, [&](Index column) {
-      const auto run = load_numbers<count>(x, t, column);
-      const auto gradient = load_numbers<count>(dy, t, column);
-      const Factors<count, T, S> gains(gain, column, T(1));
+      const auto run = load_widened<count>(x, t, column);
+      const auto gradient = load_widened<count>(dy, t, column);
+      const auto gains = load_factors<count, T>(gain, column, T(1));
       for (int i = 0; i < count; ++i) {
         const T slope = gradient.values[i] * gains.values[i];
         total += slope;
@@ -83,15 +83,15 @@ struct LayerNormBackwardRow {
     const T shift = -(total / static_cast<T>(x.columns)) * scale;
     const T pull = -(dot / static_cast<T>(x.columns)) * scale * scale * scale;
     walk_row<threads, count>(x.columns, thread, [&](Index column) {
-      const auto run = load_numbers<count>(x, t, column);
-      const auto gradient = load_numbers<count>(dy, t, column);
-      auto sum = load_numbers<count>(dx, t, column);
-      const Factors<count, T, S> gains(gain, column, T(1));
+      const auto run = load_widened<count>(x, t, column);
+      const auto gradient = load_widened<count>(dy, t, column);
+      auto sum = load_widened<count>(dx, t, column);
+      const auto gains = load_factors<count, T>(gain, column, T(1));
       for (int i = 0; i < count; ++i) {
         sum.values[i] += scale * gradient.values[i] * gains.values[i] + shift + pull * (run.values[i] - average);
       }
-      store_numbers<count>(sum, dx, t, column);
-      if (kept.data != nullptr) store_numbers<count>(sum, kept, t, column);
+      store_narrowed<count>(sum, dx, t, column);
+      if (kept.data != nullptr) store_narrowed<count>(sum, kept, t, column);
     });
   }
 };

@@ -35,10 +35,10 @@ struct RmsNormRow {
     sum = block_sum<threads>(sum);
     const T scale = static_cast<T>(1 / sqrt(double(sum) / double(x.columns) + epsilon));
     walk_row<threads, count>(x.columns, thread, [&](Index column) {
-      auto run = load_numbers<count>(x, t, column);
-      const Factors<count, T, S> gains(gain, column, T(1));
+      auto run = load_widened<count>(x, t, column);
+      const auto gains = load_factors<count, T>(gain, column, T(1));
       for (int i = 0; i < count; ++i) run.values[i] *= scale * gains.values[i];
-      store_numbers<count>(run, y, t, column);
+      store_narrowed<count>(run, y, t, column);
     });
     if (thread == 0) inverse[t] = scale;
   }
@@ -58,24 +58,24 @@ struct RmsNormBackwardRow {
   __device__ void operator()(Index t, int thread) const {
     T dot = 0;
     walk_row<threads, count>(x.columns, thread, [&](Index column) {
-      const auto run = load_numbers<count>(x, t, column);
-      const auto gradient = load_numbers<count>(dy, t, column);
-      const Factors<count, T, S> gains(gain, column, T(1));
+      const auto run = load_widened<count>(x, t, column);
+      const auto gradient = load_widened<count>(dy, t, column);
+      const auto gains = load_factors<count, T>(gain, column, T(1));
       for (int i = 0; i < count; ++i) dot += gradient.values[i] * gains.values[i] * run.values[i];
     });
     dot = block_sum<threads>(dot);
     const T scale = inverse[t];
     const T pull = -(dot / static_cast<T>(x.columns)) * scale * scale * scale;
     walk_row<threads, count>(x.columns, thread, [&](Index column) {
-      const auto run = load_numbers<count>(x, t, column);
-      const auto gradient = load_numbers<count>(dy, t, column);
-      auto sum = load_numbers<count>(dx, t, column);
-      const Factors<count, T, S> gains(gain, column, T(1));
+      const auto run = load_widened<count>(x, t, column);
+      const auto gradient = load_widened<count>(dy, t, column);
+      auto sum = load_widened<count>(dx, t, column);
+      const auto gains = load_factors<count, T>(gain, column, T(1));
       for (int i = 0; i < count; ++i) {
         sum.values[i] += scale * gradient.values[i] * gains.values[i] + pull * run.values[i];
       }
-      store_numbers<count>(sum, dx, t, column);
-      if (kept.data != nullptr) store_numbers<count>(sum, kept, t, column);
+      store_narrowed<count>(sum, dx, t, column);
+      if (kept.data != nullptr) store_narrowed<count>(sum, kept, t, column);
     });
   }
 };

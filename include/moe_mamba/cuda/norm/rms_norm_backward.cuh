@@ -41,19 +41,19 @@ __global__ void __launch_bounds__(norm_threads)
   using T = compute_t<X>;
   constexpr int runs = most_norm_columns / (warp_size * count);
   __shared__ T shared[norm_warps][most_norm_columns];
-  const int lane = int(threadIdx.x) % warp_size, warp = int(threadIdx.x) / warp_size;
+  const int lane = lane_index(), warp = warp_index();
   const Index columns = norm.x.columns, first = Index(blockIdx.x) * rows_per_block;
   const Index last = min(first + rows_per_block, norm.x.rows);
   const auto column = [&](int k) { return Index((k * warp_size + lane) * count); };
   T sums[runs][count] = {};
   for (Index t = first + warp; t < last; t += norm_warps) {
-    Run<T, count> x[runs] = {}, slope[runs] = {};
+    Vector<T, count> x[runs] = {}, slope[runs] = {};
     T dot = 0;
 #pragma unroll
     for (int k = 0; k < runs; ++k) {
       if (column(k) >= columns) break;
-      x[k] = load_numbers<count>(norm.x, t, column(k));
-      slope[k] = load_numbers<count>(norm.dy, t, column(k));
+      x[k] = load_widened<count>(norm.x, t, column(k));
+      slope[k] = load_widened<count>(norm.dy, t, column(k));
     }
     const T scale = norm.inverse[t];
 #pragma unroll
@@ -70,11 +70,11 @@ __global__ void __launch_bounds__(norm_threads)
 #pragma unroll
     for (int k = 0; k < runs; ++k) {
       if (column(k) >= columns) break;
-      auto dx = load_numbers<count>(norm.dx, t, column(k));
+      auto dx = load_widened<count>(norm.dx, t, column(k));
 #pragma unroll
       for (int i = 0; i < count; ++i) dx.values[i] += scale * slope[k].values[i] + pull * x[k].values[i];
-      store_numbers<count>(dx, norm.dx, t, column(k));
-      if (norm.kept.data != nullptr) store_numbers<count>(dx, norm.kept, t, column(k));
+      store_narrowed<count>(dx, norm.dx, t, column(k));
+      if (norm.kept.data != nullptr) store_narrowed<count>(dx, norm.kept, t, column(k));
     }
   }
 #pragma unroll
@@ -98,8 +98,8 @@ bool rms_norm_backward_in_one(Device& device, const RmsNormGradients<X, Y, S>& n
     return false;
   } else {
     const Index columns = norm.x.columns, per_block = norm_rows_per_block(device, norm.x.rows);
-    if (columns > most_norm_columns || columns % wide != 0 || norm.x.rows == 0) return false;
-    if (!all_aligned<wide>(norm.x, norm.dy, norm.dx, norm.kept)) return false;
+    if (columns > most_norm_columns || norm.x.rows == 0) return false;
+    if (!can_vectorise<wide>(norm.x, norm.dy, norm.dx, norm.kept)) return false;
     const Index blocks = ceiling_divide(norm.x.rows, per_block);
     Arena arena(device.scratch());
     double* const partial = arena.take<double>(blocks * columns);

@@ -38,7 +38,7 @@ void for_rows(Device& device, Index rows, Index columns, const Each& each, const
       launch(std::integral_constant<int, 256>{}, count);
     }
   };
-  if (columns % wide == 0 && all_aligned<wide>(views...)) {
+  if (can_vectorise<wide>(views...)) {
     with_threads(std::integral_constant<int, wide>{});
   } else {
     with_threads(std::integral_constant<int, 1>{});
@@ -54,20 +54,19 @@ __device__ __forceinline__ void walk_row(Index columns, int thread, const Each& 
 
 /// `count` gains or biases from `column` on, which may not be aligned.
 template <int count, class T, class S>
-struct Factors {
-  T values[count];
-  __device__ __forceinline__ Factors(const S* from, Index column, T otherwise) {
+__device__ __forceinline__ Vector<T, count> load_factors(const S* from, Index column, T otherwise) {
+  Vector<T, count> factors;
 #pragma unroll
-    for (int i = 0; i < count; ++i) values[i] = from == nullptr ? otherwise : static_cast<T>(from[column + i]);
-  }
-};
+  for (int i = 0; i < count; ++i) factors.values[i] = from == nullptr ? otherwise : static_cast<T>(from[column + i]);
+  return factors;
+}
 
 /// each(run) for the runs of a row that are a thread's, with what is pending added to them; writes the sum where it is to
 /// stay. Several runs are read before the first is written, which the compiler would not do by itself.
 template <int threads, int count, class X, class Y, class Each>
 __device__ __forceinline__ void walk_joined_row(const Joined<X, Y>& joined, Index t, int thread, const Each& each) {
   constexpr int together = 4, step = threads * count;
-  using Numbers = Run<compute_t<X>, count>;
+  using Numbers = Vector<compute_t<X>, count>;
   const Index columns = joined.x.columns;
   for (Index first = thread * count; first < columns; first += together * step) {
     Numbers runs[together], pending[together] = {};
@@ -75,8 +74,8 @@ __device__ __forceinline__ void walk_joined_row(const Joined<X, Y>& joined, Inde
     for (int k = 0; k < together; ++k) {
       const Index column = first + k * step;
       if (column >= columns) break;
-      runs[k] = load_numbers<count>(joined.x, t, column);
-      if (joined.rows.data != nullptr) pending[k] = load_numbers<count>(joined.rows, t, column);
+      runs[k] = load_widened<count>(joined.x, t, column);
+      if (joined.rows.data != nullptr) pending[k] = load_widened<count>(joined.rows, t, column);
     }
 #pragma unroll
     for (int k = 0; k < together; ++k) {
@@ -84,9 +83,9 @@ __device__ __forceinline__ void walk_joined_row(const Joined<X, Y>& joined, Inde
       if (column >= columns) break;
       if (joined.rows.data != nullptr) {
         for (int i = 0; i < count; ++i) runs[k].values[i] += pending[k].values[i];
-        store_numbers<count>(runs[k], joined.x, t, column);
+        store_narrowed<count>(runs[k], joined.x, t, column);
       }
-      if (joined.kept.data != nullptr) store_numbers<count>(runs[k], joined.kept, t, column);
+      if (joined.kept.data != nullptr) store_narrowed<count>(runs[k], joined.kept, t, column);
       each(runs[k]);
     }
   }

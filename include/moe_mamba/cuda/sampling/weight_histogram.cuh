@@ -1,5 +1,6 @@
 #pragma once
 
+#include "moe_mamba/core/mathematics.hpp"
 #include "moe_mamba/core/standard.hpp"
 
 /// Sums of weights by a digit of their keys, for finding where sorted weights reach a sum without sorting them.
@@ -9,7 +10,7 @@ namespace moe_mamba::cuda::detail {
 template <class Key>
 struct KeyDigit {
   static constexpr int bits = 8 * int(sizeof(Key)), width = 11;
-  static constexpr int count = (bits + width - 1) / width;
+  static constexpr int count = ceiling_divide(bits, width);
 
   int end, begin;  // bits begin … end - 1
 

@@ -9,6 +9,7 @@
 #include "moe_mamba/cuda/common/mathematics.cuh"
 #include "moe_mamba/cuda/common/rounding.cuh"
 #include "moe_mamba/cuda/common/row_cursor.cuh"
+#include "moe_mamba/cuda/common/vector.cuh"
 #include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/cuda/selective_scan/backward_thread.cuh"
 #include "moe_mamba/cuda/selective_scan/forward.cuh"
@@ -59,7 +60,7 @@ __global__ void __launch_bounds__(ScanForwardTuning<compute_t<C>, States, false>
   using Tuning = ScanForwardTuning<T, States, false>;
   using Storage = ScanStorage<T, Tuning>;
   using Elements = typename Storage::Elements;
-  using Loaded = StoredValues<C, Tuning::together>;
+  using Loaded = Packed<C, Tuning::together>;
   using Own = ScanElements<Tuning>;
   constexpr int channels = Tuning::channels, states = Tuning::states;
   __shared__ typename Storage::Tile storage;
@@ -72,7 +73,7 @@ __global__ void __launch_bounds__(ScanForwardTuning<compute_t<C>, States, false>
   const int inside = static_cast<int>(max(Index{0}, min(Index{Tuning::together}, width - first_column)));
   const int own_state = first_state + place.warp * states;
   Elements bias = {}, delta_sum = {};
-  for (int j = 0; j < inside; ++j) bias.of[j] = static_cast<T>(scan.delta_bias[first_column + j]);
+  for (int j = 0; j < inside; ++j) bias.values[j] = static_cast<T>(scan.delta_bias[first_column + j]);
   T rate[channels][states], carried[channels][states] = {};
   const auto owns = [&](int k, int r) { return first_own + k < width && own_state + r < States; };
 #pragma unroll
@@ -82,7 +83,7 @@ __global__ void __launch_bounds__(ScanForwardTuning<compute_t<C>, States, false>
       rate[k][r] = owns(k, r) ? decay_rate<T>(scan.a_log[(first_own + k) * States + own_state + r]) : T(0);
     }
   }
-  const Index tiles = (place.end - place.begin + Tuning::steps - 1) / Tuning::steps;
+  const Index tiles = ceiling_divide(place.end - place.begin, Tuning::steps);
   for (Index tile = tiles - 1; tile >= 0; --tile) {
     const Index first = place.begin + tile * Tuning::steps, row = place.sequence * scan.shape.length + first;
     Loaded delta[Tuning::rows], dy[Tuning::rows], z[Tuning::rows];  // all on their way before the first is needed
@@ -97,39 +98,39 @@ __global__ void __launch_bounds__(ScanForwardTuning<compute_t<C>, States, false>
           cursor.template load<false>(to, present);
         }
       };
-      delta[i] = filled<C, Tuning::together>(no_step<T>), dy[i] = {}, z[i] = {};
+      delta[i] = broadcast<C, Tuning::together>(no_step<T>), dy[i] = {}, z[i] = {};
       load(delta[i], scan.delta), load(dy[i], scan.dy), load(z[i], scan.z);
     }
     for (int t = Own::coefficient_row(); t < Tuning::steps; t += Tuning::coefficient_rows_apart) {
       const bool here = first + t < place.end && Own::template has_state<States>(first_state);
       const C c = here ? scan.c.data[(row + t) * scan.c.stride + first_state + Own::state()] : C{};
-      storage.c[t][Own::group()].of[Own::place()] = static_cast<T>(c);
+      storage.c[t][Own::group()].values[Own::place()] = static_cast<T>(c);
     }
 #pragma unroll
     for (int i = 0; i < Tuning::rows; ++i) {
-      const Elements deltas = widened(delta[i]), dys = widened(dy[i]), zs = widened(z[i]);
-      ScanValues<T, 2 * Tuning::together> inputs;
+      const Elements deltas = widen(delta[i]), dys = widen(dy[i]), zs = widen(z[i]);
+      Vector<T, 2 * Tuning::together> inputs;
 #pragma unroll
       for (int j = 0; j < Tuning::together; ++j) {
-        const T step = softplus_of<C>(deltas.of[j] + bias.of[j]);
-        inputs.of[2 * j] = step;
-        inputs.of[2 * j + 1] = dys.of[j] * silu_of<C>(zs.of[j]);
-        delta_sum.of[j] += step;
+        const T step = softplus_of<C>(deltas.values[j] + bias.values[j]);
+        inputs.values[2 * j] = step;
+        inputs.values[2 * j + 1] = dys.values[j] * silu_of<C>(zs.values[j]);
+        delta_sum.values[j] += step;
       }
-      together<ScanValues<T, 2 * Tuning::together>>(
-          storage.inputs[Own::row() + i * Tuning::rows_apart][Own::column()]) = inputs;
+      as_vector<Vector<T, 2 * Tuning::together>>(storage.inputs[Own::row() + i * Tuning::rows_apart][Own::column()]) =
+          inputs;
     }
     __syncthreads();
 #pragma unroll
     for (int t = Tuning::steps - 1; t >= 0; --t) {
-      const auto inputs = together<ScanValues<ScanInput<T>, channels>>(storage.inputs[t][place.lane * channels]);
+      const auto inputs = as_vector<Vector<ScanInput<T>, channels>>(storage.inputs[t][place.lane * channels]);
       const auto c = storage.c[t][place.warp];
 #pragma unroll
       for (int k = 0; k < channels; ++k) {
-        const auto [step, dp] = inputs.of[k];
+        const auto [step, dp] = inputs.values[k];
 #pragma unroll
         for (int r = 0; r < states; ++r) {
-          carried[k][r] = power_of_two(step * rate[k][r]) * fma(dp, c.of[r], carried[k][r]);
+          carried[k][r] = power_of_two(step * rate[k][r]) * fma(dp, c.values[r], carried[k][r]);
         }
       }
     }
@@ -142,7 +143,7 @@ __global__ void __launch_bounds__(ScanForwardTuning<compute_t<C>, States, false>
       if (owns(k, r)) carry.states[(part * States + own_state + r) * width + first_own + k] = carried[k][r];
     }
   }
-  together<Elements>(storage.parts[0][Own::row()][Own::column()]) = delta_sum;
+  as_vector<Elements>(storage.parts[0][Own::row()][Own::column()]) = delta_sum;
   __syncthreads();
   for (int column = Own::thread(); column < Tuning::width; column += Tuning::threads) {
     if (place.first_channel + column >= width) break;
@@ -265,11 +266,9 @@ void selective_scan_backward(Device& device, const SelectiveScanBackward<C, S, S
   const detail::ScanPartialSums<T> partial(arena, scan.shape, batch * chunking.count, channels, States);
   const detail::ScanCarry<T> carry(arena, chunking, batch, channels, States);
   const detail::ScanPassSums<C, 3> sums(arena, scan.shape, channels, Tuning::passes);
-  const auto together = [](const auto&... rows) { return (detail::loads_together(rows, Tuning::together) && ...); };
-  const bool loads_together = together(scan.u, scan.delta, scan.z, scan.dy, scan.du, scan.ddelta, scan.dz);
-  const bool summary_loads_together = detail::loads_together(scan.delta, Summary::together) &&
-                                      detail::loads_together(scan.z, Summary::together) &&
-                                      detail::loads_together(scan.dy, Summary::together);
+  const bool loads_together =
+      detail::can_vectorise<Tuning::together>(scan.u, scan.delta, scan.z, scan.dy, scan.du, scan.ddelta, scan.dz);
+  const bool summary_loads_together = detail::can_vectorise<Summary::together>(scan.delta, scan.z, scan.dy);
   if (chunking.count > 1) {
     const auto grid = static_cast<unsigned>(detail::scan_blocks<C>(scan.shape, channels) * chunking.count);
     for (int pass = 0; pass < Summary::passes; ++pass) {

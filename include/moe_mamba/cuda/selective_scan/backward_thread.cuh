@@ -1,9 +1,11 @@
 #pragma once
 
+#include "moe_mamba/core/mathematics.hpp"
 #include "moe_mamba/cuda/common/mathematics.cuh"
 #include "moe_mamba/cuda/common/reduce.cuh"
 #include "moe_mamba/cuda/common/row_cursor.cuh"
 #include "moe_mamba/cuda/common/thread.cuh"
+#include "moe_mamba/cuda/common/vector.cuh"
 #include "moe_mamba/cuda/selective_scan/tile.cuh"
 #include "moe_mamba/cuda/selective_scan/tuning.cuh"
 #include "moe_mamba/ops/selective_scan.hpp"
@@ -20,7 +22,7 @@ class ScanBackwardThread {
   using Tuning = ScanBackwardTuning<T, States>;
   using Scan = SelectiveScanBackward<C, S, States>;
   using Own = ScanElements<Tuning>;
-  using Loaded = StoredValues<C, Tuning::together>;
+  using Loaded = Packed<C, Tuning::together>;
   static constexpr int states = Tuning::padded;  // of the thread, some of which may not be there
   static constexpr int holds = Tuning::steps / Tuning::held;
 
@@ -57,8 +59,7 @@ class ScanBackwardThread {
     load(steps);
     for (Index first = place_.end - 1 - (place_.end - 1) % Tuning::piece; first >= place_.begin;
          first -= Tuning::piece) {
-      const int tiles =
-          static_cast<int>(min(Index{Tuning::piece}, place_.end - first) + Tuning::steps - 1) / Tuning::steps;
+      const int tiles = ceiling_divide(static_cast<int>(min(Index{Tuning::piece}, place_.end - first)), Tuning::steps);
       T h[Tuning::channels][states];
       load_checkpoint(first, h);
       if (loads_together_) {
@@ -113,7 +114,7 @@ class ScanBackwardThread {
     const T value = static_cast<T>(loaded);
 #pragma unroll
     for (int copy = 0; copy < Tuning::copies; ++copy)
-      row[copy][Own::group()].of[Own::place() ^ (copy * (states / 2))] = value;
+      row[copy][Own::group()].values[Own::place() ^ (copy * (states / 2))] = value;
   }
 
   __device__ __forceinline__ void start() {
@@ -131,9 +132,9 @@ class ScanBackwardThread {
 #pragma unroll
     for (int j = 0; j < Tuning::together; ++j) {
       const Index channel = place_.first_channel + Own::column() + j;
-      bias_.of[j] = j < inside_ ? static_cast<T>(scan_.delta_bias[channel]) : T(0);
+      bias_.values[j] = j < inside_ ? static_cast<T>(scan_.delta_bias[channel]) : T(0);
       // What the skip adds is added once, in the first pass.
-      d_.of[j] = j < inside_ && first_pass() ? static_cast<T>(scan_.d[channel]) : T(0);
+      d_.values[j] = j < inside_ && first_pass() ? static_cast<T>(scan_.d[channel]) : T(0);
     }
     // Of dB and dC, a warp's sums go straight to memory. Which of them a lane gets: see sum_swapped_over_lanes.
     constexpr int lanes = warp_size / Tuning::copies, half = states / Tuning::copies;
@@ -168,7 +169,7 @@ class ScanBackwardThread {
 #pragma unroll
       for (int i = 0; i < batch; ++i) {
         const int present = start + i * Tuning::rows_apart < here ? inside_ : 0;
-        deltas[i] = filled<C, Tuning::together>(no_step<T>), us[i] = {};
+        deltas[i] = broadcast<C, Tuning::together>(no_step<T>), us[i] = {};
         delta.template load<Together>(deltas[i], present);
         u.template load<Together>(us[i], present);
         delta.move(1), u.move(1);
@@ -176,15 +177,15 @@ class ScanBackwardThread {
 #pragma unroll
       for (int i = 0; i < batch; ++i) {
         const int t = start + i * Tuning::rows_apart;
-        const typename Storage::Elements delta_values = widened(deltas[i]), u_values = widened(us[i]);
-        ScanValues<T, 2 * Tuning::together> inputs;
+        const typename Storage::Elements delta_values = widen(deltas[i]), u_values = widen(us[i]);
+        Vector<T, 2 * Tuning::together> inputs;
 #pragma unroll
         for (int j = 0; j < Tuning::together; ++j) {
-          const T step = softplus_of<C>(delta_values.of[j] + bias_.of[j]);
-          inputs.of[2 * j] = step;
-          inputs.of[2 * j + 1] = step * u_values.of[j];
+          const T step = softplus_of<C>(delta_values.values[j] + bias_.values[j]);
+          inputs.values[2 * j] = step;
+          inputs.values[2 * j + 1] = step * u_values.values[j];
         }
-        together<ScanValues<T, 2 * Tuning::together>>(storage_.inputs[t][Own::column()]) = inputs;
+        as_vector<Vector<T, 2 * Tuning::together>>(storage_.inputs[t][Own::column()]) = inputs;
       }
     }
 #pragma unroll
@@ -194,7 +195,7 @@ class ScanBackwardThread {
 
   /// The states in front of step `first`.
   __device__ __forceinline__ void load_checkpoint(Index first, T (&h)[Tuning::channels][states]) const {
-    const Index pieces = (scan_.shape.length + Tuning::piece - 1) / Tuning::piece;
+    const Index pieces = ceiling_divide(scan_.shape.length, scan_checkpoint_interval);
     const T* const checkpoint =
         scan_.checkpoints + (place_.sequence * pieces + first / Tuning::piece) * States * channels_;
 #pragma unroll
@@ -204,9 +205,9 @@ class ScanBackwardThread {
     }
   }
 
-  using InputsOfThread = ScanValues<ScanInput<T>, Tuning::channels>;
+  using InputsOfThread = Vector<ScanInput<T>, Tuning::channels>;
   __device__ __forceinline__ InputsOfThread inputs_at(int t) const {
-    return together<InputsOfThread>(storage_.inputs[t][place_.lane * Tuning::channels]);
+    return as_vector<InputsOfThread>(storage_.inputs[t][place_.lane * Tuning::channels]);
   }
 
   /// From the states in front of a piece to those in front of its last steps that are held together.
@@ -216,7 +217,7 @@ class ScanBackwardThread {
       for (int k = 0; k < Tuning::channels; ++k) {
         typename Storage::States start;
 #pragma unroll
-        for (int r = 0; r < states; ++r) start.of[r] = h[k][r];
+        for (int r = 0; r < states; ++r) start.values[r] = h[k][r];
         storage_.starts[part][k][threadIdx.x] = start;
       }
 #pragma unroll
@@ -227,8 +228,8 @@ class ScanBackwardThread {
         for (int k = 0; k < Tuning::channels; ++k) {
 #pragma unroll
           for (int r = 0; r < states; ++r) {
-            const T decay = power_of_two(inputs.of[k].delta * rate_[k][r]);
-            h[k][r] = fma(decay, h[k][r], inputs.of[k].u * b.of[r]);
+            const T decay = power_of_two(inputs.values[k].delta * rate_[k][r]);
+            h[k][r] = fma(decay, h[k][r], inputs.values[k].u * b.values[r]);
           }
         }
       }
@@ -240,7 +241,7 @@ class ScanBackwardThread {
     for (int k = 0; k < Tuning::channels; ++k) {
       const auto start = storage_.starts[part][k][threadIdx.x];
 #pragma unroll
-      for (int r = 0; r < states; ++r) h[k][r] = start.of[r];
+      for (int r = 0; r < states; ++r) h[k][r] = start.values[r];
     }
   }
 
@@ -274,18 +275,17 @@ class ScanBackwardThread {
   __device__ __forceinline__ void prepare_tile() {
 #pragma unroll
     for (int i = 0; i < Tuning::rows; ++i) {
-      const typename Storage::Elements z = widened(next_.z[i]), dy = widened(next_.dy[i]),
-                                       delta = widened(next_.delta[i]);
+      const typename Storage::Elements z = widen(next_.z[i]), dy = widen(next_.dy[i]), delta = widen(next_.delta[i]);
       typename Storage::Elements dp;
 #pragma unroll
       for (int j = 0; j < Tuning::together; ++j) {
-        const auto gate = silu_and_slope_of<C>(z.of[j]);
-        dp.of[j] = dy.of[j] * gate.value;
-        dgate_[i].of[j] = dy.of[j] * gate.slope;
-        slope_[i].of[j] = sigmoid_of<C>(delta.of[j] + bias_.of[j]);
+        const auto gate = silu_and_slope_of<C>(z.values[j]);
+        dp.values[j] = dy.values[j] * gate.value;
+        dgate_[i].values[j] = dy.values[j] * gate.slope;
+        slope_[i].values[j] = sigmoid_of<C>(delta.values[j] + bias_.values[j]);
       }
       tile_u_[i] = next_.u[i];
-      together<typename Storage::Elements>(storage_.dp[Own::row() + i * Tuning::rows_apart][Own::column()]) = dp;
+      as_vector<typename Storage::Elements>(storage_.dp[Own::row() + i * Tuning::rows_apart][Own::column()]) = dp;
     }
     if (Own::coefficient_row() < Tuning::steps) put_coefficient(storage_.c[Own::coefficient_row()], next_.c);
   }
@@ -298,7 +298,7 @@ class ScanBackwardThread {
   };
   __device__ __forceinline__ Step step_at(int tile, int t) const {
     return {inputs_at(tile * Tuning::steps + t),
-            together<typename Storage::Channels>(storage_.dp[t][place_.lane * Tuning::channels]),
+            as_vector<typename Storage::Channels>(storage_.dp[t][place_.lane * Tuning::channels]),
             storage_.b[tile * Tuning::steps + t][copy()][place_.warp], storage_.c[t][copy()][place_.warp]};
   }
 
@@ -320,17 +320,17 @@ class ScanBackwardThread {
       Channels output;
 #pragma unroll
       for (int k = 0; k < channels; ++k) {
-        const auto [delta, drive] = now.inputs.of[k];
+        const auto [delta, drive] = now.inputs.values[k];
 #pragma unroll
         for (int r = 0; r < states; ++r) {
           decay[t][k][r] = power_of_two(delta * rate_[k][r]);
           left[t][k][r] = decay[t][k][r] * h[k][r];
-          h[k][r] = fma(drive, now.b.of[r], left[t][k][r]);
-          output.of[k] = r == 0 ? now.c.of[r] * h[k][r] : fma(now.c.of[r], h[k][r], output.of[k]);
-          dc[r] = k == 0 ? now.dp.of[k] * h[k][r] : fma(now.dp.of[k], h[k][r], dc[r]);
+          h[k][r] = fma(drive, now.b.values[r], left[t][k][r]);
+          output.values[k] = r == 0 ? now.c.values[r] * h[k][r] : fma(now.c.values[r], h[k][r], output.values[k]);
+          dc[r] = k == 0 ? now.dp.values[k] * h[k][r] : fma(now.dp.values[k], h[k][r], dc[r]);
         }
       }
-      together<Channels>(storage_.parts[0][group][first + t][own]) = output;
+      as_vector<Channels>(storage_.parts[0][group][first + t][own]) = output;
       if ((t + 1) % summed == 0) put_sum(partial_.dc, sums, first + t + 1 - summed, present);
     }
 #pragma unroll
@@ -340,20 +340,20 @@ class ScanBackwardThread {
       Channels input, decays;
 #pragma unroll
       for (int k = 0; k < channels; ++k) {
-        const auto [delta, drive] = now.inputs.of[k];
+        const auto [delta, drive] = now.inputs.values[k];
 #pragma unroll
         for (int r = 0; r < states; ++r) {
-          const T g = fma(now.dp.of[k], now.c.of[r], carried_[k][r]);
+          const T g = fma(now.dp.values[k], now.c.values[r], carried_[k][r]);
           db[r] = k == 0 ? drive * g : fma(drive, g, db[r]);
-          input.of[k] = r == 0 ? g * now.b.of[r] : fma(g, now.b.of[r], input.of[k]);
+          input.values[k] = r == 0 ? g * now.b.values[r] : fma(g, now.b.values[r], input.values[k]);
           carried_[k][r] = decay[t][k][r] * g;
           const T through = left[t][k][r] * g;
-          decays.of[k] = r == 0 ? through * rate_[k][r] : fma(through, rate_[k][r], decays.of[k]);
+          decays.values[k] = r == 0 ? through * rate_[k][r] : fma(through, rate_[k][r], decays.values[k]);
           rate_sum_[k][r] = fma(through, delta, rate_sum_[k][r]);
         }
       }
-      together<Channels>(storage_.parts[1][group][first + t][own]) = input;
-      together<Channels>(storage_.parts[2][group][first + t][own]) = decays;
+      as_vector<Channels>(storage_.parts[1][group][first + t][own]) = input;
+      as_vector<Channels>(storage_.parts[2][group][first + t][own]) = decays;
       if (t % summed == 0) put_sum(partial_.db, sums, first + t, present);
     }
   }
@@ -374,29 +374,29 @@ class ScanBackwardThread {
     for (int i = 0; i < Tuning::rows; ++i) {
       const int t = Own::row() + i * Tuning::rows_apart;
       const auto inputs =
-          together<ScanValues<T, 2 * Tuning::together>>(storage_.inputs[tile * Tuning::steps + t][Own::column()]);
-      const Elements dp = together<Elements>(storage_.dp[t][Own::column()]), u = widened(tile_u_[i]);
+          as_vector<Vector<T, 2 * Tuning::together>>(storage_.inputs[tile * Tuning::steps + t][Own::column()]);
+      const Elements dp = as_vector<Elements>(storage_.dp[t][Own::column()]), u = widen(tile_u_[i]);
       Elements output, input, decays;
 #pragma unroll
       for (int group = 0; group < Tuning::warps; ++group) {
-        const Elements outputs = together<Elements>(storage_.parts[0][group][t][Own::column()]);
-        const Elements inputs_of = together<Elements>(storage_.parts[1][group][t][Own::column()]);
-        const Elements decays_of = together<Elements>(storage_.parts[2][group][t][Own::column()]);
+        const Elements outputs = as_vector<Elements>(storage_.parts[0][group][t][Own::column()]);
+        const Elements inputs_of = as_vector<Elements>(storage_.parts[1][group][t][Own::column()]);
+        const Elements decays_of = as_vector<Elements>(storage_.parts[2][group][t][Own::column()]);
 #pragma unroll
         for (int j = 0; j < Tuning::together; ++j) {
-          output.of[j] = group == 0 ? outputs.of[j] : output.of[j] + outputs.of[j];
-          input.of[j] = group == 0 ? inputs_of.of[j] : input.of[j] + inputs_of.of[j];
-          decays.of[j] = group == 0 ? decays_of.of[j] : decays.of[j] + decays_of.of[j];
+          output.values[j] = group == 0 ? outputs.values[j] : output.values[j] + outputs.values[j];
+          input.values[j] = group == 0 ? inputs_of.values[j] : input.values[j] + inputs_of.values[j];
+          decays.values[j] = group == 0 ? decays_of.values[j] : decays.values[j] + decays_of.values[j];
         }
       }
 #pragma unroll
       for (int j = 0; j < Tuning::together; ++j) {
-        const T delta = inputs.of[2 * j];
-        ddelta[i].of[j] = fma(ln2, decays.of[j], u.of[j] * input.of[j]) * slope_[i].of[j];
-        du[i].of[j] = fma(delta, input.of[j], d_.of[j] * dp.of[j]);
-        dz[i].of[j] = dgate_[i].of[j] * fma(d_.of[j], u.of[j], output.of[j]);
-        dd_.of[j] = fma(dp.of[j], u.of[j], dd_.of[j]);
-        dbias_.of[j] += t < steps ? ddelta[i].of[j] : T(0);
+        const T delta = inputs.values[2 * j];
+        ddelta[i].values[j] = fma(ln2, decays.values[j], u.values[j] * input.values[j]) * slope_[i].values[j];
+        du[i].values[j] = fma(delta, input.values[j], d_.values[j] * dp.values[j]);
+        dz[i].values[j] = dgate_[i].values[j] * fma(d_.values[j], u.values[j], output.values[j]);
+        dd_.values[j] = fma(dp.values[j], u.values[j], dd_.values[j]);
+        dbias_.values[j] += t < steps ? ddelta[i].values[j] : T(0);
       }
     }
     if (loads_together_) {
@@ -437,8 +437,8 @@ class ScanBackwardThread {
     }
     // What the rows of a channel found is added in their order.
     __syncthreads();
-    together<typename Storage::Elements>(storage_.parts[0][0][Own::row()][Own::column()]) = dd_;
-    together<typename Storage::Elements>(storage_.parts[1][0][Own::row()][Own::column()]) = dbias_;
+    as_vector<typename Storage::Elements>(storage_.parts[0][0][Own::row()][Own::column()]) = dd_;
+    as_vector<typename Storage::Elements>(storage_.parts[1][0][Own::row()][Own::column()]) = dbias_;
     __syncthreads();
     for (int column = static_cast<int>(threadIdx.x); column < Tuning::width; column += Tuning::threads) {
       if (place_.first_channel + column >= channels_) break;

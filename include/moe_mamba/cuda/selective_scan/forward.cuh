@@ -5,8 +5,8 @@
 #include "moe_mamba/cuda/common/launch.cuh"
 #include "moe_mamba/cuda/common/mathematics.cuh"
 #include "moe_mamba/cuda/common/rounding.cuh"
-#include "moe_mamba/cuda/common/row_cursor.cuh"
 #include "moe_mamba/cuda/common/single_step.cuh"
+#include "moe_mamba/cuda/common/vector.cuh"
 #include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/cuda/selective_scan/forward_thread.cuh"
 #include "moe_mamba/cuda/selective_scan/tile.cuh"
@@ -67,8 +67,8 @@ __global__ void __launch_bounds__(StepGrid::most_threads, sizeof(compute_t<C>) =
   const auto begin = [&](int first) {
 #pragma unroll
     for (int i = 0; i < group; ++i) h[i] = state == nullptr ? T(0) : state[(first + i) * channels];
-    load_neighbours<Aligned>(a_log + first, a_logs);
-    load_neighbours<Aligned>(b + first, bs), load_neighbours<Aligned>(c + first, cs);
+    load_array<Aligned>(a_log + first, a_logs);
+    load_array<Aligned>(b + first, bs), load_array<Aligned>(c + first, cs);
     if (scan.checkpoints != nullptr) {
       T* const checkpoint = scan.checkpoints + (sequence * States + first) * channels + channel;
 #pragma unroll
@@ -148,9 +148,10 @@ void selective_scan(Device& device, const SelectiveScan<C, S, States>& scan) {
   if (scan.shape.tokens() == 0 || channels == 0) return;
   if (scan.shape.length == 1) {
     constexpr int group = detail::step_group<States>;
-    const bool aligned = detail::neighbours_are_aligned<group>(scan.a_log, States) &&
-                         detail::neighbours_are_aligned<group>(scan.b.data, scan.b.stride) &&
-                         detail::neighbours_are_aligned<group>(scan.c.data, scan.c.stride);
+    constexpr int of_states = detail::vector_divisor<S, group>, of_coefficients = detail::vector_divisor<C, group>;
+    const bool aligned = detail::can_vectorise<of_states>(scan.a_log, States) &&
+                         detail::can_vectorise<of_coefficients>(scan.b.data, scan.b.stride) &&
+                         detail::can_vectorise<of_coefficients>(scan.c.data, scan.c.stride);
     const detail::StepGrid grid(device, batch, channels);
     const auto kernel =
         aligned ? detail::scan_step_kernel<C, S, States, true> : detail::scan_step_kernel<C, S, States, false>;
@@ -158,8 +159,7 @@ void selective_scan(Device& device, const SelectiveScan<C, S, States>& scan) {
   }
   const Index blocks = detail::scan_blocks<C>(scan.shape, channels);
   const detail::ScanChunking chunking = detail::scan_forward_chunking<C, States>(device, scan.shape, channels);
-  const auto together = [](const auto&... rows) { return (detail::loads_together(rows, Tuning::together) && ...); };
-  const bool loads_together = together(scan.u, scan.delta, scan.z, scan.y);
+  const bool loads_together = detail::can_vectorise<Tuning::together>(scan.u, scan.delta, scan.z, scan.y);
   Arena arena = scan.scratch;
   const detail::ScanCarry<T> carry(arena, chunking, batch, channels, States);
   const detail::ScanPassSums<C, 1> sums(arena, scan.shape, channels, Tuning::passes);

@@ -1,7 +1,9 @@
 #pragma once
 
+#include "moe_mamba/core/mathematics.hpp"
 #include "moe_mamba/cuda/common/mathematics.cuh"
 #include "moe_mamba/cuda/common/row_cursor.cuh"
+#include "moe_mamba/cuda/common/vector.cuh"
 #include "moe_mamba/cuda/selective_scan/tile.cuh"
 #include "moe_mamba/cuda/selective_scan/tuning.cuh"
 #include "moe_mamba/ops/selective_scan.hpp"
@@ -18,7 +20,7 @@ class ScanThread {
   using Tuning = ScanForwardTuning<T, States, Narrow>;
   using Scan = SelectiveScan<C, S, States>;
   using Own = ScanElements<Tuning>;
-  using Loaded = StoredValues<C, Tuning::together>;
+  using Loaded = Packed<C, Tuning::together>;
   static constexpr int states = Tuning::states, channels = Tuning::channels;
 
  public:
@@ -55,7 +57,7 @@ class ScanThread {
     int tile = 0;
     for (Index first = place_.begin; left > 0; first += Tuning::steps, left -= Tuning::steps, tile ^= 1) {
       if (!Summary && scan_.checkpoints != nullptr && first % scan_checkpoint_interval == 0) {
-        const Index pieces = (scan_.shape.length + scan_checkpoint_interval - 1) / scan_checkpoint_interval;
+        const Index pieces = ceiling_divide(scan_.shape.length, scan_checkpoint_interval);
         save(scan_.checkpoints + (place_.sequence * pieces + first / scan_checkpoint_interval) * States * channels_);
       }
       Loaded z[Tuning::rows], u[Tuning::rows];  // of the tile at work
@@ -104,9 +106,9 @@ class ScanThread {
 #pragma unroll
     for (int j = 0; j < Tuning::together; ++j) {
       const Index channel = place_.first_channel + Own::column() + j;
-      bias_.of[j] = j < inside_ ? static_cast<T>(scan_.delta_bias[channel]) : T(0);
+      bias_.values[j] = j < inside_ ? static_cast<T>(scan_.delta_bias[channel]) : T(0);
       // The skip is added once, in the first pass.
-      d_.of[j] = j < inside_ && first_pass() ? static_cast<T>(scan_.d[channel]) : T(0);
+      d_.values[j] = j < inside_ && first_pass() ? static_cast<T>(scan_.d[channel]) : T(0);
     }
   }
 
@@ -145,7 +147,7 @@ class ScanThread {
 #pragma unroll
     for (int i = 0; i < Tuning::rows; ++i) {
       const int present = Own::row() + i * Tuning::rows_apart < steps ? inside_ : 0;
-      next_.delta[i] = filled<C, Tuning::together>(no_step<T>);
+      next_.delta[i] = broadcast<C, Tuning::together>(no_step<T>);
       delta_.template load<Together>(next_.delta[i], present);
       u_.template load<Together>(next_.u[i], present);
       if (!Summary) z_.template load<Together>(next_.z[i], present);
@@ -159,16 +161,16 @@ class ScanThread {
     auto& to = storage_.tiles[tile];
 #pragma unroll
     for (int i = 0; i < Tuning::rows; ++i) {
-      const typename Storage::Elements delta = widened(next_.delta[i]), u = widened(next_.u[i]);
-      ScanValues<T, 2 * Tuning::together> inputs;
+      const typename Storage::Elements delta = widen(next_.delta[i]), u = widen(next_.u[i]);
+      Vector<T, 2 * Tuning::together> inputs;
 #pragma unroll
       for (int j = 0; j < Tuning::together; ++j) {
-        const T step = softplus_of<C>(delta.of[j] + bias_.of[j]);
-        inputs.of[2 * j] = step;
-        inputs.of[2 * j + 1] = step * u.of[j];
-        if (Summary) delta_sum_.of[j] += step;
+        const T step = softplus_of<C>(delta.values[j] + bias_.values[j]);
+        inputs.values[2 * j] = step;
+        inputs.values[2 * j + 1] = step * u.values[j];
+        if (Summary) delta_sum_.values[j] += step;
       }
-      together<ScanValues<T, 2 * Tuning::together>>(to.inputs[Own::row() + i * Tuning::rows_apart][Own::column()]) =
+      as_vector<Vector<T, 2 * Tuning::together>>(to.inputs[Own::row() + i * Tuning::rows_apart][Own::column()]) =
           inputs;
       ready_.z[i] = next_.z[i];
       ready_.u[i] = next_.u[i];
@@ -177,19 +179,19 @@ class ScanThread {
     for (int i = 0; i < Tuning::coefficient_rows; ++i) {
       const int t = Own::coefficient_row() + i * Tuning::coefficient_rows_apart;
       if (t >= Tuning::steps) continue;
-      to.b[t][Own::group()].of[Own::place()] = static_cast<T>(next_.b[i]);
-      if (!Summary) to.c[t][Own::group()].of[Own::place()] = static_cast<T>(next_.c[i]);
+      to.b[t][Own::group()].values[Own::place()] = static_cast<T>(next_.b[i]);
+      if (!Summary) to.c[t][Own::group()].values[Own::place()] = static_cast<T>(next_.c[i]);
     }
   }
 
   /// What a thread reads of a step.
   struct Step {
-    ScanValues<ScanInput<T>, channels> inputs;
+    Vector<ScanInput<T>, channels> inputs;
     typename Storage::States b, c;
   };
   __device__ __forceinline__ Step step_at(const typename Storage::Tile& tile, int t) const {
     Step step;
-    step.inputs = together<const ScanValues<ScanInput<T>, channels>>(tile.inputs[t][place_.lane * channels]);
+    step.inputs = as_vector<const Vector<ScanInput<T>, channels>>(tile.inputs[t][place_.lane * channels]);
     step.b = tile.b[t][place_.warp];
     if (!Summary) step.c = tile.c[t][place_.warp];
     return step;
@@ -205,14 +207,15 @@ class ScanThread {
       typename Storage::Channels part;
 #pragma unroll
       for (int k = 0; k < channels; ++k) {
-        const auto [delta, drive] = step.inputs.of[k];
+        const auto [delta, drive] = step.inputs.values[k];
 #pragma unroll
         for (int r = 0; r < states; ++r) {
-          h_[k][r] = fma(power_of_two(delta * rate_[k][r]), h_[k][r], drive * step.b.of[r]);
-          if (!Summary) part.of[k] = r == 0 ? step.c.of[r] * h_[k][r] : fma(step.c.of[r], h_[k][r], part.of[k]);
+          h_[k][r] = fma(power_of_two(delta * rate_[k][r]), h_[k][r], drive * step.b.values[r]);
+          if (!Summary)
+            part.values[k] = r == 0 ? step.c.values[r] * h_[k][r] : fma(step.c.values[r], h_[k][r], part.values[k]);
         }
       }
-      if (!Summary) together<typename Storage::Channels>(tile.parts[place_.warp][t][place_.lane * channels]) = part;
+      if (!Summary) as_vector<typename Storage::Channels>(tile.parts[place_.warp][t][place_.lane * channels]) = part;
     }
   }
 
@@ -224,17 +227,17 @@ class ScanThread {
 #pragma unroll
     for (int i = 0; i < Tuning::rows; ++i) {
       const int t = Own::row() + i * Tuning::rows_apart;
-      const typename Storage::Elements skipped = widened(u[i]), gate = widened(z[i]);
+      const typename Storage::Elements skipped = widen(u[i]), gate = widen(z[i]);
 #pragma unroll
-      for (int j = 0; j < Tuning::together; ++j) y[i].of[j] = d_.of[j] * skipped.of[j];
+      for (int j = 0; j < Tuning::together; ++j) y[i].values[j] = d_.values[j] * skipped.values[j];
 #pragma unroll
       for (int warp = 0; warp < Tuning::warps; ++warp) {
-        const auto parts = together<typename Storage::Elements>(tile.parts[warp][t][Own::column()]);
+        const auto parts = as_vector<typename Storage::Elements>(tile.parts[warp][t][Own::column()]);
 #pragma unroll
-        for (int j = 0; j < Tuning::together; ++j) y[i].of[j] += parts.of[j];
+        for (int j = 0; j < Tuning::together; ++j) y[i].values[j] += parts.values[j];
       }
 #pragma unroll
-      for (int j = 0; j < Tuning::together; ++j) y[i].of[j] *= silu_of<C>(gate.of[j]);
+      for (int j = 0; j < Tuning::together; ++j) y[i].values[j] *= silu_of<C>(gate.values[j]);
     }
     if (loads_together_) {
       store_rows<true>(y, steps);
@@ -257,7 +260,7 @@ class ScanThread {
     if (Summary) {
       save(carry_.states + chunk() * States * channels_);
       // What the rows of a channel found is added in their order.
-      together<typename Storage::Elements>(storage_.tiles[0].parts[0][Own::row()][Own::column()]) = delta_sum_;
+      as_vector<typename Storage::Elements>(storage_.tiles[0].parts[0][Own::row()][Own::column()]) = delta_sum_;
       __syncthreads();
       for (int column = Own::thread(); column < Tuning::width; column += Tuning::threads) {
         if (place_.first_channel + column >= channels_) break;

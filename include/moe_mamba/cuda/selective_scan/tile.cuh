@@ -9,6 +9,7 @@
 #include "moe_mamba/cuda/common/mathematics.cuh"
 #include "moe_mamba/cuda/common/row_cursor.cuh"
 #include "moe_mamba/cuda/common/thread.cuh"
+#include "moe_mamba/cuda/common/vector.cuh"
 #include "moe_mamba/cuda/selective_scan/tuning.cuh"
 
 /// What the kernels of the scan share. Whatever the type of activations is, C of what follows is that of arithmetic.
@@ -28,16 +29,16 @@ struct OutputCursor {
 
   /// As in RowCursor. What is rounded has one pass, or has its sums apart.
   template <bool Together, int Count>
-  __device__ __forceinline__ void add(ScanValues<T, Count> values, int present, bool first, bool /*last*/) const {
+  __device__ __forceinline__ void add(Vector<T, Count> values, int present, bool first, bool /*last*/) const {
     if constexpr (std::is_same_v<C, T>) {
       if (!first) {
-        ScanValues<T, Count> before = {};
+        Vector<T, Count> before = {};
         output.template load<Together>(before, present);
 #pragma unroll
-        for (int j = 0; j < Count; ++j) values.of[j] += before.of[j];
+        for (int j = 0; j < Count; ++j) values.values[j] += before.values[j];
       }
     }
-    output.template store<Together>(narrowed<C>(values), present);
+    output.template store<Together>(narrow<C>(values), present);
   }
 };
 
@@ -57,16 +58,16 @@ struct OutputCursor<C, true, RowsApart> {
   __device__ __forceinline__ void move(int count) { row += count * RowsApart; }
 
   template <bool Together, int Count>
-  __device__ __forceinline__ void add(ScanValues<T, Count> values, int present, bool first, bool last) const {
+  __device__ __forceinline__ void add(Vector<T, Count> values, int present, bool first, bool last) const {
     const RowCursor<T, RowsApart> sum(sums, row, column);
     if (!first) {
-      ScanValues<T, Count> before = {};
+      Vector<T, Count> before = {};
       sum.template load<Together>(before, present);
 #pragma unroll
-      for (int j = 0; j < Count; ++j) values.of[j] += before.of[j];
+      for (int j = 0; j < Count; ++j) values.values[j] += before.values[j];
     }
     if (last) {
-      RowCursor<C, RowsApart>(output, row, column).template store<Together>(narrowed<C>(values), present);
+      RowCursor<C, RowsApart>(output, row, column).template store<Together>(narrow<C>(values), present);
     } else {
       sum.template store<Together>(values, present);
     }
@@ -82,9 +83,9 @@ struct alignas(2 * sizeof(C)) ScanInput {
 /// Shared memory of a block, forward: of two tiles, one at work and one made ready.
 template <class C, class Tuning>
 struct ScanStorage {
-  using States = ScanValues<C, Tuning::padded>;
-  using Channels = ScanValues<C, Tuning::channels>;
-  using Elements = ScanValues<C, Tuning::together>;
+  using States = Vector<C, Tuning::padded>;
+  using Channels = Vector<C, Tuning::channels>;
+  using Elements = Vector<C, Tuning::together>;
 
   struct Tile {
     alignas(16) ScanInput<C> inputs[Tuning::steps][Tuning::width];  // Δ and Δ u; or, backward, Δ and dy silu(z)
@@ -98,9 +99,9 @@ struct ScanStorage {
 template <class C, class Tuning>
 struct ScanBackwardStorage {
   static constexpr int parts_a_step = 3;
-  using States = ScanValues<C, Tuning::padded>;
-  using Channels = ScanValues<C, Tuning::channels>;
-  using Elements = ScanValues<C, Tuning::together>;
+  using States = Vector<C, Tuning::padded>;
+  using Channels = Vector<C, Tuning::channels>;
+  using Elements = Vector<C, Tuning::together>;
 
   ScanInput<C> inputs[Tuning::piece][Tuning::width];  // Δ and Δ u, of a piece
   States starts[Tuning::piece / Tuning::held - 1][Tuning::channels]
@@ -192,8 +193,8 @@ struct ScanPlace {
 
   /// Blocks are numbered by sequence, chunk, and group of `width` channels.
   __device__ __forceinline__ ScanPlace(Index channels, Index length, ScanChunking chunking, int width)
-      : lane(static_cast<int>(threadIdx.x) % warp_size), warp(static_cast<int>(threadIdx.x) / warp_size) {
-    const Index groups = (channels + width - 1) / width, part = blockIdx.x / groups;
+      : lane(lane_index()), warp(warp_index()) {
+    const Index groups = ceiling_divide(channels, width), part = blockIdx.x / groups;
     first_channel = (blockIdx.x - part * groups) * width;
     sequence = part / chunking.count;
     chunk = part - sequence * chunking.count;

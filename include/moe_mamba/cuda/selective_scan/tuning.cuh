@@ -5,6 +5,7 @@
 
 #include "moe_mamba/core/mathematics.hpp"
 #include "moe_mamba/cuda/common/thread.cuh"
+#include "moe_mamba/cuda/common/vector.cuh"
 #include "moe_mamba/ops/selective_scan.hpp"
 
 /// How the selective scan is spread over a GPU.
@@ -23,7 +24,8 @@ struct ScanSpread {
   static constexpr int states = ceiling_divide(wanted, warps);  // of a thread
   static constexpr int pass = states * warps;
   static constexpr bool exact = passes * pass == States;
-  static constexpr int padded = states > 2 ? (states + 3) / 4 * 4 : states;  // so that 16 bytes are loaded at once
+  static constexpr int padded = states > 2 ? ceiling_divide(states, 4) * 4
+                                           : states;  // so that 16 bytes are loaded at once
 };
 
 /// What is done once for each element of a tile of `steps` steps and `width` channels: a thread takes up to four side by
