@@ -5,8 +5,7 @@
 #include <vector>
 
 #include "gpu/rounded.cuh"
-#include "moe_mamba/cuda/selective_scan/backward.cuh"
-#include "moe_mamba/cuda/selective_scan/forward.cuh"
+#include "moe_mamba/cuda/selective_scan/selective_scan.cuh"
 
 /// A selective scan with random inputs, on the GPU, by the reference and in plain loops.
 namespace test::gpu::scan {
