@@ -5,7 +5,8 @@
 #include <cstdio>
 
 #include "gpu/measure.cuh"
-#include "moe_mamba/cuda/attention_backward.cuh"
+#include "moe_mamba/cuda/attention/backward.cuh"
+#include "moe_mamba/cuda/attention/forward.cuh"
 #include "moe_mamba/cuda/elementwise.cuh"
 
 using namespace moe_mamba;

@@ -8,7 +8,7 @@
 
 #include "gpu/measure.cuh"
 #include "moe_mamba/cuda/elementwise.cuh"
-#include "moe_mamba/cuda/linear.cuh"
+#include "moe_mamba/cuda/linear/linear.cuh"
 
 using namespace moe_mamba;
 using benchmarks::Filled;

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "gpu/measure.cuh"
-#include "moe_mamba/cuda/linear.cuh"
+#include "moe_mamba/cuda/linear/linear.cuh"
 
 using namespace moe_mamba;
 using benchmarks::Filled;

@@ -10,8 +10,9 @@
 #include "moe_mamba/cuda/dispatch.cuh"
 #include "moe_mamba/cuda/elementwise.cuh"
 #include "moe_mamba/cuda/embedding.cuh"
-#include "moe_mamba/cuda/linear.cuh"
-#include "moe_mamba/cuda/norm.cuh"
+#include "moe_mamba/cuda/linear/linear.cuh"
+#include "moe_mamba/cuda/norm/layer_norm.cuh"
+#include "moe_mamba/cuda/norm/rms_norm.cuh"
 #include "moe_mamba/cuda/optimizer.cuh"
 #include "moe_mamba/cuda/router.cuh"
 

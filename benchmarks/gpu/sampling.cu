@@ -3,7 +3,7 @@
 #include <cstdio>
 
 #include "gpu/measure.cuh"
-#include "moe_mamba/cuda/sampling.cuh"
+#include "moe_mamba/cuda/sampling/sampling.cuh"
 
 using namespace moe_mamba;
 

@@ -3,8 +3,9 @@
 #include <cstdlib>
 #include <vector>
 
-#include "moe_mamba/cuda/causal_convolution.cuh"
-#include "moe_mamba/cuda/selective_scan_backward.cuh"
+#include "moe_mamba/cuda/causal_convolution/backward.cuh"
+#include "moe_mamba/cuda/causal_convolution/forward.cuh"
+#include "moe_mamba/cuda/selective_scan/selective_scan.cuh"
 
 /// The scan and the convolution on a GPU: medians of event times, and what share of the floor they reach. The floor is the
 /// larger of the time to move each element once, at the rate of a large copy measured here, and the time of the powers of

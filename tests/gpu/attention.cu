@@ -1,5 +1,6 @@
 #include "gpu/operations.cuh"
-#include "moe_mamba/cuda/attention_backward.cuh"
+#include "moe_mamba/cuda/attention/backward.cuh"
+#include "moe_mamba/cuda/attention/forward.cuh"
 #include "moe_mamba/cuda/rotary.cuh"
 
 using namespace moe_mamba;

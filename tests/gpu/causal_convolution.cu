@@ -1,5 +1,6 @@
 #include "gpu/rounded.cuh"
-#include "moe_mamba/cuda/causal_convolution.cuh"
+#include "moe_mamba/cuda/causal_convolution/backward.cuh"
+#include "moe_mamba/cuda/causal_convolution/forward.cuh"
 
 using namespace moe_mamba;
 using test::gpu::Buffer;

@@ -1,5 +1,5 @@
 #include "gpu/operations.cuh"
-#include "moe_mamba/cuda/linear.cuh"
+#include "moe_mamba/cuda/linear/linear.cuh"
 
 using namespace moe_mamba;
 

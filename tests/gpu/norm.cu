@@ -1,5 +1,6 @@
 #include "gpu/operations.cuh"
-#include "moe_mamba/cuda/norm.cuh"
+#include "moe_mamba/cuda/norm/layer_norm.cuh"
+#include "moe_mamba/cuda/norm/rms_norm.cuh"
 
 using namespace moe_mamba;
 

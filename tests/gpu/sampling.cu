@@ -3,7 +3,7 @@
 #include <string>
 
 #include "gpu/operations.cuh"
-#include "moe_mamba/cuda/sampling.cuh"
+#include "moe_mamba/cuda/sampling/sampling.cuh"
 #include "moe_mamba/generate/sampling.hpp"
 
 using namespace moe_mamba;

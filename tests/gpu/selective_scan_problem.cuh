@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "gpu/rounded.cuh"
-#include "moe_mamba/cuda/selective_scan_backward.cuh"
+#include "moe_mamba/cuda/selective_scan/selective_scan.cuh"
 
 /// A selective scan with random inputs, on the GPU, by the reference and in plain loops.
 namespace test::gpu::scan {

@@ -80,6 +80,8 @@ rooms)
   done <<EOF
 $arrows
 EOF
+  search ^include/moe_mamba/cuda/common/ '#include "moe_mamba/' | grep -vE '"moe_mamba/(core/|cuda/(common/|check\.hpp|device\.hpp))' &&
+    complain "cuda/common may include core, cuda/common and the device only"
   search ^include/ '#include *<(Eigen|unsupported)/' | grep -v '^include/moe_mamba/cpu/' && complain "Eigen lives in cpu only"
   search ^include/ '#include *<utf8proc' | grep -v '^include/moe_mamba/tokenizers/unicode.hpp' &&
     complain "utf8proc lives in tokenizers/unicode.hpp only"

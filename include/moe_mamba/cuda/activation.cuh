@@ -1,6 +1,8 @@
 #pragma once
 
-#include "moe_mamba/cuda/pieces.cuh"
+#include "moe_mamba/cuda/common/elements.cuh"
+#include "moe_mamba/cuda/common/vector.cuh"
+#include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/ops/activation.hpp"
 
 /// Activations of feed-forward layers on a CUDA device; the contract is in ops/activation.hpp. A user's own activation
@@ -10,42 +12,42 @@ namespace moe_mamba::cuda {
 namespace detail {
 
 template <class Activation, class C>
-struct ActivateRun {
+struct ActivateVector {
   MatrixView<const C> h;
   MatrixView<C> a;
   Index up;  // from an element of the gate to its mate
   template <int count>
   __device__ void operator()(Index row, Index column) const {
-    auto values = load_numbers<count>(h, row, column);
-    for (int i = 0; i < count; ++i) values.values[i] = Activation::value(values.values[i]);
+    auto result = load_widened<count>(h, row, column);
+    for (int i = 0; i < count; ++i) result.values[i] = Activation::value(result.values[i]);
     if constexpr (Activation::gated) {
-      const auto mates = load_numbers<count>(h, row, column + up);
-      for (int i = 0; i < count; ++i) values.values[i] *= mates.values[i];
+      const auto mates = load_widened<count>(h, row, column + up);
+      for (int i = 0; i < count; ++i) result.values[i] *= mates.values[i];
     }
-    store_numbers<count>(values, a, row, column);
+    store_narrowed<count>(result, a, row, column);
   }
 };
 
 template <class Activation, class C>
-struct ActivateBackwardRun {
+struct ActivateBackwardVector {
   MatrixView<const C> h, da;
   MatrixView<C> dh;
   Index up;
   template <int count>
   __device__ void operator()(Index row, Index column) const {
-    const auto x = load_numbers<count>(h, row, column), gradient = load_numbers<count>(da, row, column);
-    Run<compute_t<C>, count> dx;
+    const auto x = load_widened<count>(h, row, column), gradient = load_widened<count>(da, row, column);
+    Vector<compute_t<C>, count> dx;
     for (int i = 0; i < count; ++i) dx.values[i] = gradient.values[i] * Activation::derivative(x.values[i]);
     if constexpr (Activation::gated) {
-      const auto mates = load_numbers<count>(h, row, column + up);
-      Run<compute_t<C>, count> dmates;
+      const auto mates = load_widened<count>(h, row, column + up);
+      Vector<compute_t<C>, count> dmates;
       for (int i = 0; i < count; ++i) {
         dmates.values[i] = gradient.values[i] * Activation::value(x.values[i]);
         dx.values[i] *= mates.values[i];
       }
-      store_numbers<count>(dmates, dh, row, column + up);
+      store_narrowed<count>(dmates, dh, row, column + up);
     }
-    store_numbers<count>(dx, dh, row, column);
+    store_narrowed<count>(dx, dh, row, column);
   }
 };
 
@@ -61,8 +63,8 @@ void activate(Device& device, Activation, Input<C> h, MatrixView<C> a) {
     h = detail::flattened(h);
     a = detail::flattened(a);
   }
-  const detail::ActivateRun<Activation, C> each{h, a, a.columns};
-  detail::for_runs(device, {a.rows}, a.columns, each, h, a);
+  const detail::ActivateVector<Activation, C> each{h, a, a.columns};
+  detail::for_vectors(device, {a.rows}, a.columns, each, h, a);
 }
 
 /// dh = da ∂a/∂h; dh may be h, or da where the activation is not gated.
@@ -73,22 +75,22 @@ void activate_backward(Device& device, Activation, Input<C> h, Input<C> da, Matr
     da = detail::flattened(da);
     dh = detail::flattened(dh);
   }
-  const detail::ActivateBackwardRun<Activation, C> each{h, da, dh, da.columns};
-  detail::for_runs(device, {da.rows}, da.columns, each, h, da, dh);
+  const detail::ActivateBackwardVector<Activation, C> each{h, da, dh, da.columns};
+  detail::for_vectors(device, {da.rows}, da.columns, each, h, da, dh);
 }
 
 /// activate() for the rows of all groups.
 template <class Activation, StorageScalar C>
 void grouped_activate(Device& device, Groups groups, Activation, Input<C> h, MatrixView<C> a) {
-  const detail::ActivateRun<Activation, C> each{h, a, a.columns};
-  detail::for_runs(device, detail::rows_of(groups, a.rows), a.columns, each, h, a);
+  const detail::ActivateVector<Activation, C> each{h, a, a.columns};
+  detail::for_vectors(device, detail::rows_of(groups, a.rows), a.columns, each, h, a);
 }
 
 /// activate_backward() for the rows of all groups.
 template <class Activation, StorageScalar C>
 void grouped_activate_backward(Device& device, Groups groups, Activation, Input<C> h, Input<C> da, MatrixView<C> dh) {
-  const detail::ActivateBackwardRun<Activation, C> each{h, da, dh, da.columns};
-  detail::for_runs(device, detail::rows_of(groups, da.rows), da.columns, each, h, da, dh);
+  const detail::ActivateBackwardVector<Activation, C> each{h, da, dh, da.columns};
+  detail::for_vectors(device, detail::rows_of(groups, da.rows), da.columns, each, h, da, dh);
 }
 
 }  // namespace moe_mamba::cuda

@@ -5,10 +5,17 @@
 #include <numbers>
 #include <type_traits>
 
-#include "moe_mamba/cuda/block/scan_mathematics.cuh"
+#include "moe_mamba/core/arena.hpp"
+#include "moe_mamba/core/mathematics.hpp"
+#include "moe_mamba/cuda/common/elements.cuh"
+#include "moe_mamba/cuda/common/mathematics.cuh"
+#include "moe_mamba/cuda/common/reduce.cuh"
+#include "moe_mamba/cuda/common/sums.cuh"
+#include "moe_mamba/cuda/common/thread.cuh"
+#include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/cuda/elementwise.cuh"
-#include "moe_mamba/cuda/linear.cuh"
-#include "moe_mamba/cuda/pieces.cuh"
+#include "moe_mamba/cuda/linear/blas.cuh"
+#include "moe_mamba/cuda/linear/linear.cuh"
 #include "moe_mamba/ops/cross_entropy.hpp"
 
 /// The head of a language model and its loss in one, on a CUDA device; the contract is in ops/cross_entropy.hpp.
@@ -60,9 +67,9 @@ __device__ inline C block_largest(C value) {
   __shared__ C largest[warps];
   const auto larger = [](C a, C b) { return b > a ? b : a; };
   for (int distance = warp_size / 2; distance > 0; distance /= 2) {
-    value = larger(value, __shfl_xor_sync(whole_warp, value, distance));
+    value = larger(value, __shfl_xor_sync(full_mask, value, distance));
   }
-  if (threadIdx.x % warp_size == 0) largest[threadIdx.x / warp_size] = value;
+  if (lane_index() == 0) largest[warp_index()] = value;
   __syncthreads();
   for (int warp = 0; warp < warps; ++warp) value = larger(value, largest[warp]);
   return value;

@@ -2,8 +2,15 @@
 
 #include <type_traits>
 
-#include "moe_mamba/cuda/block/counting_sort.cuh"
-#include "moe_mamba/cuda/pieces.cuh"
+#include "moe_mamba/core/arena.hpp"
+#include "moe_mamba/core/mathematics.hpp"
+#include "moe_mamba/cuda/common/counting_sort.cuh"
+#include "moe_mamba/cuda/common/elements.cuh"
+#include "moe_mamba/cuda/common/launch.cuh"
+#include "moe_mamba/cuda/common/reduce.cuh"
+#include "moe_mamba/cuda/common/thread.cuh"
+#include "moe_mamba/cuda/common/vector.cuh"
+#include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/ops/dispatch.hpp"
 
 /// Bringing the tokens of one expert together and their results back, on a CUDA device; the contract is in
@@ -31,18 +38,18 @@ struct PlaceAssignment {
 };
 
 template <class C>
-struct GatherRun {
+struct GatherVector {
   MatrixView<const C> x;
   const Index* source;
   MatrixView<C> y;
   template <int count>
   __device__ void operator()(Index s, Index column) const {
-    store_run<count>(load_run<count>(x, source[s], column), y, s, column);
+    store<count>(load<count>(x, source[s], column), y, s, column);
   }
 };
 
 template <class C>
-struct CombineRun {
+struct CombineVector {
   MatrixView<const C> y;
   const Index* slots;
   Index top_k;
@@ -52,16 +59,16 @@ struct CombineRun {
   template <int count>
   __device__ void operator()(Index t, Index column) const {
     using T = compute_t<C>;
-    Run<T, count> sum = {};
-    if (add) sum = load_numbers<count>(out, t, column);
+    Vector<T, count> sum = {};
+    if (add) sum = load_widened<count>(out, t, column);
     for (Index a = t * top_k; a < (t + 1) * top_k; ++a) {
       const Index slot = slots[a];
       if (slot < 0) continue;
       const T gate = gates == nullptr ? T(1) : gates[a];
-      const auto result = load_numbers<count>(y, slot, column);
+      const auto result = load_widened<count>(y, slot, column);
       for (int i = 0; i < count; ++i) sum.values[i] += gate * result.values[i];
     }
-    store_numbers<count>(sum, out, t, column);
+    store_narrowed<count>(sum, out, t, column);
   }
 };
 
@@ -77,21 +84,21 @@ __global__ void __launch_bounds__(combine_threads)
   release_stream();
   using T = compute_t<C>;
   constexpr int warps = combine_threads / warp_size;
-  const int lane = int(threadIdx.x) % warp_size;
-  for (Index a = Index(blockIdx.x) * warps + threadIdx.x / warp_size; a < assignments; a += Index(gridDim.x) * warps) {
+  const int lane = lane_index();
+  for (Index a = Index(blockIdx.x) * warps + warp_index(); a < assignments; a += Index(gridDim.x) * warps) {
     const Index slot = slots[a], t = a / top_k;
     T dot = 0;
     if (slot >= 0) {
       const T gate = gates == nullptr ? T(1) : gates[a];
 #pragma unroll 2
       for (Index column = lane * count; column < dout.columns; column += warp_size * count) {
-        auto gradient = load_numbers<count>(dout, t, column);
+        auto gradient = load_widened<count>(dout, t, column);
         if (dgates != nullptr) {
-          const auto result = load_numbers<count>(y, slot, column);
+          const auto result = load_widened<count>(y, slot, column);
           for (int i = 0; i < count; ++i) dot += gradient.values[i] * result.values[i];
         }
         for (int i = 0; i < count; ++i) gradient.values[i] *= gate;
-        store_numbers<count>(gradient, dy, slot, column);
+        store_narrowed<count>(gradient, dy, slot, column);
       }
     }
     if (dgates == nullptr) continue;
@@ -113,27 +120,27 @@ inline void group_tokens(Device& device, const GroupTokens& group) {
 /// y[s] = x[source[s]] for the rows s of all groups
 template <StorageScalar C>
 void gather_rows(Device& device, Groups groups, Input<C> x, const Index* source, MatrixView<C> y) {
-  const detail::GatherRun<C> each{x, source, y};
-  detail::for_runs(device, {y.rows, groups.offsets + groups.count}, x.columns, each, x, y);
+  const detail::GatherVector<C> each{x, source, y};
+  detail::for_vectors(device, {y.rows, groups.offsets + groups.count}, x.columns, each, x, y);
 }
 
 /// out[t] = Σ_k gates[t, k] · y[slots[t, k]], or added to out
 template <StorageScalar C>
 void combine_rows(Device& device, Input<C> y, const Index* slots, Index top_k, const compute_t<C>* gates,
                   MatrixView<C> out, Into into) {
-  const detail::CombineRun<C> each{y, slots, top_k, gates, out, into == Into::add};
-  detail::for_runs(device, {out.rows}, out.columns, each, y, out);
+  const detail::CombineVector<C> each{y, slots, top_k, gates, out, into == Into::add};
+  detail::for_vectors(device, {out.rows}, out.columns, each, y, out);
 }
 
 /// dy[slots[t, k]] = gates[t, k] · dout[t] and dgates[t, k] = dout[t] · y[slots[t, k]]; dgates may be null.
 template <StorageScalar C>
 void combine_rows_backward(Device& device, Input<C> y, const Index* slots, Index top_k, const compute_t<C>* gates,
                            Input<C> dout, MatrixView<C> dy, compute_t<C>* dgates) {
-  constexpr int wide = 16 / int(sizeof(C));
+  constexpr int wide = detail::full_vector<C>;
   const Index assignments = dout.rows * top_k,
               blocks = ceiling_divide<Index>(assignments, detail::combine_threads / detail::warp_size);
   if (assignments == 0) return;
-  const bool runs = dout.columns % wide == 0 && detail::all_aligned<wide>(y, dout, dy);
+  const bool runs = detail::can_vectorise<wide>(y, dout, dy);
   const auto kernel = runs ? detail::combine_backward_kernel<wide, C> : detail::combine_backward_kernel<1, C>;
   detail::launch_dependent(device, kernel, unsigned(std::min(blocks, Index{1} << 30)), detail::combine_threads, 0, y,
                            slots, top_k, assignments, gates, dout, dy, dgates);

@@ -1,6 +1,9 @@
 #pragma once
 
-#include "moe_mamba/cuda/pieces.cuh"
+#include "moe_mamba/cuda/common/elements.cuh"
+#include "moe_mamba/cuda/common/sums.cuh"
+#include "moe_mamba/cuda/common/vector.cuh"
+#include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/ops/elementwise.hpp"
 
 /// Plain loops over matrices on a CUDA device; the contract is in ops/elementwise.hpp.
@@ -9,49 +12,49 @@ namespace moe_mamba::cuda {
 namespace detail {
 
 template <class X, class C>
-struct CopyRun {
+struct CopyVector {
   MatrixView<const X> x;
   MatrixView<C> y;
   template <int count>
   __device__ void operator()(Index row, Index column) const {
-    store_run<count>(run_as<C>(load_run<count>(x, row, column)), y, row, column);
+    store<count>(convert<C>(load<count>(x, row, column)), y, row, column);
   }
 };
 
 template <class X, class C>
-struct AddRun {
+struct AddVector {
   MatrixView<const X> x;
   MatrixView<C> y;
   template <int count>
   __device__ void operator()(Index row, Index column) const {
-    const auto addend = run_as<compute_t<C>>(load_run<count>(x, row, column));
-    auto sum = load_numbers<count>(y, row, column);
+    const auto addend = convert<compute_t<C>>(load<count>(x, row, column));
+    auto sum = load_widened<count>(y, row, column);
     for (int i = 0; i < count; ++i) sum.values[i] += addend.values[i];
-    store_numbers<count>(sum, y, row, column);
+    store_narrowed<count>(sum, y, row, column);
   }
 };
 
 template <class C>
-struct FillRun {
+struct FillVector {
   C value;
   MatrixView<C> y;
   template <int count>
   __device__ void operator()(Index row, Index column) const {
-    Run<C, count> values;
+    Vector<C, count> values;
     for (int i = 0; i < count; ++i) values.values[i] = value;
-    store_run<count>(values, y, row, column);
+    store<count>(values, y, row, column);
   }
 };
 
 template <class C>
-struct ScaleRun {
+struct ScaleVector {
   compute_t<C> factor;
   MatrixView<C> y;
   template <int count>
   __device__ void operator()(Index row, Index column) const {
-    auto product = load_numbers<count>(y, row, column);
+    auto product = load_widened<count>(y, row, column);
     for (int i = 0; i < count; ++i) product.values[i] *= factor;
-    store_numbers<count>(product, y, row, column);
+    store_narrowed<count>(product, y, row, column);
   }
 };
 
@@ -76,7 +79,7 @@ void copy(Device& device, MatrixView<X> x, MatrixView<C> y) {
     x = detail::flattened(x);
     y = detail::flattened(y);
   }
-  detail::for_runs(device, {y.rows}, y.columns, detail::CopyRun<std::remove_const_t<X>, C>{x, y}, x, y);
+  detail::for_vectors(device, {y.rows}, y.columns, detail::CopyVector<std::remove_const_t<X>, C>{x, y}, x, y);
 }
 
 /// y += x
@@ -86,21 +89,21 @@ void add(Device& device, MatrixView<X> x, MatrixView<C> y) {
     x = detail::flattened(x);
     y = detail::flattened(y);
   }
-  detail::for_runs(device, {y.rows}, y.columns, detail::AddRun<std::remove_const_t<X>, C>{x, y}, x, y);
+  detail::for_vectors(device, {y.rows}, y.columns, detail::AddVector<std::remove_const_t<X>, C>{x, y}, x, y);
 }
 
 /// y = value
 template <StorageScalar C>
 void fill(Device& device, std::type_identity_t<C> value, MatrixView<C> y) {
   if (detail::all_contiguous(y)) y = detail::flattened(y);
-  detail::for_runs(device, {y.rows}, y.columns, detail::FillRun<C>{value, y}, y);
+  detail::for_vectors(device, {y.rows}, y.columns, detail::FillVector<C>{value, y}, y);
 }
 
 /// y *= factor
 template <StorageScalar C>
 void scale(Device& device, compute_t<C> factor, MatrixView<C> y) {
   if (detail::all_contiguous(y)) y = detail::flattened(y);
-  detail::for_runs(device, {y.rows}, y.columns, detail::ScaleRun<C>{factor, y}, y);
+  detail::for_vectors(device, {y.rows}, y.columns, detail::ScaleVector<C>{factor, y}, y);
 }
 
 /// *sum = Σ (x - target)², summed in double; dx = 2 · scale · (x - target) where dx has data.

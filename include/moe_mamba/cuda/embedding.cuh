@@ -2,8 +2,12 @@
 
 #include <cstdint>
 
-#include "moe_mamba/cuda/block/counting_sort.cuh"
-#include "moe_mamba/cuda/pieces.cuh"
+#include "moe_mamba/core/arena.hpp"
+#include "moe_mamba/core/mathematics.hpp"
+#include "moe_mamba/cuda/common/counting_sort.cuh"
+#include "moe_mamba/cuda/common/elements.cuh"
+#include "moe_mamba/cuda/common/vector.cuh"
+#include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/ops/embedding.hpp"
 
 /// Embedding of tokens on a CUDA device; the contract is in ops/embedding.hpp.
@@ -12,16 +16,16 @@ namespace moe_mamba::cuda {
 namespace detail {
 
 template <class C, class S>
-struct EmbedRun {
+struct EmbedVector {
   const Token* tokens;
   MatrixView<const S> weight;
   MatrixView<C> x;
   template <int count>
   __device__ void operator()(Index t, Index i) const {
-    const auto from = load_run<count>(weight, tokens[t], i);
-    Run<C, count> to;
+    const auto from = load<count>(weight, tokens[t], i);
+    Vector<C, count> to;
     for (int j = 0; j < count; ++j) to.values[j] = static_cast<C>(from.values[j]);
-    store_run<count>(to, x, t, i);
+    store<count>(to, x, t, i);
   }
 };
 
@@ -128,8 +132,8 @@ __global__ void __launch_bounds__(SortedTokens<C>::piece) join_runs_kernel(Sorte
 /// x[t] = weight[tokens[t]]
 template <ComputeScalar C, StorageScalar S>
 void embed(Device& device, const Token* tokens, MatrixView<const S> weight, MatrixView<C> x) {
-  const detail::EmbedRun<C, S> each{tokens, weight, x};
-  detail::for_runs(device, {x.rows}, x.columns, each, weight, x);
+  const detail::EmbedVector<C, S> each{tokens, weight, x};
+  detail::for_vectors(device, {x.rows}, x.columns, each, weight, x);
 }
 
 /// dweight[tokens[t]] += dx[t]. Tokens are sorted by id, 2^18 at a time, so that each row is added up in one order

@@ -2,7 +2,10 @@
 
 #include <cstdint>
 
-#include "moe_mamba/cuda/pieces.cuh"
+#include "moe_mamba/core/mathematics.hpp"
+#include "moe_mamba/cuda/common/sums.cuh"
+#include "moe_mamba/cuda/common/vector.cuh"
+#include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/ops/optimizer.hpp"
 
 /// Operations on whole parameter arrays on a CUDA device; the contract is in ops/optimizer.hpp.
@@ -43,17 +46,17 @@ __global__ void __launch_bounds__(adamw_threads) adamw_kernel(AdamWUpdate<C, S> 
   for (Index i = first + threadIdx.x * own; i < last; i += adamw_threads * own) {
     const int present = int(min(last - i, Index{own}));
     const auto load = [&]<class T>(const T* from) {
-      if (present == own) return *reinterpret_cast<const Run<T, own>*>(from + i);
-      Run<T, own> run{};
+      if (present == own) return *reinterpret_cast<const Vector<T, own>*>(from + i);
+      Vector<T, own> run{};
 #pragma unroll
       for (int j = 0; j < own; ++j) {
         if (j < present) run.values[j] = from[i + j];
       }
       return run;
     };
-    const auto store = [&]<class T>(T* to, const Run<T, own>& run) {
+    const auto store = [&]<class T>(T* to, const Vector<T, own>& run) {
       if (present == own) {
-        *reinterpret_cast<Run<T, own>*>(to + i) = run;
+        *reinterpret_cast<Vector<T, own>*>(to + i) = run;
       } else {
 #pragma unroll
         for (int j = 0; j < own; ++j) {
@@ -64,7 +67,7 @@ __global__ void __launch_bounds__(adamw_threads) adamw_kernel(AdamWUpdate<C, S> 
     const auto gradient = load(update.gradient);
     auto first_moment = load(update.first_moment), second_moment = load(update.second_moment);
     auto parameters = load(update.parameters);
-    Run<std::int16_t, own> remainder{};
+    Vector<std::int16_t, own> remainder{};
     if constexpr (halved) remainder = load(update.remainder);
 #pragma unroll
     for (int j = 0; j < own; ++j) {

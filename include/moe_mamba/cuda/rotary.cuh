@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "moe_mamba/core/mathematics.hpp"
 #include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/ops/rotary.hpp"
 
@@ -55,7 +56,7 @@ void rotary_embedding(Device& device, const RotaryEmbedding<C>& rotary) {
     for (int i = 0; i < count; ++i) {
       frequencies.of[i] = rotary_frequency(rotary.base, first + i, rotary.rotary_width);
     }
-    const Index blocks = (rotary.shape.tokens() * count + detail::rotary_threads - 1) / detail::rotary_threads;
+    const Index blocks = ceiling_divide(rotary.shape.tokens() * count, detail::rotary_threads);
     detail::rotary_kernel<C><<<static_cast<unsigned>(blocks), detail::rotary_threads, 0, device.stream()>>>(
         rotary, frequencies, first, count);
   }

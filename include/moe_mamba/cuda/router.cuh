@@ -1,7 +1,13 @@
 #pragma once
 
-#include "moe_mamba/cuda/block/order_key.cuh"
-#include "moe_mamba/cuda/pieces.cuh"
+#include "moe_mamba/core/arena.hpp"
+#include "moe_mamba/core/mathematics.hpp"
+#include "moe_mamba/cuda/common/launch.cuh"
+#include "moe_mamba/cuda/common/order_key.cuh"
+#include "moe_mamba/cuda/common/reduce.cuh"
+#include "moe_mamba/cuda/common/sums.cuh"
+#include "moe_mamba/cuda/common/thread.cuh"
+#include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/ops/router.hpp"
 
 /// Routing of tokens to experts on a CUDA device; the contract is in ops/router.hpp. A warp takes a token: its softmax
@@ -15,7 +21,7 @@ namespace detail {
 template <class C>
 __device__ inline Choice<C> next_choice(const C* logits, int count, Choice<C> previous) {
   Choice<C> best{0, count};
-  for (int e = int(threadIdx.x) % warp_size; e < count; e += warp_size) {
+  for (int e = lane_index(); e < count; e += warp_size) {
     const Choice<C> candidate{order_key(logits[e]), e};
     if ((previous.index < 0 || previous.before(candidate)) && candidate.before(best)) best = candidate;
   }
@@ -40,7 +46,7 @@ __global__ void __launch_bounds__(threads)
   // A probability below exp(-700) (double) or exp(-80) (float) adds nothing to the entropy, not even 0 · infinity.
   constexpr C least = sizeof(C) == 8 ? C(-700) : C(-80);
   __shared__ unsigned shared_load[shared_loads ? Experts : 1];
-  const int lane = int(threadIdx.x) % warp_size;
+  const int lane = lane_index();
   if constexpr (shared_loads) {
     for (int e = int(threadIdx.x); e < Experts; e += threads) shared_load[e] = 0;
     __syncthreads();
@@ -48,7 +54,7 @@ __global__ void __launch_bounds__(threads)
 
   double entropy = 0, square = 0, tokens_that_count = 0;
   const Index first = Index(blockIdx.x) * tokens_per_block, last = min(first + tokens_per_block, router.logits.rows);
-  for (Index t = first + threadIdx.x / warp_size; t < last; t += warps) {
+  for (Index t = first + warp_index(); t < last; t += warps) {
     const C* logits = router.logits.row(t);
     C* probabilities = router.probabilities.row(t);
     Choice<C> choice = next_choice(logits, Experts, Choice<C>{0, -1});
@@ -161,7 +167,7 @@ __global__ void __launch_bounds__(threads) router_backward_kernel(RouterBackward
   const double divisor = *router.counted > 1 ? *router.counted : 1.0;
   const double balance_of_counted = router.balance * Experts / (divisor * TopK) / divisor;
   const C z_of_counted = static_cast<C>(2 * router.z / divisor);
-  const int lane = int(threadIdx.x) % warp_size;
+  const int lane = lane_index();
   const Index tokens = router.probabilities.rows, step = Index(gridDim.x) * (threads / warp_size);
   for (Index t = (Index(blockIdx.x) * threads + threadIdx.x) / warp_size; t < tokens; t += step) {
     const bool counted = counts(router.targets, t);

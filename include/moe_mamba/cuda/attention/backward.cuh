@@ -1,0 +1,267 @@
+#pragma once
+
+#include "moe_mamba/core/arena.hpp"
+#include "moe_mamba/core/mathematics.hpp"
+#include "moe_mamba/core/view.hpp"
+#include "moe_mamba/cuda/attention/cache.cuh"
+#include "moe_mamba/cuda/attention/rows.cuh"
+#include "moe_mamba/cuda/attention/tensor_backward.cuh"
+#include "moe_mamba/cuda/attention/tensor_tile.cuh"
+#include "moe_mamba/cuda/attention/tile.cuh"
+#include "moe_mamba/cuda/common/launch.cuh"
+#include "moe_mamba/cuda/common/reduce.cuh"
+#include "moe_mamba/cuda/common/thread.cuh"
+#include "moe_mamba/cuda/common/vector.cuh"
+#include "moe_mamba/cuda/device.hpp"
+
+/// Causal attention on a CUDA device, backward; the contract is in ops/attention.hpp.
+///
+/// Weights are formed again from the saved logarithms of their sums. Blocks of queries go over their keys for the gradients
+/// by queries, blocks of keys over the queries that see them for those by keys and values, so that each sum has one owner
+/// and an order, at two more products than a pass with atomic additions.
+namespace moe_mamba::cuda {
+
+namespace detail {
+
+/// Own rows' gradients begin with those by the slots that they were written to, which then hold what cached rows add to.
+template <class C, int d>
+__global__ void __launch_bounds__(256)
+    attention_begin_kernel(const __grid_constant__ CausalAttentionBackward<C, d> attention, Index blocks) {
+  using T = compute_t<C>;
+  const AttentionCache<d> cache(attention.heads);
+  const Index sequence = blockIdx.x / blocks, block = blockIdx.x % blocks, length = attention.shape.length;
+  const SeenRows seen(read_position(attention.saved_state + sequence * cache.size() + cache.position()),
+                      attention.heads.context);
+  T* const slots = attention.dstate.data == nullptr ? nullptr : attention.dstate.sequence(sequence);
+  const Index columns = attention.heads.key_values * d;
+  for (Index i = block * 256 + threadIdx.x; i < length * columns; i += blocks * 256) {
+    const Index t = i / columns, column = i % columns, head = column / d;
+    const bool kept = slots != nullptr && t >= length - attention.heads.context;
+    T dk = T(0), dv = T(0);
+    if (kept) {
+      const Index offset = seen.slot(seen.cached + t) * d + column % d;
+      T* const key = slots + cache.keys(head) + offset;
+      T* const value = slots + cache.values(head) + offset;
+      dk = *key, dv = *value;
+      *key = *value = T(0);
+    }
+    attention.dk(sequence * length + t, column) = static_cast<C>(dk);
+    attention.dv(sequence * length + t, column) = static_cast<C>(dv);
+  }
+  if (slots != nullptr && block == 0 && threadIdx.x < position_digits) slots[cache.position() + threadIdx.x] = T(0);
+}
+
+/// Warp: y · dy of a row and head.
+template <class C, int d>
+__global__ void __launch_bounds__(128)
+    attention_means_kernel(const __grid_constant__ CausalAttentionBackward<C, d> attention, compute_t<C>* means) {
+  using T = compute_t<C>;
+  const Index index = Index{blockIdx.x} * 4 + warp_index(), heads = attention.heads.queries;
+  if (index >= attention.shape.tokens() * heads) return;
+  const Index row = index / heads, column = index % heads * d;
+  T sum = T(0);
+  for (int i = lane_index(); i < d; i += warp_size) {
+    sum = fma(static_cast<T>(attention.y(row, column + i)), static_cast<T>(attention.dy(row, column + i)), sum);
+  }
+  sum = warp_sum(sum);
+  if (lane_index() == 0) means[index] = sum;
+}
+
+template <class T, int d>
+struct AttentionBackwardStorage {
+  using Tile = AttentionTile<T, d>;
+  T own[2][Tile::own_rows][Tile::stride];     // queries and dy, or keys and values
+  T lanes[2][Tile::lane_rows][Tile::stride];  // keys and values, or queries and dy
+};
+
+/// Block: a tile of rows of queries of one task.
+template <class C, int d>
+__global__ void __launch_bounds__(AttentionTile<compute_t<C>, d>::threads)
+    attention_queries_backward_kernel(const __grid_constant__ CausalAttentionBackward<C, d> attention, Index tiles,
+                                      const compute_t<C>* means) {
+  using T = compute_t<C>;
+  using Tile = AttentionTile<T, d>;
+  extern __shared__ __align__(16) unsigned char shared[];
+  auto& storage = *reinterpret_cast<AttentionBackwardStorage<T, d>*>(shared);
+  const int lane = lane_index(), warp = warp_index();
+  const AttentionBackwardPlace<C, d> place(attention, blockIdx.x / tiles);
+  const Index group = attention.heads.group(), row = blockIdx.x % tiles * Tile::own_rows,
+              own_row = row + warp * Tile::own;
+  const int count = static_cast<int>(min(Index{Tile::own_rows}, query_rows(attention) - row));
+  const auto at = [&](Index r, const MatrixView<const C>& rows) {
+    return OwnRow<C>{rows.row(place.first_row + r / group) + (place.head * group + r % group) * d};
+  };
+  load_tile<T, d>([&](int r) { return at(row + r, attention.q); }, count, Tile::own_rows, score_scale<T>(d),
+                  storage.own[0][0]);
+  load_tile<T, d>([&](int r) { return at(row + r, attention.dy); }, count, Tile::own_rows, T(1), storage.own[1][0]);
+  T sums[Tile::own][Tile::columns] = {}, log_sums[Tile::own], row_means[Tile::own];
+#pragma unroll
+  for (int r = 0; r < Tile::own; ++r) {
+    const bool there = warp * Tile::own + r < count;
+    const Index index = (place.first_row + (own_row + r) / group) * attention.heads.queries + place.head * group +
+                        (own_row + r) % group;
+    log_sums[r] = there ? attention.log_sums[index] : T(0);
+    row_means[r] = there ? means[index] : T(0);
+  }
+  const Index end = place.seen.last((row + count - 1) / group);
+  for (Index first = place.seen.first(row / group); first < end; first += Tile::lane_rows) {
+    const int keys = static_cast<int>(min(Index{Tile::lane_rows}, end - first));
+    __syncthreads();
+    load_tile<T, d>([&](int j) { return place.keys.row(first + j); }, keys, Tile::lane_rows, T(1), storage.lanes[0][0]);
+    load_tile<T, d>([&](int j) { return place.values.row(first + j); }, keys, Tile::lane_rows, T(1),
+                    storage.lanes[1][0]);
+    __syncthreads();
+    T weights[Tile::own], dweights[Tile::own];
+    unsigned masks[Tile::own];
+    tile_dots<T, d>(storage.own[0][warp * Tile::own], storage.lanes[0][lane], weights);
+    tile_dots<T, d>(storage.own[1][warp * Tile::own], storage.lanes[1][lane], dweights);
+#pragma unroll
+    for (int r = 0; r < Tile::own; ++r) {
+      const Index step = (own_row + r) / group, j = first + lane;
+      const bool sees = warp * Tile::own + r < count && j >= place.seen.first(step) && j < place.seen.last(step);
+      masks[r] = __ballot_sync(full_mask, sees);
+      weights[r] = sees ? exp(weights[r] - log_sums[r]) * (dweights[r] - row_means[r]) : T(0);
+    }
+    add_weighted<T, d>(weights, masks, storage.lanes[0][0], sums);
+  }
+#pragma unroll
+  for (int r = 0; r < Tile::own; ++r) {
+    if (warp * Tile::own + r >= count) break;
+    const Index t = place.first_row + (own_row + r) / group, h = place.head * group + (own_row + r) % group;
+#pragma unroll
+    for (int c = 0; c < Tile::columns; ++c) {
+      const int column = lane + c * warp_size;
+      if (column < d) attention.dq(t, h * d + column) = static_cast<C>(score_scale<T>(d) * sums[r][c]);
+    }
+  }
+}
+
+/// Block: a tile of keys of one task.
+template <class C, int d>
+__global__ void __launch_bounds__(AttentionTile<compute_t<C>, d>::threads)
+    attention_keys_backward_kernel(const __grid_constant__ CausalAttentionBackward<C, d> attention, Index tiles,
+                                   const compute_t<C>* means) {
+  using T = compute_t<C>;
+  using Tile = AttentionTile<T, d>;
+  extern __shared__ __align__(16) unsigned char shared[];
+  auto& storage = *reinterpret_cast<AttentionBackwardStorage<T, d>*>(shared);
+  const int lane = lane_index(), warp = warp_index();
+  const AttentionBackwardPlace<C, d> place(attention, blockIdx.x / tiles);
+  const Index group = attention.heads.group(), length = attention.shape.length, cached = place.seen.cached;
+  const Index key = blockIdx.x % tiles * Tile::own_rows, own_key = key + warp * Tile::own;
+  const int count = static_cast<int>(min(Index{Tile::own_rows}, cached + length - key));
+  if (count <= 0) return;
+  load_tile<T, d>([&](int j) { return place.keys.row(key + j); }, count, Tile::own_rows, T(1), storage.own[0][0]);
+  load_tile<T, d>([&](int j) { return place.values.row(key + j); }, count, Tile::own_rows, T(1), storage.own[1][0]);
+  T dkeys[Tile::own][Tile::columns] = {}, dvalues[Tile::own][Tile::columns] = {};
+  // Row j is seen by the steps from j - cached up to j - cached + N - 1.
+  const Index begin = max(Index{0}, key - cached) * group;
+  const Index end = min(length, key + count - 1 - cached + attention.heads.context) * group;
+  const auto at = [&](Index r, const MatrixView<const C>& rows) {
+    return OwnRow<C>{rows.row(place.first_row + r / group) + (place.head * group + r % group) * d};
+  };
+  for (Index first = begin; first < end; first += Tile::lane_rows) {
+    const int rows = static_cast<int>(min(Index{Tile::lane_rows}, end - first));
+    __syncthreads();
+    load_tile<T, d>([&](int r) { return at(first + r, attention.q); }, rows, Tile::lane_rows, score_scale<T>(d),
+                    storage.lanes[0][0]);
+    load_tile<T, d>([&](int r) { return at(first + r, attention.dy); }, rows, Tile::lane_rows, T(1),
+                    storage.lanes[1][0]);
+    __syncthreads();
+    const Index row = first + lane, step = row / group;
+    const Index index = (place.first_row + step) * attention.heads.queries + place.head * group + (row - step * group);
+    const T log_sum = lane < rows ? attention.log_sums[index] : T(0), mean = lane < rows ? means[index] : T(0);
+    T weights[Tile::own], dweights[Tile::own];
+    unsigned masks[Tile::own];
+    tile_dots<T, d>(storage.own[0][warp * Tile::own], storage.lanes[0][lane], weights);
+    tile_dots<T, d>(storage.own[1][warp * Tile::own], storage.lanes[1][lane], dweights);
+#pragma unroll
+    for (int r = 0; r < Tile::own; ++r) {
+      const Index j = own_key + r;
+      const bool sees =
+          lane < rows && warp * Tile::own + r < count && j >= place.seen.first(step) && j < place.seen.last(step);
+      masks[r] = __ballot_sync(full_mask, sees);
+      weights[r] = sees ? exp(weights[r] - log_sum) : T(0);
+      dweights[r] = weights[r] * (dweights[r] - mean);
+    }
+    add_weighted<T, d>(weights, masks, storage.lanes[1][0], dvalues);
+    add_weighted<T, d>(dweights, masks, storage.lanes[0][0], dkeys);
+  }
+  const AttentionCache<d> cache(attention.heads);
+  T* const slots = attention.dstate.data == nullptr ? nullptr : attention.dstate.sequence(place.sequence);
+#pragma unroll
+  for (int r = 0; r < Tile::own; ++r) {
+    if (warp * Tile::own + r >= count) break;
+    const Index j = own_key + r;
+    const bool is_own = j >= cached;
+    if (!is_own && slots == nullptr) continue;
+    const Index offset = is_own ? 0 : place.seen.slot(j) * d, row = place.first_row + j - cached;
+    const auto add = [&](auto* to, const T(&sums)[Tile::columns]) {
+#pragma unroll
+      for (int c = 0; c < Tile::columns; ++c) {
+        const int column = lane + c * warp_size;
+        if (column < d) {
+          to[column] = static_cast<std::remove_reference_t<decltype(*to)>>(static_cast<T>(to[column]) + sums[c]);
+        }
+      }
+    };
+    if (is_own) {
+      add(&attention.dk(row, place.head * d), dkeys[r]);
+      add(&attention.dv(row, place.head * d), dvalues[r]);
+    } else {
+      add(slots + cache.keys(place.head) + offset, dkeys[r]);
+      add(slots + cache.values(place.head) + offset, dvalues[r]);
+    }
+  }
+}
+
+template <class C, int d>
+void attend_backward_in_tiles(Device& device, const CausalAttentionBackward<C, d>& attention, Index tasks,
+                              const compute_t<C>* means) {
+  if constexpr (attention_has_tensor_tiles<C, d>) {
+    if (can_vectorise<8>(attention.q, attention.k, attention.v, attention.dy, attention.dq)) {
+      return attend_backward_on_tensor_cores(device, attention, tasks, means);
+    }
+  }
+  using T = compute_t<C>;
+  using Tile = AttentionTile<T, d>;
+  constexpr std::size_t shared = sizeof(AttentionBackwardStorage<T, d>);
+  allow_shared(attention_queries_backward_kernel<C, d>, shared);
+  allow_shared(attention_keys_backward_kernel<C, d>, shared);
+  const auto tiles_of = [](Index count) { return ceiling_divide(count, Tile::own_rows); };
+  const Index query_tiles = tiles_of(query_rows(attention));
+  const Index key_tiles = tiles_of(attention.heads.context + attention.shape.length);
+  attention_queries_backward_kernel<C, d>
+      <<<static_cast<unsigned>(tasks * query_tiles), Tile::threads, shared, device.stream()>>>(attention, query_tiles,
+                                                                                               means);
+  attention_keys_backward_kernel<C, d>
+      <<<static_cast<unsigned>(tasks * key_tiles), Tile::threads, shared, device.stream()>>>(attention, key_tiles,
+                                                                                             means);
+}
+
+}  // namespace detail
+
+/// See ops/attention.hpp. Pointers are to device memory. Nothing is allocated and nothing waits. The same call gives the
+/// same bits each time. Throws Error where a kernel cannot be launched, as with heads of 256 doubles on a device whose
+/// blocks have less than 200 KB of shared memory.
+template <class C, int d>
+void causal_attention_backward(Device& device, const CausalAttentionBackward<C, d>& attention) {
+  if (each_packed_run(attention, [&](const auto& part) { causal_attention_backward(device, part); })) return;
+  static_assert(d >= 1 && d <= 256, "causal_attention_backward: HeadWidth must be from 1 to 256");
+  using T = compute_t<C>;
+  const Index batch = attention.shape.batch, length = attention.shape.length;
+  const Index tasks = batch * attention.heads.key_values;
+  if (batch == 0 || length == 0) return;
+  const Index blocks = detail::copying_blocks(device, batch, length * attention.heads.key_values * d);
+  detail::attention_begin_kernel<C, d>
+      <<<static_cast<unsigned>(batch * blocks), 256, 0, device.stream()>>>(attention, blocks);
+  Arena arena = attention.scratch;
+  T* const means = arena.take<T>(attention.shape.tokens() * attention.heads.queries);
+  const Index rows = attention.shape.tokens() * attention.heads.queries;
+  detail::attention_means_kernel<C, d>
+      <<<static_cast<unsigned>(ceiling_divide(rows, 4)), 128, 0, device.stream()>>>(attention, means);
+  detail::attend_backward_in_tiles(device, attention, tasks, means);
+  check_launch("causal_attention_backward");
+}
+
+}  // namespace moe_mamba::cuda

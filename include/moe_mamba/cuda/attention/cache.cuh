@@ -1,0 +1,67 @@
+#pragma once
+
+#include <algorithm>
+
+#include "moe_mamba/core/mathematics.hpp"
+#include "moe_mamba/cuda/attention/rows.cuh"
+#include "moe_mamba/cuda/device.hpp"
+
+/// The running state of attention: what a call saves of it and what it keeps in it.
+namespace moe_mamba::cuda::detail {
+
+/// Blocks of a sequence share out its slots: what was read goes to the saved state.
+template <class C, int d>
+__global__ void __launch_bounds__(256)
+    attention_save_kernel(const __grid_constant__ CausalAttention<C, d> attention, Index blocks) {
+  using T = compute_t<C>;
+  const AttentionCache<d> cache(attention.heads);
+  const Index sequence = blockIdx.x / blocks, block = blockIdx.x % blocks;
+  const T* const state = attention.state.data == nullptr ? nullptr : attention.state.sequence(sequence);
+  const Index position = state == nullptr ? 0 : read_position(state + cache.position());
+  T* const saved = attention.saved_state + sequence * cache.size();
+  // Until the ring is full its slots are read from the first on.
+  const Index used = min(position, attention.heads.context) * d, head_size = attention.heads.context * d;
+  for (Index i = block * 256 + threadIdx.x; i < 2 * attention.heads.key_values * used; i += blocks * 256) {
+    const Index at = i / used * head_size + i % used;
+    saved[at] = state[at];
+  }
+  if (block == 0 && threadIdx.x == 0) write_position(position, saved + cache.position());
+}
+
+/// Blocks of a sequence share out the call's last rows, which go into the cache. One block alone also moves the position.
+template <class C, int d>
+__global__ void __launch_bounds__(256)
+    attention_keep_kernel(const __grid_constant__ CausalAttention<C, d> attention, Index blocks) {
+  using T = compute_t<C>;
+  const AttentionCache<d> cache(attention.heads);
+  const Index sequence = blockIdx.x / blocks, block = blockIdx.x % blocks, length = attention.shape.length;
+  T* const state = attention.state.sequence(sequence);
+  const SeenRows seen(read_position(state + cache.position()), attention.heads.context);
+  const Index columns = attention.heads.key_values * d, kept = min(length, attention.heads.context);
+  __syncthreads();
+  for (Index i = block * 256 + threadIdx.x; i < kept * columns; i += blocks * 256) {
+    const Index t = length - kept + i / columns, column = i % columns, head = column / d;
+    const Index offset = seen.slot(seen.cached + t) * d + column % d;
+    state[cache.keys(head) + offset] = static_cast<T>(attention.k(sequence * length + t, column));
+    state[cache.values(head) + offset] = static_cast<T>(attention.v(sequence * length + t, column));
+  }
+  if (blocks == 1 && threadIdx.x == 0) write_position(seen.position + length, state + cache.position());
+}
+
+template <class C, int d>
+__global__ void __launch_bounds__(128)
+    attention_advance_kernel(const __grid_constant__ CausalAttention<C, d> attention) {
+  using T = compute_t<C>;
+  const Index sequence = Index{blockIdx.x} * 128 + threadIdx.x;
+  if (sequence >= attention.shape.batch) return;
+  T* const position = attention.state.sequence(sequence) + AttentionCache<d>(attention.heads).position();
+  write_position(read_position(position) + attention.shape.length, position);
+}
+
+/// Blocks that share out `elements` of each of `batch` sequences, 256 a time.
+inline Index copying_blocks(const Device& device, Index batch, Index elements) {
+  const Index enough = ceiling_divide(Index{device.processors()} * 8, batch);
+  return std::clamp<Index>(ceiling_divide(elements, 256), 1, enough);
+}
+
+}  // namespace moe_mamba::cuda::detail

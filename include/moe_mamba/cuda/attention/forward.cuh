@@ -1,0 +1,165 @@
+#pragma once
+
+#include <algorithm>
+
+#include "moe_mamba/core/arena.hpp"
+#include "moe_mamba/core/mathematics.hpp"
+#include "moe_mamba/core/view.hpp"
+#include "moe_mamba/cuda/attention/cache.cuh"
+#include "moe_mamba/cuda/attention/rows.cuh"
+#include "moe_mamba/cuda/attention/split_keys.cuh"
+#include "moe_mamba/cuda/attention/tensor_forward.cuh"
+#include "moe_mamba/cuda/attention/tensor_tile.cuh"
+#include "moe_mamba/cuda/attention/tile.cuh"
+#include "moe_mamba/cuda/common/launch.cuh"
+#include "moe_mamba/cuda/common/reduce.cuh"
+#include "moe_mamba/cuda/common/thread.cuh"
+#include "moe_mamba/cuda/common/vector.cuh"
+#include "moe_mamba/cuda/device.hpp"
+
+/// Causal attention on a CUDA device, forward; the contract is in ops/attention.hpp.
+///
+/// A block takes some rows of queries (a row being one head of one step, of all heads that share keys) and goes over
+/// their keys in tiles, with a running maximum and sum (Dao et al. 2022, arXiv 2205.14135): of 64 on tensor cores where
+/// activations are bfloat16, heads of at most 128 numbers that 16 divides, and rows aligned to 16 bytes; else of 32, one a
+/// lane, in multiply-adds of the compute type. For few queries, a decoder's step above all, warps go over pieces of the keys
+/// instead, which are read once from memory, and a second kernel puts the pieces together.
+namespace moe_mamba::cuda {
+
+namespace detail {
+
+template <class T, int d>
+struct AttentionStorage {
+  using Tile = AttentionTile<T, d>;
+  T queries[Tile::own_rows][Tile::stride];
+  T keys[Tile::lane_rows][Tile::stride];
+  T values[Tile::lane_rows][Tile::stride];
+};
+
+/// Block: a tile of rows of queries of one task.
+template <class C, int d>
+__global__ void __launch_bounds__(AttentionTile<compute_t<C>, d>::threads)
+    attention_kernel(const __grid_constant__ CausalAttention<C, d> attention, Index tiles) {
+  using T = compute_t<C>;
+  using Tile = AttentionTile<T, d>;
+  extern __shared__ __align__(16) unsigned char shared[];
+  auto& storage = *reinterpret_cast<AttentionStorage<T, d>*>(shared);
+  const int lane = lane_index(), warp = warp_index();
+  const AttentionPlace<C, d> place(attention, blockIdx.x / tiles);
+  const Index group = attention.heads.group(), row = blockIdx.x % tiles * Tile::own_rows,
+              own_row = row + warp * Tile::own;
+  const int count = static_cast<int>(min(Index{Tile::own_rows}, query_rows(attention) - row));
+  const auto query = [&](Index r, const MatrixView<const C>& rows) {
+    return OwnRow<C>{rows.row(place.first_row + r / group) + (place.head * group + r % group) * d};
+  };
+  load_tile<T, d>([&](int r) { return query(row + r, attention.q); }, count, Tile::own_rows, score_scale<T>(d),
+                  storage.queries[0]);
+  T sums[Tile::own][Tile::columns] = {}, largest[Tile::own], totals[Tile::own] = {};
+#pragma unroll
+  for (int r = 0; r < Tile::own; ++r) largest[r] = -T(INFINITY);
+  const Index end = place.seen.last((row + count - 1) / group);
+  for (Index first = place.seen.first(row / group); first < end; first += Tile::lane_rows) {
+    const int keys = static_cast<int>(min(Index{Tile::lane_rows}, end - first));
+    __syncthreads();
+    load_tile<T, d>([&](int j) { return place.keys.row(first + j); }, keys, Tile::lane_rows, T(1), storage.keys[0]);
+    load_tile<T, d>([&](int j) { return place.values.row(first + j); }, keys, Tile::lane_rows, T(1), storage.values[0]);
+    __syncthreads();
+    T weights[Tile::own];
+    unsigned masks[Tile::own];
+    tile_dots<T, d>(storage.queries[warp * Tile::own], storage.keys[lane], weights);
+#pragma unroll
+    for (int r = 0; r < Tile::own; ++r) {
+      const Index step = (own_row + r) / group, j = first + lane;
+      const bool sees = warp * Tile::own + r < count && j >= place.seen.first(step) && j < place.seen.last(step);
+      masks[r] = __ballot_sync(full_mask, sees);
+      const T before = largest[r];
+      largest[r] = fmax(before, warp_largest(sees ? weights[r] : -T(INFINITY)));
+      weights[r] = sees ? exp(weights[r] - largest[r]) : T(0);
+      const T factor = before == largest[r] ? T(1) : exp(before - largest[r]);
+      totals[r] = totals[r] * factor + warp_sum(weights[r]);
+#pragma unroll
+      for (int c = 0; c < Tile::columns; ++c) sums[r][c] *= factor;
+    }
+    add_weighted<T, d>(weights, masks, storage.values[0], sums);
+  }
+#pragma unroll
+  for (int r = 0; r < Tile::own; ++r) {
+    if (warp * Tile::own + r >= count) break;
+    const Index t = place.first_row + (own_row + r) / group, h = place.head * group + (own_row + r) % group;
+#pragma unroll
+    for (int c = 0; c < Tile::columns; ++c) {
+      const int column = lane + c * warp_size;
+      if (column < d) attention.y(t, h * d + column) = static_cast<C>(sums[r][c] / totals[r]);
+    }
+    if (lane == 0 && attention.log_sums != nullptr) {
+      attention.log_sums[t * attention.heads.queries + h] = largest[r] + log(totals[r]);
+    }
+  }
+}
+
+template <class C, int d>
+void attend_in_tiles(Device& device, const CausalAttention<C, d>& attention, Index tasks) {
+  if constexpr (attention_has_tensor_tiles<C, d>) {
+    if (can_vectorise<8>(attention.q, attention.k, attention.v, attention.y)) {
+      return attend_on_tensor_cores(device, attention, tasks);
+    }
+  }
+  using Tile = AttentionTile<compute_t<C>, d>;
+  constexpr std::size_t shared = sizeof(AttentionStorage<compute_t<C>, d>);
+  allow_shared(attention_kernel<C, d>, shared);
+  const Index tiles = ceiling_divide(query_rows(attention), Tile::own_rows);
+  attention_kernel<C, d>
+      <<<static_cast<unsigned>(tasks * tiles), Tile::threads, shared, device.stream()>>>(attention, tiles);
+}
+
+}  // namespace detail
+
+/// See ops/attention.hpp. Pointers are to device memory. Nothing is allocated and nothing waits. The same call gives the
+/// same bits each time. Throws Error where a kernel cannot be launched.
+template <class C, int d>
+void causal_attention(Device& device, const CausalAttention<C, d>& attention) {
+  if (each_packed_run(attention, [&](const auto& part) { causal_attention(device, part); })) return;
+  static_assert(d >= 1 && d <= 256, "causal_attention: HeadWidth must be from 1 to 256");
+  const Index batch = attention.shape.batch, tasks = batch * attention.heads.key_values;
+  const AttentionCache<d> cache(attention.heads);
+  if (batch == 0) return;
+  if (attention.saved_state != nullptr) {
+    const Index blocks = attention.state ? detail::copying_blocks(device, batch, cache.position()) : 1;
+    detail::attention_save_kernel<C, d>
+        <<<static_cast<unsigned>(batch * blocks), 256, 0, device.stream()>>>(attention, blocks);
+  }
+  if (attention.shape.length == 0) return check_launch("causal_attention");
+  if (detail::AttentionPieces::apply(attention.shape, attention.heads)) {
+    detail::attend_in_pieces(device, attention, tasks);
+  } else {
+    detail::attend_in_tiles(device, attention, tasks);
+  }
+  if (attention.state) {
+    const Index kept = std::min(attention.shape.length, attention.heads.context);
+    const Index blocks = kept <= 8 ? 1 : detail::copying_blocks(device, batch, kept * attention.heads.key_values * d);
+    detail::attention_keep_kernel<C, d>
+        <<<static_cast<unsigned>(batch * blocks), 256, 0, device.stream()>>>(attention, blocks);
+    if (blocks > 1) {
+      detail::attention_advance_kernel<C, d>
+          <<<static_cast<unsigned>(ceiling_divide(batch, 128)), 128, 0, device.stream()>>>(attention);
+    }
+  }
+  check_launch("causal_attention");
+}
+
+/// Bytes of scratch that either pass needs at most, for this shape and any smaller one.
+template <class C, int d>
+std::size_t causal_attention_scratch(const Device& device, Shape shape, const AttentionHeads& heads) {
+  if (shape.lengths != nullptr) {
+    return largest_run_scratch(shape, [&](Shape run) { return causal_attention_scratch<C, d>(device, run, heads); });
+  }
+  const Index tasks = shape.batch * heads.key_values,
+              rows = std::max(heads.group(), detail::AttentionPieces::most_rows);
+  using T = compute_t<C>;
+  Arena forward, backward;
+  forward.take<T>(detail::AttentionPieces::most(device.processors(), tasks) * rows * detail::attention_part<T, d>);
+  backward.take<T>(shape.tokens() * heads.queries);
+  return std::max(forward.used(), backward.used());
+}
+
+}  // namespace moe_mamba::cuda

@@ -1,0 +1,135 @@
+#pragma once
+
+#include <numbers>
+
+#include "moe_mamba/core/mathematics.hpp"
+#include "moe_mamba/cuda/attention/rows.cuh"
+#include "moe_mamba/cuda/attention/tensor_tile.cuh"
+#include "moe_mamba/cuda/common/launch.cuh"
+#include "moe_mamba/cuda/common/mathematics.cuh"
+#include "moe_mamba/cuda/common/rounding.cuh"
+#include "moe_mamba/cuda/common/thread.cuh"
+#include "moe_mamba/cuda/device.hpp"
+
+/// Causal attention in bfloat16 on tensor cores, forward: blocks of 64 rows of queries go over tiles of 64 keys, with
+/// a running maximum and sum in float (Dao et al. 2022, arXiv 2205.14135).
+namespace moe_mamba::cuda::detail {
+
+template <int d>
+using AttentionForwardTile = AttentionTensorTile<d, 64>;
+
+/// exp(x) is 2 to this times x.
+inline constexpr float attention_log2e = std::numbers::log2e_v<float>;
+
+/// Block: a tile of rows of queries of one task, those that see most keys first.
+template <int d>
+__global__ void __launch_bounds__(AttentionForwardTile<d>::threads)
+    attention_tensor_kernel(const __grid_constant__ CausalAttention<bfloat16, d> attention, Index tiles) {
+  using Tile = AttentionForwardTile<d>;
+  extern __shared__ __align__(16) unsigned char shared[];
+  auto* const queries = reinterpret_cast<bfloat16*>(shared);
+  bfloat16 *const keys = queries + Tile::own * Tile::stride, *const values = keys + Tile::others * Tile::stride;
+  const int lane = lane_index(), warp = warp_index();
+  const AttentionPlace<bfloat16, d> place(attention, blockIdx.x / tiles);
+  const Index group = attention.heads.group(), row = (tiles - 1 - blockIdx.x % tiles) * Tile::own;
+  const int count = int(min(Index{Tile::own}, query_rows(attention) - row));
+  TensorTileRuns<d, Tile::own>(
+      [&](int r) {
+        const Index step = (row + r) / group;
+        return OwnRow<bfloat16>{attention.q.row(place.first_row + step) +
+                                (place.head * group + (row + r - step * group)) * d};
+      },
+      count)
+      .store(queries);
+  // Of the lane's two rows: the keys that they see, the largest score and the sum of weights.
+  Index seen_from[2], seen_to[2];
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int own = warp * 16 + half * 8 + lane / 4;
+    const Index step = (row + min(own, count - 1)) / group;
+    seen_from[half] = place.seen.first(step);
+    seen_to[half] = own < count ? place.seen.last(step) : 0;
+  }
+  float sums[d / 8][4] = {}, largest[2] = {-INFINITY, -INFINITY}, totals[2] = {};
+  const float scale = score_scale<float>(d) * attention_log2e;
+  const Index end = place.seen.last((row + count - 1) / group);
+  const Index seen_by_first_to = place.seen.last(row / group),
+              seen_by_last_from = place.seen.first((row + count - 1) / group);
+  for (Index first = place.seen.first(row / group); first < end; first += Tile::others) {
+    const int there = int(min(Index{Tile::others}, end - first));
+    const TensorTileRuns<d, Tile::others> next_keys([&](int j) { return place.keys.row(first + j); }, there);
+    const TensorTileRuns<d, Tile::others> next_values([&](int j) { return place.values.row(first + j); }, there);
+    __syncthreads();
+    next_keys.store(keys);
+    const bool strange = __syncthreads_or(next_values.store(values));
+    const bool all_seen = count == Tile::own && first >= seen_by_last_from && first + Tile::others <= seen_by_first_to;
+    const SeenColumns seen[2] = {{seen_from[0], seen_to[0], first, Tile::others},
+                                 {seen_from[1], seen_to[1], first, Tile::others}};
+    float weights[Tile::others / 8][4];
+    multiply_rows<d, Tile::others>(queries + warp * 16 * Tile::stride, keys, weights);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float most = -INFINITY;
+#pragma unroll
+      for (int n = 0; n < Tile::others / 8; ++n) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          float& weight = weights[n][2 * half + i];
+          weight = seen[half].sees(n * 8 + lane % 4 * 2 + i) ? weight * scale : -INFINITY;
+          most = fmaxf(most, weight);
+        }
+      }
+      const float before = largest[half];
+      const float now = fmaxf(before, over_row(most, [](float a, float b) { return fmaxf(a, b); }));
+      largest[half] = now;
+      const float base = now == -INFINITY ? 0.0f : now;  // nothing seen yet
+      const float factor = power_of_two(before - base);
+      totals[half] *= factor;
+#pragma unroll
+      for (int n = 0; n < Tile::others / 8; ++n) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          float& weight = weights[n][2 * half + i];
+          weight = power_of_two(weight - base);
+          totals[half] += weight;
+        }
+      }
+#pragma unroll
+      for (int n = 0; n < d / 8; ++n) sums[n][2 * half] *= factor, sums[n][2 * half + 1] *= factor;
+    }
+    if (all_seen || !strange) {
+      add_weighted_rows<d, Tile::others>(weights, values, sums);
+    } else {
+      add_seen_rows<d, Tile::others>(weights, values, seen, sums);
+    }
+  }
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const float total = over_row(totals[half], [](float a, float b) { return a + b; });
+    const int own = warp * 16 + half * 8 + lane / 4;
+    if (own >= count) continue;
+    const Index step = (row + own) / group, t = place.first_row + step;
+    const Index head = place.head * group + (row + own - step * group);
+    bfloat16* const to = attention.y.row(t) + head * d + lane % 4 * 2;
+    const float share = 1.0f / total;
+#pragma unroll
+    for (int n = 0; n < d / 8; ++n) {
+      *reinterpret_cast<unsigned*>(to + n * 8) = rounded_pair(sums[n][2 * half] * share, sums[n][2 * half + 1] * share);
+    }
+    if (lane % 4 == 0 && attention.log_sums != nullptr) {
+      attention.log_sums[t * attention.heads.queries + head] = largest[half] / attention_log2e + logf(total);
+    }
+  }
+}
+
+template <int d>
+void attend_on_tensor_cores(Device& device, const CausalAttention<bfloat16, d>& attention, Index tasks) {
+  using Tile = AttentionForwardTile<d>;
+  constexpr std::size_t bytes = sizeof(bfloat16) * (Tile::own + 2 * Tile::others) * Tile::stride;
+  allow_shared(attention_tensor_kernel<d>, bytes);
+  const Index tiles = ceiling_divide(query_rows(attention), Index{Tile::own});
+  attention_tensor_kernel<d>
+      <<<static_cast<unsigned>(tasks * tiles), Tile::threads, bytes, device.stream()>>>(attention, tiles);
+}
+
+}  // namespace moe_mamba::cuda::detail

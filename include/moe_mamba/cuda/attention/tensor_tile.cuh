@@ -1,0 +1,169 @@
+#pragma once
+
+#include "moe_mamba/core/mathematics.hpp"
+#include "moe_mamba/cuda/attention/rows.cuh"
+#include "moe_mamba/cuda/common/mma.cuh"
+#include "moe_mamba/cuda/common/rounding.cuh"
+#include "moe_mamba/cuda/common/thread.cuh"
+
+/// What attention in bfloat16 is made of on tensor cores: tiles of rows in shared memory, products of 16 rows of a warp with
+/// the rows of another tile, and sums of rows weighed by such products. Weights are rounded to bfloat16 as factors.
+///
+/// Of 16 rows by eight columns a lane holds four numbers: two neighbours of row lane / 4, and of the row eight further on.
+namespace moe_mamba::cuda::detail {
+
+/// Heads of `d` numbers, and rows of a block's own and of the tiles that it goes over.
+template <int d, int others_>
+struct AttentionTensorTile {
+  static constexpr int warps = 4, threads = warps * warp_size;
+  static constexpr int own = 16 * warps, others = others_;
+  /// Rows are 16 bytes longer than they need to be: the same run of eight rows then lies in different banks.
+  static constexpr int stride = d + 8;
+};
+
+/// Whether heads are such that there are tiles for them.
+template <class C, int d>
+inline constexpr bool attention_has_tensor_tiles = std::is_same_v<C, bfloat16>&& d % 16 == 0 && d <= 128;
+
+/// Eight numbers of a row.
+__device__ inline uint4 attention_run(const OwnRow<bfloat16>& row, int at) {
+  return *reinterpret_cast<const uint4*>(row.own + at);
+}
+__device__ inline uint4 attention_run(const SeenRow<bfloat16>& row, int at) {
+  if (row.cached == nullptr) return *reinterpret_cast<const uint4*>(row.own + at);
+  const float* const from = row.cached + at;
+  return {rounded_pair(from[0], from[1]), rounded_pair(from[2], from[3]), rounded_pair(from[4], from[5]),
+          rounded_pair(from[6], from[7])};
+}
+
+/// A tile of rows on its way into shared memory: a thread's share of it, all asked for before the first is needed.
+template <int d, int rows>
+class TensorTileRuns {
+  static constexpr int runs = d / 8, stride = AttentionTensorTile<d, 16>::stride;
+  static constexpr int threads = AttentionTensorTile<d, 16>::threads;
+  static constexpr int own = ceiling_divide(rows * runs, threads);
+
+ public:
+  /// Rows 0 … count - 1, row i being from(i); zeros where there are none.
+  template <class From>
+  __device__ TensorTileRuns(const From& from, int count) {
+#pragma unroll
+    for (int i = 0; i < own; ++i) {
+      const int at = int(threadIdx.x) + i * threads, row = at / runs;
+      values_[i] = row < min(count, rows) ? attention_run(from(row), at % runs * 8) : uint4{};
+    }
+  }
+
+  /// Tells whether one of this thread's numbers is infinite or NaN.
+  __device__ bool store(bfloat16* tile) const {
+    bool strange = false;
+#pragma unroll
+    for (int i = 0; i < own; ++i) {
+      const int at = int(threadIdx.x) + i * threads;
+      if (at < rows * runs) *reinterpret_cast<uint4*>(tile + at / runs * stride + at % runs * 8) = values_[i];
+      for (const unsigned pair : {values_[i].x, values_[i].y, values_[i].z, values_[i].w}) {
+        strange = strange | ((pair & 0x7f80u) == 0x7f80u) | ((pair & 0x7f800000u) == 0x7f800000u);
+      }
+    }
+    return strange;
+  }
+
+ private:
+  uint4 values_[own];
+};
+
+/// Which columns of a tile a row sees: those from `from` on up to `to`.
+struct SeenColumns {
+  int from = 0, to = 0;
+
+  __device__ SeenColumns(Index first_seen, Index end_seen, Index first_column, int columns)
+      : from(int(min(max(first_seen - first_column, Index{0}), Index{columns}))),
+        to(int(min(max(end_seen - first_column, Index{0}), Index{columns}))) {}
+  __device__ bool sees(int column) const { return (column >= from) & (column < to); }
+};
+
+__device__ inline unsigned shared_address(const void* pointer) {
+  return static_cast<unsigned>(__cvta_generic_to_shared(pointer));
+}
+
+/// products = the 16 rows from `own` on times each of `others` rows.
+template <int d, int others>
+__device__ inline void multiply_rows(const bfloat16* own, const bfloat16* other, float (&products)[others / 8][4]) {
+  constexpr int stride = AttentionTensorTile<d, others>::stride;
+  const int lane = lane_index();
+#pragma unroll
+  for (auto& of : products) of[0] = of[1] = of[2] = of[3] = 0.0f;
+  const unsigned a_line = shared_address(own + lane % 16 * stride + lane / 16 * 8);
+  const unsigned b_line = shared_address(other + (lane / 16 * 8 + lane % 8) * stride + lane / 8 % 2 * 8);
+#pragma unroll
+  for (int k = 0; k < d / 16; ++k) {
+    unsigned a[4];
+    load_matrices<false>(a, a_line + unsigned(k) * 32);
+#pragma unroll
+    for (int n = 0; n < others / 16; ++n) {
+      unsigned b[4];
+      load_matrices<false>(b, b_line + unsigned(n * 16 * stride * 2 + k * 32));
+      multiply_matrices(products[2 * n], a, b[0], b[1]);
+      multiply_matrices(products[2 * n + 1], a, b[2], b[3]);
+    }
+  }
+}
+
+/// sums += weights of 16 rows times the rows of `other`
+template <int d, int others>
+__device__ inline void add_weighted_rows(const float (&weights)[others / 8][4], const bfloat16* other,
+                                         float (&sums)[d / 8][4]) {
+  constexpr int stride = AttentionTensorTile<d, others>::stride;
+  const int lane = lane_index();
+  const unsigned b_line = shared_address(other + lane % 16 * stride + lane / 16 * 8);
+#pragma unroll
+  for (int k = 0; k < others / 16; ++k) {
+    const float(&low)[4] = weights[2 * k];
+    const float(&high)[4] = weights[2 * k + 1];
+    const unsigned a[4] = {rounded_pair(low[0], low[1]), rounded_pair(low[2], low[3]), rounded_pair(high[0], high[1]),
+                           rounded_pair(high[2], high[3])};
+#pragma unroll
+    for (int n = 0; n < d / 16; ++n) {
+      unsigned b[4];
+      load_matrices<true>(b, b_line + unsigned(k * 16 * stride * 2 + n * 32));
+      multiply_matrices(sums[2 * n], a, b[0], b[1]);
+      multiply_matrices(sums[2 * n + 1], a, b[2], b[3]);
+    }
+  }
+}
+
+/// The same for the columns that the lane's two rows see: slow, but not even a NaN of a row outside gets in.
+template <int d, int others, class Seen>
+__device__ inline void add_seen_rows(const float (&weights)[others / 8][4], const bfloat16* other,
+                                     const Seen (&seen)[2], float (&sums)[d / 8][4]) {
+  constexpr int stride = AttentionTensorTile<d, others>::stride;
+  const int lane = lane_index();
+#pragma unroll
+  for (int t = 0; t < others / 8; ++t) {
+#pragma unroll 1
+    for (int i = 0; i < 8; ++i) {
+      const int from = lane / 4 * 4 + i / 2;
+      const bfloat16* const row = other + (t * 8 + i) * stride + lane % 4 * 2;
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const float mine = i % 2 == 0 ? weights[t][2 * half] : weights[t][2 * half + 1];
+        const float weight = __shfl_sync(full_mask, mine, from);
+        if (!seen[half].sees(t * 8 + i)) continue;
+#pragma unroll
+        for (int n = 0; n < d / 8; ++n) {
+          sums[n][2 * half] = fmaf(weight, float(row[n * 8]), sums[n][2 * half]);
+          sums[n][2 * half + 1] = fmaf(weight, float(row[n * 8 + 1]), sums[n][2 * half + 1]);
+        }
+      }
+    }
+  }
+}
+
+/// A number of the four lanes that share rows, put together by `join`.
+template <class Join>
+__device__ inline float over_row(float value, const Join& join) {
+  value = join(value, __shfl_xor_sync(full_mask, value, 1));
+  return join(value, __shfl_xor_sync(full_mask, value, 2));
+}
+
+}  // namespace moe_mamba::cuda::detail

@@ -1,0 +1,239 @@
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+
+#include "moe_mamba/core/mathematics.hpp"
+#include "moe_mamba/core/view.hpp"
+#include "moe_mamba/cuda/causal_convolution/pairs.cuh"
+#include "moe_mamba/cuda/causal_convolution/pairs_backward.cuh"
+#include "moe_mamba/cuda/causal_convolution/tile.cuh"
+#include "moe_mamba/cuda/common/launch.cuh"
+#include "moe_mamba/cuda/common/mathematics.cuh"
+#include "moe_mamba/cuda/common/rounding.cuh"
+#include "moe_mamba/cuda/common/vector.cuh"
+#include "moe_mamba/cuda/device.hpp"
+
+/// The gradients of the short causal convolution.
+namespace moe_mamba::cuda {
+
+namespace detail {
+
+/// Shared memory of a block on the way back. The sums over its warps take the place of the inputs when those are done.
+template <class T, int Taps>
+struct ConvolutionBackwardStorage {
+  static constexpr int around = Taps - 1;
+  T inputs[convolution_steps + 2 * around][convolution_width];
+  T ds[convolution_steps + around][convolution_width];
+};
+
+/// A block takes `span` tiles, one after the other, and keeps sums of its own for the parameters; they go to `parts`
+/// (blocks of the same channels, K + 1, E), or where that is null, there being one block, to the gradients.
+template <class C, class S, int Taps>
+__global__ void __launch_bounds__(convolution_width* convolution_warps)
+    convolution_backward_kernel(const __grid_constant__ CausalConvolutionBackward<C, S, Taps> convolution,
+                                ConvolutionTiles tiles, Index span, compute_t<C>* parts) {
+  extern __shared__ __align__(16) unsigned char shared[];
+  using T = compute_t<C>;
+  using Storage = ConvolutionBackwardStorage<T, Taps>;
+  Storage& storage = *reinterpret_cast<Storage*>(shared);
+  constexpr int around = Storage::around, warps = convolution_warps;
+  const Index channels = convolution.x.columns, length = convolution.shape.length;
+  const ConvolutionPlace place(tiles.groups, channels);
+  const ConvolutionWeights<T, S, Taps> weights(convolution.weight, convolution.bias, place.channel, place.inside);
+  T dweight[Taps] = {}, dbias = T(0);
+  const Index end = min((place.block + 1) * span, tiles.total);
+  for (Index index = place.block * span; index < end; ++index) {
+    const Index sequence = index / tiles.tiles, first = (index - sequence * tiles.tiles) * convolution_steps;
+    const int steps = static_cast<int>(min(Index{convolution_steps}, length - first));
+    const T* const saved = convolution.saved_state + sequence * around * channels;
+    const T* const dstate =
+        convolution.dstate.data == nullptr ? nullptr : convolution.dstate.data + sequence * convolution.dstate.stride;
+    // The inputs from here on are those of the final state.
+    const Index last = length - around - first;
+    const int reached = static_cast<int>(min(Index{steps + around}, length - first));  // steps whose ds matters here
+    constexpr int rows = ceiling_divide(convolution_steps + around, warps);
+    stage_convolution_inputs<Taps, warps, convolution_steps + 2 * around, C>(
+        convolution.x, convolution.shape, saved, sequence, first - around, reached + around, place, storage.inputs);
+    C dy[rows];
+    const Index row = sequence * length + first + place.warp;
+    const C* dy_at = convolution.dy.data + row * convolution.dy.stride + place.channel;
+    C* dx_at = convolution.dx.data + row * convolution.dx.stride + place.channel;
+#pragma unroll
+    for (int i = 0; i < rows; ++i) {
+      dy[i] = place.inside && place.warp + i * warps < reached ? *dy_at : C{};
+      dy_at += warps * convolution.dy.stride;
+    }
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < rows; ++i) {
+      const int t = place.warp + i * warps;
+      if (t >= steps + around) break;
+      storage.ds[t][place.lane] =
+          t < reached
+              ? static_cast<T>(dy[i]) * silu_and_slope_of<C>(weights.convolve(storage.inputs + t, place.lane)).slope
+              : T(0);
+    }
+    __syncthreads();
+#pragma unroll(Taps > 8 ? 1 : 8)
+    for (int i = 0; i < convolution_steps / warps; ++i) {
+      const int t = place.warp + i * warps;
+      if (t >= steps || !place.inside) break;
+      const T ds = storage.ds[t][place.lane];
+      T dx = T(0);
+#pragma unroll
+      for (int k = 0; k < Taps; ++k) {
+        dx = fma(weights.taps[Taps - 1 - k], storage.ds[t + k][place.lane], dx);
+        dweight[k] = fma(ds, storage.inputs[t + k][place.lane], dweight[k]);
+      }
+      dbias += ds;
+      if (dstate != nullptr && t >= last) dx += dstate[(t - last) * channels + place.channel];
+      *dx_at = stored_as<C>(dx);
+      dx_at += warps * convolution.dx.stride;
+    }
+    __syncthreads();
+  }
+  // The warps add what they found, one after the other.
+  auto* const sums = reinterpret_cast<T(*)[convolution_width]>(shared);  // (K + 1, lanes)
+  for (int warp = 0; warp < warps; ++warp) {
+    if (warp == place.warp) {
+#pragma unroll
+      for (int k = 0; k < Taps; ++k) sums[k][place.lane] = warp == 0 ? dweight[k] : sums[k][place.lane] + dweight[k];
+      sums[Taps][place.lane] = warp == 0 ? dbias : sums[Taps][place.lane] + dbias;
+    }
+    __syncthreads();
+  }
+  if (!place.inside) return;
+  for (int k = place.warp; k < Taps + 1; k += warps) {
+    const T sum = sums[k][place.lane];
+    if (parts != nullptr) {
+      parts[(place.block * (Taps + 1) + k) * channels + place.channel] = sum;
+    } else if (k < Taps) {
+      convolution.dweight[place.channel * Taps + k] += sum;
+    } else if (convolution.dbias != nullptr) {
+      convolution.dbias[place.channel] += sum;
+    }
+  }
+}
+
+/// Launches the way back with at most `room` blocks of the same channels, and returns their number. Where there are several
+/// their sums go to `parts`.
+template <class C, class S, int Taps>
+Index launch_convolution_backward(Device& device, const CausalConvolutionBackward<C, S, Taps>& convolution, Index room,
+                                  compute_t<C>* parts) {
+  const ConvolutionTiles tiles(convolution.shape, convolution.x.columns);
+  // As many as fill the device, and as their sums have room for.
+  const Index wanted = ceiling_divide(Index{8} * device.processors(), tiles.groups);
+  const Index most = std::clamp(std::min(room, wanted), Index{1}, tiles.total);
+  const Index span = ceiling_divide(tiles.total, most), blocks = ceiling_divide(tiles.total, span);
+  const auto grid = static_cast<unsigned>(blocks * tiles.groups);
+  constexpr int shared = sizeof(ConvolutionBackwardStorage<compute_t<C>, Taps>);
+  const auto kernel = convolution_backward_kernel<C, S, Taps>;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "cudaFuncSetAttribute");
+  constexpr int threads = convolution_width * convolution_warps;
+  kernel<<<grid, threads, shared, device.stream()>>>(convolution, tiles, span, blocks == 1 ? nullptr : parts);
+  return blocks;
+}
+
+/// Adds the sums of `count` blocks to the gradients of the parameters, in order.
+template <class T, int Taps>
+__global__ void __launch_bounds__(256)
+    convolution_parameter_gradients_kernel(const T* parts, Index count, Index channels, T* dweight, T* dbias) {
+  await_stream();
+  const Index index = Index{blockIdx.x} * blockDim.x + threadIdx.x, size = (Taps + 1) * channels;
+  if (index >= size) return;
+  constexpr int at_once = 8;
+  T sum = T(0);
+  for (Index part = 0; part < count; part += at_once) {
+    T values[at_once];  // all on their way before the first is needed
+#pragma unroll
+    for (int i = 0; i < at_once; ++i) values[i] = part + i < count ? parts[(part + i) * size + index] : T(0);
+#pragma unroll
+    for (int i = 0; i < at_once; ++i) sum += values[i];
+  }
+  const Index k = index / channels, channel = index - k * channels;
+  if (k < Taps) {
+    dweight[channel * Taps + k] += sum;
+  } else if (dbias != nullptr) {
+    dbias[channel] += sum;
+  }
+}
+
+/// Input `step` of a sequence; those before 0 are its initial state.
+template <int Taps, class C>
+__device__ __forceinline__ compute_t<C> convolution_input(const MatrixView<const C>& x, Shape shape,
+                                                          const compute_t<C>* state, Index sequence, Index step,
+                                                          Index channel) {
+  if (step >= 0) return static_cast<compute_t<C>>(x.data[(sequence * shape.length + step) * x.stride + channel]);
+  return state[(step + Taps - 1) * x.columns + channel];
+}
+
+/// The gradient of the initial state, after everything that reads that of the final one, in whose place it goes. A thread
+/// takes a channel of a sequence.
+template <class C, class S, int Taps>
+__global__ void __launch_bounds__(128)
+    convolution_state_gradient_kernel(const __grid_constant__ CausalConvolutionBackward<C, S, Taps> convolution) {
+  using T = compute_t<C>;
+  const Index channels = convolution.x.columns, length = convolution.shape.length;
+  const Index index = Index{blockIdx.x} * blockDim.x + threadIdx.x;
+  const Index sequence = index / channels, channel = index - sequence * channels;
+  if (sequence >= convolution.shape.batch) return;
+  const S* const weight = convolution.weight + channel * Taps;
+  const T* const saved = convolution.saved_state + sequence * (Taps - 1) * channels;
+  T* const dstate = convolution.dstate.data + sequence * convolution.dstate.stride + channel;
+  const auto ds = [&](Index t) {
+    T sum = convolution.bias == nullptr ? T(0) : static_cast<T>(convolution.bias[channel]);
+    for (int k = 0; k < Taps; ++k) {
+      sum = fma(
+          static_cast<T>(weight[k]),
+          convolution_input<Taps, C>(convolution.x, convolution.shape, saved, sequence, t + k - (Taps - 1), channel),
+          sum);
+    }
+    return static_cast<T>(convolution.dy.data[(sequence * length + t) * convolution.dy.stride + channel]) *
+           silu_and_slope_of<C>(sum).slope;
+  };
+  // From the last, as an element depends on what an earlier one was before.
+  for (int j = Taps - 2; j >= 0; --j) {
+    T sum = T(0);
+    for (int k = 0; k <= j; ++k) {
+      if (j - k < length) sum = fma(static_cast<T>(weight[k]), ds(j - k), sum);
+    }
+    if (j >= length) sum += dstate[(j - length) * channels];
+    dstate[j * channels] = sum;
+  }
+}
+
+}  // namespace detail
+
+/// See ops/causal_convolution.hpp. Nothing is allocated and nothing waits; the same call gives the same bits each time.
+/// Throws Error where a kernel cannot be launched.
+template <class C, class S, int Taps>
+void causal_convolution_backward(Device& device, const CausalConvolutionBackward<C, S, Taps>& convolution) {
+  if (each_packed_run(convolution, [&](const auto& part) { causal_convolution_backward(device, part); })) return;
+  static_assert(Taps >= 1 && Taps <= detail::convolution_steps + 1,
+                "causal_convolution: Convolution must be from 1 to 65 on a GPU");
+  using T = compute_t<C>;
+  const Index channels = convolution.x.columns;
+  if (convolution.shape.tokens() == 0 || channels == 0) return;
+  const Index room = static_cast<Index>(Device::scratch_bytes / sizeof(T)) / (channels * (Taps + 1));
+  T* const parts = reinterpret_cast<T*>(device.scratch());
+  Index blocks = 0;  // of the same channels
+  if constexpr (detail::has_convolution_pairs<C, Taps>) {
+    if (detail::can_vectorise<2>(convolution.x, convolution.dy, convolution.dx)) {
+      blocks = detail::launch_convolution_pairs_backward(device, convolution, room, parts);
+    }
+  }
+  if (blocks == 0) blocks = detail::launch_convolution_backward(device, convolution, room, parts);
+  if (blocks > 1) {
+    const auto grid = static_cast<unsigned>(ceiling_divide(channels * (Taps + 1), 256));
+    detail::launch_dependent(device, detail::convolution_parameter_gradients_kernel<T, Taps>, grid, 256, 0, parts,
+                             blocks, channels, convolution.dweight, convolution.dbias);
+  }
+  if (convolution.dstate.data != nullptr && Taps > 1) {
+    const auto grid = static_cast<unsigned>(ceiling_divide(convolution.shape.batch * channels, 128));
+    detail::convolution_state_gradient_kernel<C, S, Taps><<<grid, 128, 0, device.stream()>>>(convolution);
+  }
+  check_launch("causal_convolution_backward");
+}
+
+}  // namespace moe_mamba::cuda

@@ -1,0 +1,143 @@
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <type_traits>
+
+#include "moe_mamba/cuda/causal_convolution/pairs.cuh"
+#include "moe_mamba/cuda/causal_convolution/pairs_forward.cuh"
+#include "moe_mamba/cuda/causal_convolution/tile.cuh"
+#include "moe_mamba/cuda/common/launch.cuh"
+#include "moe_mamba/cuda/common/mathematics.cuh"
+#include "moe_mamba/cuda/common/rounding.cuh"
+#include "moe_mamba/cuda/common/single_step.cuh"
+#include "moe_mamba/cuda/common/vector.cuh"
+#include "moe_mamba/cuda/device.hpp"
+#include "moe_mamba/ops/causal_convolution.hpp"
+
+/// The short causal convolution on the GPU. A block takes 32 channels, one a lane, and tiles of 64 steps, which its warps
+/// share out; the inputs of a tile and the K - 1 before it lie in shared memory, so that each is read once or little more.
+/// A single step has a kernel of its own, and so have activations in bfloat16 that can be read in pairs of channels. What is
+/// staged, and all arithmetic, is in compute_t of the type of activations.
+namespace moe_mamba::cuda {
+
+namespace detail {
+
+/// A block takes one tile of its channels. That with the first tile of a sequence is the only one to read the running
+/// state, and writes it.
+template <class C, class S, int Taps, int Warps>
+__global__ void __launch_bounds__(convolution_width* Warps)
+    convolution_kernel(const __grid_constant__ CausalConvolution<C, S, Taps> convolution, ConvolutionTiles tiles) {
+  using T = compute_t<C>;
+  __shared__ T inputs[convolution_steps + Taps - 1][convolution_width];
+  const Index channels = convolution.x.columns, length = convolution.shape.length;
+  const ConvolutionPlace place(tiles.groups, channels);
+  const Index sequence = place.block / tiles.tiles, tile = place.block - sequence * tiles.tiles;
+  const Index first = tile * convolution_steps;
+  const int steps = static_cast<int>(min(Index{convolution_steps}, length - first));
+  T* const state =
+      convolution.state.data == nullptr ? nullptr : convolution.state.data + sequence * convolution.state.stride;
+  stage_convolution_inputs<Taps, Warps, convolution_steps + Taps - 1, C>(
+      convolution.x, convolution.shape, state, sequence, first - (Taps - 1), steps + Taps - 1, place, inputs);
+  const ConvolutionWeights<T, S, Taps> weights(convolution.weight, convolution.bias, place.channel, place.inside);
+  __syncthreads();
+  if (!place.inside) return;
+  C* y = convolution.y.data + (sequence * length + first + place.warp) * convolution.y.stride + place.channel;
+#pragma unroll(Taps > 8 ? 1 : 8)
+  for (int t = place.warp; t < convolution_steps; t += Warps) {
+    if (t < steps) *y = stored_as<C>(silu_of<C>(weights.convolve(inputs + t, place.lane)));
+    y += Warps * convolution.y.stride;
+  }
+  if (first > 0) return;
+  for (int j = place.warp; j < Taps - 1; j += Warps) {
+    if (convolution.saved_state != nullptr) {
+      convolution.saved_state[(sequence * (Taps - 1) + j) * channels + place.channel] = inputs[j][place.lane];
+    }
+    if (state != nullptr) {
+      const Index step = length - (Taps - 1) + j;
+      state[j * channels + place.channel] =
+          step < 0
+              ? inputs[length + j][place.lane]
+              : static_cast<T>(convolution.x.data[(sequence * length + step) * convolution.x.stride + place.channel]);
+    }
+  }
+}
+
+/// Taps of a convolution whose single steps have a kernel of their own, at most: a thread holds all inputs in registers.
+inline constexpr int most_step_taps = 16;
+
+/// A single step: a thread takes a channel of a sequence. The sum is that of convolution_kernel, in the same order. With
+/// Aligned, several weights of a channel can be loaded at once.
+template <class C, class S, int Taps, bool Aligned>
+__global__ void __launch_bounds__(StepGrid::most_threads)
+    convolution_step_kernel(const __grid_constant__ CausalConvolution<C, S, Taps> convolution) {
+  await_stream();
+  release_stream();
+  using T = compute_t<C>;
+  const Index channels = convolution.x.columns, sequence = StepGrid::sequence(), channel = StepGrid::channel();
+  if (sequence >= convolution.shape.batch || channel >= channels) return;
+  T* const state = convolution.state.data == nullptr
+                       ? nullptr
+                       : convolution.state.data + sequence * convolution.state.stride + channel;
+  // All of it on its way before the first is needed.
+  const C x = convolution.x.data[sequence * convolution.x.stride + channel];
+  T inputs[Taps];
+  S weights[Taps], bias{};
+  if (convolution.bias != nullptr) bias = convolution.bias[channel];
+#pragma unroll
+  for (int k = 0; k < Taps - 1; ++k) inputs[k] = state == nullptr ? T(0) : state[k * channels];
+  load_array<Aligned>(convolution.weight + channel * Taps, weights);
+  inputs[Taps - 1] = static_cast<T>(x);
+  T sum = static_cast<T>(bias);
+#pragma unroll
+  for (int k = 0; k < Taps; ++k) sum = fma(static_cast<T>(weights[k]), inputs[k], sum);
+  convolution.y.data[sequence * convolution.y.stride + channel] = stored_as<C>(silu_of<C>(sum));
+  if (convolution.saved_state != nullptr) {
+    T* const saved = convolution.saved_state + sequence * (Taps - 1) * channels + channel;
+#pragma unroll
+    for (int k = 0; k < Taps - 1; ++k) saved[k * channels] = inputs[k];
+  }
+  if (state != nullptr) {
+#pragma unroll
+    for (int k = 0; k < Taps - 1; ++k) state[k * channels] = inputs[k + 1];
+  }
+}
+
+}  // namespace detail
+
+/// See ops/causal_convolution.hpp. Pointers are to device memory. saved_state may be null where no backward pass follows.
+/// Nothing is allocated and nothing waits. Results of the forward pass do not depend on how a sequence is cut into chunks.
+/// Throws Error where a kernel cannot be launched.
+template <class C, class S, int Taps>
+void causal_convolution(Device& device, const CausalConvolution<C, S, Taps>& convolution) {
+  if (each_packed_run(convolution, [&](const auto& part) { causal_convolution(device, part); })) return;
+  static_assert(Taps >= 1 && Taps <= detail::convolution_steps + 1,
+                "causal_convolution: Convolution must be from 1 to 65 on a GPU");
+  const Index channels = convolution.x.columns;
+  if (convolution.shape.batch == 0 || channels == 0) return;
+  if constexpr (Taps <= detail::most_step_taps) {
+    if (convolution.shape.length == 1) {
+      const auto kernel = detail::can_vectorise<detail::vector_divisor<S, Taps>>(convolution.weight, Taps)
+                              ? detail::convolution_step_kernel<C, S, Taps, true>
+                              : detail::convolution_step_kernel<C, S, Taps, false>;
+      const detail::StepGrid grid(device, convolution.shape.batch, channels);
+      return detail::launch_dependent(device, kernel, grid.blocks, grid.threads, 0, convolution);
+    }
+  }
+  if constexpr (detail::has_convolution_pairs<C, Taps>) {
+    if (detail::can_vectorise<2>(convolution.x, convolution.y)) {
+      detail::launch_convolution_pairs(device, convolution);
+      return check_launch("causal_convolution");
+    }
+  }
+  // An empty sequence has a tile too: its state is saved.
+  detail::ConvolutionTiles tiles({convolution.shape.batch, std::max<Index>(1, convolution.shape.length)}, channels);
+  const auto grid = static_cast<unsigned>(tiles.total * tiles.groups);
+  detail::with_convolution_warps(convolution.shape.length, [&](auto warps) {
+    detail::convolution_kernel<C, S, Taps, decltype(warps)::value>
+        <<<grid, detail::convolution_width * warps, 0, device.stream()>>>(convolution, tiles);
+  });
+  check_launch("causal_convolution");
+}
+
+}  // namespace moe_mamba::cuda

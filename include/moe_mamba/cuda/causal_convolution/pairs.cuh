@@ -1,0 +1,127 @@
+#pragma once
+
+#include <algorithm>
+#include <type_traits>
+
+#include "moe_mamba/core/mathematics.hpp"
+#include "moe_mamba/cuda/common/row_cursor.cuh"
+#include "moe_mamba/cuda/common/thread.cuh"
+#include "moe_mamba/cuda/common/vector.cuh"
+#include "moe_mamba/cuda/device.hpp"
+#include "moe_mamba/ops/causal_convolution.hpp"
+
+/// The convolution of activations in bfloat16, where rows can be read in pairs of channels. At half the bytes of float a
+/// kernel has half the time for each element and is bound by instructions, so these are as few as can be: a lane takes two
+/// neighbouring channels, which it loads and stores at once, and goes along their steps with the last inputs in registers.
+/// Nothing goes through shared memory, and what lies between the rows of two warps is read twice, the second time from the
+/// cache. Sums have the order that convolution_kernel has, and so the same bits.
+namespace moe_mamba::cuda::detail {
+
+inline constexpr int pair_width = 2 * warp_size;  // channels of a warp
+inline constexpr int most_pair_warps = 8;
+inline constexpr int pair_chunk = 8;  // steps whose rows are asked for at once
+/// More would not leave registers for enough warps. K - 1 is no more than a chunk, so that only the first piece of a
+/// sequence reads the state.
+inline constexpr int most_pair_taps = 8;
+
+/// Whether there are kernels for such activations; double and float keep one channel a lane.
+template <class C, int Taps>
+inline constexpr bool has_convolution_pairs = Taps <= most_pair_taps&& std::is_same_v<C, bfloat16>;
+
+using ChannelPair = Vector<float, 2>;
+
+/// Pieces of sequences, a warp each at a time, and the grid over groups of channels and blocks of pieces.
+struct PairPieces {
+  int steps;                          // of a piece: whole chunks
+  unsigned of_sequence, total, span;  // span: those that a warp takes, one after the other
+  int warps;                          // of a block
+
+  /// An empty sequence has a piece too: its state is saved.
+  PairPieces(Shape shape, Index steps_of_piece, Index pieces_of_warp, int warps_of_block)
+      : steps(static_cast<int>(steps_of_piece)),
+        of_sequence(static_cast<unsigned>(ceiling_divide(std::max<Index>(1, shape.length), steps_of_piece))),
+        total(static_cast<unsigned>(shape.batch) * of_sequence),
+        span(static_cast<unsigned>(pieces_of_warp)),
+        warps(warps_of_block) {}
+
+  Index blocks() const { return ceiling_divide<Index>(total, Index{span} * warps); }
+
+  static Index groups(Index channels) { return ceiling_divide<Index>(channels, pair_width); }
+
+  dim3 grid(Index channels) const {
+    constexpr Index most_rows = 65535;  // of a grid
+    return dim3(static_cast<unsigned>(groups(channels)), static_cast<unsigned>(std::min(blocks(), most_rows)),
+                static_cast<unsigned>(ceiling_divide(blocks(), most_rows)));
+  }
+
+  static __device__ __forceinline__ unsigned block() { return blockIdx.z * gridDim.y + blockIdx.y; }
+  static __device__ __forceinline__ int lane() { return lane_index(); }
+  static __device__ __forceinline__ int warp() { return warp_index(); }
+  /// The first channel of a lane.
+  static __device__ __forceinline__ Index channel() { return Index{blockIdx.x} * pair_width + 2 * lane(); }
+  /// The first piece of a warp.
+  __device__ __forceinline__ unsigned first() const { return (block() * warps + warp()) * span; }
+};
+
+template <int Taps>
+struct PairWeights {
+  ChannelPair bias = {}, taps[Taps];
+
+  template <class S>
+  __device__ __forceinline__ PairWeights(const S* weight, const S* from_bias, Index channel, bool inside) {
+#pragma unroll
+    for (int c = 0; c < 2; ++c) {
+#pragma unroll
+      for (int k = 0; k < Taps; ++k) {
+        taps[k].values[c] = inside ? static_cast<float>(weight[(channel + c) * Taps + k]) : 0.0f;
+      }
+      if (inside && from_bias != nullptr) bias.values[c] = static_cast<float>(from_bias[channel + c]);
+    }
+  }
+
+  /// bias + Σ_k weight[k] inputs[k]
+  __device__ __forceinline__ ChannelPair convolve(const ChannelPair* inputs) const {
+    ChannelPair sum = bias;
+#pragma unroll
+    for (int k = 0; k < Taps; ++k) {
+#pragma unroll
+      for (int c = 0; c < 2; ++c) sum.values[c] = fma(taps[k].values[c], inputs[k].values[c], sum.values[c]);
+    }
+    return sum;
+  }
+};
+
+/// Loads `Rows` rows in front of which a cursor stands, and moves it behind them. Those from `present` on are not there.
+template <int Rows, bool Whole, class C>
+__device__ __forceinline__ void load_pairs(RowCursor<const C, 1>& from, int present, Packed<C, 2>* to) {
+#pragma unroll
+  for (int i = 0; i < Rows; ++i) {
+    to[i] = {};
+    from.template load<true>(to[i], Whole || i < present ? 2 : 0);
+    from.move(1);
+  }
+}
+
+/// The K - 1 inputs before step `first` of a sequence, from the state where that is 0.
+template <int Taps, class C>
+__device__ __forceinline__ void load_pairs_before(const MatrixView<const C>& x, const float* state, Index row,
+                                                  Index first, Index channel, ChannelPair* to) {
+  constexpr int around = Taps - 1;
+  if constexpr (around > 0) {
+    if (first > 0) {
+      Packed<C, 2> stored[around];
+      RowCursor<const C, 1> from(x, row - around, channel);
+      load_pairs<around, true, C>(from, around, stored);
+#pragma unroll
+      for (int j = 0; j < around; ++j) to[j] = widen(stored[j]);
+    } else {
+#pragma unroll
+      for (int j = 0; j < around; ++j) {
+#pragma unroll
+        for (int c = 0; c < 2; ++c) to[j].values[c] = state == nullptr ? 0.0f : state[j * x.columns + channel + c];
+      }
+    }
+  }
+}
+
+}  // namespace moe_mamba::cuda::detail

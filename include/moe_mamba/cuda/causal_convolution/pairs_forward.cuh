@@ -1,0 +1,101 @@
+#pragma once
+
+#include <algorithm>
+#include <type_traits>
+
+#include "moe_mamba/cuda/causal_convolution/pairs.cuh"
+#include "moe_mamba/cuda/common/mathematics.cuh"
+#include "moe_mamba/cuda/common/row_cursor.cuh"
+#include "moe_mamba/cuda/common/thread.cuh"
+#include "moe_mamba/cuda/common/vector.cuh"
+#include "moe_mamba/cuda/device.hpp"
+
+/// The convolution of pairs of channels, forward.
+namespace moe_mamba::cuda::detail {
+
+/// Blocks on the way forward that a multiprocessor holds, at least.
+template <int Taps>
+inline constexpr int pairs_forward_blocks = Taps <= 4 ? 5 : 3;
+
+/// A warp takes a piece. That with the first steps of a sequence is the only one to read the running state, and writes it.
+template <class C, class S, int Taps>
+__global__ void __launch_bounds__(warp_size* most_pair_warps, pairs_forward_blocks<Taps>)
+    convolution_pairs_kernel(const __grid_constant__ CausalConvolution<C, S, Taps> convolution,
+                             const __grid_constant__ PairPieces pieces) {
+  constexpr int around = Taps - 1;
+  const Index channels = convolution.x.columns, length = convolution.shape.length, channel = pieces.channel();
+  const unsigned piece = pieces.first();
+  if (piece >= pieces.total || channel >= channels) return;
+  const unsigned sequence = piece / pieces.of_sequence;
+  const Index first = Index{piece - sequence * pieces.of_sequence} * pieces.steps, row = sequence * length + first;
+  float* const state =
+      convolution.state.data == nullptr ? nullptr : convolution.state.data + sequence * convolution.state.stride;
+  const PairWeights<Taps> weights(convolution.weight, convolution.bias, channel, true);
+  ChannelPair before[Taps];  // the last K - 1
+  load_pairs_before<Taps, C>(convolution.x, state, row, first, channel, before);
+  if (first == 0 && convolution.saved_state != nullptr) {
+    float* const saved = convolution.saved_state + sequence * around * channels + channel;
+#pragma unroll
+    for (int j = 0; j < around; ++j) {
+#pragma unroll
+      for (int c = 0; c < 2; ++c) saved[j * channels + c] = before[j].values[c];
+    }
+  }
+  RowCursor<const C, 1> from(convolution.x, row, channel);
+  RowCursor<C, 1> to(convolution.y, row, channel);
+  const auto convolve = [&](auto all_there, int present) {
+    constexpr bool whole = decltype(all_there)::value;
+    Packed<C, 2> stored[pair_chunk];
+    load_pairs<pair_chunk, whole, C>(from, present, stored);
+    ChannelPair inputs[around + pair_chunk];
+#pragma unroll
+    for (int j = 0; j < around; ++j) inputs[j] = before[j];
+#pragma unroll
+    for (int t = 0; t < pair_chunk; ++t) {
+      inputs[around + t] = widen(stored[t]);
+      ChannelPair y = weights.convolve(inputs + t);
+#pragma unroll
+      for (int c = 0; c < 2; ++c) y.values[c] = silu_of<bfloat16>(y.values[c]);
+      to.template store<true>(narrow<C, 2>(y), whole || t < present ? 2 : 0);
+      to.move(1);
+    }
+#pragma unroll
+    for (int j = 0; j < around; ++j) before[j] = inputs[pair_chunk + j];
+  };
+  for (int left = static_cast<int>(min(Index{pieces.steps}, length - first)); left > 0; left -= pair_chunk) {
+    if (left >= pair_chunk) {
+      convolve(std::true_type{}, pair_chunk);
+    } else {
+      convolve(std::false_type{}, left);
+    }
+  }
+  if (first > 0 || state == nullptr) return;
+#pragma unroll
+  for (int j = 0; j < around; ++j) {
+    // What a short sequence leaves of the state moves to the front; it has not been written over yet.
+    const Index step = length - around + j;
+    const C* const input = convolution.x.data + (sequence * length + step) * convolution.x.stride + channel;
+#pragma unroll
+    for (int c = 0; c < 2; ++c) {
+      state[j * channels + channel + c] =
+          step < 0 ? state[(length + j) * channels + channel + c] : static_cast<float>(input[c]);
+    }
+  }
+}
+
+template <class C, class S, int Taps>
+void launch_convolution_pairs(Device& device, const CausalConvolution<C, S, Taps>& convolution) {
+  const Index columns = convolution.x.columns;
+  // Long pieces ask for weights less often; but short ones, and small blocks, where multiprocessors would have little to do.
+  PairPieces pieces(convolution.shape, 4 * pair_chunk, 1, most_pair_warps);
+  const auto few = [&](int blocks) { return pieces.blocks() * pieces.groups(columns) < blocks * device.processors(); };
+  for (int chunks = 2; chunks > 0 && few(3); chunks /= 2) {
+    pieces = PairPieces(convolution.shape, chunks * pair_chunk, 1, most_pair_warps);
+  }
+  if (few(1)) pieces.warps = 1;
+  convolution_pairs_kernel<C, S, Taps>
+      <<<pieces.grid(columns), static_cast<unsigned>(warp_size * pieces.warps), 0, device.stream()>>>(convolution,
+                                                                                                      pieces);
+}
+
+}  // namespace moe_mamba::cuda::detail

@@ -1,0 +1,172 @@
+#pragma once
+
+#include "moe_mamba/core/mathematics.hpp"
+#include "moe_mamba/core/view.hpp"
+#include "moe_mamba/cuda/linear/tile_walk.cuh"
+
+/// Grouped products by ordinary arithmetic, of factors of any sizes.
+namespace moe_mamba::cuda::detail {
+
+/// One factor of a product: element (i, k) of it, k running over what is summed, lies at data[i · stride + k], or at
+/// data[k · stride + i] where it is not `inner_contiguous`.
+template <class T, bool inner_contiguous_>
+struct Factor {
+  static constexpr bool inner_contiguous = inner_contiguous_;
+  const T* data;
+  Index stride;
+  Index count;  // values of i
+};
+
+/// A tile of C by 256 threads with a square of sums each. An inner step is loaded into registers while the one before
+/// is multiplied.
+template <class C>
+struct FmaTile {
+  static constexpr int threads = 256, across = 16;
+  static constexpr int side = sizeof(C) == 4 ? 128 : 64;  // rows and columns of a tile
+  static constexpr int own = side / across;               // rows and columns of a thread
+  static constexpr int inner = 16;
+  static constexpr int pitch = side + 16 / int(sizeof(C));  // of a line of shared memory, aligned to 16 bytes
+  static constexpr int loads = side * inner / threads;
+
+  struct Shared {
+    alignas(16) C a[2][inner][pitch];
+    alignas(16) C b[2][inner][pitch];
+  };
+
+  /// Row or column `i` of a thread's own within the tile: quads, for wide loads, as far apart as there are threads.
+  __device__ static int place(int thread, int i) { return i / 4 * (4 * across) + thread * 4 + i % 4; }
+
+  /// What a thread carries of a factor from device to shared memory: elements a fixed step apart, contiguous from
+  /// thread to thread.
+  template <class F>
+  struct Carrier;
+  template <class T, bool inner_contiguous>
+  struct Carrier<Factor<T, inner_contiguous>> {
+    static constexpr int line = inner_contiguous ? inner : side;  // contiguous elements
+    static constexpr int lines = threads / line;                  // that a load of all threads covers
+    const T* at;
+    Index step, stride;
+    int i, k, present;
+    C values[loads];
+
+    __device__ Carrier(const Factor<T, inner_contiguous>& factor, Index first) {
+      const int across_line = int(threadIdx.x) % line, down = int(threadIdx.x) / line;
+      i = inner_contiguous ? down : across_line;
+      k = inner_contiguous ? across_line : down;
+      stride = factor.stride;
+      step = lines * stride;
+      at = factor.data + (inner_contiguous ? (first + i) * stride + k : k * stride + first + i);
+      const int left = int(min(factor.count - first, Index{side})) - i;
+      present = inner_contiguous ? ceiling_divide(left, lines) : left > 0 ? loads : 0;
+    }
+
+    /// The next inner step, of which `k_left` elements are there.
+    __device__ void load(Index k_left) {
+      const int left = int(min(k_left, Index{inner})) - k;
+      const int here = min(present, inner_contiguous ? (left > 0 ? loads : 0) : ceiling_divide(left, lines));
+#pragma unroll
+      for (int j = 0; j < loads; ++j) values[j] = j < here ? static_cast<C>(at[j * step]) : C(0);
+      at += inner_contiguous ? inner : inner * stride;
+    }
+    __device__ void store(C (&to)[inner][pitch]) const {
+#pragma unroll
+      for (int j = 0; j < loads; ++j) {
+        if constexpr (inner_contiguous) {
+          to[k][i + j * lines] = values[j];
+        } else {
+          to[k + j * lines][i] = values[j];
+        }
+      }
+    }
+  };
+
+  /// out = or += a bᵀ, for the rows of a and b from `a_first` and `b_first` on that lie in one tile. The whole block
+  /// calls; shared memory may be used again behind a __syncthreads().
+  template <class A, class B, class Out>
+  __device__ static void multiply(Shared& shared, const A& a, Index a_first, const B& b, Index b_first, Index k_count,
+                                  MatrixView<Out> out, bool add) {
+    const int ty = int(threadIdx.x) / across, tx = int(threadIdx.x) % across;
+    C sums[own][own] = {};
+    Carrier<A> a_next(a, a_first);
+    Carrier<B> b_next(b, b_first);
+    a_next.load(k_count);
+    b_next.load(k_count);
+    int stage = 0;
+    for (Index k_left = k_count; k_left > 0; k_left -= inner, stage ^= 1) {
+      a_next.store(shared.a[stage]);
+      b_next.store(shared.b[stage]);
+      __syncthreads();
+      if (k_left > inner) {
+        a_next.load(k_left - inner);
+        b_next.load(k_left - inner);
+      }
+#pragma unroll
+      for (int k = 0; k < inner; ++k) {
+        C a_own[own], b_own[own];
+#pragma unroll
+        for (int i = 0; i < own; ++i) a_own[i] = shared.a[stage][k][place(ty, i)];
+#pragma unroll
+        for (int i = 0; i < own; ++i) b_own[i] = shared.b[stage][k][place(tx, i)];
+#pragma unroll
+        for (int i = 0; i < own; ++i) {
+#pragma unroll
+          for (int j = 0; j < own; ++j) sums[i][j] += a_own[i] * b_own[j];
+        }
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < own; ++i) {
+      const Index row = a_first + place(ty, i);
+      if (row >= a.count) continue;
+      // All that a row is added to is read before any of it is written.
+      C before[own] = {};
+#pragma unroll
+      for (int j = 0; j < own; ++j) {
+        const Index column = b_first + place(tx, j);
+        if (add && column < b.count) before[j] = static_cast<C>(out(row, column));
+      }
+#pragma unroll
+      for (int j = 0; j < own; ++j) {
+        const Index column = b_first + place(tx, j);
+        if (column < b.count) out(row, column) = static_cast<Out>(before[j] + sums[i][j]);
+      }
+    }
+  }
+};
+
+/// y = or += x B for rows in groups; B of group g begins at weight + g · step, and what is contiguous in it is the
+/// inner index (as in Wᵀ) or, where not `inner_contiguous`, the columns (as in W).
+template <bool inner_contiguous, class C, class S>
+__global__ void __launch_bounds__(FmaTile<compute_t<C>>::threads, 2)
+    grouped_kernel(Groups groups, MatrixView<const C> x, const S* weight, Index step, Index stride, MatrixView<C> y,
+                   bool add) {
+  using Tile = FmaTile<compute_t<C>>;
+  __shared__ typename Tile::Shared shared;
+  TileWalk walk(groups, 0, y.rows, Tile::side, Tile::side, y.columns);
+  for (Index tile = blockIdx.x; walk.find(tile); tile += gridDim.x) {
+    const Factor<C, true> a{x.row(walk.first_row), x.stride, walk.rows};
+    const Factor<S, inner_contiguous> b{weight + walk.group * step, stride, y.columns};
+    Tile::multiply(shared, a, 0, b, walk.column, x.columns, y.row_block(walk.first_row, walk.rows), add);
+    __syncthreads();
+  }
+}
+
+/// dweight of each group = or += dyᵀ x over the rows of the group.
+template <class C>
+__global__ void __launch_bounds__(FmaTile<C>::threads, 2)
+    grouped_weight_kernel(Groups groups, MatrixView<const C> dy, MatrixView<const C> x, MatrixStack<C> dweight,
+                          bool add) {
+  using Tile = FmaTile<C>;
+  __shared__ typename Tile::Shared shared;
+  WeightTileWalk walk(groups, 0, x.rows, 1, !add, Tile::side, Tile::side, dweight.rows, dweight.columns);
+  for (Index tile = blockIdx.x; walk.find(tile); tile += gridDim.x) {
+    const Factor<C, false> a{dy.row(walk.first_row), dy.stride, dweight.rows};
+    const Factor<C, false> b{x.row(walk.first_row), x.stride, dweight.columns};
+    const MatrixView<C> out{dweight.data + walk.group * dweight.rows * dweight.columns, dweight.rows, dweight.columns,
+                            dweight.columns};
+    Tile::multiply(shared, a, walk.row, b, walk.column, walk.rows, out, add);
+    __syncthreads();
+  }
+}
+
+}  // namespace moe_mamba::cuda::detail

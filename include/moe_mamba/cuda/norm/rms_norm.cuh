@@ -1,0 +1,125 @@
+#pragma once
+
+#include "moe_mamba/core/arena.hpp"
+#include "moe_mamba/cuda/common/reduce.cuh"
+#include "moe_mamba/cuda/common/sums.cuh"
+#include "moe_mamba/cuda/common/vector.cuh"
+#include "moe_mamba/cuda/device.hpp"
+#include "moe_mamba/cuda/norm/rms_norm_backward.cuh"
+#include "moe_mamba/cuda/norm/row_walk.cuh"
+#include "moe_mamba/ops/norm.hpp"
+
+/// Normalisation of rows on a CUDA device; the contract is in ops/norm.hpp. A row is shared by some threads, whose sums
+/// run in the compute type; sums over rows, for the gradients of gain and bias, run in double, but over the few
+/// rows of one warp.
+namespace moe_mamba::cuda {
+
+namespace detail {
+
+template <class X, class Y, class S>
+struct RmsNormRow {
+  using T = compute_t<std::remove_const_t<X>>;
+  Joined<X, Y> joined;
+  const S* gain;
+  double epsilon;
+  MatrixView<Y> y;
+  T* inverse;
+
+  template <int threads, int count>
+  __device__ void operator()(Index t, int thread) const {
+    const MatrixView<const X> x = joined.x;
+    T sum = 0;
+    walk_joined_row<threads, count>(joined, t, thread, [&](const auto& run) {
+      for (int i = 0; i < count; ++i) sum += run.values[i] * run.values[i];
+    });
+    sum = block_sum<threads>(sum);
+    const T scale = static_cast<T>(1 / sqrt(double(sum) / double(x.columns) + epsilon));
+    walk_row<threads, count>(x.columns, thread, [&](Index column) {
+      auto run = load_widened<count>(x, t, column);
+      const auto gains = load_factors<count, T>(gain, column, T(1));
+      for (int i = 0; i < count; ++i) run.values[i] *= scale * gains.values[i];
+      store_narrowed<count>(run, y, t, column);
+    });
+    if (thread == 0) inverse[t] = scale;
+  }
+};
+
+template <class X, class Y, class S>
+struct RmsNormBackwardRow {
+  using T = compute_t<X>;
+  MatrixView<const X> x;
+  const S* gain;
+  const T* inverse;
+  MatrixView<const Y> dy;
+  MatrixView<X> dx;
+  MatrixView<Y> kept;  // a copy of dx, where it has data
+
+  template <int threads, int count>
+  __device__ void operator()(Index t, int thread) const {
+    T dot = 0;
+    walk_row<threads, count>(x.columns, thread, [&](Index column) {
+      const auto run = load_widened<count>(x, t, column);
+      const auto gradient = load_widened<count>(dy, t, column);
+      const auto gains = load_factors<count, T>(gain, column, T(1));
+      for (int i = 0; i < count; ++i) dot += gradient.values[i] * gains.values[i] * run.values[i];
+    });
+    dot = block_sum<threads>(dot);
+    const T scale = inverse[t];
+    const T pull = -(dot / static_cast<T>(x.columns)) * scale * scale * scale;
+    walk_row<threads, count>(x.columns, thread, [&](Index column) {
+      const auto run = load_widened<count>(x, t, column);
+      const auto gradient = load_widened<count>(dy, t, column);
+      auto sum = load_widened<count>(dx, t, column);
+      const auto gains = load_factors<count, T>(gain, column, T(1));
+      for (int i = 0; i < count; ++i) {
+        sum.values[i] += scale * gradient.values[i] * gains.values[i] + pull * run.values[i];
+      }
+      store_narrowed<count>(sum, dx, t, column);
+      if (kept.data != nullptr) store_narrowed<count>(sum, kept, t, column);
+    });
+  }
+};
+
+template <class X, class Y>
+struct RmsNormColumn {
+  MatrixView<const X> x;
+  MatrixView<const Y> dy;
+  const compute_t<X>* inverse;
+  __device__ void operator()(Index t, Index i, double (&sums)[1]) const {
+    sums[0] += double(dy(t, i)) * double(x(t, i)) * double(inverse[t]);
+  }
+};
+
+}  // namespace detail
+
+/// x += rows, kept = x, y = x · inverse · gain with inverse = 1 / sqrt(mean(x²) + epsilon); y may be x, gain null.
+template <StorageScalar X, StorageScalar Y, StorageScalar S, ComputeScalar C>
+void add_rms_norm(Device& device, const Joined<X, Y>& joined, const S* gain, double epsilon, MatrixView<Y> y,
+                  C* inverse) {
+  const detail::RmsNormRow<X, Y, S> row{joined, gain, epsilon, y, inverse};
+  detail::for_rows(device, y.rows, y.columns, row, joined.x, joined.rows, joined.kept, y);
+}
+
+template <class X, StorageScalar Y, StorageScalar S, ComputeScalar C>
+void rms_norm(Device& device, MatrixView<X> x, const S* gain, double epsilon, MatrixView<Y> y, C* inverse) {
+  // Where nothing is added, x is not written.
+  const Joined<std::remove_const_t<X>, Y> alone{{}, detail::writable(x), {}};
+  add_rms_norm(device, alone, gain, epsilon, y, inverse);
+}
+
+/// dx and dgain are added to.
+template <StorageScalar X, class Y, StorageScalar S, ComputeScalar C>
+void rms_norm_backward(Device& device, Input<X> x, const S* gain, const C* inverse, MatrixView<Y> dy, MatrixView<X> dx,
+                       C* dgain, MatrixView<std::remove_const_t<Y>> kept = {}) {
+  using Gradient = std::remove_const_t<Y>;
+  if (gain != nullptr) {
+    const detail::RmsNormGradients<X, Gradient, S> norm{x, gain, inverse, dy, dx, kept};
+    if (detail::rms_norm_backward_in_one(device, norm, dgain)) return;
+    detail::sum_columns<1>(device, x.rows, x.columns, detail::RmsNormColumn<X, Gradient>{x, dy, inverse},
+                           detail::AddColumnSums<C, 1>{{dgain}}, Arena(device.scratch()));
+  }
+  const detail::RmsNormBackwardRow<X, Gradient, S> row{x, gain, inverse, dy, dx, kept};
+  detail::for_rows(device, x.rows, x.columns, row, x, dy, dx, kept);
+}
+
+}  // namespace moe_mamba::cuda

@@ -1,0 +1,100 @@
+#pragma once
+
+#include <algorithm>
+#include <type_traits>
+
+#include "moe_mamba/cuda/common/launch.cuh"
+#include "moe_mamba/cuda/common/vector.cuh"
+#include "moe_mamba/cuda/device.hpp"
+#include "moe_mamba/ops/norm.hpp"
+
+/// How norms go over rows: a warp or a block for each, in 16 bytes at a time where rows allow it.
+namespace moe_mamba::cuda::detail {
+
+/// each.operator()<threads, count>(row, thread): `threads` for each row, which go over it in runs of `count` elements.
+template <int threads, int count, class Each>
+__global__ void __launch_bounds__(threads) row_kernel(Index rows, Each each) {
+  await_stream();
+  release_stream();
+  for (Index row = blockIdx.x; row < rows; row += gridDim.x) {
+    each.template operator()<threads, count>(row, int(threadIdx.x));
+  }
+}
+
+/// A warp for rows that keep no more busy, a block for others; `views` are what `each` goes through row by row.
+template <class Each, class... Scalars>
+void for_rows(Device& device, Index rows, Index columns, const Each& each, const MatrixView<Scalars>&... views) {
+  if (rows == 0) return;
+  constexpr int wide = 16 / int(std::max({sizeof(Scalars)...}));
+  const auto blocks = unsigned(std::min(rows, Index{1} << 30));
+  const auto launch = [&](auto threads, auto count) {
+    launch_dependent(device, row_kernel<decltype(threads)::value, decltype(count)::value, Each>, blocks,
+                     unsigned(decltype(threads)::value), 0, rows, each);
+  };
+  const auto with_threads = [&](auto count) {
+    if (columns <= 1024) {
+      launch(std::integral_constant<int, 32>{}, count);
+    } else {
+      launch(std::integral_constant<int, 256>{}, count);
+    }
+  };
+  if (can_vectorise<wide>(views...)) {
+    with_threads(std::integral_constant<int, wide>{});
+  } else {
+    with_threads(std::integral_constant<int, 1>{});
+  }
+}
+
+/// each(column) for the runs of a row that are a thread's, so that several are on their way at a time.
+template <int threads, int count, class Each>
+__device__ __forceinline__ void walk_row(Index columns, int thread, const Each& each) {
+#pragma unroll 4
+  for (Index column = thread * count; column < columns; column += threads * count) each(column);
+}
+
+/// `count` gains or biases from `column` on, which may not be aligned.
+template <int count, class T, class S>
+__device__ __forceinline__ Vector<T, count> load_factors(const S* from, Index column, T otherwise) {
+  Vector<T, count> factors;
+#pragma unroll
+  for (int i = 0; i < count; ++i) factors.values[i] = from == nullptr ? otherwise : static_cast<T>(from[column + i]);
+  return factors;
+}
+
+/// each(run) for the runs of a row that are a thread's, with what is pending added to them; writes the sum where it is to
+/// stay. Several runs are read before the first is written, which the compiler would not do by itself.
+template <int threads, int count, class X, class Y, class Each>
+__device__ __forceinline__ void walk_joined_row(const Joined<X, Y>& joined, Index t, int thread, const Each& each) {
+  constexpr int together = 4, step = threads * count;
+  using Numbers = Vector<compute_t<X>, count>;
+  const Index columns = joined.x.columns;
+  for (Index first = thread * count; first < columns; first += together * step) {
+    Numbers runs[together], pending[together] = {};
+#pragma unroll
+    for (int k = 0; k < together; ++k) {
+      const Index column = first + k * step;
+      if (column >= columns) break;
+      runs[k] = load_widened<count>(joined.x, t, column);
+      if (joined.rows.data != nullptr) pending[k] = load_widened<count>(joined.rows, t, column);
+    }
+#pragma unroll
+    for (int k = 0; k < together; ++k) {
+      const Index column = first + k * step;
+      if (column >= columns) break;
+      if (joined.rows.data != nullptr) {
+        for (int i = 0; i < count; ++i) runs[k].values[i] += pending[k].values[i];
+        store_narrowed<count>(runs[k], joined.x, t, column);
+      }
+      if (joined.kept.data != nullptr) store_narrowed<count>(runs[k], joined.kept, t, column);
+      each(runs[k]);
+    }
+  }
+}
+
+/// A view to put into Joined where that is only read.
+template <class X>
+MatrixView<std::remove_const_t<X>> writable(MatrixView<X> x) {
+  return {const_cast<std::remove_const_t<X>*>(x.data), x.rows, x.columns, x.stride};
+}
+
+}  // namespace moe_mamba::cuda::detail

@@ -1,0 +1,113 @@
+#pragma once
+
+#include "moe_mamba/core/arena.hpp"
+#include "moe_mamba/core/mathematics.hpp"
+#include "moe_mamba/cuda/common/order_key.cuh"
+#include "moe_mamba/cuda/common/reduce.cuh"
+#include "moe_mamba/cuda/sampling/weight_histogram.cuh"
+#include "moe_mamba/ops/sampling.hpp"
+
+/// What the launches that draw a token share: how rows of logits are cut, what is known of a row, where it is kept.
+namespace moe_mamba::cuda::detail {
+
+inline constexpr int sample_threads = 512;
+/// Logits that a block holds at a time.
+inline constexpr int sample_per_thread = 4, sample_chunk = sample_per_thread * sample_threads;
+
+/// How a row is cut: at most a piece for each thread of the block that puts them together.
+struct SamplePieces {
+  Index length, count;
+
+  explicit SamplePieces(Index vocabulary)
+      : length(ceiling_divide(ceiling_divide(vocabulary, Index{sample_threads}), Index{sample_chunk}) * sample_chunk),
+        count(ceiling_divide(vocabulary, length)) {}
+};
+
+/// What the launches know of a row. Kept are the tokens whose keys are above `cut`, and the first `ties` of those whose
+/// key it is.
+template <class C>
+struct SampleRow {
+  bool draws;      // whether there is something to be drawn: not where a logit is broken, nor without temperature
+  double largest;  // logit
+  OrderKey<C> cut;
+  Index ties;
+  // While the next cut is looked for: its digits so far, the weight of all keys above those, and the weight to be reached.
+  OrderKey<C> prefix;
+  double before, wanted;
+};
+
+template <class C>
+struct SampleBuffers {
+  unsigned* tickets;               // (B)
+  unsigned long long* histograms;  // (B, parts, bins)
+  SampleRow<C>* rows;              // (B)
+  OrderKey<C>* keys;               // (B, pieces): of the largest logit
+  int* indices;                    // (B, pieces): its index, or -1 where a logit of the piece is broken
+  double* sums;                    // (B, pieces): weight above the cut
+  Index* ties;                     // (B, pieces): tokens at the cut
+
+  static constexpr Index histogram_size = WeightHistogram::parts * WeightHistogram::bins;
+
+  SampleBuffers(Arena& arena, Index row_count, Index vocabulary) {
+    const Index pieces = row_count * SamplePieces(vocabulary).count;
+    tickets = arena.take<unsigned>(row_count);
+    histograms = arena.take<unsigned long long>(row_count * histogram_size);
+    rows = arena.take<SampleRow<C>>(row_count);
+    keys = arena.take<OrderKey<C>>(pieces);
+    indices = arena.take<int>(pieces);
+    sums = arena.take<double>(pieces);
+    ties = arena.take<Index>(pieces);
+  }
+};
+
+/// The operands of every launch; a block's row and piece.
+template <class C>
+struct SampleJob {
+  SampleTokens<C> sample;
+  SampleBuffers<C> buffers;
+  SamplePieces pieces;
+
+  __device__ Index row() const { return blockIdx.x; }
+  __device__ const C* logits() const { return sample.logits.row(row()); }
+  /// Logits start + thread, + threads, … of the piece into registers; minus infinity behind its end. To be asked for
+  /// before anything is waited for.
+  __device__ void load(Index start, C (&values)[sample_per_thread]) const {
+#pragma unroll
+    for (int i = 0; i < sample_per_thread; ++i) {
+      const Index at = start + threadIdx.x + i * sample_threads;
+      values[i] = at < last() ? logits()[at] : -C(INFINITY);
+    }
+  }
+  __device__ Index first() const { return blockIdx.y * pieces.length; }
+  __device__ Index last() const { return min(first() + pieces.length, sample.logits.columns); }
+  /// Where what a piece has found is kept.
+  __device__ Index slot(Index piece) const { return row() * pieces.count + piece; }
+  __device__ bool arrives_last() const { return detail::arrives_last(&buffers.tickets[row()], unsigned(pieces.count)); }
+  __device__ double weight(const SampleRow<C>& state, C logit) const {
+    return sampling_weight(double(logit), state.largest, sample.sampling.temperature);
+  }
+};
+
+/// What the second launch goes out from. Rows that need no draw, or cannot have one, are done with it.
+template <class C>
+__device__ inline SampleRow<C> begin_row(const SampleJob<C>& job) {
+  Choice<C> best{0, 0};
+  if (threadIdx.x < job.pieces.count) {
+    const Index slot = job.slot(threadIdx.x);
+    best = {job.buffers.keys[slot], job.buffers.indices[slot]};
+  }
+  const bool broken = __syncthreads_or(best.index < 0) != 0;
+  best = block_first<sample_threads>(best);
+  const bool none = !broken && best.key == order_key(-C(INFINITY));
+  const SampleRow<C> state{.draws = !broken && !none && job.sample.sampling.temperature > 0,
+                           .largest = double(ordered_value(best.key))};
+  if (blockIdx.y == 0 && threadIdx.x == 0) {
+    const Index row = job.row();
+    job.buffers.rows[row] = state;
+    if (!state.draws) job.sample.tokens[row] = broken || none ? Token(-1) : Token(best.index);
+    if (broken || none) job.sample.status[row] |= broken ? logit_not_finite : all_tokens_excluded;
+  }
+  return state;
+}
+
+}  // namespace moe_mamba::cuda::detail

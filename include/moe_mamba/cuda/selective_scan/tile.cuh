@@ -1,0 +1,375 @@
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <limits>
+#include <type_traits>
+
+#include "moe_mamba/core/arena.hpp"
+#include "moe_mamba/core/mathematics.hpp"
+#include "moe_mamba/cuda/common/mathematics.cuh"
+#include "moe_mamba/cuda/common/thread.cuh"
+#include "moe_mamba/cuda/common/vector.cuh"
+#include "moe_mamba/ops/selective_scan.hpp"
+
+/// The numbers of the selective scan, a thread's place in it, and the layout of tiles in shared memory.
+///
+///   state    a warp has some states of its channels, a thread some of them, in registers; more states than a block holds
+///            take several passes, each a launch that adds to the outputs
+///   channel  a block has 32 or 64 neighbouring channels, a lane one or two of them
+///   tile     the steps whose inputs a block stages in shared memory at a time
+///   segment  the steps between two checkpoints, scan_checkpoint_interval
+///   chunk    the segments of a sequence that a block goes through, all of them where there are enough channels
+///
+/// C is the compute type, where it is not said to be that of activations.
+namespace moe_mamba::cuda::detail {
+
+/// `States` states over the warps of a block, `Most` of them in a pass.
+template <int States, int Most>
+struct ScanSpread {
+  static constexpr int passes = ceiling_divide(States, Most);
+  static constexpr int wanted = ceiling_divide(States, passes);
+  static constexpr int warps = wanted > 16 ? 8 : wanted > 8 ? 4 : wanted > 4 ? 2 : 1;
+  static constexpr int states = ceiling_divide(wanted, warps);  // of a thread
+  static constexpr int pass = states * warps;
+  static constexpr bool exact = passes * pass == States;
+  static constexpr int padded = states > 2 ? ceiling_divide(states, 4) * 4 : states;  // whole vectors
+};
+
+/// Element-wise work on a tile of `Steps` steps and `width` channels: a thread has a vector of up to four channels in every
+/// row_step-th row.
+template <class Spread, int Channels, int Steps>
+struct ScanTile : Spread {
+  static constexpr int channels = Channels;  // of a thread, for its states
+  static constexpr int width = Channels * warp_size;
+  static constexpr int threads = warp_size * Spread::warps;
+  static constexpr int steps = Steps;
+  static constexpr int elements = steps * width / threads;
+  static constexpr int vector = std::min(4, elements);
+  static constexpr int rows = elements / vector;
+  static constexpr int row_step = threads * vector / width;
+  static constexpr int coefficients = Spread::warps * Spread::padded;  // of B or C, a step; a thread loads one of a row
+  static constexpr int coefficient_row_step = threads / coefficients;
+  static constexpr int coefficient_rows = ceiling_divide(steps, coefficient_row_step);
+};
+
+/// Most states of a pass, forward.
+template <class C>
+inline constexpr int scan_forward_pass = sizeof(C) == 4 ? 64 : 32;
+
+/// Channels of a block, forward. Narrow blocks have half as many of float, and tiles of twice as many steps.
+constexpr int scan_forward_width(std::size_t scalar_bytes, bool narrow = false) {
+  return scalar_bytes == 4 && !narrow ? 2 * warp_size : warp_size;
+}
+
+template <class C, int States, bool Narrow>
+struct ScanForwardTuning
+    : ScanTile<ScanSpread<States, scan_forward_pass<C>>, scan_forward_width(sizeof(C), Narrow) / warp_size,
+               ScanSpread<States, scan_forward_pass<C>>::warps == 1 ? 4
+               : Narrow                                             ? 16
+                                                                    : 8> {};
+
+/// Blocks that a multiprocessor is best given, forward and backward.
+template <class C>
+inline constexpr Index scan_forward_resident = sizeof(C) == 4 ? 2 : 4;
+inline constexpr Index scan_backward_resident = 2;
+
+/// Whether there are narrow blocks: with more states their tiles would not fit into 48 KiB of shared memory.
+template <class C, int States>
+inline constexpr bool scan_has_narrow = sizeof(C) == 4 && States <= 32;
+
+/// Whether narrow blocks share the work out better: wide ones, of which there are `blocks`, leave multiprocessors with fewer
+/// than `resident`, but not so few that chunks would cost less.
+constexpr bool scan_takes_narrow(int processors, Index resident, Index blocks) {
+  const Index fitting = resident * processors;
+  return 8 * blocks < 7 * fitting && 8 * blocks >= 3 * fitting;
+}
+
+/// Channels of a block, backward.
+constexpr int scan_backward_width(std::size_t scalar_bytes, Index states) {
+  return scalar_bytes == 4 && states <= 16 ? 2 * warp_size : warp_size;
+}
+
+/// Most states of a pass, backward.
+template <class C>
+inline constexpr int scan_backward_pass = sizeof(C) == 4 ? 32 : 8;
+
+template <class C, int States>
+using ScanBackwardSpread = ScanSpread<States, scan_backward_pass<C>>;
+
+/// Each segment is gone through in tiles, and each tile in groups of `held` steps, whose decays, states and inputs are held
+/// in registers. Shared memory stays below the 99 KiB that a block can have on every device. Two channels of a thread share
+/// the reads of B and C, and halve what is summed over lanes.
+template <class C, int States>
+struct ScanBackwardTuning : ScanTile<ScanBackwardSpread<C, States>, scan_backward_width(sizeof(C), States) / warp_size,
+                                     ScanBackwardSpread<C, States>::warps == 1 ? 4 : 8> {
+  using Spread = ScanBackwardSpread<C, States>;
+  static constexpr int least_threads = sizeof(C) == 8 ? 64 : States <= 16 ? 256 : 512;  // of a multiprocessor
+  static constexpr int blocks = std::max(1, least_threads / (warp_size * Spread::warps));
+  static constexpr int segment = scan_checkpoint_interval;
+  static constexpr int held = 4;  // 8 leave no registers to read ahead, and take 1.2 times as long
+  static constexpr int groups = ScanBackwardTuning::steps / held;  // of a tile
+  static constexpr int summed_steps = 2;                           // steps whose dB or dC is summed over lanes at once
+  static constexpr int copies = Spread::padded > 1 ? 2 : 1;        // of B and C, see sum_swapped_over_lanes
+  static_assert(ScanBackwardTuning::coefficient_rows == 1);
+};
+
+/// How a sequence is cut into chunks, so that every multiprocessor gets enough blocks where channels are few. Chunks cost a
+/// second run through the recurrence.
+struct ScanChunking {
+  Index length = 0;  // steps of a chunk, a multiple of scan_checkpoint_interval
+  Index count = 0;   // chunks of a sequence
+};
+
+constexpr ScanChunking whole_scan(Index length) {
+  return {std::max(Index{1}, scan_checkpoints(length)) * scan_checkpoint_interval, 1};
+}
+
+inline constexpr Index scan_shortest_chunk = 4;  // segments
+
+/// `blocks` is how many there are without chunks, of which a multiprocessor is best given `resident`. Chunks pay where it
+/// would not get half as many.
+constexpr ScanChunking scan_chunking(int processors, Index resident, Index blocks, Index length) {
+  const Index segments = scan_checkpoints(length), fitting = resident * processors;
+  Index chunk = segments;
+  if (blocks > 0 && blocks < fitting / 2) {
+    chunk = std::max(scan_shortest_chunk, ceiling_divide(segments, fitting / blocks));
+  }
+  chunk = std::max(Index{1}, std::min(chunk, segments));
+  return {chunk * scan_checkpoint_interval, std::max(Index{1}, ceiling_divide(segments, chunk))};
+}
+
+/// The most that sequences times chunks come to, for a batch and any smaller or shorter one: fewer sequences are cut into
+/// more chunks.
+struct ScanParts {
+  Index chunked = 0;  // where there is more than one chunk; 0: there never is
+  Index all = 0;
+};
+
+constexpr ScanParts most_scan_parts(int processors, Index resident, Index groups, Index batch, Index length) {
+  const Index fitting = resident * processors, most = ceiling_divide(scan_checkpoints(length), scan_shortest_chunk);
+  ScanParts parts{0, batch};
+  for (Index b = 1; b <= batch && groups > 0 && b * groups < fitting / 2; ++b) {
+    const Index count = std::min(fitting / (b * groups), most);
+    if (count > 1) parts.chunked = std::max(parts.chunked, b * count);
+  }
+  parts.all = std::max(parts.all, parts.chunked);
+  return parts;
+}
+
+/// Which part of a scan a thread has. Blocks are numbered by sequence, chunk, and group of `width` channels.
+///
+/// The states of a thread are `Tuning::channels` channels by `Tuning::states` states: channel(k), state0 + n. Its
+/// element-wise work is on rows row(), row() + row_step, … of a tile, the vector of channels from column() on; it loads one
+/// element of B and of C in rows coefficient_row(), coefficient_row() + coefficient_row_step, ….
+template <class Tuning, int States>
+struct ThreadTile {
+  static constexpr int threads = Tuning::threads, row_step = Tuning::row_step;
+
+  int lane, warp;
+  Index channel0;  // of the block
+  Index sequence, chunk;
+  Index begin, end;  // steps of the chunk
+  Index channels;    // of the scan
+  int first_state;   // of the pass
+  int state0;        // of the thread
+  int present;       // elements of its vector that are channels of the scan
+
+  __device__ __forceinline__ ThreadTile(Index channels_, Index length, ScanChunking chunking, int first_state_)
+      : lane(lane_index()), warp(warp_index()) {
+    const Index groups = ceiling_divide(channels_, Tuning::width), part = blockIdx.x / groups;
+    channel0 = (blockIdx.x - part * groups) * Tuning::width;
+    sequence = part / chunking.count;
+    chunk = part - sequence * chunking.count;
+    begin = chunk * chunking.length;
+    end = min(begin + chunking.length, length);
+    channels = channels_;
+    first_state = first_state_;
+    state0 = first_state + warp * Tuning::states;
+    present = static_cast<int>(max(Index{0}, min(Index{Tuning::vector}, channels - vector_channel())));
+  }
+
+  __device__ __forceinline__ bool first_pass() const { return Tuning::passes == 1 || first_state == 0; }
+  __device__ __forceinline__ bool last_pass() const {
+    return Tuning::passes == 1 || first_state + Tuning::pass >= States;
+  }
+
+  __device__ __forceinline__ Index channel(int k) const { return channel0 + lane * Tuning::channels + k; }
+  __device__ __forceinline__ bool has(int k, int n) const {
+    return channel(k) < channels && (Tuning::padded == Tuning::states || n < Tuning::states) &&
+           (Tuning::exact || state0 + n < States);
+  }
+  /// Of a state in a running state, a checkpoint or a carry: (N, E).
+  __device__ __forceinline__ Index state_offset(int k, int n) const { return (state0 + n) * channels + channel(k); }
+  /// Of a state in a_log: (E, N).
+  __device__ __forceinline__ Index parameter_offset(int k, int n) const { return channel(k) * States + state0 + n; }
+
+  static __device__ __forceinline__ int row() {
+    return static_cast<int>(threadIdx.x) / (Tuning::width / Tuning::vector);
+  }
+  static __device__ __forceinline__ int column() {
+    return static_cast<int>(threadIdx.x) % (Tuning::width / Tuning::vector) * Tuning::vector;
+  }
+  __device__ __forceinline__ Index vector_channel() const { return channel0 + column(); }
+
+  /// each(vectorised, i, present) for the rows of a tile of which `steps` exist: `present` elements of the vector in row i.
+  template <class Each>
+  __device__ __forceinline__ void for_rows(bool vectorised, int steps, const Each& each) const {
+    const auto loop = [&](auto is_vectorised) {
+#pragma unroll
+      for (int i = 0; i < Tuning::rows; ++i) each(is_vectorised, i, row() + i * Tuning::row_step < steps ? present : 0);
+    };
+    if (vectorised) {
+      loop(std::true_type{});
+    } else {
+      loop(std::false_type{});
+    }
+  }
+
+  static __device__ __forceinline__ int coefficient_row() {
+    return static_cast<int>(threadIdx.x) / Tuning::coefficients;
+  }
+  /// The warp whose states the coefficient is for, and its index among them.
+  static __device__ __forceinline__ int coefficient_warp() {
+    return static_cast<int>(threadIdx.x) % Tuning::coefficients / Tuning::padded;
+  }
+  static __device__ __forceinline__ int coefficient_index() { return static_cast<int>(threadIdx.x) % Tuning::padded; }
+  __device__ __forceinline__ Index coefficient_state() const {
+    return first_state + coefficient_warp() * Tuning::states + coefficient_index();
+  }
+  __device__ __forceinline__ bool has_coefficient() const {
+    return coefficient_index() < Tuning::states && (Tuning::exact || coefficient_state() < States);
+  }
+};
+
+/// What the recurrence takes of a step and channel: Δ and Δ u or, in the summary of a backward chunk, Δ and dy silu(z).
+template <class C>
+struct alignas(2 * sizeof(C)) ScanInput {
+  C delta, input;
+};
+
+/// Shared memory of a block, forward: two tiles, one that is computed and one that is staged.
+template <class C, class Tuning>
+struct ScanStorage {
+  using StateVector = Vector<C, Tuning::padded>;
+  using ChannelVector = Vector<C, Tuning::channels>;
+  using ElementVector = Vector<C, Tuning::vector>;
+
+  struct Tile {
+    alignas(16) ScanInput<C> inputs[Tuning::steps][Tuning::width];
+    StateVector b[Tuning::steps][Tuning::warps], c[Tuning::steps][Tuning::warps];
+    alignas(16) C outputs[Tuning::warps][Tuning::steps][Tuning::width];  // Σ_n C h over the states of a warp
+  };
+  Tile tiles[2];
+};
+
+/// Shared memory of a block, backward. Inputs and B are those of a segment, the rest those of a tile.
+template <class C, class Tuning>
+struct ScanBackwardStorage {
+  using StateVector = Vector<C, Tuning::padded>;
+  using ChannelVector = Vector<C, Tuning::channels>;
+  using ElementVector = Vector<C, Tuning::vector>;
+
+  ScanInput<C> inputs[Tuning::segment][Tuning::width];                                       // Δ and Δ u
+  StateVector entry[Tuning::segment / Tuning::held - 1][Tuning::channels][Tuning::threads];  // states before each group
+  StateVector b[Tuning::segment][Tuning::copies][Tuning::warps];
+  StateVector c[Tuning::steps][Tuning::copies][Tuning::warps];
+  alignas(16) C dp[Tuning::steps][Tuning::width];  // dy silu(z)
+  /// Sums over the states of a warp: Σ_n C h, Σ_n g B and Σ_n g rate decay h.
+  alignas(16) C sums[3][Tuning::warps][Tuning::steps][Tuning::width];
+};
+
+/// The delta of a step that does not exist: Δ = softplus(-∞) = 0, which changes no state.
+template <class C>
+inline constexpr C no_step = -std::numeric_limits<C>::infinity();
+
+/// Stages Δ = softplus(delta + bias) of a vector of channels, each beside input(j, Δ). C is the type of activations.
+template <class C, int count, class Input>
+__device__ __forceinline__ void stage_inputs(const Vector<compute_t<C>, count>& delta,
+                                             const Vector<compute_t<C>, count>& bias, ScanInput<compute_t<C>>& to,
+                                             const Input& input) {
+  using T = compute_t<C>;
+  Vector<T, 2 * count> inputs;
+#pragma unroll
+  for (int j = 0; j < count; ++j) {
+    const T step = softplus_of<C>(delta.values[j] + bias.values[j]);
+    inputs.values[2 * j] = step;
+    inputs.values[2 * j + 1] = input(j, step);
+  }
+  as_vector<Vector<T, 2 * count>>(to) = inputs;
+}
+
+/// The sums of the passes before the last of them rounds the total; see OutputCursor. C is the type of activations.
+template <class C, int outputs>
+struct ScanPassSums {
+  MatrixView<compute_t<C>> of[outputs];  // (T, E) each, or null where passes add to the outputs themselves
+
+  static constexpr bool separate(Index passes) { return passes > 1 && !std::is_same_v<C, compute_t<C>>; }
+
+  ScanPassSums(Arena& arena, Shape shape, Index channels, Index passes) {
+    if (!separate(passes)) return;
+    for (auto& sums : of) {
+      sums = matrix(arena.take<compute_t<C>>(shape.tokens() * channels), shape.tokens(), channels);
+    }
+  }
+};
+
+/// What crosses the chunks of a sequence.
+template <class C>
+struct ScanCarry {
+  ScanChunking chunking;
+  C* states = nullptr;      // (B, chunks, N, E): what a chunk makes of zero states, then the states that it begins with
+  C* delta_sums = nullptr;  // (B, chunks, E): Σ_t Δ_t
+
+  ScanCarry(Arena& arena, ScanChunking cut, Index batch, Index channels, Index count) : chunking(cut) {
+    if (cut.count == 1) return;
+    states = arena.take<C>(batch * cut.count * count * channels);
+    delta_sums = arena.take<C>(batch * cut.count * channels);
+  }
+};
+
+/// What the blocks of a backward pass leave for the launches that add it up.
+template <class C>
+struct ScanPartialSums {
+  C* db;      // (groups of channels, T, N)
+  C* dc;      // (groups of channels, T, N)
+  C* da_log;  // (B, chunks, E, N)
+  C* dd;      // (B, chunks, E)
+  C* dbias;   // (B, chunks, E)
+
+  /// `parts`: sequences times chunks.
+  ScanPartialSums(Arena& arena, Shape shape, Index parts, Index channels, Index states) {
+    const Index groups = ceiling_divide(channels, Index{scan_backward_width(sizeof(C), states)});
+    db = arena.take<C>(groups * shape.tokens() * states);
+    dc = arena.take<C>(groups * shape.tokens() * states);
+    da_log = arena.take<C>(parts * channels * states);
+    dd = arena.take<C>(parts * channels);
+    dbias = arena.take<C>(parts * channels);
+  }
+};
+
+/// Writes a chunk's summary: states, or gradients of them, and the sums of Δ, which the threads of a channel have for their
+/// rows and which are added in the order of rows. `sums` is a tile of shared memory that is read no more.
+template <int States, class Tile, class C, int channels, int states, class Elements, int steps, int width>
+__device__ __forceinline__ void write_summary(const Tile& tile, const ScanCarry<C>& carry,
+                                              const C (&h)[channels][states], const Elements& delta_sum,
+                                              C (&sums)[steps][width]) {
+  const Index part = tile.sequence * carry.chunking.count + tile.chunk;
+#pragma unroll
+  for (int k = 0; k < channels; ++k) {
+#pragma unroll
+    for (int n = 0; n < states; ++n) {
+      if (tile.has(k, n)) carry.states[part * States * tile.channels + tile.state_offset(k, n)] = h[k][n];
+    }
+  }
+  as_vector<Elements>(sums[Tile::row()][Tile::column()]) = delta_sum;
+  __syncthreads();
+  for (int column = static_cast<int>(threadIdx.x); column < width; column += Tile::threads) {
+    if (tile.channel0 + column >= tile.channels) break;
+    C sum = C(0);
+    for (int row = 0; row < Tile::row_step; ++row) sum += sums[row][column];
+    carry.delta_sums[part * tile.channels + tile.channel0 + column] = sum;
+  }
+}
+
+}  // namespace moe_mamba::cuda::detail
