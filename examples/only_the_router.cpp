@@ -18,7 +18,7 @@ int main() {
   std::vector<double> load(experts);
 
   cpu::Device device;
-  const cpu::RouterMeans means = cpu::route<float, experts, top_k>(
+  const RouterMeans means = cpu::route<float, experts, top_k>(
       device, logits, GateOrder::top_k_then_softmax,
       {.probabilities = probabilities, .log_sum_exp = log_sum_exp, .experts = chosen, .gates = gates, .load = load});
 

@@ -72,7 +72,7 @@ TEST_CASE("a router in one call finds what is even, and refuses sizes", "[cpu]")
   const cpu::RouterOutputs<double> outputs{probabilities, lse, experts, gates, load};
   const auto means = cpu::route<double, 3, 2>(device, logits, GateOrder::softmax_then_top_k, outputs);
   CHECK(means.entropy == Approx(std::log(3.0)).epsilon(1e-14));
-  CHECK(means.square_lse == Approx(std::pow(1 + std::log(3.0), 2)).epsilon(1e-14));
+  CHECK(means.square_log_sum_exp == Approx(std::pow(1 + std::log(3.0), 2)).epsilon(1e-14));
   CHECK(means.balance == Approx(1).epsilon(1e-14));
   CHECK(load == std::vector<double>{6, 6, 0});
   CHECK_THROWS_WITH(

@@ -37,7 +37,12 @@ struct Routing {
     route(device,
           Router<C, E, K>{order, matrix<const C>(logits.data(), tokens, E), matrix(probabilities.data(), tokens, E),
                           log_sum_exp.data(), experts.data(), gates.data(), load.data(), mean_probability.data(),
-                          &entropy, &square, &reported_balance, &counted, targets.empty() ? nullptr : targets.data()});
+                          &entropy, &square, &counted, targets.empty() ? nullptr : targets.data()});
+    const RouterMeans means = router_means(E, K, load.data(), mean_probability.data(), entropy, square, counted);
+    reported_balance = means.balance;
+    entropy = means.entropy;
+    square = means.square_log_sum_exp;
+    for (double& probability : mean_probability) probability /= std::max(counted, 1.0);
   }
   template <class Device>
   void run_backward(Device& device) {

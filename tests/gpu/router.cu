@@ -30,9 +30,9 @@ void check_router(test::Report& report, GateOrder order) {
         "route " + kind + std::to_string(tokens), 40 * test::rounding<C> + sum_rounding,
         std::make_tuple(draw_logits<C>(tokens, stride), test::poison<C>(tokens * Experts), test::poison<C>(tokens),
                         std::vector<Index>(std::size_t(assignments), -7), test::poison<C>(assignments),
-                        test::poison<double>(Experts), test::poison<double>(Experts), test::poison<double>(4), targets),
+                        test::poison<double>(Experts), test::poison<double>(Experts), test::poison<double>(3), targets),
         [&](auto& device, const auto* logits, auto* probabilities, auto* log_sum_exp, Index* experts, auto* gates,
-            double* load, double* mean, double* statistics, const Token* goals) {
+            double* load, double* probability, double* statistics, const Token* goals) {
           using Compute = std::remove_pointer_t<decltype(gates)>;
           route(device, Router<Compute, Experts, TopK>{.order = order,
                                                        .logits = {logits, tokens, Experts, stride},
@@ -41,11 +41,10 @@ void check_router(test::Report& report, GateOrder order) {
                                                        .experts = experts,
                                                        .gates = gates,
                                                        .load = load,
-                                                       .mean_probability = mean,
+                                                       .probability = probability,
                                                        .entropy = statistics,
-                                                       .mean_square_log_sum_exp = statistics + 1,
-                                                       .balance = statistics + 2,
-                                                       .counted = statistics + 3,
+                                                       .square_log_sum_exp = statistics + 1,
+                                                       .counted = statistics + 2,
                                                        .targets = masked ? goals : nullptr});
         });
 
@@ -98,12 +97,12 @@ void check_nan(test::Report& report, cuda::Device& device) {
   const test::Guarded<float> from(logits), probabilities(test::poison<float>(3 * experts)),
       log_sum_exp(test::poison<float>(3)), gates(test::poison<float>(3 * top_k));
   const test::Guarded<Index> chosen(std::vector<Index>(3 * top_k, -1));
-  const test::Guarded<double> sums(test::poison<double>(2 * experts + 4));
-  route(device, Router<float, experts, top_k>{GateOrder::softmax_then_top_k, test::fixed(from.data(), 3, experts),
-                                              matrix(probabilities.data(), 3, experts), log_sum_exp.data(),
-                                              chosen.data(), gates.data(), sums.data(), sums.data() + experts,
-                                              sums.data() + 2 * experts, sums.data() + 2 * experts + 1,
-                                              sums.data() + 2 * experts + 2, sums.data() + 2 * experts + 3});
+  const test::Guarded<double> sums(test::poison<double>(2 * experts + 3));
+  route(device,
+        Router<float, experts, top_k>{GateOrder::softmax_then_top_k, test::fixed(from.data(), 3, experts),
+                                      matrix(probabilities.data(), 3, experts), log_sum_exp.data(), chosen.data(),
+                                      gates.data(), sums.data(), sums.data() + experts, sums.data() + 2 * experts,
+                                      sums.data() + 2 * experts + 1, sums.data() + 2 * experts + 2});
   device.synchronize();
   const auto indices = chosen.read(intact);
   for (int t = 0; t < 3; ++t) {

@@ -21,24 +21,29 @@ struct RoutingOptions {
   Ratio z{0, 1};          ///< factor of the z-loss
 };
 
-/// What a routing reports of a call, in doubles of the device's memory that lie one after the other.
-template <class T, int Experts>
+/// What a routing reports of a call: sums over its tokens, in doubles of the device's memory that lie one after the other.
+/// Those of several calls may be added up, as over ranks.
+template <class T, int Experts, int TopK>
 struct RoutingStatistics {
-  static constexpr Index size = 5 + Experts;
+  static constexpr Index size = 4 + 2 * Experts;
 
   constexpr explicit RoutingStatistics(T* first)
-      : balance(first),
-        z(first + 1),
-        entropy(first + 2),
-        dropped(first + 3),
+      : entropy(first),
+        square_log_sum_exp(first + 1),
+        dropped(first + 2),
+        counted(first + 3),
         load(first + 4),
-        counted(load + Experts) {}
-  T* balance;  // the balance loss without its factor
-  T* z;        // the z-loss without its factor
-  T* entropy;  // mean entropy of a token's probabilities, in nats
-  T* dropped;  // assignments beyond an expert's capacity
-  T* load;     // (E): tokens assigned to each expert, dropped ones included
-  T* counted;  // tokens that count
+        probability(load + Experts) {}
+  T* entropy;             // of a token's probabilities, in nats
+  T* square_log_sum_exp;  // of a token's logits
+  T* dropped;             // assignments beyond an expert's capacity
+  T* counted;             // tokens that count
+  T* load;                // (E): tokens assigned to each expert, dropped ones included
+  T* probability;         // (E)
+
+  constexpr RouterMeans means() const {
+    return router_means(Experts, TopK, load, probability, *entropy, *square_log_sum_exp, *counted);
+  }
 };
 
 /// The gradient with respect to the gates of a routing, (T, K): the sum of those of the projections that weight their outputs
@@ -89,21 +94,22 @@ struct Routing : LayerDefaults {
   static constexpr bool takes_packed = true;
 
   template <class T>
-  using Statistics = RoutingStatistics<T, E>;
+  using Statistics = RoutingStatistics<T, E, K>;
   static constexpr Index report_size = Statistics<double>::size;
   static constexpr Index auxiliary_count = 1;
 
   static constexpr double auxiliary_loss(const double* report) {
-    const Statistics<const double> statistics(report);
-    return Options.balance.value() * *statistics.balance + Options.z.value() * *statistics.z;
+    const RouterMeans means = Statistics<const double>(report).means();
+    return Options.balance.value() * means.balance + Options.z.value() * means.square_log_sum_exp;
   }
 
   template <class Visit>
   static void visit_routers(const Visit& visit, const double* report) {
     const Statistics<const double> statistics(report);
-    visit(RouterReport{.balance_loss = Options.balance.value() * *statistics.balance,
-                       .z_loss = Options.z.value() * *statistics.z,
-                       .entropy = *statistics.entropy,
+    const RouterMeans means = statistics.means();
+    visit(RouterReport{.balance_loss = Options.balance.value() * means.balance,
+                       .z_loss = Options.z.value() * means.square_log_sum_exp,
+                       .entropy = means.entropy,
                        .dropped = *statistics.dropped,
                        .load = {statistics.load, static_cast<std::size_t>(E)}});
   }
@@ -143,10 +149,8 @@ struct Routing : LayerDefaults {
   template <class C>
   struct ForwardScratch {
     template <class Device>
-    ForwardScratch(Arena& arena, Device&, Shape shape)
-        : logits(arena.rows<compute_t<C>>(shape.tokens(), E)), mean_probability(arena.take<double>(E)) {}
+    ForwardScratch(Arena& arena, Device&, Shape shape) : logits(arena.rows<compute_t<C>>(shape.tokens(), E)) {}
     MatrixView<compute_t<C>> logits;  // (T, E)
-    double* mean_probability;         // (E)
   };
 
   template <class C>
@@ -176,10 +180,9 @@ struct Routing : LayerDefaults {
                                                  .experts = saved.experts,
                                                  .gates = saved.gates,
                                                  .load = statistics.load,
-                                                 .mean_probability = scratch.mean_probability,
+                                                 .probability = statistics.probability,
                                                  .entropy = statistics.entropy,
-                                                 .mean_square_log_sum_exp = statistics.z,
-                                                 .balance = statistics.balance,
+                                                 .square_log_sum_exp = statistics.square_log_sum_exp,
                                                  .counted = statistics.counted,
                                                  .targets = run.targets});
     group_tokens(run.device, GroupTokens{.tokens = run.shape.tokens(),

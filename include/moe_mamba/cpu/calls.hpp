@@ -92,13 +92,6 @@ struct RouterOutputs {
   std::span<double> load;      // (E): tokens assigned to each expert
 };
 
-/// What a router finds over all tokens.
-struct RouterMeans {
-  double entropy;     ///< mean over the tokens of -Σ p log p, in nats
-  double balance;     ///< E · Σ f P: the balance loss without its factor, 1 where all is even
-  double square_lse;  ///< mean over the tokens of log_sum_exp²: the z-loss without its factor
-};
-
 /// Chooses experts from logits, (T, E). Throws std::invalid_argument for a size that does not fit.
 template <ComputeScalar C, int E, int K>
 RouterMeans route(Device& device, std::span<const C> logits, GateOrder order, const RouterOutputs<C>& outputs) {
@@ -108,9 +101,8 @@ RouterMeans route(Device& device, std::span<const C> logits, GateOrder order, co
   detail::require_size("experts", outputs.experts.size(), tokens * K);
   detail::require_size("gates", outputs.gates.size(), tokens * K);
   detail::require_size("load", outputs.load.size(), E);
-  std::array<double, std::size_t{E}> mean_probability;
-  RouterMeans means;
-  double counted;
+  std::array<double, std::size_t{E}> probability;
+  double entropy, square_log_sum_exp, counted;
   route(device, Router<C, E, K>{.order = order,
                                 .logits = matrix(logits.data(), tokens, Index{E}),
                                 .probabilities = matrix(outputs.probabilities.data(), tokens, Index{E}),
@@ -118,12 +110,11 @@ RouterMeans route(Device& device, std::span<const C> logits, GateOrder order, co
                                 .experts = outputs.experts.data(),
                                 .gates = outputs.gates.data(),
                                 .load = outputs.load.data(),
-                                .mean_probability = mean_probability.data(),
-                                .entropy = &means.entropy,
-                                .mean_square_log_sum_exp = &means.square_lse,
-                                .balance = &means.balance,
+                                .probability = probability.data(),
+                                .entropy = &entropy,
+                                .square_log_sum_exp = &square_log_sum_exp,
                                 .counted = &counted});
-  return means;
+  return router_means(E, K, outputs.load.data(), probability.data(), entropy, square_log_sum_exp, counted);
 }
 
 }  // namespace moe_mamba::cpu

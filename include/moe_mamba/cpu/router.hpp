@@ -116,17 +116,11 @@ void route(Device& device, const Router<C, Experts, TopK>& router) {
     all.square_log_sum_exp += sums[piece].square_log_sum_exp;
     all.counted += sums[piece].counted;
   }
-  const double divisor = std::max(all.counted, 1.0);
-  double balance = 0;
-  for (int e = 0; e < Experts; ++e) {
-    router.load[e] = all.load[e];
-    router.mean_probability[e] = all.probability[e] / divisor;
-    balance += router.load[e] * router.mean_probability[e];
-  }
+  std::copy_n(all.load, Experts, router.load);
+  std::copy_n(all.probability, Experts, router.probability);
   *router.counted = all.counted;
-  *router.balance = balance * Experts / (divisor * TopK);
-  *router.entropy = all.entropy / divisor;
-  *router.mean_square_log_sum_exp = all.square_log_sum_exp / divisor;
+  *router.entropy = all.entropy;
+  *router.square_log_sum_exp = all.square_log_sum_exp;
 }
 
 /// The gradient of the logits from that of the gates and from the auxiliary losses.

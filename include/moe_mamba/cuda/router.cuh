@@ -136,28 +136,20 @@ __global__ void __launch_bounds__(threads)
                              int blocks) {
   await_stream();
   release_stream();
-  double balance = 0, entropy = 0, square = 0, counted = 0;
-  for (int block = int(threadIdx.x); block < blocks; block += threads) counted += sums[block].counted;
-  counted = block_sum<threads>(counted);
-  const double divisor = counted > 1 ? counted : 1.0;
-  for (int e = int(threadIdx.x); e < Experts; e += threads) {
-    const double load = double(loads[e]);
-    router.load[e] = load;
-    router.mean_probability[e] /= divisor;  // a sum so far
-    balance += load * router.mean_probability[e];
-  }
+  double entropy = 0, square = 0, counted = 0;
+  for (int e = int(threadIdx.x); e < Experts; e += threads) router.load[e] = double(loads[e]);
   for (int block = int(threadIdx.x); block < blocks; block += threads) {
+    counted += sums[block].counted;
     entropy += sums[block].entropy;
     square += sums[block].square_log_sum_exp;
   }
-  balance = block_sum<threads>(balance);
+  counted = block_sum<threads>(counted);
   entropy = block_sum<threads>(entropy);
   square = block_sum<threads>(square);
   if (threadIdx.x != 0) return;
   *router.counted = counted;
-  *router.balance = balance * Experts / (divisor * TopK);
-  *router.entropy = entropy / divisor;
-  *router.mean_square_log_sum_exp = square / divisor;
+  *router.entropy = entropy;
+  *router.square_log_sum_exp = square;
 }
 
 template <int threads, class C, int Experts, int TopK>
@@ -231,7 +223,7 @@ void route(Device& device, const Router<C, Experts, TopK>& router) {
   }
   detail::sum_columns<1>(device, tokens, Index{Experts},
                          detail::ProbabilityColumn<C>{router.probabilities, router.targets},
-                         detail::StoreColumn{router.mean_probability}, arena);
+                         detail::StoreColumn{router.probability}, arena);
   detail::launch_dependent(device, detail::router_statistics_kernel<threads, C, Experts, TopK>, 1, threads, 0, router,
                            loads, sums, blocks);
 }

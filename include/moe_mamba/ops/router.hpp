@@ -28,17 +28,17 @@ enum class GateOrder { softmax_then_top_k, top_k_then_softmax, sigmoid_then_top_
 template <class C, int Experts, int TopK>
 struct Router {
   GateOrder order;
-  MatrixView<const C> logits;       // (T, E)
-  MatrixView<C> probabilities;      // (T, E)
-  C* log_sum_exp;                   // (T)
-  Index* experts;                   // (T, K), best first
-  C* gates;                         // (T, K)
-  double* load;                     // (E): tokens assigned to each expert, overwritten
-  double* mean_probability;         // (E): P, overwritten; 0 for no tokens
-  double* entropy;                  // mean over tokens of -Σ p log p in nats, overwritten
-  double* mean_square_log_sum_exp;  // mean over tokens of log_sum_exp², overwritten: the z-loss without its factor
-  double* balance;  // E · Σ_i f_i P_i, overwritten: the balance loss without its factor; 0 for no tokens
-  double* counted;  // T, overwritten: tokens that count
+  MatrixView<const C> logits;   // (T, E)
+  MatrixView<C> probabilities;  // (T, E)
+  C* log_sum_exp;               // (T)
+  Index* experts;               // (T, K), best first
+  C* gates;                     // (T, K)
+  // Sums over the tokens that count, overwritten. Those of several batches may be added up; router_means() divides.
+  double* load;                    // (E): assignments to each expert
+  double* probability;             // (E): p
+  double* entropy;                 // -Σ p log p, in nats
+  double* square_log_sum_exp;      // log_sum_exp²
+  double* counted;                 // 1: how many tokens count
   const Token* targets = nullptr;  // (T), token ids or masked_target; null: all tokens count
 };
 
@@ -58,6 +58,22 @@ struct RouterBackward {
   const Token* targets = nullptr;
 };
 
+/// What follows from the sums over the tokens that count; all 0 where none does.
+struct RouterMeans {
+  double balance;             ///< E · Σ_i f_i P_i: the balance loss without its factor, 1 where all is even
+  double square_log_sum_exp;  ///< mean of log_sum_exp²: the z-loss without its factor
+  double entropy;             ///< mean of -Σ p log p, in nats
+};
+
+/// load and probability: (experts).
+constexpr RouterMeans router_means(int experts, int top_k, const double* load, const double* probability,
+                                   double entropy, double square_log_sum_exp, double counted) {
+  const double divisor = counted > 1 ? counted : 1.0;
+  double balance = 0;
+  for (int e = 0; e < experts; ++e) balance += load[e] * (probability[e] / divisor);
+  return {balance * experts / (divisor * top_k), square_log_sum_exp / divisor, entropy / divisor};
+}
+
 /// Whether a token counts.
 MOE_MAMBA_HOST_DEVICE constexpr bool counts(const Token* targets, Index token) {
   return targets == nullptr || targets[token] != masked_target;
@@ -72,7 +88,7 @@ void route(Device&, const Router<C, Experts, TopK>& router) {
   double entropy = 0, square = 0, counted = 0;
   for (Index t = 0; t < tokens; ++t) counted += counts(router.targets, t) ? 1 : 0;
   *router.counted = counted;
-  for (int e = 0; e < Experts; ++e) router.load[e] = router.mean_probability[e] = 0;
+  for (int e = 0; e < Experts; ++e) router.load[e] = router.probability[e] = 0;
   for (Index t = 0; t < tokens; ++t) {
     const C* logits = router.logits.row(t);
     double largest = double(logits[0]);
@@ -84,11 +100,11 @@ void route(Device&, const Router<C, Experts, TopK>& router) {
       const double p = std::exp(double(logits[e]) - log_sum_exp);
       router.probabilities(t, e) = C(p);
       if (!counts(router.targets, t)) continue;
-      router.mean_probability[e] += p / counted;
-      if (!(p == 0)) entropy -= p * std::log(p) / counted;
+      router.probability[e] += p;
+      if (!(p == 0)) entropy -= p * std::log(p);
     }
     router.log_sum_exp[t] = C(log_sum_exp);
-    if (counts(router.targets, t)) square += log_sum_exp * log_sum_exp / counted;
+    if (counts(router.targets, t)) square += log_sum_exp * log_sum_exp;
 
     // The larger logit has the larger probability; logits tie exactly where probabilities do, without their rounding.
     Index* experts = router.experts + t * TopK;
@@ -113,11 +129,7 @@ void route(Device&, const Router<C, Experts, TopK>& router) {
     }
   }
   *router.entropy = entropy;
-  *router.mean_square_log_sum_exp = square;
-  *router.balance = 0;
-  for (int e = 0; e < Experts && counted > 0; ++e) {
-    *router.balance += Experts * (router.load[e] / (counted * TopK)) * router.mean_probability[e];
-  }
+  *router.square_log_sum_exp = square;
 }
 
 template <class C, int Experts, int TopK>
