@@ -82,6 +82,18 @@ $arrows
 EOF
   search ^include/moe_mamba/cuda/common/ '#include "moe_mamba/' | grep -vE '"moe_mamba/(core/|cuda/(common/|check\.hpp|device\.hpp))' &&
     complain "cuda/common may include core, cuda/common and the device only"
+  # The calls that the page shows, from a training step to a kernel, are there.
+  hops=$(sed -n 's/^| [0-9]* | `\([^`]*\)` | `\([^`]*\)` | `*\([^`|]*\)`* *|$/\1 \2 \3/p' docs/architecture.md)
+  [ "$(printf '%s\n' "$hops" | wc -l)" = 10 ] || complain "docs/architecture.md does not show ten hops"
+  while read -r function file called; do
+    grep -q "${function##*::}(" "include/moe_mamba/$file" || complain "docs/architecture.md: $function is not in $file"
+    case $function in
+    *::*) grep -qE "(class|struct) ${function%%::*}\b" "include/moe_mamba/$file" || complain "docs/architecture.md: $file has no ${function%%::*}" ;;
+    esac
+    [ -z "$called" ] || grep -q "$called(" "include/moe_mamba/$file" || complain "docs/architecture.md: $file does not call $called"
+  done <<EOF
+$hops
+EOF
   search ^include/ '#include *<(Eigen|unsupported)/' | grep -v '^include/moe_mamba/cpu/' && complain "Eigen lives in cpu only"
   search ^include/ '#include *<utf8proc' | grep -v '^include/moe_mamba/tokenizers/unicode.hpp' &&
     complain "utf8proc lives in tokenizers/unicode.hpp only"

@@ -387,9 +387,7 @@ class Trainer {
 };
 
 template <class Definition, StorageScalar S, class Backend>
-Trainer(Model<Definition, S, Backend>&) -> Trainer<Definition, S, Backend, Constant>;
-template <class Definition, StorageScalar S, class Backend>
-Trainer(Model<Definition, S, Backend>&, AdamW) -> Trainer<Definition, S, Backend, Constant>;
+Trainer(Model<Definition, S, Backend>&, AdamW = {}) -> Trainer<Definition, S, Backend, Constant>;
 template <class Definition, StorageScalar S, class Backend, Schedule Rate>
 Trainer(Model<Definition, S, Backend>&, AdamW, Rate, TrainerOptions = {}) -> Trainer<Definition, S, Backend, Rate>;
 template <class Definition, StorageScalar S, class Backend>
