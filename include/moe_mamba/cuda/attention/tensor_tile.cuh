@@ -98,11 +98,11 @@ __device__ inline void multiply_rows(const bfloat16* own, const bfloat16* other,
 #pragma unroll
   for (int k = 0; k < d / 16; ++k) {
     unsigned a[4];
-    load_matrices<false>(a, a_line + unsigned(k) * 32);
+    load_matrices<Transpose::no>(a, a_line + unsigned(k) * 32);
 #pragma unroll
     for (int n = 0; n < others / 16; ++n) {
       unsigned b[4];
-      load_matrices<false>(b, b_line + unsigned(n * 16 * stride * 2 + k * 32));
+      load_matrices<Transpose::no>(b, b_line + unsigned(n * 16 * stride * 2 + k * 32));
       multiply_matrices(products[2 * n], a, b[0], b[1]);
       multiply_matrices(products[2 * n + 1], a, b[2], b[3]);
     }
@@ -125,7 +125,7 @@ __device__ inline void add_weighted_rows(const float (&weights)[others / 8][4], 
 #pragma unroll
     for (int n = 0; n < d / 16; ++n) {
       unsigned b[4];
-      load_matrices<true>(b, b_line + unsigned(k * 16 * stride * 2 + n * 32));
+      load_matrices<Transpose::yes>(b, b_line + unsigned(k * 16 * stride * 2 + n * 32));
       multiply_matrices(sums[2 * n], a, b[0], b[1]);
       multiply_matrices(sums[2 * n + 1], a, b[2], b[3]);
     }

@@ -12,7 +12,7 @@
 namespace moe_mamba::cuda::detail {
 
 /// The factor a, and the factors b of all groups, each `b_step` elements after the one before. What is contiguous in a line
-/// is the inner index or, where not `inner_contiguous`, the rows of a or the columns of b. Lines are aligned to 16 bytes.
+/// is the inner index or, with Along::outer, the rows of a or the columns of b. Lines are aligned to 16 bytes.
 struct TensorFactors {
   MatrixView<const bfloat16> a, b;  // as they lie in memory, b that of the first group
   Index b_step, groups;

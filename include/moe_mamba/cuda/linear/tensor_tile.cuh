@@ -1,9 +1,15 @@
 #pragma once
 
 #include "moe_mamba/core/scalar.hpp"
+#include "moe_mamba/cuda/common/mma.cuh"
 #include "moe_mamba/cuda/linear/async_copy.cuh"
+#include "moe_mamba/cuda/linear/tile_walk.cuh"
 
 namespace moe_mamba::cuda::detail {
+
+/// Whether to transpose what matrix instructions read of a factor: they take lines of the inner dimension.
+template <Along along>
+inline constexpr Transpose transpose_of = along == Along::inner ? Transpose::no : Transpose::yes;
 
 /// How a step of a product of bfloat16 factors lies in shared memory.
 ///

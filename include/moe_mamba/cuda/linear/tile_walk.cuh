@@ -8,6 +8,9 @@
 /// How grouped products are cut into tiles.
 namespace moe_mamba::cuda::detail {
 
+/// Which dimension of a factor is contiguous: the inner one, over which a product sums, or the outer one.
+enum class Along { inner, outer };
+
 /// Tiles of the rows of all groups, those of a group after those of the one before, the columns of some rows together.
 /// How many there are, the device alone knows: a block asks for every gridDim.x-th until there is none.
 struct TileWalk {
