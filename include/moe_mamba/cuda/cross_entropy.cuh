@@ -31,8 +31,8 @@ constexpr Index logits_stride(Index vocabulary) {
   return ceiling_divide(std::max<Index>(vocabulary, 1), run) * run;
 }
 
-/// Rows whose logits are held at a time at most: 1 GiB of them, so that dweight is passed over few times, but enough rows
-/// for the matrix products. Never more for fewer tokens, so that memory for a batch is enough for smaller ones.
+/// Rows whose logits are held at a time at most: 1 GiB of them, so that dweight is passed over few times, but enough
+/// rows for the matrix products. Never more for fewer tokens, so that memory for a batch is enough for smaller ones.
 template <ComputeScalar C>
 constexpr Index most_head_rows(Index tokens, Index vocabulary) {
   const Index room = (Index(1) << 30) / (logits_stride<C>(vocabulary) * Index(sizeof(C)));

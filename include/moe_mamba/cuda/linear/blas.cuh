@@ -50,8 +50,8 @@ void whole_blas_product(Device& device, MatrixView<const T> a, Transpose a_trans
 }
 
 /// The same. cuBLAS is several times as slow with bfloat16 where 8 does not divide the columns, the rows where a is
-/// transposed, or the inner index where that is contiguous: what is left over of large ones becomes a product of its own.
-/// The inner index stays whole where the sum would be rounded in between.
+/// transposed, or the inner index where that is contiguous: what is left over of large ones becomes a product of its
+/// own. The inner index stays whole where the sum would be rounded in between.
 template <class T, class C>
 void blas_product(Device& device, MatrixView<const T> a, Transpose a_transpose, MatrixView<const T> b,
                   Transpose b_transpose, MatrixView<C> out, Into into) {
@@ -95,7 +95,8 @@ void blas_product(Device& device, MatrixView<const T> a, Transpose a_transpose, 
   whole_blas_product(device, a, a_transpose, b, b_transpose, out, into);
 }
 
-/// out = or += a W or a Wᵀ, in as many rows at a time as fit converted into the scratch memory where a is not of W's type.
+/// out = or += a W or a Wᵀ, in as many rows at a time as fit converted into the scratch memory where a is not of W's
+/// type.
 template <class X, class S, class C>
 void multiply_by_weight(Device& device, MatrixView<const X> a, MatrixView<const S> weight, Transpose transpose,
                         MatrixView<C> out, Into into) {

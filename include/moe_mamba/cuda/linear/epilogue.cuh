@@ -21,9 +21,9 @@ __device__ inline void store_four(bfloat16* to, float4 values) {
   *reinterpret_cast<uint2*>(to) = uint2{rounded_pair(values.x, values.y), rounded_pair(values.z, values.w)};
 }
 
-/// Four neighbouring sums of a row, of those that lie in `part` (eight rows) and `first` (two times eight columns): the four
-/// lanes that share a row have two neighbouring sums each of every eight; they swap half of theirs with the lane beside
-/// them for one of the next eight, so that all together have sixteen in a row. Whole warps call.
+/// Four neighbouring sums of a row, of those that lie in `part` (eight rows) and `first` (two times eight columns): the
+/// four lanes that share a row have two neighbouring sums each of every eight; they swap half of theirs with the lane
+/// beside them for one of the next eight, so that all together have sixteen in a row. Whole warps call.
 template <class Product>
 __device__ inline float4 four_sums(const Product& product, int part, int first) {
   const bool odd = int(threadIdx.x) % 2 != 0;

@@ -114,9 +114,9 @@ void multiply_groups(Device& device, Groups groups, MatrixView<const S> x, const
   check_launch("grouped_kernel");
 }
 
-/// Into how many pieces the rows of groups are split where the tiles of their matrices alone would leave most of the
-/// device without work, and groups have the rows for it on average. Depends on the sizes and the device alone, so that sums
-/// do.
+/// Into how many chunks the rows of groups are split where the tiles of their matrices alone would leave most of the
+/// device without work, and groups have the rows for it on average. Depends on the sizes and the device alone, so that
+/// sums do.
 template <class Tile>
 Index row_splits(const Device& device, Index groups, Index rows, Index matrix_rows, Index matrix_columns) {
   constexpr Index least_rows = 512, most_bytes = Index(Device::scratch_bytes) / 4;
@@ -146,7 +146,7 @@ void multiply_transposed_tensors(Device& device, Groups groups, MatrixView<const
                                     splits, partial, rows_into);
     if (splits == 1) return;
     for_elements(device, {groups.count}, size,
-                 AddPiecesElement{groups, first, first + rows, splits, size, partial, dweight.data, rows_into});
+                 AddChunksElement{groups, first, first + rows, splits, size, partial, dweight.data, rows_into});
   });
 }
 

@@ -19,8 +19,8 @@ using TilePipeline = TensorPipeline<Tile, a_along, b_along, C>;
 #endif
 
 /// y = or += x B for rows in groups, as grouped_kernel; a of `factors` is x, which holds the rows of all groups from
-/// `first_row` on. Needs rows of x and weights that are aligned to 16 bytes, and sizes along them that 8 divides. `maps`
-/// describe the factors, in code that has use for them.
+/// `first_row` on. Needs rows of x and weights that are aligned to 16 bytes, and sizes along them that 8 divides.
+/// `maps` describe the factors, in code that has use for them.
 template <class Tile, Along along, class C>
 __global__ void __launch_bounds__(TilePipeline<Tile, Along::inner, along, C>::threads, Tile::blocks)
     grouped_tensor_kernel(Groups groups, Index first_row, const __grid_constant__ TensorFactors factors,
@@ -46,10 +46,10 @@ __global__ void __launch_bounds__(TilePipeline<Tile, Along::inner, along, C>::th
   pipeline.run(next, y.stride, into);
 }
 
-/// dweight of each group = or += dyᵀ x over those of its rows that dy and x, which are a and b of `factors`, hold: the rows
-/// of all groups from `first_row` on, aligned to 16 bytes. The sums of a tile run over its rows in their order. With more
-/// than one of `splits`, those of each piece of a group's rows become a matrix of their own: piece p of group g the one of
-/// number p · groups + g in `partial`.
+/// dweight of each group = or += dyᵀ x over those of its rows that dy and x, which are a and b of `factors`, hold: the
+/// rows of all groups from `first_row` on, aligned to 16 bytes. The sums of a tile run over its rows in their order.
+/// With more than one of `splits`, those of each chunk of a group's rows become a matrix of their own: chunk p of group
+/// g the one of number p · groups + g in `partial`.
 template <class Tile>
 __global__ void __launch_bounds__(TilePipeline<Tile, Along::outer, Along::outer, float>::threads, Tile::blocks)
     grouped_weight_tensor_kernel(Groups groups, Index first_row, const __grid_constant__ TensorFactors factors,
@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(TilePipeline<Tile, Along::outer, Along::outer,
   Pipeline pipeline(shared_words, factors, maps);
   const auto next = [&](typename Pipeline::Source& source) {
     if (!walk.find(tile)) return false;
-    const Index number = splits == 1 ? walk.group : walk.piece * groups.count + walk.group;
+    const Index number = splits == 1 ? walk.group : walk.chunk * groups.count + walk.group;
     float* const matrix = (splits == 1 ? dweight.data : partial) + number * dweight.rows * dweight.columns;
     source = {.row = walk.row,
               .column = walk.column,
@@ -79,8 +79,8 @@ __global__ void __launch_bounds__(TilePipeline<Tile, Along::outer, Along::outer,
   pipeline.run(next, dweight.columns, splits == 1 ? into : Into::assign);
 }
 
-/// Adds up the sums over the pieces of each group's rows, piece after piece, into its matrix.
-struct AddPiecesElement {
+/// Adds up the sums over the chunks of each group's rows, chunk after chunk, into its matrix.
+struct AddChunksElement {
   Groups groups;
   Index first_row, end_row, splits, size;  // rows that were looked at; elements of a matrix
   const float* partial;
@@ -93,9 +93,9 @@ struct AddPiecesElement {
       if (into == Into::assign) result = 0;
       return;
     }
-    const Index pieces = RowSplit(rows, splits).pieces();
+    const Index chunks = RowSplit(rows, splits).chunks();
     float sum = partial[group * size + element];
-    for (Index p = 1; p < pieces; ++p) sum += partial[(p * groups.count + group) * size + element];
+    for (Index p = 1; p < chunks; ++p) sum += partial[(p * groups.count + group) * size + element];
     result = into == Into::add ? result + sum : sum;
   }
 };

@@ -12,12 +12,13 @@
 #include "moe_mamba/cuda/linear/warp_product.cuh"
 #include "moe_mamba/ops/linear.hpp"
 
-/// Tiles of products of bfloat16 factors from device memory to their sums, one after the other, by threads that copy and
-/// multiply in turn: compute capability 8.0 and up.
+/// Tiles of products of bfloat16 factors from device memory to their sums, one after the other, by threads that copy
+/// and multiply in turn: compute capability 8.0 and up.
 namespace moe_mamba::cuda::detail {
 
-/// Steps of the inner index are copied into shared memory while those before them are multiplied, and the first ones of the
-/// next tile while one is written. Of what is contiguous in factors, whole runs of 16 bytes are read. The whole block calls.
+/// Steps of the inner index are copied into shared memory while those before them are multiplied, and the first ones of
+/// the next tile while one is written. Of what is contiguous in factors, whole runs of 16 bytes are read. The whole
+/// block calls.
 template <class Tile, Along a_along, Along b_along, class C>
 class TensorPipeline {
  public:
@@ -33,7 +34,7 @@ class TensorPipeline {
     b_shared_ = a_shared_ + Tile::stages * Tile::a_bytes;
   }
 
-  /// Multiplies all tiles: next(source) tells of the next one, or that there are no more. Sums are written to tiles of
+  /// Multiplies all tiles: next(source) gives the next one, or returns false. Sums are written to tiles of
   /// matrices of this stride, or added to them.
   template <class Next>
   __device__ void run(const Next& next, Index out_stride, Into into) {

@@ -7,8 +7,8 @@
 #include "moe_mamba/cuda/linear/tile_walk.cuh"
 #include "moe_mamba/ops/linear.hpp"
 
-/// Grouped products of floats in TF32 on tensor cores: factors are rounded to ten bits behind the point when they are
-/// read from shared memory, sums are float.
+/// Grouped products of floats in TF32 on tensor cores: factors are rounded to TF32 (10-bit mantissa) when they are read
+/// from shared memory; sums are float.
 namespace moe_mamba::cuda::detail {
 
 /// A tile by eight warps, and how a step of the inner index lies in shared memory.
@@ -20,13 +20,13 @@ struct Tf32Tile {
   static constexpr int shared_bytes = int(2 * stages * factor_bytes);
 };
 
-/// A factor on its way through shared memory: its lines are contiguous as in device memory, along the inner index or
+/// A factor in shared memory: its lines are contiguous as in device memory, along the inner index or
 /// across it, and so far apart that the eight by four elements which a warp reads together lie in different banks.
 template <Along along>
 class Tf32Factor {
  public:
-  /// Values of the other index from `data` on, `count` of them or as many as the tile has, lie `stride` elements apart or,
-  /// with Along::outer, those of the inner index do.
+  /// Values of the other index from `data` on, `count` of them or as many as the tile has, lie `stride` elements apart
+  /// or, with Along::outer, those of the inner index do.
   __device__ Tf32Factor(const float* data, Index stride, Index count)
       : any_(data),
         stride_(stride),

@@ -18,8 +18,8 @@
 /// warpgroups multiply and write. So a tile's first steps are there when the one before it is written.
 namespace moe_mamba::cuda::detail {
 
-/// The whole block calls: Tile::threads threads that multiply, and a warpgroup behind them of which one thread copies. It is
-/// there as a whole because registers are handed over between warpgroups.
+/// The whole block calls: Tile::threads threads that multiply, and a warpgroup behind them of which one thread copies.
+/// It is there as a whole because registers are handed over between warpgroups.
 template <class Tile, Along a_along, Along b_along, class C>
 class WarpgroupPipeline {
  public:
@@ -40,7 +40,7 @@ class WarpgroupPipeline {
     staged_ = factors_ + factor_bytes + Tile::control_bytes;
   }
 
-  /// Multiplies all tiles: next(source) tells one thread of the next one, or that there are no more. Sums are written to
+  /// Multiplies all tiles: in one thread next(source) gives the next one, or returns false. Sums are written to
   /// tiles of matrices of this stride, or added to them.
   template <class Next>
   __device__ void run(const Next& next, Index out_stride, Into into) {
@@ -160,7 +160,8 @@ class WarpgroupPipeline {
     if constexpr (Tile::staged) await_runs();
   }
 
-  /// Writes a tile's sums, or adds them: by way of shared memory where rows are whole vectors, which can be copied in bulk.
+  /// Writes a tile's sums, or adds them: by way of shared memory where rows are whole vectors, which can be copied in
+  /// bulk.
   __device__ void write(const Product& product, MatrixView<C> out, Into into) {
     if constexpr (Tile::staged) {
       const bool runs = into == Into::assign && can_vectorise<full_vector<C>>(out);
@@ -194,8 +195,8 @@ class WarpgroupPipeline {
     }
   }
 
-  /// Clears the lines of a step from the `line`-th of the inner index on: those of rows of another group, where they are
-  /// rows of a matrix. All threads that multiply call.
+  /// Clears the lines of a step from the `line`-th of the inner index on: those of rows of another group, where they
+  /// are rows of a matrix. All threads that multiply call.
   __device__ void clear_from(unsigned stage, int line) {
     constexpr int words = Tile::line_bytes / sizeof(uint4), blocks = (Tile::rows + Tile::columns) / 64;
     constexpr unsigned block_bytes = Tile::inner * Tile::line_bytes;

@@ -5,8 +5,8 @@
 #include "moe_mamba/core/standard.hpp"
 #include "moe_mamba/cuda/common/mma.cuh"
 
-/// The matrix instructions of compute capability 9.0 that read shared memory, in code compiled for sm_90a. Four warps call
-/// together; a and b are transposed where not the inner index but rows or columns are contiguous.
+/// The matrix instructions of compute capability 9.0 that read shared memory, in code compiled for sm_90a. Four warps
+/// call together; a and b are transposed where not the inner index but rows or columns are contiguous.
 namespace moe_mamba::cuda::detail {
 
 /// sums (64 by 64) += a (64 by 16) b (16 by 64), which descriptors name; goes on after the call.
