@@ -25,7 +25,7 @@ inline void throw_error(const char* call, const std::string& what) { throw Error
 /// Throws Error, naming the call, unless it succeeded.
 inline void check(cudaError_t status, const char* call) {
   if (status == cudaSuccess) return;
-  (void)cudaGetLastError();  // told here, and not once more by the next launch
+  (void)cudaGetLastError();  // reported here, and not again by the next launch
   std::string what = std::string(cudaGetErrorName(status)) + ", " + cudaGetErrorString(status);
   if (status == cudaErrorMemoryAllocation) what += "; a smaller batch or model needs less memory";
   if (status == cudaErrorNoKernelImageForDevice || status == cudaErrorUnsupportedPtxVersion) {
@@ -40,8 +40,8 @@ inline void check(cublasStatus_t status, const char* call) {
   if (status != CUBLAS_STATUS_SUCCESS) detail::throw_error(call, cublasGetStatusString(status));
 }
 
-/// Throws Error where the kernel just launched could not be: a bad configuration, no code for this device. Does not wait
-/// for it to run.
+/// Throws Error where the kernel just launched could not be: a bad configuration, no code for this device. Does not
+/// wait for it to run.
 inline void check_launch(const char* kernel) { check(cudaGetLastError(), kernel); }
 
 }  // namespace moe_mamba::cuda

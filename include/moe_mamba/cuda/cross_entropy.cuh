@@ -9,6 +9,7 @@
 #include "moe_mamba/core/mathematics.hpp"
 #include "moe_mamba/cuda/common/elements.cuh"
 #include "moe_mamba/cuda/common/mathematics.cuh"
+#include "moe_mamba/cuda/common/mma.cuh"
 #include "moe_mamba/cuda/common/reduce.cuh"
 #include "moe_mamba/cuda/common/sums.cuh"
 #include "moe_mamba/cuda/common/thread.cuh"
@@ -30,8 +31,8 @@ constexpr Index logits_stride(Index vocabulary) {
   return ceiling_divide(std::max<Index>(vocabulary, 1), run) * run;
 }
 
-/// Rows whose logits are held at a time at most: 1 GiB of them, so that dweight is passed over few times, but enough rows
-/// for the matrix products. Never more for fewer tokens, so that memory for a batch is enough for smaller ones.
+/// Rows whose logits are held at a time at most: 1 GiB of them, so that dweight is passed over few times, but enough
+/// rows for the matrix products. Never more for fewer tokens, so that memory for a batch is enough for smaller ones.
 template <ComputeScalar C>
 constexpr Index most_head_rows(Index tokens, Index vocabulary) {
   const Index room = (Index(1) << 30) / (logits_stride<C>(vocabulary) * Index(sizeof(C)));
@@ -185,10 +186,12 @@ void head_cross_entropy(Device& device, const HeadCrossEntropy<C, S>& head) {
                                                logits.stride * gradients_in_logit};
       const MatrixView<C> dx = head.dx.row_block(first, rows);
       if constexpr (std::is_same_v<C, T>) {
-        detail::blas_product(device, dlogits, false, head.weight, false, dx, false);
+        detail::blas_product(device, dlogits, detail::Transpose::no, head.weight, detail::Transpose::no, dx,
+                             Into::assign);
       } else {
         const auto sums = matrix(buffers.dx, rows, dx.columns);
-        detail::blas_product(device, dlogits, false, head.weight, false, sums, false);
+        detail::blas_product(device, dlogits, detail::Transpose::no, head.weight, detail::Transpose::no, sums,
+                             Into::assign);
         copy(device, sums, dx);
       }
       linear_backward_weight<S>(device, dlogits, x, head.dweight);

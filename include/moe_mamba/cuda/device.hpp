@@ -136,7 +136,7 @@ class Device {
   int processors() const { return processors_; }
   /// Shared memory that a block can have at most.
   std::size_t shared_bytes() const { return static_cast<std::size_t>(shared_bytes_); }
-  /// Whether a kernel can be launched before the one in front of it has ended; see cuda/common/launch.cuh.
+  /// Whether a kernel can be launched before the previous one has ended; see cuda/common/launch.cuh.
   bool launches_dependents() const { return capability_ >= 9; }
   /// The driver's cuTensorMapEncodeTiled where the device is of compute capability 9.x, else null.
   void* tensor_map_encoder() const { return tensor_map_encoder_; }

@@ -109,7 +109,7 @@ __global__ void __launch_bounds__(combine_threads)
 
 }  // namespace detail
 
-/// A stable counting sort in pieces that run at the same time. Throws std::invalid_argument for more experts than the
+/// A stable counting sort in chunks that run at the same time. Throws std::invalid_argument for more experts than the
 /// device's scratch memory takes, 2^20 at least.
 inline void group_tokens(Device& device, const GroupTokens& group) {
   detail::counting_sort(device, group.tokens * group.top_k, group.expert_count, group.capacity,

@@ -49,19 +49,19 @@ struct PlaceToken {
   }
 };
 
-/// Tokens in the order of their ids, in pieces whose sums over runs of one id are taken at the same time. A run that
-/// lies in one piece is added to its row of dweight; of one that crosses the ends of pieces, each piece keeps its part.
+/// Tokens in the order of their ids, in chunks whose sums over runs of one id are computed in parallel. A run that
+/// lies in one chunk is added to its row of dweight; of one that crosses the ends of chunks, each chunk keeps its part.
 template <class C>
 struct SortedTokens {
-  static constexpr int piece = 128;
+  static constexpr int chunk = 128;
 
   const Token* tokens;
   const std::int32_t* order;
   Index count;
   MatrixView<const C> dx;
   MatrixView<C> dweight;
-  C* heads;  // (pieces, columns): sums of runs that begin in an earlier piece
-  C* tails;  // (pieces, columns): of runs that begin here and go on in the next one
+  C* heads;  // (chunks, columns): sums of runs that begin in an earlier chunk
+  C* tails;  // (chunks, columns): of runs that begin here and go on in the next one
 
   __device__ Token token(Index s) const { return tokens[order[s]]; }
   __device__ bool begins(Index s) const { return s == 0 || token(s - 1) != token(s); }
@@ -69,13 +69,13 @@ struct SortedTokens {
 };
 
 template <class C>
-__global__ void __launch_bounds__(SortedTokens<C>::piece) sum_runs_kernel(SortedTokens<C> sorted) {
-  constexpr int piece = SortedTokens<C>::piece, batch = 8;
-  __shared__ std::int32_t rows[piece];
-  __shared__ Token ids[piece];
-  __shared__ bool last_of_run[piece];
-  const Index first = Index(blockIdx.x) * piece;
-  const int here = int(min(Index{piece}, sorted.count - first));
+__global__ void __launch_bounds__(SortedTokens<C>::chunk) sum_runs_kernel(SortedTokens<C> sorted) {
+  constexpr int chunk = SortedTokens<C>::chunk, batch = 8;
+  __shared__ std::int32_t rows[chunk];
+  __shared__ Token ids[chunk];
+  __shared__ bool last_of_run[chunk];
+  const Index first = Index(blockIdx.x) * chunk;
+  const int here = int(min(Index{chunk}, sorted.count - first));
   const int thread = int(threadIdx.x);
   if (thread < here) {
     rows[thread] = sorted.order[first + thread];
@@ -86,7 +86,7 @@ __global__ void __launch_bounds__(SortedTokens<C>::piece) sum_runs_kernel(Sorted
   __syncthreads();
 
   const Index columns = sorted.dx.columns;
-  const Index column = Index(blockIdx.y) * piece + thread;
+  const Index column = Index(blockIdx.y) * chunk + thread;
   if (column >= columns) return;
   bool from_before = continues;
   C sum = 0;
@@ -110,19 +110,19 @@ __global__ void __launch_bounds__(SortedTokens<C>::piece) sum_runs_kernel(Sorted
   }
 }
 
-/// Adds up the runs that begin in a piece and end in a later one.
+/// Adds up the runs that begin in a chunk and end in a later one.
 template <class C>
-__global__ void __launch_bounds__(SortedTokens<C>::piece) join_runs_kernel(SortedTokens<C> sorted) {
-  constexpr int piece = SortedTokens<C>::piece;
-  const Index columns = sorted.dx.columns, column = Index(blockIdx.y) * piece + threadIdx.x;
-  const Index next = Index(blockIdx.x + 1) * piece;  // the first place of the next piece
+__global__ void __launch_bounds__(SortedTokens<C>::chunk) join_runs_kernel(SortedTokens<C> sorted) {
+  constexpr int chunk = SortedTokens<C>::chunk;
+  const Index columns = sorted.dx.columns, column = Index(blockIdx.y) * chunk + threadIdx.x;
+  const Index next = Index(blockIdx.x + 1) * chunk;  // the first place of the next chunk
   if (column >= columns || next >= sorted.count || sorted.begins(next)) return;
   const Token id = sorted.token(next);
-  const Index first = next - piece;
-  if (sorted.token(first) == id && !sorted.begins(first)) return;  // it begins in an earlier piece still
+  const Index first = next - chunk;
+  if (sorted.token(first) == id && !sorted.begins(first)) return;  // it begins in an earlier chunk still
   C sum = sorted.tails[blockIdx.x * columns + column];
-  for (Index at = next; at < sorted.count && sorted.token(at) == id; at += piece) {
-    sum += sorted.heads[at / piece * columns + column];
+  for (Index at = next; at < sorted.count && sorted.token(at) == id; at += chunk) {
+    sum += sorted.heads[at / chunk * columns + column];
   }
   sorted.dweight(id, column) += sum;
 }
@@ -156,11 +156,11 @@ void embed_backward(Device& device, const Token* tokens, Input<C> dx, MatrixView
       order = sorted;
     }
 
-    const Index pieces = ceiling_divide<Index>(count, Sorted::piece);
-    const Index room = Index(Device::scratch_bytes - arena.used()) / Index(2 * sizeof(C)) / pieces;
-    const Index columns = std::min(dx.columns, room / Sorted::piece * Sorted::piece);
-    C* const heads = arena.take<C>(pieces * columns);
-    C* const tails = arena.take<C>(pieces * columns);
+    const Index chunks = ceiling_divide<Index>(count, Sorted::chunk);
+    const Index room = Index(Device::scratch_bytes - arena.used()) / Index(2 * sizeof(C)) / chunks;
+    const Index columns = std::min(dx.columns, room / Sorted::chunk * Sorted::chunk);
+    C* const heads = arena.take<C>(chunks * columns);
+    C* const tails = arena.take<C>(chunks * columns);
     for (Index column = 0; column < dx.columns; column += columns) {
       const Index here = std::min(columns, dx.columns - column);
       const Sorted sorted{tokens + first,
@@ -170,10 +170,10 @@ void embed_backward(Device& device, const Token* tokens, Input<C> dx, MatrixView
                           dweight.column_block(column, here),
                           heads,
                           tails};
-      const dim3 blocks(unsigned(pieces), unsigned(ceiling_divide<Index>(here, Sorted::piece)));
-      detail::sum_runs_kernel<<<blocks, Sorted::piece, 0, device.stream()>>>(sorted);
+      const dim3 blocks(unsigned(chunks), unsigned(ceiling_divide<Index>(here, Sorted::chunk)));
+      detail::sum_runs_kernel<<<blocks, Sorted::chunk, 0, device.stream()>>>(sorted);
       check_launch("sum_runs_kernel");
-      detail::join_runs_kernel<<<blocks, Sorted::piece, 0, device.stream()>>>(sorted);
+      detail::join_runs_kernel<<<blocks, Sorted::chunk, 0, device.stream()>>>(sorted);
       check_launch("join_runs_kernel");
     }
   }

@@ -27,9 +27,9 @@ struct AdamWFactors {
 
 inline constexpr int adamw_threads = 256;
 /// Elements of a block: enough that its search for its place among the toggles costs nothing.
-inline constexpr Index adamw_piece = 8 * adamw_threads;
+inline constexpr Index adamw_chunk = 8 * adamw_threads;
 
-/// A block for each piece of adamw_piece elements; a thread takes `own` neighbours at a time, for which arrays are
+/// A block for each chunk of adamw_chunk elements; a thread takes `own` neighbours at a time, for which arrays are
 /// aligned. It counts the toggles that it passes, mostly none, on the way from one element to its next.
 template <int own, class C, class S>
 __global__ void __launch_bounds__(adamw_threads) adamw_kernel(AdamWUpdate<C, S> update, AdamWFactors<C> factors) {
@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(adamw_threads) adamw_kernel(AdamWUpdate<C, S> 
   const double exact_scale = gradient_scale(update);
   if (exact_scale != exact_scale) return;
   const C scale = static_cast<C>(exact_scale);
-  const Index first = blockIdx.x * adamw_piece, last = min(first + adamw_piece, update.count);
+  const Index first = blockIdx.x * adamw_chunk, last = min(first + adamw_chunk, update.count);
   Index toggle = toggles_until(update.first + first, update.decay_toggles, update.toggle_count);
   const auto next_toggle = [&] {
     return toggle < update.toggle_count ? update.decay_toggles[toggle] - update.first : last;
@@ -128,7 +128,7 @@ void adamw(Device& device, const AdamWUpdate<C, S>& update) {
   const bool together = aligned(update.parameters) && aligned(update.remainder) && aligned(update.gradient) &&
                         aligned(update.first_moment) && aligned(update.second_moment);
   const auto kernel = together ? detail::adamw_kernel<own, C, S> : detail::adamw_kernel<1, C, S>;
-  const Index blocks = ceiling_divide(update.count, detail::adamw_piece);
+  const Index blocks = ceiling_divide(update.count, detail::adamw_chunk);
   kernel<<<unsigned(blocks), detail::adamw_threads, 0, device.stream()>>>(update, factors);
   check_launch("adamw_kernel");
 }

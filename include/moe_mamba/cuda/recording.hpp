@@ -35,7 +35,7 @@ class Recording {
     check(cudaGraphLaunch(graph_, device.stream()), "cudaGraphLaunch");
   }
 
-  /// Begins anew: pointers, sizes or the work itself will be others.
+  /// Discards the recording: pointers, sizes or the work itself will change.
   void forget() noexcept {
     if (graph_ != nullptr) cudaGraphExecDestroy(graph_);
     graph_ = nullptr;

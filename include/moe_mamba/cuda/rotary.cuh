@@ -6,8 +6,9 @@
 #include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/ops/rotary.hpp"
 
-/// Rotary positions on a CUDA device; the contract is in ops/rotary.hpp. A thread takes a pair of numbers of all heads of a
-/// row, so that a sine is formed once for all of them. Frequencies come from the host, which rounds them as the CPU does.
+/// Rotary positions on a CUDA device; the contract is in ops/rotary.hpp. A thread takes a pair of numbers of all heads
+/// of a row, so that a sine is formed once for all of them. Frequencies come from the host, which rounds them as the
+/// CPU does.
 namespace moe_mamba::cuda {
 
 namespace detail {

@@ -16,7 +16,7 @@ namespace moe_mamba::cuda {
 
 namespace detail {
 
-/// The first of `count` logits in the order of choice that lies behind `previous` (the first of all where its index is
+/// The first of `count` logits in the order of choice that follows `previous` (the first of all where its index is
 /// -1), known to the whole warp.
 template <class C>
 __device__ inline Choice<C> next_choice(const C* logits, int count, Choice<C> previous) {
@@ -172,7 +172,8 @@ __global__ void __launch_bounds__(threads) router_backward_kernel(RouterBackward
     const bool of_probabilities = router.order == GateOrder::softmax_then_top_k;
     const bool of_sigmoids = router.order == GateOrder::sigmoid_then_top_k;
 
-    // The gradient by each probability: from the balance loss, and from the gates where they are probabilities.
+    // The gradient with respect to each probability: from the balance loss, and from the gates where they are
+    // probabilities.
     const auto dp = [&](int e) {
       C sum = static_cast<C>(balance * router.load[e]);
       if (of_probabilities) {

@@ -14,19 +14,24 @@
 #include "moe_mamba/cuda/common/vector.cuh"
 #include "moe_mamba/cuda/device.hpp"
 
-/// Causal attention on a CUDA device, backward; the contract is in ops/attention.hpp.
+/// Causal attention on a CUDA device, backward; the contract is in ops/attention.hpp. With the symbols of forward.cuh
+/// and the weights p_ij = exp(s_ij - log_sum_i), which are recomputed from the saved log_sum = m + log(l):
 ///
-/// Weights are formed again from the saved logarithms of their sums. Blocks of queries go over their keys for the gradients
-/// by queries, blocks of keys over the queries that see them for those by keys and values, so that each sum has one owner
-/// and an order, at two more products than a pass with atomic additions.
+///   D_i = y_i · dy_i              ds_ij = p_ij (dy_i · v_j - D_i)
+///   dq_i = Σ_j ds_ij k_j / sqrt(d)    dk_j = Σ_i ds_ij q_i / sqrt(d)    dv_j = Σ_i p_ij dy_i
+///
+/// Three launches: D of all rows; blocks of queries, which go over tiles of keys for dq; blocks of keys, which go over
+/// tiles of the queries that see them for dk and dv. So each sum has one owner and a fixed order, for two products more
+/// than with atomic additions.
 namespace moe_mamba::cuda {
 
 namespace detail {
 
-/// Own rows' gradients begin with those by the slots that they were written to, which then hold what cached rows add to.
+/// Initialises dk and dv of the call's own rows with the gradients with respect to the cache slots that they were
+/// written to; these slots then accumulate the gradients of cached rows.
 template <class C, int d>
 __global__ void __launch_bounds__(256)
-    attention_begin_kernel(const __grid_constant__ CausalAttentionBackward<C, d> attention, Index blocks) {
+    attention_init_gradients_kernel(const __grid_constant__ CausalAttentionBackward<C, d> attention, Index blocks) {
   using T = compute_t<C>;
   const AttentionCache<d> cache(attention.heads);
   const Index sequence = blockIdx.x / blocks, block = blockIdx.x % blocks, length = attention.shape.length;
@@ -51,7 +56,7 @@ __global__ void __launch_bounds__(256)
   if (slots != nullptr && block == 0 && threadIdx.x < position_digits) slots[cache.position() + threadIdx.x] = T(0);
 }
 
-/// Warp: y · dy of a row and head.
+/// Warp: D = y · dy of a row and head.
 template <class C, int d>
 __global__ void __launch_bounds__(128)
     attention_means_kernel(const __grid_constant__ CausalAttentionBackward<C, d> attention, compute_t<C>* means) {
@@ -84,12 +89,12 @@ __global__ void __launch_bounds__(AttentionTile<compute_t<C>, d>::threads)
   extern __shared__ __align__(16) unsigned char shared[];
   auto& storage = *reinterpret_cast<AttentionBackwardStorage<T, d>*>(shared);
   const int lane = lane_index(), warp = warp_index();
-  const AttentionBackwardPlace<C, d> place(attention, blockIdx.x / tiles);
+  const AttentionBackwardTask<C, d> task(attention, blockIdx.x / tiles);
   const Index group = attention.heads.group(), row = blockIdx.x % tiles * Tile::own_rows,
               own_row = row + warp * Tile::own;
   const int count = static_cast<int>(min(Index{Tile::own_rows}, query_rows(attention) - row));
   const auto at = [&](Index r, const MatrixView<const C>& rows) {
-    return OwnRow<C>{rows.row(place.first_row + r / group) + (place.head * group + r % group) * d};
+    return OwnRow<C>{rows.row(task.first_row + r / group) + (task.head * group + r % group) * d};
   };
   load_tile<T, d>([&](int r) { return at(row + r, attention.q); }, count, Tile::own_rows, score_scale<T>(d),
                   storage.own[0][0]);
@@ -98,17 +103,17 @@ __global__ void __launch_bounds__(AttentionTile<compute_t<C>, d>::threads)
 #pragma unroll
   for (int r = 0; r < Tile::own; ++r) {
     const bool there = warp * Tile::own + r < count;
-    const Index index = (place.first_row + (own_row + r) / group) * attention.heads.queries + place.head * group +
-                        (own_row + r) % group;
+    const Index index =
+        (task.first_row + (own_row + r) / group) * attention.heads.queries + task.head * group + (own_row + r) % group;
     log_sums[r] = there ? attention.log_sums[index] : T(0);
     row_means[r] = there ? means[index] : T(0);
   }
-  const Index end = place.seen.last((row + count - 1) / group);
-  for (Index first = place.seen.first(row / group); first < end; first += Tile::lane_rows) {
+  const Index end = task.seen.last((row + count - 1) / group);
+  for (Index first = task.seen.first(row / group); first < end; first += Tile::lane_rows) {
     const int keys = static_cast<int>(min(Index{Tile::lane_rows}, end - first));
     __syncthreads();
-    load_tile<T, d>([&](int j) { return place.keys.row(first + j); }, keys, Tile::lane_rows, T(1), storage.lanes[0][0]);
-    load_tile<T, d>([&](int j) { return place.values.row(first + j); }, keys, Tile::lane_rows, T(1),
+    load_tile<T, d>([&](int j) { return task.keys.row(first + j); }, keys, Tile::lane_rows, T(1), storage.lanes[0][0]);
+    load_tile<T, d>([&](int j) { return task.values.row(first + j); }, keys, Tile::lane_rows, T(1),
                     storage.lanes[1][0]);
     __syncthreads();
     T weights[Tile::own], dweights[Tile::own];
@@ -118,7 +123,7 @@ __global__ void __launch_bounds__(AttentionTile<compute_t<C>, d>::threads)
 #pragma unroll
     for (int r = 0; r < Tile::own; ++r) {
       const Index step = (own_row + r) / group, j = first + lane;
-      const bool sees = warp * Tile::own + r < count && j >= place.seen.first(step) && j < place.seen.last(step);
+      const bool sees = warp * Tile::own + r < count && j >= task.seen.first(step) && j < task.seen.last(step);
       masks[r] = __ballot_sync(full_mask, sees);
       weights[r] = sees ? exp(weights[r] - log_sums[r]) * (dweights[r] - row_means[r]) : T(0);
     }
@@ -127,7 +132,7 @@ __global__ void __launch_bounds__(AttentionTile<compute_t<C>, d>::threads)
 #pragma unroll
   for (int r = 0; r < Tile::own; ++r) {
     if (warp * Tile::own + r >= count) break;
-    const Index t = place.first_row + (own_row + r) / group, h = place.head * group + (own_row + r) % group;
+    const Index t = task.first_row + (own_row + r) / group, h = task.head * group + (own_row + r) % group;
 #pragma unroll
     for (int c = 0; c < Tile::columns; ++c) {
       const int column = lane + c * warp_size;
@@ -146,19 +151,19 @@ __global__ void __launch_bounds__(AttentionTile<compute_t<C>, d>::threads)
   extern __shared__ __align__(16) unsigned char shared[];
   auto& storage = *reinterpret_cast<AttentionBackwardStorage<T, d>*>(shared);
   const int lane = lane_index(), warp = warp_index();
-  const AttentionBackwardPlace<C, d> place(attention, blockIdx.x / tiles);
-  const Index group = attention.heads.group(), length = attention.shape.length, cached = place.seen.cached;
+  const AttentionBackwardTask<C, d> task(attention, blockIdx.x / tiles);
+  const Index group = attention.heads.group(), length = attention.shape.length, cached = task.seen.cached;
   const Index key = blockIdx.x % tiles * Tile::own_rows, own_key = key + warp * Tile::own;
   const int count = static_cast<int>(min(Index{Tile::own_rows}, cached + length - key));
   if (count <= 0) return;
-  load_tile<T, d>([&](int j) { return place.keys.row(key + j); }, count, Tile::own_rows, T(1), storage.own[0][0]);
-  load_tile<T, d>([&](int j) { return place.values.row(key + j); }, count, Tile::own_rows, T(1), storage.own[1][0]);
+  load_tile<T, d>([&](int j) { return task.keys.row(key + j); }, count, Tile::own_rows, T(1), storage.own[0][0]);
+  load_tile<T, d>([&](int j) { return task.values.row(key + j); }, count, Tile::own_rows, T(1), storage.own[1][0]);
   T dkeys[Tile::own][Tile::columns] = {}, dvalues[Tile::own][Tile::columns] = {};
   // Row j is seen by the steps from j - cached up to j - cached + N - 1.
   const Index begin = max(Index{0}, key - cached) * group;
   const Index end = min(length, key + count - 1 - cached + attention.heads.context) * group;
   const auto at = [&](Index r, const MatrixView<const C>& rows) {
-    return OwnRow<C>{rows.row(place.first_row + r / group) + (place.head * group + r % group) * d};
+    return OwnRow<C>{rows.row(task.first_row + r / group) + (task.head * group + r % group) * d};
   };
   for (Index first = begin; first < end; first += Tile::lane_rows) {
     const int rows = static_cast<int>(min(Index{Tile::lane_rows}, end - first));
@@ -169,7 +174,7 @@ __global__ void __launch_bounds__(AttentionTile<compute_t<C>, d>::threads)
                     storage.lanes[1][0]);
     __syncthreads();
     const Index row = first + lane, step = row / group;
-    const Index index = (place.first_row + step) * attention.heads.queries + place.head * group + (row - step * group);
+    const Index index = (task.first_row + step) * attention.heads.queries + task.head * group + (row - step * group);
     const T log_sum = lane < rows ? attention.log_sums[index] : T(0), mean = lane < rows ? means[index] : T(0);
     T weights[Tile::own], dweights[Tile::own];
     unsigned masks[Tile::own];
@@ -179,7 +184,7 @@ __global__ void __launch_bounds__(AttentionTile<compute_t<C>, d>::threads)
     for (int r = 0; r < Tile::own; ++r) {
       const Index j = own_key + r;
       const bool sees =
-          lane < rows && warp * Tile::own + r < count && j >= place.seen.first(step) && j < place.seen.last(step);
+          lane < rows && warp * Tile::own + r < count && j >= task.seen.first(step) && j < task.seen.last(step);
       masks[r] = __ballot_sync(full_mask, sees);
       weights[r] = sees ? exp(weights[r] - log_sum) : T(0);
       dweights[r] = weights[r] * (dweights[r] - mean);
@@ -188,14 +193,14 @@ __global__ void __launch_bounds__(AttentionTile<compute_t<C>, d>::threads)
     add_weighted<T, d>(dweights, masks, storage.lanes[0][0], dkeys);
   }
   const AttentionCache<d> cache(attention.heads);
-  T* const slots = attention.dstate.data == nullptr ? nullptr : attention.dstate.sequence(place.sequence);
+  T* const slots = attention.dstate.data == nullptr ? nullptr : attention.dstate.sequence(task.sequence);
 #pragma unroll
   for (int r = 0; r < Tile::own; ++r) {
     if (warp * Tile::own + r >= count) break;
     const Index j = own_key + r;
     const bool is_own = j >= cached;
     if (!is_own && slots == nullptr) continue;
-    const Index offset = is_own ? 0 : place.seen.slot(j) * d, row = place.first_row + j - cached;
+    const Index offset = is_own ? 0 : task.seen.slot(j) * d, row = task.first_row + j - cached;
     const auto add = [&](auto* to, const T(&sums)[Tile::columns]) {
 #pragma unroll
       for (int c = 0; c < Tile::columns; ++c) {
@@ -206,11 +211,11 @@ __global__ void __launch_bounds__(AttentionTile<compute_t<C>, d>::threads)
       }
     };
     if (is_own) {
-      add(&attention.dk(row, place.head * d), dkeys[r]);
-      add(&attention.dv(row, place.head * d), dvalues[r]);
+      add(&attention.dk(row, task.head * d), dkeys[r]);
+      add(&attention.dv(row, task.head * d), dvalues[r]);
     } else {
-      add(slots + cache.keys(place.head) + offset, dkeys[r]);
-      add(slots + cache.values(place.head) + offset, dvalues[r]);
+      add(slots + cache.keys(task.head) + offset, dkeys[r]);
+      add(slots + cache.values(task.head) + offset, dvalues[r]);
     }
   }
 }
@@ -241,9 +246,9 @@ void attend_backward_in_tiles(Device& device, const CausalAttentionBackward<C, d
 
 }  // namespace detail
 
-/// See ops/attention.hpp. Pointers are to device memory. Nothing is allocated and nothing waits. The same call gives the
-/// same bits each time. Throws Error where a kernel cannot be launched, as with heads of 256 doubles on a device whose
-/// blocks have less than 200 KB of shared memory.
+/// See ops/attention.hpp. Pointers are to device memory. Nothing is allocated and nothing waits. The same call gives
+/// the same bits each time. Throws Error where a kernel cannot be launched, as with heads of 256 doubles on a device
+/// whose blocks have less than 200 KB of shared memory.
 template <class C, int d>
 void causal_attention_backward(Device& device, const CausalAttentionBackward<C, d>& attention) {
   if (each_packed_run(attention, [&](const auto& part) { causal_attention_backward(device, part); })) return;
@@ -253,7 +258,7 @@ void causal_attention_backward(Device& device, const CausalAttentionBackward<C, 
   const Index tasks = batch * attention.heads.key_values;
   if (batch == 0 || length == 0) return;
   const Index blocks = detail::copying_blocks(device, batch, length * attention.heads.key_values * d);
-  detail::attention_begin_kernel<C, d>
+  detail::attention_init_gradients_kernel<C, d>
       <<<static_cast<unsigned>(batch * blocks), 256, 0, device.stream()>>>(attention, blocks);
   Arena arena = attention.scratch;
   T* const means = arena.take<T>(attention.shape.tokens() * attention.heads.queries);

@@ -6,10 +6,10 @@
 #include "moe_mamba/cuda/attention/rows.cuh"
 #include "moe_mamba/cuda/device.hpp"
 
-/// The running state of attention: what a call saves of it and what it keeps in it.
+/// The running state of attention: saved before a call, extended after it.
 namespace moe_mamba::cuda::detail {
 
-/// Blocks of a sequence share out its slots: what was read goes to the saved state.
+/// Saves the state before the call: the slots of a sequence are divided among `blocks` blocks.
 template <class C, int d>
 __global__ void __launch_bounds__(256)
     attention_save_kernel(const __grid_constant__ CausalAttention<C, d> attention, Index blocks) {
@@ -28,10 +28,11 @@ __global__ void __launch_bounds__(256)
   if (block == 0 && threadIdx.x == 0) write_position(position, saved + cache.position());
 }
 
-/// Blocks of a sequence share out the call's last rows, which go into the cache. One block alone also moves the position.
+/// Stores the call's last rows in the cache, divided among `blocks` blocks of each sequence. A single block also
+/// advances the position.
 template <class C, int d>
 __global__ void __launch_bounds__(256)
-    attention_keep_kernel(const __grid_constant__ CausalAttention<C, d> attention, Index blocks) {
+    attention_store_kernel(const __grid_constant__ CausalAttention<C, d> attention, Index blocks) {
   using T = compute_t<C>;
   const AttentionCache<d> cache(attention.heads);
   const Index sequence = blockIdx.x / blocks, block = blockIdx.x % blocks, length = attention.shape.length;
@@ -50,7 +51,7 @@ __global__ void __launch_bounds__(256)
 
 template <class C, int d>
 __global__ void __launch_bounds__(128)
-    attention_advance_kernel(const __grid_constant__ CausalAttention<C, d> attention) {
+    attention_advance_position_kernel(const __grid_constant__ CausalAttention<C, d> attention) {
   using T = compute_t<C>;
   const Index sequence = Index{blockIdx.x} * 128 + threadIdx.x;
   if (sequence >= attention.shape.batch) return;
@@ -58,7 +59,7 @@ __global__ void __launch_bounds__(128)
   write_position(read_position(position) + attention.shape.length, position);
 }
 
-/// Blocks that share out `elements` of each of `batch` sequences, 256 a time.
+/// The blocks of 256 threads among which `elements` of each of `batch` sequences are divided.
 inline Index copying_blocks(const Device& device, Index batch, Index elements) {
   const Index enough = ceiling_divide(Index{device.processors()} * 8, batch);
   return std::clamp<Index>(ceiling_divide(elements, 256), 1, enough);

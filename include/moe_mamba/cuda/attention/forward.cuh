@@ -17,13 +17,26 @@
 #include "moe_mamba/cuda/common/vector.cuh"
 #include "moe_mamba/cuda/device.hpp"
 
-/// Causal attention on a CUDA device, forward; the contract is in ops/attention.hpp.
+/// Causal attention on a CUDA device, forward; the contract is in ops/attention.hpp. Of a row i of queries, with the
+/// keys j that it sees:
 ///
-/// A block takes some rows of queries (a row being one head of one step, of all heads that share keys) and goes over
-/// their keys in tiles, with a running maximum and sum (Dao et al. 2022, arXiv 2205.14135): of 64 on tensor cores where
-/// activations are bfloat16, heads of at most 128 numbers that 16 divides, and rows aligned to 16 bytes; else of 32, one a
-/// lane, in multiply-adds of the compute type. For few queries, a decoder's step above all, warps go over pieces of the keys
-/// instead, which are read once from memory, and a second kernel puts the pieces together.
+///   s_j = q_i · k_j / sqrt(d)      y_i = Σ_j exp(s_j - m) v_j / l,  m = max_j s_j,  l = Σ_j exp(s_j - m)
+///
+/// A task is the queries of one sequence whose heads share keys; its rows are those heads' queries of all steps. A
+/// block has some rows of a task and goes over their keys in tiles, with a running maximum and sum (Dao et al. 2022,
+/// arXiv 2205.14135):
+///
+///   load its rows of q, scaled
+///   for each tile of keys:
+///     barrier; load k and v of the tile → shared memory; barrier
+///     s = q kᵀ, masked to what each row sees
+///     m' = max(m, max_j s_j);  w = exp(s - m');  l ← l exp(m - m') + Σ_j w_j
+///     y ← y exp(m - m') + w v
+///   write y / l and, for the backward pass, m + log(l)
+///
+/// Tiles are 64 by 64 on tensor cores (tensor_forward.cuh), where activations are bfloat16, heads have at most 128
+/// numbers that 16 divides, and rows are aligned to 16 bytes; else 32 keys, one a lane, in multiply-adds of the compute
+/// type. A few queries have kernels of their own (split_keys.cuh).
 namespace moe_mamba::cuda {
 
 namespace detail {
@@ -45,24 +58,24 @@ __global__ void __launch_bounds__(AttentionTile<compute_t<C>, d>::threads)
   extern __shared__ __align__(16) unsigned char shared[];
   auto& storage = *reinterpret_cast<AttentionStorage<T, d>*>(shared);
   const int lane = lane_index(), warp = warp_index();
-  const AttentionPlace<C, d> place(attention, blockIdx.x / tiles);
+  const AttentionTask<C, d> task(attention, blockIdx.x / tiles);
   const Index group = attention.heads.group(), row = blockIdx.x % tiles * Tile::own_rows,
               own_row = row + warp * Tile::own;
   const int count = static_cast<int>(min(Index{Tile::own_rows}, query_rows(attention) - row));
   const auto query = [&](Index r, const MatrixView<const C>& rows) {
-    return OwnRow<C>{rows.row(place.first_row + r / group) + (place.head * group + r % group) * d};
+    return OwnRow<C>{rows.row(task.first_row + r / group) + (task.head * group + r % group) * d};
   };
   load_tile<T, d>([&](int r) { return query(row + r, attention.q); }, count, Tile::own_rows, score_scale<T>(d),
                   storage.queries[0]);
   T sums[Tile::own][Tile::columns] = {}, largest[Tile::own], totals[Tile::own] = {};
 #pragma unroll
   for (int r = 0; r < Tile::own; ++r) largest[r] = -T(INFINITY);
-  const Index end = place.seen.last((row + count - 1) / group);
-  for (Index first = place.seen.first(row / group); first < end; first += Tile::lane_rows) {
+  const Index end = task.seen.last((row + count - 1) / group);
+  for (Index first = task.seen.first(row / group); first < end; first += Tile::lane_rows) {
     const int keys = static_cast<int>(min(Index{Tile::lane_rows}, end - first));
     __syncthreads();
-    load_tile<T, d>([&](int j) { return place.keys.row(first + j); }, keys, Tile::lane_rows, T(1), storage.keys[0]);
-    load_tile<T, d>([&](int j) { return place.values.row(first + j); }, keys, Tile::lane_rows, T(1), storage.values[0]);
+    load_tile<T, d>([&](int j) { return task.keys.row(first + j); }, keys, Tile::lane_rows, T(1), storage.keys[0]);
+    load_tile<T, d>([&](int j) { return task.values.row(first + j); }, keys, Tile::lane_rows, T(1), storage.values[0]);
     __syncthreads();
     T weights[Tile::own];
     unsigned masks[Tile::own];
@@ -70,7 +83,7 @@ __global__ void __launch_bounds__(AttentionTile<compute_t<C>, d>::threads)
 #pragma unroll
     for (int r = 0; r < Tile::own; ++r) {
       const Index step = (own_row + r) / group, j = first + lane;
-      const bool sees = warp * Tile::own + r < count && j >= place.seen.first(step) && j < place.seen.last(step);
+      const bool sees = warp * Tile::own + r < count && j >= task.seen.first(step) && j < task.seen.last(step);
       masks[r] = __ballot_sync(full_mask, sees);
       const T before = largest[r];
       largest[r] = fmax(before, warp_largest(sees ? weights[r] : -T(INFINITY)));
@@ -85,7 +98,7 @@ __global__ void __launch_bounds__(AttentionTile<compute_t<C>, d>::threads)
 #pragma unroll
   for (int r = 0; r < Tile::own; ++r) {
     if (warp * Tile::own + r >= count) break;
-    const Index t = place.first_row + (own_row + r) / group, h = place.head * group + (own_row + r) % group;
+    const Index t = task.first_row + (own_row + r) / group, h = task.head * group + (own_row + r) % group;
 #pragma unroll
     for (int c = 0; c < Tile::columns; ++c) {
       const int column = lane + c * warp_size;
@@ -114,8 +127,8 @@ void attend_in_tiles(Device& device, const CausalAttention<C, d>& attention, Ind
 
 }  // namespace detail
 
-/// See ops/attention.hpp. Pointers are to device memory. Nothing is allocated and nothing waits. The same call gives the
-/// same bits each time. Throws Error where a kernel cannot be launched.
+/// See ops/attention.hpp. Pointers are to device memory. Nothing is allocated and nothing waits. The same call gives
+/// the same bits each time. Throws Error where a kernel cannot be launched.
 template <class C, int d>
 void causal_attention(Device& device, const CausalAttention<C, d>& attention) {
   if (each_packed_run(attention, [&](const auto& part) { causal_attention(device, part); })) return;
@@ -129,18 +142,18 @@ void causal_attention(Device& device, const CausalAttention<C, d>& attention) {
         <<<static_cast<unsigned>(batch * blocks), 256, 0, device.stream()>>>(attention, blocks);
   }
   if (attention.shape.length == 0) return check_launch("causal_attention");
-  if (detail::AttentionPieces::apply(attention.shape, attention.heads)) {
-    detail::attend_in_pieces(device, attention, tasks);
+  if (detail::AttentionChunks::apply(attention.shape, attention.heads)) {
+    detail::attend_by_key_chunks(device, attention, tasks);
   } else {
     detail::attend_in_tiles(device, attention, tasks);
   }
   if (attention.state) {
     const Index kept = std::min(attention.shape.length, attention.heads.context);
     const Index blocks = kept <= 8 ? 1 : detail::copying_blocks(device, batch, kept * attention.heads.key_values * d);
-    detail::attention_keep_kernel<C, d>
+    detail::attention_store_kernel<C, d>
         <<<static_cast<unsigned>(batch * blocks), 256, 0, device.stream()>>>(attention, blocks);
     if (blocks > 1) {
-      detail::attention_advance_kernel<C, d>
+      detail::attention_advance_position_kernel<C, d>
           <<<static_cast<unsigned>(ceiling_divide(batch, 128)), 128, 0, device.stream()>>>(attention);
     }
   }
@@ -154,10 +167,10 @@ std::size_t causal_attention_scratch(const Device& device, Shape shape, const At
     return largest_run_scratch(shape, [&](Shape run) { return causal_attention_scratch<C, d>(device, run, heads); });
   }
   const Index tasks = shape.batch * heads.key_values,
-              rows = std::max(heads.group(), detail::AttentionPieces::most_rows);
+              rows = std::max(heads.group(), detail::AttentionChunks::most_rows);
   using T = compute_t<C>;
   Arena forward, backward;
-  forward.take<T>(detail::AttentionPieces::most(device.processors(), tasks) * rows * detail::attention_part<T, d>);
+  forward.take<T>(detail::AttentionChunks::most(device.processors(), tasks) * rows * detail::attention_part<T, d>);
   backward.take<T>(shape.tokens() * heads.queries);
   return std::max(forward.used(), backward.used());
 }

@@ -3,7 +3,7 @@
 #include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/ops/attention.hpp"
 
-/// Where attention's kernels find their rows.
+/// The rows of queries, keys and values of attention's kernels.
 namespace moe_mamba::cuda::detail {
 
 /// A row of activations, to calculate with.
@@ -25,7 +25,7 @@ struct SeenRow {
 
 /// Where the keys or values of one head of one sequence lie.
 template <class C, int HeadWidth>
-struct SeenPlace {
+struct SeenSource {
   SeenRows seen;
   const compute_t<C>* cache;  // [N, d]; null where nothing was read
   const C* own;               // of the call's first step
@@ -42,9 +42,9 @@ struct SeenPlace {
 };
 
 template <class C, int HeadWidth>
-__device__ inline SeenPlace<C, HeadWidth> seen_place(const SeenRows& seen, const compute_t<C>* state,
-                                                     Index cache_offset, const MatrixView<const C>& rows,
-                                                     Index first_row, Index head) {
+__device__ inline SeenSource<C, HeadWidth> seen_source(const SeenRows& seen, const compute_t<C>* state,
+                                                       Index cache_offset, const MatrixView<const C>& rows,
+                                                       Index first_row, Index head) {
   return {seen, state == nullptr ? nullptr : state + cache_offset, rows.row(first_row) + head * HeadWidth, rows.stride};
 }
 
@@ -54,25 +54,25 @@ __host__ __device__ inline Index query_rows(const Attention& attention) {
   return attention.shape.length * attention.heads.group();
 }
 
-/// Where a block or warp is: its sequence and head of keys, and what its steps see.
+/// The task of a block or warp: a sequence and head of keys, and what its steps see.
 template <class C, int d>
-struct AttentionPlace {
+struct AttentionTask {
   Index sequence, head, first_row;
   const compute_t<C>* state;
   SeenRows seen;
-  SeenPlace<C, d> keys, values;
+  SeenSource<C, d> keys, values;
 
-  __device__ AttentionPlace(const CausalAttention<C, d>& attention, Index task)
+  __device__ AttentionTask(const CausalAttention<C, d>& attention, Index task)
       : sequence(task / attention.heads.key_values),
         head(task - sequence * attention.heads.key_values),
         first_row(sequence * attention.shape.length),
         state(attention.state.data == nullptr ? nullptr : attention.state.sequence(sequence)),
         seen(state == nullptr ? 0 : read_position(state + AttentionCache<d>(attention.heads).position()),
              attention.heads.context),
-        keys(
-            seen_place<C, d>(seen, state, AttentionCache<d>(attention.heads).keys(head), attention.k, first_row, head)),
-        values(seen_place<C, d>(seen, state, AttentionCache<d>(attention.heads).values(head), attention.v, first_row,
-                                head)) {}
+        keys(seen_source<C, d>(seen, state, AttentionCache<d>(attention.heads).keys(head), attention.k, first_row,
+                               head)),
+        values(seen_source<C, d>(seen, state, AttentionCache<d>(attention.heads).values(head), attention.v, first_row,
+                                 head)) {}
 };
 
 template <class T>
@@ -80,24 +80,24 @@ __device__ inline T score_scale(int head_width) {
   return static_cast<T>(1 / sqrt(static_cast<double>(head_width)));
 }
 
-/// Where a block is.
+/// The same for the backward pass.
 template <class C, int d>
-struct AttentionBackwardPlace {
+struct AttentionBackwardTask {
   Index sequence, head, first_row;
   const compute_t<C>* saved;
   SeenRows seen;
-  SeenPlace<C, d> keys, values;
+  SeenSource<C, d> keys, values;
 
-  __device__ AttentionBackwardPlace(const CausalAttentionBackward<C, d>& attention, Index task)
+  __device__ AttentionBackwardTask(const CausalAttentionBackward<C, d>& attention, Index task)
       : sequence(task / attention.heads.key_values),
         head(task - sequence * attention.heads.key_values),
         first_row(sequence * attention.shape.length),
         saved(attention.saved_state + sequence * AttentionCache<d>(attention.heads).size()),
         seen(read_position(saved + AttentionCache<d>(attention.heads).position()), attention.heads.context),
-        keys(
-            seen_place<C, d>(seen, saved, AttentionCache<d>(attention.heads).keys(head), attention.k, first_row, head)),
-        values(seen_place<C, d>(seen, saved, AttentionCache<d>(attention.heads).values(head), attention.v, first_row,
-                                head)) {}
+        keys(seen_source<C, d>(seen, saved, AttentionCache<d>(attention.heads).keys(head), attention.k, first_row,
+                               head)),
+        values(seen_source<C, d>(seen, saved, AttentionCache<d>(attention.heads).values(head), attention.v, first_row,
+                                 head)) {}
 };
 
 }  // namespace moe_mamba::cuda::detail

@@ -10,50 +10,54 @@
 #include "moe_mamba/cuda/common/thread.cuh"
 #include "moe_mamba/cuda/device.hpp"
 
-/// Attention of a few queries, in pieces of the keys.
+/// Attention of a few queries, a decoder's step above all, with the keys split among warps so that the device is busy.
+///
+///   chunk c of the keys:  m_c = max_j s_j,  l_c = Σ_j exp(s_j - m_c),  o_c = Σ_j exp(s_j - m_c) v_j    (a warp each)
+///   combined:             m = max_c m_c,    y = Σ_c exp(m_c - m) o_c / Σ_c exp(m_c - m) l_c            (a block a row)
 namespace moe_mamba::cuda::detail {
 
-/// How a few queries are cut into pieces of their keys, each for a warp.
-struct AttentionPieces {
-  static constexpr Index fewest_keys = 32;  // of a piece
+/// How the keys of a few queries are cut into chunks, each for a warp.
+struct AttentionChunks {
+  static constexpr Index fewest_keys = 32;  // of a chunk
   static constexpr Index most_rows = 8;     // of queries
   Index count;                              // for each task, a multiple of a block's warps
 
   /// As many as keep the device's warps busy, or as there are keys for.
-  AttentionPieces(int processors, Index tasks, Index rows) {
+  AttentionChunks(int processors, Index tasks, Index rows) {
     constexpr Index warps = 4;
     const Index by_keys = ceiling_divide(rows, fewest_keys);
     const Index by_warps = ceiling_divide(Index{processors} * 16, std::max<Index>(tasks, 1));
     count = ceiling_divide(std::clamp<Index>(by_warps, 1, by_keys), warps) * warps;
   }
 
-  /// Pieces of all tasks at most, for this number of tasks and any smaller one.
+  /// The most chunks of all tasks, for this number of tasks and any smaller one.
   static Index most(int processors, Index tasks) { return Index{processors} * 16 + 8 * tasks; }
   static bool apply(Shape shape, const AttentionHeads& heads) {
     return shape.length == 1 || shape.length * heads.group() <= most_rows;
   }
 };
 
-/// What a piece leaves for each row of queries: sums over the values, [d], then the largest score and the sum of weights.
+/// The result of a chunk for a row of queries: o_c, [d], then m_c and l_c.
 template <class C, int d>
 inline constexpr Index attention_part = d + 2;
 
-/// Warp: a piece of the keys, for the rows of queries from `first_query` on, at most Rows of them.
+/// Warp: a chunk of the keys, for the rows of queries from `first_query` on, at most Rows of them.
 template <class C, int d, int Rows>
-__global__ void __launch_bounds__(128) attention_piece_kernel(const __grid_constant__ CausalAttention<C, d> attention,
-                                                              Index pieces, Index first_query, compute_t<C>* parts) {
+__global__ void __launch_bounds__(128) attention_chunk_kernel(const __grid_constant__ CausalAttention<C, d> attention,
+                                                              Index chunks, Index first_query, compute_t<C>* parts) {
   using T = compute_t<C>;
-  constexpr int columns = AttentionTile<T, d>::columns, ahead = Rows == 1 ? 8 : 4;  // keys on their way at a time
+  constexpr int columns = AttentionTile<T, d>::columns,
+                ahead = Rows == 1 ? 8 : 4;  // keys loaded before the first is needed
   const int lane = lane_index();
   const Index index = Index{blockIdx.x} * 4 + warp_index();
-  const Index task = index / pieces, piece = index - task * pieces;
-  const AttentionPlace<C, d> place(attention, task);
+  const Index task_index = index / chunks, chunk = index - task_index * chunks;
+  const AttentionTask<C, d> task(attention, task_index);
   const Index group = attention.heads.group(), rows = query_rows(attention);
   const int count = static_cast<int>(min(Index{Rows}, rows - first_query));
-  const Index begin = place.seen.first(first_query / group);
-  const Index end = place.seen.last((first_query + count - 1) / group);
-  const Index span = ceiling_divide(end - begin, pieces);
-  const Index first = begin + piece * span, last = min(end, first + span);
+  const Index begin = task.seen.first(first_query / group);
+  const Index end = task.seen.last((first_query + count - 1) / group);
+  const Index span = ceiling_divide(end - begin, chunks);
+  const Index first = begin + chunk * span, last = min(end, first + span);
   const auto column_of = [&](int c) { return lane + c * warp_size; };
   T q[Rows][columns], sums[Rows][columns] = {}, largest[Rows], totals[Rows] = {};
 #pragma unroll
@@ -63,8 +67,8 @@ __global__ void __launch_bounds__(128) attention_piece_kernel(const __grid_const
 #pragma unroll
     for (int c = 0; c < columns; ++c) {
       q[r][c] = r < count && column_of(c) < d
-                    ? static_cast<T>(attention.q(place.first_row + row / group,
-                                                 (place.head * group + row % group) * d + column_of(c))) *
+                    ? static_cast<T>(attention.q(task.first_row + row / group,
+                                                 (task.head * group + row % group) * d + column_of(c))) *
                           score_scale<T>(d)
                     : T(0);
     }
@@ -74,7 +78,7 @@ __global__ void __launch_bounds__(128) attention_piece_kernel(const __grid_const
 #pragma unroll
     for (int i = 0; i < ahead; ++i) {
       const bool there = at + i < last;
-      const auto key = place.keys.row(there ? at + i : first), value = place.values.row(there ? at + i : first);
+      const auto key = task.keys.row(there ? at + i : first), value = task.values.row(there ? at + i : first);
 #pragma unroll
       for (int c = 0; c < columns; ++c) {
         const bool inside = there && column_of(c) < d;
@@ -85,7 +89,7 @@ __global__ void __launch_bounds__(128) attention_piece_kernel(const __grid_const
 #pragma unroll
     for (int r = 0; r < Rows; ++r) {
       if (r >= count) break;
-      const Index step = (first_query + r) / group, from = place.seen.first(step), to = place.seen.last(step);
+      const Index step = (first_query + r) / group, from = task.seen.first(step), to = task.seen.last(step);
       T scores[ahead], most = -T(INFINITY);
 #pragma unroll
       for (int i = 0; i < ahead; ++i) {
@@ -114,7 +118,7 @@ __global__ void __launch_bounds__(128) attention_piece_kernel(const __grid_const
 #pragma unroll
   for (int r = 0; r < Rows; ++r) {
     if (r >= count) break;
-    T* const part = parts + ((task * rows + first_query + r) * pieces + piece) * attention_part<T, d>;
+    T* const part = parts + ((task_index * rows + first_query + r) * chunks + chunk) * attention_part<T, d>;
 #pragma unroll
     for (int c = 0; c < columns; ++c) {
       if (column_of(c) < d) part[column_of(c)] = sums[r][c];
@@ -123,24 +127,24 @@ __global__ void __launch_bounds__(128) attention_piece_kernel(const __grid_const
   }
 }
 
-/// Block: puts the pieces of a row of queries together. Each warp takes every fourth piece, in their order.
+/// Block: combines the chunks of a row of queries. Each warp takes every fourth chunk, in their order.
 template <class C, int d>
-__global__ void __launch_bounds__(128) attention_join_kernel(const __grid_constant__ CausalAttention<C, d> attention,
-                                                             Index pieces, const compute_t<C>* parts) {
+__global__ void __launch_bounds__(128) attention_combine_kernel(const __grid_constant__ CausalAttention<C, d> attention,
+                                                                Index chunks, const compute_t<C>* parts) {
   using T = compute_t<C>;
   constexpr int warps = 4, columns = AttentionTile<T, d>::columns;
   __shared__ T warp_sums[warps][columns * warp_size], warp_totals[warps];
   const int lane = lane_index(), warp = warp_index();
   const Index index = blockIdx.x, rows = query_rows(attention);
-  const T* const first = parts + index * pieces * attention_part<T, d>;
+  const T* const first = parts + index * chunks * attention_part<T, d>;
   T largest = -T(INFINITY), total = T(0), sums[columns] = {};
-  for (Index piece = lane; piece < pieces; piece += warp_size) {
-    largest = fmax(largest, first[piece * attention_part<T, d> + d]);
+  for (Index chunk = lane; chunk < chunks; chunk += warp_size) {
+    largest = fmax(largest, first[chunk * attention_part<T, d> + d]);
   }
   largest = warp_largest(largest);
 #pragma unroll 8
-  for (Index piece = warp; piece < pieces; piece += warps) {
-    const T* const part = first + piece * attention_part<T, d>;
+  for (Index chunk = warp; chunk < chunks; chunk += warps) {
+    const T* const part = first + chunk * attention_part<T, d>;
     const T weights = part[d + 1], factor = weights == T(0) ? T(0) : exp(part[d] - largest);  // sees none of these keys
     total = fma(factor, weights, total);
 #pragma unroll
@@ -167,28 +171,28 @@ __global__ void __launch_bounds__(128) attention_join_kernel(const __grid_consta
 }
 
 template <class C, int d, int Rows>
-void launch_attention_pieces(Device& device, const CausalAttention<C, d>& attention, Index tasks, Index pieces,
+void launch_attention_chunks(Device& device, const CausalAttention<C, d>& attention, Index tasks, Index chunks,
                              compute_t<C>* parts) {
   for (Index first = 0; first < query_rows(attention); first += Rows) {
-    attention_piece_kernel<C, d, Rows>
-        <<<static_cast<unsigned>(tasks * pieces / 4), 128, 0, device.stream()>>>(attention, pieces, first, parts);
+    attention_chunk_kernel<C, d, Rows>
+        <<<static_cast<unsigned>(tasks * chunks / 4), 128, 0, device.stream()>>>(attention, chunks, first, parts);
   }
 }
 
 template <class C, int d>
-void attend_in_pieces(Device& device, const CausalAttention<C, d>& attention, Index tasks) {
+void attend_by_key_chunks(Device& device, const CausalAttention<C, d>& attention, Index tasks) {
   using T = compute_t<C>;
   const Index rows = query_rows(attention);
-  const AttentionPieces pieces(device.processors(), tasks, attention.heads.context + attention.shape.length);
+  const AttentionChunks chunks(device.processors(), tasks, attention.heads.context + attention.shape.length);
   Arena arena = attention.scratch;
-  T* const parts = arena.take<T>(tasks * rows * pieces.count * attention_part<T, d>);
+  T* const parts = arena.take<T>(tasks * rows * chunks.count * attention_part<T, d>);
   if (rows == 1) {
-    launch_attention_pieces<C, d, 1>(device, attention, tasks, pieces.count, parts);
+    launch_attention_chunks<C, d, 1>(device, attention, tasks, chunks.count, parts);
   } else {
-    launch_attention_pieces<C, d, 4>(device, attention, tasks, pieces.count, parts);
+    launch_attention_chunks<C, d, 4>(device, attention, tasks, chunks.count, parts);
   }
-  attention_join_kernel<C, d>
-      <<<static_cast<unsigned>(tasks * rows), 128, 0, device.stream()>>>(attention, pieces.count, parts);
+  attention_combine_kernel<C, d>
+      <<<static_cast<unsigned>(tasks * rows), 128, 0, device.stream()>>>(attention, chunks.count, parts);
 }
 
 }  // namespace moe_mamba::cuda::detail

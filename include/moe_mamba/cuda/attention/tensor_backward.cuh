@@ -11,8 +11,8 @@
 #include "moe_mamba/cuda/common/thread.cuh"
 #include "moe_mamba/cuda/device.hpp"
 
-/// Causal attention in bfloat16 on tensor cores, backward: as attention/backward.cuh, with blocks of 64 rows that go over
-/// tiles of 32. Weights and their gradients are rounded to bfloat16 as factors; all sums are in float.
+/// Causal attention in bfloat16 on tensor cores, backward: the schedule of backward.cuh with blocks of 64 rows that go
+/// over tiles of 32. Weights and their gradients are rounded to bfloat16 as factors; all sums are in float.
 namespace moe_mamba::cuda::detail {
 
 template <int d>
@@ -24,22 +24,22 @@ inline constexpr std::size_t attention_backward_bytes = sizeof(bfloat16) * Atten
                                                         (AttentionBackwardTile<d>::own +
                                                          AttentionBackwardTile<d>::others);
 
-/// The rows of queries of one task, and numbers that there is one of for each.
+/// The rows of queries of one task, and the indices of their log_sum and D.
 template <int d>
 struct QueryRows {
   const CausalAttentionBackward<bfloat16, d>& attention;
-  const AttentionBackwardPlace<bfloat16, d>& place;
+  const AttentionBackwardTask<bfloat16, d>& task;
   Index group;
 
-  __device__ QueryRows(const CausalAttentionBackward<bfloat16, d>& of, const AttentionBackwardPlace<bfloat16, d>& at)
-      : attention(of), place(at), group(of.heads.group()) {}
+  __device__ QueryRows(const CausalAttentionBackward<bfloat16, d>& of, const AttentionBackwardTask<bfloat16, d>& at)
+      : attention(of), task(at), group(of.heads.group()) {}
   __device__ OwnRow<bfloat16> row(const MatrixView<const bfloat16>& rows, Index r) const {
     const Index step = r / group;
-    return {rows.row(place.first_row + step) + (place.head * group + (r - step * group)) * d};
+    return {rows.row(task.first_row + step) + (task.head * group + (r - step * group)) * d};
   }
   __device__ Index number(Index r) const {
     const Index step = r / group;
-    return (place.first_row + step) * attention.heads.queries + place.head * group + (r - step * group);
+    return (task.first_row + step) * attention.heads.queries + task.head * group + (r - step * group);
   }
 };
 
@@ -54,35 +54,35 @@ __global__ void __launch_bounds__(AttentionBackwardTile<d>::threads)
   bfloat16* const dys = queries + Tile::own * Tile::stride;
   bfloat16 *const keys = dys + Tile::own * Tile::stride, *const values = keys + Tile::others * Tile::stride;
   const int lane = lane_index(), warp = warp_index();
-  const AttentionBackwardPlace<bfloat16, d> place(attention, blockIdx.x / tiles);
-  const QueryRows<d> rows(attention, place);
+  const AttentionBackwardTask<bfloat16, d> task(attention, blockIdx.x / tiles);
+  const QueryRows<d> rows(attention, task);
   const Index row = (tiles - 1 - blockIdx.x % tiles) * Tile::own;
   const int count = int(min(Index{Tile::own}, query_rows(attention) - row));
-  TensorTileRuns<d, Tile::own>([&](int r) { return rows.row(attention.q, row + r); }, count).store(queries);
-  TensorTileRuns<d, Tile::own>([&](int r) { return rows.row(attention.dy, row + r); }, count).store(dys);
+  TileVectors<d, Tile::own>([&](int r) { return rows.row(attention.q, row + r); }, count).store(queries);
+  TileVectors<d, Tile::own>([&](int r) { return rows.row(attention.dy, row + r); }, count).store(dys);
   Index seen_from[2], seen_to[2];
   float log_sums[2], row_means[2];
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int own = warp * 16 + half * 8 + lane / 4;
     const Index r = row + min(own, count - 1), step = r / rows.group;
-    seen_from[half] = place.seen.first(step);
-    seen_to[half] = own < count ? place.seen.last(step) : 0;
+    seen_from[half] = task.seen.first(step);
+    seen_to[half] = own < count ? task.seen.last(step) : 0;
     log_sums[half] = attention.log_sums[rows.number(r)] * attention_log2e;
     row_means[half] = means[rows.number(r)];
   }
   float sums[d / 8][4] = {};
   const float scale = score_scale<float>(d);
-  const Index end = place.seen.last((row + count - 1) / rows.group);
-  const Index seen_by_first_to = place.seen.last(row / rows.group),
-              seen_by_last_from = place.seen.first((row + count - 1) / rows.group);
-  for (Index first = place.seen.first(row / rows.group); first < end; first += Tile::others) {
+  const Index end = task.seen.last((row + count - 1) / rows.group);
+  const Index seen_by_first_to = task.seen.last(row / rows.group),
+              seen_by_last_from = task.seen.first((row + count - 1) / rows.group);
+  for (Index first = task.seen.first(row / rows.group); first < end; first += Tile::others) {
     const int there = int(min(Index{Tile::others}, end - first));
-    const TensorTileRuns<d, Tile::others> next_keys([&](int j) { return place.keys.row(first + j); }, there);
-    const TensorTileRuns<d, Tile::others> next_values([&](int j) { return place.values.row(first + j); }, there);
+    const TileVectors<d, Tile::others> next_keys([&](int j) { return task.keys.row(first + j); }, there);
+    const TileVectors<d, Tile::others> next_values([&](int j) { return task.values.row(first + j); }, there);
     __syncthreads();
     next_values.store(values);
-    const bool strange = __syncthreads_or(next_keys.store(keys));
+    const bool has_nonfinite = __syncthreads_or(next_keys.store(keys));
     const bool all_seen = count == Tile::own && first >= seen_by_last_from && first + Tile::others <= seen_by_first_to;
     const SeenColumns seen[2] = {{seen_from[0], seen_to[0], first, Tile::others},
                                  {seen_from[1], seen_to[1], first, Tile::others}};
@@ -99,18 +99,18 @@ __global__ void __launch_bounds__(AttentionBackwardTile<d>::threads)
         weights[n][i] = is_seen ? weight * (dweights[n][i] - row_means[half]) : 0.0f;
       }
     }
-    if (all_seen || !strange) {
+    if (all_seen || !has_nonfinite) {
       add_weighted_rows<d, Tile::others>(weights, keys, sums);
     } else {
-      add_seen_rows<d, Tile::others>(weights, keys, seen, sums);
+      add_seen_source<d, Tile::others>(weights, keys, seen, sums);
     }
   }
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int own = warp * 16 + half * 8 + lane / 4;
     if (own >= count) continue;
-    const Index step = (row + own) / rows.group, head = place.head * rows.group + (row + own - step * rows.group);
-    bfloat16* const to = attention.dq.row(place.first_row + step) + head * d + lane % 4 * 2;
+    const Index step = (row + own) / rows.group, head = task.head * rows.group + (row + own - step * rows.group);
+    bfloat16* const to = attention.dq.row(task.first_row + step) + head * d + lane % 4 * 2;
 #pragma unroll
     for (int n = 0; n < d / 8; ++n) {
       *reinterpret_cast<unsigned*>(to + n * 8) = rounded_pair(sums[n][2 * half] * scale, sums[n][2 * half + 1] * scale);
@@ -138,13 +138,13 @@ __global__ void __launch_bounds__(AttentionBackwardTile<d>::threads)
   __shared__ float log_sums[Tile::others], row_means[Tile::others];
   __shared__ int seen_from[Tile::others], seen_to[Tile::others];
   const int lane = lane_index(), warp = warp_index();
-  const AttentionBackwardPlace<bfloat16, d> place(attention, blockIdx.x / tiles);
-  const QueryRows<d> rows(attention, place);
-  const Index length = attention.shape.length, cached = place.seen.cached, key = blockIdx.x % tiles * Tile::own;
+  const AttentionBackwardTask<bfloat16, d> task(attention, blockIdx.x / tiles);
+  const QueryRows<d> rows(attention, task);
+  const Index length = attention.shape.length, cached = task.seen.cached, key = blockIdx.x % tiles * Tile::own;
   const int count = int(min(Index{Tile::own}, cached + length - key));
   if (count <= 0) return;
-  TensorTileRuns<d, Tile::own>([&](int j) { return place.keys.row(key + j); }, count).store(keys);
-  TensorTileRuns<d, Tile::own>([&](int j) { return place.values.row(key + j); }, count).store(values);
+  TileVectors<d, Tile::own>([&](int j) { return task.keys.row(key + j); }, count).store(keys);
+  TileVectors<d, Tile::own>([&](int j) { return task.values.row(key + j); }, count).store(values);
   float dkeys[d / 8][4] = {}, dvalues[d / 8][4] = {};
   const float scale = score_scale<float>(d);
   // Row j is seen by the steps from j - cached up to j - cached + N - 1.
@@ -152,11 +152,11 @@ __global__ void __launch_bounds__(AttentionBackwardTile<d>::threads)
   const Index end = min(length, key + count - 1 - cached + attention.heads.context) * rows.group;
   for (Index first = begin; first < end; first += Tile::others) {
     const int there = int(min(Index{Tile::others}, end - first));
-    const TensorTileRuns<d, Tile::others> next_queries([&](int r) { return rows.row(attention.q, first + r); }, there);
-    const TensorTileRuns<d, Tile::others> next_dys([&](int r) { return rows.row(attention.dy, first + r); }, there);
+    const TileVectors<d, Tile::others> next_queries([&](int r) { return rows.row(attention.q, first + r); }, there);
+    const TileVectors<d, Tile::others> next_dys([&](int r) { return rows.row(attention.dy, first + r); }, there);
     __syncthreads();
-    bool strange = next_queries.store(queries);
-    strange |= next_dys.store(dys);
+    bool has_nonfinite = next_queries.store(queries);
+    has_nonfinite |= next_dys.store(dys);
     if (int(threadIdx.x) < Tile::others) {
       const int other = int(threadIdx.x);
       const bool here = other < there;
@@ -164,10 +164,10 @@ __global__ void __launch_bounds__(AttentionBackwardTile<d>::threads)
       log_sums[other] = attention.log_sums[rows.number(r)] * attention_log2e;
       row_means[other] = means[rows.number(r)];
       // Of the block's keys; none where there is no such row.
-      seen_from[other] = int(min(max(place.seen.first(step) - key, Index{0}), Index{Tile::own}));
-      seen_to[other] = here ? int(min(max(place.seen.last(step) - key, Index{0}), Index{count})) : 0;
+      seen_from[other] = int(min(max(task.seen.first(step) - key, Index{0}), Index{Tile::own}));
+      seen_to[other] = here ? int(min(max(task.seen.last(step) - key, Index{0}), Index{count})) : 0;
     }
-    strange = __syncthreads_or(strange);
+    has_nonfinite = __syncthreads_or(has_nonfinite);
     const bool all_seen = seen_from[Tile::others - 1] == 0 && seen_to[0] == Tile::own && there == Tile::others;
     const SeenRowsOfKey seen[2] = {{seen_from, seen_to, warp * 16 + lane / 4},
                                    {seen_from, seen_to, warp * 16 + lane / 4 + 8}};
@@ -185,16 +185,16 @@ __global__ void __launch_bounds__(AttentionBackwardTile<d>::threads)
         weights[n][i] = is_seen ? weight : 0.0f;
       }
     }
-    if (all_seen || !strange) {
+    if (all_seen || !has_nonfinite) {
       add_weighted_rows<d, Tile::others>(weights, dys, dvalues);
       add_weighted_rows<d, Tile::others>(dweights, queries, dkeys);
     } else {
-      add_seen_rows<d, Tile::others>(weights, dys, seen, dvalues);
-      add_seen_rows<d, Tile::others>(dweights, queries, seen, dkeys);
+      add_seen_source<d, Tile::others>(weights, dys, seen, dvalues);
+      add_seen_source<d, Tile::others>(dweights, queries, seen, dkeys);
     }
   }
   const AttentionCache<d> cache(attention.heads);
-  float* const slots = attention.dstate.data == nullptr ? nullptr : attention.dstate.sequence(place.sequence);
+  float* const slots = attention.dstate.data == nullptr ? nullptr : attention.dstate.sequence(task.sequence);
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int own = warp * 16 + half * 8 + lane / 4;
@@ -212,12 +212,12 @@ __global__ void __launch_bounds__(AttentionBackwardTile<d>::threads)
       }
     };
     if (j >= cached) {
-      add(&attention.dk(place.first_row + j - cached, place.head * d), dkeys, scale);
-      add(&attention.dv(place.first_row + j - cached, place.head * d), dvalues, 1.0f);
+      add(&attention.dk(task.first_row + j - cached, task.head * d), dkeys, scale);
+      add(&attention.dv(task.first_row + j - cached, task.head * d), dvalues, 1.0f);
     } else {
-      const Index offset = place.seen.slot(j) * d;
-      add(slots + cache.keys(place.head) + offset, dkeys, scale);
-      add(slots + cache.values(place.head) + offset, dvalues, 1.0f);
+      const Index offset = task.seen.slot(j) * d;
+      add(slots + cache.keys(task.head) + offset, dkeys, scale);
+      add(slots + cache.values(task.head) + offset, dvalues, 1.0f);
     }
   }
 }

@@ -11,14 +11,14 @@
 #include "moe_mamba/cuda/common/thread.cuh"
 #include "moe_mamba/cuda/device.hpp"
 
-/// Causal attention in bfloat16 on tensor cores, forward: blocks of 64 rows of queries go over tiles of 64 keys, with
-/// a running maximum and sum in float (Dao et al. 2022, arXiv 2205.14135).
+/// Causal attention in bfloat16 on tensor cores, forward: the schedule of forward.cuh with blocks of 64 rows of queries
+/// and tiles of 64 keys; maxima, weights and sums are float.
 namespace moe_mamba::cuda::detail {
 
 template <int d>
 using AttentionForwardTile = AttentionTensorTile<d, 64>;
 
-/// exp(x) is 2 to this times x.
+/// exp(x) = 2^(x attention_log2e)
 inline constexpr float attention_log2e = std::numbers::log2e_v<float>;
 
 /// Block: a tile of rows of queries of one task, those that see most keys first.
@@ -30,14 +30,14 @@ __global__ void __launch_bounds__(AttentionForwardTile<d>::threads)
   auto* const queries = reinterpret_cast<bfloat16*>(shared);
   bfloat16 *const keys = queries + Tile::own * Tile::stride, *const values = keys + Tile::others * Tile::stride;
   const int lane = lane_index(), warp = warp_index();
-  const AttentionPlace<bfloat16, d> place(attention, blockIdx.x / tiles);
+  const AttentionTask<bfloat16, d> task(attention, blockIdx.x / tiles);
   const Index group = attention.heads.group(), row = (tiles - 1 - blockIdx.x % tiles) * Tile::own;
   const int count = int(min(Index{Tile::own}, query_rows(attention) - row));
-  TensorTileRuns<d, Tile::own>(
+  TileVectors<d, Tile::own>(
       [&](int r) {
         const Index step = (row + r) / group;
-        return OwnRow<bfloat16>{attention.q.row(place.first_row + step) +
-                                (place.head * group + (row + r - step * group)) * d};
+        return OwnRow<bfloat16>{attention.q.row(task.first_row + step) +
+                                (task.head * group + (row + r - step * group)) * d};
       },
       count)
       .store(queries);
@@ -47,21 +47,21 @@ __global__ void __launch_bounds__(AttentionForwardTile<d>::threads)
   for (int half = 0; half < 2; ++half) {
     const int own = warp * 16 + half * 8 + lane / 4;
     const Index step = (row + min(own, count - 1)) / group;
-    seen_from[half] = place.seen.first(step);
-    seen_to[half] = own < count ? place.seen.last(step) : 0;
+    seen_from[half] = task.seen.first(step);
+    seen_to[half] = own < count ? task.seen.last(step) : 0;
   }
   float sums[d / 8][4] = {}, largest[2] = {-INFINITY, -INFINITY}, totals[2] = {};
   const float scale = score_scale<float>(d) * attention_log2e;
-  const Index end = place.seen.last((row + count - 1) / group);
-  const Index seen_by_first_to = place.seen.last(row / group),
-              seen_by_last_from = place.seen.first((row + count - 1) / group);
-  for (Index first = place.seen.first(row / group); first < end; first += Tile::others) {
+  const Index end = task.seen.last((row + count - 1) / group);
+  const Index seen_by_first_to = task.seen.last(row / group),
+              seen_by_last_from = task.seen.first((row + count - 1) / group);
+  for (Index first = task.seen.first(row / group); first < end; first += Tile::others) {
     const int there = int(min(Index{Tile::others}, end - first));
-    const TensorTileRuns<d, Tile::others> next_keys([&](int j) { return place.keys.row(first + j); }, there);
-    const TensorTileRuns<d, Tile::others> next_values([&](int j) { return place.values.row(first + j); }, there);
+    const TileVectors<d, Tile::others> next_keys([&](int j) { return task.keys.row(first + j); }, there);
+    const TileVectors<d, Tile::others> next_values([&](int j) { return task.values.row(first + j); }, there);
     __syncthreads();
     next_keys.store(keys);
-    const bool strange = __syncthreads_or(next_values.store(values));
+    const bool has_nonfinite = __syncthreads_or(next_values.store(values));
     const bool all_seen = count == Tile::own && first >= seen_by_last_from && first + Tile::others <= seen_by_first_to;
     const SeenColumns seen[2] = {{seen_from[0], seen_to[0], first, Tile::others},
                                  {seen_from[1], seen_to[1], first, Tile::others}};
@@ -80,7 +80,7 @@ __global__ void __launch_bounds__(AttentionForwardTile<d>::threads)
         }
       }
       const float before = largest[half];
-      const float now = fmaxf(before, over_row(most, [](float a, float b) { return fmaxf(a, b); }));
+      const float now = fmaxf(before, reduce_row(most, [](float a, float b) { return fmaxf(a, b); }));
       largest[half] = now;
       const float base = now == -INFINITY ? 0.0f : now;  // nothing seen yet
       const float factor = power_of_two(before - base);
@@ -97,19 +97,19 @@ __global__ void __launch_bounds__(AttentionForwardTile<d>::threads)
 #pragma unroll
       for (int n = 0; n < d / 8; ++n) sums[n][2 * half] *= factor, sums[n][2 * half + 1] *= factor;
     }
-    if (all_seen || !strange) {
+    if (all_seen || !has_nonfinite) {
       add_weighted_rows<d, Tile::others>(weights, values, sums);
     } else {
-      add_seen_rows<d, Tile::others>(weights, values, seen, sums);
+      add_seen_source<d, Tile::others>(weights, values, seen, sums);
     }
   }
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const float total = over_row(totals[half], [](float a, float b) { return a + b; });
+    const float total = reduce_row(totals[half], [](float a, float b) { return a + b; });
     const int own = warp * 16 + half * 8 + lane / 4;
     if (own >= count) continue;
-    const Index step = (row + own) / group, t = place.first_row + step;
-    const Index head = place.head * group + (row + own - step * group);
+    const Index step = (row + own) / group, t = task.first_row + step;
+    const Index head = task.head * group + (row + own - step * group);
     bfloat16* const to = attention.y.row(t) + head * d + lane % 4 * 2;
     const float share = 1.0f / total;
 #pragma unroll

@@ -6,17 +6,19 @@
 #include "moe_mamba/cuda/common/rounding.cuh"
 #include "moe_mamba/cuda/common/thread.cuh"
 
-/// What attention in bfloat16 is made of on tensor cores: tiles of rows in shared memory, products of 16 rows of a warp with
-/// the rows of another tile, and sums of rows weighed by such products. Weights are rounded to bfloat16 as factors.
+/// What attention in bfloat16 is made of on tensor cores: tiles of rows in shared memory, products of 16 rows of a warp
+/// with the rows of another tile, and sums of rows weighed by such products. Weights are rounded to bfloat16 as
+/// factors.
 ///
-/// Of 16 rows by eight columns a lane holds four numbers: two neighbours of row lane / 4, and of the row eight further on.
+/// Of 16 rows by eight columns a lane holds four numbers: two neighbours of row lane / 4, and of the row eight further
+/// on.
 namespace moe_mamba::cuda::detail {
 
 /// Heads of `d` numbers, and rows of a block's own and of the tiles that it goes over.
-template <int d, int others_>
+template <int d, int other_rows_>
 struct AttentionTensorTile {
   static constexpr int warps = 4, threads = warps * warp_size;
-  static constexpr int own = 16 * warps, others = others_;
+  static constexpr int own = 16 * warps, others = other_rows_;
   /// Rows are 16 bytes longer than they need to be: the same run of eight rows then lies in different banks.
   static constexpr int stride = d + 8;
 };
@@ -25,20 +27,20 @@ struct AttentionTensorTile {
 template <class C, int d>
 inline constexpr bool attention_has_tensor_tiles = std::is_same_v<C, bfloat16>&& d % 16 == 0 && d <= 128;
 
-/// Eight numbers of a row.
-__device__ inline uint4 attention_run(const OwnRow<bfloat16>& row, int at) {
+/// A vector of a row, rounded to bfloat16 where it is cached in float.
+__device__ inline uint4 load_row_vector(const OwnRow<bfloat16>& row, int at) {
   return *reinterpret_cast<const uint4*>(row.own + at);
 }
-__device__ inline uint4 attention_run(const SeenRow<bfloat16>& row, int at) {
+__device__ inline uint4 load_row_vector(const SeenRow<bfloat16>& row, int at) {
   if (row.cached == nullptr) return *reinterpret_cast<const uint4*>(row.own + at);
   const float* const from = row.cached + at;
   return {rounded_pair(from[0], from[1]), rounded_pair(from[2], from[3]), rounded_pair(from[4], from[5]),
           rounded_pair(from[6], from[7])};
 }
 
-/// A tile of rows on its way into shared memory: a thread's share of it, all asked for before the first is needed.
+/// A tile of rows, prefetched: a thread's share of it in registers, all loaded before the first is stored.
 template <int d, int rows>
-class TensorTileRuns {
+class TileVectors {
   static constexpr int runs = d / 8, stride = AttentionTensorTile<d, 16>::stride;
   static constexpr int threads = AttentionTensorTile<d, 16>::threads;
   static constexpr int own = ceiling_divide(rows * runs, threads);
@@ -46,26 +48,26 @@ class TensorTileRuns {
  public:
   /// Rows 0 … count - 1, row i being from(i); zeros where there are none.
   template <class From>
-  __device__ TensorTileRuns(const From& from, int count) {
+  __device__ TileVectors(const From& from, int count) {
 #pragma unroll
     for (int i = 0; i < own; ++i) {
       const int at = int(threadIdx.x) + i * threads, row = at / runs;
-      values_[i] = row < min(count, rows) ? attention_run(from(row), at % runs * 8) : uint4{};
+      values_[i] = row < min(count, rows) ? load_row_vector(from(row), at % runs * 8) : uint4{};
     }
   }
 
-  /// Tells whether one of this thread's numbers is infinite or NaN.
+  /// Stores them in shared memory and returns whether one of the thread's numbers is non-finite.
   __device__ bool store(bfloat16* tile) const {
-    bool strange = false;
+    bool has_nonfinite = false;
 #pragma unroll
     for (int i = 0; i < own; ++i) {
       const int at = int(threadIdx.x) + i * threads;
       if (at < rows * runs) *reinterpret_cast<uint4*>(tile + at / runs * stride + at % runs * 8) = values_[i];
       for (const unsigned pair : {values_[i].x, values_[i].y, values_[i].z, values_[i].w}) {
-        strange = strange | ((pair & 0x7f80u) == 0x7f80u) | ((pair & 0x7f800000u) == 0x7f800000u);
+        has_nonfinite = has_nonfinite | ((pair & 0x7f80u) == 0x7f80u) | ((pair & 0x7f800000u) == 0x7f800000u);
       }
     }
-    return strange;
+    return has_nonfinite;
   }
 
  private:
@@ -98,11 +100,11 @@ __device__ inline void multiply_rows(const bfloat16* own, const bfloat16* other,
 #pragma unroll
   for (int k = 0; k < d / 16; ++k) {
     unsigned a[4];
-    load_matrices<false>(a, a_line + unsigned(k) * 32);
+    load_matrices<Transpose::no>(a, a_line + unsigned(k) * 32);
 #pragma unroll
     for (int n = 0; n < others / 16; ++n) {
       unsigned b[4];
-      load_matrices<false>(b, b_line + unsigned(n * 16 * stride * 2 + k * 32));
+      load_matrices<Transpose::no>(b, b_line + unsigned(n * 16 * stride * 2 + k * 32));
       multiply_matrices(products[2 * n], a, b[0], b[1]);
       multiply_matrices(products[2 * n + 1], a, b[2], b[3]);
     }
@@ -125,17 +127,17 @@ __device__ inline void add_weighted_rows(const float (&weights)[others / 8][4], 
 #pragma unroll
     for (int n = 0; n < d / 16; ++n) {
       unsigned b[4];
-      load_matrices<true>(b, b_line + unsigned(k * 16 * stride * 2 + n * 32));
+      load_matrices<Transpose::yes>(b, b_line + unsigned(k * 16 * stride * 2 + n * 32));
       multiply_matrices(sums[2 * n], a, b[0], b[1]);
       multiply_matrices(sums[2 * n + 1], a, b[2], b[3]);
     }
   }
 }
 
-/// The same for the columns that the lane's two rows see: slow, but not even a NaN of a row outside gets in.
+/// The same for the columns only that the lane's two rows see, for tiles with non-finite numbers: 0 · NaN would be NaN.
 template <int d, int others, class Seen>
-__device__ inline void add_seen_rows(const float (&weights)[others / 8][4], const bfloat16* other,
-                                     const Seen (&seen)[2], float (&sums)[d / 8][4]) {
+__device__ inline void add_seen_source(const float (&weights)[others / 8][4], const bfloat16* other,
+                                       const Seen (&seen)[2], float (&sums)[d / 8][4]) {
   constexpr int stride = AttentionTensorTile<d, others>::stride;
   const int lane = lane_index();
 #pragma unroll
@@ -159,9 +161,9 @@ __device__ inline void add_seen_rows(const float (&weights)[others / 8][4], cons
   }
 }
 
-/// A number of the four lanes that share rows, put together by `join`.
+/// Reduces a number over the four lanes that share rows.
 template <class Join>
-__device__ inline float over_row(float value, const Join& join) {
+__device__ inline float reduce_row(float value, const Join& join) {
   value = join(value, __shfl_xor_sync(full_mask, value, 1));
   return join(value, __shfl_xor_sync(full_mask, value, 2));
 }

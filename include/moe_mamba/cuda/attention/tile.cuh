@@ -6,11 +6,12 @@
 #include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/ops/attention.hpp"
 
-/// What attention's kernels are made of: tiles of rows in shared memory, products of rows with rows, and sums of rows that
-/// are weighed by what the lanes of a warp hold.
+/// What attention's kernels are made of: tiles of rows in shared memory, products of rows with rows, and sums of rows
+/// that are weighed by what the lanes of a warp hold.
 ///
 /// In a product a warp has `own` rows of one tile, the same for all lanes, and each lane has one row of the other tile:
-/// queries and keys going forward, keys and queries for the gradients by keys. So the same two loops serve both passes.
+/// queries and keys going forward, keys and queries for the gradients with respect to keys. So the same two loops serve
+/// both passes.
 namespace moe_mamba::cuda::detail {
 
 template <class C, int HeadWidth>
@@ -21,13 +22,14 @@ struct AttentionTile {
   static constexpr int own_rows = warps * own;                          // of a block
   static constexpr int lane_rows = warp_size;                           // of a block: one a lane
   static constexpr int columns = ceiling_divide(HeadWidth, warp_size);  // of a row's sum that a lane has
-  /// Rows are read in vectors of 16 bytes, of which there is an odd number: lanes that read the same vector of neighbouring
-  /// rows access different banks.
+  /// Rows are read in vectors of 16 bytes, of which there is an odd number: lanes that read the same vector of
+  /// neighbouring rows access different banks.
   static constexpr int size = full_vector<C>, vectors = ceiling_divide(HeadWidth, size);
   static constexpr int stride = (vectors | 1) * size;
 };
 
-/// Rows 0 … count - 1 (one at least), row i being from(i), times `scale` into a tile of `rows` rows; zeros where there are none.
+/// Rows 0 … count - 1 (one at least), row i being from(i), times `scale` into a tile of `rows` rows; zeros where there
+/// are none.
 template <class C, int HeadWidth, class From>
 __device__ inline void load_tile(const From& from, int count, int rows, C scale, C* tile) {
   using Tile = AttentionTile<C, HeadWidth>;

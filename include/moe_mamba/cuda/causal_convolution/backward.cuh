@@ -14,12 +14,23 @@
 #include "moe_mamba/cuda/common/vector.cuh"
 #include "moe_mamba/cuda/device.hpp"
 
-/// The gradients of the short causal convolution.
+/// The short causal convolution on a GPU, backward. With s[t] = bias + Σ_k weight[k] x[t + k - (K - 1)]:
+///
+///   ds[t] = dy[t] silu'(s[t])                    dx[t] = Σ_k weight[k] ds[t + (K - 1) - k]
+///   dweight[k] = Σ_t ds[t] x[t + k - (K - 1)]    dbias = Σ_t ds[t]
+///
+/// A block goes through several tiles of its channels, one after the other:
+///
+///   for each tile:
+///     stage x of the tile and K - 1 steps around it; load dy; barrier
+///     ds of the tile and the K - 1 steps after it → shared memory; barrier
+///     dx, and the thread's sums of dweight and dbias
+///   add the warps' sums in order; a launch of its own adds those of the blocks
 namespace moe_mamba::cuda {
 
 namespace detail {
 
-/// Shared memory of a block on the way back. The sums over its warps take the place of the inputs when those are done.
+/// Shared memory of a block, backward. The sums over its warps reuse that of the inputs when those are done.
 template <class T, int Taps>
 struct ConvolutionBackwardStorage {
   static constexpr int around = Taps - 1;
@@ -39,11 +50,11 @@ __global__ void __launch_bounds__(convolution_width* convolution_warps)
   Storage& storage = *reinterpret_cast<Storage*>(shared);
   constexpr int around = Storage::around, warps = convolution_warps;
   const Index channels = convolution.x.columns, length = convolution.shape.length;
-  const ConvolutionPlace place(tiles.groups, channels);
-  const ConvolutionWeights<T, S, Taps> weights(convolution.weight, convolution.bias, place.channel, place.inside);
+  const ConvolutionThread thread(tiles.groups, channels);
+  const ConvolutionWeights<T, S, Taps> weights(convolution.weight, convolution.bias, thread.channel, thread.inside);
   T dweight[Taps] = {}, dbias = T(0);
-  const Index end = min((place.block + 1) * span, tiles.total);
-  for (Index index = place.block * span; index < end; ++index) {
+  const Index end = min((thread.block + 1) * span, tiles.total);
+  for (Index index = thread.block * span; index < end; ++index) {
     const Index sequence = index / tiles.tiles, first = (index - sequence * tiles.tiles) * convolution_steps;
     const int steps = static_cast<int>(min(Index{convolution_steps}, length - first));
     const T* const saved = convolution.saved_state + sequence * around * channels;
@@ -54,70 +65,70 @@ __global__ void __launch_bounds__(convolution_width* convolution_warps)
     const int reached = static_cast<int>(min(Index{steps + around}, length - first));  // steps whose ds matters here
     constexpr int rows = ceiling_divide(convolution_steps + around, warps);
     stage_convolution_inputs<Taps, warps, convolution_steps + 2 * around, C>(
-        convolution.x, convolution.shape, saved, sequence, first - around, reached + around, place, storage.inputs);
+        convolution.x, convolution.shape, saved, sequence, first - around, reached + around, thread, storage.inputs);
     C dy[rows];
-    const Index row = sequence * length + first + place.warp;
-    const C* dy_at = convolution.dy.data + row * convolution.dy.stride + place.channel;
-    C* dx_at = convolution.dx.data + row * convolution.dx.stride + place.channel;
+    const Index row = sequence * length + first + thread.warp;
+    const C* dy_at = convolution.dy.data + row * convolution.dy.stride + thread.channel;
+    C* dx_at = convolution.dx.data + row * convolution.dx.stride + thread.channel;
 #pragma unroll
     for (int i = 0; i < rows; ++i) {
-      dy[i] = place.inside && place.warp + i * warps < reached ? *dy_at : C{};
+      dy[i] = thread.inside && thread.warp + i * warps < reached ? *dy_at : C{};
       dy_at += warps * convolution.dy.stride;
     }
     __syncthreads();
 #pragma unroll
     for (int i = 0; i < rows; ++i) {
-      const int t = place.warp + i * warps;
+      const int t = thread.warp + i * warps;
       if (t >= steps + around) break;
-      storage.ds[t][place.lane] =
+      storage.ds[t][thread.lane] =
           t < reached
-              ? static_cast<T>(dy[i]) * silu_and_slope_of<C>(weights.convolve(storage.inputs + t, place.lane)).slope
+              ? static_cast<T>(dy[i]) * silu_and_slope_of<C>(weights.convolve(storage.inputs + t, thread.lane)).slope
               : T(0);
     }
     __syncthreads();
 #pragma unroll(Taps > 8 ? 1 : 8)
     for (int i = 0; i < convolution_steps / warps; ++i) {
-      const int t = place.warp + i * warps;
-      if (t >= steps || !place.inside) break;
-      const T ds = storage.ds[t][place.lane];
+      const int t = thread.warp + i * warps;
+      if (t >= steps || !thread.inside) break;
+      const T ds = storage.ds[t][thread.lane];
       T dx = T(0);
 #pragma unroll
       for (int k = 0; k < Taps; ++k) {
-        dx = fma(weights.taps[Taps - 1 - k], storage.ds[t + k][place.lane], dx);
-        dweight[k] = fma(ds, storage.inputs[t + k][place.lane], dweight[k]);
+        dx = fma(weights.taps[Taps - 1 - k], storage.ds[t + k][thread.lane], dx);
+        dweight[k] = fma(ds, storage.inputs[t + k][thread.lane], dweight[k]);
       }
       dbias += ds;
-      if (dstate != nullptr && t >= last) dx += dstate[(t - last) * channels + place.channel];
+      if (dstate != nullptr && t >= last) dx += dstate[(t - last) * channels + thread.channel];
       *dx_at = stored_as<C>(dx);
       dx_at += warps * convolution.dx.stride;
     }
     __syncthreads();
   }
-  // The warps add what they found, one after the other.
+  // The warps add their sums one after the other.
   auto* const sums = reinterpret_cast<T(*)[convolution_width]>(shared);  // (K + 1, lanes)
   for (int warp = 0; warp < warps; ++warp) {
-    if (warp == place.warp) {
+    if (warp == thread.warp) {
 #pragma unroll
-      for (int k = 0; k < Taps; ++k) sums[k][place.lane] = warp == 0 ? dweight[k] : sums[k][place.lane] + dweight[k];
-      sums[Taps][place.lane] = warp == 0 ? dbias : sums[Taps][place.lane] + dbias;
+      for (int k = 0; k < Taps; ++k) sums[k][thread.lane] = warp == 0 ? dweight[k] : sums[k][thread.lane] + dweight[k];
+      sums[Taps][thread.lane] = warp == 0 ? dbias : sums[Taps][thread.lane] + dbias;
     }
     __syncthreads();
   }
-  if (!place.inside) return;
-  for (int k = place.warp; k < Taps + 1; k += warps) {
-    const T sum = sums[k][place.lane];
+  if (!thread.inside) return;
+  for (int k = thread.warp; k < Taps + 1; k += warps) {
+    const T sum = sums[k][thread.lane];
     if (parts != nullptr) {
-      parts[(place.block * (Taps + 1) + k) * channels + place.channel] = sum;
+      parts[(thread.block * (Taps + 1) + k) * channels + thread.channel] = sum;
     } else if (k < Taps) {
-      convolution.dweight[place.channel * Taps + k] += sum;
+      convolution.dweight[thread.channel * Taps + k] += sum;
     } else if (convolution.dbias != nullptr) {
-      convolution.dbias[place.channel] += sum;
+      convolution.dbias[thread.channel] += sum;
     }
   }
 }
 
-/// Launches the way back with at most `room` blocks of the same channels, and returns their number. Where there are several
-/// their sums go to `parts`.
+/// Launches the backward kernel with at most `room` blocks of the same channels, and returns their number. Where there
+/// are several their sums go to `parts`.
 template <class C, class S, int Taps>
 Index launch_convolution_backward(Device& device, const CausalConvolutionBackward<C, S, Taps>& convolution, Index room,
                                   compute_t<C>* parts) {
@@ -145,7 +156,7 @@ __global__ void __launch_bounds__(256)
   constexpr int at_once = 8;
   T sum = T(0);
   for (Index part = 0; part < count; part += at_once) {
-    T values[at_once];  // all on their way before the first is needed
+    T values[at_once];  // all loaded before the first is needed
 #pragma unroll
     for (int i = 0; i < at_once; ++i) values[i] = part + i < count ? parts[(part + i) * size + index] : T(0);
 #pragma unroll
@@ -168,8 +179,8 @@ __device__ __forceinline__ compute_t<C> convolution_input(const MatrixView<const
   return state[(step + Taps - 1) * x.columns + channel];
 }
 
-/// The gradient of the initial state, after everything that reads that of the final one, in whose place it goes. A thread
-/// takes a channel of a sequence.
+/// The gradient of the initial state, after everything that reads that of the final one, in whose place it goes. A
+/// thread takes a channel of a sequence.
 template <class C, class S, int Taps>
 __global__ void __launch_bounds__(128)
     convolution_state_gradient_kernel(const __grid_constant__ CausalConvolutionBackward<C, S, Taps> convolution) {

@@ -15,59 +15,67 @@
 #include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/ops/causal_convolution.hpp"
 
-/// The short causal convolution on the GPU. A block takes 32 channels, one a lane, and tiles of 64 steps, which its warps
-/// share out; the inputs of a tile and the K - 1 before it lie in shared memory, so that each is read once or little more.
-/// A single step has a kernel of its own, and so have activations in bfloat16 that can be read in pairs of channels. What is
-/// staged, and all arithmetic, is in compute_t of the type of activations.
+/// The short causal convolution on a GPU, forward: y[t] = silu(bias + Σ_k weight[k] x[t + k - (K - 1)]), where inputs
+/// before the sequence are its running state.
+///
+/// A block has 32 channels, one a lane, and a tile of 64 steps, which its warps divide:
+///
+///   stage x of the tile and of the K - 1 steps before it; barrier
+///   y of each step from K rows of shared memory
+///   the first tile of a sequence: save the state before the call, write the one after it
+///
+/// Single steps have a kernel of their own, and so have pairs of bfloat16 channels (pairs.cuh). Staged values and
+/// arithmetic are in the compute type.
 namespace moe_mamba::cuda {
 
 namespace detail {
 
-/// A block takes one tile of its channels. That with the first tile of a sequence is the only one to read the running
-/// state, and writes it.
+/// A block has one tile of its channels. Only that with the first tile of a sequence reads and writes the running
+/// state.
 template <class C, class S, int Taps, int Warps>
 __global__ void __launch_bounds__(convolution_width* Warps)
     convolution_kernel(const __grid_constant__ CausalConvolution<C, S, Taps> convolution, ConvolutionTiles tiles) {
   using T = compute_t<C>;
   __shared__ T inputs[convolution_steps + Taps - 1][convolution_width];
   const Index channels = convolution.x.columns, length = convolution.shape.length;
-  const ConvolutionPlace place(tiles.groups, channels);
-  const Index sequence = place.block / tiles.tiles, tile = place.block - sequence * tiles.tiles;
+  const ConvolutionThread thread(tiles.groups, channels);
+  const Index sequence = thread.block / tiles.tiles, tile = thread.block - sequence * tiles.tiles;
   const Index first = tile * convolution_steps;
   const int steps = static_cast<int>(min(Index{convolution_steps}, length - first));
   T* const state =
       convolution.state.data == nullptr ? nullptr : convolution.state.data + sequence * convolution.state.stride;
   stage_convolution_inputs<Taps, Warps, convolution_steps + Taps - 1, C>(
-      convolution.x, convolution.shape, state, sequence, first - (Taps - 1), steps + Taps - 1, place, inputs);
-  const ConvolutionWeights<T, S, Taps> weights(convolution.weight, convolution.bias, place.channel, place.inside);
+      convolution.x, convolution.shape, state, sequence, first - (Taps - 1), steps + Taps - 1, thread, inputs);
+  const ConvolutionWeights<T, S, Taps> weights(convolution.weight, convolution.bias, thread.channel, thread.inside);
   __syncthreads();
-  if (!place.inside) return;
-  C* y = convolution.y.data + (sequence * length + first + place.warp) * convolution.y.stride + place.channel;
+  if (!thread.inside) return;
+  C* y = convolution.y.data + (sequence * length + first + thread.warp) * convolution.y.stride + thread.channel;
 #pragma unroll(Taps > 8 ? 1 : 8)
-  for (int t = place.warp; t < convolution_steps; t += Warps) {
-    if (t < steps) *y = stored_as<C>(silu_of<C>(weights.convolve(inputs + t, place.lane)));
+  for (int t = thread.warp; t < convolution_steps; t += Warps) {
+    if (t < steps) *y = stored_as<C>(silu_of<C>(weights.convolve(inputs + t, thread.lane)));
     y += Warps * convolution.y.stride;
   }
   if (first > 0) return;
-  for (int j = place.warp; j < Taps - 1; j += Warps) {
+  for (int j = thread.warp; j < Taps - 1; j += Warps) {
     if (convolution.saved_state != nullptr) {
-      convolution.saved_state[(sequence * (Taps - 1) + j) * channels + place.channel] = inputs[j][place.lane];
+      convolution.saved_state[(sequence * (Taps - 1) + j) * channels + thread.channel] = inputs[j][thread.lane];
     }
     if (state != nullptr) {
       const Index step = length - (Taps - 1) + j;
-      state[j * channels + place.channel] =
+      state[j * channels + thread.channel] =
           step < 0
-              ? inputs[length + j][place.lane]
-              : static_cast<T>(convolution.x.data[(sequence * length + step) * convolution.x.stride + place.channel]);
+              ? inputs[length + j][thread.lane]
+              : static_cast<T>(convolution.x.data[(sequence * length + step) * convolution.x.stride + thread.channel]);
     }
   }
 }
 
-/// Taps of a convolution whose single steps have a kernel of their own, at most: a thread holds all inputs in registers.
+/// Taps of a convolution whose single steps have a kernel of their own, at most: a thread holds all inputs in
+/// registers.
 inline constexpr int most_step_taps = 16;
 
-/// A single step: a thread takes a channel of a sequence. The sum is that of convolution_kernel, in the same order. With
-/// Aligned, several weights of a channel can be loaded at once.
+/// A single step: a thread takes a channel of a sequence. The sum is that of convolution_kernel, in the same order.
+/// With Aligned, several weights of a channel can be loaded at once.
 template <class C, class S, int Taps, bool Aligned>
 __global__ void __launch_bounds__(StepGrid::most_threads)
     convolution_step_kernel(const __grid_constant__ CausalConvolution<C, S, Taps> convolution) {
@@ -79,7 +87,7 @@ __global__ void __launch_bounds__(StepGrid::most_threads)
   T* const state = convolution.state.data == nullptr
                        ? nullptr
                        : convolution.state.data + sequence * convolution.state.stride + channel;
-  // All of it on its way before the first is needed.
+  // All is loaded before the first is needed.
   const C x = convolution.x.data[sequence * convolution.x.stride + channel];
   T inputs[Taps];
   S weights[Taps], bias{};
@@ -105,9 +113,9 @@ __global__ void __launch_bounds__(StepGrid::most_threads)
 
 }  // namespace detail
 
-/// See ops/causal_convolution.hpp. Pointers are to device memory. saved_state may be null where no backward pass follows.
-/// Nothing is allocated and nothing waits. Results of the forward pass do not depend on how a sequence is cut into chunks.
-/// Throws Error where a kernel cannot be launched.
+/// See ops/causal_convolution.hpp. Pointers are to device memory. saved_state may be null where no backward pass
+/// follows. Nothing is allocated and nothing waits. Results of the forward pass do not depend on how a sequence is cut
+/// into chunks. Throws Error where a kernel cannot be launched.
 template <class C, class S, int Taps>
 void causal_convolution(Device& device, const CausalConvolution<C, S, Taps>& convolution) {
   if (each_packed_run(convolution, [&](const auto& part) { causal_convolution(device, part); })) return;

@@ -10,17 +10,17 @@
 #include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/ops/causal_convolution.hpp"
 
-/// The convolution of activations in bfloat16, where rows can be read in pairs of channels. At half the bytes of float a
-/// kernel has half the time for each element and is bound by instructions, so these are as few as can be: a lane takes two
-/// neighbouring channels, which it loads and stores at once, and goes along their steps with the last inputs in registers.
-/// Nothing goes through shared memory, and what lies between the rows of two warps is read twice, the second time from the
-/// cache. Sums have the order that convolution_kernel has, and so the same bits.
+/// The convolution of activations in bfloat16, where rows can be read in pairs of channels. At half the bytes of float
+/// a kernel has half the time for each element and is bound by instructions, so these are as few as can be: a lane
+/// takes two neighbouring channels, which it loads and stores at once, and goes along their steps with the last inputs
+/// in registers. Nothing goes through shared memory, and what lies between the rows of two warps is read twice, the
+/// second time from the cache. Sums have the order that convolution_kernel has, and so the same bits.
 namespace moe_mamba::cuda::detail {
 
 inline constexpr int pair_width = 2 * warp_size;  // channels of a warp
 inline constexpr int most_pair_warps = 8;
-inline constexpr int pair_chunk = 8;  // steps whose rows are asked for at once
-/// More would not leave registers for enough warps. K - 1 is no more than a chunk, so that only the first piece of a
+inline constexpr int pair_batch = 8;  // steps whose rows are loaded at once
+/// More would not leave registers for enough warps. K - 1 is no more than a batch, so that only the first chunk of a
 /// sequence reads the state.
 inline constexpr int most_pair_taps = 8;
 
@@ -30,18 +30,19 @@ inline constexpr bool has_convolution_pairs = Taps <= most_pair_taps&& std::is_s
 
 using ChannelPair = Vector<float, 2>;
 
-/// Pieces of sequences, a warp each at a time, and the grid over groups of channels and blocks of pieces.
-struct PairPieces {
-  int steps;                          // of a piece: whole chunks
+/// How sequences are cut into chunks, of which a warp takes one at a time, and the grid over groups of channels and
+/// blocks of chunks.
+struct PairChunks {
+  int steps;                          // of a chunk: whole batches
   unsigned of_sequence, total, span;  // span: those that a warp takes, one after the other
   int warps;                          // of a block
 
-  /// An empty sequence has a piece too: its state is saved.
-  PairPieces(Shape shape, Index steps_of_piece, Index pieces_of_warp, int warps_of_block)
-      : steps(static_cast<int>(steps_of_piece)),
-        of_sequence(static_cast<unsigned>(ceiling_divide(std::max<Index>(1, shape.length), steps_of_piece))),
+  /// An empty sequence has a chunk too: its state is saved.
+  PairChunks(Shape shape, Index steps_of_chunk, Index chunks_of_warp, int warps_of_block)
+      : steps(static_cast<int>(steps_of_chunk)),
+        of_sequence(static_cast<unsigned>(ceiling_divide(std::max<Index>(1, shape.length), steps_of_chunk))),
         total(static_cast<unsigned>(shape.batch) * of_sequence),
-        span(static_cast<unsigned>(pieces_of_warp)),
+        span(static_cast<unsigned>(chunks_of_warp)),
         warps(warps_of_block) {}
 
   Index blocks() const { return ceiling_divide<Index>(total, Index{span} * warps); }
@@ -59,7 +60,7 @@ struct PairPieces {
   static __device__ __forceinline__ int warp() { return warp_index(); }
   /// The first channel of a lane.
   static __device__ __forceinline__ Index channel() { return Index{blockIdx.x} * pair_width + 2 * lane(); }
-  /// The first piece of a warp.
+  /// The first chunk of a warp.
   __device__ __forceinline__ unsigned first() const { return (block() * warps + warp()) * span; }
 };
 
@@ -91,7 +92,7 @@ struct PairWeights {
   }
 };
 
-/// Loads `Rows` rows in front of which a cursor stands, and moves it behind them. Those from `present` on are not there.
+/// Loads the next `Rows` rows of a cursor and advances it. Those from `present` on do not exist.
 template <int Rows, bool Whole, class C>
 __device__ __forceinline__ void load_pairs(RowCursor<const C, 1>& from, int present, Packed<C, 2>* to) {
 #pragma unroll

@@ -13,8 +13,8 @@
 /// The convolution of pairs of channels, backward.
 namespace moe_mamba::cuda::detail {
 
-/// A warp's way back along a piece of a sequence. dx of a step needs ds of that step and of the K - 1 after it, so it comes
-/// K - 1 steps after ds, and a piece adds those ds to the gradients of the parameters that lie K - 1 after its steps.
+/// A warp's chunk of a sequence. dx of a step needs ds of that step and of the K - 1 after it, so it follows ds at a
+/// distance of K - 1 steps, and a chunk adds those ds to the parameters' gradients that lie K - 1 after its steps.
 template <class C, class S, int Taps>
 struct PairsBackward {
   static constexpr int around = Taps - 1;
@@ -27,25 +27,25 @@ struct PairsBackward {
                                            bool inside)
       : convolution(from), weights(from.weight, from.bias, of_channel, inside), channel(of_channel) {}
 
-  struct Piece {
+  struct Chunk {
     RowCursor<const C, 1> x, dy;
     RowCursor<C, 1> dx;
     const float* dstate;                 // of the sequence's final state
     ChannelPair inputs[Taps], ds[Taps];  // the last K - 1
-    int left;  // steps of the sequence that this one comes to; below 0 behind the sequence's end
+    int left;                            // steps that are left of the chunk's range; negative after the sequence's end
   };
 
   /// The next `Rows` steps. Where Whole, all of them are there. With Opening, dx does not come yet.
   template <int Rows, bool Whole, bool Opening>
-  __device__ __forceinline__ void advance(Piece& piece, bool counted) {
+  __device__ __forceinline__ void advance(Chunk& chunk, bool counted) {
     Packed<C, 2> x[Rows], dy[Rows];
-    load_pairs<Rows, Whole, C>(piece.x, piece.left, x);
-    load_pairs<Rows, Whole, C>(piece.dy, piece.left, dy);
+    load_pairs<Rows, Whole, C>(chunk.x, chunk.left, x);
+    load_pairs<Rows, Whole, C>(chunk.dy, chunk.left, dy);
     ChannelPair inputs[around + Rows], ds[around + Rows];
 #pragma unroll
     for (int j = 0; j < around; ++j) {
-      inputs[j] = piece.inputs[j];
-      ds[j] = piece.ds[j];
+      inputs[j] = chunk.inputs[j];
+      ds[j] = chunk.ds[j];
     }
 #pragma unroll
     for (int i = 0; i < Rows; ++i) {
@@ -55,7 +55,7 @@ struct PairsBackward {
 #pragma unroll
       for (int c = 0; c < 2; ++c) {
         next.values[c] =
-            Whole || i < piece.left ? slope.values[c] * silu_and_slope_of<bfloat16>(sum.values[c]).slope : 0.0f;
+            Whole || i < chunk.left ? slope.values[c] * silu_and_slope_of<bfloat16>(sum.values[c]).slope : 0.0f;
       }
       if (!Opening || counted) add(next, inputs + i);
       if constexpr (!Opening) {
@@ -66,24 +66,24 @@ struct PairsBackward {
           for (int c = 0; c < 2; ++c)
             dx.values[c] = fma(weights.taps[around - k].values[c], ds[i + k].values[c], dx.values[c]);
         }
-        const bool there = Whole || i - around < piece.left;
-        if (!Whole && i >= piece.left && there && piece.dstate != nullptr) {
-          // Step i is as many steps behind the sequence's end as the input it gives back is within the final state.
+        const bool there = Whole || i - around < chunk.left;
+        if (!Whole && i >= chunk.left && there && chunk.dstate != nullptr) {
+          // Step i is as many steps after the sequence's end as the input it differentiates is into the final state.
 #pragma unroll
           for (int c = 0; c < 2; ++c) {
-            dx.values[c] += piece.dstate[Index{i - piece.left} * convolution.x.columns + channel + c];
+            dx.values[c] += chunk.dstate[Index{i - chunk.left} * convolution.x.columns + channel + c];
           }
         }
-        piece.dx.template store<true>(narrow<C, 2>(dx), there ? 2 : 0);
-        piece.dx.move(1);
+        chunk.dx.template store<true>(narrow<C, 2>(dx), there ? 2 : 0);
+        chunk.dx.move(1);
       }
     }
 #pragma unroll
     for (int j = 0; j < around; ++j) {
-      piece.inputs[j] = inputs[Rows + j];
-      piece.ds[j] = ds[Rows + j];
+      chunk.inputs[j] = inputs[Rows + j];
+      chunk.ds[j] = ds[Rows + j];
     }
-    piece.left -= Rows;
+    chunk.left -= Rows;
   }
 
   __device__ __forceinline__ void add(const ChannelPair& ds, const ChannelPair* inputs) {
@@ -96,10 +96,10 @@ struct PairsBackward {
     }
   }
 
-  /// `steps` steps of a sequence from `first` on, in whole chunks, or those until its end.
+  /// `steps` steps of a sequence from `first` on, in whole batches, or those until its end.
   __device__ __forceinline__ void run(Index sequence, Index first, int steps) {
     const Index length = convolution.shape.length, row = sequence * length + first;
-    Piece piece{
+    Chunk chunk{
         {convolution.x, row, channel},
         {convolution.dy, row, channel},
         {convolution.dx, row, channel},
@@ -108,25 +108,25 @@ struct PairsBackward {
         {},
         static_cast<int>(min(Index{steps + around}, length - first))};
     load_pairs_before<Taps, C>(convolution.x, convolution.saved_state + sequence * around * convolution.x.columns, row,
-                               first, channel, piece.inputs);
+                               first, channel, chunk.inputs);
     if constexpr (around > 0) {
-      if (piece.left >= around) {
-        advance<around, true, true>(piece, first == 0);
+      if (chunk.left >= around) {
+        advance<around, true, true>(chunk, first == 0);
       } else {
-        advance<around, false, true>(piece, first == 0);
+        advance<around, false, true>(chunk, first == 0);
       }
     }
-    for (int done = 0; done < steps && piece.left > -around; done += pair_chunk) {
-      if (piece.left >= pair_chunk) {
-        advance<pair_chunk, true, false>(piece, true);
+    for (int done = 0; done < steps && chunk.left > -around; done += pair_batch) {
+      if (chunk.left >= pair_batch) {
+        advance<pair_batch, true, false>(chunk, true);
       } else {
-        advance<pair_chunk, false, false>(piece, true);
+        advance<pair_batch, false, false>(chunk, true);
       }
     }
   }
 };
 
-/// Blocks on the way back that a multiprocessor holds, at least.
+/// Blocks that a multiprocessor holds at least, backward.
 template <int Taps>
 inline constexpr int pairs_backward_blocks = Taps <= 4 ? 3 : 2;
 
@@ -134,22 +134,22 @@ inline constexpr int pairs_backward_blocks = Taps <= 4 ? 3 : 2;
 template <class C, class S, int Taps>
 __global__ void __launch_bounds__(warp_size* most_pair_warps, pairs_backward_blocks<Taps>)
     convolution_pairs_backward_kernel(const __grid_constant__ CausalConvolutionBackward<C, S, Taps> convolution,
-                                      const __grid_constant__ PairPieces pieces, float* parts) {
+                                      const __grid_constant__ PairChunks chunks, float* parts) {
   __shared__ ChannelPair sums[most_pair_warps][Taps + 1][warp_size];
-  const Index channels = convolution.x.columns, channel = pieces.channel();
+  const Index channels = convolution.x.columns, channel = chunks.channel();
   PairsBackward<C, S, Taps> backward(convolution, channel, channel < channels);
   if (channel < channels) {
-    const unsigned end = min(pieces.first() + pieces.span, pieces.total);
-    for (unsigned index = pieces.first(); index < end; ++index) {
-      const unsigned sequence = index / pieces.of_sequence;
-      backward.run(sequence, Index{index - sequence * pieces.of_sequence} * pieces.steps, pieces.steps);
+    const unsigned end = min(chunks.first() + chunks.span, chunks.total);
+    for (unsigned index = chunks.first(); index < end; ++index) {
+      const unsigned sequence = index / chunks.of_sequence;
+      backward.run(sequence, Index{index - sequence * chunks.of_sequence} * chunks.steps, chunks.steps);
     }
   }
 #pragma unroll
-  for (int k = 0; k < Taps; ++k) sums[pieces.warp()][k][pieces.lane()] = backward.dweight[k];
-  sums[pieces.warp()][Taps][pieces.lane()] = backward.dbias;
+  for (int k = 0; k < Taps; ++k) sums[chunks.warp()][k][chunks.lane()] = backward.dweight[k];
+  sums[chunks.warp()][Taps][chunks.lane()] = backward.dbias;
   __syncthreads();
-  // What the warps found, one after the other.
+  // The warps' sums, one after the other.
   const Index first_channel = Index{blockIdx.x} * pair_width;
   for (int i = static_cast<int>(threadIdx.x); i < (Taps + 1) * pair_width; i += static_cast<int>(blockDim.x)) {
     const int k = i / pair_width, c = i % pair_width;
@@ -158,7 +158,7 @@ __global__ void __launch_bounds__(warp_size* most_pair_warps, pairs_backward_blo
 #pragma unroll
     for (int warp = 0; warp < most_pair_warps; ++warp) sum += sums[warp][k][c / 2].values[c % 2];
     if (parts != nullptr) {
-      parts[(Index{pieces.block()} * (Taps + 1) + k) * channels + first_channel + c] = sum;
+      parts[(Index{chunks.block()} * (Taps + 1) + k) * channels + first_channel + c] = sum;
     } else if (k < Taps) {
       convolution.dweight[(first_channel + c) * Taps + k] += sum;
     } else if (convolution.dbias != nullptr) {
@@ -167,30 +167,30 @@ __global__ void __launch_bounds__(warp_size* most_pair_warps, pairs_backward_blo
   }
 }
 
-/// Launches the way back with at most `room` blocks of the same channels, and returns their number. Where there are several
-/// their sums go to `parts`.
+/// Launches the backward kernel with at most `room` blocks of the same channels, and returns their number. Where there
+/// are several their sums go to `parts`.
 template <class C, class S, int Taps>
 Index launch_convolution_pairs_backward(Device& device, const CausalConvolutionBackward<C, S, Taps>& convolution,
                                         Index room, float* parts) {
   const Index batch = convolution.shape.batch, length = convolution.shape.length, columns = convolution.x.columns;
-  const Index held = pairs_backward_blocks<Taps> * device.processors() / PairPieces::groups(columns);
+  const Index held = pairs_backward_blocks<Taps> * device.processors() / PairChunks::groups(columns);
   const Index warps = std::clamp<Index>(room, 1, std::max<Index>(1, held)) * most_pair_warps;
-  // A warp takes as little as leaves none without work; each piece costs it K - 1 steps more.
+  // The least work for the busiest warp; each chunk costs K - 1 additional steps.
   Index steps = 0, span = 0;
   const Index least = ceiling_divide(batch, warps);
   for (Index candidate = least; candidate < least + 4; ++candidate) {
     const Index whole = ceiling_divide(length, candidate * warps / batch);
-    const Index rounded = std::max<Index>(2, ceiling_divide<Index>(whole, pair_chunk)) * pair_chunk;
+    const Index rounded = std::max<Index>(2, ceiling_divide<Index>(whole, pair_batch)) * pair_batch;
     if (span == 0 || candidate * (rounded + Taps - 1) < span * (steps + Taps - 1)) {
       span = candidate;
       steps = rounded;
     }
   }
-  const PairPieces pieces(convolution.shape, steps, span, most_pair_warps);
-  const Index blocks = pieces.blocks();
+  const PairChunks chunks(convolution.shape, steps, span, most_pair_warps);
+  const Index blocks = chunks.blocks();
   convolution_pairs_backward_kernel<C, S, Taps>
-      <<<pieces.grid(columns), static_cast<unsigned>(warp_size * most_pair_warps), 0, device.stream()>>>(
-          convolution, pieces, blocks == 1 ? nullptr : parts);
+      <<<chunks.grid(columns), static_cast<unsigned>(warp_size * most_pair_warps), 0, device.stream()>>>(
+          convolution, chunks, blocks == 1 ? nullptr : parts);
   return blocks;
 }
 

@@ -13,21 +13,21 @@
 /// The convolution of pairs of channels, forward.
 namespace moe_mamba::cuda::detail {
 
-/// Blocks on the way forward that a multiprocessor holds, at least.
+/// Blocks that a multiprocessor holds at least, forward.
 template <int Taps>
 inline constexpr int pairs_forward_blocks = Taps <= 4 ? 5 : 3;
 
-/// A warp takes a piece. That with the first steps of a sequence is the only one to read the running state, and writes it.
+/// A warp has a chunk. Only that with the first steps of a sequence reads and writes the running state.
 template <class C, class S, int Taps>
 __global__ void __launch_bounds__(warp_size* most_pair_warps, pairs_forward_blocks<Taps>)
     convolution_pairs_kernel(const __grid_constant__ CausalConvolution<C, S, Taps> convolution,
-                             const __grid_constant__ PairPieces pieces) {
+                             const __grid_constant__ PairChunks chunks) {
   constexpr int around = Taps - 1;
-  const Index channels = convolution.x.columns, length = convolution.shape.length, channel = pieces.channel();
-  const unsigned piece = pieces.first();
-  if (piece >= pieces.total || channel >= channels) return;
-  const unsigned sequence = piece / pieces.of_sequence;
-  const Index first = Index{piece - sequence * pieces.of_sequence} * pieces.steps, row = sequence * length + first;
+  const Index channels = convolution.x.columns, length = convolution.shape.length, channel = chunks.channel();
+  const unsigned chunk = chunks.first();
+  if (chunk >= chunks.total || channel >= channels) return;
+  const unsigned sequence = chunk / chunks.of_sequence;
+  const Index first = Index{chunk - sequence * chunks.of_sequence} * chunks.steps, row = sequence * length + first;
   float* const state =
       convolution.state.data == nullptr ? nullptr : convolution.state.data + sequence * convolution.state.stride;
   const PairWeights<Taps> weights(convolution.weight, convolution.bias, channel, true);
@@ -45,13 +45,13 @@ __global__ void __launch_bounds__(warp_size* most_pair_warps, pairs_forward_bloc
   RowCursor<C, 1> to(convolution.y, row, channel);
   const auto convolve = [&](auto all_there, int present) {
     constexpr bool whole = decltype(all_there)::value;
-    Packed<C, 2> stored[pair_chunk];
-    load_pairs<pair_chunk, whole, C>(from, present, stored);
-    ChannelPair inputs[around + pair_chunk];
+    Packed<C, 2> stored[pair_batch];
+    load_pairs<pair_batch, whole, C>(from, present, stored);
+    ChannelPair inputs[around + pair_batch];
 #pragma unroll
     for (int j = 0; j < around; ++j) inputs[j] = before[j];
 #pragma unroll
-    for (int t = 0; t < pair_chunk; ++t) {
+    for (int t = 0; t < pair_batch; ++t) {
       inputs[around + t] = widen(stored[t]);
       ChannelPair y = weights.convolve(inputs + t);
 #pragma unroll
@@ -60,11 +60,11 @@ __global__ void __launch_bounds__(warp_size* most_pair_warps, pairs_forward_bloc
       to.move(1);
     }
 #pragma unroll
-    for (int j = 0; j < around; ++j) before[j] = inputs[pair_chunk + j];
+    for (int j = 0; j < around; ++j) before[j] = inputs[pair_batch + j];
   };
-  for (int left = static_cast<int>(min(Index{pieces.steps}, length - first)); left > 0; left -= pair_chunk) {
-    if (left >= pair_chunk) {
-      convolve(std::true_type{}, pair_chunk);
+  for (int left = static_cast<int>(min(Index{chunks.steps}, length - first)); left > 0; left -= pair_batch) {
+    if (left >= pair_batch) {
+      convolve(std::true_type{}, pair_batch);
     } else {
       convolve(std::false_type{}, left);
     }
@@ -86,16 +86,16 @@ __global__ void __launch_bounds__(warp_size* most_pair_warps, pairs_forward_bloc
 template <class C, class S, int Taps>
 void launch_convolution_pairs(Device& device, const CausalConvolution<C, S, Taps>& convolution) {
   const Index columns = convolution.x.columns;
-  // Long pieces ask for weights less often; but short ones, and small blocks, where multiprocessors would have little to do.
-  PairPieces pieces(convolution.shape, 4 * pair_chunk, 1, most_pair_warps);
-  const auto few = [&](int blocks) { return pieces.blocks() * pieces.groups(columns) < blocks * device.processors(); };
-  for (int chunks = 2; chunks > 0 && few(3); chunks /= 2) {
-    pieces = PairPieces(convolution.shape, chunks * pair_chunk, 1, most_pair_warps);
+  // Long chunks load weights less often; short ones, and small blocks, are for few multiprocessors with work.
+  PairChunks chunks(convolution.shape, 4 * pair_batch, 1, most_pair_warps);
+  const auto few = [&](int blocks) { return chunks.blocks() * chunks.groups(columns) < blocks * device.processors(); };
+  for (int batches = 2; batches > 0 && few(3); batches /= 2) {
+    chunks = PairChunks(convolution.shape, batches * pair_batch, 1, most_pair_warps);
   }
-  if (few(1)) pieces.warps = 1;
+  if (few(1)) chunks.warps = 1;
   convolution_pairs_kernel<C, S, Taps>
-      <<<pieces.grid(columns), static_cast<unsigned>(warp_size * pieces.warps), 0, device.stream()>>>(convolution,
-                                                                                                      pieces);
+      <<<chunks.grid(columns), static_cast<unsigned>(warp_size * chunks.warps), 0, device.stream()>>>(convolution,
+                                                                                                      chunks);
 }
 
 }  // namespace moe_mamba::cuda::detail

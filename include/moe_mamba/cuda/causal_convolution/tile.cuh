@@ -12,7 +12,7 @@ inline constexpr int convolution_width = 32;  // channels of a block: the lanes 
 inline constexpr int convolution_steps = 64;  // of a tile; K - 1 at least, so that only the first reads the state
 inline constexpr int convolution_warps = 8;
 
-/// Calls launch(warps) with the warps of a block: one where sequences are so short that others would find nothing to do.
+/// Calls launch(warps) with the warps of a block: one where sequences are too short for more.
 template <class Launch>
 void with_convolution_warps(Index length, const Launch& launch) {
   if (length < convolution_warps) {
@@ -34,13 +34,13 @@ struct ConvolutionTiles {
         total(shape.batch * tiles) {}
 };
 
-/// What a thread needs to know of where it is.
-struct ConvolutionPlace {
+/// The place of a thread.
+struct ConvolutionThread {
   int lane, warp;
   Index channel, block;  // block: among those of the same channels
   bool inside;
 
-  __device__ __forceinline__ ConvolutionPlace(Index groups, Index channels)
+  __device__ __forceinline__ ConvolutionThread(Index groups, Index channels)
       : lane(static_cast<int>(threadIdx.x) % convolution_width),
         warp(static_cast<int>(threadIdx.x) / convolution_width),
         channel(blockIdx.x % groups * convolution_width + lane),
@@ -67,31 +67,31 @@ struct ConvolutionWeights {
   }
 };
 
-/// Stages the `count` inputs of a sequence from step `first` on, each at its place in `inputs`.
+/// Stages the `count` inputs of a sequence from step `first` on, in the rows of `inputs`.
 template <int Taps, int Warps, int AtMost, class C>
 __device__ __forceinline__ void stage_convolution_inputs(const MatrixView<const C>& x, Shape shape,
                                                          const compute_t<C>* state, Index sequence, Index first,
-                                                         int count, const ConvolutionPlace& place,
+                                                         int count, const ConvolutionThread& thread,
                                                          compute_t<C> (*inputs)[convolution_width]) {
-  if (!place.inside) count = 0;
+  if (!thread.inside) count = 0;
   const int missing = first < 0 ? static_cast<int>(-first) : 0;  // inputs before the sequence
   constexpr int rows = ceiling_divide(AtMost, Warps);
-  C values[rows];  // all on their way before the first is needed
-  const C* at = x.data + (sequence * shape.length + first + place.warp) * x.stride + place.channel;
+  C values[rows];  // all loaded before the first is needed
+  const C* at = x.data + (sequence * shape.length + first + thread.warp) * x.stride + thread.channel;
 #pragma unroll
   for (int i = 0; i < rows; ++i) {
-    const int j = place.warp + i * Warps;
+    const int j = thread.warp + i * Warps;
     values[i] = j >= missing && j < count ? *at : C{};
     at += Warps * x.stride;
   }
 #pragma unroll
   for (int i = 0; i < rows; ++i) {
-    const int j = place.warp + i * Warps;
-    if (j < count) inputs[j][place.lane] = static_cast<compute_t<C>>(values[i]);
+    const int j = thread.warp + i * Warps;
+    if (j < count) inputs[j][thread.lane] = static_cast<compute_t<C>>(values[i]);
   }
   if (state == nullptr) return;
-  for (int j = place.warp; j < min(missing, count); j += Warps) {
-    inputs[j][place.lane] = state[(first + j + Taps - 1) * x.columns + place.channel];
+  for (int j = thread.warp; j < min(missing, count); j += Warps) {
+    inputs[j][thread.lane] = state[(first + j + Taps - 1) * x.columns + thread.channel];
   }
 }
 

@@ -8,13 +8,13 @@
 #include "moe_mamba/cuda/common/thread.cuh"
 #include "moe_mamba/cuda/device.hpp"
 
-/// A stable counting sort: items are cut into pieces, each a warp's; the counts of every piece and key, summed over the
-/// pieces before, say where a piece's items go. The order of items with one key is that of their indices, whatever runs
+/// A stable counting sort: items are cut into chunks, each a warp's; the counts of every chunk and key, summed over the
+/// chunks before, say where a chunk's items go. The order of items with one key is that of their indices, whatever runs
 /// first.
 namespace moe_mamba::cuda::detail {
 
 /// Calls each(item, key, place) for first … last - 1 with the item's place among those of its key: next[key] and on.
-/// `next` is left behind them. A whole warp calls.
+/// `next` is advanced past them. A whole warp calls.
 template <class Key, class Each>
 __device__ inline void walk_keys(Index first, Index last, const Key& key, Index* next, const Each& each) {
   const int lane = lane_index();
@@ -34,38 +34,38 @@ __device__ inline void walk_keys(Index first, Index last, const Key& key, Index*
 
 inline constexpr int sort_threads = 128;
 
-/// With `place`, puts items where they belong; before that, counts them. positions: (pieces, keys).
+/// With `place`, puts items where they belong; before that, counts them. positions: (chunks, keys).
 template <bool counting, class Key, class Place>
 __global__ void __launch_bounds__(sort_threads)
-    walk_pieces_kernel(Index count, Index piece_length, Index keys, Key key, Place place, Index* positions) {
+    walk_chunks_kernel(Index count, Index chunk_length, Index keys, Key key, Place place, Index* positions) {
   await_stream();
   release_stream();
-  const Index piece = (Index(blockIdx.x) * sort_threads + threadIdx.x) / warp_size;
-  const Index first = piece * piece_length, last = min(first + piece_length, count);
-  walk_keys(first, last, key, positions + piece * keys, [&](Index item, Index k, Index position) {
+  const Index chunk = (Index(blockIdx.x) * sort_threads + threadIdx.x) / warp_size;
+  const Index first = chunk * chunk_length, last = min(first + chunk_length, count);
+  walk_keys(first, last, key, positions + chunk * keys, [&](Index item, Index k, Index position) {
     if constexpr (!counting) place(item, k, position);
   });
 }
 
-/// Turns the counts of pieces into positions within their key, and gives the totals of keys. A warp for each key.
+/// Turns the counts of chunks into positions within their key, and gives the totals of keys. A warp for each key.
 template <int threads>
 __global__ void __launch_bounds__(threads)
-    sum_pieces_kernel(Index pieces, Index keys, Index* positions, Index* totals) {
+    sum_chunks_kernel(Index chunks, Index keys, Index* positions, Index* totals) {
   await_stream();
   release_stream();
   const Index key = (Index(blockIdx.x) * threads + threadIdx.x) / warp_size;
   const int lane = lane_index();
   if (key >= keys) return;
   Index before = 0;
-  for (Index start = 0; start < pieces; start += warp_size) {
+  for (Index start = 0; start < chunks; start += warp_size) {
     Index* const at = positions + (start + lane) * keys + key;
-    const Index own = start + lane < pieces ? *at : Index{0};
+    const Index own = start + lane < chunks ? *at : Index{0};
     Index sum = own;
     for (int distance = 1; distance < warp_size; distance *= 2) {
       const Index left = __shfl_up_sync(full_mask, sum, distance);
       if (lane >= distance) sum += left;
     }
-    if (start + lane < pieces) *at = before + sum - own;
+    if (start + lane < chunks) *at = before + sum - own;
     before += __shfl_sync(full_mask, sum, warp_size - 1);
   }
   if (lane == 0) totals[key] = before;
@@ -108,7 +108,7 @@ __global__ void __launch_bounds__(threads)
 
 /// Sorts items 0 … count - 1 by key(item) in 0 … keys - 1: place(item, key, position) for each, with its position among
 /// the items of its key. Before that, offsets (keys + 1) and dropped (or null) are written, as offsets_kernel says.
-/// Takes what is left of the scratch memory behind `arena`.
+/// Uses the rest of the scratch memory after `arena`.
 template <class Key, class Place>
 void counting_sort(Device& device, Index count, Index keys, Index capacity, const Key& key, const Place& place,
                    Index* offsets, double* dropped, Arena arena) {
@@ -119,17 +119,17 @@ void counting_sort(Device& device, Index count, Index keys, Index capacity, cons
   require(room >= warps, "keys", keys, "as many as the device's scratch memory takes, 2^20 at least");
   const Index most = std::min<Index>(room, 4096);
   const Index length = std::max<Index>(256, ceiling_divide(ceiling_divide(count, most), Index{warp_size}) * warp_size);
-  const Index pieces = std::max<Index>(1, ceiling_divide(ceiling_divide(count, length), Index{warps})) * warps;
-  Index* const positions = arena.take<Index>(pieces * keys);
+  const Index chunks = std::max<Index>(1, ceiling_divide(ceiling_divide(count, length), Index{warps})) * warps;
+  Index* const positions = arena.take<Index>(chunks * keys);
 
-  check(cudaMemsetAsync(positions, 0, std::size_t(pieces * key_bytes), device.stream()), "cudaMemsetAsync");
-  const auto walk_blocks = unsigned(pieces / warps);
-  launch_dependent(device, walk_pieces_kernel<true, Key, Place>, walk_blocks, sort_threads, 0, count, length, keys, key,
+  check(cudaMemsetAsync(positions, 0, std::size_t(chunks * key_bytes), device.stream()), "cudaMemsetAsync");
+  const auto walk_blocks = unsigned(chunks / warps);
+  launch_dependent(device, walk_chunks_kernel<true, Key, Place>, walk_blocks, sort_threads, 0, count, length, keys, key,
                    place, positions);
-  launch_dependent(device, sum_pieces_kernel<sort_threads>, unsigned(ceiling_divide<Index>(keys, warps)), sort_threads,
-                   0, pieces, keys, positions, totals);
+  launch_dependent(device, sum_chunks_kernel<sort_threads>, unsigned(ceiling_divide<Index>(keys, warps)), sort_threads,
+                   0, chunks, keys, positions, totals);
   launch_dependent(device, offsets_kernel<scan_threads>, 1, scan_threads, 0, keys, capacity, totals, offsets, dropped);
-  launch_dependent(device, walk_pieces_kernel<false, Key, Place>, walk_blocks, sort_threads, 0, count, length, keys,
+  launch_dependent(device, walk_chunks_kernel<false, Key, Place>, walk_blocks, sort_threads, 0, count, length, keys,
                    key, place, positions);
 }
 

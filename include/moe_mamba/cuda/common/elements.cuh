@@ -13,8 +13,7 @@
 #include "moe_mamba/cuda/common/vector.cuh"
 #include "moe_mamba/cuda/device.hpp"
 
-/// How the operations that read their operands once are spread over the device: a thread for each element, or pieces
-/// with partial sums, cut by sizes alone, so that sums are the same from run to run.
+/// Element-wise operations: a thread for each element of a matrix, or for each vector of a row.
 ///
 /// What is done with an element is a type with a `__device__` call operator, held by value in the kernel's arguments.
 namespace moe_mamba::cuda::detail {

@@ -6,8 +6,8 @@
 
 #include "moe_mamba/core/scalar.hpp"
 
-/// The scalar functions of the scan and the convolution on the GPU: in float from the special function unit's powers and
-/// reciprocals with a few instructions around them, since a kernel there counts every one; in double as they are.
+/// The scalar functions of the scan and the convolution on the GPU: in float from the special function unit's powers
+/// and reciprocals with a few instructions around them, since a kernel there counts every one; in double as they are.
 ///
 /// Relative errors in float: power_of_two 2^-22 (below 2^-126 it is 0); softplus and sigmoid, where they are not below
 /// 2^-126, some 3e-7, and for activations in bfloat16 some 3e-7 + 6e-8 |x|. NaN goes through.

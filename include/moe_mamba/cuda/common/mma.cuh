@@ -5,10 +5,13 @@
 /// The matrix instructions of a warp on bfloat16 that read registers: compute capability 8.0 and up.
 namespace moe_mamba::cuda::detail {
 
+/// Whether a factor is read as its transpose.
+enum class Transpose { no, yes };
+
 /// Four 8 by 8 matrices from shared memory, transposed or not; each lane names a line.
-template <bool transposed>
+template <Transpose transpose>
 __device__ inline void load_matrices(unsigned (&to)[4], unsigned line) {
-  if constexpr (transposed) {
+  if constexpr (transpose == Transpose::yes) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
                  : "r"(line)

@@ -81,9 +81,9 @@ __device__ __forceinline__ C sum_over_lanes(C (&values)[Size], int lane) {
   }
 }
 
-/// The same for groups of Size values, of which lanes from 16 on hold the two halves swapped: the first exchange then needs
-/// no selection. A lane gets value (lane mod 16) · Groups · Size / 32 of the first halves, which from lane 16 on are the
-/// second ones. Groups of one value are summed as above.
+/// The same for groups of Size values, of which lanes from 16 on hold the two halves swapped: the first exchange then
+/// needs no selection. A lane gets value (lane mod 16) · Groups · Size / 32 of the first halves, which from lane 16 on
+/// are the second ones. Groups of one value are summed as above.
 template <int Groups, int Size, class C>
 __device__ __forceinline__ C sum_swapped_over_lanes(C (&values)[Groups * Size], int lane) {
   if constexpr (Size == 1) {
@@ -100,8 +100,8 @@ __device__ __forceinline__ C sum_swapped_over_lanes(C (&values)[Groups * Size], 
   }
 }
 
-/// Whether this block is the last of `blocks` to arrive at `ticket`, which is 0 before and afterwards: then it may read,
-/// past its first cache, what the others have written before they arrived. All threads must arrive.
+/// Whether this block is the last of `blocks` to arrive at `ticket`, which is 0 before and afterwards: then it may
+/// read, past its first cache, what the others have written before they arrived. All threads must arrive.
 __device__ inline bool arrives_last(unsigned* ticket, unsigned blocks) {
   __shared__ bool last;
   __threadfence();

@@ -7,11 +7,12 @@
 #include "moe_mamba/cuda/common/thread.cuh"
 #include "moe_mamba/cuda/device.hpp"
 
-/// What the kernels of single steps share: a thread takes a channel of a sequence and needs no other. Of few sequences such
-/// a step takes as long as its launch and one way to memory and back, so all that a thread reads is asked for at first.
+/// What the kernels of single steps share: a thread takes a channel of a sequence and needs no other. Of few sequences
+/// such a step takes as long as its launch and one round trip to memory, so a thread loads all that it reads at first.
 namespace moe_mamba::cuda::detail {
 
-/// Blocks over channels and sequences, without a division; small ones where there would be none for some multiprocessors.
+/// Blocks over channels and sequences, without a division; small ones where there would be none for some
+/// multiprocessors.
 struct StepGrid {
   static constexpr unsigned most_threads = 128;
   unsigned threads;

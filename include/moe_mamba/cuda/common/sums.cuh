@@ -11,8 +11,8 @@
 #include "moe_mamba/cuda/common/thread.cuh"
 #include "moe_mamba/cuda/device.hpp"
 
-/// Sums over the elements of a matrix, or over its rows for each column, in pieces that sizes alone determine, so that they
-/// are the same from run to run.
+/// Sums over the elements of a matrix, or over its rows for each column, in chunks that sizes alone determine, so that
+/// they are the same from run to run.
 ///
 /// What is done with an element is a type with a `__device__` call operator, held by value in the kernel's arguments.
 namespace moe_mamba::cuda::detail {
@@ -59,31 +59,31 @@ void sum_elements(Device& device, Index rows, Index columns, bool contiguous, co
   check_launch("total_kernel");
 }
 
-/// How rows are cut where each piece keeps sums of its own over every column.
+/// How rows are cut where each chunk keeps sums of its own over every column.
 struct ColumnSumGrid {
   static constexpr int threads = 256;
-  Index rows, rows_per_piece;
-  unsigned across, pieces;  // threads over columns; pieces of rows
+  Index rows, rows_per_chunk;
+  unsigned across, chunks;  // threads over columns; chunks of rows
 
-  /// `room`: pieces that there is memory for.
+  /// `room`: chunks that there is memory for.
   ColumnSumGrid(Index rows_, Index columns, Index room) : rows(rows_), across(1) {
     while (across < unsigned(warp_size) && Index(across) < columns) across *= 2;
     const Index wanted = std::clamp<Index>(room, 1, 256);
-    rows_per_piece = std::max(ceiling_divide(rows, wanted), Index(threads / across) * 4);
-    pieces = unsigned(std::max<Index>(1, ceiling_divide(rows, rows_per_piece)));
+    rows_per_chunk = std::max(ceiling_divide(rows, wanted), Index(threads / across) * 4);
+    chunks = unsigned(std::max<Index>(1, ceiling_divide(rows, rows_per_chunk)));
   }
 };
 
-/// partial[piece][array][column] = the sum over the piece's rows of what each(row, column, sums) adds to sums[array].
+/// partial[chunk][array][column] = the sum over the chunk's rows of what each(row, column, sums) adds to sums[array].
 template <int arrays, class Each>
 __global__ void __launch_bounds__(ColumnSumGrid::threads)
-    column_sum_kernel(Index rows, Index rows_per_piece, Index columns, Each each, double* partial) {
+    column_sum_kernel(Index rows, Index rows_per_chunk, Index columns, Each each, double* partial) {
   await_stream();
   release_stream();
   __shared__ double shared[arrays][ColumnSumGrid::threads];
   const int thread = int(threadIdx.y * blockDim.x + threadIdx.x);
   const Index column = Index(blockIdx.x) * blockDim.x + threadIdx.x;
-  const Index first = Index(blockIdx.y) * rows_per_piece, last = min(first + rows_per_piece, rows);
+  const Index first = Index(blockIdx.y) * rows_per_chunk, last = min(first + rows_per_chunk, rows);
   double sums[arrays] = {};
   if (column < columns) {
     for (Index row = first + threadIdx.y; row < last; row += blockDim.y) each(row, column, sums);
@@ -98,14 +98,14 @@ __global__ void __launch_bounds__(ColumnSumGrid::threads)
   }
 }
 
-/// Columns of a block that adds up pieces, and threads for each of them.
+/// Columns of a block that adds up chunks, and threads for each of them.
 inline constexpr int total_across = 16, total_down = 16;
 
-/// finish(column, sums) for each column, with the sums of all pieces: each of a column's threads adds up every
-/// total_down-th piece, and one adds up theirs.
+/// finish(column, sums) for each column, with the sums of all chunks: each of a column's threads adds up every
+/// total_down-th chunk, and one adds up theirs.
 template <int arrays, class Finish>
 __global__ void __launch_bounds__(total_across* total_down)
-    column_total_kernel(const double* partial, Index pieces, Index columns, Finish finish) {
+    column_total_kernel(const double* partial, Index chunks, Index columns, Finish finish) {
   await_stream();
   release_stream();
   __shared__ double shared[arrays][total_down][total_across];
@@ -113,8 +113,8 @@ __global__ void __launch_bounds__(total_across* total_down)
   double sums[arrays] = {};
   if (column < columns) {
 #pragma unroll 4
-    for (Index piece = threadIdx.y; piece < pieces; piece += total_down) {
-      for (int array = 0; array < arrays; ++array) sums[array] += partial[(piece * arrays + array) * columns + column];
+    for (Index chunk = threadIdx.y; chunk < chunks; chunk += total_down) {
+      for (int array = 0; array < arrays; ++array) sums[array] += partial[(chunk * arrays + array) * columns + column];
     }
   }
   for (int array = 0; array < arrays; ++array) shared[array][threadIdx.y][threadIdx.x] = sums[array];
@@ -126,16 +126,16 @@ __global__ void __launch_bounds__(total_across* total_down)
   finish(column, sums);
 }
 
-/// finish(column, sums) with the sums of `pieces` partial ones, as column_sum_kernel leaves them.
+/// finish(column, sums) with the sums of `chunks` partial ones, as column_sum_kernel leaves them.
 template <int arrays, class Finish>
-void total_columns(Device& device, const double* partial, Index pieces, Index columns, const Finish& finish) {
+void total_columns(Device& device, const double* partial, Index chunks, Index columns, const Finish& finish) {
   launch_dependent(device, column_total_kernel<arrays, Finish>, unsigned(ceiling_divide<Index>(columns, total_across)),
-                   dim3(total_across, total_down), 0, partial, pieces, columns, finish);
+                   dim3(total_across, total_down), 0, partial, chunks, columns, finish);
 }
 
 /// Sums over rows in double for every column: each(row, column, sums) adds to `arrays` sums, finish(column, sums) takes
-/// them. Partial sums lie in the device's scratch memory behind `arena`. Throws std::invalid_argument where that is too
-/// small for one piece.
+/// them. Partial sums are in the device's scratch memory after `arena`. Throws std::invalid_argument where that is too
+/// small for one chunk.
 template <int arrays, class Each, class Finish>
 void sum_columns(Device& device, Index rows, Index columns, const Each& each, const Finish& finish, Arena arena) {
   if (columns == 0) return;
@@ -143,12 +143,12 @@ void sum_columns(Device& device, Index rows, Index columns, const Each& each, co
   const Index room = Index(Device::scratch_bytes - arena.used()) / row_bytes;
   require(room >= 1, "columns", columns, "as many as the device's scratch memory takes, 2^22 at least");
   const ColumnSumGrid grid(rows, columns, room);
-  double* const partial = arena.take<double>(Index(grid.pieces) * arrays * columns);
-  const dim3 blocks(unsigned(ceiling_divide<Index>(columns, grid.across)), grid.pieces);
+  double* const partial = arena.take<double>(Index(grid.chunks) * arrays * columns);
+  const dim3 blocks(unsigned(ceiling_divide<Index>(columns, grid.across)), grid.chunks);
   const dim3 block(grid.across, unsigned(ColumnSumGrid::threads) / grid.across);
-  launch_dependent(device, column_sum_kernel<arrays, Each>, blocks, block, 0, rows, grid.rows_per_piece, columns, each,
+  launch_dependent(device, column_sum_kernel<arrays, Each>, blocks, block, 0, rows, grid.rows_per_chunk, columns, each,
                    partial);
-  total_columns<arrays>(device, partial, Index(grid.pieces), columns, finish);
+  total_columns<arrays>(device, partial, Index(grid.chunks), columns, finish);
 }
 
 /// Adds the sums of columns to one array each.

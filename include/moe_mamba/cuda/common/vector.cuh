@@ -29,7 +29,8 @@ inline constexpr int vector_divisor = [] {
   return size;
 }();
 
-/// Whether rows that begin `stride` elements apart, the first at `data`, can be accessed in vectors of `count` elements.
+/// Whether rows that begin `stride` elements apart, the first at `data`, can be accessed in vectors of `count`
+/// elements.
 template <int count, class T>
 MOE_MAMBA_HOST_DEVICE bool can_vectorise(const T* data, Index stride) {
   constexpr std::size_t bytes = alignof(Vector<T, count>);
@@ -93,8 +94,8 @@ __device__ __forceinline__ void load_array(const T* from, T (&to)[count]) {
   }
 }
 
-/// A vector as it lies in memory, for values that are loaded ahead of their use: an even number of bfloat16 stay in pairs,
-/// the first in the lower half. Single ones would be unpacked right after the load, which would wait for it.
+/// A vector as it lies in memory, for values that are loaded ahead of their use: an even number of bfloat16 stay in
+/// pairs, the first in the lower half. Single ones would be unpacked right after the load, which would wait for it.
 template <class C, int count>
 using Packed =
     std::conditional_t<std::is_same_v<C, bfloat16> && count % 2 == 0, Vector<unsigned, count / 2>, Vector<C, count>>;

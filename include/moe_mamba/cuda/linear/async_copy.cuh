@@ -5,8 +5,8 @@
 /// Copies from device to shared memory that threads do not wait for.
 namespace moe_mamba::cuda::detail {
 
-/// Writes 16 bytes of shared memory without waiting: the first `bytes` are copied, the others zero. `from` is aligned to 16
-/// bytes and memory, also where nothing is read.
+/// Writes 16 bytes of shared memory without waiting: the first `bytes` are copied, the others zero. `from` is aligned
+/// to 16 bytes and memory, also where nothing is read.
 __device__ inline void copy_async(unsigned to, const void* from, int bytes) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
 }

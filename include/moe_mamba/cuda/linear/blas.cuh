@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "moe_mamba/cuda/common/elements.cuh"
+#include "moe_mamba/cuda/common/mma.cuh"
 #include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/cuda/linear/factors.cuh"
 #include "moe_mamba/ops/linear.hpp"
@@ -25,81 +26,85 @@ struct ZeroElement {
 
 /// out (m, n) = or += a b, row by row in memory; a (m, k) and b (k, n) are given transposed where it says so.
 template <class T, class C>
-void whole_blas_product(Device& device, MatrixView<const T> a, bool a_transposed, MatrixView<const T> b,
-                        bool b_transposed, MatrixView<C> out, bool add) {
+void whole_blas_product(Device& device, MatrixView<const T> a, Transpose a_transpose, MatrixView<const T> b,
+                        Transpose b_transpose, MatrixView<C> out, Into into) {
   using Sum = compute_t<C>;
-  const Index inner = a_transposed ? a.rows : a.columns;
-  if (out.rows == 0 || out.columns == 0 || (add && inner == 0)) return;
+  const Index inner = a_transpose == Transpose::yes ? a.rows : a.columns;
+  if (out.rows == 0 || out.columns == 0 || (into == Into::add && inner == 0)) return;
   if (inner == 0) {
     for_elements(device, {out.rows}, out.columns, ZeroElement<C>{out});
     return;
   }
-  const Sum one = 1, beta = add ? Sum(1) : Sum(0);
+  const Sum one = 1, beta = into == Into::add ? Sum(1) : Sum(0);
   const bool tf32 = std::is_same_v<T, float> && device.products() == FloatProducts::tf32;
   const cublasComputeType_t compute = sizeof(Sum) == 8 ? CUBLAS_COMPUTE_64F
                                       : tf32           ? CUBLAS_COMPUTE_32F_FAST_TF32
                                                        : CUBLAS_COMPUTE_32F;
   // To cuBLAS, whose matrices lie column by column, each of these is its transpose, and so is their product.
-  check(cublasGemmEx_64(device.blas(), b_transposed ? CUBLAS_OP_T : CUBLAS_OP_N,
-                        a_transposed ? CUBLAS_OP_T : CUBLAS_OP_N, out.columns, out.rows, inner, &one, b.data,
-                        blas_type<T>, std::max<Index>(b.stride, 1), a.data, blas_type<T>, std::max<Index>(a.stride, 1),
-                        &beta, out.data, blas_type<C>, std::max<Index>(out.stride, 1), compute, CUBLAS_GEMM_DEFAULT),
+  check(cublasGemmEx_64(device.blas(), b_transpose == Transpose::yes ? CUBLAS_OP_T : CUBLAS_OP_N,
+                        a_transpose == Transpose::yes ? CUBLAS_OP_T : CUBLAS_OP_N, out.columns, out.rows, inner, &one,
+                        b.data, blas_type<T>, std::max<Index>(b.stride, 1), a.data, blas_type<T>,
+                        std::max<Index>(a.stride, 1), &beta, out.data, blas_type<C>, std::max<Index>(out.stride, 1),
+                        compute, CUBLAS_GEMM_DEFAULT),
         "cublasGemmEx");
 }
 
 /// The same. cuBLAS is several times as slow with bfloat16 where 8 does not divide the columns, the rows where a is
-/// transposed, or the inner index where that is contiguous: what is left over of large ones becomes a product of its own.
-/// The inner index stays whole where the sum would be rounded in between.
+/// transposed, or the inner index where that is contiguous: what is left over of large ones becomes a product of its
+/// own. The inner index stays whole where the sum would be rounded in between.
 template <class T, class C>
-void blas_product(Device& device, MatrixView<const T> a, bool a_transposed, MatrixView<const T> b, bool b_transposed,
-                  MatrixView<C> out, bool add) {
+void blas_product(Device& device, MatrixView<const T> a, Transpose a_transpose, MatrixView<const T> b,
+                  Transpose b_transpose, MatrixView<C> out, Into into) {
   if constexpr (std::is_same_v<T, bfloat16>) {
     constexpr Index eight = 8, large = 1024;
     const auto leaves_some = [](Index extent) { return extent >= large && extent % eight != 0; };
-    const Index inner = a_transposed ? a.rows : a.columns;
+    const Index inner = a_transpose == Transpose::yes ? a.rows : a.columns;
     if (leaves_some(out.columns)) {
       const auto columns = [&](Index first, Index count) {
-        const auto part = b_transposed ? b.row_block(first, count) : b.column_block(first, count);
-        blas_product(device, a, a_transposed, part, b_transposed, out.column_block(first, count), add);
+        const auto part = b_transpose == Transpose::yes ? b.row_block(first, count) : b.column_block(first, count);
+        blas_product(device, a, a_transpose, part, b_transpose, out.column_block(first, count), into);
       };
       const Index most = out.columns / eight * eight;
       columns(0, most);
       columns(most, out.columns - most);
       return;
     }
-    if (a_transposed && leaves_some(out.rows)) {
+    if (a_transpose == Transpose::yes && leaves_some(out.rows)) {
       const auto rows = [&](Index first, Index count) {
-        blas_product(device, a.column_block(first, count), true, b, b_transposed, out.row_block(first, count), add);
+        blas_product(device, a.column_block(first, count), Transpose::yes, b, b_transpose, out.row_block(first, count),
+                     into);
       };
       const Index most = out.rows / eight * eight;
       rows(0, most);
       rows(most, out.rows - most);
       return;
     }
-    if (std::is_same_v<C, float> && (!a_transposed || b_transposed) && leaves_some(inner)) {
-      const auto along = [&](Index first, Index count, bool adding) {
-        const auto a_part = a_transposed ? a.row_block(first, count) : a.column_block(first, count);
-        const auto b_part = b_transposed ? b.column_block(first, count) : b.row_block(first, count);
-        whole_blas_product(device, a_part, a_transposed, b_part, b_transposed, out, adding);
+    if (std::is_same_v<C, float> && (a_transpose == Transpose::no || b_transpose == Transpose::yes) &&
+        leaves_some(inner)) {
+      const auto inner_block = [&](Index first, Index count, Into part_into) {
+        const auto a_part = a_transpose == Transpose::yes ? a.row_block(first, count) : a.column_block(first, count);
+        const auto b_part = b_transpose == Transpose::yes ? b.column_block(first, count) : b.row_block(first, count);
+        whole_blas_product(device, a_part, a_transpose, b_part, b_transpose, out, part_into);
       };
       const Index most = inner / eight * eight;
-      along(0, most, add);
-      along(most, inner - most, true);
+      inner_block(0, most, into);
+      inner_block(most, inner - most, Into::add);
       return;
     }
   }
-  whole_blas_product(device, a, a_transposed, b, b_transposed, out, add);
+  whole_blas_product(device, a, a_transpose, b, b_transpose, out, into);
 }
 
-/// out = or += a W or a Wᵀ, in as many rows at a time as fit converted into the scratch memory where a is not of W's type.
+/// out = or += a W or a Wᵀ, in as many rows at a time as fit converted into the scratch memory where a is not of W's
+/// type.
 template <class X, class S, class C>
-void multiply_by_weight(Device& device, MatrixView<const X> a, MatrixView<const S> weight, bool transposed,
-                        MatrixView<C> out, bool add) {
+void multiply_by_weight(Device& device, MatrixView<const X> a, MatrixView<const S> weight, Transpose transpose,
+                        MatrixView<C> out, Into into) {
   if constexpr (std::is_same_v<X, S>) {
-    blas_product(device, a, false, weight, transposed, out, add);
+    blas_product(device, a, Transpose::no, weight, transpose, out, into);
   } else {
     for_factor_rows<FactorOf::blas>(device, a, [&](Index first, MatrixView<const bfloat16> factor) {
-      blas_product(device, factor, false, weight, transposed, out.row_block(first, factor.rows), add);
+      blas_product(device, factor, Transpose::no, weight, transpose, out.row_block(first, factor.rows), into);
     });
   }
 }

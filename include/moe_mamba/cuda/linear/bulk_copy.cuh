@@ -5,12 +5,12 @@
 
 #include "moe_mamba/core/standard.hpp"
 
-/// Copies of boxes of matrices into shared memory that no thread carries out, and the barriers that tell of their end:
-/// compute capability 9.0.
+/// The tensor memory accelerator: asynchronous copies of boxes of matrices into shared memory, and the barriers that
+/// signal their end; compute capability 9.0.
 namespace moe_mamba::cuda::detail {
 
-/// In shared memory, 8 bytes. A phase ends when as many have arrived as it was made for and all bytes that it was told to
-/// expect have come; then the next one begins.
+/// In shared memory, 8 bytes. A phase ends when as many have arrived as it was made for and all bytes that it was told
+/// to expect have come; then the next one begins.
 struct BulkBarrier {
   unsigned address;
 
@@ -21,8 +21,8 @@ struct BulkBarrier {
   __device__ void arrive_and_expect(unsigned bytes) const {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(address), "r"(bytes) : "memory");
   }
-  /// Waits for the end of the phase of this parity, 0 for the first one. Nothing to wait for is the phase before the first,
-  /// of parity 1.
+  /// Waits for the end of the phase of this parity, 0 for the first one. Nothing to wait for is the phase before the
+  /// first, of parity 1.
   __device__ void wait(unsigned parity) const {
     asm volatile(
         "{\n"
@@ -56,8 +56,8 @@ __device__ inline void copy_box(unsigned to, const CUtensorMap& map, int column,
       : "memory");
 }
 
-/// Copies of runs of shared memory to the device's, of a multiple of 16 bytes each and aligned to as many, that this thread
-/// does not wait for.
+/// Copies of runs of shared memory to the device's, of a multiple of 16 bytes each and aligned to as many, that this
+/// thread does not wait for.
 __device__ inline void copy_run(void* to, unsigned from, unsigned bytes) {
   asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(from), "r"(bytes)
                : "memory");

@@ -1,12 +1,12 @@
 #pragma once
 
-#include <cstdint>
-
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/cuda/common/rounding.cuh"
 #include "moe_mamba/cuda/common/thread.cuh"
+#include "moe_mamba/cuda/common/vector.cuh"
+#include "moe_mamba/ops/linear.hpp"
 
-/// The sums of tensor cores on their way to device memory.
+/// The epilogue of products on tensor cores: from their sums to device memory.
 namespace moe_mamba::cuda::detail {
 
 /// Four neighbours of a row.
@@ -21,9 +21,9 @@ __device__ inline void store_four(bfloat16* to, float4 values) {
   *reinterpret_cast<uint2*>(to) = uint2{rounded_pair(values.x, values.y), rounded_pair(values.z, values.w)};
 }
 
-/// Four neighbouring sums of a row, of those that lie in `part` (eight rows) and `first` (two times eight columns): the four
-/// lanes that share a row have two neighbouring sums each of every eight; they swap half of theirs with the lane beside
-/// them for one of the next eight, so that all together have sixteen in a row. Whole warps call.
+/// Four neighbouring sums of a row, of those that lie in `part` (eight rows) and `first` (two times eight columns): the
+/// four lanes that share a row have two neighbouring sums each of every eight; they swap half of theirs with the lane
+/// beside them for one of the next eight, so that all together have sixteen in a row. Whole warps call.
 template <class Product>
 __device__ inline float4 four_sums(const Product& product, int part, int first) {
   const bool odd = int(threadIdx.x) % 2 != 0;
@@ -44,10 +44,10 @@ __device__ inline int first_of_four() {
 /// Writes a tile's sums to `out`, which begins at the tile's first row and column, or adds them to it. Reads a batch of
 /// what it adds to before it writes, since the compiler cannot know that they do not overlap. Whole warps call.
 template <class Product, class C>
-__device__ inline void write_sums(const Product& product, MatrixView<C> out, bool add) {
+__device__ inline void write_sums(const Product& product, MatrixView<C> out, Into into) {
   constexpr int parts = Product::column_parts, batch = parts >= 32 ? 16 : parts < 8 ? parts : 8;
   const int lane = lane_index();
-  const bool fours = out.stride % 4 == 0 && reinterpret_cast<std::uintptr_t>(out.data) % (4 * sizeof(C)) == 0;
+  const bool fours = can_vectorise<4>(out.data, out.stride);
 #pragma unroll
   for (int part = 0; part < 2 * Product::row_parts; ++part) {
     const int row = Product::first_row() + part * 8 + lane / 4;
@@ -57,7 +57,7 @@ __device__ inline void write_sums(const Product& product, MatrixView<C> out, boo
       C* const to = out.row(row) + column;
       const int left = row < out.rows ? int(min(out.columns - column, Index{batch * 8})) : 0;
       float4 before[batch / 2] = {};
-      if (add) {
+      if (into == Into::add) {
 #pragma unroll
         for (int j = 0; j < batch / 2; ++j) {
           const int there = left - j * 16;

@@ -12,7 +12,7 @@
 #include "moe_mamba/cuda/common/vector.cuh"
 #include "moe_mamba/cuda/device.hpp"
 
-/// Activations as factors of products with weights of bfloat16: rounded to it where they are not of it.
+/// Activations as factors of products with bfloat16 weights: rounded to bfloat16 where they are of another type.
 namespace moe_mamba::cuda::detail {
 
 /// Eight elements of a row, `run` of them, at a time; `wide` where rows of floats are aligned and whole runs.
@@ -94,8 +94,8 @@ void for_factor_rows(Device& device, MatrixView<T> x, const Each& each) {
   }
 }
 
-/// each(first, rows of a, rows of b), the same for two matrices of as many rows; leaves the last `reserved` bytes of the
-/// scratch memory alone.
+/// each(first, rows of a, rows of b), the same for two matrices of as many rows; leaves the last `reserved` bytes of
+/// the scratch memory alone.
 template <FactorOf use, class A, class B, class Each>
 void for_factor_rows(Device& device, MatrixView<A> a, MatrixView<B> b, Index reserved, const Each& each) {
   const Index a_stride = factor_stride<use>(a);

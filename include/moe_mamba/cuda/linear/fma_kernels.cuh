@@ -3,15 +3,16 @@
 #include "moe_mamba/core/mathematics.hpp"
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/cuda/linear/tile_walk.cuh"
+#include "moe_mamba/ops/linear.hpp"
 
 /// Grouped products by ordinary arithmetic, of factors of any sizes.
 namespace moe_mamba::cuda::detail {
 
 /// One factor of a product: element (i, k) of it, k running over what is summed, lies at data[i · stride + k], or at
-/// data[k · stride + i] where it is not `inner_contiguous`.
-template <class T, bool inner_contiguous_>
+/// data[k · stride + i] with Along::outer.
+template <class T, Along along_>
 struct Factor {
-  static constexpr bool inner_contiguous = inner_contiguous_;
+  static constexpr Along along = along_;
   const T* data;
   Index stride;
   Index count;  // values of i
@@ -40,38 +41,38 @@ struct FmaTile {
   /// thread to thread.
   template <class F>
   struct Carrier;
-  template <class T, bool inner_contiguous>
-  struct Carrier<Factor<T, inner_contiguous>> {
-    static constexpr int line = inner_contiguous ? inner : side;  // contiguous elements
-    static constexpr int lines = threads / line;                  // that a load of all threads covers
+  template <class T, Along along>
+  struct Carrier<Factor<T, along>> {
+    static constexpr int line = along == Along::inner ? inner : side;  // contiguous elements
+    static constexpr int lines = threads / line;                       // that a load of all threads covers
     const T* at;
     Index step, stride;
     int i, k, present;
     C values[loads];
 
-    __device__ Carrier(const Factor<T, inner_contiguous>& factor, Index first) {
+    __device__ Carrier(const Factor<T, along>& factor, Index first) {
       const int across_line = int(threadIdx.x) % line, down = int(threadIdx.x) / line;
-      i = inner_contiguous ? down : across_line;
-      k = inner_contiguous ? across_line : down;
+      i = along == Along::inner ? down : across_line;
+      k = along == Along::inner ? across_line : down;
       stride = factor.stride;
       step = lines * stride;
-      at = factor.data + (inner_contiguous ? (first + i) * stride + k : k * stride + first + i);
+      at = factor.data + (along == Along::inner ? (first + i) * stride + k : k * stride + first + i);
       const int left = int(min(factor.count - first, Index{side})) - i;
-      present = inner_contiguous ? ceiling_divide(left, lines) : left > 0 ? loads : 0;
+      present = along == Along::inner ? ceiling_divide(left, lines) : left > 0 ? loads : 0;
     }
 
     /// The next inner step, of which `k_left` elements are there.
     __device__ void load(Index k_left) {
       const int left = int(min(k_left, Index{inner})) - k;
-      const int here = min(present, inner_contiguous ? (left > 0 ? loads : 0) : ceiling_divide(left, lines));
+      const int here = min(present, along == Along::inner ? (left > 0 ? loads : 0) : ceiling_divide(left, lines));
 #pragma unroll
       for (int j = 0; j < loads; ++j) values[j] = j < here ? static_cast<C>(at[j * step]) : C(0);
-      at += inner_contiguous ? inner : inner * stride;
+      at += along == Along::inner ? inner : inner * stride;
     }
     __device__ void store(C (&to)[inner][pitch]) const {
 #pragma unroll
       for (int j = 0; j < loads; ++j) {
-        if constexpr (inner_contiguous) {
+        if constexpr (along == Along::inner) {
           to[k][i + j * lines] = values[j];
         } else {
           to[k + j * lines][i] = values[j];
@@ -84,7 +85,7 @@ struct FmaTile {
   /// calls; shared memory may be used again behind a __syncthreads().
   template <class A, class B, class Out>
   __device__ static void multiply(Shared& shared, const A& a, Index a_first, const B& b, Index b_first, Index k_count,
-                                  MatrixView<Out> out, bool add) {
+                                  MatrixView<Out> out, Into into) {
     const int ty = int(threadIdx.x) / across, tx = int(threadIdx.x) % across;
     C sums[own][own] = {};
     Carrier<A> a_next(a, a_first);
@@ -123,7 +124,7 @@ struct FmaTile {
 #pragma unroll
       for (int j = 0; j < own; ++j) {
         const Index column = b_first + place(tx, j);
-        if (add && column < b.count) before[j] = static_cast<C>(out(row, column));
+        if (into == Into::add && column < b.count) before[j] = static_cast<C>(out(row, column));
       }
 #pragma unroll
       for (int j = 0; j < own; ++j) {
@@ -135,18 +136,18 @@ struct FmaTile {
 };
 
 /// y = or += x B for rows in groups; B of group g begins at weight + g · step, and what is contiguous in it is the
-/// inner index (as in Wᵀ) or, where not `inner_contiguous`, the columns (as in W).
-template <bool inner_contiguous, class C, class S>
+/// inner index (as in Wᵀ) or, with Along::outer, the columns (as in W).
+template <Along along, class C, class S>
 __global__ void __launch_bounds__(FmaTile<compute_t<C>>::threads, 2)
     grouped_kernel(Groups groups, MatrixView<const C> x, const S* weight, Index step, Index stride, MatrixView<C> y,
-                   bool add) {
+                   Into into) {
   using Tile = FmaTile<compute_t<C>>;
   __shared__ typename Tile::Shared shared;
   TileWalk walk(groups, 0, y.rows, Tile::side, Tile::side, y.columns);
   for (Index tile = blockIdx.x; walk.find(tile); tile += gridDim.x) {
-    const Factor<C, true> a{x.row(walk.first_row), x.stride, walk.rows};
-    const Factor<S, inner_contiguous> b{weight + walk.group * step, stride, y.columns};
-    Tile::multiply(shared, a, 0, b, walk.column, x.columns, y.row_block(walk.first_row, walk.rows), add);
+    const Factor<C, Along::inner> a{x.row(walk.first_row), x.stride, walk.rows};
+    const Factor<S, along> b{weight + walk.group * step, stride, y.columns};
+    Tile::multiply(shared, a, 0, b, walk.column, x.columns, y.row_block(walk.first_row, walk.rows), into);
     __syncthreads();
   }
 }
@@ -155,16 +156,17 @@ __global__ void __launch_bounds__(FmaTile<compute_t<C>>::threads, 2)
 template <class C>
 __global__ void __launch_bounds__(FmaTile<C>::threads, 2)
     grouped_weight_kernel(Groups groups, MatrixView<const C> dy, MatrixView<const C> x, MatrixStack<C> dweight,
-                          bool add) {
+                          Into into) {
   using Tile = FmaTile<C>;
   __shared__ typename Tile::Shared shared;
-  WeightTileWalk walk(groups, 0, x.rows, 1, !add, Tile::side, Tile::side, dweight.rows, dweight.columns);
+  WeightTileWalk walk(groups, 0, x.rows, 1, into == Into::assign, Tile::side, Tile::side, dweight.rows,
+                      dweight.columns);
   for (Index tile = blockIdx.x; walk.find(tile); tile += gridDim.x) {
-    const Factor<C, false> a{dy.row(walk.first_row), dy.stride, dweight.rows};
-    const Factor<C, false> b{x.row(walk.first_row), x.stride, dweight.columns};
+    const Factor<C, Along::outer> a{dy.row(walk.first_row), dy.stride, dweight.rows};
+    const Factor<C, Along::outer> b{x.row(walk.first_row), x.stride, dweight.columns};
     const MatrixView<C> out{dweight.data + walk.group * dweight.rows * dweight.columns, dweight.rows, dweight.columns,
                             dweight.columns};
-    Tile::multiply(shared, a, walk.row, b, walk.column, walk.rows, out, add);
+    Tile::multiply(shared, a, walk.row, b, walk.column, walk.rows, out, into);
     __syncthreads();
   }
 }

@@ -14,9 +14,10 @@ namespace moe_mamba::cuda::detail {
 
 inline constexpr int gemv_threads = 128, gemv_warps = gemv_threads / warp_size;
 
-/// y = x Wᵀ: `split` warps for each `own` columns of y and `rows` rows, which blockIdx.y tells. With groups (count > 0; one
-/// row at a time then), the matrix is that of the row's group, `step` elements after the one before, and rows behind all
-/// groups are left alone. `wide`: rows of x and of the matrices are aligned to 16 bytes and whole runs of as many.
+/// y = x Wᵀ: `split` warps for each `own` columns of y and `rows` rows, which blockIdx.y tells. With groups (count > 0;
+/// one row at a time then), the matrix is that of the row's group, `step` elements after the one before, and rows
+/// behind all groups are left alone. `wide`: rows of x and of the matrices are aligned to 16 bytes and whole runs of as
+/// many.
 template <bool wide, int rows, int split, int own, class X, class Y, class S>
 __global__ void __launch_bounds__(gemv_threads)
     gemv_kernel(Groups groups, MatrixView<const X> x, const S* weight, Index step, Index stride, MatrixView<Y> y) {
@@ -27,7 +28,7 @@ __global__ void __launch_bounds__(gemv_threads)
   // The last column or row again in place of those that are not there.
   const auto line = [&](int c) { return weight + min(column + c, y.columns - 1) * stride; };
   const auto row = [&](int r) { return min(first_row + r, y.rows - 1); };
-  // While the kernel before this one works, weights come as near as the second-level cache.
+  // While the previous kernel still runs, weights are prefetched into the L2 cache.
   if (groups.count == 0 && column < y.columns) {
     constexpr Index line_elements = 128 / Index(sizeof(S));
     for (int c = 0; c < own; ++c) {
@@ -120,7 +121,7 @@ void gemv(Device& device, Groups groups, MatrixView<const X> x, const S* weight,
   constexpr Index count = full_vector<S>;
   const bool wide = can_vectorise<full_vector<X>>(x.data, x.stride) && can_vectorise<full_vector<S>>(weight, stride) &&
                     step % count == 0 && x.columns % count == 0;
-  // Long sums over few columns take several warps each, or too little would be on its way at a time. Whether they do
+  // Long sums over few columns take several warps each, or too few loads would be in flight. Whether they do
   // depends on the matrix alone, so that a row's result does not change with the number of rows.
   const Index enough_warps = 24 * Index(device.processors());
   const bool split = y.columns < enough_warps && x.columns >= 2 * gemv_threads * count;

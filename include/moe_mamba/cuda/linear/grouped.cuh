@@ -15,6 +15,7 @@
 #include "moe_mamba/cuda/linear/tensor_tile.cuh"
 #include "moe_mamba/cuda/linear/tf32_kernels.cuh"
 #include "moe_mamba/cuda/linear/tile_walk.cuh"
+#include "moe_mamba/ops/linear.hpp"
 
 /// Launches of grouped products: which kernel, which tile, how many blocks.
 namespace moe_mamba::cuda::detail {
@@ -65,22 +66,22 @@ inline bool fits_large_tiles(const Device& device) {
 }
 
 /// y = or += x B for rows in groups; B of group g begins at weight + g · step, and what is contiguous in it is the
-/// inner index (as in Wᵀ) or, where not `inner_contiguous`, the columns (as in W).
-template <bool inner_contiguous, class S>
+/// inner index (as in Wᵀ) or, with Along::outer, the columns (as in W).
+template <Along along, class S>
 void multiply_groups(Device& device, Groups groups, MatrixView<const S> x, const S* weight, Index step, Index stride,
-                     MatrixView<S> y, bool add) {
+                     MatrixView<S> y, Into into) {
   if (y.rows == 0 || y.columns == 0 || groups.count == 0) return;
   if constexpr (std::is_same_v<S, bfloat16>) {
-    const bool eights = x.columns > 0 && x.columns % 8 == 0 && (inner_contiguous || y.columns % 8 == 0);
-    const MatrixView<const bfloat16> first_weight{weight, inner_contiguous ? y.columns : x.columns,
-                                                  inner_contiguous ? x.columns : y.columns, stride};
+    const bool eights = x.columns > 0 && x.columns % 8 == 0 && (along == Along::inner || y.columns % 8 == 0);
+    const MatrixView<const bfloat16> first_weight{weight, along == Along::inner ? y.columns : x.columns,
+                                                  along == Along::inner ? x.columns : y.columns, stride};
     if (eights && can_vectorise<8>(weight, stride) && step % 8 == 0) {
       const auto launch = [&](auto tile) {
         using Tile = decltype(tile);
         for_factor_rows<FactorOf::tiles>(device, x, [&](Index first, MatrixView<const bfloat16> factor) {
           const Index tiles = TileWalk::most(factor.rows, groups.count, y.columns, Tile::rows, Tile::columns);
-          launch_tile_kernel<Tile, S>(device, grouped_tensor_kernel<Tile, inner_contiguous, S>, tiles, groups, first,
-                                      TensorFactors{factor, first_weight, step, groups.count}, y, add);
+          launch_tile_kernel<Tile, S>(device, grouped_tensor_kernel<Tile, along, S>, tiles, groups, first,
+                                      TensorFactors{factor, first_weight, step, groups.count}, y, into);
         });
       };
       // Rows of tiles that there are at least where every group has some, and about how many there are.
@@ -103,20 +104,19 @@ void multiply_groups(Device& device, Groups groups, MatrixView<const S> x, const
     const bool aligned = can_vectorise<4>(x.data, x.stride) && can_vectorise<4>(weight, stride) && step % 4 == 0;
     if (device.products() == FloatProducts::tf32 && aligned) {
       const Index tiles = TileWalk::most(y.rows, groups.count, y.columns, Tf32Tile::side, Tf32Tile::side);
-      return launch_tf32_kernel(device, grouped_tf32_kernel<inner_contiguous>, tiles, groups, x, weight, step, stride,
-                                y, add);
+      return launch_tf32_kernel(device, grouped_tf32_kernel<along>, tiles, groups, x, weight, step, stride, y, into);
     }
   }
   using Tile = FmaTile<compute_t<S>>;
   const Index tiles = TileWalk::most(y.rows, groups.count, y.columns, Tile::side, Tile::side);
-  grouped_kernel<inner_contiguous><<<walking_blocks(device, tiles, 2), Tile::threads, 0, device.stream()>>>(
-      groups, x, weight, step, stride, y, add);
+  grouped_kernel<along><<<walking_blocks(device, tiles, 2), Tile::threads, 0, device.stream()>>>(groups, x, weight,
+                                                                                                 step, stride, y, into);
   check_launch("grouped_kernel");
 }
 
-/// Into how many pieces the rows of groups are split where the tiles of their matrices alone would leave most of the
-/// device without work, and groups have the rows for it on average. Depends on the sizes and the device alone, so that sums
-/// do.
+/// Into how many chunks the rows of groups are split where the tiles of their matrices alone would leave most of the
+/// device without work, and groups have the rows for it on average. Depends on the sizes and the device alone, so that
+/// sums do.
 template <class Tile>
 Index row_splits(const Device& device, Index groups, Index rows, Index matrix_rows, Index matrix_columns) {
   constexpr Index least_rows = 512, most_bytes = Index(Device::scratch_bytes) / 4;
@@ -131,38 +131,40 @@ Index row_splits(const Device& device, Index groups, Index rows, Index matrix_ro
 /// dW of each group = or += dyᵀ x over the rows of the group, by tensor cores.
 template <class Tile>
 void multiply_transposed_tensors(Device& device, Groups groups, MatrixView<const bfloat16> dy,
-                                 MatrixView<const bfloat16> x, MatrixStack<float> dweight, bool add) {
+                                 MatrixView<const bfloat16> x, MatrixStack<float> dweight, Into into) {
   const Index size = dweight.rows * dweight.columns;
   const Index splits = row_splits<Tile>(device, groups.count, x.rows, dweight.rows, dweight.columns);
   const Index reserved = splits == 1 ? 0 : ceiling_divide<Index>(splits * groups.count * size, 64) * 64 * Index{4};
   auto* const partial = reinterpret_cast<float*>(device.scratch() + (Index(Device::scratch_bytes) - reserved));
   for_factor_rows<FactorOf::tiles>(device, dy, x, reserved, [&](Index first, auto dy_rows, auto x_rows) {
     const Index rows = x_rows.rows;
-    const bool adds = add || first > 0;
+    const Into rows_into = first > 0 ? Into::add : into;
     const Index tiles =
         splits * WeightTileWalk::most(groups.count, dweight.rows, dweight.columns, Tile::rows, Tile::columns);
     const TensorFactors factors{dy_rows, x_rows, rows * x_rows.stride, 1};
     launch_tile_kernel<Tile, float>(device, grouped_weight_tensor_kernel<Tile>, tiles, groups, first, factors, dweight,
-                                    splits, partial, adds);
+                                    splits, partial, rows_into);
     if (splits == 1) return;
     for_elements(device, {groups.count}, size,
-                 AddPiecesElement{groups, first, first + rows, splits, size, partial, dweight.data, adds});
+                 AddChunksElement{groups, first, first + rows, splits, size, partial, dweight.data, rows_into});
   });
 }
 
 /// dW of each group = or += dyᵀ x over the rows of the group.
 template <class S>
 void multiply_transposed_groups(Device& device, Groups groups, MatrixView<const S> dy, MatrixView<const S> x,
-                                MatrixStack<compute_t<S>> dweight, bool add) {
+                                MatrixStack<compute_t<S>> dweight, Into into) {
   if (dweight.rows == 0 || dweight.columns == 0 || groups.count == 0) return;
   if (x.rows == 0) {
-    if (!add) for_elements(device, {groups.count * dweight.rows}, dweight.columns, zero_of(dweight, groups.count));
+    if (into == Into::assign) {
+      for_elements(device, {groups.count * dweight.rows}, dweight.columns, zero_of(dweight, groups.count));
+    }
     return;
   }
   if constexpr (std::is_same_v<S, bfloat16>) {
     if (dweight.columns <= PairedTile::columns || !fits_large_tiles(device))
-      return multiply_transposed_tensors<PairedTile>(device, groups, dy, x, dweight, add);
-    multiply_transposed_tensors<WideTile>(device, groups, dy, x, dweight, add);
+      return multiply_transposed_tensors<PairedTile>(device, groups, dy, x, dweight, into);
+    multiply_transposed_tensors<WideTile>(device, groups, dy, x, dweight, into);
   } else {
     const auto tiles = [&](Index side) {
       return WeightTileWalk::most(groups.count, dweight.rows, dweight.columns, side, side);
@@ -171,12 +173,12 @@ void multiply_transposed_groups(Device& device, Groups groups, MatrixView<const 
       const bool aligned = can_vectorise<4>(dy.data, dy.stride) && can_vectorise<4>(x.data, x.stride);
       if (device.products() == FloatProducts::tf32 && aligned) {
         return launch_tf32_kernel(device, grouped_weight_tf32_kernel<S>, tiles(Tf32Tile::side), groups, dy, x, dweight,
-                                  add);
+                                  into);
       }
     }
     using Tile = FmaTile<S>;
     const unsigned blocks = walking_blocks(device, tiles(Tile::side), 2);
-    grouped_weight_kernel<<<blocks, Tile::threads, 0, device.stream()>>>(groups, dy, x, dweight, add);
+    grouped_weight_kernel<<<blocks, Tile::threads, 0, device.stream()>>>(groups, dy, x, dweight, into);
     check_launch("grouped_weight_kernel");
   }
 }

@@ -4,12 +4,14 @@
 
 #include "moe_mamba/core/arena.hpp"
 #include "moe_mamba/cuda/common/elements.cuh"
+#include "moe_mamba/cuda/common/mma.cuh"
 #include "moe_mamba/cuda/common/sums.cuh"
 #include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/cuda/linear/blas.cuh"
 #include "moe_mamba/cuda/linear/factors.cuh"
 #include "moe_mamba/cuda/linear/gemv.cuh"
 #include "moe_mamba/cuda/linear/grouped.cuh"
+#include "moe_mamba/cuda/linear/tile_walk.cuh"
 #include "moe_mamba/ops/linear.hpp"
 
 /// Matrix products with weights stored [out, in], on a CUDA device; the contract is in ops/linear.hpp.
@@ -19,10 +21,10 @@
 /// run.
 ///
 /// double is multiplied as double, and float as float unless the device was asked for TF32; as float even then in
-/// products of a few rows and in grouped ones of rows that are not aligned to 16 bytes. With bfloat16 weights activations
-/// are bfloat16 as well, or are rounded to it first (but in products of a few rows), and all is summed in float. Grouped
-/// products with such weights of sizes that 8 does not divide are multiplied as floats, which is slow; gradients of weights
-/// take any sizes.
+/// products of a few rows and in grouped ones of rows that are not aligned to 16 bytes. With bfloat16 weights
+/// activations are bfloat16 as well, or are rounded to it first (but in products of a few rows), and all is summed in
+/// float. Grouped products with such weights of sizes that 8 does not divide are multiplied as floats, which is slow;
+/// gradients of weights take any sizes.
 ///
 /// Grouped products with bfloat16 weights are much faster where code is compiled for sm_90a instead of sm_90.
 namespace moe_mamba::cuda {
@@ -60,14 +62,14 @@ void linear(Device& device, MatrixView<X> x, MatrixView<const S> weight, MatrixV
   } else if (y.rows <= detail::few_rows) {
     detail::gemv<detail::few_rows>(device, Groups{}, from, weight.data, 0, weight.stride, y);
   } else {
-    detail::multiply_by_weight(device, from, weight, true, y, false);
+    detail::multiply_by_weight(device, from, weight, detail::Transpose::yes, y, Into::assign);
   }
 }
 
 /// dx = or += dy W
 template <class Y, StorageScalar C, StorageScalar S>
 void linear_backward_input(Device& device, MatrixView<Y> dy, MatrixView<const S> weight, MatrixView<C> dx, Into into) {
-  detail::multiply_by_weight(device, MatrixView<const Y>(dy), weight, false, dx, into == Into::add);
+  detail::multiply_by_weight(device, MatrixView<const Y>(dy), weight, detail::Transpose::no, dx, into);
 }
 
 /// dW += dyᵀ x
@@ -75,10 +77,11 @@ template <StorageScalar S, class Y, class X, ComputeScalar C>
 void linear_backward_weight(Device& device, MatrixView<Y> dy, MatrixView<X> x, MatrixView<C> dweight) {
   if constexpr (std::is_same_v<S, bfloat16>) {
     detail::for_factor_rows<detail::FactorOf::blas>(device, dy, x, 0, [&](Index, auto dy_rows, auto x_rows) {
-      detail::blas_product(device, dy_rows, true, x_rows, false, dweight, true);
+      detail::blas_product(device, dy_rows, detail::Transpose::yes, x_rows, detail::Transpose::no, dweight, Into::add);
     });
   } else {
-    detail::blas_product(device, MatrixView<const C>(dy), true, MatrixView<const C>(x), false, dweight, true);
+    detail::blas_product(device, MatrixView<const C>(dy), detail::Transpose::yes, MatrixView<const C>(x),
+                         detail::Transpose::no, dweight, Into::add);
   }
 }
 
@@ -87,7 +90,8 @@ template <StorageScalar S>
 void grouped_linear(Device& device, Groups groups, Input<S> x, MatrixStack<const S> weight, MatrixView<S> y) {
   const Index step = weight.rows * weight.columns;
   if (y.rows > detail::few_grouped_rows) {
-    detail::multiply_groups<true>(device, groups, x, weight.data, step, weight.columns, y, false);
+    detail::multiply_groups<detail::Along::inner>(device, groups, x, weight.data, step, weight.columns, y,
+                                                  Into::assign);
   } else if (y.rows > 0 && y.columns > 0 && groups.count > 0) {
     detail::gemv<1>(device, groups, x, weight.data, step, weight.columns, y);
   }
@@ -97,15 +101,15 @@ void grouped_linear(Device& device, Groups groups, Input<S> x, MatrixStack<const
 template <StorageScalar S>
 void grouped_linear_backward_input(Device& device, Groups groups, Input<S> dy, MatrixStack<const S> weight,
                                    MatrixView<S> dx, Into into) {
-  detail::multiply_groups<false>(device, groups, dy, weight.data, weight.rows * weight.columns, weight.columns, dx,
-                                 into == Into::add);
+  detail::multiply_groups<detail::Along::outer>(device, groups, dy, weight.data, weight.rows * weight.columns,
+                                                weight.columns, dx, into);
 }
 
 /// dW of each group = or += dyᵀ x over the rows of the group, in their order
 template <StorageScalar S>
 void grouped_linear_backward_weight(Device& device, Groups groups, Input<S> dy, Input<S> x,
                                     MatrixStack<compute_t<S>> dweight, Into into) {
-  detail::multiply_transposed_groups<S>(device, groups, dy, x, dweight, into == Into::add);
+  detail::multiply_transposed_groups<S>(device, groups, dy, x, dweight, into);
 }
 
 /// y += bias, for each row

@@ -8,18 +8,18 @@
 #include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/cuda/linear/tensor_tile.cuh"
 
-/// The factors of grouped products of bfloat16 matrices, as kernels are told of them.
+/// The factors of grouped products of bfloat16 matrices, as arguments of kernels.
 namespace moe_mamba::cuda::detail {
 
-/// The factor a, and the factors b of all groups, each `b_step` elements after the one before. What is contiguous in a line
-/// is the inner index or, where not `inner_contiguous`, the rows of a or the columns of b. Lines are aligned to 16 bytes.
+/// The factor a, and the factors b of all groups, each `b_step` elements after the one before. What is contiguous in a
+/// line is the inner index or, with Along::outer, the rows of a or the columns of b. Lines are aligned to 16 bytes.
 struct TensorFactors {
   MatrixView<const bfloat16> a, b;  // as they lie in memory, b that of the first group
   Index b_step, groups;
 };
 
-/// A tile of a product: rows of a from `row` on, columns of a group's b from `column` on, `k_count` of the inner index from
-/// `k` on. Its sums go to `out`.
+/// A tile of a product: rows of a from `row` on, columns of a group's b from `column` on, `k_count` of the inner index
+/// from `k` on. Its sums go to `out`.
 template <class C>
 struct TensorSource {
   Index row, column, k, group;
@@ -34,7 +34,7 @@ struct TensorMaps {
 
 /// A description of as many matrices that lie `step` elements apart; of one alone, if that is 0. Throws Error.
 inline CUtensorMap tensor_map(const Device& device, MatrixView<const bfloat16> matrix, Index matrices, Index step) {
-  // What a single line is told to lie apart from the next must be as if there were one.
+  // A single row needs a valid stride too.
   const Index stride = matrix.rows > 1 ? matrix.stride : ceiling_divide(matrix.columns, Index{8}) * 8;
   const cuuint64_t sizes[]{cuuint64_t(matrix.columns), cuuint64_t(matrix.rows), cuuint64_t(matrices)};
   const cuuint64_t strides[]{cuuint64_t(stride) * sizeof(bfloat16),

@@ -5,26 +5,27 @@
 #include "moe_mamba/cuda/linear/tensor_pipeline.cuh"
 #include "moe_mamba/cuda/linear/tile_walk.cuh"
 #include "moe_mamba/cuda/linear/warpgroup_pipeline.cuh"
+#include "moe_mamba/ops/linear.hpp"
 
 /// Grouped products of bfloat16 factors, summed in float, on tensor cores.
 namespace moe_mamba::cuda::detail {
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-template <class Tile, bool a_inner_contiguous, bool b_inner_contiguous, class C>
-using TilePipeline = WarpgroupPipeline<Tile, a_inner_contiguous, b_inner_contiguous, C>;
+template <class Tile, Along a_along, Along b_along, class C>
+using TilePipeline = WarpgroupPipeline<Tile, a_along, b_along, C>;
 #else
-template <class Tile, bool a_inner_contiguous, bool b_inner_contiguous, class C>
-using TilePipeline = TensorPipeline<Tile, a_inner_contiguous, b_inner_contiguous, C>;
+template <class Tile, Along a_along, Along b_along, class C>
+using TilePipeline = TensorPipeline<Tile, a_along, b_along, C>;
 #endif
 
 /// y = or += x B for rows in groups, as grouped_kernel; a of `factors` is x, which holds the rows of all groups from
-/// `first_row` on. Needs rows of x and weights that are aligned to 16 bytes, and sizes along them that 8 divides. `maps`
-/// describe the factors, in code that has use for them.
-template <class Tile, bool inner_contiguous, class C>
-__global__ void __launch_bounds__(TilePipeline<Tile, true, inner_contiguous, C>::threads, Tile::blocks)
+/// `first_row` on. Needs rows of x and weights that are aligned to 16 bytes, and sizes along them that 8 divides.
+/// `maps` describe the factors, in code that has use for them.
+template <class Tile, Along along, class C>
+__global__ void __launch_bounds__(TilePipeline<Tile, Along::inner, along, C>::threads, Tile::blocks)
     grouped_tensor_kernel(Groups groups, Index first_row, const __grid_constant__ TensorFactors factors,
-                          const __grid_constant__ TensorMaps maps, MatrixView<C> y, bool add) {
-  using Pipeline = TilePipeline<Tile, true, inner_contiguous, C>;
+                          const __grid_constant__ TensorMaps maps, MatrixView<C> y, Into into) {
+  using Pipeline = TilePipeline<Tile, Along::inner, along, C>;
   extern __shared__ uint4 shared_words[];
   TileWalk walk(groups, first_row, factors.a.rows, Tile::rows, Tile::columns, y.columns);
   Index tile = blockIdx.x;
@@ -42,27 +43,27 @@ __global__ void __launch_bounds__(TilePipeline<Tile, true, inner_contiguous, C>:
     tile += gridDim.x;
     return true;
   };
-  pipeline.run(next, y.stride, add);
+  pipeline.run(next, y.stride, into);
 }
 
-/// dweight of each group = or += dyᵀ x over those of its rows that dy and x, which are a and b of `factors`, hold: the rows
-/// of all groups from `first_row` on, aligned to 16 bytes. The sums of a tile run over its rows in their order. With more
-/// than one of `splits`, those of each piece of a group's rows become a matrix of their own: piece p of group g the one of
-/// number p · groups + g in `partial`.
+/// dweight of each group = or += dyᵀ x over those of its rows that dy and x, which are a and b of `factors`, hold: the
+/// rows of all groups from `first_row` on, aligned to 16 bytes. The sums of a tile run over its rows in their order.
+/// With more than one of `splits`, those of each chunk of a group's rows become a matrix of their own: chunk p of group
+/// g the one of number p · groups + g in `partial`.
 template <class Tile>
-__global__ void __launch_bounds__(TilePipeline<Tile, false, false, float>::threads, Tile::blocks)
+__global__ void __launch_bounds__(TilePipeline<Tile, Along::outer, Along::outer, float>::threads, Tile::blocks)
     grouped_weight_tensor_kernel(Groups groups, Index first_row, const __grid_constant__ TensorFactors factors,
                                  const __grid_constant__ TensorMaps maps, MatrixStack<float> dweight, Index splits,
-                                 float* partial, bool add) {
-  using Pipeline = TilePipeline<Tile, false, false, float>;
+                                 float* partial, Into into) {
+  using Pipeline = TilePipeline<Tile, Along::outer, Along::outer, float>;
   extern __shared__ uint4 shared_words[];
-  WeightTileWalk walk(groups, first_row, factors.b.rows, splits, splits == 1 && !add, Tile::rows, Tile::columns,
-                      dweight.rows, dweight.columns);
+  WeightTileWalk walk(groups, first_row, factors.b.rows, splits, splits == 1 && into == Into::assign, Tile::rows,
+                      Tile::columns, dweight.rows, dweight.columns);
   Index tile = blockIdx.x;
   Pipeline pipeline(shared_words, factors, maps);
   const auto next = [&](typename Pipeline::Source& source) {
     if (!walk.find(tile)) return false;
-    const Index number = splits == 1 ? walk.group : walk.piece * groups.count + walk.group;
+    const Index number = splits == 1 ? walk.group : walk.chunk * groups.count + walk.group;
     float* const matrix = (splits == 1 ? dweight.data : partial) + number * dweight.rows * dweight.columns;
     source = {.row = walk.row,
               .column = walk.column,
@@ -75,27 +76,27 @@ __global__ void __launch_bounds__(TilePipeline<Tile, false, false, float>::threa
     tile += gridDim.x;
     return true;
   };
-  pipeline.run(next, dweight.columns, splits == 1 && add);
+  pipeline.run(next, dweight.columns, splits == 1 ? into : Into::assign);
 }
 
-/// Adds up the sums over the pieces of each group's rows, piece after piece, into its matrix.
-struct AddPiecesElement {
+/// Adds up the sums over the chunks of each group's rows, chunk after chunk, into its matrix.
+struct AddChunksElement {
   Groups groups;
   Index first_row, end_row, splits, size;  // rows that were looked at; elements of a matrix
   const float* partial;
   float* dweight;
-  bool add;
+  Into into;
   __device__ void operator()(Index group, Index element) const {
     const Index rows = min(groups.offsets[group + 1], end_row) - max(groups.offsets[group], first_row);
     float& result = dweight[group * size + element];
     if (rows <= 0) {
-      if (!add) result = 0;
+      if (into == Into::assign) result = 0;
       return;
     }
-    const Index pieces = RowSplit(rows, splits).pieces();
+    const Index chunks = RowSplit(rows, splits).chunks();
     float sum = partial[group * size + element];
-    for (Index p = 1; p < pieces; ++p) sum += partial[(p * groups.count + group) * size + element];
-    result = add ? result + sum : sum;
+    for (Index p = 1; p < chunks; ++p) sum += partial[(p * groups.count + group) * size + element];
+    result = into == Into::add ? result + sum : sum;
   }
 };
 

@@ -8,18 +8,21 @@
 #include "moe_mamba/cuda/linear/epilogue.cuh"
 #include "moe_mamba/cuda/linear/tensor_factors.cuh"
 #include "moe_mamba/cuda/linear/tensor_tile.cuh"
+#include "moe_mamba/cuda/linear/tile_walk.cuh"
 #include "moe_mamba/cuda/linear/warp_product.cuh"
+#include "moe_mamba/ops/linear.hpp"
 
-/// Tiles of products of bfloat16 factors from device memory to their sums, one after the other, by threads that copy and
-/// multiply in turn: compute capability 8.0 and up.
+/// Tiles of products of bfloat16 factors from device memory to their sums, one after the other, by threads that copy
+/// and multiply in turn: compute capability 8.0 and up.
 namespace moe_mamba::cuda::detail {
 
-/// Steps of the inner index are copied into shared memory while those before them are multiplied, and the first ones of the
-/// next tile while one is written. Of what is contiguous in factors, whole runs of 16 bytes are read. The whole block calls.
-template <class Tile, bool a_inner_contiguous, bool b_inner_contiguous, class C>
+/// Steps of the inner index are copied into shared memory while those before them are multiplied, and the first ones of
+/// the next tile while one is written. Of what is contiguous in factors, whole runs of 16 bytes are read. The whole
+/// block calls.
+template <class Tile, Along a_along, Along b_along, class C>
 class TensorPipeline {
  public:
-  using Product = WarpProduct<Tile, a_inner_contiguous, b_inner_contiguous>;
+  using Product = WarpProduct<Tile, a_along, b_along>;
   using Source = TensorSource<C>;
   static constexpr int threads = Tile::threads;
 
@@ -31,10 +34,10 @@ class TensorPipeline {
     b_shared_ = a_shared_ + Tile::stages * Tile::a_bytes;
   }
 
-  /// Multiplies all tiles: next(source) tells of the next one, or that there are no more. Sums are written to tiles of
+  /// Multiplies all tiles: next(source) gives the next one, or returns false. Sums are written to tiles of
   /// matrices of this stride, or added to them.
   template <class Next>
-  __device__ void run(const Next& next, Index out_stride, bool add) {
+  __device__ void run(const Next& next, Index out_stride, Into into) {
     Source source;
     const auto begin = [&] {
       if (!next(source)) return false;
@@ -48,14 +51,14 @@ class TensorPipeline {
       Product product;
       multiply(product, busy);
       more = begin();  // shared memory is free
-      if (busy) write_sums(product, MatrixView<C>{out, rows, columns, out_stride}, add);
+      if (busy) write_sums(product, MatrixView<C>{out, rows, columns, out_stride}, into);
     }
   }
 
  private:
-  using ACopies =
-      std::conditional_t<a_inner_contiguous, LineCopies<Tile::rows, Tile::inner>, LineCopies<Tile::inner, Tile::rows>>;
-  using BCopies = std::conditional_t<b_inner_contiguous, LineCopies<Tile::columns, Tile::inner>,
+  using ACopies = std::conditional_t<a_along == Along::inner, LineCopies<Tile::rows, Tile::inner>,
+                                     LineCopies<Tile::inner, Tile::rows>>;
+  using BCopies = std::conditional_t<b_along == Along::inner, LineCopies<Tile::columns, Tile::inner>,
                                      LineCopies<Tile::inner, Tile::columns>>;
   static constexpr int ahead = Tile::stages - 1;  // steps that are copied before they are needed
 
@@ -64,13 +67,13 @@ class TensorPipeline {
     columns_ = int(min(source.columns, Index{Tile::columns}));
     k_count_ = source.k_count;
     const Index a_stride = factors_.a.stride, b_stride = factors_.b.stride;
-    a_copies_ = ACopies(
-        factors_.a.data + (a_inner_contiguous ? source.row * a_stride + source.k : source.k * a_stride + source.row),
-        a_stride);
-    b_copies_ =
-        BCopies(factors_.b.data + source.group * factors_.b_step +
-                    (b_inner_contiguous ? source.column * b_stride + source.k : source.k * b_stride + source.column),
-                b_stride);
+    a_copies_ = ACopies(factors_.a.data + (a_along == Along::inner ? source.row * a_stride + source.k
+                                                                   : source.k * a_stride + source.row),
+                        a_stride);
+    b_copies_ = BCopies(
+        factors_.b.data + source.group * factors_.b_step +
+            (b_along == Along::inner ? source.column * b_stride + source.k : source.k * b_stride + source.column),
+        b_stride);
     for (int at = 0; at < ahead; ++at) copy_step(at);
   }
 
@@ -92,12 +95,12 @@ class TensorPipeline {
     const Index k_left = k_count_ - at * Tile::inner;
     if (k_left > 0) {
       const auto stage = unsigned(at % Tile::stages);
-      a_copies_.copy(a_shared_ + stage * Tile::a_bytes, a_inner_contiguous ? rows_ : k_left,
-                     a_inner_contiguous ? k_left : rows_, factors_.a.data);
-      b_copies_.copy(b_shared_ + stage * Tile::b_bytes, b_inner_contiguous ? columns_ : k_left,
-                     b_inner_contiguous ? k_left : columns_, factors_.b.data);
-      a_copies_.at += a_inner_contiguous ? Index{Tile::inner} : Tile::inner * factors_.a.stride;
-      b_copies_.at += b_inner_contiguous ? Index{Tile::inner} : Tile::inner * factors_.b.stride;
+      a_copies_.copy(a_shared_ + stage * Tile::a_bytes, a_along == Along::inner ? rows_ : k_left,
+                     a_along == Along::inner ? k_left : rows_, factors_.a.data);
+      b_copies_.copy(b_shared_ + stage * Tile::b_bytes, b_along == Along::inner ? columns_ : k_left,
+                     b_along == Along::inner ? k_left : columns_, factors_.b.data);
+      a_copies_.at += a_along == Along::inner ? Index{Tile::inner} : Tile::inner * factors_.a.stride;
+      b_copies_.at += b_along == Along::inner ? Index{Tile::inner} : Tile::inner * factors_.b.stride;
     }
     end_copies();
   }

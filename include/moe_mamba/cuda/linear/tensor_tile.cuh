@@ -1,16 +1,22 @@
 #pragma once
 
 #include "moe_mamba/core/scalar.hpp"
+#include "moe_mamba/cuda/common/mma.cuh"
 #include "moe_mamba/cuda/linear/async_copy.cuh"
+#include "moe_mamba/cuda/linear/tile_walk.cuh"
 
 namespace moe_mamba::cuda::detail {
+
+/// Whether to transpose what matrix instructions read of a factor: they take lines of the inner dimension.
+template <Along along>
+inline constexpr Transpose transpose_of = along == Along::inner ? Transpose::no : Transpose::yes;
 
 /// How a step of a product of bfloat16 factors lies in shared memory.
 ///
 /// A step holds 64 of the inner index. Lines are 64 elements long: of the inner index, one for each row of a and each
-/// column of b; or, where the rows of a or the columns of b are contiguous, of 64 of them, one line for each of the inner
-/// index, block after block. The eight runs of 16 bytes of a line are swapped by its number, so that eight lines of one
-/// run lie in different banks.
+/// column of b; or, where the rows of a or the columns of b are contiguous, of 64 of them, one line for each of the
+/// inner index, block after block. The eight runs of 16 bytes of a line are swapped by its number, so that eight lines
+/// of one run lie in different banks.
 struct TensorStep {
   static constexpr int threads = 256;
   static constexpr int rows = 128, inner = 64;
@@ -18,9 +24,9 @@ struct TensorStep {
   static constexpr unsigned alignment = 8 * line_bytes;  // of each factor
 };
 
-/// A tile: its columns, the steps that shared memory has room for, steps that may still be multiplied while the next one
-/// begins to be, the blocks that a processor runs at a time, and whether sums are staged in shared memory on their way to
-/// where they go, so that nobody waits for the device's memory to take them.
+/// A tile: its columns, the steps that shared memory has room for, steps that may still be multiplied while the next
+/// one begins to be, the blocks that a processor runs at a time, and whether sums are staged in shared memory, so that
+/// no thread waits for stores to device memory.
 template <int columns_, int stages_, int pending_, int blocks_, bool staged_>
 struct TensorTile : TensorStep {
   static constexpr int columns = columns_, stages = stages_, pending = pending_, blocks = blocks_;
@@ -45,13 +51,14 @@ using WideTile = TensorTile<256, 4, 1, 1, false>;
 using WideShortTile = TensorTile<256, 4, 1, 1, true>;
 /// Half as large, where that shares out the work among processors more evenly.
 using MediumTile = TensorTile<128, 6, 1, 1, true>;
-/// All that devices other than compute capability 9.0 and 10.0 have shared memory for; on these, two blocks of matrices of
-/// few columns run at a time.
+/// All that devices other than compute capability 9.0 and 10.0 have shared memory for; on these, two blocks of matrices
+/// of few columns run at a time.
 using PairedTile = TensorTile<128, 3, 0, 2, false>;
 /// Four times as many tiles, where those of 256 columns are too few for the device.
 using NarrowTile = TensorTile<64, 8, 1, 1, false>;
 
-/// What a thread copies itself of a factor, `lines` lines of `length` contiguous elements (in blocks of 64), step by step.
+/// What a thread copies itself of a factor, `lines` lines of `length` contiguous elements (in blocks of 64), step by
+/// step.
 template <int lines, int length>
 struct LineCopies {
   static constexpr int across = length / 8, apart = TensorStep::threads / across;

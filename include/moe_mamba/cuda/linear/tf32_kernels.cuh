@@ -5,9 +5,10 @@
 #include "moe_mamba/cuda/linear/async_copy.cuh"
 #include "moe_mamba/cuda/linear/epilogue.cuh"
 #include "moe_mamba/cuda/linear/tile_walk.cuh"
+#include "moe_mamba/ops/linear.hpp"
 
-/// Grouped products of floats in TF32 on tensor cores: factors are rounded to ten bits behind the point when they are
-/// read from shared memory, sums are float.
+/// Grouped products of floats in TF32 on tensor cores: factors are rounded to TF32 (10-bit mantissa) when they are read
+/// from shared memory; sums are float.
 namespace moe_mamba::cuda::detail {
 
 /// A tile by eight warps, and how a step of the inner index lies in shared memory.
@@ -19,13 +20,13 @@ struct Tf32Tile {
   static constexpr int shared_bytes = int(2 * stages * factor_bytes);
 };
 
-/// A factor on its way through shared memory: its lines are contiguous as in device memory, along the inner index or
+/// A factor in shared memory: its lines are contiguous as in device memory, along the inner index or
 /// across it, and so far apart that the eight by four elements which a warp reads together lie in different banks.
-template <bool inner_contiguous>
+template <Along along>
 class Tf32Factor {
  public:
-  /// Values of the other index from `data` on, `count` of them or as many as the tile has, lie `stride` elements apart or,
-  /// where not `inner_contiguous`, those of the inner index do.
+  /// Values of the other index from `data` on, `count` of them or as many as the tile has, lie `stride` elements apart
+  /// or, with Along::outer, those of the inner index do.
   __device__ Tf32Factor(const float* data, Index stride, Index count)
       : any_(data),
         stride_(stride),
@@ -37,29 +38,29 @@ class Tf32Factor {
 
   /// Copies the next step, of which `k_left` values of the inner index are there.
   __device__ void copy(unsigned to, Index k_left) {
-    const int lines_left = int(min(inner_contiguous ? count_ : k_left, Index{lines}));
-    const int columns_left = int(min((inner_contiguous ? k_left : count_) - column_, Index{4}));
+    const int lines_left = int(min(along == Along::inner ? count_ : k_left, Index{lines}));
+    const int columns_left = int(min((along == Along::inner ? k_left : count_) - column_, Index{4}));
 #pragma unroll
     for (int line = line_; line < line_ + lines; line += apart) {
       const bool here = line < lines_left && columns_left > 0;
       copy_async(to + unsigned(line * pitch + column_) * unsigned(sizeof(float)),
                  here ? at_ + (line - line_) * stride_ : any_, here ? columns_left * int(sizeof(float)) : 0);
     }
-    at_ += inner_contiguous ? Tile::inner : Tile::inner * stride_;
+    at_ += along == Along::inner ? Tile::inner : Tile::inner * stride_;
   }
 
   /// Element k of the inner and i of the other index, rounded to nearest, ties away from zero.
   __device__ static unsigned load(const float* from, int k, int i) {
     unsigned rounded;
-    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(from[inner_contiguous ? i * pitch + k : k * pitch + i]));
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(from[along == Along::inner ? i * pitch + k : k * pitch + i]));
     return rounded;
   }
 
  private:
   using Tile = Tf32Tile;
-  static constexpr int length = inner_contiguous ? Tile::inner : Tile::side;
-  static constexpr int lines = inner_contiguous ? Tile::side : Tile::inner;
-  static constexpr int pitch = length + (inner_contiguous ? 4 : 8);
+  static constexpr int length = along == Along::inner ? Tile::inner : Tile::side;
+  static constexpr int lines = along == Along::inner ? Tile::side : Tile::inner;
+  static constexpr int pitch = length + (along == Along::inner ? 4 : 8);
   static constexpr int across = length / 4, apart = Tile::threads / across;
   static_assert(lines * pitch * sizeof(float) <= Tile::factor_bytes && lines % apart == 0);
 
@@ -144,19 +145,19 @@ __device__ inline Tf32Product multiply_tf32(const float* shared, A a, B b, Index
 }
 
 /// y = or += x B for rows in groups, as grouped_kernel. Needs rows of x and weights that are aligned to 16 bytes.
-template <bool inner_contiguous>
+template <Along along>
 __global__ void __launch_bounds__(Tf32Tile::threads, Tf32Tile::blocks)
     grouped_tf32_kernel(Groups groups, MatrixView<const float> x, const float* weight, Index step, Index stride,
-                        MatrixView<float> y, bool add) {
+                        MatrixView<float> y, Into into) {
   extern __shared__ float4 shared_floats[];
   TileWalk walk(groups, 0, y.rows, Tf32Tile::side, Tf32Tile::side, y.columns);
   for (Index tile = blockIdx.x; walk.find(tile); tile += gridDim.x) {
-    const Tf32Factor<true> a(x.row(walk.first_row), x.stride, walk.rows);
-    const Tf32Factor<inner_contiguous> b(
-        weight + walk.group * step + (inner_contiguous ? walk.column * stride : walk.column), stride,
-        y.columns - walk.column);
+    const Tf32Factor<Along::inner> a(x.row(walk.first_row), x.stride, walk.rows);
+    const Tf32Factor<along> b(weight + walk.group * step + (along == Along::inner ? walk.column * stride : walk.column),
+                              stride, y.columns - walk.column);
     const Tf32Product product = multiply_tf32(reinterpret_cast<const float*>(shared_floats), a, b, x.columns);
-    write_sums(product, y.row_block(walk.first_row, walk.rows).column_block(walk.column, y.columns - walk.column), add);
+    write_sums(product, y.row_block(walk.first_row, walk.rows).column_block(walk.column, y.columns - walk.column),
+               into);
   }
 }
 
@@ -164,16 +165,17 @@ __global__ void __launch_bounds__(Tf32Tile::threads, Tf32Tile::blocks)
 template <class C>
 __global__ void __launch_bounds__(Tf32Tile::threads, Tf32Tile::blocks)
     grouped_weight_tf32_kernel(Groups groups, MatrixView<const C> dy, MatrixView<const C> x, MatrixStack<C> dweight,
-                               bool add) {
+                               Into into) {
   extern __shared__ float4 shared_floats[];
-  WeightTileWalk walk(groups, 0, x.rows, 1, !add, Tf32Tile::side, Tf32Tile::side, dweight.rows, dweight.columns);
+  WeightTileWalk walk(groups, 0, x.rows, 1, into == Into::assign, Tf32Tile::side, Tf32Tile::side, dweight.rows,
+                      dweight.columns);
   for (Index tile = blockIdx.x; walk.find(tile); tile += gridDim.x) {
     const Index rows = dweight.rows - walk.row, columns = dweight.columns - walk.column;
-    const Tf32Factor<false> a(dy.row(walk.first_row) + walk.row, dy.stride, rows);
-    const Tf32Factor<false> b(x.row(walk.first_row) + walk.column, x.stride, columns);
+    const Tf32Factor<Along::outer> a(dy.row(walk.first_row) + walk.row, dy.stride, rows);
+    const Tf32Factor<Along::outer> b(x.row(walk.first_row) + walk.column, x.stride, columns);
     const Tf32Product product = multiply_tf32(reinterpret_cast<const float*>(shared_floats), a, b, walk.rows);
     const Index at = (walk.group * dweight.rows + walk.row) * dweight.columns + walk.column;
-    write_sums(product, MatrixView<float>{dweight.data + at, rows, columns, dweight.columns}, add);
+    write_sums(product, MatrixView<float>{dweight.data + at, rows, columns, dweight.columns}, into);
   }
 }
 

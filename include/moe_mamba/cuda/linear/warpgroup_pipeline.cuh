@@ -5,22 +5,25 @@
 #include "moe_mamba/core/mathematics.hpp"
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/cuda/common/thread.cuh"
+#include "moe_mamba/cuda/common/vector.cuh"
 #include "moe_mamba/cuda/linear/bulk_copy.cuh"
 #include "moe_mamba/cuda/linear/epilogue.cuh"
 #include "moe_mamba/cuda/linear/tensor_factors.cuh"
+#include "moe_mamba/cuda/linear/tile_walk.cuh"
 #include "moe_mamba/cuda/linear/warpgroup_product.cuh"
+#include "moe_mamba/ops/linear.hpp"
 
 /// Tiles of products of bfloat16 factors from device memory to their sums, one after the other, in code compiled for
 /// sm_90a: a warp of the block looks for tiles and has their steps copied as fast as shared memory gets free, two
 /// warpgroups multiply and write. So a tile's first steps are there when the one before it is written.
 namespace moe_mamba::cuda::detail {
 
-/// The whole block calls: Tile::threads threads that multiply, and a warpgroup behind them of which one thread copies. It is
-/// there as a whole because registers are handed over between warpgroups.
-template <class Tile, bool a_inner_contiguous, bool b_inner_contiguous, class C>
+/// The whole block calls: Tile::threads threads that multiply, and a warpgroup behind them of which one thread copies.
+/// It is there as a whole because registers are handed over between warpgroups.
+template <class Tile, Along a_along, Along b_along, class C>
 class WarpgroupPipeline {
  public:
-  using Product = WarpgroupProduct<Tile, a_inner_contiguous, b_inner_contiguous>;
+  using Product = WarpgroupProduct<Tile, a_along, b_along>;
   using Source = TensorSource<C>;
   static constexpr int threads = Tile::threads + Tile::copying_threads;
 
@@ -37,10 +40,10 @@ class WarpgroupPipeline {
     staged_ = factors_ + factor_bytes + Tile::control_bytes;
   }
 
-  /// Multiplies all tiles: next(source) tells one thread of the next one, or that there are no more. Sums are written to
+  /// Multiplies all tiles: in one thread next(source) gives the next one, or returns false. Sums are written to
   /// tiles of matrices of this stride, or added to them.
   template <class Next>
-  __device__ void run(const Next& next, Index out_stride, bool add) {
+  __device__ void run(const Next& next, Index out_stride, Into into) {
     if (threadIdx.x == 0) {
       for (unsigned stage = 0; stage < Tile::stages; ++stage) {
         filled(stage).begin(1);
@@ -52,7 +55,7 @@ class WarpgroupPipeline {
     constexpr bool hands_over = Tile::copying_threads == 4 * warp_size;
     if (threadIdx.x < Tile::threads) {
       if constexpr (hands_over) asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
-      multiply(out_stride, add);
+      multiply(out_stride, into);
     } else {
       if constexpr (hands_over) asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
       if (threadIdx.x == Tile::threads) copy(next);
@@ -117,15 +120,16 @@ class WarpgroupPipeline {
     barrier.arrive_and_expect(unsigned(row_boxes + column_boxes) * box_bytes);
     for (int i = 0; i < row_boxes; ++i) {
       const int at = row + i * 64;
-      copy_box(a + i * box_bytes, maps_.a, a_inner_contiguous ? k : at, a_inner_contiguous ? at : k, barrier);
+      copy_box(a + i * box_bytes, maps_.a, a_along == Along::inner ? k : at, a_along == Along::inner ? at : k, barrier);
     }
     for (int i = 0; i < column_boxes; ++i) {
       const int at = column + i * 64;
-      copy_box(b + i * box_bytes, maps_.b, b_inner_contiguous ? k : at, b_inner_contiguous ? at : k, group, barrier);
+      copy_box(b + i * box_bytes, maps_.b, b_along == Along::inner ? k : at, b_along == Along::inner ? at : k, group,
+               barrier);
     }
   }
 
-  __device__ void multiply(Index out_stride, bool add) {
+  __device__ void multiply(Index out_stride, Into into) {
     const bool first_lane = lane_index() == 0;
     Stage stage;
     for (unsigned number = 0;; ++number) {
@@ -136,7 +140,7 @@ class WarpgroupPipeline {
       Product product;
       unsigned before = stage.number;
       for (int left = job.steps;;) {
-        if (!a_inner_contiguous && left == 1 && job.last < Tile::inner) clear_from(stage.number, job.last);
+        if (a_along == Along::outer && left == 1 && job.last < Tile::inner) clear_from(stage.number, job.last);
         if (busy) product.multiply(a_ + stage.number * Tile::a_bytes, b_ + stage.number * Tile::b_bytes);
         __syncwarp();  // where the warp had nothing to multiply, some lanes may still wait for the step
         if constexpr (Tile::pending == 0) {
@@ -151,19 +155,19 @@ class WarpgroupPipeline {
       }
       Product::finish();
       if (Tile::pending > 0 && first_lane) read(before).arrive();
-      if (busy) write(product, {job.out, job.rows, job.columns, out_stride}, add);
+      if (busy) write(product, {job.out, job.rows, job.columns, out_stride}, into);
     }
     if constexpr (Tile::staged) await_runs();
   }
 
-  /// Writes a tile's sums, or adds them: by way of shared memory where rows are such that runs of them can be copied.
-  __device__ void write(const Product& product, MatrixView<C> out, bool add) {
+  /// Writes a tile's sums, or adds them: by way of shared memory where rows are whole vectors, which can be copied in
+  /// bulk.
+  __device__ void write(const Product& product, MatrixView<C> out, Into into) {
     if constexpr (Tile::staged) {
-      const bool runs = !add && out.columns * sizeof(C) % 16 == 0 && out.stride * sizeof(C) % 16 == 0 &&
-                        reinterpret_cast<std::uintptr_t>(out.data) % 16 == 0;
+      const bool runs = into == Into::assign && can_vectorise<full_vector<C>>(out);
       if (runs) return write_staged(product, out);
     }
-    write_sums(product, out, add);
+    write_sums(product, out, into);
   }
 
   /// A warp stages eight rows at a time.
@@ -191,8 +195,8 @@ class WarpgroupPipeline {
     }
   }
 
-  /// Clears the lines of a step from the `line`-th of the inner index on: those of rows of another group, where they are
-  /// rows of a matrix. All threads that multiply call.
+  /// Clears the lines of a step from the `line`-th of the inner index on: those of rows of another group, where they
+  /// are rows of a matrix. All threads that multiply call.
   __device__ void clear_from(unsigned stage, int line) {
     constexpr int words = Tile::line_bytes / sizeof(uint4), blocks = (Tile::rows + Tile::columns) / 64;
     constexpr unsigned block_bytes = Tile::inner * Tile::line_bytes;

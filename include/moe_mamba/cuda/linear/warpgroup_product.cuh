@@ -4,6 +4,7 @@
 
 #include "moe_mamba/cuda/common/thread.cuh"
 #include "moe_mamba/cuda/linear/tensor_tile.cuh"
+#include "moe_mamba/cuda/linear/tile_walk.cuh"
 #include "moe_mamba/cuda/linear/wgmma.cuh"
 
 /// The product of a tile by two warpgroups with matrix instructions that read shared memory: compute capability 9.0, in
@@ -11,7 +12,7 @@
 namespace moe_mamba::cuda::detail {
 
 /// A warpgroup's share of a tile: 64 rows, all columns.
-template <class Tile, bool a_inner_contiguous, bool b_inner_contiguous>
+template <class Tile, Along a_along, Along b_along>
 struct WarpgroupProduct {
   static constexpr int row_parts = 1, column_parts = Tile::columns / 8;
   float sums[row_parts][column_parts][4] = {};
@@ -41,9 +42,9 @@ struct WarpgroupProduct {
 #pragma unroll
     for (int k = 0; k < TensorStep::inner / 16; ++k) {
       constexpr unsigned along = 32, across = 16 * TensorStep::line_bytes;  // from 16 of the inner index to the next
-      multiply_warpgroup<!a_inner_contiguous, !b_inner_contiguous>(
-          sums[0], descriptor(a + unsigned(k) * (a_inner_contiguous ? along : across), 16),
-          descriptor(b + unsigned(k) * (b_inner_contiguous ? along : across),
+      multiply_warpgroup<transpose_of<a_along>, transpose_of<b_along>>(
+          sums[0], descriptor(a + unsigned(k) * (a_along == Along::inner ? along : across), 16),
+          descriptor(b + unsigned(k) * (b_along == Along::inner ? along : across),
                      TensorStep::inner * TensorStep::line_bytes));
     }
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");

@@ -3,13 +3,14 @@
 #include <cstdint>
 
 #include "moe_mamba/core/standard.hpp"
+#include "moe_mamba/cuda/common/mma.cuh"
 
-/// The matrix instructions of compute capability 9.0 that read shared memory, in code compiled for sm_90a. Four warps call
-/// together; a and b are transposed where not the inner index but rows or columns are contiguous.
+/// The matrix instructions of compute capability 9.0 that read shared memory, in code compiled for sm_90a. Four warps
+/// call together; a and b are transposed where not the inner index but rows or columns are contiguous.
 namespace moe_mamba::cuda::detail {
 
 /// sums (64 by 64) += a (64 by 16) b (16 by 64), which descriptors name; goes on after the call.
-template <bool a_transposed, bool b_transposed>
+template <Transpose a_transpose, Transpose b_transpose>
 __device__ inline void multiply_warpgroup(float (&sums)[8][4], std::uint64_t a, std::uint64_t b) {
   asm volatile(
       "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
@@ -22,11 +23,11 @@ __device__ inline void multiply_warpgroup(float (&sums)[8][4], std::uint64_t a, 
         "+f"(sums[4][2]), "+f"(sums[4][3]), "+f"(sums[5][0]), "+f"(sums[5][1]), "+f"(sums[5][2]), "+f"(sums[5][3]),
         "+f"(sums[6][0]), "+f"(sums[6][1]), "+f"(sums[6][2]), "+f"(sums[6][3]), "+f"(sums[7][0]), "+f"(sums[7][1]),
         "+f"(sums[7][2]), "+f"(sums[7][3])
-      : "l"(a), "l"(b), "n"(a_transposed ? 1 : 0), "n"(b_transposed ? 1 : 0));
+      : "l"(a), "l"(b), "n"(a_transpose == Transpose::yes ? 1 : 0), "n"(b_transpose == Transpose::yes ? 1 : 0));
 }
 
 /// sums (64 by 128) += a (64 by 16) b (16 by 128), which descriptors name; goes on after the call.
-template <bool a_transposed, bool b_transposed>
+template <Transpose a_transpose, Transpose b_transpose>
 __device__ inline void multiply_warpgroup(float (&sums)[16][4], std::uint64_t a, std::uint64_t b) {
   asm volatile(
       "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
@@ -47,11 +48,11 @@ __device__ inline void multiply_warpgroup(float (&sums)[16][4], std::uint64_t a,
         "+f"(sums[13][0]), "+f"(sums[13][1]), "+f"(sums[13][2]), "+f"(sums[13][3]), "+f"(sums[14][0]),
         "+f"(sums[14][1]), "+f"(sums[14][2]), "+f"(sums[14][3]), "+f"(sums[15][0]), "+f"(sums[15][1]),
         "+f"(sums[15][2]), "+f"(sums[15][3])
-      : "l"(a), "l"(b), "n"(a_transposed ? 1 : 0), "n"(b_transposed ? 1 : 0));
+      : "l"(a), "l"(b), "n"(a_transpose == Transpose::yes ? 1 : 0), "n"(b_transpose == Transpose::yes ? 1 : 0));
 }
 
 /// sums (64 by 256) += a (64 by 16) b (16 by 256), which descriptors name; goes on after the call.
-template <bool a_transposed, bool b_transposed>
+template <Transpose a_transpose, Transpose b_transpose>
 __device__ inline void multiply_warpgroup(float (&sums)[32][4], std::uint64_t a, std::uint64_t b) {
   asm volatile(
       "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 "
@@ -87,7 +88,7 @@ __device__ inline void multiply_warpgroup(float (&sums)[32][4], std::uint64_t a,
         "+f"(sums[28][0]), "+f"(sums[28][1]), "+f"(sums[28][2]), "+f"(sums[28][3]), "+f"(sums[29][0]),
         "+f"(sums[29][1]), "+f"(sums[29][2]), "+f"(sums[29][3]), "+f"(sums[30][0]), "+f"(sums[30][1]),
         "+f"(sums[30][2]), "+f"(sums[30][3]), "+f"(sums[31][0]), "+f"(sums[31][1]), "+f"(sums[31][2]), "+f"(sums[31][3])
-      : "l"(a), "l"(b), "n"(a_transposed ? 1 : 0), "n"(b_transposed ? 1 : 0));
+      : "l"(a), "l"(b), "n"(a_transpose == Transpose::yes ? 1 : 0), "n"(b_transpose == Transpose::yes ? 1 : 0));
 }
 
 }  // namespace moe_mamba::cuda::detail

@@ -10,7 +10,8 @@
 #include "moe_mamba/cuda/common/vector.cuh"
 #include "moe_mamba/cuda/device.hpp"
 
-/// The gradients of RMSNorm by its input and its gain in one pass over memory, for rows that a warp holds in registers.
+/// The gradients of RMSNorm with respect to its input and its gain in one pass over memory, for rows that a warp holds
+/// in registers.
 namespace moe_mamba::cuda::detail {
 
 /// Warps of a block, each with rows of its own, and the columns that they hold at most.

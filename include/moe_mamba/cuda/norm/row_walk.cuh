@@ -45,7 +45,7 @@ void for_rows(Device& device, Index rows, Index columns, const Each& each, const
   }
 }
 
-/// each(column) for the runs of a row that are a thread's, so that several are on their way at a time.
+/// each(column) for the vectors of a row that are a thread's; several are loaded at a time.
 template <int threads, int count, class Each>
 __device__ __forceinline__ void walk_row(Index columns, int thread, const Each& each) {
 #pragma unroll 4
@@ -61,8 +61,8 @@ __device__ __forceinline__ Vector<T, count> load_factors(const S* from, Index co
   return factors;
 }
 
-/// each(run) for the runs of a row that are a thread's, with what is pending added to them; writes the sum where it is to
-/// stay. Several runs are read before the first is written, which the compiler would not do by itself.
+/// each(vector) for the vectors of a row that are a thread's, with pending rows added; stores the sums where they are
+/// kept. Several vectors are loaded before the first is stored, which the compiler would not do by itself.
 template <int threads, int count, class X, class Y, class Each>
 __device__ __forceinline__ void walk_joined_row(const Joined<X, Y>& joined, Index t, int thread, const Each& each) {
   constexpr int together = 4, step = threads * count;

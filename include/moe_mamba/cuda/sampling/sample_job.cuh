@@ -12,14 +12,14 @@ namespace moe_mamba::cuda::detail {
 
 inline constexpr int sample_threads = 512;
 /// Logits that a block holds at a time.
-inline constexpr int sample_per_thread = 4, sample_chunk = sample_per_thread * sample_threads;
+inline constexpr int sample_per_thread = 4, sample_tile = sample_per_thread * sample_threads;
 
-/// How a row is cut: at most a piece for each thread of the block that puts them together.
-struct SamplePieces {
+/// How a row is cut: at most a chunk for each thread of the block that combines them.
+struct SampleChunks {
   Index length, count;
 
-  explicit SamplePieces(Index vocabulary)
-      : length(ceiling_divide(ceiling_divide(vocabulary, Index{sample_threads}), Index{sample_chunk}) * sample_chunk),
+  explicit SampleChunks(Index vocabulary)
+      : length(ceiling_divide(ceiling_divide(vocabulary, Index{sample_threads}), Index{sample_tile}) * sample_tile),
         count(ceiling_divide(vocabulary, length)) {}
 };
 
@@ -31,7 +31,8 @@ struct SampleRow {
   double largest;  // logit
   OrderKey<C> cut;
   Index ties;
-  // While the next cut is looked for: its digits so far, the weight of all keys above those, and the weight to be reached.
+  // While the next cut is looked for: its digits so far, the weight of all keys above those, and the weight to be
+  // reached.
   OrderKey<C> prefix;
   double before, wanted;
 };
@@ -41,36 +42,36 @@ struct SampleBuffers {
   unsigned* tickets;               // (B)
   unsigned long long* histograms;  // (B, parts, bins)
   SampleRow<C>* rows;              // (B)
-  OrderKey<C>* keys;               // (B, pieces): of the largest logit
-  int* indices;                    // (B, pieces): its index, or -1 where a logit of the piece is broken
-  double* sums;                    // (B, pieces): weight above the cut
-  Index* ties;                     // (B, pieces): tokens at the cut
+  OrderKey<C>* keys;               // (B, chunks): of the largest logit
+  int* indices;                    // (B, chunks): its index, or -1 where a logit of the chunk is broken
+  double* sums;                    // (B, chunks): weight above the cut
+  Index* ties;                     // (B, chunks): tokens at the cut
 
   static constexpr Index histogram_size = WeightHistogram::parts * WeightHistogram::bins;
 
   SampleBuffers(Arena& arena, Index row_count, Index vocabulary) {
-    const Index pieces = row_count * SamplePieces(vocabulary).count;
+    const Index chunks = row_count * SampleChunks(vocabulary).count;
     tickets = arena.take<unsigned>(row_count);
     histograms = arena.take<unsigned long long>(row_count * histogram_size);
     rows = arena.take<SampleRow<C>>(row_count);
-    keys = arena.take<OrderKey<C>>(pieces);
-    indices = arena.take<int>(pieces);
-    sums = arena.take<double>(pieces);
-    ties = arena.take<Index>(pieces);
+    keys = arena.take<OrderKey<C>>(chunks);
+    indices = arena.take<int>(chunks);
+    sums = arena.take<double>(chunks);
+    ties = arena.take<Index>(chunks);
   }
 };
 
-/// The operands of every launch; a block's row and piece.
+/// The operands of every launch; a block's row and chunk.
 template <class C>
 struct SampleJob {
   SampleTokens<C> sample;
   SampleBuffers<C> buffers;
-  SamplePieces pieces;
+  SampleChunks chunks;
 
   __device__ Index row() const { return blockIdx.x; }
   __device__ const C* logits() const { return sample.logits.row(row()); }
-  /// Logits start + thread, + threads, … of the piece into registers; minus infinity behind its end. To be asked for
-  /// before anything is waited for.
+  /// Loads logits start + thread, + threads, … of the chunk; minus infinity after its end. Called before anything is
+  /// waited for.
   __device__ void load(Index start, C (&values)[sample_per_thread]) const {
 #pragma unroll
     for (int i = 0; i < sample_per_thread; ++i) {
@@ -78,21 +79,21 @@ struct SampleJob {
       values[i] = at < last() ? logits()[at] : -C(INFINITY);
     }
   }
-  __device__ Index first() const { return blockIdx.y * pieces.length; }
-  __device__ Index last() const { return min(first() + pieces.length, sample.logits.columns); }
-  /// Where what a piece has found is kept.
-  __device__ Index slot(Index piece) const { return row() * pieces.count + piece; }
-  __device__ bool arrives_last() const { return detail::arrives_last(&buffers.tickets[row()], unsigned(pieces.count)); }
+  __device__ Index first() const { return blockIdx.y * chunks.length; }
+  __device__ Index last() const { return min(first() + chunks.length, sample.logits.columns); }
+  /// The place of a chunk's results.
+  __device__ Index slot(Index chunk) const { return row() * chunks.count + chunk; }
+  __device__ bool arrives_last() const { return detail::arrives_last(&buffers.tickets[row()], unsigned(chunks.count)); }
   __device__ double weight(const SampleRow<C>& state, C logit) const {
     return sampling_weight(double(logit), state.largest, sample.sampling.temperature);
   }
 };
 
-/// What the second launch goes out from. Rows that need no draw, or cannot have one, are done with it.
+/// The initial state of a row, for the second launch. Rows that need no draw, or cannot have one, are done with it.
 template <class C>
 __device__ inline SampleRow<C> begin_row(const SampleJob<C>& job) {
   Choice<C> best{0, 0};
-  if (threadIdx.x < job.pieces.count) {
+  if (threadIdx.x < job.chunks.count) {
     const Index slot = job.slot(threadIdx.x);
     best = {job.buffers.keys[slot], job.buffers.indices[slot]};
   }

@@ -13,21 +13,22 @@
 
 /// Draws tokens on a CUDA device; the contract is in ops/sampling.hpp.
 ///
-/// A row is cut into pieces, a block each, by the vocabulary alone, so that a row draws the same in any batch. The first
-/// launch finds the largest logit of each piece. In those after it, the last block of a row to arrive puts together what
-/// all have found: for top-k as for top-p, digit by digit, the key of the last token that is kept, which is where the sum
-/// of the weights of larger keys (for top-k: of ones) reaches what is wanted; and at last the token. Nothing is sorted.
+/// A row is cut into chunks, a block each, by the vocabulary alone, so that a row draws the same in any batch. The
+/// first launch finds the largest logit of each chunk. In those after it, the last block of a row to arrive combines
+/// the results of all: for top-k as for top-p, digit by digit, the key of the last token that is kept, which is where
+/// the sum of the weights of larger keys (for top-k: of ones) reaches what is wanted; and at last the token. Nothing is
+/// sorted.
 namespace moe_mamba::cuda {
 
 namespace detail {
 
-/// The largest logit of each piece. Clears what the launches behind it count with; histograms only where they are used.
+/// The largest logit of each chunk. Clears the counters of the following launches; histograms only where they are used.
 template <class C>
 __global__ void __launch_bounds__(sample_threads) largest_logit_kernel(SampleJob<C> job, bool selects) {
   const SampleBuffers<C>& buffers = job.buffers;
   Choice<C> best{0, int(job.first())};
   bool broken = false;
-  for (Index start = job.first(); start < job.last(); start += sample_chunk) {
+  for (Index start = job.first(); start < job.last(); start += sample_tile) {
     C values[sample_per_thread];
     job.load(start, values);
     for (int i = 0; i < sample_per_thread; ++i) {
@@ -39,7 +40,7 @@ __global__ void __launch_bounds__(sample_threads) largest_logit_kernel(SampleJob
   if (selects) {
     unsigned long long* const histogram = buffers.histograms + job.row() * buffers.histogram_size;
     for (Index i = blockIdx.y * sample_threads + threadIdx.x; i < buffers.histogram_size;
-         i += job.pieces.count * sample_threads) {
+         i += job.chunks.count * sample_threads) {
       histogram[i] = 0;
     }
   }
@@ -57,9 +58,9 @@ __global__ void __launch_bounds__(sample_threads) greedy_kernel(SampleJob<C> job
   begin_row(job);
 }
 
-/// Finds a digit of the key of the last token to be kept, and with the last digit the cut: by counting tokens up to top_k
-/// or by summing weights up to top_p of them all. A cut that there is already stays in force. `begins`: this is the
-/// second launch.
+/// Finds a digit of the key of the last token to be kept, and with the last digit the cut: by counting tokens up to
+/// top_k or by summing weights up to top_p of them all. A cut that there is already stays in force. `begins`: this is
+/// the second launch.
 template <class C>
 __global__ void __launch_bounds__(sample_threads)
     select_kernel(SampleJob<C> job, int digit_number, bool counting, bool begins) {
@@ -68,7 +69,7 @@ __global__ void __launch_bounds__(sample_threads)
   constexpr int bins_per_thread = Histogram::bins / sample_threads;
   __shared__ Histogram histogram;
   __shared__ int reached, last_occupied;
-  static_assert(sample_chunk <= Histogram::most_added);
+  static_assert(sample_tile <= Histogram::most_added);
   const KeyDigit<Key> digit(digit_number);
   C values[sample_per_thread];
   job.load(job.first(), values);
@@ -78,7 +79,7 @@ __global__ void __launch_bounds__(sample_threads)
 
   const auto weight = [&](C logit) { return counting ? 1.0 : job.weight(state, logit); };
   unsigned long long* const sums = job.buffers.histograms + job.row() * SampleBuffers<C>::histogram_size;
-  for (Index start = job.first(); start < job.last(); start += sample_chunk) {
+  for (Index start = job.first(); start < job.last(); start += sample_tile) {
     __syncthreads();
     for (int i = 0; i < sample_per_thread; ++i) {
       const Key key = order_key(values[i]);
@@ -87,7 +88,7 @@ __global__ void __launch_bounds__(sample_threads)
         histogram.add(digit.of(key), weight(values[i]));
       }
     }
-    job.load(start + sample_chunk, values);
+    job.load(start + sample_tile, values);
     __syncthreads();
     histogram.flush(sums);
   }
@@ -148,9 +149,9 @@ template <class C>
 __global__ void __launch_bounds__(sample_threads) draw_kernel(SampleJob<C> job, bool begins) {
   constexpr int per_thread = sample_per_thread;
   constexpr int nowhere = int(most_sampled_tokens);
-  __shared__ double threshold, piece_before;
-  __shared__ Index piece_ties;  // how many tokens at the cut are kept in the piece and behind it
-  __shared__ int found, last_occupied, last_occupied_piece;
+  __shared__ double threshold, chunk_before;
+  __shared__ Index chunk_ties;  // how many tokens at the cut are kept from the chunk on
+  __shared__ int found, last_occupied, last_occupied_chunk;
   const C* const logits = job.logits();
   C values[per_thread];
   job.load(job.first(), values);
@@ -160,14 +161,14 @@ __global__ void __launch_bounds__(sample_threads) draw_kernel(SampleJob<C> job, 
 
   double sum = 0;
   Index ties = 0;
-  for (Index start = job.first(); start < job.last(); start += sample_chunk) {
+  for (Index start = job.first(); start < job.last(); start += sample_tile) {
     for (int i = 0; i < per_thread; ++i) {
       const auto key = order_key(values[i]);
       const bool present = start + threadIdx.x + i * sample_threads < job.last();
       if (present && key > state.cut) sum += job.weight(state, values[i]);
       ties += present && key == state.cut ? 1 : 0;
     }
-    job.load(start + sample_chunk, values);
+    job.load(start + sample_tile, values);
   }
   sum = block_sum<sample_threads>(sum);
   ties = block_sum<sample_threads>(ties);
@@ -177,8 +178,8 @@ __global__ void __launch_bounds__(sample_threads) draw_kernel(SampleJob<C> job, 
   }
   if (!job.arrives_last()) return;
 
-  // The piece: a thread for each.
-  const bool present = threadIdx.x < job.pieces.count;
+  // The chunk: a thread for each.
+  const bool present = threadIdx.x < job.chunks.count;
   sum = present ? __ldcg(&job.buffers.sums[job.slot(threadIdx.x)]) : 0.0;
   ties = present ? __ldcg(&job.buffers.ties[job.slot(threadIdx.x)]) : Index{0};
   Index all_ties = 0;
@@ -191,33 +192,33 @@ __global__ void __launch_bounds__(sample_threads) draw_kernel(SampleJob<C> job, 
     threshold = random.uniform() * total;
     job.sample.positions[job.row()] = random.position();
     found = nowhere;
-    last_occupied = last_occupied_piece = 0;
+    last_occupied = last_occupied_chunk = 0;
   }
   __syncthreads();
   if (sum > 0) {
-    atomicMax(&last_occupied_piece, int(threadIdx.x));  // rounding may leave the sum a little below its share
+    atomicMax(&last_occupied_chunk, int(threadIdx.x));  // rounding may leave the sum a little below its share
     if (before + sum > threshold) atomicMin(&found, int(threadIdx.x));
   }
   __syncthreads();
-  const int piece = found < nowhere ? found : last_occupied_piece;
-  if (piece == int(threadIdx.x)) {
-    piece_before = before;
-    piece_ties = ties_left;
+  const int chunk = found < nowhere ? found : last_occupied_chunk;
+  if (chunk == int(threadIdx.x)) {
+    chunk_before = before;
+    chunk_ties = ties_left;
   }
   __syncthreads();
 
-  // The token in it, chunk by chunk.
-  const Index first = piece * job.pieces.length, last = min(first + job.pieces.length, job.sample.logits.columns);
-  double chunk_before = piece_before;
-  Index chunk_ties = piece_ties;
+  // The token in it, tile by tile.
+  const Index first = chunk * job.chunks.length, last = min(first + job.chunks.length, job.sample.logits.columns);
+  double tile_before = chunk_before;
+  Index tile_ties = chunk_ties;
   if (threadIdx.x == 0) found = nowhere;
   __syncthreads();
-  for (Index start = first; start < last && found == nowhere; start += sample_chunk) {
+  for (Index start = first; start < last && found == nowhere; start += sample_tile) {
     const Index own = start + threadIdx.x * per_thread;
-    int own_ties = 0, chunk_tie_count = 0;
+    int own_ties = 0, tile_tie_count = 0;
     for (Index i = own; i < min(own + per_thread, last); ++i) own_ties += order_key(logits[i]) == state.cut ? 1 : 0;
-    Index own_left = chunk_ties - block_sum_before<sample_threads>(own_ties, chunk_tie_count);
-    double weights[per_thread], own_sum = 0, chunk_sum = 0;
+    Index own_left = tile_ties - block_sum_before<sample_threads>(own_ties, tile_tie_count);
+    double weights[per_thread], own_sum = 0, tile_sum = 0;
     for (int i = 0; i < per_thread; ++i) {
       weights[i] = 0;
       if (own + i >= last) continue;
@@ -225,7 +226,7 @@ __global__ void __launch_bounds__(sample_threads) draw_kernel(SampleJob<C> job, 
       if (key > state.cut || (key == state.cut && own_left-- > 0)) weights[i] = job.weight(state, logits[own + i]);
       own_sum += weights[i];
     }
-    double passed = chunk_before + block_sum_before<sample_threads>(own_sum, chunk_sum);
+    double passed = tile_before + block_sum_before<sample_threads>(own_sum, tile_sum);
     for (int i = 0; i < per_thread; ++i) {
       passed += weights[i];
       if (weights[i] > 0) {
@@ -233,8 +234,8 @@ __global__ void __launch_bounds__(sample_threads) draw_kernel(SampleJob<C> job, 
         if (passed > threshold) atomicMin(&found, int(own) + i);
       }
     }
-    chunk_before += chunk_sum;
-    chunk_ties -= chunk_tie_count;
+    tile_before += tile_sum;
+    tile_ties -= tile_tie_count;
     __syncthreads();
   }
   if (threadIdx.x == 0) job.sample.tokens[job.row()] = Token(found < nowhere ? found : last_occupied);
@@ -260,12 +261,12 @@ void sample(Device& device, const SampleTokens<C>& sample) {
   const Sampling& sampling = sample.sampling;
   Arena arena = sample.scratch;
   const detail::SampleJob<C> job{sample, detail::SampleBuffers<C>(arena, rows, vocabulary),
-                                 detail::SamplePieces(vocabulary)};
+                                 detail::SampleChunks(vocabulary)};
   const bool draws = sampling.temperature > 0;
   const bool by_count = draws && sampling.top_k > 0 && sampling.top_k < vocabulary;
   const bool by_weight = draws && sampling.top_p < 1;
 
-  const dim3 blocks(unsigned(rows), unsigned(job.pieces.count)), threads(detail::sample_threads);
+  const dim3 blocks(unsigned(rows), unsigned(job.chunks.count)), threads(detail::sample_threads);
   detail::largest_logit_kernel<<<blocks, threads, 0, device.stream()>>>(job, by_count || by_weight);
   check_launch("largest_logit_kernel");
   if (!draws) {

@@ -20,9 +20,9 @@ struct KeyDigit {
   __device__ bool follows(Key key, Key prefix) const { return end == bits || (key >> end) == (prefix >> end); }
 };
 
-/// A histogram of weights from 0 to 1 in shared memory. Each weight is a whole number of 2^-60, in three parts of 20 bits
-/// that are summed on their own: such sums are the same in any order, so that threads may add as they come. The whole
-/// block calls all but add(), and must meet between calls.
+/// A histogram of weights from 0 to 1 in shared memory. Each weight is a whole number of 2^-60, in three parts of 20
+/// bits that are summed on their own: such sums are the same in any order, so that threads may add as they come. The
+/// whole block calls all but add(), and must meet between calls.
 struct WeightHistogram {
   static constexpr int bins = 1 << 11, parts = 3, part_bits = 20;
   /// Weights that may be added before a flush: their parts fit into 32 bits.

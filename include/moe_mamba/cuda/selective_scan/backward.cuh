@@ -12,8 +12,8 @@
 #include "moe_mamba/cuda/selective_scan/tile.cuh"
 #include "moe_mamba/ops/selective_scan.hpp"
 
-/// The kernel of the selective scan's backward pass. With the symbols of forward.cuh, p = Σ_n C h + d u and y = p silu(z);
-/// g is the gradient with respect to h, summed over all later steps, and c what later steps contribute to it:
+/// The kernel of the selective scan's backward pass. With the symbols of forward.cuh, p = Σ_n C h + d u and y = p
+/// silu(z); g is the gradient with respect to h, summed over all later steps, and c what later steps contribute to it:
 ///
 ///   dp = dy silu(z)                     dz = dy silu'(z) p
 ///   g = c + dp C,  c ← decay g          dC = Σ_e dp h,  dB = Σ_e Δ u g
@@ -21,8 +21,8 @@
 ///   da_log = A Σ_t Δ g decay h          dd = Σ_t dp u,  ddelta_bias = Σ_t ddelta
 ///
 /// A block goes through its chunk from the last segment to the first. States are not stored but recomputed: from the
-/// checkpoint once through the segment, noting the states before each group of `held` steps in shared memory, then group by
-/// group in registers. Tile i, counted down, is computed while tile i - 1 is prefetched:
+/// checkpoint once through the segment, noting the states before each group of `held` steps in shared memory, then
+/// group by group in registers. Tile i, counted down, is computed while tile i - 1 is prefetched:
 ///
 ///   load_inputs(last tile)
 ///   for each segment, from the last:
@@ -38,9 +38,9 @@
 ///       barrier;  write_gradients(i)       adds the warps' parts in order, writes ddelta, du, dz
 ///   write_sums                             da_log, dd, ddelta_bias and the gradient of the initial states
 ///
-/// dB and dC are sums over channels: of a thread, then over the lanes of a warp by shuffles, then over blocks in a launch of
-/// its own, which also adds the parameters' gradients over chunks and sequences. There are no atomic additions: the order
-/// is always the same. The kernel is bound by instructions, 476 an element in float.
+/// dB and dC are sums over channels: of a thread, then over the lanes of a warp by shuffles, then over blocks in a
+/// launch of its own, which also adds the parameters' gradients over chunks and sequences. There are no atomic
+/// additions: the order is always the same. The kernel is bound by instructions, 476 an element in float.
 namespace moe_mamba::cuda::detail {
 
 template <class C, class S, int States>

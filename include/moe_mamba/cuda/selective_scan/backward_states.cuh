@@ -135,8 +135,9 @@ class ScanBackwardStates {
             storage_.b[tile * Tuning::steps + t][copy()][tile_.warp], storage_.c[t][copy()][tile_.warp]};
   }
 
-  /// The steps of a tile from `first` on, of which `present` steps exist: forward from the states before them, and back. All
-  /// are read at first, once for both directions: the compiler moves no load from shared memory across a store.
+  /// The steps of a tile from `first` on, of which `present` steps exist: forward from the states before them, and
+  /// back. All are read at first, once for both directions: the compiler moves no load from shared memory across a
+  /// store.
   __device__ __forceinline__ void compute_group(int tile, int first, Registers& h, int present) {
     Registers decay[held], decayed[held];  // decayed: decay h
     Step steps[held];

@@ -13,9 +13,9 @@
 ///   Δ = softplus(delta + delta_bias)      decay = exp(Δ A) = 2^(Δ rate),  rate = -exp(a_log) log2(e)
 ///   h ← decay h + (Δ u) B                 y = (Σ_n C h + d u) silu(z)
 ///
-/// Neighbouring lanes have neighbouring channels, so rows are read as they lie; the warps of a block share the states of
-/// the same channels. A block computes Δ, Δ u, B and C of a tile once and stages them for all its warps. While tile i is
-/// computed, tile i + 1 is staged and tile i + 2 prefetched into registers, so a tile needs one barrier:
+/// Neighbouring lanes have neighbouring channels, so rows are read as they lie; the warps of a block share the states
+/// of the same channels. A block computes Δ, Δ u, B and C of a tile once and stages them for all its warps. While tile
+/// i is computed, tile i + 1 is staged and tile i + 2 prefetched into registers, so a tile needs one barrier:
 ///
 ///   load_inputs(0); stage_inputs(0); load_inputs(1); barrier
 ///   for each tile i:
@@ -26,9 +26,9 @@
 ///     barrier
 ///     reduce_outputs(i)     adds the warps' parts in order, applies skip and gate, writes y
 ///
-/// Where channels are too few for wide blocks, blocks are narrow, with one channel a lane. Where they are too few even so,
-/// time is cut into chunks: the `summary` kernel finds what each chunk makes of zero states, scan_carry_kernel carries
-/// the states over the chunks, and then all chunks are scanned at once. A single step has a kernel of its own.
+/// Where channels are too few for wide blocks, blocks are narrow, with one channel a lane. Where they are too few even
+/// so, time is cut into chunks: the `summary` kernel finds what each chunk makes of zero states, scan_carry_kernel
+/// carries the states over the chunks, and then all chunks are scanned at once. A single step has a kernel of its own.
 ///
 /// bfloat16 activations are converted to float after loading and rounded before storing; states and sums are float.
 namespace moe_mamba::cuda::detail {
@@ -186,8 +186,8 @@ class ScanForward {
     return step;
   }
 
-  /// The recurrence over a tile. Each step is read while the one before is computed: the compiler moves no load across a
-  /// store.
+  /// The recurrence over a tile. Each step is read while the one before is computed: the compiler moves no load across
+  /// a store.
   __device__ __forceinline__ void advance_states(typename Storage::Tile& tile) {
     Step next = step_at(tile, 0);
 #pragma unroll
@@ -258,8 +258,9 @@ class ScanForward {
   } staged_ = {};  // the staged tile
 };
 
-/// The summary of a chunk for the backward pass, in forward tiles: the gradient of the states before the chunk where that of
-/// the states after it is zero, g ← decay (g + dy silu(z) C) from the last step to the first, and the sum of its Δ.
+/// The summary of a chunk for the backward pass, in forward tiles: the gradient of the states before the chunk where
+/// that of the states after it is zero, g ← decay (g + dy silu(z) C) from the last step to the first, and the sum of
+/// its Δ.
 template <class C, class S, int States>
 __global__ void __launch_bounds__(ScanForwardTuning<compute_t<C>, States, false>::threads)
     scan_backward_summary_kernel(const __grid_constant__ SelectiveScanBackward<C, S, States> scan,

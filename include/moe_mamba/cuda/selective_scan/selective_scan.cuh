@@ -16,7 +16,8 @@
 #include "moe_mamba/cuda/selective_scan/tile.cuh"
 #include "moe_mamba/ops/selective_scan.hpp"
 
-/// The selective scan on a GPU: launches, scratch memory, and the small kernels around those of forward.cuh and backward.cuh.
+/// The selective scan on a GPU: launches, scratch memory, and the small kernels around those of forward.cuh and
+/// backward.cuh.
 namespace moe_mamba::cuda {
 
 namespace detail {
@@ -45,9 +46,9 @@ __global__ void __launch_bounds__(ScanBackwardTuning<compute_t<C>, States>::thre
   Backward(scan, carry, partial, sums, first_state, vectorised, storage).run();
 }
 
-/// Carries states over the chunks of a sequence: what a chunk makes of zero states becomes what it begins with,
-/// h ← 2^(rate Σ_t Δ_t) h + own. With `backward` the gradients of states, from the last chunk to the first. A thread has one
-/// state of one channel.
+/// Carries states over the chunks of a sequence: what a chunk makes of zero states becomes what it begins with, h ←
+/// 2^(rate Σ_t Δ_t) h + own. With `backward` the gradients of states, from the last chunk to the first. A thread has
+/// one state of one channel.
 template <class C, class S, int States, bool backward>
 __global__ void __launch_bounds__(128)
     scan_carry_kernel(ScanCarry<C> carry, const S* a_log, StateView<const C> initial, Index batch, Index channels) {
@@ -104,8 +105,8 @@ __global__ void __launch_bounds__(StepGrid::most_threads, sizeof(compute_t<C>) =
   T h[group];
   S a_logs[group];
   C bs[group], cs[group];
-  // All of it on its way before the first is needed: nothing is converted here, and what arithmetic begins with is asked
-  // for last, behind stores, or the compiler would have the threads wait for it in front of other loads.
+  // All of it on its way before the first is needed: nothing is converted here, and what arithmetic begins with is
+  // asked for last, behind stores, or the compiler would have the threads wait for it in front of other loads.
   const auto begin = [&](int first) {
 #pragma unroll
     for (int i = 0; i < group; ++i) h[i] = state == nullptr ? T(0) : state[(first + i) * channels];
@@ -243,9 +244,9 @@ std::size_t scan_backward_scratch(const Device& device, Shape shape, Index chann
 /// See ops/selective_scan.hpp. Pointers are to device memory. Nothing is allocated and nothing waits; outputs must not
 /// overlap inputs. A length of 0 leaves the states as they are.
 ///
-/// Errors: decays below 2^-126 (double: 2^-1022) count as 0. A NaN in delta, u, B, C or z reaches y, one in delta, u, B,
-/// a_log or the state stays in the state. The same call gives the same bits each time; how a sequence is cut into calls,
-/// and the size of its batch, change them by rounding. Throws Error where a kernel cannot be launched.
+/// Errors: decays below 2^-126 (double: 2^-1022) count as 0. A NaN in delta, u, B, C or z reaches y, one in delta, u,
+/// B, a_log or the state stays in the state. The same call gives the same bits each time; how a sequence is cut into
+/// calls, and the size of its batch, change them by rounding. Throws Error where a kernel cannot be launched.
 template <class C, class S, int States>
 void selective_scan(Device& device, const SelectiveScan<C, S, States>& scan) {
   if (each_packed_scan(scan, [&](const auto& part) { selective_scan(device, part); })) return;
@@ -300,9 +301,9 @@ void selective_scan(Device& device, const SelectiveScan<C, S, States>& scan) {
   check_launch("selective_scan");
 }
 
-/// Bytes of device memory that selective_scan and selective_scan_backward need at most, for this shape and any smaller one:
-/// about E / 32 values of type compute_t<C> for each element of B, and one for each element of a_log, sequence and chunk.
-/// bfloat16 activations with more than 32 states need three more for each element of u.
+/// Bytes of device memory that selective_scan and selective_scan_backward need at most, for this shape and any smaller
+/// one: about E / 32 values of type compute_t<C> for each element of B, and one for each element of a_log, sequence and
+/// chunk. bfloat16 activations with more than 32 states need three more for each element of u.
 template <StorageScalar C>
 std::size_t selective_scan_scratch(const Device& device, Shape shape, Index channels, Index states) {
   if (shape.lengths != nullptr) {

@@ -14,8 +14,8 @@
 
 /// The numbers of the selective scan, a thread's place in it, and the layout of tiles in shared memory.
 ///
-///   state    a warp has some states of its channels, a thread some of them, in registers; more states than a block holds
-///            take several passes, each a launch that adds to the outputs
+///   state    a warp has some states of its channels, a thread some of them, in registers; more states than a block
+///            holds take several passes, each a launch that adds to the outputs
 ///   channel  a block has 32 or 64 neighbouring channels, a lane one or two of them
 ///   tile     the steps whose inputs a block stages in shared memory at a time
 ///   segment  the steps between two checkpoints, scan_checkpoint_interval
@@ -36,8 +36,8 @@ struct ScanSpread {
   static constexpr int padded = states > 2 ? ceiling_divide(states, 4) * 4 : states;  // whole vectors
 };
 
-/// Element-wise work on a tile of `Steps` steps and `width` channels: a thread has a vector of up to four channels in every
-/// row_step-th row.
+/// Element-wise work on a tile of `Steps` steps and `width` channels: a thread has a vector of up to four channels in
+/// every row_step-th row.
 template <class Spread, int Channels, int Steps>
 struct ScanTile : Spread {
   static constexpr int channels = Channels;  // of a thread, for its states
@@ -78,8 +78,8 @@ inline constexpr Index scan_backward_resident = 2;
 template <class C, int States>
 inline constexpr bool scan_has_narrow = sizeof(C) == 4 && States <= 32;
 
-/// Whether narrow blocks share the work out better: wide ones, of which there are `blocks`, leave multiprocessors with fewer
-/// than `resident`, but not so few that chunks would cost less.
+/// Whether narrow blocks share the work out better: wide ones, of which there are `blocks`, leave multiprocessors with
+/// fewer than `resident`, but not so few that chunks would cost less.
 constexpr bool scan_takes_narrow(int processors, Index resident, Index blocks) {
   const Index fitting = resident * processors;
   return 8 * blocks < 7 * fitting && 8 * blocks >= 3 * fitting;
@@ -97,9 +97,9 @@ inline constexpr int scan_backward_pass = sizeof(C) == 4 ? 32 : 8;
 template <class C, int States>
 using ScanBackwardSpread = ScanSpread<States, scan_backward_pass<C>>;
 
-/// Each segment is gone through in tiles, and each tile in groups of `held` steps, whose decays, states and inputs are held
-/// in registers. Shared memory stays below the 99 KiB that a block can have on every device. Two channels of a thread share
-/// the reads of B and C, and halve what is summed over lanes.
+/// Each segment is gone through in tiles, and each tile in groups of `held` steps, whose decays, states and inputs are
+/// held in registers. Shared memory stays below the 99 KiB that a block can have on every device. Two channels of a
+/// thread share the reads of B and C, and halve what is summed over lanes.
 template <class C, int States>
 struct ScanBackwardTuning : ScanTile<ScanBackwardSpread<C, States>, scan_backward_width(sizeof(C), States) / warp_size,
                                      ScanBackwardSpread<C, States>::warps == 1 ? 4 : 8> {
@@ -114,8 +114,8 @@ struct ScanBackwardTuning : ScanTile<ScanBackwardSpread<C, States>, scan_backwar
   static_assert(ScanBackwardTuning::coefficient_rows == 1);
 };
 
-/// How a sequence is cut into chunks, so that every multiprocessor gets enough blocks where channels are few. Chunks cost a
-/// second run through the recurrence.
+/// How a sequence is cut into chunks, so that every multiprocessor gets enough blocks where channels are few. Chunks
+/// cost a second run through the recurrence.
 struct ScanChunking {
   Index length = 0;  // steps of a chunk, a multiple of scan_checkpoint_interval
   Index count = 0;   // chunks of a sequence
@@ -127,8 +127,8 @@ constexpr ScanChunking whole_scan(Index length) {
 
 inline constexpr Index scan_shortest_chunk = 4;  // segments
 
-/// `blocks` is how many there are without chunks, of which a multiprocessor is best given `resident`. Chunks pay where it
-/// would not get half as many.
+/// `blocks` is how many there are without chunks, of which a multiprocessor is best given `resident`. Chunks pay where
+/// it would not get half as many.
 constexpr ScanChunking scan_chunking(int processors, Index resident, Index blocks, Index length) {
   const Index segments = scan_checkpoints(length), fitting = resident * processors;
   Index chunk = segments;
@@ -139,8 +139,8 @@ constexpr ScanChunking scan_chunking(int processors, Index resident, Index block
   return {chunk * scan_checkpoint_interval, std::max(Index{1}, ceiling_divide(segments, chunk))};
 }
 
-/// The most that sequences times chunks come to, for a batch and any smaller or shorter one: fewer sequences are cut into
-/// more chunks.
+/// The most that sequences times chunks come to, for a batch and any smaller or shorter one: fewer sequences are cut
+/// into more chunks.
 struct ScanParts {
   Index chunked = 0;  // where there is more than one chunk; 0: there never is
   Index all = 0;
@@ -160,8 +160,8 @@ constexpr ScanParts most_scan_parts(int processors, Index resident, Index groups
 /// Which part of a scan a thread has. Blocks are numbered by sequence, chunk, and group of `width` channels.
 ///
 /// The states of a thread are `Tuning::channels` channels by `Tuning::states` states: channel(k), state0 + n. Its
-/// element-wise work is on rows row(), row() + row_step, … of a tile, the vector of channels from column() on; it loads one
-/// element of B and of C in rows coefficient_row(), coefficient_row() + coefficient_row_step, ….
+/// element-wise work is on rows row(), row() + row_step, … of a tile, the vector of channels from column() on; it loads
+/// one element of B and of C in rows coefficient_row(), coefficient_row() + coefficient_row_step, ….
 template <class Tuning, int States>
 struct ThreadTile {
   static constexpr int threads = Tuning::threads, row_step = Tuning::row_step;
@@ -212,7 +212,8 @@ struct ThreadTile {
   }
   __device__ __forceinline__ Index vector_channel() const { return channel0 + column(); }
 
-  /// each(vectorised, i, present) for the rows of a tile of which `steps` exist: `present` elements of the vector in row i.
+  /// each(vectorised, i, present) for the rows of a tile of which `steps` exist: `present` elements of the vector in
+  /// row i.
   template <class Each>
   __device__ __forceinline__ void for_rows(bool vectorised, int steps, const Each& each) const {
     const auto loop = [&](auto is_vectorised) {
@@ -348,8 +349,8 @@ struct ScanPartialSums {
   }
 };
 
-/// Writes a chunk's summary: states, or gradients of them, and the sums of Δ, which the threads of a channel have for their
-/// rows and which are added in the order of rows. `sums` is a tile of shared memory that is read no more.
+/// Writes a chunk's summary: states, or gradients of them, and the sums of Δ, which the threads of a channel have for
+/// their rows and which are added in the order of rows. `sums` is a tile of shared memory that is read no more.
 template <int States, class Tile, class C, int channels, int states, class Elements, int steps, int width>
 __device__ __forceinline__ void write_summary(const Tile& tile, const ScanCarry<C>& carry,
                                               const C (&h)[channels][states], const Elements& delta_sum,
