@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "moe_mamba/blocks/layer_of.hpp"
 #include "moe_mamba/cpu/device.hpp"
 #include "moe_mamba/language/attention.hpp"
 #include "moe_mamba/language/language_model.hpp"
@@ -166,6 +167,33 @@ TEST_CASE("The same seed gives the same bits, another one other values", "[model
     }
     CHECK(equal == (is_random ? 0 : size));
   }
+}
+
+/// A layer of a user's own, whose parameter is drawn by a function of its own: column + U(1, 16).
+struct Drawn {
+  template <int D>
+  struct Layer : LayerOf<> {
+    template <class Bind>
+    struct Weights {
+      static double draw(const Initializer& self, Random& random, Index column) {
+        return self.scale * static_cast<double>(column) + random.uniform(1, 16);
+      }
+      constexpr explicit Weights(Bind& bind) : w(bind.matrix("w", D, D, {.draw = draw, .scale = 100})) {}
+      typename Bind::Matrix w;
+    };
+  };
+};
+
+TEST_CASE("A layer of a user's own may have an initialiser of its own", "[model][initialise]") {
+  using Layer = Drawn::Layer<20>;
+  std::vector<double> w(static_cast<std::size_t>(parameters_of<Layer>));
+  initialise(
+      layer_parameters<Layer>[0], Seed { 1 }, 0, 1, w.data());
+  for (std::size_t i = 0; i < w.size(); ++i) w[i] -= 100 * static_cast<double>(i % 20);
+  const Moments m = moments(w);
+  CHECK(m.smallest >= 1);
+  CHECK(m.largest < 16);
+  check_moments(m, 8.5, 15 / std::sqrt(12.0), 1.8);
 }
 
 TEST_CASE("No two tensors begin alike", "[model][initialise]") {

@@ -10,32 +10,33 @@
 #include "moe_mamba/core/arena.hpp"
 #include "moe_mamba/core/view.hpp"
 
-/// What a layer is, to the models that are made of it.
+/// What a layer is to a model, and a block to a layer.
 ///
-/// A definition such as `Mamba<State<16>>` says what a layer is; its member template `Layer<Width>` is the layer
-/// itself: a type without objects, all of whose functions are static. Inside the library or outside, a layer has
+/// A definition such as `Mamba<State<16>>` names a layer; its member template `Layer<Width>` is the layer itself: a type
+/// without objects, all of whose functions are static. Inside the library or outside, a layer has
 ///
 ///   Weights<Bind>         its parameters, see blocks/weights.hpp
-///   active_parameters     how many of their elements a token is multiplied with
+///   active_parameters     how many of their elements are used for a token
 ///   flops_per_token       floating-point operations of the forward pass, for one token
 ///   state_size            compute scalars that a sequence carries from call to call
-///   report_size           doubles that a forward pass reports; auxiliary_loss(report) adds up what of it is a loss, and
-///                         visit_routers(visit, report) shows each router's share to visit(RouterReport)
-///   takes_packed          whether its passes know packed sequences, of shape.length_of(b) rows each; a model refuses them
-///                         where a layer does not (norms, which look at one row at a time, need not say it)
-///   auxiliary_count       how many auxiliary losses there are to be averaged, if they are
+///   report_size           doubles that a forward pass reports; auxiliary_loss(report) is the sum of the losses among them,
+///                         and visit_routers(visit, report) calls visit(RouterReport) for each router
+///   takes_packed          whether its passes support packed sequences, of shape.length_of(b) rows each; a model refuses
+///                         them where a layer does not (norms, which look at one row at a time, need not say it)
+///   auxiliary_count       number of auxiliary losses, by which a model divides that averages them
 ///   Saved<C>              buffers that the forward pass leaves for the backward pass: Saved(Arena&, Shape); C is the type
 ///                         of activations, compute_t<C> that of what is summed or kept from step to step
 ///   ForwardScratch<C>, BackwardScratch<C>
-///                         buffers that end with a call: (Arena&, Device&, Shape); the backward pass's follows no forward one
-///   forward(run, w, saved, x, y)             y = f(x), (T, D) → (T, D), written in terms of operations only
-///   backward(run, w, g, saved, x, dy, dx)    dx = dy ∂f/∂x, overwritten; gradients of parameters are added to g
+///                         buffers of one call: (Arena&, Device&, Shape); nothing in them is kept between the passes
+///   forward(run, w, saved, x, y)             y = f(x), (T, D) → (T, D), in terms of blocks and operations only
+///   backward(run, w, g, saved, x, dy, dx)    dx = dy ∂f/∂x, overwritten; gradients with respect to parameters are added to g
 ///
-/// where w and g are its bound weights and the gradients with respect to them. It may derive from LayerDefaults for what it
-/// does not have.
+/// where w and g are its bound weights and the gradients with respect to them. LayerDefaults and LayerOf (layer_of.hpp) are
+/// bases with what a layer does not say itself. A block has the same members, but passes of its own form, which are given
+/// their scratch memory as they are given Saved.
 namespace moe_mamba {
 
-/// What a layer's forward pass is given besides its weights and buffers. A value: each layer gets its own.
+/// The context of a forward pass: what a layer is given besides its weights and buffers. A value: each layer has its own.
 template <class Device, class S, class C>
 struct Forward {
   Device& device;
@@ -43,7 +44,7 @@ struct Forward {
   bool training;                  // whether a backward pass follows, for which Saved is kept
   StateView<compute_t<C>> state;  // this layer's running states, in and out; may be null
   double* report;                 // this layer's report
-  Arena scratch;                  // for everything that ends with the call
+  Arena scratch;                  // memory for the buffers of the call
   /// (T) or null: where a target is masked_target, the token does not count in auxiliary losses and statistics.
   const Token* targets = nullptr;
 
@@ -57,7 +58,7 @@ struct Forward {
   }
 };
 
-/// What a layer's backward pass is given besides; Saved is that of the forward pass of the same input.
+/// The context of a backward pass; Saved is that of the forward pass of the same input.
 template <class Device, class S, class C>
 struct Backward {
   Device& device;
@@ -131,7 +132,7 @@ std::size_t scratch_bytes(Device& device, Shape shape, bool training) {
   return training ? std::max(forward, bytes_of<typename Layer::template BackwardScratch<C>>(device, shape)) : forward;
 }
 
-/// A layer, as far as it can be told without a device.
+/// The requirements on a layer that can be checked without a device.
 template <class T>
 concept LayerType = requires(const double* report) {
   typename T::template Weights<DescribeWeights>;

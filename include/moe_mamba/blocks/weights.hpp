@@ -81,7 +81,7 @@ class DescribeWeights {
   ParameterName prefix_;
 };
 
-/// Hands out views of elements of T, one behind the other.
+/// Hands out views of elements of T that lie one after the other.
 template <class T>
 class BindWeights {
  public:
@@ -139,7 +139,7 @@ inline constexpr DescribeWeights counted_weights = [] {
 template <class Layer>
 inline constexpr Index parameters_of = detail::counted_weights<Layer>.size();
 
-/// The parameters of a layer, laid one behind the other without gaps.
+/// The parameters of a layer, which lie one after the other without gaps.
 template <class Layer>
 inline constexpr auto layer_parameters = [] {
   std::array<Parameter, detail::counted_weights<Layer>.count()> list{};

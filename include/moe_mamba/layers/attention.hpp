@@ -71,13 +71,9 @@ struct AttentionLayer : LayerDefaults {
     typename Bind::Vector q_bias, k_bias, v_bias;  // (H d), (G d), (G d) or null
     typename Bind::Vector out_bias;                // (D) or null
 
-    struct OfProjection {
-      typename Bind::Matrix weight;
-      typename Bind::Vector bias;
-    };
     /// The three input projections lie one below the other: they are one matrix, (size, D), and one bias, (size).
-    constexpr OfProjection input() const { return {stacked(q, k, v), q_bias}; }
-    constexpr OfProjection output() const { return {out, out_bias}; }
+    constexpr ProjectionWeights<Bind> input() const { return {stacked(q, k, v), q_bias}; }
+    constexpr ProjectionWeights<Bind> output() const { return {out, out_bias}; }
   };
 
   static constexpr Index active_parameters = Sum::active_parameters;

@@ -80,11 +80,11 @@ struct MambaLayer : LayerDefaults {
   static constexpr bool takes_packed = Sum::takes_packed;
 
   /// The parts of (T, R + 2N).
-  template <class C>
+  template <class T>
   struct Parts {
-    explicit Parts(MatrixView<C> all)
+    constexpr explicit Parts(MatrixView<T> all)
         : step(all.column_block(0, R)), b(all.column_block(R, N)), c(all.column_block(R + N, N)) {}
-    MatrixView<C> step, b, c;
+    MatrixView<T> step, b, c;
   };
 
   template <class C>
@@ -145,11 +145,12 @@ struct MambaLayer : LayerDefaults {
     InProjection::forward(run, w.in_proj, x, saved.xz);
     Convolution::forward(run, w.conv, saved.conv, saved.xz.column_block(0, E), saved.convolved);
     ScanProjection::forward(run, w.x_proj, saved.convolved, saved.projected);
-    const Parts<C> projected(saved.projected), normed(saved.normed);
+    const Parts<const C> projected(saved.projected);
+    const Parts<C> normed(saved.normed);
     if constexpr (has_inner_norm) {
-      StepNorm::forward(run, w.step_norm, saved.step_norm, MatrixView<const C>(projected.step), normed.step);
-      StateNorm::forward(run, w.b_norm, saved.b_norm, MatrixView<const C>(projected.b), normed.b);
-      StateNorm::forward(run, w.c_norm, saved.c_norm, MatrixView<const C>(projected.c), normed.c);
+      StepNorm::forward(run, w.step_norm, saved.step_norm, projected.step, normed.step);
+      StateNorm::forward(run, w.b_norm, saved.b_norm, projected.b, normed.b);
+      StateNorm::forward(run, w.c_norm, saved.c_norm, projected.c, normed.c);
     }
     StepProjection::forward(run, w.dt_proj, normed.step, saved.delta);
     Scan::forward(run.template after<Convolution>(), w.scan, saved.scan, scratch, saved.scan_inputs(), saved.gated);
@@ -160,19 +161,18 @@ struct MambaLayer : LayerDefaults {
   static void backward(Backward<Device, S, C> run, const auto& w, const auto& g, const Saved<C>& saved,
                        MatrixView<const C> x, MatrixView<const C> dy, MatrixView<C> dx) {
     const BackwardScratch<C> scratch(run.scratch, run.device, run.shape);
-    const Parts<C> projected(saved.projected), dprojected(scratch.dprojected), dnormed(scratch.dnormed);
+    const Parts<const C> projected(saved.projected), dnormed(scratch.dnormed);
+    const Parts<C> dprojected(scratch.dprojected);
     OutProjection::backward(run, w.out_proj, g.out_proj, saved.gated, dy, scratch.dgated);
     Scan::backward(run.template after<Convolution>(), w.scan, g.scan, saved.scan, scratch.scan, saved.scan_inputs(),
                    scratch.dgated, scratch.scan_inputs());
-    StepProjection::backward(run, w.dt_proj, g.dt_proj, Parts<C>(saved.normed).step, scratch.ddelta, dnormed.step);
+    StepProjection::backward(run, w.dt_proj, g.dt_proj, Parts<C>(saved.normed).step, scratch.ddelta,
+                             Parts<C>(scratch.dnormed).step);
     if constexpr (has_inner_norm) {
       fill(run.device, C{}, scratch.dprojected);  // norms add to it
-      StepNorm::backward(run, w.step_norm, g.step_norm, saved.step_norm, MatrixView<const C>(projected.step),
-                         MatrixView<const C>(dnormed.step), dprojected.step);
-      StateNorm::backward(run, w.b_norm, g.b_norm, saved.b_norm, MatrixView<const C>(projected.b),
-                          MatrixView<const C>(dnormed.b), dprojected.b);
-      StateNorm::backward(run, w.c_norm, g.c_norm, saved.c_norm, MatrixView<const C>(projected.c),
-                          MatrixView<const C>(dnormed.c), dprojected.c);
+      StepNorm::backward(run, w.step_norm, g.step_norm, saved.step_norm, projected.step, dnormed.step, dprojected.step);
+      StateNorm::backward(run, w.b_norm, g.b_norm, saved.b_norm, projected.b, dnormed.b, dprojected.b);
+      StateNorm::backward(run, w.c_norm, g.c_norm, saved.c_norm, projected.c, dnormed.c, dprojected.c);
     }
     ScanProjection::backward(run, w.x_proj, g.x_proj, saved.convolved, scratch.dprojected, scratch.dconvolved,
                              Into::add);
