@@ -130,7 +130,7 @@ TEMPLATE_TEST_CASE("a packet's square roots are rounded correctly and raise no t
   std::vector<C> roots(values.size());
   std::feclearexcept(FE_ALL_EXCEPT);
   for (std::size_t i = 0; i < values.size(); i += width) {
-    cpu::store<P>(roots.data() + i, cpu::sqrt(cpu::load<P>(values.data() + i)));
+    cpu::store(roots.data() + i, cpu::sqrt(cpu::load<P>(values.data() + i)));
   }
   CHECK(std::fetestexcept(FE_INVALID | FE_DIVBYZERO | FE_OVERFLOW) == 0);
   std::size_t wrong = 0;
@@ -201,7 +201,7 @@ TEST_CASE("AdamW joins and splits weights in packets as one by one, whatever the
       remainder[i] = static_cast<std::int16_t>(second + lane * step_lower);
       value[i] = std::bit_cast<float>(std::uint32_t(upper[i].bits) << 16 | static_cast<std::uint16_t>(remainder[i]));
     }
-    cpu::store<P>(joined, cpu::detail::load_joined<P>(upper, remainder));
+    cpu::store(joined, cpu::detail::load_joined<P>(upper, remainder));
     cpu::detail::store_split<P>(split_upper, split_remainder, cpu::load<P>(value));
     for (std::size_t i = 0; i < width; ++i) {
       const SplitFloat halves = split_float(value[i]);

@@ -21,20 +21,20 @@ namespace detail {
 /// and gelu(x) by at most 1.5e-7 · max(1, |x|).
 template <PacketLike P>
 [[gnu::always_inline]] inline ValueAndDerivative<P> normal_distribution(const P& x) {
-  const P a = min(abs(x), broadcast<P>(40));  // beyond, nothing changes, and squares would overflow in the end
+  const P a = min(abs(x), 40);  // beyond, nothing changes, and squares would overflow in the end
   if constexpr (std::same_as<scalar_of<P>, float>) {
-    const P one = broadcast<P>(1.0f);
-    const P t = div(one, fma(broadcast<P>(0.35f), a, one));
+    const P one = 1.0f;
+    const P t = one / fma(0.35f, a, one);
     const P q = horner(t, -0.02912586355321214f, 0.1438722301592158f, -0.2555045607088833f, 0.15892929461170363f,
                        -0.022937146723221582f, 0.1054329426957334f, 0.11985243520076008f, 0.13985908265351527f,
                        0.13962156978442583f);
-    const P e = exponential(mul(mul(a, a), broadcast<P>(-0.5f)));
-    const P tail = mul(mul(t, q), e);
-    return {select_less(zero<P>(), x, sub(one, tail), tail), mul(e, broadcast<P>(0.39894228040143267794f))};
+    const P e = exponential(a * a * -0.5f);
+    const P tail = t * q * e;
+    return {select(0 < x, one - tail, tail), e * 0.39894228040143267794f};
   } else {
     alignas(64) double values[lanes<P>], densities[lanes<P>];
-    store<P>(values, x);
-    store<P>(densities, mul(mul(a, a), broadcast<P>(-0.5)));
+    store(values, x);
+    store(densities, a * a * -0.5);
     for (Index i = 0; i < lanes<P>; ++i) {
       densities[i] = std::exp(densities[i]) * 0.39894228040143267794;
       values[i] = (std::erf(values[i] * 0.70710678118654752440) + 1) * 0.5;
@@ -64,18 +64,18 @@ template <class Activation, bool want_derivative, PacketLike P>
 [[gnu::always_inline]] inline ValueAndDerivative<P> activation(const P& x) {
   using C = scalar_of<P>;
   if constexpr (is_one_of<Activation, Relu>) {
-    return {max(x, zero<P>()), select_less(zero<P>(), x, broadcast<P>(C(1)), zero<P>())};
+    return {max(x, 0), select(0 < x, P(1), 0)};
   } else if constexpr (is_one_of<Activation, SquaredRelu>) {
-    const P positive = max(x, zero<P>());
-    return {mul(positive, positive), add(positive, positive)};
+    const P positive = max(x, 0);
+    return {positive * positive, positive + positive};
   } else if constexpr (is_one_of<Activation, Silu, SwiGlu>) {
     return silu_with_derivative(x);
   } else if constexpr (is_one_of<Activation, Gelu, GeGlu>) {
     const auto normal = normal_distribution(x);
-    return {mul(x, normal.value), fma(x, normal.derivative, normal.value)};
+    return {x * normal.value, fma(x, normal.derivative, normal.value)};
   } else {
     alignas(64) C values[lanes<Packet<C>>], derivatives[lanes<Packet<C>>] = {};
-    for (Index i = 0; i < lanes<Packet<C>>; i += lanes<P>) store<P>(values + i, x);  // a single element in every lane
+    for (Index i = 0; i < lanes<Packet<C>>; i += lanes<P>) store(values + i, x);  // a single element in every lane
     apply_to_lanes<Activation, want_derivative>(values, derivatives);
     return {load<P>(values), load<P>(derivatives)};
   }
@@ -94,9 +94,9 @@ void activate(Device& device, Activation, Input<C> h, MatrixView<C> a) {
     detail::sweep<C>(count, [=]<class P>(Index i) {
       const P value = detail::activation<Activation, false>(load<P>(gate + i)).value;
       if constexpr (Activation::gated) {
-        store<P>(to + i, mul(value, load<P>(up + i)));
+        store(to + i, value * load<P>(up + i));
       } else {
-        store<P>(to + i, value);
+        store(to + i, value);
       }
     });
   });
@@ -116,11 +116,11 @@ void activate_backward(Device& device, Activation, Input<C> h, Input<C> da, Matr
       const auto f = detail::activation<Activation, true>(load<P>(gate + i));
       const P incoming = load<P>(gradient + i);
       if constexpr (Activation::gated) {
-        const P outer = mul(incoming, load<P>(up + i));
-        store<P>(dup + i, mul(incoming, f.value));
-        store<P>(dgate + i, mul(outer, f.derivative));
+        const P outer = incoming * load<P>(up + i);
+        store(dup + i, incoming * f.value);
+        store(dgate + i, outer * f.derivative);
       } else {
-        store<P>(dgate + i, mul(incoming, f.derivative));
+        store(dgate + i, incoming * f.derivative);
       }
     });
   });

@@ -154,13 +154,13 @@ class AttentionForward {
       if (own.first >= own.last) continue;
       C* const line = scores + i * stride + own.first;
       const C before = largest[i];
-      largest[i] = max(sweep_max(line, own.last - own.first), before);
+      largest[i] = std::max(sweep_max(line, own.last - own.first), before);
       const C total = exponentials(line, own.last - own.first, largest[i]);
       const C factor = before == largest[i] ? C(1) : exponential(before - largest[i]);
       totals[i] = totals[i] * factor + total;
       if (factor == C(1)) continue;
       for (Index k = 0; k < width; k += lanes<P>) {
-        store<P>(sums + i * width + k, mul(load<P>(sums + i * width + k), broadcast<P>(factor)));
+        store(sums + i * width + k, load<P>(sums + i * width + k) * factor);
       }
     }
     const auto add_values = [&](Index i, Index count_of_rows, Range range) {
@@ -216,7 +216,7 @@ class AttentionForward {
     const Index row = row_of(task, step);
     C* const to = attention_.y.row(row) + head * HeadWidth;
     const C factor = C(1) / total;
-    sweep<C>(HeadWidth, [=]<class Q>(Index i) { store<Q>(to + i, mul(load<Q>(sums + i), broadcast<Q>(factor))); });
+    sweep<C>(HeadWidth, [=]<class Q>(Index i) { store(to + i, load<Q>(sums + i) * factor); });
     if (attention_.log_sums != nullptr) attention_.log_sums[row * heads_.queries + head] = largest + std::log(total);
   }
 
@@ -270,14 +270,14 @@ class AttentionForward {
     for (Index r = 0; r < few_rows(); ++r) {
       alignas(64) C sums[array_size<width>] = {};
       C largest = part(task, 0, r)[width], total = 0;
-      for (Index piece = 1; piece < scratch_.pieces; ++piece) largest = max(part(task, piece, r)[width], largest);
+      for (Index piece = 1; piece < scratch_.pieces; ++piece) largest = std::max(part(task, piece, r)[width], largest);
       for (Index piece = 0; piece < scratch_.pieces; ++piece) {
         const C* const from = part(task, piece, r);
         if (from[width + 1] == C(0)) continue;  // sees none of these keys
         const C factor = exponential(from[width] - largest);
         total += factor * from[width + 1];
         for (Index k = 0; k < width; k += lanes<P>) {
-          store<P>(sums + k, fma(load<P>(from + k), broadcast<P>(factor), load<P>(sums + k)));
+          store(sums + k, fma(load<P>(from + k), factor, load<P>(sums + k)));
         }
       }
       finish(task, r / heads_.group(), query_head(task, r), sums, largest, total);

@@ -223,19 +223,17 @@ class AttentionBackward {
         return here == lanes<P> ? load<P>(from) : load_partial<P>(from, here, rest);
       };
       const auto write = [&](C* to, const P& value) {
-        here == lanes<P> ? store<P>(to, value) : store_partial<P>(to, value, here);
+        here == lanes<P> ? store(to, value) : store_partial<P>(to, value, here);
       };
-      const P weight = exponential(sub(read(weights + i, log_sum), broadcast<P>(log_sum)));
-      write(dweights + i, mul(weight, sub(read(dweights + i, mean), broadcast<P>(mean))));
+      const P weight = exponential(read(weights + i, log_sum) - log_sum);
+      write(dweights + i, weight * (read(dweights + i, mean) - mean));
       write(weights + i, weight);
     }
   }
 
   /// to += factor · from
   static void add_row(const C* from, C factor, C* to) {
-    sweep<C>(HeadWidth, [=]<class Q>(Index i) {
-      store<Q>(to + i, fma(load<Q>(from + i), broadcast<Q>(factor), load<Q>(to + i)));
-    });
+    sweep<C>(HeadWidth, [=]<class Q>(Index i) { store(to + i, fma(load<Q>(from + i), factor, load<Q>(to + i))); });
   }
 
   void give_keys(Index task, Index block, Index count, int thread) const {

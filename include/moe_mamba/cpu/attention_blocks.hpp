@@ -6,6 +6,7 @@
 #include "moe_mamba/cpu/device.hpp"
 #include "moe_mamba/cpu/exponential.hpp"
 #include "moe_mamba/cpu/packet_access.hpp"
+#include "moe_mamba/cpu/packet_shuffle.hpp"
 #include "moe_mamba/cpu/pieces.hpp"
 #include "moe_mamba/ops/attention.hpp"
 
@@ -55,27 +56,24 @@ template <int Rows, int Packets, class C>
   using P = Packet<C>;
   constexpr Index width = lanes<P>;
   const C* a_row[array_size<Rows>];
-  unroll<Rows>([&](auto i) __attribute__((always_inline)) {
-    a_row[i] = product.a + (row + std::min<Index>(i, rows - 1)) * product.a_row;
-  });
+  unroll<Rows>([&](auto i) { a_row[i] = product.a + (row + std::min<Index>(i, rows - 1)) * product.a_row; });
   P sum[array_size<Rows>][array_size<Packets>];
-  unroll<Rows * Packets>([&](auto i) __attribute__((always_inline)) { sum[i / Packets][i % Packets] = zero<P>(); });
+  unroll<Rows * Packets>([&](auto i) { sum[i / Packets][i % Packets] = P(0); });
   const C* b = product.b + column;
   const Index step = product.a_step, b_stride = product.b_stride;
   for (Index k = 0; k < inner; ++k, b += b_stride) {
     P b_k[array_size<Packets>];
-    unroll<Packets>([&](auto j) __attribute__((always_inline)) { b_k[j] = load<P>(b + j * width); });
-    unroll<Rows>([&](auto i) __attribute__((always_inline)) {
-      const P a_ik = broadcast<P>(a_row[i][k * step]);
-      unroll<Packets>([&](auto j) __attribute__((always_inline)) { sum[i][j] = fma(a_ik, b_k[j], sum[i][j]); });
+    unroll<Packets>([&](auto j) { b_k[j] = load<P>(b + j * width); });
+    unroll<Rows>([&](auto i) {
+      const P a_ik = a_row[i][k * step];
+      unroll<Packets>([&](auto j) { sum[i][j] = fma(a_ik, b_k[j], sum[i][j]); });
     });
   }
-  unroll<Rows>([&](auto i) __attribute__((always_inline)) {
+  unroll<Rows>([&](auto i) {
     if (i >= rows) return;
     C* const to = product.c + (row + i) * product.c_stride + column;
-    unroll<Packets>([&](auto j) __attribute__((always_inline)) {
-      store<P>(to + j * width, product.accumulate ? add(load<P>(to + j * width), sum[i][j]) : sum[i][j]);
-    });
+    unroll<Packets>(
+        [&](auto j) { store(to + j * width, product.accumulate ? load<P>(to + j * width) + sum[i][j] : sum[i][j]); });
   });
 }
 
@@ -135,9 +133,9 @@ template <int HeadWidth, class C>
 void copy_padded(const C* from, C scale, C* to) {
   using P = Packet<C>;
   constexpr Index width = lanes<P>, whole = HeadWidth / width * width;
-  for (Index i = 0; i < whole; i += width) store<P>(to + i, mul(load<P>(from + i), broadcast<P>(scale)));
+  for (Index i = 0; i < whole; i += width) store(to + i, load<P>(from + i) * scale);
   if constexpr (whole < HeadWidth) {
-    store<P>(to + whole, mul(load_partial<P>(from + whole, HeadWidth - whole), broadcast<P>(scale)));
+    store(to + whole, load_partial<P>(from + whole, HeadWidth - whole) * scale);
   }
 }
 
@@ -160,14 +158,12 @@ template <class C, int HeadWidth>
     for (Index i = 0; i < HeadWidth; i += width) {
       const Index here = std::min<Index>(width, HeadWidth - i);
       P square[array_size<width>];
-      unroll<width>([&](auto k) __attribute__((always_inline)) {
-        square[k] = j + k >= count  ? zero<P>()
-                    : here == width ? load<P>(from[k] + i)
-                                    : load_partial<P>(from[k] + i, here);
+      unroll<width>([&](auto k) {
+        square[k] = j + k >= count ? P(0) : here == width ? load<P>(from[k] + i) : load_partial<P>(from[k] + i, here);
       });
       transpose(square);
-      unroll<width>([&](auto k) __attribute__((always_inline)) {
-        if (k < here) store<P>(to + (i + k) * stride + j, square[k]);
+      unroll<width>([&](auto k) {
+        if (k < here) store(to + (i + k) * stride + j, square[k]);
       });
     }
   }
@@ -178,24 +174,24 @@ template <class C>
 C exponentials(C* values, Index count, C shift) {
   using P = Packet<C>;
   constexpr Index width = lanes<P>;
-  const P shifts = broadcast<P>(shift);
-  P even = zero<P>(), odd = zero<P>();
+  const P shifts = shift;
+  P even = 0, odd = 0;
   Index i = 0;
   for (; i + 2 * width <= count; i += 2 * width) {
-    const P a = exponential(sub(load<P>(values + i), shifts));
-    const P b = exponential(sub(load<P>(values + i + width), shifts));
-    store<P>(values + i, a);
-    store<P>(values + i + width, b);
-    even = add(even, a);
-    odd = add(odd, b);
+    const P a = exponential(load<P>(values + i) - shifts);
+    const P b = exponential(load<P>(values + i + width) - shifts);
+    store(values + i, a);
+    store(values + i + width, b);
+    even += a;
+    odd += b;
   }
   for (; i < count; i += width) {
     const Index here = std::min(width, count - i);
-    const P a = exponential(sub(load_partial<P>(values + i, here), shifts));
+    const P a = exponential(load_partial<P>(values + i, here) - shifts);
     store_partial<P>(values + i, a, here);
-    even = add(even, load_partial<P>(values + i, here));
+    even += load_partial<P>(values + i, here);
   }
-  return horizontal_sum(add(even, odd));
+  return horizontal_sum(even + odd);
 }
 
 /// The rows of a block of queries: row r is head r % group of step `step` + r / group.

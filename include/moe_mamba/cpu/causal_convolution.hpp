@@ -36,21 +36,21 @@ template <PacketLike P, std::size_t Taps, StorageScalar S>
   for (Index lane = 0; lane < count; ++lane) {
     for (Index k = 0; k < taps; ++k) columns[k][lane] = static_cast<C>(weight[lane * taps + k]);
   }
-  unroll<Taps>([&](auto k) __attribute__((always_inline)) { weights[k] = load<P>(columns[k]); });
+  unroll<Taps>([&](auto k) { weights[k] = load<P>(columns[k]); });
 }
 
 /// bias + Σ_k weights[k] inputs[k]
 template <PacketLike P, std::size_t Taps>
 [[gnu::always_inline]] inline P convolve(const P& bias, const P (&weights)[Taps], const P (&inputs)[Taps]) {
   P sum = bias;
-  unroll<Taps>([&](auto k) __attribute__((always_inline)) { sum = fma(weights[k], inputs[k], sum); });
+  unroll<Taps>([&](auto k) { sum = fma(weights[k], inputs[k], sum); });
   return sum;
 }
 
 /// Moves everything one place towards the front; the last place keeps its value.
 template <class P, std::size_t Taps>
 [[gnu::always_inline]] inline void shift(P (&values)[Taps]) {
-  unroll<Taps - 1>([&](auto k) __attribute__((always_inline)) { values[k] = values[k + 1]; });
+  unroll<Taps - 1>([&](auto k) { values[k] = values[k + 1]; });
 }
 
 /// The forward pass of one block of channels of one sequence.
@@ -63,13 +63,13 @@ void convolve_block(const CausalConvolution<C, S, Taps>& convolution, Index sequ
                        ? nullptr
                        : convolution.saved_state + sequence * (Taps - 1) * channels + channel;
   const Index last = convolution.shape.tokens() - 1;
-  const P bias = convolution.bias == nullptr ? zero<P>() : lane.load_parameters(convolution.bias + channel);
+  const P bias = convolution.bias == nullptr ? P(0) : lane.load_parameters(convolution.bias + channel);
   P weights[array_size<Taps>], inputs[array_size<Taps>];
   load_taps(convolution.weight + channel * Taps, std::min(lanes<P>, channels - channel), weights);
   // Place K - 1 is for the step's own input; the K - 1 before it are the running state.
-  inputs[0] = zero<P>();
+  inputs[0] = P(0);
   unroll<Taps - 1>([&](auto j) {
-    inputs[j] = state == nullptr ? zero<P>() : lane.load_channels(state + j * channels);
+    inputs[j] = state == nullptr ? P(0) : lane.load_channels(state + j * channels);
     if (saved != nullptr) lane.store_channels(saved + j * channels, inputs[j]);
   });
   for (Index t = row; t < row + length; ++t) {
@@ -91,27 +91,27 @@ void convolve_block_backward(const CausalConvolutionBackward<C, S, Taps>& convol
                              const Lanes& lane) {
   const Index channels = convolution.dx.columns, length = convolution.shape.length;
   const Index count = std::min(lanes<P>, channels - channel), last = convolution.shape.tokens() - 1;
-  const P bias = convolution.bias == nullptr ? zero<P>() : lane.load_parameters(convolution.bias + channel);
-  P weights[array_size<Taps>], dweights[array_size<Taps>], dbias = zero<P>();
+  const P bias = convolution.bias == nullptr ? P(0) : lane.load_parameters(convolution.bias + channel);
+  P weights[array_size<Taps>], dweights[array_size<Taps>], dbias = 0;
   load_taps(convolution.weight + channel * Taps, count, weights);
-  unroll<Taps>([&](auto k) { dweights[k] = zero<P>(); });
+  unroll<Taps>([&](auto k) { dweights[k] = P(0); });
   for (Index sequence = 0; sequence < convolution.shape.batch; ++sequence) {
     const Index row = sequence * length;
     C* const dstate = convolution.dstate ? convolution.dstate.sequence(sequence) + channel : nullptr;
     const C* const saved = convolution.saved_state + sequence * (Taps - 1) * channels + channel;
     P inputs[array_size<Taps>], gradients[array_size<Taps>], final_gradients[array_size<Taps>], sums[array_size<Taps>],
-        sum = zero<P>();
-    unroll<Taps>([&](auto k) { inputs[k] = gradients[k] = final_gradients[k] = sums[k] = zero<P>(); });
+        sum = 0;
+    unroll<Taps>([&](auto k) { inputs[k] = gradients[k] = final_gradients[k] = sums[k] = P(0); });
     const auto end_run = [&] {
-      unroll<Taps>([&](auto k) { dweights[k] = add(dweights[k], std::exchange(sums[k], zero<P>())); });
-      dbias = add(dbias, std::exchange(sum, zero<P>()));
+      unroll<Taps>([&](auto k) { dweights[k] += std::exchange(sums[k], P(0)); });
+      dbias += std::exchange(sum, P(0));
     };
     unroll<Taps - 1>([&](auto j) {
       inputs[j] = lane.load_channels(saved + j * channels);
       if (dstate != nullptr) final_gradients[j] = lane.load_channels(dstate + j * channels);
     });
     // Where input i of the sequence lies, the initial state counted as the inputs before 0.
-    const auto put = [&](Index i, const P& gradient) __attribute__((always_inline)) {
+    const auto put = [&](Index i, const P& gradient) {
       if (i >= 0) {
         lane.store_channels(convolution.dx.row(row + i) + channel, gradient);
       } else if (dstate != nullptr) {
@@ -125,26 +125,26 @@ void convolve_block_backward(const CausalConvolutionBackward<C, S, Taps>& convol
       prefetch<false>(convolution.dy.row(ahead) + channel);
       inputs[Taps - 1] = lane.load_channels(convolution.x.row(row + t) + channel);
       const P dy = lane.load_channels(convolution.dy.row(row + t) + channel);
-      const P ds = mul(dy, silu_with_derivative(convolve(bias, weights, inputs)).derivative);
-      sum = add(sum, ds);
-      unroll<Taps>([&](auto k) __attribute__((always_inline)) {
+      const P ds = dy * silu_with_derivative(convolve(bias, weights, inputs)).derivative;
+      sum += ds;
+      unroll<Taps>([&](auto k) {
         sums[k] = fma(ds, inputs[k], sums[k]);
         gradients[k] = fma(ds, weights[k], gradients[k]);
       });
       put(t - (Taps - 1), gradients[0]);
       shift(gradients);
-      gradients[Taps - 1] = zero<P>();
+      gradients[Taps - 1] = P(0);
       shift(inputs);
     }
-    unroll<Taps - 1>([&](auto j) { put(length - (Taps - 1) + j, add(gradients[j], final_gradients[j])); });
+    unroll<Taps - 1>([&](auto j) { put(length - (Taps - 1) + j, gradients[j] + final_gradients[j]); });
     end_run();
   }
   if (convolution.dbias != nullptr) {
-    lane.store_channels(convolution.dbias + channel, add(lane.load_channels(convolution.dbias + channel), dbias));
+    lane.store_channels(convolution.dbias + channel, lane.load_channels(convolution.dbias + channel) + dbias);
   }
   unroll<Taps>([&](auto k) {
     alignas(64) C values[lanes<P>];
-    store<P>(values, dweights[k]);
+    store(values, dweights[k]);
     for (Index i = 0; i < count; ++i) convolution.dweight[(channel + i) * Taps + k] += values[i];
   });
 }

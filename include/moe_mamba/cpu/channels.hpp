@@ -30,7 +30,7 @@ struct ChannelLanes {
     if constexpr (Partial) {
       store_partial<P>(to, value, count);
     } else {
-      store<P>(to, value);
+      store(to, value);
     }
   }
 };

@@ -42,15 +42,14 @@ inline double softmax_cross_entropy(C* logits, Index vocabulary, Token target, C
   for (Index first = 0; first < vocabulary; first += chunk) {
     C* at = logits + first;
     sum += double(sweep_sum<C>(std::min(chunk, vocabulary - first), [=]<class Q>(Index v, Q partial) {
-      const Q power = exponential(sub(load<Q>(at + v), broadcast<Q>(largest)));
-      if (gradients) store<Q>(at + v, power);
-      return add(partial, power);
+      const Q power = exponential(load<Q>(at + v) - largest);
+      if (gradients) store(at + v, power);
+      return partial + power;
     }));
   }
   if (gradients) {
     const C factor = static_cast<C>(double(scale) / sum);
-    sweep<C>(vocabulary,
-             [=]<class Q>(Index v) { store<Q>(logits + v, mul(load<Q>(logits + v), broadcast<Q>(factor))); });
+    sweep<C>(vocabulary, [=]<class Q>(Index v) { store(logits + v, load<Q>(logits + v) * factor); });
     logits[target] -= scale;
   }
   return double(largest) + std::log(sum) - target_logit;

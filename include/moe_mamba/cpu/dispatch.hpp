@@ -49,11 +49,9 @@ namespace detail {
 template <ComputeScalar C>
 inline void scale_row(Index count, C factor, const C* from, C* to, Into into) {
   if (into == Into::assign) {
-    sweep<C>(count, [=]<class P>(Index i) { store<P>(to + i, mul(broadcast<P>(factor), load<P>(from + i))); });
+    sweep<C>(count, [=]<class P>(Index i) { store(to + i, factor * load<P>(from + i)); });
   } else {
-    sweep<C>(count, [=]<class P>(Index i) {
-      store<P>(to + i, fma(broadcast<P>(factor), load<P>(from + i), load<P>(to + i)));
-    });
+    sweep<C>(count, [=]<class P>(Index i) { store(to + i, fma(factor, load<P>(from + i), load<P>(to + i))); });
   }
 }
 

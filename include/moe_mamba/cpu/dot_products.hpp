@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstring>
 #include <type_traits>
 
 #include "moe_mamba/cpu/gemm.hpp"
 #include "moe_mamba/cpu/packet_access.hpp"
+#include "moe_mamba/cpu/packet_shuffle.hpp"
 #include "moe_mamba/cpu/pieces.hpp"
 
 /// The product of some rows with a transposed matrix, without a packed copy of the matrix: a tile of dot products in
@@ -52,48 +54,50 @@ template <int Rows, int Columns, class C, class T, class S>
   using P = Packet<C>;
   constexpr int width = static_cast<int>(lanes<P>);
   const T* b_row[array_size<Columns>];
-  unroll<Columns>([&](auto j)
-                      __attribute__((always_inline)) { b_row[j] = b + std::min<Index>(j, columns - 1) * b_stride; });
+  unroll<Columns>([&](auto j) { b_row[j] = b + std::min<Index>(j, columns - 1) * b_stride; });
   const Index spacing = width / ahead.turns;
   const S* next = ahead.rows + ahead.elements / ahead.turns * ahead.turn;
   P sum[array_size<Rows>][array_size<Columns>];
-  unroll<Rows * Columns>([&](auto i) __attribute__((always_inline)) { sum[i / Columns][i % Columns] = zero<P>(); });
+  unroll<Rows * Columns>([&](auto i) { sum[i / Columns][i % Columns] = P(0); });
   Index k = 0;
   for (; k + width <= inner; k += width) {
     P a_k[array_size<Rows>];
-    unroll<Rows>([&](auto i) __attribute__((always_inline)) { a_k[i] = load<P>(a + i * a_stride + k); });
-    unroll<Columns>([&](auto j) __attribute__((always_inline)) {
+    unroll<Rows>([&](auto i) { a_k[i] = load<P>(a + i * a_stride + k); });
+    unroll<Columns>([&](auto j) {
       const P b_k = load_widened<P>(b_row[j] + k);
       __builtin_prefetch(next + j * spacing);
-      unroll<Rows>([&](auto i) __attribute__((always_inline)) { sum[i][j] = fma(a_k[i], b_k, sum[i][j]); });
+      unroll<Rows>([&](auto i) { sum[i][j] = fma(a_k[i], b_k, sum[i][j]); });
     });
     next += Columns * spacing;
   }
   if (k < inner) {
     P a_k[array_size<Rows>];
-    unroll<Rows>([&](auto i)
-                     __attribute__((always_inline)) { a_k[i] = load_partial<P>(a + i * a_stride + k, inner - k); });
-    unroll<Columns>([&](auto j) __attribute__((always_inline)) {
+    unroll<Rows>([&](auto i) { a_k[i] = load_partial<P>(a + i * a_stride + k, inner - k); });
+    unroll<Columns>([&](auto j) {
       const P b_k = load_widened_partial<P>(b_row[j] + k, inner - k);
-      unroll<Rows>([&](auto i) __attribute__((always_inline)) { sum[i][j] = fma(a_k[i], b_k, sum[i][j]); });
+      unroll<Rows>([&](auto i) { sum[i][j] = fma(a_k[i], b_k, sum[i][j]); });
     });
   }
   constexpr int elements = Rows * Columns, groups = (elements + width - 1) / width;
   alignas(64) C sums[array_size<groups * width>];
-  unroll<groups>([&](auto group) __attribute__((always_inline)) {
+  unroll<groups>([&](auto group) {
     P packets[array_size<width>];
-    unroll<width>([&](auto lane) __attribute__((always_inline)) {
+    unroll<width>([&](auto lane) {
       constexpr int element = group * width + lane;
       if constexpr (element < elements) {
         packets[lane] = sum[element / Columns][element % Columns];
       } else {
-        packets[lane] = zero<P>();
+        packets[lane] = P(0);
       }
     });
-    store<P>(sums + group * width, sums_over_lanes(packets));
+    store(sums + group * width, sums_over_lanes(packets));
   });
   for (Index i = 0; i < Rows; ++i) {
-    for (Index j = 0; j < columns; ++j) c[i * c_stride + j] = sums[i * Columns + j];
+    if (columns == Columns) {  // of a size that is known, so that it is no call
+      std::memcpy(c + i * c_stride, sums + i * Columns, Columns * sizeof(C));
+    } else {
+      for (Index j = 0; j < columns; ++j) c[i * c_stride + j] = sums[i * Columns + j];
+    }
   }
 }
 
@@ -129,7 +133,7 @@ void dot_columns(const Product<C, S>& product, Range rows, Range columns, C* scr
     }
     for (Index j = 0; j < here; ++j) {
       const S* const from = b + j * product.b_stride;
-      sweep<C>(inner, [=]<class P>(Index k) { store<P>(scratch + j * inner + k, load_widened<P>(from + k)); });
+      sweep<C>(inner, [=]<class P>(Index k) { store(scratch + j * inner + k, load_widened<P>(from + k)); });
     }
     dot_rows<Rows, Columns>(product, rows, column, here, static_cast<const C*>(scratch), inner, ahead);
   }

@@ -23,7 +23,7 @@ void add(Device& device, Input<C> x, MatrixView<C> y) {
   detail::for_runs(device, y.rows, y.columns, detail::all_contiguous(x, y), [&](Index row, Index column, Index count) {
     const C* from = x.row(row) + column;
     C* to = y.row(row) + column;
-    detail::sweep<C>(count, [=]<class P>(Index i) { store<P>(to + i, add(load<P>(to + i), load<P>(from + i))); });
+    detail::sweep<C>(count, [=]<class P>(Index i) { store(to + i, load<P>(to + i) + load<P>(from + i)); });
   });
 }
 
@@ -39,7 +39,7 @@ template <ComputeScalar C>
 void scale(Device& device, std::type_identity_t<C> factor, MatrixView<C> y) {
   detail::for_runs(device, y.rows, y.columns, detail::all_contiguous(y), [&](Index row, Index column, Index count) {
     C* to = y.row(row) + column;
-    detail::sweep<C>(count, [=]<class P>(Index i) { store<P>(to + i, mul(broadcast<P>(factor), load<P>(to + i))); });
+    detail::sweep<C>(count, [=]<class P>(Index i) { store(to + i, factor * load<P>(to + i)); });
   });
 }
 
@@ -57,14 +57,13 @@ void squared_error(Device& device, Input<C> x, Input<C> target, double scale, Ma
         const C* from = x.row(t) + first;
         const C* goal = target.row(t) + first;
         alignas(64) C differences[block];
-        detail::sweep<C>(
-            count, [&]<class P>(Index i) { store<P>(differences + i, sub(load<P>(from + i), load<P>(goal + i))); });
+        detail::sweep<C>(count,
+                         [&]<class P>(Index i) { store(differences + i, load<P>(from + i) - load<P>(goal + i)); });
         part += detail::square_sum(differences, count);
         if (dx.data == nullptr) continue;
         C* to = dx.row(t) + first;
         const C factor = static_cast<C>(2 * scale);
-        detail::sweep<C>(
-            count, [&]<class P>(Index i) { store<P>(to + i, mul(broadcast<P>(factor), load<P>(differences + i))); });
+        detail::sweep<C>(count, [&]<class P>(Index i) { store(to + i, factor * load<P>(differences + i)); });
       }
     }
     sums[static_cast<std::size_t>(piece)] = part;

@@ -13,7 +13,7 @@ void embed(Device& device, const Token* tokens, MatrixView<const S> weight, Matr
     for (Index t = first; t < last; ++t) {
       const S* from = weight.row(tokens[t]);
       C* to = x.row(t);
-      detail::sweep<C>(x.columns, [=]<class P>(Index i) { store<P>(to + i, load_widened<P>(from + i)); });
+      detail::sweep<C>(x.columns, [=]<class P>(Index i) { store(to + i, load_widened<P>(from + i)); });
     }
   });
 }
@@ -30,7 +30,7 @@ void embed_backward(Device& device, const Token* tokens, Input<C> dx, MatrixView
     for (Index t = 0; t < dx.rows; ++t) {
       const C* from = dx.row(t) + first;
       C* to = dweight.row(tokens[t]) + first;
-      detail::sweep<C>(count, [=]<class P>(Index i) { store<P>(to + i, add(load<P>(to + i), load<P>(from + i))); });
+      detail::sweep<C>(count, [=]<class P>(Index i) { store(to + i, load<P>(to + i) + load<P>(from + i)); });
     }
   });
 }

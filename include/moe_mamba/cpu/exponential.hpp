@@ -1,6 +1,5 @@
 #pragma once
 
-#include <bit>
 #include <cstdint>
 #include <limits>
 #include <numbers>
@@ -24,20 +23,13 @@
 /// The method: x = n ln 2 + r with |r| <= (ln 2) / 2, a polynomial for e^r, and n added to the exponent's bits.
 namespace moe_mamba::cpu {
 
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wignored-attributes"
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
-
 namespace detail {
 
 /// ((first x + next) x + …) x + last
 template <PacketLike P, class... Coefficients>
 [[gnu::always_inline]] inline P horner(const P& x, scalar_of<P> first, Coefficients... next) {
-  P sum = broadcast<P>(first);
-  ((sum = fma(sum, x, broadcast<P>(static_cast<scalar_of<P>>(next)))), ...);
+  P sum = first;
+  ((sum = fma(sum, x, static_cast<scalar_of<P>>(next))), ...);
   return sum;
 }
 
@@ -45,54 +37,29 @@ template <PacketLike P, class... Coefficients>
 template <ComputeScalar C>
 inline constexpr C rounding_shift = std::is_same_v<C, float> ? C(0x1.8p23) : C(0x1.8p52);
 
-/// The bits of `a` shifted left by the 23 of a float's mantissa, as an integer added to the bits of `b`.
+/// The bits of a compute type's lanes, as unsigned integers.
 template <PacketLike P>
-[[gnu::always_inline]] inline P add_exponent(const P& a, const P& b) {
-  static_assert(std::is_same_v<scalar_of<P>, float>);
-  if constexpr (std::is_same_v<P, float>) {
-    return std::bit_cast<float>((std::bit_cast<std::uint32_t>(a) << 23) + std::bit_cast<std::uint32_t>(b));
-  } else if constexpr (lanes<P> == 1) {
-    return P{add_exponent(a.native, b.native)};
-  } else {
-    using Native = typename P::Native;
-    using Integers = typename Eigen::internal::unpacket_traits<Native>::integer_packet;
-    using Eigen::internal::padd;
-    using Eigen::internal::plogical_shift_left;
-    using Eigen::internal::preinterpret;
-    return P{preinterpret<Native>(
-        padd<Integers>(plogical_shift_left<23>(preinterpret<Integers>(a.native)), preinterpret<Integers>(b.native)))};
-  }
+using BitsOf = Vector<std::conditional_t<sizeof(scalar_of<P>) == 4, std::uint32_t, std::uint64_t>, lanes<P>>;
+
+/// The bits of `a` shifted left by those of a mantissa, as integers added to the bits of `b`.
+template <PacketLike P>
+[[gnu::always_inline]] inline P add_exponent(P a, P b) {
+  constexpr int mantissa = std::numeric_limits<scalar_of<P>>::digits - 1;
+  using Bits = BitsOf<P>;
+  return P(reinterpret<typename P::Native>((reinterpret<Bits>(a.native) << mantissa) + reinterpret<Bits>(b.native)));
 }
 
-/// a · 2^n for an integer n, with subnormal results, zero and infinity where they belong.
+/// 2^n for an integer n that is the exponent of a normal number.
 template <PacketLike P>
-[[gnu::always_inline]] inline P scale_by_power(const P& a, const P& n) {
-  if constexpr (std::is_same_v<P, scalar_of<P>>) {
-    return n == n ? std::ldexp(a, static_cast<int>(n)) : n;
-  } else {
-    return P{Eigen::internal::pldexp(a.native, n.native)};
-  }
-}
-
-/// Where `a` is less than `b`: `yes`, else `no`.
-template <PacketLike P>
-[[gnu::always_inline]] inline P select_less(const P& a, const P& b, const P& yes, const P& no) {
-  if constexpr (std::is_same_v<P, scalar_of<P>>) {
-    return a < b ? yes : no;
-  } else {
-    return P{Eigen::internal::pselect(Eigen::internal::pcmp_lt(a.native, b.native), yes.native, no.native)};
-  }
+[[gnu::always_inline]] inline P power_of_two(P n) {
+  constexpr int bias = std::numeric_limits<scalar_of<P>>::max_exponent - 1;
+  return add_exponent(n + (rounding_shift<scalar_of<P>> + bias), P(0));
 }
 
 /// `a`, and where that is a NaN the one without payload.
 template <PacketLike P>
-[[gnu::always_inline]] inline P plain_nan(const P& a) {
-  const P nan = broadcast<P>(std::numeric_limits<scalar_of<P>>::quiet_NaN());
-  if constexpr (std::is_same_v<P, scalar_of<P>>) {
-    return a == a ? a : nan;
-  } else {
-    return P{Eigen::internal::pselect(Eigen::internal::pcmp_eq(a.native, a.native), a.native, nan.native)};
-  }
+[[gnu::always_inline]] inline P plain_nan(P a) {
+  return select(a == a, a, std::numeric_limits<scalar_of<P>>::quiet_NaN());
 }
 
 /// e^r for |r| <= 0.3467.
@@ -109,9 +76,9 @@ template <PacketLike P>
 /// max(x, 0) + log(1 + e) with e = e^-|x|, the logarithm as 2 artanh(e / (2 + e)).
 template <PacketLike P>
 [[gnu::always_inline]] inline P softplus_from(const P& x, const P& e) {
-  const P u = div(e, add(e, broadcast<P>(2)));
-  const P w = mul(u, u);
-  const P positive = max(x, zero<P>());
+  const P u = e / (e + 2);
+  const P w = u * u;
+  const P positive = max(x, 0);
   if constexpr (std::is_same_v<scalar_of<P>, float>) {
     return fma(u, horner(w, 2.f / 13, 2.f / 11, 2.f / 9, 2.f / 7, 2.f / 5, 2.f / 3, 2.f), positive);
   } else {
@@ -122,31 +89,41 @@ template <PacketLike P>
   }
 }
 
-}  // namespace detail
-
-/// e^x
-template <PacketLike P>
-[[gnu::always_inline]] inline P exponential(const P& x) {
+/// e^x or, `plus_one`, 1 + e^x.
+template <bool plus_one, PacketLike P>
+[[gnu::always_inline]] inline P exponential_of(P x) {
   using C = scalar_of<P>;
   constexpr bool single = std::is_same_v<C, float>;
   // Beyond these bounds the result is 0 or infinity, and n must stay within what the exponent's bits can hold. The
   // order of the arguments lets a NaN through.
   constexpr C top = single ? C(89) : C(709.78);
-  const P bounded = max(min(x, broadcast<P>(top)), broadcast<P>(single ? C(-88.3) : C(-746)));
-  constexpr C shift = single ? detail::rounding_shift<C> + C(127) : detail::rounding_shift<C>;
-  const P shifted = fma(bounded, broadcast<P>(std::numbers::log2e_v<C>), broadcast<P>(shift));
-  const P n = sub(shifted, broadcast<P>(shift));
+  const P bounded = max(min(x, top), single ? C(-88.3) : C(-746));
+  constexpr C shift = single ? rounding_shift<C> + C(127) : rounding_shift<C>;
+  const P shifted = fma(bounded, std::numbers::log2e_v<C>, shift);
+  const P n = shifted - shift;
   // ln 2 in two parts, the first so short that its product with n is exact.
   constexpr C high = single ? C(0.693359375) : C(0x1.62e42fee00000p-1);
   constexpr C low = single ? C(-2.12194440e-4) : C(1.90821492927058770002e-10);
-  const P r = fma(n, broadcast<P>(-low), fma(n, broadcast<P>(-high), bounded));
-  const P power = detail::exponential_of_fraction(r);
+  const P r = fma(n, -low, fma(n, -high, bounded));
+  const P fraction = exponential_of_fraction(r);
   if constexpr (single) {
-    return mul(power, detail::add_exponent(shifted, zero<P>()));
+    const P power = add_exponent(shifted, P(0));
+    return plus_one ? fma(fraction, power, 1) : fraction * power;
   } else {
-    const P infinity = broadcast<P>(std::numeric_limits<C>::infinity());
-    return detail::select_less(broadcast<P>(top), x, infinity, detail::scale_by_power(power, n));
+    // In two factors, as 2^n itself may be subnormal or infinite; only the second product rounds.
+    const P half = (n * C(0.5) + shift) - shift;
+    const P scaled = fraction * power_of_two(half) * power_of_two(n - half);
+    const P power = select(top < x, std::numeric_limits<C>::infinity(), scaled);
+    return plus_one ? 1 + power : power;
   }
+}
+
+}  // namespace detail
+
+/// e^x
+template <PacketLike P>
+[[gnu::always_inline]] inline P exponential(P x) {
+  return detail::exponential_of<false>(x);
 }
 
 /// decay_power in three parts, for loops that work on three steps at a time. A single chain of its dependent
@@ -159,14 +136,14 @@ struct DecayPower {
   /// Part one: x, bounded from below, is n + fraction.
   [[gnu::always_inline]] static DecayPower split(const P& x) {
     using C = scalar_of<P>;
-    const P bounded = max(x, broadcast<P>(std::is_same_v<C, float> ? C(-126) : C(-1022)));
-    const P shift = broadcast<P>(detail::rounding_shift<C>);
-    const P shifted = add(bounded, shift);
-    const P n = sub(shifted, shift);
+    const P bounded = max(x, std::is_same_v<C, float> ? C(-126) : C(-1022));
+    const P shift = detail::rounding_shift<C>;
+    const P shifted = bounded + shift;
+    const P n = shifted - shift;
     if constexpr (std::is_same_v<C, float>) {
-      return {sub(bounded, n), shifted};
+      return {bounded - n, shifted};
     } else {
-      return {sub(bounded, n), n};
+      return {bounded - n, n};
     }
   }
 
@@ -175,17 +152,17 @@ struct DecayPower {
     if constexpr (std::is_same_v<scalar_of<P>, float>) {  // minimax with the constant term held at 1: 9.3e-8
       return detail::horner(fraction, 0x1.5bd9bap-10f, 0x1.3ce8b8p-7f, 0x1.c6b6dap-5f, 0x1.ebf9c2p-3f);
     } else {
-      return detail::exponential_of_fraction(mul(fraction, broadcast<P>(std::numbers::ln2)));
+      return detail::exponential_of_fraction(fraction * std::numbers::ln2);
     }
   }
 
   /// Part three: the lower half, and the exponent.
   [[gnu::always_inline]] P finish(const P& begun) const {
     if constexpr (std::is_same_v<scalar_of<P>, float>) {
-      const P power = fma(fma(begun, fraction, broadcast<P>(0x1.62e42ap-1f)), fraction, broadcast<P>(1));
+      const P power = fma(fma(begun, fraction, 0x1.62e42ap-1f), fraction, 1);
       return detail::add_exponent(exponent, power);
     } else {
-      return detail::scale_by_power(begun, exponent);
+      return begun * detail::power_of_two(exponent);
     }
   }
 };
@@ -203,14 +180,23 @@ template <PacketLike P>
 /// 1 / (1 + e^-x)
 template <PacketLike P>
 [[gnu::always_inline]] inline P sigmoid(const P& x) {
-  const P one = broadcast<P>(1);
-  return div(one, add(one, exponential(negate(x))));
+  return 1 / detail::exponential_of<true>(-x);
+}
+
+/// The same of one number.
+template <ComputeScalar C>
+[[gnu::always_inline]] inline C exponential(C x) {
+  return exponential(Packet<C, 1>(x)).native;
+}
+template <ComputeScalar C>
+[[gnu::always_inline]] inline C sigmoid(C x) {
+  return sigmoid(Packet<C, 1>(x)).native;
 }
 
 /// x sigmoid(x)
 template <PacketLike P>
 [[gnu::always_inline]] inline P silu(const P& x) {
-  return div(x, add(broadcast<P>(1), exponential(negate(x))));
+  return x / detail::exponential_of<true>(-x);
 }
 
 /// A function's value and derivative at the same place.
@@ -224,26 +210,22 @@ struct ValueAndDerivative {
 template <PacketLike P>
 [[gnu::always_inline]] inline ValueAndDerivative<P> silu_with_derivative(const P& x) {
   const P s = sigmoid(x);
-  const P value = mul(x, s);
-  return {value, fma(value, sub(broadcast<P>(1), s), s)};
+  const P value = x * s;
+  return {value, fma(value, 1 - s, s)};
 }
 
 /// log(1 + e^x), as max(x, 0) + log1p(e^-|x|): no threshold.
 template <PacketLike P>
 [[gnu::always_inline]] inline P softplus(const P& x) {
-  return detail::softplus_from(x, exponential(negate(abs(x))));
+  return detail::softplus_from(x, exponential(-abs(x)));
 }
 
 /// softplus(x) and its derivative sigmoid(x).
 template <PacketLike P>
 [[gnu::always_inline]] inline ValueAndDerivative<P> softplus_with_derivative(const P& x) {
-  const P one = broadcast<P>(1);
-  const P e = exponential(negate(abs(x)));
-  return {detail::softplus_from(x, e), div(detail::select_less(x, zero<P>(), e, one), add(one, e))};
+  const P one = 1;
+  const P e = exponential(-abs(x));
+  return {detail::softplus_from(x, e), select(x < 0, e, one) / (one + e)};
 }
-
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic pop
-#endif
 
 }  // namespace moe_mamba::cpu

@@ -6,6 +6,7 @@
 
 #include "moe_mamba/cpu/device.hpp"
 #include "moe_mamba/cpu/packet_access.hpp"
+#include "moe_mamba/cpu/packet_shuffle.hpp"
 
 /// The blocked matrix product, C = A B or C += A B, in the caller's memory and a thread's scratch.
 ///
@@ -87,37 +88,33 @@ template <int Rows, int step, class C>
   using P = Packet<C>;
   constexpr int packets = GemmBlocks<C>::packets;
   constexpr Index width = lanes<P>;
-  unroll<Rows>([&](auto i)
-                   __attribute__((always_inline)) { __builtin_prefetch(c + std::min<Index>(i, rows - 1) * c_stride); });
+  unroll<Rows>([&](auto i) { __builtin_prefetch(c + std::min<Index>(i, rows - 1) * c_stride); });
   const C* a_row[array_size<Rows>];
-  unroll<Rows>([&](auto i)
-                   __attribute__((always_inline)) { a_row[i] = a + std::min<Index>(i, rows - 1) * row_stride; });
+  unroll<Rows>([&](auto i) { a_row[i] = a + std::min<Index>(i, rows - 1) * row_stride; });
   P sum[array_size<Rows>][array_size<packets>];
-  unroll<Rows * packets>([&](auto i) __attribute__((always_inline)) { sum[i / packets][i % packets] = zero<P>(); });
+  unroll<Rows * packets>([&](auto i) { sum[i / packets][i % packets] = P(0); });
   // Not unrolled: g++ 12 would then read the packets of B from memory once for each row.
   for (Index k = 0; k < inner; ++k) {
     P b[array_size<packets>];
-    unroll<packets>([&](auto j) __attribute__((always_inline)) { b[j] = load<P>(panel + j * width); });
+    unroll<packets>([&](auto j) { b[j] = load<P>(panel + j * width); });
     panel += packets * width;
-    unroll<Rows>([&](auto i) __attribute__((always_inline)) {
-      const P a_ik = broadcast<P>(a_row[i][k * step]);
-      unroll<packets>([&](auto j) __attribute__((always_inline)) { sum[i][j] = fma(a_ik, b[j], sum[i][j]); });
+    unroll<Rows>([&](auto i) {
+      const P a_ik = a_row[i][k * step];
+      unroll<packets>([&](auto j) { sum[i][j] = fma(a_ik, b[j], sum[i][j]); });
     });
   }
   if (columns == packets * width) {
-    unroll<Rows>([&](auto i) __attribute__((always_inline)) {
+    unroll<Rows>([&](auto i) {
       if (i >= rows) return;
       C* const to = c + i * c_stride;
-      unroll<packets>([&](auto j) __attribute__((always_inline)) {
-        store<P>(to + j * width, accumulate ? add(load<P>(to + j * width), sum[i][j]) : sum[i][j]);
-      });
+      unroll<packets>(
+          [&](auto j) { store(to + j * width, accumulate ? load<P>(to + j * width) + sum[i][j] : sum[i][j]); });
     });
     return;
   }
   alignas(64) C buffer[array_size<Rows>][array_size<packets * width>];
-  unroll<Rows * packets>([&](auto i) __attribute__((always_inline)) {
-    store<P>(buffer[i / packets] + i % packets * width, sum[i / packets][i % packets]);
-  });
+  unroll<Rows * packets>(
+      [&](auto i) { store(buffer[i / packets] + i % packets * width, sum[i / packets][i % packets]); });
   for (Index i = 0; i < rows; ++i) {
     C* const to = c + i * c_stride;
     for (Index j = 0; j < columns; ++j) to[j] = accumulate ? to[j] + buffer[i][j] : buffer[i][j];
@@ -140,12 +137,12 @@ template <class C, class S>
     if (here == width) {
       for (; k + width <= inner; k += width) {
         P square[array_size<width>];
-        unroll<width>([&](auto i) __attribute__((always_inline)) {
+        unroll<width>([&](auto i) {
           square[i] = load_widened<P>(from + i * column_stride + k);
           __builtin_prefetch(from + i * column_stride + k + ahead);
         });
         transpose(square);
-        unroll<width>([&](auto i) __attribute__((always_inline)) { store<P>(to + (k + i) * panel_width, square[i]); });
+        unroll<width>([&](auto i) { store(to + (k + i) * panel_width, square[i]); });
       }
     }
     for (; k < inner; ++k) {
@@ -169,9 +166,8 @@ void pack_along_columns(const S* b, Index inner_stride, Index inner, Index colum
     C* to = panels + k * panel_width;
     Index column = 0;
     for (; column + panel_width <= columns; column += panel_width, to += inner * panel_width) {
-      unroll<GemmBlocks<C>::packets>([&](auto j) __attribute__((always_inline)) {
-        store<P>(to + j * width, load_widened<P>(from + column + j * width));
-      });
+      unroll<GemmBlocks<C>::packets>(
+          [&](auto j) { store(to + j * width, load_widened<P>(from + column + j * width)); });
     }
     if (column < columns) {
       for (Index j = 0; j < panel_width; ++j) to[j] = column + j < columns ? static_cast<C>(from[column + j]) : C(0);

@@ -11,7 +11,7 @@
 /// the linker's report names both.
 #if defined(__ELF__)
 
-#if defined(EIGEN_DONT_VECTORIZE)
+#if defined(MOE_MAMBA_DONT_VECTORIZE)
 #define MOE_MAMBA_VECTORS "no_vectors"
 #elif defined(__AVX512DQ__)
 #define MOE_MAMBA_VECTORS "avx512dq"

@@ -170,7 +170,7 @@ void add_bias(Device& device, const S* bias, MatrixView<C> y) {
     for (Index t = pieces.first(task); t < pieces.last(task); ++t) {
       C* const row = y.row(t);
       Index o = 0;
-      for (; o + width <= y.columns; o += width) store<P>(row + o, add(load<P>(row + o), load_widened<P>(bias + o)));
+      for (; o + width <= y.columns; o += width) store(row + o, load<P>(row + o) + load_widened<P>(bias + o));
       for (; o < y.columns; ++o) row[o] += static_cast<C>(bias[o]);
     }
   });
@@ -184,18 +184,16 @@ template <class P, int count, class C>
 [[gnu::always_inline]] inline void sum_rows(const C* dy, Index stride, Index rows, C* dbias) {
   constexpr Index run = 128;
   P total[array_size<count>];
-  unroll<count>([&](auto j) __attribute__((always_inline)) { total[j] = load<P>(dbias + j * lanes<P>); });
+  unroll<count>([&](auto j) { total[j] = load<P>(dbias + j * lanes<P>); });
   for (Index first = 0; first < rows; first += run) {
     P sum[array_size<count>];
-    unroll<count>([&](auto j) __attribute__((always_inline)) { sum[j] = zero<P>(); });
+    unroll<count>([&](auto j) { sum[j] = P(0); });
     for (Index t = first; t < std::min(first + run, rows); ++t) {
-      unroll<count>([&](auto j) __attribute__((always_inline)) {
-        sum[j] = add(sum[j], load<P>(dy + t * stride + j * lanes<P>));
-      });
+      unroll<count>([&](auto j) { sum[j] += load<P>(dy + t * stride + j * lanes<P>); });
     }
-    unroll<count>([&](auto j) __attribute__((always_inline)) { total[j] = add(total[j], sum[j]); });
+    unroll<count>([&](auto j) { total[j] += sum[j]; });
   }
-  unroll<count>([&](auto j) __attribute__((always_inline)) { store<P>(dbias + j * lanes<P>, total[j]); });
+  unroll<count>([&](auto j) { store(dbias + j * lanes<P>, total[j]); });
 }
 
 }  // namespace detail
@@ -213,7 +211,7 @@ void bias_backward(Device& device, Input<C> dy, C* dbias) {
       detail::sum_rows<P, packets>(dy.data + o, dy.stride, dy.rows, dbias + o);
     }
     for (; o + lanes<P> <= last; o += lanes<P>) detail::sum_rows<P, 1>(dy.data + o, dy.stride, dy.rows, dbias + o);
-    for (; o < last; ++o) detail::sum_rows<C, 1>(dy.data + o, dy.stride, dy.rows, dbias + o);
+    for (; o < last; ++o) detail::sum_rows<Packet<C, 1>, 1>(dy.data + o, dy.stride, dy.rows, dbias + o);
   });
 }
 

@@ -44,7 +44,7 @@ void for_rows_with_column_sums(Device& device, Index rows, Index columns, C* con
     for (int array = 0; array < arrays; ++array) {
       const C* source = from.array[array];
       C* sum = to.array[array];
-      sweep<C>(columns, [=]<class P>(Index i) { store<P>(sum + i, add(load<P>(sum + i), load<P>(source + i))); });
+      sweep<C>(columns, [=]<class P>(Index i) { store(sum + i, load<P>(sum + i) + load<P>(source + i)); });
     }
   };
   C* const partial = reinterpret_cast<C*>(device.scratch(0));
@@ -78,13 +78,11 @@ void rms_norm(Device& device, Input<C> x, const S* gain, double epsilon, MatrixV
       const C scale = static_cast<C>(1 / std::sqrt(double(square) / double(columns) + epsilon));
       inverse[t] = scale;
       if (gain == nullptr) {
-        detail::sweep<C>(columns,
-                         [=]<class P>(Index i) { store<P>(to + i, mul(load<P>(from + i), broadcast<P>(scale))); });
+        detail::sweep<C>(columns, [=]<class P>(Index i) { store(to + i, load<P>(from + i) * scale); });
         continue;
       }
-      detail::sweep<C>(columns, [=]<class P>(Index i) {
-        store<P>(to + i, mul(mul(load<P>(from + i), broadcast<P>(scale)), load_widened<P>(gain + i)));
-      });
+      detail::sweep<C>(columns,
+                       [=]<class P>(Index i) { store(to + i, load<P>(from + i) * scale * load_widened<P>(gain + i)); });
     }
   });
 }
@@ -105,8 +103,8 @@ void rms_norm_backward_without_gain(Device& device, Input<C> x, const C* inverse
       const C scale = inverse[t];
       const C pull = -(dot / static_cast<C>(columns)) * scale * scale * scale;
       sweep<C>(columns, [=]<class P>(Index i) {
-        const P sum = fma(load<P>(gradient + i), broadcast<P>(scale), load<P>(to + i));
-        store<P>(to + i, fma(load<P>(row + i), broadcast<P>(pull), sum));
+        const P sum = fma(load<P>(gradient + i), scale, load<P>(to + i));
+        store(to + i, fma(load<P>(row + i), pull, sum));
       });
     }
   });
@@ -126,16 +124,16 @@ void rms_norm_backward(Device& device, Input<C> x, const S* gain, const C* inver
     C* to = dx.row(t);
     C* gain_sum = sums[0];
     const C dot = detail::sweep_sum<C>(columns, [=]<class P>(Index i, P sum) {
-      return fma(mul(load<P>(gradient + i), load_widened<P>(gain + i)), load<P>(row + i), sum);
+      return fma(load<P>(gradient + i) * load_widened<P>(gain + i), load<P>(row + i), sum);
     });
     const C scale = inverse[t];
     const C pull = -(dot / static_cast<C>(columns)) * scale * scale * scale;
     detail::sweep<C>(columns, [=]<class P>(Index i) {
       const P value = load<P>(row + i);
-      const P scaled = mul(load<P>(gradient + i), broadcast<P>(scale));
+      const P scaled = load<P>(gradient + i) * scale;
       const P sum = fma(scaled, load_widened<P>(gain + i), load<P>(to + i));
-      store<P>(to + i, fma(value, broadcast<P>(pull), sum));
-      store<P>(gain_sum + i, fma(scaled, value, load<P>(gain_sum + i)));
+      store(to + i, fma(value, pull, sum));
+      store(gain_sum + i, fma(scaled, value, load<P>(gain_sum + i)));
     });
   });
 }
@@ -150,18 +148,18 @@ void layer_norm(Device& device, Input<C> x, const S* gain, const S* bias, double
       const C* from = x.row(t);
       C* to = y.row(t);
       const C average =
-          detail::sweep_sum<C>(columns, [=]<class P>(Index i, P sum) { return add(sum, load<P>(from + i)); }) /
+          detail::sweep_sum<C>(columns, [=]<class P>(Index i, P sum) { return sum + load<P>(from + i); }) /
           static_cast<C>(columns);
       const C square = detail::sweep_sum<C>(columns, [=]<class P>(Index i, P sum) {
-        const P centred = sub(load<P>(from + i), broadcast<P>(average));
+        const P centred = load<P>(from + i) - average;
         return fma(centred, centred, sum);
       });
       const C scale = static_cast<C>(1 / std::sqrt(double(square) / double(columns) + epsilon));
       mean[t] = average;
       inverse[t] = scale;
       detail::sweep<C>(columns, [=]<class P>(Index i) {
-        const P normalised = mul(sub(load<P>(from + i), broadcast<P>(average)), broadcast<P>(scale));
-        store<P>(to + i, fma(normalised, load_widened<P>(gain + i), load_widened<P>(bias + i)));
+        const P normalised = (load<P>(from + i) - average) * scale;
+        store(to + i, fma(normalised, load_widened<P>(gain + i), load_widened<P>(bias + i)));
       });
     }
   });
@@ -182,18 +180,18 @@ void layer_norm_backward(Device& device, Input<C> x, const S* gain, const C* mea
     const C total = detail::sweep_sum<C>(
         columns, [=]<class P>(Index i, P sum) { return fma(load<P>(gradient + i), load_widened<P>(gain + i), sum); });
     const C dot = detail::sweep_sum<C>(columns, [=]<class P>(Index i, P sum) {
-      const P centred = sub(load<P>(row + i), broadcast<P>(average));
-      return fma(mul(load<P>(gradient + i), load_widened<P>(gain + i)), centred, sum);
+      const P centred = load<P>(row + i) - average;
+      return fma(load<P>(gradient + i) * load_widened<P>(gain + i), centred, sum);
     });
     const C shift = -(total / static_cast<C>(columns)) * scale;
     const C pull = -(dot / static_cast<C>(columns)) * scale * scale * scale;
     detail::sweep<C>(columns, [=]<class P>(Index i) {
-      const P centred = sub(load<P>(row + i), broadcast<P>(average));
-      const P scaled = mul(load<P>(gradient + i), broadcast<P>(scale));
-      const P sum = fma(scaled, load_widened<P>(gain + i), add(load<P>(to + i), broadcast<P>(shift)));
-      store<P>(to + i, fma(centred, broadcast<P>(pull), sum));
-      store<P>(gain_sum + i, fma(scaled, centred, load<P>(gain_sum + i)));
-      store<P>(bias_sum + i, add(load<P>(bias_sum + i), load<P>(gradient + i)));
+      const P centred = load<P>(row + i) - average;
+      const P scaled = load<P>(gradient + i) * scale;
+      const P sum = fma(scaled, load_widened<P>(gain + i), load<P>(to + i) + shift);
+      store(to + i, fma(centred, pull, sum));
+      store(gain_sum + i, fma(scaled, centred, load<P>(gain_sum + i)));
+      store(bias_sum + i, load<P>(bias_sum + i) + load<P>(gradient + i));
     });
   });
 }

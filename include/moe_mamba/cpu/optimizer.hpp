@@ -1,7 +1,6 @@
 #pragma once
 
 #include <array>
-#include <bit>
 #include <cstdint>
 #include <cstring>
 
@@ -30,13 +29,13 @@ namespace detail {
 /// As many integers as P has lanes, as a vector of the compilers' own: over arrays larger than the cache, what they make of
 /// the few steps below is as fast as intrinsics for each kind of machine.
 template <class Integer, PacketLike P>
-using Integers [[gnu::vector_size(sizeof(Integer) * lanes<P>)]] = Integer;
+using Integers = Vector<Integer, lanes<P>>;
 
 /// join_float() in every lane.
 template <PacketLike P>
 [[gnu::always_inline]] inline P load_joined(const bfloat16* upper, const std::int16_t* remainder) {
-  if constexpr (std::is_same_v<P, float>) {
-    return join_float({*upper, *remainder});
+  if constexpr (lanes<P> == 1) {
+    return P(join_float({*upper, *remainder}));
   } else {
     using Words = Integers<std::uint32_t, P>;
     Integers<std::uint16_t, P> halves;
@@ -44,28 +43,28 @@ template <PacketLike P>
     std::memcpy(&halves, upper, sizeof halves);
     std::memcpy(&rest, remainder, sizeof rest);
     const Words word = __builtin_convertvector(halves, Words) << 16;
-    const auto wide = std::bit_cast<Words>(__builtin_convertvector(rest, Integers<std::int32_t, P>));
+    const auto wide = reinterpret<Words>(__builtin_convertvector(rest, Integers<std::int32_t, P>));
     const Words magnitude = (word & 0x7fffffffu) + wide;
-    const auto counts = std::bit_cast<Words>(magnitude < split_float_limit);
-    return {std::bit_cast<typename P::Native>(word + (wide & counts))};
+    const auto counts = reinterpret<Words>(magnitude < split_float_limit);
+    return P(reinterpret<typename P::Native>(word + (wide & counts)));
   }
 }
 
 /// split_float() of every lane.
 template <PacketLike P>
 [[gnu::always_inline]] inline void store_split(bfloat16* upper, std::int16_t* remainder, const P& value) {
-  if constexpr (std::is_same_v<P, float>) {
-    const SplitFloat halves = split_float(value);
+  if constexpr (lanes<P> == 1) {
+    const SplitFloat halves = split_float(value.native);
     *upper = halves.upper;
     *remainder = halves.remainder;
   } else {
     using Words = Integers<std::uint32_t, P>;
-    const auto word = std::bit_cast<Words>(value.native);
+    const auto word = reinterpret<Words>(value.native);
     const Words magnitude = word & 0x7fffffffu;
     // Without ?:, which nvcc's front end does not know of vectors.
-    const auto nan = std::bit_cast<Words>(magnitude > 0x7f800000u);
+    const auto nan = reinterpret<Words>(magnitude > 0x7f800000u);
     const Words rounded = (nan & (word | 0x00400000u)) | (~nan & (word + 0x8000u));
-    const auto counts = std::bit_cast<Words>(magnitude < split_float_limit);
+    const auto counts = reinterpret<Words>(magnitude < split_float_limit);
     const auto halves = __builtin_convertvector(rounded >> 16, Integers<std::uint16_t, P>);
     const auto rest = __builtin_convertvector(word & counts, Integers<std::int16_t, P>);
     std::memcpy(static_cast<void*>(upper), &halves, sizeof halves);
@@ -93,24 +92,24 @@ void adamw(Device& device, const AdamWUpdate<C, S>& update) {
     C* first_moment = update.first_moment + first;
     C* second_moment = update.second_moment + first;
     detail::sweep<C>(last - first, [=]<class P>(Index i) {
-      const P g = mul(broadcast<P>(scale), load<P>(gradient + i));
-      const P m = fma(broadcast<P>(take1), g, mul(broadcast<P>(keep1), load<P>(first_moment + i)));
-      const P v = fma(mul(broadcast<P>(take2), g), g, mul(broadcast<P>(keep2), load<P>(second_moment + i)));
-      const P deviation = sqrt(mul(broadcast<P>(correct2), v));
-      const P adapted = div(mul(broadcast<P>(correct1), m), add(deviation, broadcast<P>(epsilon)));
+      const P g = scale * load<P>(gradient + i);
+      const P m = fma(take1, g, keep1 * load<P>(first_moment + i));
+      const P v = fma(take2 * g, g, keep2 * load<P>(second_moment + i));
+      const P deviation = sqrt(correct2 * v);
+      const P adapted = correct1 * m / (deviation + epsilon);
       P old;
       if constexpr (AdamWUpdate<C, S>::keeps_remainder) {
         old = detail::load_joined<P>(parameters + i, remainder + i);
       } else {
         old = load<P>(parameters + i);
       }
-      const P updated = fma(broadcast<P>(rate), fma(broadcast<P>(decay), old, adapted), old);
-      store<P>(first_moment + i, m);
-      store<P>(second_moment + i, v);
+      const P updated = fma(rate, fma(decay, old, adapted), old);
+      store(first_moment + i, m);
+      store(second_moment + i, v);
       if constexpr (AdamWUpdate<C, S>::keeps_remainder) {
         detail::store_split<P>(parameters + i, remainder + i, updated);
       } else {
-        store<P>(parameters + i, updated);
+        store(parameters + i, updated);
       }
     });
   };

@@ -63,14 +63,14 @@ void for_runs(Device& device, Index rows, Index columns, bool contiguous, const 
   }
 }
 
-/// each.operator()<P>(i) for i in 0 … count - 1: in steps of a packet, P = Packet<C>, then one by one, P = C.
+/// each.operator()<P>(i) for i in 0 … count - 1: in steps of a packet, P = Packet<C>, then one by one, P = Packet<C, 1>.
 template <ComputeScalar C, class Each>
 [[gnu::always_inline]] inline void sweep(Index count, const Each& each) {
   constexpr Index step = lanes<Packet<C>>;
   // The rest as a number below `step`, or g++ 12 takes the second loop for endless and warns.
   const Index rest = count & (step - 1), packed = count - rest;
   for (Index i = 0; i < packed; i += step) each.template operator()<Packet<C>>(i);
-  for (Index i = 0; i < rest; ++i) each.template operator()<C>(packed + i);
+  for (Index i = 0; i < rest; ++i) each.template operator()<Packet<C, 1>>(packed + i);
 }
 
 /// The sum over 0 … count - 1 of what each.operator()<P>(i, sum) adds to `sum`, in four interleaved sums of packets: an
@@ -79,7 +79,7 @@ template <ComputeScalar C, class Each>
 [[gnu::always_inline]] inline C sweep_sum(Index count, const Each& each) {
   using P = Packet<C>;
   constexpr Index step = lanes<P>;
-  P sum0 = zero<P>(), sum1 = sum0, sum2 = sum0, sum3 = sum0;
+  P sum0 = 0, sum1 = sum0, sum2 = sum0, sum3 = sum0;
   Index i = 0;
   for (; count - i >= 4 * step; i += 4 * step) {
     sum0 = each.template operator()<P>(i, sum0);
@@ -88,10 +88,10 @@ template <ComputeScalar C, class Each>
     sum3 = each.template operator()<P>(i + 3 * step, sum3);
   }
   for (; count - i >= step; i += step) sum0 = each.template operator()<P>(i, sum0);
-  C sum = horizontal_sum(add(add(sum0, sum1), add(sum2, sum3)));
+  Packet<C, 1> sum = horizontal_sum(sum0 + sum1 + (sum2 + sum3));
   const Index rest = count & (step - 1);
-  for (Index k = 0; k < rest; ++k) sum = each.template operator()<C>(count - rest + k, sum);
-  return sum;
+  for (Index k = 0; k < rest; ++k) sum = each.template operator()<Packet<C, 1>>(count - rest + k, sum);
+  return sum.native;
 }
 
 /// The largest of `count` values, at least one; any of them, or NaN, where one is NaN.
@@ -110,7 +110,7 @@ template <ComputeScalar C>
     for (; count - i >= step; i += step) max0 = max(max0, load<P>(values + i));
     largest = horizontal_max(max(max0, max1));
   }
-  for (; i < count; ++i) largest = max(largest, values[i]);
+  for (; i < count; ++i) largest = std::max(largest, values[i]);
   return largest;
 }
 

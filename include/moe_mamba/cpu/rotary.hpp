@@ -26,8 +26,8 @@ void rotate_row(const RotaryEmbedding<C>& rotary, Index row, Index first, Index 
     sweep<C>(count, [=]<class P>(Index i) {
       const P a = load<P>(real + i), b = load<P>(imaginary + i);
       const P cosine = load<P>(cosines + i), sine = load<P>(sines + i);
-      store<P>(real + i, fma(a, cosine, negate(mul(b, sine))));
-      store<P>(imaginary + i, fma(a, sine, mul(b, cosine)));
+      store(real + i, fma(a, cosine, -(b * sine)));
+      store(imaginary + i, fma(a, sine, b * cosine));
     });
   }
 }

@@ -68,15 +68,15 @@ void route(Device& device, const Router<C, Experts, TopK>& router) {
       C* probabilities = router.probabilities.row(t);
       const C largest = detail::sweep_max<C>(logits, Experts);
       const C total = detail::sweep_sum<C>(Experts, [=]<class P>(Index e, P partial) {
-        const P power = exponential(sub(load<P>(logits + e), broadcast<P>(largest)));
-        store<P>(probabilities + e, power);
-        return add(partial, power);
+        const P power = exponential(load<P>(logits + e) - largest);
+        store(probabilities + e, power);
+        return partial + power;
       });
       const C reciprocal = C(1) / total;
       const C mean_exponent = detail::sweep_sum<C>(Experts, [=]<class P>(Index e, P partial) {
-        const P p = mul(load<P>(probabilities + e), broadcast<P>(reciprocal));
-        store<P>(probabilities + e, p);
-        return fma(p, max(sub(load<P>(logits + e), broadcast<P>(largest)), broadcast<P>(least)), partial);
+        const P p = load<P>(probabilities + e) * reciprocal;
+        store(probabilities + e, p);
+        return fma(p, max(load<P>(logits + e) - largest, least), partial);
       });
       const double log_total = std::log(double(total));
       const double log_sum_exp = double(largest) + log_total;
@@ -158,9 +158,8 @@ void router_backward(Device& device, const RouterBackward<C, Experts, TopK>& rou
       const C dot = detail::sweep_sum<C>(
           Experts, [&]<class P>(Index e, P sum) { return fma(load<P>(dp + e), load<P>(p + e), sum); });
       const C shift = z * router.log_sum_exp[t] - dot;
-      detail::sweep<C>(Experts, [&]<class P>(Index e) {
-        store<P>(dlogits + e, mul(load<P>(p + e), add(load<P>(dp + e), broadcast<P>(shift))));
-      });
+      detail::sweep<C>(Experts,
+                       [&]<class P>(Index e) { store(dlogits + e, load<P>(p + e) * (load<P>(dp + e) + shift)); });
       if (router.order == GateOrder::top_k_then_softmax) {
         C gate_dot = 0;
         for (int k = 0; k < TopK; ++k) gate_dot += gates[k] * dgates[k];

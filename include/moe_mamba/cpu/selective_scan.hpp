@@ -6,6 +6,7 @@
 #include "moe_mamba/cpu/channels.hpp"
 #include "moe_mamba/cpu/device.hpp"
 #include "moe_mamba/cpu/exponential.hpp"
+#include "moe_mamba/cpu/packet_shuffle.hpp"
 #include "moe_mamba/ops/selective_scan.hpp"
 
 /// The selective scan on the CPU.
@@ -36,10 +37,10 @@ void decay_rates(const S* a_log, Index count, scalar_of<P>* rates) {
   for (Index first = 0; first < whole; first += width) {
     P packets[array_size<width>];
     for (Index lane = 0; lane < width; ++lane) {
-      packets[lane] = lane < count ? load_widened<P>(a_log + lane * States + first) : zero<P>();
+      packets[lane] = load_widened<P>(a_log + std::min(lane, count - 1) * States + first);
     }
     transpose(packets);
-    for (Index n = 0; n < width; ++n) store<P>(rates + (first + n) * width, packets[n]);
+    for (Index n = 0; n < width; ++n) store(rates + (first + n) * width, packets[n]);
   }
   for (Index n = whole; n < States; ++n) {
     for (Index lane = 0; lane < width; ++lane) {
@@ -47,8 +48,8 @@ void decay_rates(const S* a_log, Index count, scalar_of<P>* rates) {
     }
   }
   for (Index n = 0; n < States; ++n) {
-    const P rate = mul(exponential(load<P>(rates + n * width)), broadcast<P>(-std::numbers::log2e_v<C>));
-    store<P>(rates + n * width, plain_nan(rate));
+    const P rate = exponential(load<P>(rates + n * width)) * -std::numbers::log2e_v<C>;
+    store(rates + n * width, plain_nan(rate));
   }
 }
 
@@ -72,7 +73,7 @@ struct ScanPiece {
 /// One step: exp(Δ A) h + Δ u B.
 template <PacketLike P>
 [[gnu::always_inline]] inline P scan_update(const P& decay, const P& state, const P& drive, scalar_of<P> b) {
-  return fma(decay, state, mul(drive, broadcast<P>(b)));
+  return fma(decay, state, drive * b);
 }
 
 /// Group states of a block over a whole piece, with the same results. `h` is (Group, lanes), in and out; the states stay
@@ -82,7 +83,7 @@ template <int Group, PacketLike P, int Columns, class Beside>
                                                const Beside& beside) {
   using C = scalar_of<P>;
   P h[array_size<Group>], rate[array_size<Group>];
-  unroll<Group>([&](auto i) __attribute__((always_inline)) {
+  unroll<Group>([&](auto i) {
     h[i] = load<P>(state + i * lanes<P>);
     rate[i] = load<P>(piece.rates + (n + i) * lanes<P>);
   });
@@ -91,14 +92,14 @@ template <int Group, PacketLike P, int Columns, class Beside>
   for (Index t = 0; t < piece.steps; ++t, b += piece.b.stride, c += piece.c.stride) {
     const P delta = load<P>(piece.delta(t)), drive = load<P>(piece.drive(t));
     P sum = load<P>(piece.sum(t));
-    unroll<Group>([&](auto i) __attribute__((always_inline)) {
-      h[i] = scan_update(decay_power(mul(delta, rate[i])), h[i], drive, b[i]);
-      sum = fma(h[i], broadcast<P>(c[i]), sum);
+    unroll<Group>([&](auto i) {
+      h[i] = scan_update(decay_power(delta * rate[i]), h[i], drive, b[i]);
+      sum = fma(h[i], c[i], sum);
     });
-    store<P>(piece.sum(t), sum);
+    store(piece.sum(t), sum);
     beside(t);
   }
-  unroll<Group>([&](auto i) __attribute__((always_inline)) { store<P>(state + i * lanes<P>, h[i]); });
+  unroll<Group>([&](auto i) { store(state + i * lanes<P>, h[i]); });
 }
 
 /// All states of a single step, with the same results.
@@ -107,12 +108,12 @@ template <PacketLike P, int States, int Columns>
   const P delta = load<P>(piece.delta(0)), drive = load<P>(piece.drive(0));
   P sum = load<P>(piece.sum(0));
   for (Index n = 0; n < States; ++n) {
-    const P decay = decay_power(mul(delta, load<P>(piece.rates + n * lanes<P>)));
+    const P decay = decay_power(delta * load<P>(piece.rates + n * lanes<P>));
     const P h = scan_update(decay, load<P>(states + n * lanes<P>), drive, piece.b.data[n]);
-    store<P>(states + n * lanes<P>, h);
-    sum = fma(h, broadcast<P>(piece.c.data[n]), sum);
+    store(states + n * lanes<P>, h);
+    sum = fma(h, piece.c.data[n], sum);
   }
-  store<P>(piece.sum(0), sum);
+  store(piece.sum(0), sum);
 }
 
 /// Steps of a piece, and states that go through it together: as many as leave some registers for the arithmetic. Pieces
@@ -168,8 +169,8 @@ class ScanTask {
     for (Index block = 0; block < blocks_; ++block) {
       with_channel_lanes<P>(channel(block), channels_, [&](auto lane) {
         for (Index n = 0; n < States; ++n) {
-          store<P>(states(block) + n * width,
-                   state == nullptr ? zero<P>() : lane.load_channels(state + n * channels_ + channel(block)));
+          store(states(block) + n * width,
+                state == nullptr ? P(0) : lane.load_channels(state + n * channels_ + channel(block)));
         }
       });
     }
@@ -210,16 +211,16 @@ class ScanTask {
                                 scan_.c.row_block(row, steps)};
     const P bias = lane.load_parameters(scan_.delta_bias + at), d = lane.load_parameters(scan_.d + at);
     for (Index t = 0; t < steps; ++t) {
-      const P delta = softplus(add(lane.load_channels(scan_.delta.row(row + t) + at), bias));
+      const P delta = softplus(lane.load_channels(scan_.delta.row(row + t) + at) + bias);
       const P u = lane.load_channels(scan_.u.row(row + t) + at);
-      store<P>(piece.delta(t), delta);
-      store<P>(piece.drive(t), mul(delta, u));
-      store<P>(piece.sum(t), mul(d, u));
+      store(piece.delta(t), delta);
+      store(piece.drive(t), delta * u);
+      store(piece.sum(t), d * u);
     }
     recur(piece, row, block);
     for (Index t = 0; t < steps; ++t) {
       const P gate = silu(lane.load_channels(scan_.z.row(row + t) + at));
-      lane.store_channels(scan_.y.row(row + t) + at, mul(load<P>(piece.sum(t)), gate));
+      lane.store_channels(scan_.y.row(row + t) + at, load<P>(piece.sum(t)) * gate);
     }
   }
 
@@ -236,17 +237,16 @@ class ScanTask {
     const Index at = channel(block), next = last ? first_ : at + width;
     const Index later = last ? std::min(steps, scan_.shape.tokens() - row - steps) : 0;
     for (Index n = 0; n + group <= States; n += group) {
-      scan_states<group>(
-          piece, n, states(block) + n * width, [&](Index t) __attribute__((always_inline)) {
-            if (n == 0) {
-              prefetch<false>(scan_.z.row(row + t) + at);
-              prefetch<true>(scan_.y.row(row + t) + at);
-            }
-            if (n == group || States < 2 * group) {
-              prefetch<false>(scan_.delta.row(row + t + later) + next);
-              prefetch<false>(scan_.u.row(row + t + later) + next);
-            }
-          });
+      scan_states<group>(piece, n, states(block) + n * width, [&](Index t) {
+        if (n == 0) {
+          prefetch<false>(scan_.z.row(row + t) + at);
+          prefetch<true>(scan_.y.row(row + t) + at);
+        }
+        if (n == group || States < 2 * group) {
+          prefetch<false>(scan_.delta.row(row + t + later) + next);
+          prefetch<false>(scan_.u.row(row + t + later) + next);
+        }
+      });
     }
     if constexpr (rest > 0) {
       constexpr Index n = States - rest;

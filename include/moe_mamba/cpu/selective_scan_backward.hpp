@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <numbers>
 
+#include "moe_mamba/cpu/packet_shuffle.hpp"
 #include "moe_mamba/cpu/selective_scan.hpp"
 
 /// The way back through the selective scan on the CPU. See reference::selective_scan_backward for the formulas.
@@ -76,9 +77,7 @@ template <PacketLike P, int Columns, class Keep>
   const P rate = load<P>(piece.rates + n * lanes<P>);
   const C* b = piece.b.data + n;
   const C* c = piece.c.data + n;
-  const auto split = [&](Index t) __attribute__((always_inline)) {
-    return Decay::split(mul(load<P>(piece.delta(t)), rate));
-  };
+  const auto split = [&](Index t) { return Decay::split(load<P>(piece.delta(t)) * rate); };
   // Three steps at a time: the power for step t + 2 is split, that for t + 1 begun, that for t finished and used.
   Decay current = split(0), next = split(1);
   P begun = current.begin();
@@ -87,7 +86,7 @@ template <PacketLike P, int Columns, class Keep>
     const P decay = current.finish(begun);
     begun = next.begin();
     h = scan_update(decay, h, load<P>(piece.drive(t)), *b);
-    store<P>(piece.sum(t), fma(h, broadcast<P>(*c), load<P>(piece.sum(t))));
+    store(piece.sum(t), fma(h, *c, load<P>(piece.sum(t))));
     keep(t, decay, h);
     current = next;
     next = later;
@@ -184,12 +183,12 @@ class ScanBackwardTask {
     decay_rates<P, States>(scan_.a_log + channel * States, std::min(width, channels_ - channel), block.rates);
     const C* const dstate = scan_.dstate ? scan_.dstate.sequence(sequence_) + channel : nullptr;
     for (Index n = 0; n < States; ++n) {
-      store<P>(block.rate_sums + n * width, zero<P>());
-      store<P>(block.carried + n * width, dstate == nullptr ? zero<P>() : lane.load_channels(dstate + n * channels_));
+      store(block.rate_sums + n * width, P(0));
+      store(block.carried + n * width, dstate == nullptr ? P(0) : lane.load_channels(dstate + n * channels_));
     }
     const Index at = sequence_ * channels_ + channel;
-    lane.store_channels(partial_.dd + at, zero<P>());
-    lane.store_channels(partial_.dbias + at, zero<P>());
+    lane.store_channels(partial_.dd + at, 0);
+    lane.store_channels(partial_.dbias + at, 0);
   }
 
   template <class Lanes>
@@ -211,8 +210,8 @@ class ScanBackwardTask {
     each_block([&](Block& block, Index channel, auto lane) { prepare(block, row, steps, channel, lane); });
     for (Index n = 0; n < States; ++n) {
       for (Index t = 0; t < interval; ++t) {
-        store<P>(memory_.trace.db(t), zero<P>());
-        store<P>(memory_.trace.dc(t), zero<P>());
+        store(memory_.trace.db(t), P(0));
+        store(memory_.trace.dc(t), P(0));
       }
       each_block([&](Block& block, Index channel, auto lane) {
         go_and_return(block, piece_of(block, row, steps), n, lane.load_channels(checkpoint + n * channels_ + channel));
@@ -238,56 +237,55 @@ class ScanBackwardTask {
       for (const auto* input : {&scan_.delta, &scan_.u, &scan_.z, &scan_.dy}) {
         prefetch<false>(input->row(ahead) + channel);
       }
-      const auto delta = softplus_with_derivative(add(lane.load_channels(scan_.delta.row(row + t) + channel), bias));
+      const auto delta = softplus_with_derivative(lane.load_channels(scan_.delta.row(row + t) + channel) + bias);
       const P u = lane.load_channels(scan_.u.row(row + t) + channel);
       const auto gate = silu_with_derivative(lane.load_channels(scan_.z.row(row + t) + channel));
       const P dy = lane.load_channels(scan_.dy.row(row + t) + channel);
-      store<P>(piece.delta(t), delta.value);
-      store<P>(piece.drive(t), mul(delta.value, u));
-      store<P>(piece.sum(t), mul(d, u));
-      store<P>(piece.dp(t), mul(dy, gate.value));
-      store<P>(piece.input_sum(t), zero<P>());
-      store<P>(piece.decay_sum(t), zero<P>());
-      store<P>(block.slopes + 2 * t * width, delta.derivative);
-      store<P>(block.slopes + (2 * t + 1) * width, mul(dy, gate.derivative));
+      store(piece.delta(t), delta.value);
+      store(piece.drive(t), delta.value * u);
+      store(piece.sum(t), d * u);
+      store(piece.dp(t), dy * gate.value);
+      store(piece.input_sum(t), P(0));
+      store(piece.decay_sum(t), P(0));
+      store(block.slopes + 2 * t * width, delta.derivative);
+      store(block.slopes + (2 * t + 1) * width, dy * gate.derivative);
     }
-    for (Index t = steps; t < steps + 2; ++t) store<P>(piece.delta(t), zero<P>());
+    for (Index t = steps; t < steps + 2; ++t) store(piece.delta(t), P(0));
   }
 
   /// State n over a piece, from `initial` to the last step, and back to the first.
   void go_and_return(Block& block, const ScanBackwardPiece<P> piece, Index n, const P initial) const {
     const ScanTrace<P> trace = memory_.trace;  // a copy, which stores of packets cannot change
-    store<P>(trace.before(0), initial);
-    P after = scan_state<P, 6>(
-        piece, n, initial, [trace](Index t, const P& decay, const P& h) __attribute__((always_inline)) {
-          store<P>(trace.decay(t), decay);
-          store<P>(trace.before(t + 1), h);
-        });
+    store(trace.before(0), initial);
+    P after = scan_state<P, 6>(piece, n, initial, [trace](Index t, const P& decay, const P& h) {
+      store(trace.decay(t), decay);
+      store(trace.before(t + 1), h);
+    });
     const P rate = load<P>(block.rates + n * width);
     P carried = load<P>(block.carried + n * width), rate_sum = load<P>(block.rate_sums + n * width);
     const C* b = piece.b.row(piece.steps - 1) + n;
     const C* c = piece.c.row(piece.steps - 1) + n;
     for (Index t = piece.steps - 1; t >= 0; --t, b -= piece.b.stride, c -= piece.c.stride) {
       const P before = load<P>(trace.before(t)), dp = load<P>(piece.dp(t));
-      const P decay = load<P>(trace.decay(t)), own = mul(dp, broadcast<P>(*c));
-      const P g = add(own, carried);
-      store<P>(trace.dc(t), fma(dp, after, load<P>(trace.dc(t))));
-      store<P>(trace.db(t), fma(g, load<P>(piece.drive(t)), load<P>(trace.db(t))));
-      store<P>(piece.input_sum(t), fma(g, broadcast<P>(*b), load<P>(piece.input_sum(t))));
-      carried = fma(decay, carried, mul(decay, own));  // decay g, in one instruction from step to step
-      const P through = mul(carried, before);
-      store<P>(piece.decay_sum(t), fma(through, rate, load<P>(piece.decay_sum(t))));
+      const P decay = load<P>(trace.decay(t)), own = dp * *c;
+      const P g = own + carried;
+      store(trace.dc(t), fma(dp, after, load<P>(trace.dc(t))));
+      store(trace.db(t), fma(g, load<P>(piece.drive(t)), load<P>(trace.db(t))));
+      store(piece.input_sum(t), fma(g, *b, load<P>(piece.input_sum(t))));
+      carried = fma(decay, carried, decay * own);  // decay g, in one instruction from step to step
+      const P through = carried * before;
+      store(piece.decay_sum(t), fma(through, rate, load<P>(piece.decay_sum(t))));
       rate_sum = fma(through, load<P>(piece.delta(t)), rate_sum);
       after = before;
     }
-    store<P>(block.carried + n * width, carried);
-    store<P>(block.rate_sums + n * width, rate_sum);
+    store(block.carried + n * width, carried);
+    store(block.rate_sums + n * width, rate_sum);
   }
 
   /// What needs the sums over the states.
   template <class Lanes>
   void conclude(const Block& block, Index row, Index steps, Index channel, const Lanes& lane) const {
-    const P d = lane.load_parameters(scan_.d + channel), ln2 = broadcast<P>(std::numbers::ln2_v<C>);
+    const P d = lane.load_parameters(scan_.d + channel), ln2 = P(std::numbers::ln2_v<C>);
     const auto piece = piece_of(block, row, steps);
     const Index at = sequence_ * channels_ + channel;
     P dd = lane.load_channels(partial_.dd + at), dbias = lane.load_channels(partial_.dbias + at);
@@ -296,14 +294,13 @@ class ScanBackwardTask {
       for (const auto* output : {&scan_.ddelta, &scan_.du, &scan_.dz}) prefetch<true>(output->row(ahead) + channel);
       const P u = lane.load_channels(scan_.u.row(row + t) + channel), dp = load<P>(piece.dp(t));
       const P input_sum = load<P>(piece.input_sum(t));
-      const P ddelta =
-          mul(fma(ln2, load<P>(piece.decay_sum(t)), mul(u, input_sum)), load<P>(block.slopes + 2 * t * width));
+      const P ddelta = fma(ln2, load<P>(piece.decay_sum(t)), u * input_sum) * load<P>(block.slopes + 2 * t * width);
       dd = fma(dp, u, dd);
-      dbias = add(dbias, ddelta);
+      dbias += ddelta;
       lane.store_channels(scan_.ddelta.row(row + t) + channel, ddelta);
-      lane.store_channels(scan_.du.row(row + t) + channel, fma(load<P>(piece.delta(t)), input_sum, mul(d, dp)));
+      lane.store_channels(scan_.du.row(row + t) + channel, fma(load<P>(piece.delta(t)), input_sum, d * dp));
       lane.store_channels(scan_.dz.row(row + t) + channel,
-                          mul(load<P>(block.slopes + (2 * t + 1) * width), load<P>(piece.sum(t))));
+                          load<P>(block.slopes + (2 * t + 1) * width) * load<P>(piece.sum(t)));
     }
     lane.store_channels(partial_.dd + at, dd);
     lane.store_channels(partial_.dbias + at, dbias);
@@ -314,14 +311,12 @@ class ScanBackwardTask {
     for (Index t = 0; t < steps; t += width) {
       const Index count = std::min(width, steps - t);
       P rows[array_size<width>];
-      unroll<width>([&](auto i) __attribute__((always_inline)) {
-        rows[i] = load<P>(column + (t + i) * ScanTrace<P>::row_size);
-      });
+      unroll<width>([&](auto i) { rows[i] = load<P>(column + (t + i) * ScanTrace<P>::row_size); });
       const P sum = sums_over_lanes(rows);
       if (count == width) {
-        store<P>(sums + t, overwrite ? sum : add(load<P>(sums + t), sum));
+        store(sums + t, overwrite ? sum : load<P>(sums + t) + sum);
       } else {
-        store_partial<P>(sums + t, overwrite ? sum : add(load_partial<P>(sums + t, count), sum), count);
+        store_partial<P>(sums + t, overwrite ? sum : load_partial<P>(sums + t, count) + sum, count);
       }
     }
   }
