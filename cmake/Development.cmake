@@ -3,10 +3,15 @@ if(PROJECT_IS_TOP_LEVEL AND NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYP
   set(CMAKE_BUILD_TYPE Release CACHE STRING "The kind of build" FORCE)
 endif()
 
+# Eigen is for the tests of eigen.hpp and for the text that the quickstart reads by default.
+if(NOT TARGET Eigen3::Eigen)
+  find_package(Eigen3 QUIET NO_MODULE)
+endif()
+
 set(warnings -Wall -Wextra -Wpedantic -Wconversion)
 
 add_library(moe_mamba_development INTERFACE)
-target_link_libraries(moe_mamba_development INTERFACE moe_mamba::moe_mamba)
+target_link_libraries(moe_mamba_development INTERFACE moe_mamba::moe_mamba $<TARGET_NAME_IF_EXISTS:Eigen3::Eigen>)
 target_compile_options(
   moe_mamba_development INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:${warnings}>"
                                   $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<BOOL:${MOE_MAMBA_WERROR}>>:-Werror>)

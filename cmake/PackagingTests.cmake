@@ -49,18 +49,14 @@ if(TARGET moe_mamba::tokenizers)
                  -DMOE_MAMBA_SOURCE=${PROJECT_SOURCE_DIR})
 endif()
 
-# The same where the system has neither Eigen nor nlohmann-json; the archives' folders are put in their places.
+# The same where the system has no nlohmann-json; the archive's folder is put in its place.
 set(dependencies ${packaging}/dependencies)
-get_target_property(eigen_folder Eigen3::Eigen INTERFACE_INCLUDE_DIRECTORIES)
 get_target_property(json_folder nlohmann_json::nlohmann_json INTERFACE_INCLUDE_DIRECTORIES)
-list(GET eigen_folder 0 eigen_folder)
 list(GET json_folder 0 json_folder)
-if(EXISTS "${eigen_folder}/Eigen/Core" AND EXISTS "${json_folder}/nlohmann/json.hpp")
+if(EXISTS "${json_folder}/nlohmann/json.hpp")
   file(MAKE_DIRECTORY ${dependencies}/json/include)
-  file(CREATE_LINK ${eigen_folder} ${dependencies}/eigen SYMBOLIC)
   file(CREATE_LINK ${json_folder}/nlohmann ${dependencies}/json/include/nlohmann SYMBOLIC)
   packaging_test(
     fallback -DCONSUME=add_subdirectory -DMOE_MAMBA_SOURCE=${PROJECT_SOURCE_DIR}
-    -DCMAKE_DISABLE_FIND_PACKAGE_Eigen3=ON -DCMAKE_DISABLE_FIND_PACKAGE_nlohmann_json=ON
-    -DFETCHCONTENT_SOURCE_DIR_EIGEN=${dependencies}/eigen -DFETCHCONTENT_SOURCE_DIR_NLOHMANNJSON=${dependencies}/json)
+    -DCMAKE_DISABLE_FIND_PACKAGE_nlohmann_json=ON -DFETCHCONTENT_SOURCE_DIR_NLOHMANNJSON=${dependencies}/json)
 endif()

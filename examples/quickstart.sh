@@ -32,7 +32,7 @@ have_header eigen3/Eigen/Core || missing="$missing libeigen3-dev"
 have_header nlohmann/json.hpp || missing="$missing nlohmann-json3-dev"
 
 in_words() {
-  complain "please install a C++20 compiler (g++ 12, clang 14 or newer), CMake 3.22 or newer, Ninja, Eigen 3.4 and"
+  complain "please install a C++20 compiler (g++ 12, clang 14 or newer), CMake 3.22 or newer, Ninja, Eigen 3.4 (the text to train on) and"
   complain "nlohmann-json 3.9 or newer, and run this again; Debian and Ubuntu call what is missing:$missing"
 }
 

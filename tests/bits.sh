@@ -27,7 +27,7 @@ major() { sed 's/[^0-9]*\([0-9]*\).*/\1/'; }
 case $backend in
 cpu)
   compiler=${CXX:-g++}
-  flags="-std=c++20 -march=x86-64-v3 ${CXXFLAGS:--O1} -Iinclude -Itests -isystem /usr/include/eigen3"
+  flags="-std=c++20 -march=x86-64-v3 ${CXXFLAGS:--O1} -Iinclude -Itests"
   libraries=-pthread
   library=$(getconf GNU_LIBC_VERSION 2>/dev/null | tr ' ' - || echo libc)
   name=$(basename "$compiler" | tr -d '0-9.-')-$($compiler -dumpversion | major)-$library

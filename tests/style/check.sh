@@ -94,7 +94,7 @@ EOF
   done <<EOF
 $hops
 EOF
-  search ^include/ '#include *<(Eigen|unsupported)/' | grep -v '^include/moe_mamba/cpu/' && complain "Eigen lives in cpu only"
+  search ^include/ '#include *<(Eigen|unsupported)/' | grep -v '^include/moe_mamba/eigen.hpp' && complain "Eigen lives in eigen.hpp only"
   search ^include/ '#include *<utf8proc' | grep -v '^include/moe_mamba/tokenizers/unicode.hpp' &&
     complain "utf8proc lives in tokenizers/unicode.hpp only"
   files '^include/.*\.(hpp|cuh)$' | grep -v '^include/moe_mamba/core/standard.hpp' | xargs grep -L '^#include "moe_mamba/' |

@@ -157,7 +157,7 @@ template <class C, class V>
 /// Converts the elements at `from`, of any alignment.
 template <class To, class From>
 [[gnu::always_inline]] inline To load_converted(const From* from) {
-  Vector<From, sizeof(To) / sizeof(To{}[0])> values;
+  Vector<From, static_cast<Index>(sizeof(To) / sizeof(To{}[0]))> values;
   std::memcpy(&values, from, sizeof values);
   return __builtin_convertvector(values, To);
 }
@@ -177,12 +177,15 @@ template <class To, class From>
 [[gnu::always_inline]] inline Floats square_root(Floats a) { return _mm512_sqrt_ps(a); }
 [[gnu::always_inline]] inline Doubles square_root(Doubles a) { return _mm512_sqrt_pd(a); }
 #if !defined(__clang__)  // g++ 12 takes the builtin apart where -mtune prefers narrower vectors
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsign-conversion"  // of a macro that stands for the intrinsic without optimisation
 [[gnu::always_inline]] inline Floats product(Floats a, Floats b) {
   return _mm512_mul_round_ps(a, b, _MM_FROUND_CUR_DIRECTION);
 }
 [[gnu::always_inline]] inline Doubles product(Doubles a, Doubles b) {
   return _mm512_mul_round_pd(a, b, _MM_FROUND_CUR_DIRECTION);
 }
+#pragma GCC diagnostic pop
 #endif
 // The instructions return their second operand if neither is larger or one is NaN.
 [[gnu::always_inline]] inline Floats larger(Floats a, Floats b) { return _mm512_max_ps(b, a); }

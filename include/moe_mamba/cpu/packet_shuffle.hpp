@@ -42,7 +42,7 @@ template <int unit, int block, int first, int step, int stage = 1, class P, std:
 [[gnu::always_inline]] inline void transpose_units(P (&rows)[Size]) {
   constexpr int size = block / unit;
   if constexpr (stage < size) {
-    P next[size];
+    P next[std::size_t{size}];
     unroll<size / 2>([&](auto i) {
       const P a = rows[first + 2 * i * step], b = rows[first + (2 * i + 1) * step];
       next[i] = every_other<unit, block, false>(a, b);
