@@ -120,4 +120,8 @@ foreach(compiler IN LISTS compilers)
     set_tests_properties(${test} PROPERTIES LABELS warnings TIMEOUT 300)
   endforeach()
   set(benchmarks) # with one compiler
+  set(test warnings.${compiler}.without_exceptions)
+  add_test(NAME ${test} COMMAND ${${compiler}_path} ${strict} -fno-exceptions -fno-rtti
+                                ${PROJECT_SOURCE_DIR}/tests/style/without_exceptions.cpp)
+  set_tests_properties(${test} PROPERTIES LABELS warnings TIMEOUT 300)
 endforeach()

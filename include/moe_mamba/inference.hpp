@@ -1,7 +1,7 @@
 #pragma once
 
-/// Definitions, models on the CPU, running states, generation and scores: without training, files and kernels. The kernels
-/// are in kernels.hpp: in the same file, or in one file of the program, which says what it holds:
+/// Definitions, models on the CPU, running states, generation and scores: without training, files and kernels. It compiles
+/// without exceptions too (-fno-exceptions), where an error ends the program with its text. The kernels are in kernels.hpp: in the same file, or in one file of the program, which says what it holds:
 ///
 ///   #include <moe_mamba/kernels.hpp>
 ///   template struct moe_mamba::PassesOf<Net, float, moe_mamba::Cpu>;

@@ -1,7 +1,7 @@
 #pragma once
 
-/// What a program compiles once: the operations on the CPU and the passes of models in terms of them, and the reader of
-/// files. What includes this compiles the kernels of each model that it uses; other files need not. See inference.hpp.
+/// What a program compiles once: the operations on the CPU, and the passes of models in terms of them. What includes this
+/// compiles the kernels of each model that it uses; other files need not. See inference.hpp.
 
 #include "moe_mamba/cpu/activation.hpp"
 #include "moe_mamba/cpu/attention.hpp"
@@ -19,5 +19,4 @@
 #include "moe_mamba/cpu/router.hpp"
 #include "moe_mamba/cpu/selective_scan.hpp"
 #include "moe_mamba/cpu/selective_scan_backward.hpp"
-#include "moe_mamba/io/safetensors_reader.hpp"
 #include "moe_mamba/model/passes_definition.hpp"

@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "moe_mamba/blocks/initializer.hpp"
+#include "moe_mamba/core/error.hpp"
 #include "moe_mamba/core/scalar.hpp"
 
 /// What a layer says of its parameters at compile time.
@@ -24,9 +25,9 @@ class ParameterName {
 
   constexpr std::string_view view() const { return {text_.data(), size_}; }
 
-  /// Longer names than `capacity` do not compile where the name is a constant, and throw elsewhere.
+  /// Longer names than `capacity` do not compile where the name is a constant, and throw std::invalid_argument elsewhere.
   constexpr ParameterName& append(std::string_view text) {
-    if (size_ + text.size() > capacity) throw "a parameter's name is longer than 111 characters";
+    if (size_ + text.size() > capacity) name_is_longer_than_111_characters();
     for (const char character : text) text_[size_++] = character;
     return *this;
   }
@@ -37,6 +38,11 @@ class ParameterName {
   }
 
  private:
+  /// No constant expression, so that the compiler's report has its name.
+  [[noreturn]] static void name_is_longer_than_111_characters() {
+    detail::raise<std::invalid_argument>("a parameter's name is longer than 111 characters");
+  }
+
   std::array<char, capacity + 1> text_{};
   std::size_t size_ = 0;
 };

@@ -10,7 +10,7 @@
 #include <string>
 #include <type_traits>
 
-#include "moe_mamba/core/standard.hpp"
+#include "moe_mamba/core/error.hpp"
 
 /// Errors at the API: every message names the argument, its value and what is allowed.
 namespace moe_mamba {
@@ -56,9 +56,9 @@ template <class Value, class Allowed>
 void require(bool ok, const char* argument, const Value& value, const Allowed& allowed) {
   if (ok) return;
   if constexpr (std::is_invocable_v<const Allowed&>) {
-    throw std::invalid_argument(error_text(argument, value, allowed()));
+    detail::raise<std::invalid_argument>(error_text(argument, value, allowed()));
   } else {
-    throw std::invalid_argument(error_text(argument, value, allowed));
+    detail::raise<std::invalid_argument>(error_text(argument, value, allowed));
   }
 }
 
@@ -68,7 +68,7 @@ void require_finite(const char* argument, const Numbers& numbers) {
   const auto found = std::find_if(numbers.begin(), numbers.end(), [](auto number) { return !std::isfinite(number); });
   if (found == numbers.end()) return;
   const std::string element = std::string(argument) + "[" + std::to_string(found - numbers.begin()) + "]";
-  throw std::invalid_argument(error_text(element.c_str(), *found, "finite numbers"));
+  detail::raise<std::invalid_argument>(error_text(element.c_str(), *found, "finite numbers"));
 }
 
 /// Throws std::out_of_range for the first of some tokens that is not in lowest … vocabulary - 1.
@@ -78,7 +78,7 @@ void require_tokens(const char* argument, const Tokens& tokens, int lowest, int 
       std::find_if(tokens.begin(), tokens.end(), [&](auto token) { return token < lowest || token >= vocabulary; });
   if (found == tokens.end()) return;
   const std::string element = std::string(argument) + "[" + std::to_string(found - tokens.begin()) + "]";
-  throw std::out_of_range(error_text(element.c_str(), *found, detail::range_text(lowest, vocabulary - 1)));
+  detail::raise<std::out_of_range>(error_text(element.c_str(), *found, detail::range_text(lowest, vocabulary - 1)));
 }
 
 /// Throws std::out_of_range unless `ok`.
@@ -86,9 +86,9 @@ template <class Value, class Allowed>
 void require_range(bool ok, const char* argument, const Value& value, const Allowed& allowed) {
   if (ok) return;
   if constexpr (std::is_invocable_v<const Allowed&>) {
-    throw std::out_of_range(error_text(argument, value, allowed()));
+    detail::raise<std::out_of_range>(error_text(argument, value, allowed()));
   } else {
-    throw std::out_of_range(error_text(argument, value, allowed));
+    detail::raise<std::out_of_range>(error_text(argument, value, allowed));
   }
 }
 

@@ -1,10 +1,9 @@
 #pragma once
 
 #include <atomic>
-#include <stdexcept>
 #include <string>
 
-#include "moe_mamba/core/standard.hpp"
+#include "moe_mamba/core/error.hpp"
 
 namespace moe_mamba {
 
@@ -29,9 +28,10 @@ class ExclusiveCall {
   /// Null: there is nothing that could be called, as where an argument is left out.
   ExclusiveCall(Flag* flag, const char* what) : flag_(flag) {
     if (flag != nullptr && flag->taken_.exchange(true, std::memory_order_acquire)) {
-      throw std::logic_error(std::string("the ") + what +
-                             " is in the middle of another call; allowed: one call at a time, so give each thread a " +
-                             what + " of its own");
+      detail::raise<OrderError>(
+          std::string("the ") + what +
+          " is in the middle of another call; allowed: one call at a time, so give each thread a " + what +
+          " of its own");
     }
   }
   ~ExclusiveCall() {

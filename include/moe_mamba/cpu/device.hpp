@@ -39,12 +39,14 @@ class Device {
     require(threads.count >= 1 && threads.count <= 1024, "Threads", threads.count, "1 to 1024");
     scratch_ = Memory(scratch_bytes * static_cast<std::size_t>(count_));
     workers_.reserve(static_cast<std::size_t>(count_ - 1));
-    try {
-      for (int thread = 1; thread < count_; ++thread) workers_.emplace_back([this, thread] { work(thread); });
-    } catch (...) {
-      stop();
-      throw;
-    }
+    struct Stop {  // the threads that there are, where another cannot be made
+      Device* device;
+      ~Stop() {
+        if (device != nullptr) device->stop();
+      }
+    } guard{this};
+    for (int thread = 1; thread < count_; ++thread) workers_.emplace_back([this, thread] { work(thread); });
+    guard.device = nullptr;
   }
   ~Device() { stop(); }
   Device(const Device&) = delete;

@@ -204,7 +204,7 @@ class Decoder {
       const ExclusiveCall call = decoder_.begin_call();
       require_last();
       if (!decoder_.has_logits_) {
-        throw std::logic_error(
+        detail::raise<OrderError>(
             "the decoder has been reset, or restored without logits, since generate(); allowed: read a token first, or "
             "generate() anew");
       }
@@ -227,7 +227,7 @@ class Decoder {
 
     void require_last() const {
       if (number_ == decoder_.generations_) return;
-      throw std::logic_error(
+      detail::raise<OrderError>(
           "another generate() has begun on this decoder since this one did; allowed: one at a time, so read one to its "
           "end first or give each a decoder of its own");
     }
@@ -348,7 +348,7 @@ class Decoder {
     device_->download(&token, token_.data(), sizeof token);
     on_device_ = token;
     if (token < 0) {
-      throw std::runtime_error(
+      detail::raise<std::runtime_error>(
           "a logit is NaN or plus infinity, or all are minus infinity; allowed: finite numbers and minus infinity, one "
           "of them finite");
     }

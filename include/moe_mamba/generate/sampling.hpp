@@ -79,13 +79,13 @@ std::size_t Sampler::most_probable(std::span<const T> logits) const {
   std::size_t best = 0;
   for (std::size_t i = 0; i < logits.size(); ++i) {
     if (std::isnan(logits[i]) || logits[i] == T(INFINITY)) {
-      throw std::runtime_error(
+      detail::raise<std::runtime_error>(
           error_text(("logit of token " + std::to_string(i)).c_str(), logits[i], "finite numbers and minus infinity"));
     }
     if (logits[i] > logits[best]) best = i;
   }
   if (logits[best] == -T(INFINITY)) {
-    throw std::runtime_error("logits are all minus infinity; allowed: at least one finite number");
+    detail::raise<std::runtime_error>("logits are all minus infinity; allowed: at least one finite number");
   }
   return best;
 }

@@ -2,14 +2,14 @@
 
 #include <cstddef>
 #include <filesystem>
-#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <system_error>
 
 #include "moe_mamba/core/check.hpp"
+#include "moe_mamba/core/error.hpp"
 
-/// Errors of files: std::runtime_error naming the path, what went wrong and why.
+/// Errors of files: FileError naming the path, what went wrong and why.
 namespace moe_mamba {
 
 /// Whether a path may be a symbolic link.
@@ -20,7 +20,7 @@ namespace detail {
 /// "<path>: <what>: <reason>"
 [[noreturn]] inline void throw_file_error(const std::filesystem::path& path, const std::string& what,
                                           const std::string& reason) {
-  throw std::runtime_error(path.string() + ": " + what + ": " + reason);
+  throw FileError(path.string() + ": " + what + ": " + reason);
 }
 
 /// The same with the system's words for an error number.
@@ -31,7 +31,7 @@ namespace detail {
 /// "<file>: <field> is <value>; allowed: <allowed>"
 [[noreturn]] inline void throw_content_error(const std::string& file, const std::string& field,
                                              const std::string& value, const std::string& allowed) {
-  throw std::runtime_error(file + ": " + error_text(field.c_str(), value, allowed));
+  throw FileError(file + ": " + error_text(field.c_str(), value, allowed));
 }
 
 /// "not valid at byte 7 (…)": a JSON parser's complaint without the text that it quotes, which may be long, and anything.

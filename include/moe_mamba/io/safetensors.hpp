@@ -226,8 +226,8 @@ void copy_converted(const TensorEntry& tensor, T* out) {
       return detail::convert_elements<std::uint16_t>(from, count, out,
                                                      [](std::uint16_t x) { return T(detail::half_to_float(x)); });
     default:
-      throw std::runtime_error(error_text(("tensor " + detail::in_quotes(tensor.name) + ": dtype").c_str(),
-                                          name_of(tensor.type), "F64, F32, F16 and BF16"));
+      throw FileError(error_text(("tensor " + detail::in_quotes(tensor.name) + ": dtype").c_str(), name_of(tensor.type),
+                                 "F64, F32, F16 and BF16"));
   }
 }
 

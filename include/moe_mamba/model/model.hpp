@@ -93,7 +93,7 @@ class Model {
   /// Throws std::logic_error where they have been moved to another model.
   void require_parameters() const {
     if (data_ == nullptr) {
-      throw std::logic_error(
+      detail::raise<OrderError>(
           "the model has no parameters, as another was move-constructed or assigned from it; allowed: calls on that "
           "one");
     }

@@ -112,9 +112,10 @@ class Workspace {
       return;
     }
     if constexpr (!Body::takes_packed) {
-      throw std::invalid_argument(error_text("shape.lengths", "given",
-                                             "none, as the layer " + Definition::layer_without_packing() +
-                                                 " does not say takes_packed: sequences must be equally long"));
+      detail::raise<std::invalid_argument>(
+          error_text("shape.lengths", "given",
+                     "none, as the layer " + Definition::layer_without_packing() +
+                         " does not say takes_packed: sequences must be equally long"));
     }
     Index total = 0;
     for (Index b = 0; b < shape.batch; ++b) {

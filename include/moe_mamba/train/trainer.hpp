@@ -125,7 +125,8 @@ class Trainer {
   void count_others(const Losses& losses) {
     const ExclusiveCall call = begin_call();
     require(losses.targets >= 0, "losses.targets", losses.targets, "0 or more");
-    if (batches_ == 0) throw std::logic_error("count_others() was called without a batch; allowed: after accumulate()");
+    if (batches_ == 0)
+      detail::raise<OrderError>("count_others() was called without a batch; allowed: after accumulate()");
     sum_.count_others(losses);
   }
 
@@ -133,7 +134,7 @@ class Trainer {
   /// and the report says so. Throws std::logic_error where there is no batch.
   StepReport update() {
     const ExclusiveCall call = begin_call();
-    if (batches_ == 0) throw std::logic_error("update() was called without a batch; allowed: after accumulate()");
+    if (batches_ == 0) detail::raise<OrderError>("update() was called without a batch; allowed: after accumulate()");
     queue_update();
     return finish();
   }
@@ -193,7 +194,7 @@ class Trainer {
   /// During a call of the caller's on `device().in_use()`, for what must keep others away for longer.
   Progress progress(const ExclusiveCall&) const {
     if (batches_ != 0) {
-      throw std::logic_error(
+      detail::raise<OrderError>(
           "progress() was called between accumulate() and update(); allowed: after update() or discard()");
     }
     using Numbers = HostNumbers<Compute>;

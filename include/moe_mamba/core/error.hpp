@@ -1,0 +1,45 @@
+#pragma once
+
+#include <stdexcept>
+#include <string>
+
+#if !defined(__cpp_exceptions)
+#include <cstdio>
+#include <cstdlib>
+#endif
+
+#include "moe_mamba/core/standard.hpp"
+
+/// The library's exceptions. std::invalid_argument is for values and sizes of arguments, std::out_of_range for token ids and
+/// indices, std::bad_alloc for memory; these are for the rest.
+namespace moe_mamba {
+
+/// A call at the wrong time, as on a model that was moved from, or during another call.
+class OrderError : public std::logic_error {
+ public:
+  using std::logic_error::logic_error;
+};
+
+/// A file that cannot be read or written, or that does not hold what it should.
+class FileError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+namespace detail {
+
+/// Throws. Inference compiles without exceptions too (-fno-exceptions): there the text goes to the standard error stream and
+/// the program ends.
+template <class Error>
+[[noreturn]] inline void raise(const std::string& text) {
+#if defined(__cpp_exceptions)
+  throw Error(text);
+#else
+  std::fprintf(stderr, "%s\n", text.c_str());
+  std::abort();
+#endif
+}
+
+}  // namespace detail
+
+}  // namespace moe_mamba
