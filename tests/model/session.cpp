@@ -77,6 +77,46 @@ TEMPLATE_TEST_CASE("gradients of parts, each over the targets of all, add up to 
   CHECK_THROWS_WITH((gradient<Net, double>(model, workspace, data, 0, 2, -1)), test::Contains("normaliser is -1"));
 }
 
+TEMPLATE_TEST_CASE("each gradient is announced once, from the last to the first, and does not change any more",
+                   "[model]", test::TrainedNet, test::OddNet, test::ManyWaysNet, test::SeriesNet) {
+  using Net = TestType;
+  const test::ModelOf<Net, double> model(Seed{1});
+  auto device = test::open();
+  const auto data = test::data<Net, double>({3, 4});
+  Workspace<Net, double, test::Backend> workspace(device, {3, 4}, Purpose::training);
+  struct Formed {
+    Array<double, Memory> gradients{static_cast<std::size_t>(Net::parameters)};
+    test::Backend& device;
+    std::vector<double> seen = std::vector<double>(gradients.size());
+    Index next = Net::parameters, parts = 0;
+  } formed{.device = device};
+  const GradientReady ready{[](void* context, Index begin, Index end) {
+                              Formed& all = *static_cast<Formed*>(context);
+                              CHECK(end == all.next);
+                              all.next = begin;
+                              ++all.parts;
+                              test::wait(all.device);
+                              Memory::read(all.seen.data() + begin, all.gradients.data() + begin,
+                                           static_cast<std::size_t>(end - begin) * sizeof(double));
+                            },
+                            &formed};
+  {
+    Session session(workspace, model.parameters().data());
+    using Input = InputOf<Net, double>;
+    const SessionBatch<Net, double> batch{data.shape,
+                                          session.stage_inputs(std::span<const Input>(data.inputs), data.shape),
+                                          session.stage_targets(std::span<const Input>(data.targets), data.shape)};
+    session.forward(batch, formed.gradients.data(), Into::assign);
+    session.backward(batch, formed.gradients.data(), Into::assign, {}, ready);
+  }
+  CHECK(formed.next == 0);
+  CHECK(formed.parts >= 4);
+  test::wait(device);
+  std::vector<double> last(formed.seen.size());
+  formed.gradients.read(last);
+  CHECK(formed.seen == last);
+}
+
 TEST_CASE("a session keeps others from its workspace and its device until it ends", "[model]") {
   using Net = test::TrainedNet;
   const test::ModelOf<Net> model(Seed{1});

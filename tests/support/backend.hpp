@@ -29,6 +29,12 @@ Device open(int threads = 1) {
   }
 }
 
+/// Until what was put into a device's stream is done.
+template <class Device>
+void wait(Device& device) {
+  if constexpr (!on_host) device.synchronize();
+}
+
 template <class Definition, class S = float>
 using ModelOf = moe_mamba::Model<Definition, S, Backend>;
 

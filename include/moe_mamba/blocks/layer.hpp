@@ -80,6 +80,17 @@ struct Backward {
   }
 };
 
+/// Called during a backward pass for each part of the gradients that is formed, from the last to the first: elements
+/// begin … end - 1 will not change any more in this pass. On a device the work that forms them is in the stream then, and
+/// where a recording is replayed, nothing is called.
+struct GradientReady {
+  void (*call)(void* context, Index begin, Index end) = nullptr;
+  void* context = nullptr;
+  void operator()(Index begin, Index end) const {
+    if (call != nullptr && begin < end) call(context, begin, end);
+  }
+};
+
 /// What one mixture-of-experts layer reports of one call.
 struct RouterReport {
   Index layer = 0;               ///< the layer's number in the model, as in its parameters' names

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <type_traits>
 
+#include "moe_mamba/blocks/layer.hpp"
 #include "moe_mamba/core/arena.hpp"
 #include "moe_mamba/core/backend.hpp"
 #include "moe_mamba/core/scalar.hpp"
@@ -45,6 +46,7 @@ struct PassCall {
   /// Whether the gradients of a sum of batches begin with this one: then clear_gradients() has left those alone that a
   /// layer's backward pass overwrites.
   bool begins = false;
+  GradientReady ready = {};  ///< told which gradients are formed; see blocks/layer.hpp
 };
 
 /// Rows of the outputs: `count` of them, each `step` further on, from `first`.

@@ -128,9 +128,11 @@ class PassesDefinition {
     Norm::backward(pass.run, bind_weights<Norm>(call.parameters + Definition::norm_offset),
                    bind_weights<Norm>(call.gradients + Definition::norm_offset), run.norm, MatrixView<const C>(run.x),
                    MatrixView<const A>(run.dnormed), run.dx);
+    call.ready(Definition::norm_offset, Definition::parameters);
     detail::StreamGradient<A> stream{run.dx, {}};
     Body::backward(pass.advanced({.parameters = Definition::body_offset}), stream);
     Definition::enter_backward(pass, call.inputs, MatrixView<const C>(run.dx), call.dinputs);
+    call.ready(0, Definition::body_offset);
   }
 
   static detail::BackwardPass<Backend, S, A> backward_pass(const Call& call, const Buffers& run) {
@@ -138,7 +140,8 @@ class PassesDefinition {
              token_targets(call), call.begins},
             call.parameters,
             call.gradients,
-            run.tape};
+            run.tape,
+            call.ready};
   }
 
   static void clear_gradients(Backend& device, C* gradients) {

@@ -95,7 +95,7 @@ class Session {
 
   /// Forward to the losses, as loss() does, and to the gradients w.r.t. the head's parameters and the final norm's output.
   /// They are added to `gradients`, or assigned where a sum of batches begins. backward() goes on from there; what the
-  /// report sums over a batch may be summed over batches of others in between.
+  /// report sums over a batch may be summed over batches of others in between. `ready` is called as gradients are formed.
   void forward(const Batch& batch, C* gradients, Into into) {
     workspace_.invalidate();
     if (into == Into::assign) passes().clear_gradients(device(), gradients);
@@ -104,8 +104,10 @@ class Session {
     pass.gradients = gradients;
     passes().loss(pass);
   }
-  void backward(const Batch& batch, C* gradients, Into into, StateView<C> dstates = {}) {
+  void backward(const Batch& batch, C* gradients, Into into, StateView<C> dstates = {},
+                const GradientReady& ready = {}) {
     auto pass = call(batch);
+    pass.ready = ready;
     pass.gradients = gradients;
     pass.dstates = dstates;
     pass.begins = into == Into::assign;

@@ -77,6 +77,11 @@ struct BackwardPass {
   const S* parameters;
   compute_t<C>* gradients;
   Arena tape;
+  GradientReady ready = {};
+  Index first = 0;  // the number of the next stage's first parameter
+
+  /// The gradients of the next stage, of `count` parameters, are formed.
+  void finish(Index count) const { ready(first, first + count); }
 
   constexpr BackwardPass advanced(const Extent& extent) const {
     BackwardPass next = *this;
@@ -84,6 +89,7 @@ struct BackwardPass {
     next.run.report += extent.report;
     next.parameters += extent.parameters;
     next.gradients += extent.parameters;
+    next.first += extent.parameters;
     next.tape = tape.advanced(extent.tape);
     return next;
   }
@@ -230,6 +236,7 @@ struct ResidualStage {
       Norm::backward(run, w.norm, g.norm, saved.norm, x, rows, stream.dx);
       stream.rounded = {};
     }
+    pass.finish(parameters);
   }
 
  private:
@@ -306,6 +313,7 @@ struct NormStage {
     Norm::backward(run, bind_weights<Norm>(pass.parameters), bind_weights<Norm>(pass.gradients), saved.norm,
                    MatrixView<const T>(saved.x), MatrixView<const T>(dy), stream.dx);
     stream.rounded = {};
+    pass.finish(parameters);
   }
 };
 
