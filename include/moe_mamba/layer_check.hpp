@@ -43,7 +43,8 @@ struct LayerCheck {
 
 namespace detail {
 
-/// A layer or norm on its own, in double, between inputs and the gradients of Σ dy y + Σ dfinal final + auxiliary losses.
+/// A layer or norm on its own, in double, between inputs and the gradients of Σ dy y + Σ dfinal final + auxiliary
+/// losses.
 template <class Definition, int Width, class Device>
 class LayerBench {
  public:
@@ -154,8 +155,8 @@ double gradient_error(std::span<double> values, std::span<const double> gradient
   const std::size_t stride = std::max<std::size_t>(1, values.size() / 50);
   for (std::size_t i = 0; i < values.size(); i += stride) {
     double best = std::numeric_limits<double>::infinity();
-    // Two central differences, extrapolated: exact to h⁴. Where the function has a kink nearby, in a ReLU or in the choice
-    // of an expert, a shorter step does not reach it.
+    // Two central differences, extrapolated: exact to h⁴. Where the function has a kink nearby, in a ReLU or in the
+    // choice of an expert, a shorter step does not reach it.
     for (const double h : {1e-3, 1e-4, 1e-5}) {
       const double at = values[i];
       const auto difference = [&](double step) {
@@ -189,10 +190,11 @@ struct RowComparison {
 
 }  // namespace detail
 
-/// Checks a layer or norm by its definition, in double, with parameters near their initial values and data drawn from the seed:
-/// gradients with respect to every parameter, the input and the initial states against finite differences, for sequences of one
-/// length and packed ones; packed sequences against each alone; sequences read in two calls against one. A layer that couples
-/// the tokens of a batch by definition, as a limit of capacity does, fails the latter two.
+/// Checks a layer or norm by its definition, in double, with parameters near their initial values and data drawn from
+/// the seed: gradients with respect to every parameter, the input and the initial states against finite differences,
+/// for sequences of one length and packed ones; packed sequences against each alone; sequences read in two calls
+/// against one. A layer that couples the tokens of a batch by definition, as a limit of capacity does, fails the latter
+/// two.
 ///
 /// Needs the operations of the device, whose memory must be the host's, and throws what they do.
 template <class Definition, int Width, class Device>

@@ -6,9 +6,9 @@
 #include "moe_mamba/ops/dispatch.hpp"
 #include "moe_mamba/ops/linear.hpp"
 
-/// Projections whose matrices are chosen for each token: ExpertProjection<Routing, Expert>, where an expert is one matrix
-/// (ExpertLinear) or a feed-forward layer (ExpertMlp). Experts see rows in their own order; their facts are those of one row,
-/// which meets one expert.
+/// Projections whose matrices are chosen for each token: ExpertProjection<Routing, Expert>, where an expert is one
+/// matrix (ExpertLinear) or a feed-forward layer (ExpertMlp). Experts see rows in their own order; their facts are
+/// those of one row, which meets one expert.
 namespace moe_mamba {
 
 /// Experts of one matrix each: y = x Wᵀ with the W of a row's expert.
@@ -100,8 +100,8 @@ enum class GateUse {
   selection,  ///< the outputs are added up as they are; the router learns nothing from the projection
 };
 
-/// Each token goes to the K experts that a Routing chose for it; their outputs are added up. Several projections may use one
-/// routing: the gradient with respect to its gates is the sum of theirs.
+/// Each token goes to the K experts that a Routing chose for it; their outputs are added up. Several projections may
+/// use one routing: the gradient with respect to its gates is the sum of theirs.
 template <class Routing, class Expert, GateUse Use = GateUse::weight>
 struct ExpertProjection : LayerDefaults {
   template <class Bind>

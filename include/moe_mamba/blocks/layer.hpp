@@ -12,31 +12,31 @@
 
 /// What a layer is to a model, and a block to a layer.
 ///
-/// A definition such as `Mamba<State<16>>` names a layer; its member template `Layer<Width>` is the layer itself: a type
-/// without objects, all of whose functions are static. Inside the library or outside, a layer has
+/// A definition such as `Mamba<State<16>>` names a layer; its member template `Layer<Width>` is the layer itself: a
+/// type without objects, all of whose functions are static. Inside the library or outside, a layer has
 ///
 ///   Weights<Bind>         its parameters, see blocks/weights.hpp
 ///   active_parameters     how many of their elements are used for a token
 ///   flops_per_token       floating-point operations of the forward pass, for one token
 ///   state_size            compute scalars that a sequence carries from call to call
-///   report_size           doubles that a forward pass reports; auxiliary_loss(report) is the sum of the losses among them,
-///                         and visit_routers(visit, report) calls visit(RouterReport) for each router
-///   takes_packed          whether its passes support packed sequences, of shape.length_of(b) rows each; a model refuses
-///                         them where a layer does not (norms, which look at one row at a time, need not say it)
+///   report_size           doubles that a forward pass reports; auxiliary_loss(report) is the sum of the losses among
+///                         them, and visit_routers(visit, report) calls visit(RouterReport) for each router
+///   takes_packed          whether its passes support packed sequences, of shape.length_of(b) rows each; a model
+///                         refuses them where a layer does not (a norm, which looks at one row at a time, need not say)
 ///   auxiliary_count       number of auxiliary losses, by which a model divides that averages them
-///   Saved<C>              buffers that the forward pass leaves for the backward pass: Saved(Arena&, Shape); C is the type
-///                         of activations, compute_t<C> that of what is summed or kept from step to step
+///   Saved<C>              buffers that the forward pass leaves for the backward pass: Saved(Arena&, Shape); C is the
+///                         type of activations, compute_t<C> that of what is summed or kept from step to step
 ///   ForwardScratch<C>, BackwardScratch<C>
 ///                         buffers of one call: (Arena&, Device&, Shape); nothing in them is kept between the passes
 ///   forward(run, w, saved, x, y)             y = f(x), (T, D) → (T, D), in terms of blocks and operations only
-///   backward(run, w, g, saved, x, dy, dx)    dx = dy ∂f/∂x, overwritten; gradients with respect to parameters are added to g
+///   backward(run, w, g, saved, x, dy, dx)    dx = dy ∂f/∂x, overwritten; gradients of parameters are added to g
 ///
-/// where w and g are its bound weights and the gradients with respect to them. LayerDefaults and LayerOf (layer_of.hpp) are
-/// bases with what a layer does not say itself. A block has the same members, but passes of its own form, which are given
-/// their scratch memory as they are given Saved.
+/// where w and g are its bound weights and the gradients with respect to them. LayerDefaults and LayerOf (layer_of.hpp)
+/// are bases with what a layer does not say itself. A block has the same members, but passes of its own form, which are
+/// given their scratch memory as they are given Saved.
 namespace moe_mamba {
 
-/// The context of a forward pass: what a layer is given besides its weights and buffers. A value: each layer has its own.
+/// The context of a forward pass: what a layer is given besides its weights and buffers. Each layer has its own.
 template <class Device, class S, class C>
 struct Forward {
   Device& device;

@@ -26,8 +26,8 @@ consteval bool block_takes_packed() {
 
 }  // namespace detail
 
-/// The facts of a layer that is made of these blocks (or layers, or norms): the sums of theirs. Their states and reports lie
-/// one after the other in this order: those of a block are where run.after<the blocks before it>() says.
+/// The facts of a layer that is made of these blocks (or layers, or norms): the sums of theirs. Their states and
+/// reports lie one after the other in this order: those of a block are where run.after<the blocks before it>() says.
 template <class... Blocks>
 struct LayerOf : LayerDefaults {
   static constexpr Index active_parameters = (Index{0} + ... + Blocks::active_parameters);

@@ -7,9 +7,10 @@
 #include "moe_mamba/ops/elementwise.hpp"
 #include "moe_mamba/ops/norm.hpp"
 
-/// Norms. Like layers, but their backward pass adds to dx, which is the gradient with respect to the residual stream, and what goes in
-/// (x and dx) may be of another type than what comes out (y and dy): the stream is in the compute type. A norm may have
-/// forward_joined(run, w, saved, Joined, y) besides, which first adds what a layer before it left to be added to the stream.
+/// Norms. Like layers, but their backward pass adds to dx, which is the gradient with respect to the residual stream,
+/// and what goes in (x and dx) may be of another type than what comes out (y and dy): the stream is in the compute
+/// type. A norm may have forward_joined(run, w, saved, Joined, y) besides, which first adds what a layer before it left
+/// to be added to the stream.
 namespace moe_mamba {
 
 /// The numbers of a norm.

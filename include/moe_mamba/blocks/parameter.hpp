@@ -50,7 +50,7 @@ class ParameterName {
 /// How a sum of gradients with respect to a parameter starts (Backward::begins).
 enum class GradientStart {
   zero,       ///< it is cleared before the pass, which adds to it
-  overwrite,  ///< the layer's pass overwrites it: for a mixture's experts, which are most of its parameters, clearing and
+  overwrite,  ///< the block's pass overwrites it: for experts, which are most of a model's parameters, clearing and
               ///< adding would be two passes over memory more
 };
 

@@ -46,8 +46,8 @@ struct RoutingStatistics {
   }
 };
 
-/// The gradient with respect to the gates of a routing, (T, K): the sum of those of the projections that weight their outputs
-/// by them.
+/// The gradient with respect to the gates of a routing, (T, K): the sum of those of the projections that weight their
+/// outputs by them.
 template <class C>
 class GateGradient {
  public:
@@ -74,10 +74,10 @@ class GateGradient {
   bool is_empty_ = true;
 };
 
-/// A router and what it decides: which K of E experts each token goes to, with which gates, and the row of each assignment
-/// in the order of the experts. It is made once for a layer, and any number of projections of experts may use it. See
-/// ops/router.hpp for gates and losses, ops/dispatch.hpp for the order. With a capacity limit c an expert takes
-/// ceil(c·T·K/E) of the T tokens of a call at most, earliest first, so that batch mates then compete for places.
+/// A router and what it decides: which K of E experts each token goes to, with which gates, and the row of each
+/// assignment in the order of the experts. It is made once for a layer, and any number of projections of experts may
+/// use it. See ops/router.hpp for gates and losses, ops/dispatch.hpp for the order. With a capacity limit c an expert
+/// takes ceil(c·T·K/E) of the T tokens of a call at most, earliest first, so that batch mates then compete for places.
 template <int Width, RoutingOptions Options>
 struct Routing : LayerDefaults {
   static constexpr int E = Options.experts, K = Options.top_k;

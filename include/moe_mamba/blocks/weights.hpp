@@ -8,8 +8,8 @@
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/ops/linear.hpp"
 
-/// A layer's weights: one struct, `template <class Bind> struct Weights`, with a member for each parameter and a constructor
-/// that asks the binder for them in the order in which they lie in memory. It is built in three ways:
+/// A layer's weights: one struct, `template <class Bind> struct Weights`, with a member for each parameter and a
+/// constructor that asks the binder for them in the order in which they lie in memory. It is built in three ways:
 ///
 ///   DescribeWeights          at compile time: names, shapes, initialisers and offsets
 ///   BindWeights<const S>     views of the parameters
@@ -21,8 +21,8 @@
 ///   stack(name, count, rows, columns, initializer)      (count, rows, columns)
 ///   vector(name, size, kind, initializer)               (size)
 ///   vector_if(present, name, size, kind, initializer)   the same, or null where the layer goes without it
-///   block<Block>(prefix, arguments...)                  the weights of a block or layer inside the layer, whose constructor
-///                                                       is given the binder and these arguments
+///   block<Block>(prefix, arguments...)                  the weights of a block or layer inside the layer, whose
+///                                                       constructor is given the binder and these arguments
 namespace moe_mamba {
 
 /// Lists parameters, or only counts them where there is no room to list them in.

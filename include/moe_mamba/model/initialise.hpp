@@ -9,8 +9,8 @@
 /// Initialisation of parameters.
 namespace moe_mamba {
 
-/// Fills one parameter by its initialiser. Draws come from a stream of the parameter's own, so that a parameter's values depend
-/// on the seed and its number in the model only.
+/// Fills one parameter by its initialiser. Draws come from a stream of the parameter's own, so that a parameter's
+/// values depend on the seed and its number in the model only.
 template <StorageScalar S>
 void initialise(const Parameter& parameter, Seed seed, Index number, Index branches, S* values) {
   Random random(seed, static_cast<std::uint64_t>(number));
