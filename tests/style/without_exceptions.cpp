@@ -11,7 +11,8 @@ void generate() {
   const Model<Net> model(Seed{1});
   Cpu cpu(Threads{2});
   Decoder decoder(model, cpu);
-  for (const Token token : decoder.generate(std::span<const Token>(), TopP{0.9f}, Seed{1}, 3)) decoder.prefill({&token, 1});
+  for (const Token token : decoder.generate(std::span<const Token>(), TopP{0.9f}, Seed{1}, 3))
+    decoder.prefill({&token, 1});
   const Token token = 1;
   Scorer(model, cpu).text({&token, 1});
 }
