@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "layers/naive.hpp"
+#include "layers/naive_attention.hpp"
 #include "moe_mamba/language/attention.hpp"
 #include "moe_mamba/language/language_model.hpp"
 #include "moe_mamba/language/mamba.hpp"
