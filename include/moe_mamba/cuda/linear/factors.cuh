@@ -24,9 +24,9 @@ struct RoundVector {
     bfloat16* const to = y.row(row) + vector * 8;
     if constexpr (wide) {
       const auto low = load<4>(x, row, vector * 8), high = load<4>(x, row, vector * 8 + 4);
-      *reinterpret_cast<uint4*>(to) =
-          uint4{rounded_pair(low.values[0], low.values[1]), rounded_pair(low.values[2], low.values[3]),
-                rounded_pair(high.values[0], high.values[1]), rounded_pair(high.values[2], high.values[3])};
+      *reinterpret_cast<Packed<bfloat16, 8>*>(to) = Packed<bfloat16, 8>{
+          rounded_pair(low.values[0], low.values[1]), rounded_pair(low.values[2], low.values[3]),
+          rounded_pair(high.values[0], high.values[1]), rounded_pair(high.values[2], high.values[3])};
     } else {
       for (Index i = 0; i < 8 && vector * 8 + i < x.columns; ++i) {
         to[i] = static_cast<bfloat16>(static_cast<float>(x(row, vector * 8 + i)));
