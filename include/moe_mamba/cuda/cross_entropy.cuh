@@ -107,7 +107,7 @@ __global__ void __launch_bounds__(threads)
   }
   const double target_logit = double(at[target]);
 
-  // The largest so far starts at the lowest number, not at -infinity, which is not to be subtracted from itself.
+  // The running maximum starts at the lowest number, not at -infinity, which minus itself would be NaN.
   // +infinity is: it comes out as NaN, as NaN does.
   constexpr C infinity = INFINITY;
   C largest = sizeof(C) == 8 ? C(-1.7976931348623157e308) : C(-3.402823466e38f), sum = 0;

@@ -5,6 +5,7 @@
 #include "moe_mamba/cuda/common/mma.cuh"
 #include "moe_mamba/cuda/common/rounding.cuh"
 #include "moe_mamba/cuda/common/thread.cuh"
+#include "moe_mamba/cuda/common/vector.cuh"
 
 /// What attention in bfloat16 is made of on tensor cores: tiles of rows in shared memory, products of 16 rows of a warp
 /// with the rows of another tile, and sums of rows weighed by such products. Weights are rounded to bfloat16 as
@@ -28,11 +29,12 @@ template <class C, int d>
 inline constexpr bool attention_has_tensor_tiles = std::is_same_v<C, bfloat16>&& d % 16 == 0 && d <= 128;
 
 /// A vector of a row, rounded to bfloat16 where it is cached in float.
-__device__ inline uint4 load_row_vector(const OwnRow<bfloat16>& row, int at) {
-  return *reinterpret_cast<const uint4*>(row.own + at);
+using RowVector = Packed<bfloat16, 8>;
+__device__ inline RowVector load_row_vector(const OwnRow<bfloat16>& row, int at) {
+  return *reinterpret_cast<const RowVector*>(row.own + at);
 }
-__device__ inline uint4 load_row_vector(const SeenRow<bfloat16>& row, int at) {
-  if (row.cached == nullptr) return *reinterpret_cast<const uint4*>(row.own + at);
+__device__ inline RowVector load_row_vector(const SeenRow<bfloat16>& row, int at) {
+  if (row.cached == nullptr) return *reinterpret_cast<const RowVector*>(row.own + at);
   const float* const from = row.cached + at;
   return {rounded_pair(from[0], from[1]), rounded_pair(from[2], from[3]), rounded_pair(from[4], from[5]),
           rounded_pair(from[6], from[7])};
@@ -41,9 +43,9 @@ __device__ inline uint4 load_row_vector(const SeenRow<bfloat16>& row, int at) {
 /// A tile of rows, prefetched: a thread's share of it in registers, all loaded before the first is stored.
 template <int d, int rows>
 class TileVectors {
-  static constexpr int runs = d / 8, stride = AttentionTensorTile<d, 16>::stride;
+  static constexpr int vectors = d / 8, stride = AttentionTensorTile<d, 16>::stride;
   static constexpr int threads = AttentionTensorTile<d, 16>::threads;
-  static constexpr int own = ceiling_divide(rows * runs, threads);
+  static constexpr int own = ceiling_divide(rows * vectors, threads);
 
  public:
   /// Rows 0 … count - 1, row i being from(i); zeros where there are none.
@@ -51,8 +53,8 @@ class TileVectors {
   __device__ TileVectors(const From& from, int count) {
 #pragma unroll
     for (int i = 0; i < own; ++i) {
-      const int at = int(threadIdx.x) + i * threads, row = at / runs;
-      values_[i] = row < min(count, rows) ? load_row_vector(from(row), at % runs * 8) : uint4{};
+      const int at = int(threadIdx.x) + i * threads, row = at / vectors;
+      values_[i] = row < min(count, rows) ? load_row_vector(from(row), at % vectors * 8) : RowVector{};
     }
   }
 
@@ -62,8 +64,9 @@ class TileVectors {
 #pragma unroll
     for (int i = 0; i < own; ++i) {
       const int at = int(threadIdx.x) + i * threads;
-      if (at < rows * runs) *reinterpret_cast<uint4*>(tile + at / runs * stride + at % runs * 8) = values_[i];
-      for (const unsigned pair : {values_[i].x, values_[i].y, values_[i].z, values_[i].w}) {
+      if (at < rows * vectors)
+        *reinterpret_cast<RowVector*>(tile + at / vectors * stride + at % vectors * 8) = values_[i];
+      for (const unsigned pair : values_[i].values) {
         has_nonfinite = has_nonfinite | ((pair & 0x7f80u) == 0x7f80u) | ((pair & 0x7f800000u) == 0x7f800000u);
       }
     }
@@ -71,7 +74,7 @@ class TileVectors {
   }
 
  private:
-  uint4 values_[own];
+  RowVector values_[own];
 };
 
 /// Which columns of a tile a row sees: those from `from` on up to `to`.

@@ -75,8 +75,9 @@ __global__ void __launch_bounds__(convolution_width* Warps)
 inline constexpr int most_step_taps = 16;
 
 /// A single step: a thread takes a channel of a sequence. The sum is that of convolution_kernel, in the same order.
-/// With Aligned, several weights of a channel can be loaded at once.
-template <class C, class S, int Taps, bool Aligned>
+/// With `vectorised` the weights
+/// of a channel are loaded in vectors.
+template <class C, class S, int Taps, bool vectorised>
 __global__ void __launch_bounds__(StepGrid::most_threads)
     convolution_step_kernel(const __grid_constant__ CausalConvolution<C, S, Taps> convolution) {
   await_stream();
@@ -94,7 +95,7 @@ __global__ void __launch_bounds__(StepGrid::most_threads)
   if (convolution.bias != nullptr) bias = convolution.bias[channel];
 #pragma unroll
   for (int k = 0; k < Taps - 1; ++k) inputs[k] = state == nullptr ? T(0) : state[k * channels];
-  load_array<Aligned>(convolution.weight + channel * Taps, weights);
+  load_array<vectorised>(convolution.weight + channel * Taps, weights);
   inputs[Taps - 1] = static_cast<T>(x);
   T sum = static_cast<T>(bias);
 #pragma unroll

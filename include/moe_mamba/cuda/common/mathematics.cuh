@@ -63,7 +63,7 @@ struct ExactFloat {
   }
 };
 
-/// The same, as it comes of a power of two that is not corrected: for what comes from numbers of 8 bits.
+/// The same from powers of two that are not corrected: for activations of 8 bits.
 struct ShortFloat {
   static __device__ __forceinline__ float decayed(float x) {
     return power_of_two(fabsf(x) * -std::numbers::log2e_v<float>);

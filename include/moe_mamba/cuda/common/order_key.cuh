@@ -30,7 +30,7 @@ __device__ inline double ordered_value(unsigned long long key) {
 template <class C>
 using OrderKey = decltype(order_key(C()));
 
-/// What is looked for among numbers: the largest, ties to the lowest index.
+/// A candidate for the largest of several numbers, ties to the lowest index.
 template <class C>
 struct Choice {
   OrderKey<C> key;

@@ -56,16 +56,15 @@ __device__ inline void copy_box(unsigned to, const CUtensorMap& map, int column,
       : "memory");
 }
 
-/// Copies of runs of shared memory to the device's, of a multiple of 16 bytes each and aligned to as many, that this
-/// thread does not wait for.
-__device__ inline void copy_run(void* to, unsigned from, unsigned bytes) {
+/// Asynchronous stores from shared to device memory, each of a multiple of 16 bytes and aligned to 16 bytes.
+__device__ inline void bulk_store(void* to, unsigned from, unsigned bytes) {
   asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(from), "r"(bytes)
                : "memory");
 }
-__device__ inline void end_runs() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
-/// Waits until the shared memory of all of its runs has been read.
-__device__ inline void await_runs_read() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
-/// Waits until all of its runs are done.
-__device__ inline void await_runs() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
+__device__ inline void commit_bulk_stores() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+/// Waits until the shared memory of all of this thread's stores has been read.
+__device__ inline void await_bulk_reads() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
+/// Waits until all of this thread's stores are done.
+__device__ inline void await_bulk_stores() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
 
 }  // namespace moe_mamba::cuda::detail

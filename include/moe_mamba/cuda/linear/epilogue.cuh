@@ -9,7 +9,7 @@
 /// The epilogue of products on tensor cores: from their sums to device memory.
 namespace moe_mamba::cuda::detail {
 
-/// Four neighbours of a row.
+/// Four neighbours of a row, in CUDA's own type: the compiler splits loads of another here.
 __device__ inline float4 load_four(const float* from) { return *reinterpret_cast<const float4*>(from); }
 __device__ inline float4 load_four(const bfloat16* from) {
   const auto pairs = *reinterpret_cast<const uint2*>(from);

@@ -15,21 +15,21 @@
 /// Activations as factors of products with bfloat16 weights: rounded to bfloat16 where they are of another type.
 namespace moe_mamba::cuda::detail {
 
-/// Eight elements of a row, `run` of them, at a time; `wide` where rows of floats are aligned and whole runs.
+/// Eight elements of a row, `vector` of them, at a time; `wide` where rows of floats are aligned and whole vectors.
 template <bool wide, class C>
-struct RoundRun {
+struct RoundVector {
   MatrixView<const C> x;
   MatrixView<bfloat16> y;
-  __device__ void operator()(Index row, Index run) const {
-    bfloat16* const to = y.row(row) + run * 8;
+  __device__ void operator()(Index row, Index vector) const {
+    bfloat16* const to = y.row(row) + vector * 8;
     if constexpr (wide) {
-      const auto low = load<4>(x, row, run * 8), high = load<4>(x, row, run * 8 + 4);
-      *reinterpret_cast<uint4*>(to) =
-          uint4{rounded_pair(low.values[0], low.values[1]), rounded_pair(low.values[2], low.values[3]),
-                rounded_pair(high.values[0], high.values[1]), rounded_pair(high.values[2], high.values[3])};
+      const auto low = load<4>(x, row, vector * 8), high = load<4>(x, row, vector * 8 + 4);
+      *reinterpret_cast<Packed<bfloat16, 8>*>(to) = Packed<bfloat16, 8>{
+          rounded_pair(low.values[0], low.values[1]), rounded_pair(low.values[2], low.values[3]),
+          rounded_pair(high.values[0], high.values[1]), rounded_pair(high.values[2], high.values[3])};
     } else {
-      for (Index i = 0; i < 8 && run * 8 + i < x.columns; ++i) {
-        to[i] = static_cast<bfloat16>(static_cast<float>(x(row, run * 8 + i)));
+      for (Index i = 0; i < 8 && vector * 8 + i < x.columns; ++i) {
+        to[i] = static_cast<bfloat16>(static_cast<float>(x(row, vector * 8 + i)));
       }
     }
   }
@@ -39,7 +39,7 @@ struct RoundRun {
 inline Index rounded_stride(Index columns) { return ceiling_divide<Index>(std::max<Index>(columns, 1), 8) * 8; }
 
 /// What takes a factor of a product: cuBLAS takes bfloat16 as it lies, tiles want rows that are aligned to 16 bytes and
-/// whole runs of as many.
+/// whole vectors.
 enum class FactorOf { blas, tiles };
 
 /// Whether a matrix is such a factor already.
@@ -63,14 +63,14 @@ MatrixView<const bfloat16> as_factor(Device& device, MatrixView<T> x, bfloat16* 
     if (is_factor<use>(x)) return x;
   }
   const MatrixView<bfloat16> y{to, x.rows, x.columns, rounded_stride(x.columns)};
-  const Index runs = ceiling_divide<Index>(x.columns, 8);
+  const Index vectors = ceiling_divide<Index>(x.columns, 8);
   if constexpr (std::is_same_v<C, float>) {
     if (can_vectorise<8>(x)) {
-      for_elements(device, {x.rows}, runs, RoundRun<true, C>{x, y});
+      for_elements(device, {x.rows}, vectors, RoundVector<true, C>{x, y});
       return y;
     }
   }
-  for_elements(device, {x.rows}, runs, RoundRun<false, C>{x, y});
+  for_elements(device, {x.rows}, vectors, RoundVector<false, C>{x, y});
   return y;
 }
 

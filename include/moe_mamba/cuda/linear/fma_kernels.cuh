@@ -82,7 +82,7 @@ struct FmaTile {
   };
 
   /// out = or += a bᵀ, for the rows of a and b from `a_first` and `b_first` on that lie in one tile. The whole block
-  /// calls; shared memory may be used again behind a __syncthreads().
+  /// calls; shared memory may be used again after a __syncthreads().
   template <class A, class B, class Out>
   __device__ static void multiply(Shared& shared, const A& a, Index a_first, const B& b, Index b_first, Index k_count,
                                   MatrixView<Out> out, Into into) {

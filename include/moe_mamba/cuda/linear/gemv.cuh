@@ -15,9 +15,9 @@ namespace moe_mamba::cuda::detail {
 inline constexpr int gemv_threads = 128, gemv_warps = gemv_threads / warp_size;
 
 /// y = x Wᵀ: `split` warps for each `own` columns of y and `rows` rows, which blockIdx.y tells. With groups (count > 0;
-/// one row at a time then), the matrix is that of the row's group, `step` elements after the one before, and rows
-/// behind all groups are left alone. `wide`: rows of x and of the matrices are aligned to 16 bytes and whole runs of as
-/// many.
+/// one row at a time then), the matrix is that of the row's group, `step` elements after the one before, and rows after
+/// those of all groups are skipped. `wide`: rows of x and of the matrices are aligned to 16 bytes and whole vectors of
+/// as many.
 template <bool wide, int rows, int split, int own, class X, class Y, class S>
 __global__ void __launch_bounds__(gemv_threads)
     gemv_kernel(Groups groups, MatrixView<const X> x, const S* weight, Index step, Index stride, MatrixView<Y> y) {

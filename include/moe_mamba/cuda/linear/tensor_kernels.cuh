@@ -7,7 +7,18 @@
 #include "moe_mamba/cuda/linear/warpgroup_pipeline.cuh"
 #include "moe_mamba/ops/linear.hpp"
 
-/// Grouped products of bfloat16 factors, summed in float, on tensor cores.
+/// Grouped products of bfloat16 factors on tensor cores, summed in float: y = x Wᵀ or dy W over the rows of each group,
+/// and dW = dyᵀ x of each group. A tile is 128 rows by up to 256 columns of a product; the inner dimension goes by in
+/// steps of 64, of which shared memory holds several stages:
+///
+///   for each tile of the block, found from the groups' offsets:
+///     for each step k:
+///       copy step k + stages - 1 of both factors → shared memory, asynchronously
+///       wait for step k;  sums += a[k] b[k] on tensor cores
+///     epilogue: write the sums, or add them, while the first steps of the next tile are copied
+///
+/// In code for sm_90a a producer thread finds tiles and has the tensor memory accelerator copy their steps, and two
+/// consumer warpgroups multiply (WarpgroupPipeline); other code copies and multiplies in turn (TensorPipeline).
 namespace moe_mamba::cuda::detail {
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)

@@ -33,7 +33,7 @@ struct TensorTile : TensorStep {
   static constexpr bool staged = staged_;
   static constexpr unsigned a_bytes = rows * line_bytes, b_bytes = columns * line_bytes;
   static constexpr unsigned control_bytes = 512;
-  /// Threads of a block that only copy, where there are such: a whole warpgroup can hand over its registers.
+  /// Threads of a block that only copy, in code for sm_90a: a whole warpgroup can give its registers to others.
   static constexpr int copying_threads = blocks == 1 ? 128 : 32;
 
   /// Sums of type C: eight rows of each warp, and bytes from one to the next, so that few lie in the same banks.
@@ -49,7 +49,7 @@ struct TensorTile : TensorStep {
 /// Most arithmetic for what is read, of sums in float; and for results in bfloat16, which there is room to stage.
 using WideTile = TensorTile<256, 4, 1, 1, false>;
 using WideShortTile = TensorTile<256, 4, 1, 1, true>;
-/// Half as large, where that shares out the work among processors more evenly.
+/// Half as large, where that balances the work of multiprocessors better.
 using MediumTile = TensorTile<128, 6, 1, 1, true>;
 /// All that devices other than compute capability 9.0 and 10.0 have shared memory for; on these, two blocks of matrices
 /// of few columns run at a time.

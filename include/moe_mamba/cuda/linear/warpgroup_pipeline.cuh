@@ -18,8 +18,8 @@
 /// warpgroups multiply and write. So a tile's first steps are there when the one before it is written.
 namespace moe_mamba::cuda::detail {
 
-/// The whole block calls: Tile::threads threads that multiply, and a warpgroup behind them of which one thread copies.
-/// It is there as a whole because registers are handed over between warpgroups.
+/// The whole block calls: Tile::threads threads that multiply, and a warpgroup after them of which one thread copies.
+/// It is a whole one because warpgroups exchange registers.
 template <class Tile, Along a_along, Along b_along, class C>
 class WarpgroupPipeline {
  public:
@@ -73,7 +73,7 @@ class WarpgroupPipeline {
   static constexpr unsigned jobs = 2 * Tile::stages, barrier_bytes = 2 * 8 * Tile::stages;
   static_assert(jobs * sizeof(Job) + barrier_bytes <= Tile::control_bytes);
 
-  /// The place of a step in shared memory, and how often the places have been gone through.
+  /// A stage of shared memory, and the parity of its use.
   struct Stage {
     unsigned number = 0, parity = 0;
     __device__ void advance() {
@@ -157,15 +157,15 @@ class WarpgroupPipeline {
       if (Tile::pending > 0 && first_lane) read(before).arrive();
       if (busy) write(product, {job.out, job.rows, job.columns, out_stride}, into);
     }
-    if constexpr (Tile::staged) await_runs();
+    if constexpr (Tile::staged) await_bulk_stores();
   }
 
   /// Writes a tile's sums, or adds them: by way of shared memory where rows are whole vectors, which can be copied in
   /// bulk.
   __device__ void write(const Product& product, MatrixView<C> out, Into into) {
     if constexpr (Tile::staged) {
-      const bool runs = into == Into::assign && can_vectorise<full_vector<C>>(out);
-      if (runs) return write_staged(product, out);
+      const bool vectorised = into == Into::assign && can_vectorise<full_vector<C>>(out);
+      if (vectorised) return write_staged(product, out);
     }
     write_sums(product, out, into);
   }
@@ -177,7 +177,7 @@ class WarpgroupPipeline {
     char* const staged = staged_ + warp_index() * Tile::template staged_bytes<C>;
 #pragma unroll
     for (int part = 0; part < 2 * Product::row_parts; ++part) {
-      await_runs_read();
+      await_bulk_reads();
       __syncwarp();
 #pragma unroll
       for (int first = 0; first < Product::column_parts; first += 2) {
@@ -188,10 +188,10 @@ class WarpgroupPipeline {
       __syncwarp();
       const int row = Product::first_row() + part * 8 + lane;
       if (lane < 8 && row < out.rows) {
-        copy_run(out.row(row), static_cast<unsigned>(__cvta_generic_to_shared(staged)) + lane * row_bytes,
-                 unsigned(out.columns * sizeof(C)));
+        bulk_store(out.row(row), static_cast<unsigned>(__cvta_generic_to_shared(staged)) + lane * row_bytes,
+                   unsigned(out.columns * sizeof(C)));
       }
-      end_runs();
+      commit_bulk_stores();
     }
   }
 

@@ -8,7 +8,12 @@
 #include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/cuda/norm/row_walk.cuh"
 
-/// LayerNorm on a CUDA device; the contract is in ops/norm.hpp.
+/// LayerNorm on a CUDA device; the contract is in ops/norm.hpp. Of a row x of D numbers, with gain w and bias b:
+///
+///   z = (x - mean(x)) r,  r = 1 / sqrt(mean((x - mean(x))²) + epsilon)      y = z w + b
+///   dx = r (dy w - mean(dy w) - z mean(dy w z))      dw = Σ_rows dy z      db = Σ_rows dy
+///
+/// Rows are shared as in rms_norm.cuh.
 namespace moe_mamba::cuda {
 
 namespace detail {
@@ -28,24 +33,24 @@ struct LayerNormRow {
   __device__ void operator()(Index t, int thread) const {
     const MatrixView<const X> x = joined.x;
     T sum = 0;
-    walk_joined_row<threads, count>(joined, t, thread, [&](const auto& run) {
-      for (int i = 0; i < count; ++i) sum += run.values[i];
+    walk_joined_row<threads, count>(joined, t, thread, [&](const auto& vector) {
+      for (int i = 0; i < count; ++i) sum += vector.values[i];
     });
     const T average = block_sum<threads>(sum) / static_cast<T>(x.columns);
     T square = 0;
     walk_row<threads, count>(x.columns, thread, [&](Index column) {
-      const auto run = load_widened<count>(x, t, column);
-      for (int i = 0; i < count; ++i) square += (run.values[i] - average) * (run.values[i] - average);
+      const auto vector = load_widened<count>(x, t, column);
+      for (int i = 0; i < count; ++i) square += (vector.values[i] - average) * (vector.values[i] - average);
     });
     square = block_sum<threads>(square);
     const T scale = static_cast<T>(1 / sqrt(double(square) / double(x.columns) + epsilon));
     walk_row<threads, count>(x.columns, thread, [&](Index column) {
-      auto run = load_widened<count>(x, t, column);
+      auto vector = load_widened<count>(x, t, column);
       const auto gains = load_factors<count, T>(gain, column, T(1)), biases = load_factors<count>(bias, column, T(0));
       for (int i = 0; i < count; ++i) {
-        run.values[i] = (run.values[i] - average) * scale * gains.values[i] + biases.values[i];
+        vector.values[i] = (vector.values[i] - average) * scale * gains.values[i] + biases.values[i];
       }
-      store_narrowed<count>(run, y, t, column);
+      store_narrowed<count>(vector, y, t, column);
     });
     if (thread != 0) return;
     mean[t] = average;
@@ -69,26 +74,26 @@ struct LayerNormBackwardRow {
     const T average = mean[t], scale = inverse[t];
     T total = 0, dot = 0;
     walk_row<threads, count>(x.columns, thread, [&](Index column) {
-      const auto run = load_widened<count>(x, t, column);
+      const auto vector = load_widened<count>(x, t, column);
       const auto gradient = load_widened<count>(dy, t, column);
       const auto gains = load_factors<count, T>(gain, column, T(1));
       for (int i = 0; i < count; ++i) {
         const T slope = gradient.values[i] * gains.values[i];
         total += slope;
-        dot += slope * (run.values[i] - average);
+        dot += slope * (vector.values[i] - average);
       }
     });
     total = block_sum<threads>(total);
     dot = block_sum<threads>(dot);
     const T shift = -(total / static_cast<T>(x.columns)) * scale;
-    const T pull = -(dot / static_cast<T>(x.columns)) * scale * scale * scale;
+    const T x_factor = -(dot / static_cast<T>(x.columns)) * scale * scale * scale;
     walk_row<threads, count>(x.columns, thread, [&](Index column) {
-      const auto run = load_widened<count>(x, t, column);
+      const auto vector = load_widened<count>(x, t, column);
       const auto gradient = load_widened<count>(dy, t, column);
       auto sum = load_widened<count>(dx, t, column);
       const auto gains = load_factors<count, T>(gain, column, T(1));
       for (int i = 0; i < count; ++i) {
-        sum.values[i] += scale * gradient.values[i] * gains.values[i] + shift + pull * (run.values[i] - average);
+        sum.values[i] += scale * gradient.values[i] * gains.values[i] + shift + x_factor * (vector.values[i] - average);
       }
       store_narrowed<count>(sum, dx, t, column);
       if (kept.data != nullptr) store_narrowed<count>(sum, kept, t, column);

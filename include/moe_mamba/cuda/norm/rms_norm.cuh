@@ -9,9 +9,13 @@
 #include "moe_mamba/cuda/norm/row_walk.cuh"
 #include "moe_mamba/ops/norm.hpp"
 
-/// Normalisation of rows on a CUDA device; the contract is in ops/norm.hpp. A row is shared by some threads, whose sums
-/// run in the compute type; sums over rows, for the gradients of gain and bias, run in double, but over the few
-/// rows of one warp.
+/// RMSNorm on a CUDA device; the contract is in ops/norm.hpp. Of a row x of D numbers, with gain w:
+///
+///   r = 1 / sqrt(mean(x²) + epsilon)      y = x r w
+///   dx = r w dy - x r³ Σ (dy w x) / D     dw = Σ_rows dy x r
+///
+/// A row is shared by the threads of a warp or a block, whose sums are in the compute type. The sums over rows for dw
+/// are in double, but over the few rows of one warp.
 namespace moe_mamba::cuda {
 
 namespace detail {
@@ -29,16 +33,16 @@ struct RmsNormRow {
   __device__ void operator()(Index t, int thread) const {
     const MatrixView<const X> x = joined.x;
     T sum = 0;
-    walk_joined_row<threads, count>(joined, t, thread, [&](const auto& run) {
-      for (int i = 0; i < count; ++i) sum += run.values[i] * run.values[i];
+    walk_joined_row<threads, count>(joined, t, thread, [&](const auto& vector) {
+      for (int i = 0; i < count; ++i) sum += vector.values[i] * vector.values[i];
     });
     sum = block_sum<threads>(sum);
     const T scale = static_cast<T>(1 / sqrt(double(sum) / double(x.columns) + epsilon));
     walk_row<threads, count>(x.columns, thread, [&](Index column) {
-      auto run = load_widened<count>(x, t, column);
+      auto vector = load_widened<count>(x, t, column);
       const auto gains = load_factors<count, T>(gain, column, T(1));
-      for (int i = 0; i < count; ++i) run.values[i] *= scale * gains.values[i];
-      store_narrowed<count>(run, y, t, column);
+      for (int i = 0; i < count; ++i) vector.values[i] *= scale * gains.values[i];
+      store_narrowed<count>(vector, y, t, column);
     });
     if (thread == 0) inverse[t] = scale;
   }
@@ -58,21 +62,21 @@ struct RmsNormBackwardRow {
   __device__ void operator()(Index t, int thread) const {
     T dot = 0;
     walk_row<threads, count>(x.columns, thread, [&](Index column) {
-      const auto run = load_widened<count>(x, t, column);
+      const auto vector = load_widened<count>(x, t, column);
       const auto gradient = load_widened<count>(dy, t, column);
       const auto gains = load_factors<count, T>(gain, column, T(1));
-      for (int i = 0; i < count; ++i) dot += gradient.values[i] * gains.values[i] * run.values[i];
+      for (int i = 0; i < count; ++i) dot += gradient.values[i] * gains.values[i] * vector.values[i];
     });
     dot = block_sum<threads>(dot);
     const T scale = inverse[t];
-    const T pull = -(dot / static_cast<T>(x.columns)) * scale * scale * scale;
+    const T x_factor = -(dot / static_cast<T>(x.columns)) * scale * scale * scale;
     walk_row<threads, count>(x.columns, thread, [&](Index column) {
-      const auto run = load_widened<count>(x, t, column);
+      const auto vector = load_widened<count>(x, t, column);
       const auto gradient = load_widened<count>(dy, t, column);
       auto sum = load_widened<count>(dx, t, column);
       const auto gains = load_factors<count, T>(gain, column, T(1));
       for (int i = 0; i < count; ++i) {
-        sum.values[i] += scale * gradient.values[i] * gains.values[i] + pull * run.values[i];
+        sum.values[i] += scale * gradient.values[i] * gains.values[i] + x_factor * vector.values[i];
       }
       store_narrowed<count>(sum, dx, t, column);
       if (kept.data != nullptr) store_narrowed<count>(sum, kept, t, column);

@@ -40,25 +40,25 @@ __global__ void __launch_bounds__(norm_threads)
   await_stream();
   release_stream();
   using T = compute_t<X>;
-  constexpr int runs = most_norm_columns / (warp_size * count);
+  constexpr int vectors = most_norm_columns / (warp_size * count);
   __shared__ T shared[norm_warps][most_norm_columns];
   const int lane = lane_index(), warp = warp_index();
   const Index columns = norm.x.columns, first = Index(blockIdx.x) * rows_per_block;
   const Index last = min(first + rows_per_block, norm.x.rows);
   const auto column = [&](int k) { return Index((k * warp_size + lane) * count); };
-  T sums[runs][count] = {};
+  T sums[vectors][count] = {};
   for (Index t = first + warp; t < last; t += norm_warps) {
-    Vector<T, count> x[runs] = {}, slope[runs] = {};
+    Vector<T, count> x[vectors] = {}, slope[vectors] = {};
     T dot = 0;
 #pragma unroll
-    for (int k = 0; k < runs; ++k) {
+    for (int k = 0; k < vectors; ++k) {
       if (column(k) >= columns) break;
       x[k] = load_widened<count>(norm.x, t, column(k));
       slope[k] = load_widened<count>(norm.dy, t, column(k));
     }
     const T scale = norm.inverse[t];
 #pragma unroll
-    for (int k = 0; k < runs; ++k) {
+    for (int k = 0; k < vectors; ++k) {
       if (column(k) >= columns) break;
 #pragma unroll
       for (int i = 0; i < count; ++i) {
@@ -67,19 +67,19 @@ __global__ void __launch_bounds__(norm_threads)
         dot += slope[k].values[i] * x[k].values[i];
       }
     }
-    const T pull = -(warp_sum(dot) / static_cast<T>(columns)) * scale * scale * scale;
+    const T x_factor = -(warp_sum(dot) / static_cast<T>(columns)) * scale * scale * scale;
 #pragma unroll
-    for (int k = 0; k < runs; ++k) {
+    for (int k = 0; k < vectors; ++k) {
       if (column(k) >= columns) break;
       auto dx = load_widened<count>(norm.dx, t, column(k));
 #pragma unroll
-      for (int i = 0; i < count; ++i) dx.values[i] += scale * slope[k].values[i] + pull * x[k].values[i];
+      for (int i = 0; i < count; ++i) dx.values[i] += scale * slope[k].values[i] + x_factor * x[k].values[i];
       store_narrowed<count>(dx, norm.dx, t, column(k));
       if (norm.kept.data != nullptr) store_narrowed<count>(dx, norm.kept, t, column(k));
     }
   }
 #pragma unroll
-  for (int k = 0; k < runs; ++k) {
+  for (int k = 0; k < vectors; ++k) {
 #pragma unroll
     for (int i = 0; i < count; ++i) shared[warp][column(k) + i] = sums[k][i];
   }

@@ -11,7 +11,8 @@
 /// How norms go over rows: a warp or a block for each, in 16 bytes at a time where rows allow it.
 namespace moe_mamba::cuda::detail {
 
-/// each.operator()<threads, count>(row, thread): `threads` for each row, which go over it in runs of `count` elements.
+/// each.operator()<threads, count>(row, thread): `threads` for each row, which go over it in vectors of `count`
+/// elements.
 template <int threads, int count, class Each>
 __global__ void __launch_bounds__(threads) row_kernel(Index rows, Each each) {
   await_stream();
@@ -65,28 +66,28 @@ __device__ __forceinline__ Vector<T, count> load_factors(const S* from, Index co
 /// kept. Several vectors are loaded before the first is stored, which the compiler would not do by itself.
 template <int threads, int count, class X, class Y, class Each>
 __device__ __forceinline__ void walk_joined_row(const Joined<X, Y>& joined, Index t, int thread, const Each& each) {
-  constexpr int together = 4, step = threads * count;
+  constexpr int at_a_time = 4, step = threads * count;
   using Numbers = Vector<compute_t<X>, count>;
   const Index columns = joined.x.columns;
-  for (Index first = thread * count; first < columns; first += together * step) {
-    Numbers runs[together], pending[together] = {};
+  for (Index first = thread * count; first < columns; first += at_a_time * step) {
+    Numbers vectors[at_a_time], pending[at_a_time] = {};
 #pragma unroll
-    for (int k = 0; k < together; ++k) {
+    for (int k = 0; k < at_a_time; ++k) {
       const Index column = first + k * step;
       if (column >= columns) break;
-      runs[k] = load_widened<count>(joined.x, t, column);
+      vectors[k] = load_widened<count>(joined.x, t, column);
       if (joined.rows.data != nullptr) pending[k] = load_widened<count>(joined.rows, t, column);
     }
 #pragma unroll
-    for (int k = 0; k < together; ++k) {
+    for (int k = 0; k < at_a_time; ++k) {
       const Index column = first + k * step;
       if (column >= columns) break;
       if (joined.rows.data != nullptr) {
-        for (int i = 0; i < count; ++i) runs[k].values[i] += pending[k].values[i];
-        store_narrowed<count>(runs[k], joined.x, t, column);
+        for (int i = 0; i < count; ++i) vectors[k].values[i] += pending[k].values[i];
+        store_narrowed<count>(vectors[k], joined.x, t, column);
       }
-      if (joined.kept.data != nullptr) store_narrowed<count>(runs[k], joined.kept, t, column);
-      each(runs[k]);
+      if (joined.kept.data != nullptr) store_narrowed<count>(vectors[k], joined.kept, t, column);
+      each(vectors[k]);
     }
   }
 }

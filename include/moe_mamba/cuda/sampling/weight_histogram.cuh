@@ -47,7 +47,7 @@ struct WeightHistogram {
     }
   }
 
-  /// Adds everything to (parts, bins) in device memory and begins anew.
+  /// Adds everything to (parts, bins) in device memory and clears the histogram.
   __device__ void flush(unsigned long long* to) {
     for (int i = int(threadIdx.x); i < parts * bins; i += int(blockDim.x)) {
       if (sums[i] == 0) continue;

@@ -276,7 +276,6 @@ __global__ void __launch_bounds__(ScanForwardTuning<compute_t<C>, States, false>
   __shared__ typename Storage::Tile storage;
   const Tile tile(scan.u.columns, scan.shape.length, carry.chunking, first_state);
   if (tile.chunk == 0) return;  // nothing is carried on from there
-  const Index part = tile.sequence * carry.chunking.count + tile.chunk;
   ElementVector bias = {}, delta_sum = {};
   for (int j = 0; j < tile.present; ++j) bias.values[j] = static_cast<T>(scan.delta_bias[tile.vector_channel() + j]);
   T rate[channels][states], g[channels][states] = {};
@@ -287,8 +286,9 @@ __global__ void __launch_bounds__(ScanForwardTuning<compute_t<C>, States, false>
       rate[k][n] = tile.has(k, n) ? decay_rate<T>(scan.a_log[tile.parameter_offset(k, n)]) : T(0);
     }
   }
-  for (Index i = ceiling_divide(tile.end - tile.begin, Tuning::steps) - 1; i >= 0; --i) {
-    const Index first = tile.begin + i * Tuning::steps, first_row = tile.sequence * scan.shape.length + first;
+  const Index tiles = ceiling_divide(tile.end - tile.begin, Tuning::steps);
+  for (Index first = tile.begin + (tiles - 1) * Tuning::steps; first >= tile.begin; first -= Tuning::steps) {
+    const Index first_row = tile.sequence * scan.shape.length + first;
     Loaded delta[Tuning::rows], dy[Tuning::rows], z[Tuning::rows];  // all loaded before the first is needed
 #pragma unroll
     for (int i = 0; i < Tuning::rows; ++i) {

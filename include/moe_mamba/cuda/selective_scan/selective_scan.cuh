@@ -78,7 +78,7 @@ __global__ void __launch_bounds__(128)
   }
 }
 
-/// States that a thread of a single step holds at once, and asks for at once.
+/// States that a thread of a single step loads and holds at a time.
 template <int States>
 inline constexpr int step_group = States <= 16       ? States
                                   : States % 16 == 0 ? 16
@@ -86,9 +86,9 @@ inline constexpr int step_group = States <= 16       ? States
                                   : States % 4 == 0  ? 4
                                                      : 1;
 
-/// A single step: a thread takes a channel of a sequence, state after state, and needs no other thread. Aligned rows of
-/// a_log, b and c are such that several states can be loaded at once.
-template <class C, class S, int States, bool Aligned>
+/// A single step: a thread has a channel of a sequence, state after state, and needs no other thread. With `vectorised`
+/// rows of a_log, b and c are loaded in vectors.
+template <class C, class S, int States, bool vectorised>
 __global__ void __launch_bounds__(StepGrid::most_threads, sizeof(compute_t<C>) == 4 ? 4 : 2)
     scan_step_kernel(const __grid_constant__ SelectiveScan<C, S, States> scan) {
   await_stream();
@@ -105,13 +105,13 @@ __global__ void __launch_bounds__(StepGrid::most_threads, sizeof(compute_t<C>) =
   T h[group];
   S a_logs[group];
   C bs[group], cs[group];
-  // All of it on its way before the first is needed: nothing is converted here, and what arithmetic begins with is
-  // asked for last, behind stores, or the compiler would have the threads wait for it in front of other loads.
+  // All is loaded before the first is needed: nothing is converted here, and the first operands of arithmetic are
+  // loaded last, after stores, or the compiler would wait for them before other loads.
   const auto begin = [&](int first) {
 #pragma unroll
     for (int i = 0; i < group; ++i) h[i] = state == nullptr ? T(0) : state[(first + i) * channels];
-    load_array<Aligned>(a_log + first, a_logs);
-    load_array<Aligned>(b + first, bs), load_array<Aligned>(c + first, cs);
+    load_array<vectorised>(a_log + first, a_logs);
+    load_array<vectorised>(b + first, bs), load_array<vectorised>(c + first, cs);
     if (scan.checkpoints != nullptr) {
       T* const checkpoint = scan.checkpoints + (sequence * States + first) * channels + channel;
 #pragma unroll
@@ -258,12 +258,12 @@ void selective_scan(Device& device, const SelectiveScan<C, S, States>& scan) {
   if (scan.shape.length == 1) {
     constexpr int group = detail::step_group<States>;
     constexpr int of_states = detail::vector_divisor<S, group>, of_coefficients = detail::vector_divisor<C, group>;
-    const bool aligned = detail::can_vectorise<of_states>(scan.a_log, States) &&
-                         detail::can_vectorise<of_coefficients>(scan.b.data, scan.b.stride) &&
-                         detail::can_vectorise<of_coefficients>(scan.c.data, scan.c.stride);
+    const bool vectorised = detail::can_vectorise<of_states>(scan.a_log, States) &&
+                            detail::can_vectorise<of_coefficients>(scan.b.data, scan.b.stride) &&
+                            detail::can_vectorise<of_coefficients>(scan.c.data, scan.c.stride);
     const detail::StepGrid grid(device, batch, channels);
     const auto kernel =
-        aligned ? detail::scan_step_kernel<C, S, States, true> : detail::scan_step_kernel<C, S, States, false>;
+        vectorised ? detail::scan_step_kernel<C, S, States, true> : detail::scan_step_kernel<C, S, States, false>;
     return detail::launch_dependent(device, kernel, grid.blocks, grid.threads, 0, scan);
   }
   const Index blocks = detail::scan_blocks<C>(scan.shape, channels);
