@@ -1,4 +1,4 @@
-// expect: a norm lacks something that layers/layer.hpp asks for
+// expect: a norm does not meet the requirements of layers/layer.hpp
 // expect: FinishedNorm<Hollow::Layer<64> ?>
 #include "definition.hpp"
 
