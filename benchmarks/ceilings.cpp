@@ -11,7 +11,7 @@ namespace {
 
 using moe_mamba::cpu::Device;
 
-// Enough independent chains to hide the latency of an addition on every core there is, few enough for 16 registers.
+// Enough independent chains to hide the latency of an FMA on all common cores, few enough for 16 registers.
 constexpr int chains = 12;
 constexpr Index steps = Index{1} << 16;
 constexpr Index tasks_per_thread = 4;
@@ -19,7 +19,7 @@ constexpr Index tasks_per_thread = 4;
 using Floats [[gnu::vector_size(vector_bytes)]] = float;
 using Words [[gnu::vector_size(vector_bytes)]] = std::uint64_t;
 
-/// Where results go, so that no compiler drops the work.
+/// A sink for results, so that the work is not optimised away.
 std::atomic<std::uint64_t> drain{0};
 
 [[gnu::noinline]] float run_chains(float factor, float summand) {
