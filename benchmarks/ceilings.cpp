@@ -67,10 +67,10 @@ void plain_read(Device& device, std::span<const std::byte> memory) {
   constexpr std::size_t smallest = std::size_t{64} << 10, largest = std::size_t{4} << 20;
   const auto threads = static_cast<std::size_t>(device.threads());
   const std::size_t share = memory.size() / (4 * threads);
-  const std::size_t piece = std::clamp((share + smallest - 1) / smallest * smallest, smallest, largest);
-  device.parallel(static_cast<Index>((memory.size() + piece - 1) / piece), [&](Index task, int) {
-    const std::size_t first = static_cast<std::size_t>(task) * piece;
-    drain += read(memory.data() + first, std::min(piece, memory.size() - first));
+  const std::size_t block = std::clamp((share + smallest - 1) / smallest * smallest, smallest, largest);
+  device.parallel(static_cast<Index>((memory.size() + block - 1) / block), [&](Index task, int) {
+    const std::size_t first = static_cast<std::size_t>(task) * block;
+    drain += read(memory.data() + first, std::min(block, memory.size() - first));
   });
 }
 

@@ -163,9 +163,11 @@ void scan(Report& report) {
     };
     const auto forward = [&] { scan.forward(device); };
     const auto backward = [&] { scan.backward(device); };
-    constexpr Index pieces = 16, piece = Scan::channels / pieces;
+    constexpr Index tasks = 16, channels_per_task = Scan::channels / tasks;
     const auto scalar_forward = [&] {
-      device.parallel(pieces, [&](Index task, int) { scan.scalar_forward(task * piece, (task + 1) * piece); });
+      device.parallel(tasks, [&](Index task, int) {
+        scan.scalar_forward(task * channels_per_task, (task + 1) * channels_per_task);
+      });
     };
     const auto scalar_backward = [&] { scan.scalar_backward(0, Scan::channels); };
     add("forward", interleave(report.settings(), {forward, scalar_forward}), threads == 1 ? 0.35 : 0);

@@ -177,14 +177,14 @@ inline std::string heat_map(const std::string& title, const std::string& row_nam
       "height=\"%.0f\" role=\"img\">\n",
       width, bottom + 48, width, bottom + 48);
   text += format("<text class=\"title\" x=\"%.0f\" y=\"20\">", left) + escaped(title) + "</text>\n";
-  const auto place = [&](double x) { return left + (right - left) * x / end; };
+  const auto x_of = [&](double x) { return left + (right - left) * x / end; };
   double begin = 0;
   for (const HeatColumn& column : columns) {
     for (std::size_t row = 0; row < rows; ++row) {
       text += format(
           "<rect class=\"heat\" x=\"%.2f\" y=\"%.1f\" width=\"%.2f\" height=\"%.1f\" fill-opacity=\"%.3f\">"
           "<title>%s %zu: %.1f%%</title></rect>\n",
-          place(begin), top + row_height * static_cast<double>(row), place(column.end) - place(begin) + 0.15,
+          x_of(begin), top + row_height * static_cast<double>(row), x_of(column.end) - x_of(begin) + 0.15,
           row_height - 1, std::clamp(column.values[row] / full, 0.0, 1.0), row_name.c_str(), row + 1,
           100 * column.values[row]);
     }
@@ -195,7 +195,7 @@ inline std::string heat_map(const std::string& title, const std::string& row_nam
                    top + row_height * static_cast<double>(row) + 11, row + 1);
   }
   for (const double value : ticks({"", 0, end}, 8)) {
-    text += format("<text x=\"%.1f\" y=\"%.0f\" text-anchor=\"middle\">%s</text>\n", place(value), bottom + 18,
+    text += format("<text x=\"%.1f\" y=\"%.0f\" text-anchor=\"middle\">%s</text>\n", x_of(value), bottom + 18,
                    value >= 1000 ? short_number(value).c_str() : format("%g", value).c_str());
   }
   text += format("<text x=\"%.0f\" y=\"%.0f\" text-anchor=\"middle\">", 0.5 * (left + right), bottom + 38) +

@@ -33,8 +33,8 @@ inline std::string short_number(double value) {
 /// 1234567 as 1,234,567
 inline std::string grouped(long long value) {
   std::string text = std::to_string(value);
-  for (auto place = static_cast<std::ptrdiff_t>(text.size()) - 3; place > 0; place -= 3) {
-    text.insert(static_cast<std::size_t>(place), 1, ',');
+  for (auto index = static_cast<std::ptrdiff_t>(text.size()) - 3; index > 0; index -= 3) {
+    text.insert(static_cast<std::size_t>(index), 1, ',');
   }
   return text;
 }

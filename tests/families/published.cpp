@@ -192,7 +192,7 @@ TEST_CASE("Configs say of what family they are before what they happen to hold b
         "Mamba<State<5>>>");
 }
 
-TEST_CASE("The base of rotary positions counts wherever it stands, and must be one", "[families]") {
+TEST_CASE("The base of rotary positions may be in any of its fields, which must agree", "[families]") {
   const auto llama = [](const std::string& fields) {
     return R"({"model_type": "llama", "vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 1, "intermediate_size": 4,
                "num_attention_heads": 2, "max_position_embeddings": 32, "hidden_act": "silu", )" +

@@ -55,7 +55,7 @@ int status_of_save(const Model& model, const Pretrained& folder, int steps) {
 
 }  // namespace
 
-// These stand before the system library's.
+// These override the system library's.
 extern "C" {
 int rename(const char* from, const char* to) noexcept {
   step();

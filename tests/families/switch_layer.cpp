@@ -1,5 +1,5 @@
 // The Moe layer against the layer of transformers' Switch Transformers: one expert a token, weighted by its
-// probability, with places for so many tokens, the balance loss and the z-loss. tests/fixtures/switch_layer.py says
+// probability, with slots for so many tokens, the balance loss and the z-loss. tests/fixtures/switch_layer.py says
 // what was computed.
 #include <filesystem>
 #include <map>

@@ -81,7 +81,7 @@ TEST_CASE("Without a commit the old file stays and the temporary goes", "[io]") 
   CHECK(test::read_bytes(folder / "a") == "old");
 }
 
-TEST_CASE("Two writers of one path do not disturb each other, and the last commit stands", "[io]") {
+TEST_CASE("Two writers of one path do not disturb each other, and the last commit wins", "[io]") {
   const test::Folder folder;
   AtomicFile first(folder / "a"), second(folder / "a");
   first.write(std::as_bytes(std::span("1", 1)));

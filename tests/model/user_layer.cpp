@@ -313,7 +313,7 @@ TEST_CASE("A user's layer that says so takes packed sequences, each as it is alo
   CHECK(test::relative_error(gradients, sum) <= 1e-12);
 }
 
-TEST_CASE("A user's layer that does not say so is refused on packed sequences, wherever it stands", "[model][user]") {
+TEST_CASE("A user's layer without takes_packed is refused on packed sequences at any position", "[model][user]") {
   using user::Unaware;
   const auto check_refused = []<class Definition>(Definition*, const char* name) {
     const std::vector<Index> lengths{2, 3};

@@ -46,7 +46,7 @@ Function* next(const char* name) {
 
 }  // namespace test
 
-// These stand before the system library's. What gives something back does so all the same, as it does after an error.
+// These override the system library's. What gives something back does so all the same, as it does after an error.
 
 extern "C" {
 int open(const char* path, int flags, ...) {

@@ -80,7 +80,7 @@ TEST_CASE("a bfloat16 model learns too, and its parameters are the rounding of t
   CHECK(used > stored.size() / 2);
 }
 
-TEST_CASE("a trainer continues from parameters written after its construction, to half a unit in their last place",
+TEST_CASE("a trainer continues from parameters written after its construction, to half a unit in the last place",
           "[train]") {
   const auto text = pattern(3000);
   auto batches = windows(text, Length{13}, Batch{3}, Seed{5});

@@ -113,12 +113,12 @@ class PrecompiledMap {
     Alignment(std::string_view text, std::ptrdiff_t begin)
         : begins_(begin < 0 ? 0 : count_units(text.data(), text.data() + begin) + 1) {}
 
-    void replace(std::string_view part, std::string_view other, std::size_t place) {
+    void replace(std::string_view part, std::string_view other, std::size_t offset) {
       if (taken_ > begins_ || begins_ == 0) return;
       std::size_t old = count_units(part.data(), part.data() + part.size());
       for (std::size_t at = 0; at < other.size(); at += utf8_unit(other, at).bytes) {
         commit();
-        last_ = static_cast<std::ptrdiff_t>(place + at);
+        last_ = static_cast<std::ptrdiff_t>(offset + at);
         takes_ = old > 0 ? 1 : 0;
         old -= takes_;
       }

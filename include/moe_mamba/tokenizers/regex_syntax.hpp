@@ -171,7 +171,7 @@ inline RegexNode RegexParser::atom(Flags& flags) {
     case '*':
     case '+':
     case '?':
-      fail("a repetition of nothing", "something in front of it");
+      fail("a repetition of nothing", "an expression before it");
     default:
       return literal(next(), flags);
   }

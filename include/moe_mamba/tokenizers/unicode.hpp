@@ -145,7 +145,7 @@ class UnicodeNormalizer {
             UTF8PROC_STABLE |
             (form == NormalForm::Nfc || form == NormalForm::Nfkc ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE) |
             (form == NormalForm::Nfkc || form == NormalForm::Nfkd ? UTF8PROC_COMPAT : 0))),
-        // Below, a character is in the form already, and neither moves nor composes with what stands before it.
+        // Characters below this are normalised already, are not reordered and do not compose with previous ones.
         plain_below_(form == NormalForm::Nfc ? 0x300 : 0x80) {}
 
   std::string operator()(std::string_view text) const {
@@ -160,8 +160,8 @@ class UnicodeNormalizer {
         at += unit.bytes;
         continue;
       }
-      // A piece that nothing outside it can change: the plain character in front, which may compose, and all that are
-      // not plain.
+      // A segment that is normalised independently: the plain character before, which may compose, and all that are not
+      // plain.
       std::size_t end = at;
       while (end < text.size()) {
         const Utf8Unit next = utf8_unit(text, end);
