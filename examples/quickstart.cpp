@@ -211,7 +211,7 @@ std::string write_text(Backend& device, const Options& options, const Corpus& co
     std::cout << printable(token) << std::flush;
   }
   std::cout << "\n\n"
-            << format("%zu bytes, %.0f a second\n", text.size(),
+            << format("%zu bytes, %.0f per second\n", text.size(),
                       static_cast<double>(text.size()) / std::max(seconds_now() - begin, 1e-9));
   return text;
 }
