@@ -12,7 +12,7 @@ using namespace moe_mamba;
 
 constexpr int width = 64;
 
-/// Attention of one sequence, 12 heads of 64 numbers.
+/// Attention over one sequence, 12 heads of width 64.
 class AttentionRun {
  public:
   AttentionRun(Index length, Index key_values, Index context)
@@ -25,7 +25,7 @@ class AttentionRun {
     scratch_ = Buffer<std::byte>(static_cast<Index>(causal_attention_scratch<float, width>(device, shape(), heads_)));
   }
 
-  /// Two products with each row that a step sees, from an empty cache.
+  /// Two products with each row that a step attends to, from an empty cache.
   double operations() const {
     return 4.0 * width * queries * static_cast<double>(length_) * static_cast<double>(length_ + 1) / 2;
   }
@@ -82,14 +82,14 @@ class AttentionRun {
 }  // namespace
 
 void attention(Report& report) {
-  report.begin_group("attention", "causal attention of 12 heads of 64, GFLOP/s; a decoder's step, GB/s of the cache");
+  report.begin_group("attention", "causal attention, 12 heads of width 64, GFLOP/s; decoding steps, GB/s of the cache");
   const auto& settings = report.settings();
   for (const Index length : {Index{512}, Index{2048}}) {
     if (settings.quick && length > 512) continue;
     for (const Index key_values : {12, 4}) {
       AttentionRun run(length, key_values, length);
       const std::string what =
-          ", " + std::to_string(length) + " steps, " + std::to_string(key_values) + " heads of keys";
+          ", " + std::to_string(length) + " steps, " + std::to_string(key_values) + " key/value heads";
       for (const int threads : settings.threads) {
         cpu::Device device(Threads{threads});
         run.reserve(device);
@@ -116,12 +116,13 @@ void attention(Report& report) {
         run.reserve(device);
         const auto samples =
             interleave(settings, {[&] { run.forward(device, true); }, [&] { plain_read(device, run.cache()); }});
-        report.add({"step, " + std::to_string(context) + " positions, " + std::to_string(key_values) + " heads of keys",
-                    threads,
-                    samples[0],
-                    1e-9 * static_cast<double>(run.cache().size()) / samples[0].median(),
-                    "GB/s",
-                    {of_read(samples[0], samples[1])}});
+        report.add(
+            {"step, " + std::to_string(context) + " positions, " + std::to_string(key_values) + " key/value heads",
+             threads,
+             samples[0],
+             1e-9 * static_cast<double>(run.cache().size()) / samples[0].median(),
+             "GB/s",
+             {of_read(samples[0], samples[1])}});
       }
     }
   }

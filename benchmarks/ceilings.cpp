@@ -11,7 +11,7 @@ namespace {
 
 using moe_mamba::cpu::Device;
 
-// Enough independent chains to hide the latency of an addition on every core there is, few enough for 16 registers.
+// Enough independent chains to hide the latency of an FMA on all common cores, few enough for 16 registers.
 constexpr int chains = 12;
 constexpr Index steps = Index{1} << 16;
 constexpr Index tasks_per_thread = 4;
@@ -19,7 +19,7 @@ constexpr Index tasks_per_thread = 4;
 using Floats [[gnu::vector_size(vector_bytes)]] = float;
 using Words [[gnu::vector_size(vector_bytes)]] = std::uint64_t;
 
-/// Where results go, so that no compiler drops the work.
+/// A sink for results, so that the work is not optimised away.
 std::atomic<std::uint64_t> drain{0};
 
 [[gnu::noinline]] float run_chains(float factor, float summand) {
@@ -67,10 +67,10 @@ void plain_read(Device& device, std::span<const std::byte> memory) {
   constexpr std::size_t smallest = std::size_t{64} << 10, largest = std::size_t{4} << 20;
   const auto threads = static_cast<std::size_t>(device.threads());
   const std::size_t share = memory.size() / (4 * threads);
-  const std::size_t piece = std::clamp((share + smallest - 1) / smallest * smallest, smallest, largest);
-  device.parallel(static_cast<Index>((memory.size() + piece - 1) / piece), [&](Index task, int) {
-    const std::size_t first = static_cast<std::size_t>(task) * piece;
-    drain += read(memory.data() + first, std::min(piece, memory.size() - first));
+  const std::size_t block = std::clamp((share + smallest - 1) / smallest * smallest, smallest, largest);
+  device.parallel(static_cast<Index>((memory.size() + block - 1) / block), [&](Index task, int) {
+    const std::size_t first = static_cast<std::size_t>(task) * block;
+    drain += read(memory.data() + first, std::min(block, memory.size() - first));
   });
 }
 

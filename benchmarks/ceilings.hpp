@@ -6,10 +6,10 @@
 #include "harness.hpp"
 #include "moe_mamba/cpu/device.hpp"
 
-/// What the machine can do at most, measured beside each benchmark with the same threads.
+/// The machine's ceilings, measured alternately with each benchmark, with the same threads.
 namespace benchmarks {
 
-/// Bytes of the widest vectors that this build may use.
+/// Size in bytes of the widest vectors of this build.
 #if defined(__AVX512F__)
 inline constexpr int vector_bytes = 64;
 #elif defined(__AVX__)
@@ -22,19 +22,19 @@ inline constexpr int vector_bytes = 16;
 double multiply_add_operations(const moe_mamba::cpu::Device& device);
 void multiply_add(moe_mamba::cpu::Device& device);
 
-/// Reads all of the memory once, front to back.
+/// Reads the memory once, sequentially.
 void plain_read(moe_mamba::cpu::Device& device, std::span<const std::byte> memory);
 
-/// What share of the multiply-add peak was reached: `operations` in the time of `samples`, beside `peak` samples of
+/// The fraction of the multiply-add peak reached by `operations` in the time of `samples`; `peak` are samples of
 /// multiply_add().
 inline Comparison of_peak(const moe_mamba::cpu::Device& device, double operations, const Samples& samples,
                           const Samples& peak, double aim = 0) {
   return {"FMA peak", operations / multiply_add_operations(device) / time_ratio(samples, peak), true, aim};
 }
 
-/// What share of the speed of a plain read of as many bytes was reached.
+/// The fraction of the speed of a memory read of equally many bytes.
 inline Comparison of_read(const Samples& samples, const Samples& read, double aim = 0) {
-  return {"a plain read", 1 / time_ratio(samples, read), true, aim};
+  return {"memory read", 1 / time_ratio(samples, read), true, aim};
 }
 
 }  // namespace benchmarks

@@ -9,7 +9,7 @@ void convolution(Report& report) {
   constexpr int taps = 4;
   constexpr Index channels = 1536;
   const Shape shape{1, report.settings().quick ? 128 : 512};
-  report.begin_group("convolution", "causal convolution of 1536 channels with 4 taps, ns an output");
+  report.begin_group("convolution", "causal convolution of 1536 channels with 4 taps, ns per output");
 
   const Index size = shape.tokens() * channels;
   const Buffer<float> x(size, -1, 1, 1), dy(size, -1, 1, 2), weight(channels * taps, -1, 1, 3),
@@ -42,7 +42,7 @@ void convolution(Report& report) {
     };
     const Buffer<float> three(3 * size);
     const auto bytes = three.bytes();
-    // Each reads or writes so many numbers for an output: x and y; x, dy and dx.
+    // Numbers read or written per output: x and y; x, dy and dx.
     const auto read_two = [&] { plain_read(device, bytes.first(bytes.size() / 3 * 2)); };
     const auto read_three = [&] { plain_read(device, bytes); };
     const auto add = [&](const std::string& name, const std::vector<Samples>& samples) {

@@ -10,7 +10,7 @@ namespace {
 
 using namespace moe_mamba;
 
-/// One linear layer of a model, for `rows` tokens.
+/// A linear layer of a model, for `rows` tokens.
 template <class S>
 class Linear {
  public:
@@ -64,7 +64,8 @@ std::string sizes(Index rows, Index inputs, Index outputs) {
 }  // namespace
 
 void gemm(Report& report) {
-  report.begin_group("gemm", "matrix products at the sizes of mamba-130m, weights in float, and of an expert's share");
+  report.begin_group("gemm",
+                     "matrix products at the sizes of mamba-130m, with float weights, and for an expert's tokens");
   const Index tokens = report.settings().quick ? 128 : 512;
   const struct {
     const char* name;

@@ -16,7 +16,7 @@ namespace benchmarks {
 
 namespace {
 
-/// Seconds since some moment.
+/// Seconds since an arbitrary epoch.
 double now(bool processor_time) {
   if (processor_time) return static_cast<double>(std::clock()) / CLOCKS_PER_SEC;
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -55,7 +55,7 @@ std::string readable(const Comparison& comparison) {
           : std::snprintf(text, sizeof text, "%.2f x %s", comparison.ratio, comparison.with.c_str());
   if (comparison.aim > 0 && size > 0 && size < static_cast<int>(sizeof text)) {
     const double aim = comparison.ceiling ? 100 * comparison.aim : comparison.aim;
-    std::snprintf(text + size, sizeof text - static_cast<std::size_t>(size), " (aim: %g)", aim);
+    std::snprintf(text + size, sizeof text - static_cast<std::size_t>(size), " (goal: %g)", aim);
   }
   return text;
 }
@@ -77,7 +77,7 @@ std::vector<Samples> interleave(const Settings& settings, const std::vector<std:
   const double budget = settings.quick ? 0.2 : 1.5;
   const int fewest = settings.quick ? 3 : 5, most = settings.quick ? 9 : 31;
 
-  // The first call warms up; those after it tell how many make a sample.
+  // The first call warms up; the following ones determine the number of calls per sample.
   std::vector<int> calls;
   double round = 0;
   for (const auto& contestant : contestants) {
@@ -128,7 +128,7 @@ void Report::add(Row row) {
   std::printf("  %-38s %-3d %10s %10s %9.4g %-7s %6s", row.name.c_str(), row.threads,
               readable_time(row.samples.median()).c_str(), readable_time(row.samples.lowest()).c_str(), row.rate,
               row.unit.c_str(), scaling);
-  if (row.aim > 0) std::printf("  (aim: %g)", row.aim);
+  if (row.aim > 0) std::printf("  (goal: %g)", row.aim);
   for (const Comparison& comparison : row.comparisons) std::printf("  %s", readable(comparison).c_str());
   std::printf("\n");
   std::fflush(stdout);

@@ -11,24 +11,24 @@
 #include "moe_mamba/core/random.hpp"
 #include "moe_mamba/core/scalar.hpp"
 
-/// How things are timed and reported.
+/// Timing and reporting.
 ///
-/// Machines are shared, clocks change and memory has good and bad minutes, so nothing is compared across time: whatever
-/// is compared, a kernel and its ceiling say, is run in turn, sample by sample, and a ratio is the median of the ratios
-/// of neighbouring samples.
+/// On shared machines clock frequency and memory bandwidth vary over time, so only simultaneous measurements are
+/// compared: samples of a kernel and its ceiling alternate, and their ratio is the median of the ratios of neighbouring
+/// samples.
 namespace benchmarks {
 
 using moe_mamba::Index;
 
 struct Settings {
-  bool quick = false;              ///< smaller shapes and fewer repeats: shows that all runs, and roughly how fast
-  bool processor_time = false;     ///< time of all threads together instead of time on the wall
+  bool quick = false;              ///< smaller shapes and fewer repeats: a smoke test
+  bool processor_time = false;     ///< total CPU time of all threads instead of wall-clock time
   std::vector<std::string> only;   ///< names of the groups to run; empty: all
-  std::string json;                ///< where results are written; empty: nowhere
+  std::string json;                ///< the file for results; empty: none
   std::vector<int> threads = {1};  ///< thread counts to measure with
 };
 
-/// Seconds of one call, for each repeat.
+/// Seconds per call, for each repeat.
 struct Samples {
   std::vector<double> seconds;
 
@@ -37,18 +37,18 @@ struct Samples {
   double highest() const { return *std::max_element(seconds.begin(), seconds.end()); }
 };
 
-/// Times all of them in turn until enough is known of each. A call that is shorter than a sample is repeated within it.
+/// Times all functions alternately until each has enough samples. A call that is shorter than a sample is repeated.
 std::vector<Samples> interleave(const Settings& settings, const std::vector<std::function<void()>>& contestants);
 
-/// How long `a` takes in units of `b`: the median over pairs of neighbouring samples.
+/// The time of `a` relative to `b`: the median over pairs of neighbouring samples.
 double time_ratio(const Samples& a, const Samples& b);
 
-/// A ratio beside a row's rate.
+/// A comparison shown with a row's rate.
 struct Comparison {
   std::string with;      ///< "FMA peak", "scalar loop", …
-  double ratio = 0;      ///< of a ceiling reached, or how many times something else
+  double ratio = 0;      ///< fraction of a ceiling, or speed-up over something else
   bool ceiling = false;  ///< shown in per cent
-  double aim = 0;        ///< what the ratio should be; 0: no aim
+  double aim = 0;        ///< goal for the ratio; 0: none
 };
 
 struct Row {
@@ -58,16 +58,16 @@ struct Row {
   double rate = 0;  ///< in `unit`
   std::string unit;
   std::vector<Comparison> comparisons;
-  double aim = 0;  ///< what the rate should be; 0: no aim
+  double aim = 0;  ///< goal for the rate; 0: none
 };
 
-/// A part of a whole and its share of the time.
+/// A part of a profile and its share of the time.
 struct Share {
   std::string part;
   double share = 0;
 };
 
-/// Prints rows as they come, and keeps them for the JSON file.
+/// Prints rows immediately, and keeps them for the JSON file.
 class Report {
  public:
   explicit Report(Settings settings) : settings_(std::move(settings)) {}
@@ -75,9 +75,9 @@ class Report {
   const Settings& settings() const { return settings_; }
   void begin_group(const std::string& name, const std::string& title);
   void add(Row row);
-  /// Where the time of something goes.
+  /// Adds a profile.
   void add_shares(const std::string& name, int threads, std::vector<Share> shares);
-  /// Throws std::runtime_error where the file cannot be written.
+  /// Throws std::runtime_error if the file cannot be written.
   void write_json(const std::string& path) const;
 
  private:
@@ -91,14 +91,14 @@ class Report {
     };
     std::vector<Profile> profiles;
   };
-  /// Rate over that of the row of the same name with one thread; 0 where there is none.
+  /// Speed-up over the row of the same name with one thread; 0 if there is none.
   static double speed_up(const Group& group, const Row& row);
 
   Settings settings_;
   std::vector<Group> groups_;
 };
 
-/// Numbers in memory as a model's: aligned, in large pages where the system grants them.
+/// Numbers in memory allocated like a model's: aligned, in huge pages if available.
 template <class T>
 class Buffer {
  public:

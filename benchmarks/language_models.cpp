@@ -15,7 +15,7 @@ using namespace moe_mamba;
 
 /// The shape of the public mamba-130m.
 using Mamba130m = LanguageModel<Vocabulary<50280>, Width<768>, Repeat<24, Mamba<>>>;
-/// MoE-Mamba as Pióro et al. 2024 (arXiv 2401.04081) describe it, over bytes.
+/// MoE-Mamba of Pióro et al. 2024 (arXiv 2401.04081), byte-level.
 using MoeMamba416m =
     LanguageModel<Vocabulary<256>, Width<512>, Repeat<8, Mamba<>, Moe<Experts<32>, TopK<1>, Hidden<1536>>>>;
 
@@ -26,8 +26,8 @@ std::vector<Token> random_tokens(Index count, int vocabulary) {
   return tokens;
 }
 
-/// The parameters that a definition starts from, drawn on all threads: with hundreds of millions of them the draws take
-/// longer than anything that is measured here.
+/// Initial parameters, drawn on all threads: for hundreds of millions of them the draws would take longer than the
+/// measurements.
 template <class Definition>
 std::unique_ptr<Model<Definition>> initialised_model(const Settings& settings) {
   auto model = std::make_unique<Model<Definition>>(Uninitialised{});
@@ -109,7 +109,7 @@ class Bench {
       model.step(workspace, states, {&tokens[next], 1}, logits);
       next = (next + 1) % tokens.size();
     };
-    // What one token meets, of a mixture the chosen experts: as many bytes of the same memory.
+    // As many bytes as the parameters used per token, which includes only the selected experts of a mixture.
     const auto met = std::as_bytes(std::span<const S>(model.parameters()))
                          .first(static_cast<std::size_t>(cost<Definition>.active_parameters) * sizeof(S));
     const auto samples = interleave(report_.settings(), {step, [&] { plain_read(device, met); }});

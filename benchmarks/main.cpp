@@ -1,4 +1,4 @@
-// Measures the library on this machine, beside what the machine can do at most. See docs/benchmarks.md.
+// Measures the library on this machine, compared to the machine's ceilings. See docs/benchmarks.md.
 
 #include <cstdio>
 #include <cstdlib>
@@ -31,10 +31,8 @@ constexpr const char* usage =
     "  --quick          small shapes, few repeats\n"
     "  --only GROUP     gemm, scan, convolution, attention, moe, mamba-130m, moe-mamba-416m or sequence-model; may be "
     "repeated\n"
-    "  --threads COUNT  measure with 1 and COUNT threads (default: as many as the machine runs at a time)\n"
-    "  --processor-time count the seconds of all threads instead of those on the wall: a fair guess on a busy "
-    "machine,\n"
-    "                   with one thread\n"
+    "  --threads COUNT  measure with 1 and COUNT threads (default: all hardware threads)\n"
+    "  --processor-time measure CPU time instead of wall-clock time: an estimate on a busy machine, with one thread\n"
     "  --json FILE      write the results to FILE (default: results.json)\n";
 
 bool known(std::string_view name) {
@@ -44,7 +42,7 @@ bool known(std::string_view name) {
   return false;
 }
 
-/// Throws std::invalid_argument with what is wrong.
+/// Throws std::invalid_argument for an invalid argument.
 Settings parse(int count, char** words) {
   Settings settings;
   settings.json = "results.json";
@@ -61,14 +59,14 @@ Settings parse(int count, char** words) {
       settings.processor_time = true;
     } else if (word == "--only") {
       settings.only.push_back(value());
-      if (!known(settings.only.back())) throw std::invalid_argument("no group is called " + settings.only.back());
+      if (!known(settings.only.back())) throw std::invalid_argument("unknown group: " + settings.only.back());
     } else if (word == "--threads") {
       threads = std::atoi(value().c_str());
-      if (threads < 1) throw std::invalid_argument("--threads needs a number from 1 up");
+      if (threads < 1) throw std::invalid_argument("--threads needs a number of 1 or more");
     } else if (word == "--json") {
       settings.json = value();
     } else {
-      throw std::invalid_argument("what is " + std::string(word) + "?");
+      throw std::invalid_argument("unknown option: " + std::string(word));
     }
   }
   if (threads > 1) settings.threads.push_back(threads);
@@ -76,7 +74,7 @@ Settings parse(int count, char** words) {
 }
 
 void show_ceilings(Report& report) {
-  report.begin_group("ceilings", "what this machine can do at most");
+  report.begin_group("ceilings", "ceilings of this machine");
   const Buffer<float> buffer(Index{report.settings().quick ? 16 : 64} << 20);
   for (const int threads : report.settings().threads) {
     moe_mamba::cpu::Device device(moe_mamba::Threads{threads});
@@ -89,7 +87,7 @@ void show_ceilings(Report& report) {
                 1e-9 * multiply_add_operations(device) / samples[0].median(),
                 "GFLOP/s",
                 {}});
-    report.add({"plain read",
+    report.add({"memory read",
                 threads,
                 samples[1],
                 1e-9 * static_cast<double>(memory.size()) / samples[1].median(),
@@ -110,7 +108,7 @@ int run(int count, char** words) {
   const auto write = [&] {
     if (!settings.json.empty()) report.write_json(settings.json);
   };
-  write();  // before the long wait: does it go there?
+  write();  // fails early if the file is not writable
   show_ceilings(report);
   for (const auto& group : groups) {
     const auto& only = settings.only;

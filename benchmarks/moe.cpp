@@ -17,7 +17,7 @@ using namespace moe_mamba;
 
 constexpr int width = 512;
 
-/// A layer alone, with all that a model would hand it.
+/// A single layer with everything that a model would pass to it.
 template <class Layer>
 class Alone {
  public:
@@ -74,7 +74,7 @@ class Alone {
   Buffer<std::byte> tape_, scratch_;
 };
 
-/// A mixture beside a dense layer of as many operations.
+/// A mixture, compared to a dense layer with equally many operations.
 template <class Mixture, class Dense>
 void measure(Report& report, const std::string& name, Index tokens) {
   for (const int threads : report.settings().threads) {
@@ -89,7 +89,7 @@ void measure(Report& report, const std::string& name, Index tokens) {
                   "GFLOP/s",
                   {of_peak(device, operations, samples[0], samples[2]),
                    {"the dense layer's time", time_ratio(samples[0], samples[1]), false, 0},
-                   {"a plain read of all experts", time_ratio(samples[0], samples[3]), false, 0}}});
+                   {"memory read of all experts", time_ratio(samples[0], samples[3]), false, 0}}});
     };
     const auto peak = [&] { multiply_add(device); };
     const auto read = [&] { plain_read(device, mixture.parameters()); };
@@ -103,7 +103,7 @@ void measure(Report& report, const std::string& name, Index tokens) {
 }  // namespace
 
 void moe(Report& report) {
-  report.begin_group("moe", "mixtures of experts of width 512 and hidden width 1536 beside dense layers");
+  report.begin_group("moe", "mixtures of experts of width 512 and hidden width 1536, compared to dense layers");
   for (const Index tokens : {Index{512}, Index{2048}}) {
     if (report.settings().quick && tokens > 512) continue;
     measure<Moe<Experts<32>, TopK<1>, Hidden<1536>>, Mlp<Hidden<1536>>>(report, "1 of 32", tokens);

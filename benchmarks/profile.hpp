@@ -9,8 +9,8 @@
 #include "harness.hpp"
 #include "moe_mamba/moe_mamba.hpp"
 
-/// Where the time of a whole model goes: a device whose operations are the CPU's with a stopwatch around each. A model
-/// takes it as its backend, like any other.
+/// Profiles a whole model: a device whose operations are the CPU's, each with a timer. A model takes it as its backend,
+/// like any other.
 namespace benchmarks::profiled {
 
 using moe_mamba::Index;
@@ -24,7 +24,7 @@ class Device : public moe_mamba::cpu::Device {
  public:
   using moe_mamba::cpu::Device::Device;
 
-  /// Runs f and books its time.
+  /// Runs f and records its time.
   template <class F>
   auto timed(Part part, const F& f) {
     struct Booking {
@@ -35,7 +35,7 @@ class Device : public moe_mamba::cpu::Device {
     return f(static_cast<moe_mamba::cpu::Device&>(*this));
   }
 
-  /// Shares of the time of f(); what is in no operation comes last.
+  /// Shares of the time of f(); time outside operations comes last.
   template <class F>
   std::vector<Share> profile(const F& f) {
     f();
@@ -61,7 +61,7 @@ class Device : public moe_mamba::cpu::Device {
   std::array<double, part_names.size()> seconds_{};
 };
 
-// Every operation, found by its device. The CPU's is called with whatever was given.
+// Every operation, found by argument-dependent lookup, forwards its arguments to the CPU's.
 
 template <class... Arguments>
 void linear(Device& device, Arguments&&... arguments) {

@@ -13,7 +13,7 @@ using namespace moe_mamba;
 
 constexpr int states = 16;
 
-/// A scan of one sequence at the sizes of mamba-130m, and the same arithmetic as anyone would write it down first.
+/// A scan of one sequence at the sizes of mamba-130m, and the same computation as straightforward scalar loops.
 class Scan {
  public:
   explicit Scan(Index length) : length_(length) {
@@ -66,7 +66,7 @@ class Scan {
                                                                                 .scratch = Arena(scratch_.data())});
   }
 
-  /// Channels from `first` on, with the states of every step kept for scalar_backward().
+  /// Channels from `first` on; saves the states of every step for scalar_backward().
   void scalar_forward(Index first, Index last) {
     for (Index e = first; e < last; ++e) {
       float rate[states];
@@ -87,7 +87,7 @@ class Scan {
     }
   }
 
-  /// On one thread: all channels add to the gradients by b and c.
+  /// Single-threaded, because all channels accumulate into the gradients with respect to b and c.
   void scalar_backward(Index first, Index last) {
     for (Index e = first; e < last; ++e) {
       float rate[states];
@@ -147,7 +147,7 @@ class Scan {
 }  // namespace
 
 void scan(Report& report) {
-  report.begin_group("scan", "selective scan of 1536 channels with 16 states, ns a state update");
+  report.begin_group("scan", "selective scan of 1536 channels with 16 states, ns per state update");
   const Index length = report.settings().quick ? 128 : 512;
   Scan scan(length);
   const std::string steps = ", " + std::to_string(length) + " steps";
@@ -163,9 +163,11 @@ void scan(Report& report) {
     };
     const auto forward = [&] { scan.forward(device); };
     const auto backward = [&] { scan.backward(device); };
-    constexpr Index pieces = 16, piece = Scan::channels / pieces;
+    constexpr Index tasks = 16, channels_per_task = Scan::channels / tasks;
     const auto scalar_forward = [&] {
-      device.parallel(pieces, [&](Index task, int) { scan.scalar_forward(task * piece, (task + 1) * piece); });
+      device.parallel(tasks, [&](Index task, int) {
+        scan.scalar_forward(task * channels_per_task, (task + 1) * channels_per_task);
+      });
     };
     const auto scalar_backward = [&] { scan.scalar_backward(0, Scan::channels); };
     add("forward", interleave(report.settings(), {forward, scalar_forward}), threads == 1 ? 0.35 : 0);

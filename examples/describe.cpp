@@ -1,10 +1,10 @@
-// describe CHECKPOINT_FOLDER...: the C++ definition that fits a checkpoint's config.json.
+// describe CHECKPOINT_FOLDER...: prints the C++ definition that matches a checkpoint's config.json.
 //
 //   $ describe mamba-130m-hf
 //   // mamba-130m-hf: mamba, layers: 24
 //   using Net = LanguageModel<Vocabulary<50280>, Width<768>, Repeat<24, Mamba<>>>;
 //
-// Symbolic links, which a download cache is full of, are followed: only config.json is read.
+// Symbolic links, as in download caches, are followed, because only config.json is read.
 #include <exception>
 #include <functional>
 #include <iostream>
@@ -15,7 +15,7 @@ namespace {
 
 using moe_mamba::families::Word;
 
-/// As a comment, what `sentence` has to say of the first word of a layer that it says anything of.
+/// Prints, as a comment, the first non-empty `sentence` about an option of a layer.
 void print_first(const moe_mamba::families::Architecture& model,
                  const std::function<std::string(const Word&)>& sentence) {
   for (const auto& layer : model.layers) {
@@ -33,13 +33,14 @@ void describe(const char* path) {
   const auto model = folder.architecture();
   std::cout << "// " << path << ": " << folder.family().name << ", layers: " << model.layers.size() << '\n';
   print_first(model, [](const Word& word) {
-    return word.also.empty() ? "" : word.spelling + " is what the public code computes; " + word.also + " fits as well";
+    return word.also.empty() ? ""
+                             : word.spelling + " is what the public code computes; " + word.also + " matches as well";
   });
   print_first(model, [](const Word& word) {
     return !word.free ? ""
                       : word.spelling +
-                            " is all that it was made for; a shorter one takes less memory and is the same "
-                            "for as long as a text is no longer";
+                            " is the longest supported; a shorter context takes less memory and gives the same "
+                            "results for texts up to its length";
   });
   std::cout << "using Net = " << model.spelling() << ";\n";
 }

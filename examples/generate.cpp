@@ -1,4 +1,4 @@
-/// A public checkpoint goes on with a prompt. See --help.
+/// Continues a prompt with a public checkpoint. See --help.
 #include <charconv>
 #include <chrono>
 #include <cstdint>
@@ -22,18 +22,18 @@ using namespace moe_mamba;
 
 constexpr const char* help_text = R"(usage: generate CHECKPOINT_FOLDER [options]
 
-Opens a folder with config.json, model.safetensors and tokenizer.json, as a download has them, and goes on with a prompt.
-Known are the Mamba models of 130M, 370M, 790M, 1.4B and 2.8B parameters; parameters are kept as bfloat16. Without a
-tokenizer.json bytes are tokens.
+Loads a folder with config.json, model.safetensors and tokenizer.json, as downloaded, and continues a prompt. Supported
+are the Mamba models with 130M, 370M, 790M, 1.4B and 2.8B parameters; parameters are stored as bfloat16. Without
+tokenizer.json, each byte is a token.
 
-  --prompt TEXT      what to go on with (Mamba is)
-  --tokens N         how many tokens to write (100)
-  --temperature T    0 takes the most probable token each time (0.8)
-  --top-p P          draws from the most probable tokens that together reach P (0.95)
-  --seed N           of the draws (1)
-  --threads N        threads (1)
-  --links            follow symbolic links, as in a download cache that you trust
-  --cuda             on a CUDA device
+  --prompt TEXT      text to continue (Mamba is)
+  --tokens N         number of tokens to generate (100)
+  --temperature T    sampling temperature; 0 is greedy (0.8)
+  --top-p P          sample from the most probable tokens with total probability P (0.95)
+  --seed N           seed for sampling (1)
+  --threads N        number of threads (1)
+  --links            follow symbolic links, as in a trusted download cache
+  --cuda             run on a CUDA device
   --help             this text
 )";
 
@@ -60,7 +60,7 @@ Options parse(int count, char** arguments) {
   for (int i = 1; i < count; ++i) {
     const std::string name = arguments[i];
     const auto value = [&] {
-      require(i + 1 < count, name.c_str(), "without a value", "one value, as in the text of --help");
+      require(i + 1 < count, name.c_str(), "without a value", "one value, as shown by --help");
       return std::string(arguments[++i]);
     };
     if (name == "--prompt") {
@@ -82,18 +82,18 @@ Options parse(int count, char** arguments) {
     } else if (name == "--help" || name == "-h") {
       options.help = true;
     } else {
-      require(!name.starts_with("-"), "the option", name, "those that --help shows");
-      require(options.folder.empty(), "a second folder", name, "one checkpoint's folder");
+      require(!name.starts_with("-"), "the option", name, "those shown by --help");
+      require(options.folder.empty(), "a second folder", name, "one checkpoint folder");
       options.folder = name;
     }
   }
-  require(options.help || !options.folder.empty(), "the folder", "missing", "that of a checkpoint");
+  require(options.help || !options.folder.empty(), "the folder", "missing", "a checkpoint folder");
   return options;
 }
 
 double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
-/// Writes to the standard output as it goes.
+/// Generates text and prints it token by token.
 template <class Decoding, class T>
 void write(Decoding& decoder, const T& tokenizer, const Options& options) {
   const auto prompt = tokenizer.encode(options.prompt);
@@ -107,14 +107,14 @@ void write(Decoding& decoder, const T& tokenizer, const Options& options) {
     try {
       std::cout << text.push(token) << std::flush;
     } catch (const std::out_of_range&) {
-      std::cout << "\uFFFD";  // models have more places for tokens than tokenizers have tokens
+      std::cout << "\uFFFD";  // the model's vocabulary is padded beyond the tokenizer's
     }
     return true;
   });
   std::cout << text.finish() << '\n';
   const double end = seconds();
-  std::cerr << prompt.size() << " tokens read and the first one drawn in " << first - begin << " s, " << written
-            << " written, " << static_cast<double>(written - 1) / std::max(end - first, 1e-9) << " a second\n";
+  std::cerr << prompt.size() << " tokens read and the first one generated in " << first - begin << " s, " << written
+            << " generated, " << static_cast<double>(written - 1) / std::max(end - first, 1e-9) << " per second\n";
 }
 
 template <class Backend>
@@ -127,7 +127,7 @@ void run(Backend& device, const Options& options) {
   if (std::filesystem::exists(tokenizer_file)) {
     const auto tokenizer = load_tokenizer(tokenizer_file);
     require(tokenizer.vocabulary() <= decoder->vocabulary(), "the tokenizer's vocabulary", tokenizer.vocabulary(),
-            [&] { return std::to_string(decoder->vocabulary()) + " or fewer, as the model has"; });
+            [&] { return std::to_string(decoder->vocabulary()) + " or fewer, the model's vocabulary"; });
     write(*decoder, tokenizer, options);
   } else {
     write(*decoder, ByteTokenizer{}, options);
@@ -149,8 +149,7 @@ int main(int count, char** arguments) {
       Cuda device;
       run(device, options);
 #else
-      throw std::invalid_argument(
-          "--cuda is given; allowed: nothing of the kind, as this program was built where no CUDA Toolkit was found");
+      throw std::invalid_argument("--cuda needs a build with the CUDA Toolkit; this program was built without it");
 #endif
     }
     return 0;

@@ -1,4 +1,4 @@
-/// One kernel and nothing else: rows of the caller's, normed by their root mean square.
+/// A single kernel call: RMS norm of rows of the caller's memory.
 #include <cmath>
 #include <cstdio>
 #include <vector>

@@ -1,4 +1,4 @@
-/// One kernel and nothing else: a router that sends each of three tokens to two of four experts.
+/// A single kernel call: a router that assigns each of three tokens to two of four experts.
 #include <cmath>
 #include <cstdio>
 #include <vector>
@@ -26,7 +26,7 @@ int main() {
     std::printf("token %zu: %.3f of expert %td, %.3f of expert %td\n", t, gates[2 * t], chosen[2 * t], gates[2 * t + 1],
                 chosen[2 * t + 1]);
   }
-  std::printf("entropy %.3f nats, balance loss %.3f (1 is even)\n", means.entropy, means.balance);
+  std::printf("entropy %.3f nats, balance loss %.3f (1 if uniform)\n", means.entropy, means.balance);
   const std::vector<Index> expected{1, 2, 0, 3, 0, 1};  // ties go to the lowest expert
   return chosen == expected && std::abs(gates[0] + gates[1] - 1) < 1e-6f ? 0 : 1;
 }

@@ -1,4 +1,4 @@
-/// One kernel and nothing else: the selective scan on arrays of the caller's, in two chunks and in one.
+/// A single kernel call: the selective scan over arrays of the caller's memory, whole and in two chunks.
 #include <cstdio>
 #include <vector>
 
@@ -17,14 +17,14 @@ int main() {
     for (float& value : values) value = static_cast<float>(random.normal());
     return values;
   };
-  // Inputs of every step, in rows of channels, and parameters: a step bias, log decay rates and a skip weight a channel.
+  // Inputs per step, in rows of channels, and parameters per channel: a step bias, log decay rates and a skip weight.
   const auto u = numbers(length * channels), delta = numbers(length * channels), z = numbers(length * channels),
              b = numbers(length * states), c = numbers(length * states), bias = numbers(channels),
              a_log = numbers(channels * states), skip = numbers(channels);
 
   cpu::Device device;  // the caller's thread; Device(Threads{4}) adds three of its own
 
-  // `count` steps from `first` on; `state` is read and brought up to date.
+  // `count` steps from `first` on; `state` is read and updated.
   std::vector<float> y(u.size());
   const auto scan = [&](Index first, Index count, std::vector<float>& state) {
     const auto rows = [&](auto& values, Index columns) {

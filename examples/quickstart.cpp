@@ -1,4 +1,4 @@
-/// A MoE-Mamba of a few million parameters learns to write in some minutes. See --help, or quickstart.sh, which builds
+/// Trains a MoE-Mamba of a few million parameters on text in a few minutes. See --help, or quickstart.sh, which builds
 /// and runs it.
 #include <atomic>
 #include <chrono>
@@ -27,7 +27,7 @@ namespace {
 
 constexpr Settings settings;
 
-/// Set by Ctrl-C. The second one ends the program at once, which loses nothing but the steps since the last checkpoint.
+/// Set by Ctrl-C. A second one ends the program at once, which loses only the steps since the last checkpoint.
 std::atomic<bool> interrupted = false;
 static_assert(std::atomic<bool>::is_always_lock_free);
 
@@ -45,14 +45,14 @@ double seconds_now() {
 constexpr Index held_out_points = 12;       // of the curve
 constexpr double checkpoint_interval = 45;  // seconds
 
-/// Windows one after the other, in twelve places at a time, one for each held-out block of a long text.
+/// Sequential windows in a batch of up to twelve, one per held-out block of a long text.
 auto held_out_windows(const Corpus& corpus) {
-  const auto places = (static_cast<Index>(corpus.held_out.size()) - 1) / settings.length;
+  const auto count = (static_cast<Index>(corpus.held_out.size()) - 1) / settings.length;
   return sequential_windows(corpus.held_out, Length{settings.length},
-                            Batch{std::clamp<Index>(places, 1, static_cast<Index>(most_blocks))});
+                            Batch{std::clamp<Index>(count, 1, static_cast<Index>(most_blocks))});
 }
 
-/// The held-out loss in nats a byte. What was read before a window is carried along.
+/// The held-out loss in nats per byte. States are carried from window to window.
 template <class Definition, class Backend>
 double held_out_loss(const Model<Definition, float, Backend>& model, Backend& device, const Corpus& corpus) {
   auto text = held_out_windows(corpus);
@@ -73,11 +73,11 @@ auto make_trainer(Model<Definition, float, Backend>& model, Backend& device, Ind
                  TrainerOptions{.largest = {settings.batch, settings.length}});
 }
 
-/// How many steps fit into the time that was asked for, from the speed of some on a model that is thrown away.
+/// The number of steps that fit into the requested time, estimated from a few steps of a temporary model.
 template <class Definition, class Backend>
 Index affordable_steps(Backend& device, const Corpus& corpus, const Options& options) {
   const double begin = seconds_now(), budget = 60 * options.minutes.value_or(3);
-  std::cout << "measuring how fast this machine is\n" << std::flush;
+  std::cout << "measuring the speed of this machine\n" << std::flush;
   Model<Definition, float, Backend> model(Seed{1});
   auto trainer = make_trainer(model, device, 1000);
   auto batches = windows(corpus.training, Length{settings.length}, Batch{settings.batch});
@@ -94,12 +94,13 @@ Index affordable_steps(Backend& device, const Corpus& corpus, const Options& opt
   return std::max<Index>(10, static_cast<Index>((budget - (seconds_now() - begin) - pauses) / step));
 }
 
-/// What the progress line says.
+/// The text of the progress line.
 std::string status(const History& history, Index steps) {
   const Point& point = history.open().step > 0 ? history.open() : history.points().back();
   const double held_out = history.held_out().back().loss;
-  std::string text = format("loss %.3f  held out %.3f nats, %.2f bits/byte  ", point.loss, held_out, bits(held_out)) +
-                     short_number(point.tokens_per_second) + " bytes/s";
+  std::string text =
+      format("loss %.3f  held out %.3f nats, %.2f bits per byte  ", point.loss, held_out, bits(held_out)) +
+      short_number(point.tokens_per_second) + " bytes/s";
   double least = 1, most = 0;
   for (const auto& layer : point.load) {
     least = std::min(least, *std::min_element(layer.begin(), layer.end()));
@@ -111,8 +112,8 @@ std::string status(const History& history, Index steps) {
   return text + "  " + clock_time(each * static_cast<double>(steps - point.step)) + " left";
 }
 
-/// Trains a definition, from where its checkpoint stands if there is one, and saves it. Returns nothing if Ctrl-C came
-/// first: the checkpoint stands then. A new run is as long as the one `like`, where that is given.
+/// Trains a definition, resuming from its checkpoint if there is one, and saves it. Returns nothing if interrupted by
+/// Ctrl-C, after saving a checkpoint. A new run has as many steps as `like`, if given.
 template <class Definition, class Backend>
 std::optional<TrainedModel> train(Backend& device, const std::string& name, const std::string& file,
                                   const Corpus& corpus, const Options& options, const Plan* like = nullptr) {
@@ -130,8 +131,8 @@ std::optional<TrainedModel> train(Backend& device, const std::string& name, cons
 
   constexpr Cost facts = cost<Definition>;
   std::cout << name << ": " << short_number(static_cast<double>(facts.parameters)) << " parameters, "
-            << short_number(static_cast<double>(facts.active_parameters)) << " active for a byte, "
-            << grouped(plan.steps) << " steps of " << grouped(settings.tokens()) << " bytes\n"
+            << short_number(static_cast<double>(facts.active_parameters)) << " active per byte, " << grouped(plan.steps)
+            << " steps of " << grouped(settings.tokens()) << " bytes\n"
             << std::flush;
 
   Model<Definition, float, Backend> model(Seed{plan.seed});
@@ -142,7 +143,7 @@ std::optional<TrainedModel> train(Backend& device, const std::string& name, cons
     const CheckpointInfo info = load_checkpoint(checkpoint, trainer);
     batches.restore(info.windows);
     history = History::from_text(info.metadata.at("quickstart.history"));
-    std::cout << "going on from step " << grouped(trainer.steps()) << " of " << checkpoint.string() << '\n';
+    std::cout << "resuming from step " << grouped(trainer.steps()) << " of " << checkpoint.string() << '\n';
   }
   const auto keep = [&] {
     auto metadata = plan.metadata();
@@ -156,7 +157,7 @@ std::optional<TrainedModel> train(Backend& device, const std::string& name, cons
   };
   if (!stored) {
     evaluate();
-    keep();  // finds out now whether the folder can be written and the disk has room
+    keep();  // fails early if the folder is not writable or the disk is full
   }
 
   Progress progress;
@@ -167,7 +168,7 @@ std::optional<TrainedModel> train(Backend& device, const std::string& name, cons
   while (trainer.steps() < plan.steps && !interrupted) {
     const double begin = seconds_now();
     const StepReport report = trainer.step(batches.next());
-    if (!report.applied) throw std::runtime_error("the gradient of a step is not finite; the model was left as it was");
+    if (!report.applied) throw std::runtime_error("the gradient of a step is not finite; the model is unchanged");
     const Index step = trainer.steps();
     history.add_step(step, point_interval, report.loss, seconds_now() - begin, settings.tokens(),
                      [&](const auto& visit) { trainer.visit_routers(visit); });
@@ -181,7 +182,7 @@ std::optional<TrainedModel> train(Backend& device, const std::string& name, cons
   progress.close();
   if (trainer.steps() > begun) keep();
   if (trainer.steps() < plan.steps) {
-    std::cout << "interrupted; saved " << checkpoint.string() << ". Run it again to go on.\n";
+    std::cout << "interrupted; saved " << checkpoint.string() << ". Run the program again to resume.\n";
     return std::nullopt;
   }
   save(model, options.folder / (file + ".safetensors"), {{"definition", plan.definition}});
@@ -193,7 +194,7 @@ std::optional<TrainedModel> train(Backend& device, const std::string& name, cons
   return trained;
 }
 
-/// Loads the saved model and lets it write, byte by byte.
+/// Loads the saved model and generates text, byte by byte.
 template <class Backend>
 std::string write_text(Backend& device, const Options& options, const Corpus& corpus, std::uint64_t seed,
                        std::string& prompt) {
@@ -210,7 +211,7 @@ std::string write_text(Backend& device, const Options& options, const Corpus& co
     std::cout << printable(token) << std::flush;
   }
   std::cout << "\n\n"
-            << format("%zu bytes, %.0f a second\n", text.size(),
+            << format("%zu bytes, %.0f per second\n", text.size(),
                       static_cast<double>(text.size()) / std::max(seconds_now() - begin, 1e-9));
   return text;
 }
@@ -220,10 +221,10 @@ void run(Backend& device, const Options& options) {
   const Corpus corpus = read_corpus(options.texts, options.folder, static_cast<std::size_t>(settings.length));
   std::error_code error;
   std::filesystem::create_directories(options.folder, error);
-  if (error) throw std::runtime_error(options.folder.string() + ": cannot be made a folder: " + error.message());
+  if (error) throw std::runtime_error(options.folder.string() + ": the folder cannot be created: " + error.message());
   write_file(options.folder / "held-out.txt", std::as_bytes(std::span(corpus.held_out)));
   std::cout << "text: " << grouped(static_cast<long long>(corpus.size())) << " bytes of " << grouped(corpus.files.read)
-            << " files; a twentieth is held out\n"
+            << " files; 5% is held out\n"
             << std::flush;
 
   std::vector<TrainedModel> models;
@@ -263,8 +264,7 @@ int main(int count, char** arguments) {
       Cuda device;
       run(device, options);
 #else
-      throw std::invalid_argument(
-          "--cuda is given; allowed: nothing of the kind, as this program was built where no CUDA Toolkit was found");
+      throw std::invalid_argument("--cuda needs a build with the CUDA Toolkit; this program was built without it");
 #endif
     }
     std::cout.flush();

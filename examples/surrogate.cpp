@@ -1,5 +1,5 @@
-/// A surrogate inside a solver: a model with memory stands in for the response of a material. 10,000 cells advance
-/// together; parameters, states and fields are the solver's own memory, and no step allocates.
+/// A surrogate inside a solver: a recurrent model replaces the response of a material with memory. 10,000 cells advance
+/// together; parameters, states and fields are in the solver's own memory, and no step allocates.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -10,15 +10,15 @@
 
 using namespace moe_mamba;
 
-/// Into each cell: strain rates along two axes, temperature, density. Out of it: two stresses.
+/// Inputs per cell: strain rates along two axes, temperature, density. Outputs: two stresses.
 using Closure = SequenceModel<Inputs<4>, Outputs<2>, Width<32>, Repeat<2, Mamba<State<8>>>>;
-static_assert(cost<Closure, double>.state_bytes < 16'384);  // a budget for each cell, checked by the compiler
+static_assert(cost<Closure, double>.state_bytes < 16'384);  // a budget per cell, checked at compile time
 
 namespace {
 
 std::size_t allocations = 0;
 
-/// What the surrogate learns from: stresses that relax, the faster the hotter. A sequence of `length` random loads.
+/// Training data: a sequence of `length` steps with random loads, whose stresses relax faster at higher temperatures.
 void record(Random& random, Index length, double* inputs, double* targets) {
   const double heat = random.uniform(0.1, 0.3), density = random.uniform(0.5, 1.5);
   double rates[2] = {0, 0}, stress[2] = {0, 0};
@@ -44,13 +44,13 @@ void record(Random& random, Index length, double* inputs, double* targets) {
 [[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
 int main() {
-  // The solver's arrays. Any memory will do: its own pool, a shared segment, a mapped file.
+  // The solver's arrays, in any memory: its own pool, a shared segment, a mapped file.
   constexpr Index cells = 10'000;
   std::vector<double> parameters(cost<Closure, double>.parameters);
   std::vector<double> state_memory(cells * States<Closure, double>::state_size);
   std::vector<double> fields(cells * 4), stresses(cells * 2);
 
-  // Train for a moment, in place. A real surrogate would be read with load(closure, "closure.safetensors").
+  // Train briefly, in place. A real surrogate would be loaded with load(closure, "closure.safetensors").
   initialise<Closure>(Seed{1}, parameters.data());
   Model<Closure, double> closure(std::span<double>{parameters});
   constexpr Shape shape{16, 64};

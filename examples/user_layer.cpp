@@ -1,9 +1,9 @@
-/// A layer of one's own, outside the library: a learned moving average of each channel, then a linear map.
+/// A user-defined layer, outside the library: a learned moving average of each channel, followed by a linear map.
 ///
 ///   h_t = h_{t-1} + s ⊙ (x_t - h_{t-1}), s = sigmoid(rate);   y_t = W h_t
 ///
-/// It has what blocks/layer.hpp asks for, so models take it like one of their own: with running states, chunks,
-/// training, files. It is made of a block of the library's and an operation of its own.
+/// It meets the requirements of blocks/layer.hpp, so models support it like a built-in one: with running states,
+/// chunks, training, files. It is composed of a block of the library's and an operation of its own.
 #include <cstdio>
 
 #include "moe_mamba/layer_check.hpp"
@@ -13,8 +13,8 @@ namespace mine {
 
 using namespace moe_mamba;
 
-/// The operation, forward: `state` (D for each sequence) goes in and comes out; may be null. Sequences may be of different
-/// lengths, so where one begins is counted, not calculated from shape.length, which is the longest one's.
+/// The operation's forward pass: `state` (D per sequence) is read and updated; may be null. Sequences may have
+/// different lengths, so their offsets are accumulated, not computed from shape.length, which is the largest length.
 template <class C, class S>
 void moving_average(cpu::Device& device, Shape shape, Input<C> x, const S* rate, StateView<C> state, MatrixView<C> h) {
   device.parallel(h.columns, [&](Index channel, int) {
@@ -29,12 +29,12 @@ void moving_average(cpu::Device& device, Shape shape, Input<C> x, const S* rate,
   });
 }
 
-/// Backward: dx is overwritten, drate is added to, dstate goes in with respect to the final and comes out with
-/// respect to the initial states.
+/// Backward: dx is overwritten, drate is accumulated; dstate is the gradient with respect to the final states on entry,
+/// with respect to the initial states on return.
 template <class C, class S>
 void moving_average_backward(cpu::Device& device, Shape shape, Input<C> x, const S* rate, Input<C> initial, Input<C> h,
                              Input<C> dh, MatrixView<C> dx, C* drate, StateView<C> dstate) {
-  device.parallel(dx.columns, [&](Index channel, int) {  // over channels: each has a rate of its own to sum into
+  device.parallel(dx.columns, [&](Index channel, int) {  // over channels: each has its own rate to accumulate into
     const C s = sigmoid(C(rate[channel]));
     for (Index sequence = 0, first = 0; sequence < shape.batch; first += shape.length_of(sequence++)) {
       C gradient = dstate ? dstate.sequence(sequence)[channel] : C(0);
@@ -68,7 +68,7 @@ struct MovingAverageLayer : LayerDefaults {
   static constexpr Index state_size = D;
   static constexpr bool takes_packed = true;
 
-  /// What the backward pass wants to know.
+  /// Saved for the backward pass.
   template <class C>
   struct Saved {
     constexpr Saved(Arena& arena, Shape shape)
@@ -98,7 +98,7 @@ struct MovingAverageLayer : LayerDefaults {
   }
 };
 
-/// The word that definitions use.
+/// The option for definitions.
 struct MovingAverage {
   template <int Width>
   using Layer = MovingAverageLayer<Width>;
@@ -115,7 +115,7 @@ int main() {
   using Net = SequenceModel<Inputs<1>, Outputs<1>, Width<16>, Repeat<2, mine::MovingAverage, Mlp<Hidden<32>>>>;
   std::printf("%td parameters, %td of running state\n", cost<Net>.parameters, cost<Net>.state_bytes);
 
-  // To be learned: a noisy signal goes in, its average over some twenty steps, squared, comes out.
+  // The task: map a noisy signal to the square of its average over about twenty steps.
   constexpr Shape shape{16, 128};
   std::vector<float> inputs(shape.tokens()), targets(shape.tokens());
   Random random(Seed{1});

@@ -1,5 +1,5 @@
 // tokenize <tokenizer.json> <file>           encodes and decodes a text and says how fast
-// tokenize <tokenizer.json> --hexadecimal    for each line, a text in hexadecimal digits: its tokens, and behind '|' what
+// tokenize <tokenizer.json> --hexadecimal    for each line, a text in hexadecimal digits: its tokens, and after '|' what
 //                                            they decode to where that is another text
 #include <algorithm>
 #include <chrono>

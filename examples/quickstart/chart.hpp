@@ -11,10 +11,10 @@
 
 #include "terminal.hpp"
 
-/// Drawings as SVG, for light and dark pages alike.
+/// SVG charts for light and dark pages.
 namespace quickstart {
 
-/// A text as it may stand in HTML and SVG.
+/// Escapes a text for HTML and SVG.
 inline std::string escaped(std::string_view text) {
   std::string result;
   for (const char character : text) {
@@ -38,7 +38,7 @@ inline std::string escaped(std::string_view text) {
   return result;
 }
 
-/// The looks of all charts. Colours stand here as they are, not as variables: not every viewer knows those.
+/// The style of all charts. Colours are literal rather than CSS variables, which not every viewer supports.
 inline constexpr std::string_view chart_style = R"(
   svg.chart { font: 13px system-ui, -apple-system, "Segoe UI", sans-serif; }
   .chart text { fill: #475467; } .chart .title { fill: #101828; font-weight: 600; font-size: 15px; }
@@ -61,7 +61,7 @@ struct Axis {
   double low = 0, high = 1;
 };
 
-/// Round numbers, about `count` of them, that span an axis; the largest distance of 1, 2 or 5 times a power of ten.
+/// About `count` round numbers that span an axis, with the largest suitable step of 1, 2 or 5 times a power of ten.
 inline std::vector<double> ticks(const Axis& axis, int count) {
   const double span = std::max(axis.high - axis.low, 1e-12), rough = span / count;
   const double power = std::pow(10.0, std::floor(std::log10(rough)));
@@ -77,14 +77,14 @@ inline std::vector<double> ticks(const Axis& axis, int count) {
   return values;
 }
 
-/// A line chart with one x and one y axis. Lines leave the picture where they leave the axes' ranges.
+/// A line chart with one x and one y axis. Lines are clipped to the axes' ranges.
 class LineChart {
  public:
   using Points = std::vector<std::pair<double, double>>;
 
   LineChart(std::string title, Axis x, Axis y) : title_(std::move(title)), x_(std::move(x)), y_(std::move(y)) {}
 
-  /// A line of the classes given ("first", "second", "first thin"), which the legend shows under the label.
+  /// Adds a line with CSS classes ("first", "second", "first thin") and a label in the legend.
   void line(const Points& points, const std::string& classes, const std::string& label, bool dots = false) {
     if (points.empty()) return;
     std::string text;
@@ -100,7 +100,7 @@ class LineChart {
     legend_at_ += 48 + 7.0 * static_cast<double>(label.size());
   }
 
-  /// A dashed line at height y with its name at the left end, where losses are still far above, over or under it.
+  /// Adds a dashed line at height y, with its name above or below it at the left end, where losses are still far above.
   void mark(double y, const std::string& label, bool above) {
     body_ += format("<line class=\"mark\" x1=\"%.0f\" y1=\"%.1f\" x2=\"%.0f\" y2=\"%.1f\"/>\n", left, place_y(y), right,
                     place_y(y));
@@ -108,7 +108,7 @@ class LineChart {
         format("<text x=\"%.0f\" y=\"%.1f\">", left + 6, place_y(y) + (above ? -5 : 15)) + escaped(label) + "</text>\n";
   }
 
-  /// The whole picture. With `standalone` it is a file of its own.
+  /// The chart as SVG; `standalone` makes it a complete file.
   std::string svg(bool standalone = false) const {
     std::string text = format(
         "<svg class=\"chart\" xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %.0f %.0f\" width=\"%.0f\" "
@@ -143,7 +143,7 @@ class LineChart {
  private:
   static constexpr double width = 860, height = 420, left = 70, right = 840, top = 62, bottom = 362;
 
-  /// A name for the frame that no other chart of the page has.
+  /// An id for the clip path that is unique in the page.
   std::string clip() const {
     std::string name = "frame-";
     for (const char character : title_) name += std::isalnum(static_cast<unsigned char>(character)) ? character : '-';
@@ -159,13 +159,13 @@ class LineChart {
   double legend_at_ = left;
 };
 
-/// A column of a heat map: where it ends on the x axis, and the values from top to bottom.
+/// A column of a heat map: its end on the x axis, and the values from top to bottom.
 struct HeatColumn {
   double end = 0;
   std::span<const double> values;
 };
 
-/// A strip of cells over an x axis from 0: the darker, the larger the value; `full` is the darkest. Rows are numbered.
+/// A heat map over an x axis from 0; larger values are darker, `full` is the darkest. Rows are numbered.
 inline std::string heat_map(const std::string& title, const std::string& row_name, const std::string& x_label,
                             std::span<const HeatColumn> columns, double full) {
   if (columns.empty()) return "";
@@ -177,14 +177,14 @@ inline std::string heat_map(const std::string& title, const std::string& row_nam
       "height=\"%.0f\" role=\"img\">\n",
       width, bottom + 48, width, bottom + 48);
   text += format("<text class=\"title\" x=\"%.0f\" y=\"20\">", left) + escaped(title) + "</text>\n";
-  const auto place = [&](double x) { return left + (right - left) * x / end; };
+  const auto x_of = [&](double x) { return left + (right - left) * x / end; };
   double begin = 0;
   for (const HeatColumn& column : columns) {
     for (std::size_t row = 0; row < rows; ++row) {
       text += format(
           "<rect class=\"heat\" x=\"%.2f\" y=\"%.1f\" width=\"%.2f\" height=\"%.1f\" fill-opacity=\"%.3f\">"
           "<title>%s %zu: %.1f%%</title></rect>\n",
-          place(begin), top + row_height * static_cast<double>(row), place(column.end) - place(begin) + 0.15,
+          x_of(begin), top + row_height * static_cast<double>(row), x_of(column.end) - x_of(begin) + 0.15,
           row_height - 1, std::clamp(column.values[row] / full, 0.0, 1.0), row_name.c_str(), row + 1,
           100 * column.values[row]);
     }
@@ -195,7 +195,7 @@ inline std::string heat_map(const std::string& title, const std::string& row_nam
                    top + row_height * static_cast<double>(row) + 11, row + 1);
   }
   for (const double value : ticks({"", 0, end}, 8)) {
-    text += format("<text x=\"%.1f\" y=\"%.0f\" text-anchor=\"middle\">%s</text>\n", place(value), bottom + 18,
+    text += format("<text x=\"%.1f\" y=\"%.0f\" text-anchor=\"middle\">%s</text>\n", x_of(value), bottom + 18,
                    value >= 1000 ? short_number(value).c_str() : format("%g", value).c_str());
   }
   text += format("<text x=\"%.0f\" y=\"%.0f\" text-anchor=\"middle\">", 0.5 * (left + right), bottom + 38) +

@@ -13,10 +13,10 @@
 #include "moe_mamba/io/atomic_file.hpp"
 #include "moe_mamba/io/text.hpp"
 
-/// The text that the quickstart learns from, and the part of it that it is tested on.
+/// The training text of the quickstart, and the held-out part of it.
 namespace quickstart {
 
-/// Where the headers of Eigen lie; the build says so.
+/// The folder of Eigen's headers, set by the build.
 #if !defined(QUICKSTART_EIGEN)
 #define QUICKSTART_EIGEN "/usr/include/eigen3"
 #endif
@@ -30,12 +30,12 @@ struct Corpus {
   std::size_t size() const { return training.size() + held_out.size(); }
 };
 
-/// A twentieth of the text is held out, at most 96 KiB, in twelve blocks that are spread evenly; in fewer, where a
-/// block would be shorter than a window.
+/// A twentieth of the text is held out, at most 96 KiB, in twelve evenly spaced blocks; in fewer if a block would be
+/// shorter than a window.
 inline constexpr std::size_t share = 20, most_blocks = 12, largest_block = std::size_t{8} << 10;
 
-/// Reads the files and folders, except what an earlier run wrote to `out`. Throws std::runtime_error for what cannot be read and std::invalid_argument for a text
-/// of which a twentieth is shorter than a window and the byte after it.
+/// Reads the files and folders, except an earlier run's output in `out`. Throws std::runtime_error for an unreadable
+/// path and std::invalid_argument if a twentieth of the text is shorter than a window and the byte after it.
 inline Corpus read_corpus(std::vector<std::filesystem::path> paths, const std::filesystem::path& out,
                           std::size_t window) {
   Corpus corpus;
@@ -48,7 +48,7 @@ inline Corpus read_corpus(std::vector<std::filesystem::path> paths, const std::f
   const std::vector<unsigned char> text = moe_mamba::read_text(paths, &corpus.files, out);
   const std::size_t least = share * (window + 1), blocks = std::min(most_blocks, text.size() / least);
   moe_mamba::require(blocks > 0, "the text's length", std::to_string(text.size()) + " bytes", [&] {
-    return std::to_string(least) + " bytes or more: the twentieth that is held out must have a window of " +
+    return std::to_string(least) + " bytes or more: the held-out twentieth must have a window of " +
            std::to_string(window) + " bytes and the byte after it";
   });
   const std::size_t block = std::min(largest_block, text.size() / (share * blocks));
@@ -70,7 +70,7 @@ inline Corpus read_corpus(std::vector<std::filesystem::path> paths, const std::f
   return corpus;
 }
 
-/// The first lines of the held-out text that have 40 bytes together: what generated text begins with by default.
+/// The first lines of the held-out text, 40 bytes or more in total: the default prompt.
 inline std::string default_prompt(const Corpus& corpus) {
   const auto& text = corpus.held_out;
   const auto first_line = std::find(text.begin(), text.end(), '\n');
@@ -81,7 +81,7 @@ inline std::string default_prompt(const Corpus& corpus) {
   return std::string(begin, end);
 }
 
-/// Writes a file whole or not at all.
+/// Atomically writes a file.
 inline void write_file(const std::filesystem::path& path, std::span<const std::byte> bytes) {
   moe_mamba::AtomicFile file(path);
   file.write(bytes);
@@ -91,7 +91,7 @@ inline void write_file(const std::filesystem::path& path, std::string_view text)
   write_file(path, std::as_bytes(std::span(text.data(), text.size())));
 }
 
-/// Bits for each byte of a file after `program -9`, or a negative number where the program is missing.
+/// Bits per byte of a file compressed by `program -9`, or a negative number if the program is missing.
 inline double compressed_bits(const char* program, const std::filesystem::path& path, std::size_t bytes) {
   std::string quoted = "'";
   for (const char character : path.string())

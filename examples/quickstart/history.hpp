@@ -8,24 +8,24 @@
 
 #include "moe_mamba/core/scalar.hpp"
 
-/// What happened during a training run: what its report is drawn from. It is kept in the checkpoint, so that a run that
-/// was interrupted has one report.
+/// The history of a training run, from which its report is made. It is stored in the checkpoint, so that an interrupted
+/// run has a single report.
 namespace quickstart {
 
 using moe_mamba::Index;
 
-/// The steps between two points.
+/// A point of the curves: the steps since the previous one.
 struct Point {
   Index step = 0;      ///< at its end
-  double seconds = 0;  ///< of training until then
-  double loss = 0;     ///< mean, nats a byte
+  double seconds = 0;  ///< of training so far
+  double loss = 0;     ///< mean, in nats per byte
   double tokens_per_second = 0;
-  std::vector<std::vector<double>> load;  ///< of each mixture-of-experts layer, the share of each expert
+  std::vector<std::vector<double>> load;  ///< share of each expert, per mixture-of-experts layer
 };
 
 struct HeldOutPoint {
   Index step = 0;
-  double loss = 0;  ///< nats a byte
+  double loss = 0;  ///< in nats per byte
 };
 
 class History {
@@ -33,10 +33,10 @@ class History {
   const std::vector<Point>& points() const { return points_; }
   const std::vector<HeldOutPoint>& held_out() const { return held_out_; }
   double seconds() const { return seconds_; }
-  /// The point that the last steps go into, until it is closed.
+  /// The current point, to which steps are added until it is closed.
   const Point& open() const { return open_; }
 
-  /// Adds one training step; visit_routers(visit) shows the load of its layers. Closes a point every `interval` steps.
+  /// Adds a training step; visit_routers(visit) visits the load of its layers. Closes a point every `interval` steps.
   template <class VisitRouters>
   void add_step(Index step, Index interval, double loss, double seconds, Index tokens,
                 const VisitRouters& visit_routers) {
@@ -64,7 +64,7 @@ class History {
   }
 
   void add_held_out(Index step, double loss) { held_out_.push_back({step, loss}); }
-  /// Time that went into something other than steps.
+  /// Adds time spent on something other than steps.
   void add_seconds(double seconds) { seconds_ += seconds; }
 
   std::string to_text() const {
@@ -78,7 +78,7 @@ class History {
         .dump();
   }
 
-  /// Throws nlohmann::json::exception, a std::exception, for a text that to_text() did not write.
+  /// Throws nlohmann::json::exception, a std::exception, for a text not written by to_text().
   static History from_text(const std::string& text) {
     const auto json = nlohmann::json::parse(text);
     History history;

@@ -11,12 +11,12 @@ namespace quickstart {
 using namespace moe_mamba;
 
 // clang-format off
-/// Three times a Mamba layer and a mixture of eight experts, over bytes.
+/// Byte-level: three blocks of a Mamba layer and a mixture of eight experts.
 using Net = LanguageModel<Vocabulary<256>, Width<128>,
               Repeat<3, Mamba<State<16>>,
                         Moe<Experts<8>, TopK<1>, Hidden<448>>>>;
 
-/// What --compare trains beside it: Mamba layers alone. One has as many parameters as a router and an expert.
+/// The model of --compare: Mamba layers only. A layer has as many parameters as a router and an expert.
 using Plain = LanguageModel<Vocabulary<256>, Width<128>,
                 Repeat<6, Mamba<State<16>>>>;
 // clang-format on

@@ -13,26 +13,26 @@
 #include "moe_mamba/core/check.hpp"
 #include "moe_mamba/core/scalar.hpp"
 
-/// The arguments of the quickstart.
+/// The command-line options of the quickstart.
 namespace quickstart {
 
 using moe_mamba::Index;
 
 inline constexpr std::string_view help_text = R"(usage: quickstart [files or folders…] [options]
 
-Trains a small MoE-Mamba on the bytes of the files, writes a report, saves the model, loads it again and lets it
-write. Without files it reads the headers of Eigen. Ctrl-C saves and leaves; running it again goes on.
+Trains a small MoE-Mamba on the bytes of the files, writes a report, saves the model, loads it again and generates
+text. Without files it trains on the headers of Eigen. Ctrl-C saves a checkpoint and exits; running it again resumes.
 
-  --minutes M      how long to train, about (3)
-  --steps N        how many steps to train, instead
-  --threads N      threads (all that the machine has)
-  --cuda           on a CUDA device instead
-  --out FOLDER     where everything is written (quickstart-run)
-  --seed N         of initialisation, batches and generated text (1)
-  --prompt TEXT    what the generated text begins with (a line of the held-out text)
-  --tokens N       how many bytes to generate (600)
+  --minutes M      approximate training time (3)
+  --steps N        number of training steps, instead of a time
+  --threads N      number of threads (all hardware threads)
+  --cuda           train on a CUDA device
+  --out FOLDER     output folder (quickstart-run)
+  --seed N         seed of initialisation, batches and generated text (1)
+  --prompt TEXT    beginning of the generated text (a line of the held-out text)
+  --tokens N       number of bytes to generate (600)
   --compare        also train plain Mamba with the same active parameters, for as many steps
-  --fresh          begin anew, whatever is in the folder
+  --fresh          start over, ignoring checkpoints in the folder
   --help           this text
 )";
 
@@ -64,7 +64,7 @@ Number number(const std::string& option, const std::string& text, Number lowest,
 
 }  // namespace detail
 
-/// Throws std::invalid_argument for an argument that it does not know or a value out of range.
+/// Throws std::invalid_argument for an unknown argument or a value out of range.
 inline Options parse(int count, char** arguments) {
   Options options;
   bool only_texts = false;
@@ -86,7 +86,7 @@ inline Options parse(int count, char** arguments) {
     };
     const auto value = [&] {
       if (attached) return *attached;
-      moe_mamba::require(i + 1 < count, name.c_str(), "without a value", "one value, as in the text of --help");
+      moe_mamba::require(i + 1 < count, name.c_str(), "without a value", "one value, as shown by --help");
       return std::string(arguments[++i]);
     };
     if (name == "--") {
@@ -117,10 +117,10 @@ inline Options parse(int count, char** arguments) {
     } else if (name == "--help" || name == "-h") {
       options.help = flag();
     } else {
-      moe_mamba::require(false, "the option", name, "those that --help shows");
+      moe_mamba::require(false, "the option", name, "those shown by --help");
     }
   }
-  moe_mamba::require(!(options.minutes && options.steps), "--steps", "given beside --minutes", "one of the two");
+  moe_mamba::require(!(options.minutes && options.steps), "--steps", "given together with --minutes", "one of the two");
   return options;
 }
 

@@ -14,13 +14,13 @@
 #include "options.hpp"
 #include "terminal.hpp"
 
-/// What a training run has to hold on to when it is interrupted and goes on.
+/// The parameters of a training run that must not change when it is resumed.
 namespace quickstart {
 
-/// Of the training; chosen by experiment on the headers of Eigen.
+/// Training hyperparameters, tuned on the headers of Eigen.
 struct Settings {
-  Index length = 256;  ///< bytes of a window
-  Index batch = 4;     ///< windows of a step
+  Index length = 256;  ///< bytes per window
+  Index batch = 4;     ///< windows per step
   double learning_rate = 6e-3;
   Index warmup = 100;   ///< steps, or a tenth of a short run
   double floor = 0.05;  ///< of the learning rate, at the end
@@ -36,15 +36,15 @@ struct Settings {
   }
 };
 
-/// What decides how a run goes, and must not change before it ends.
+/// Everything that determines a run, and must not change before it ends.
 struct Plan {
   std::string definition, settings, text;
   std::uint64_t fingerprint = 0;  ///< of the text
   std::uint64_t seed = 1;
-  std::string budget;  ///< as asked for: "3 minutes", "500 steps"
-  Index steps = 0;     ///< that this makes
+  std::string budget;  ///< as requested: "3 minutes", "500 steps"
+  Index steps = 0;     ///< the resulting number of steps
 
-  /// Takes over what makes two runs comparable.
+  /// Adopts what makes two runs comparable.
   void follow(const Plan& other) {
     seed = other.seed;
     budget = other.budget;
@@ -62,7 +62,7 @@ struct Plan {
   }
 };
 
-/// What is asked for; the steps are still open.
+/// The requested plan; its number of steps is not determined yet.
 inline Plan wanted_plan(std::string definition, const Settings& settings, const Corpus& corpus,
                         const Options& options) {
   Plan plan;
@@ -76,9 +76,9 @@ inline Plan wanted_plan(std::string definition, const Settings& settings, const 
   return plan;
 }
 
-/// The plan of the run that a checkpoint belongs to; nothing where there is none. Throws std::runtime_error, saying
-/// what differs, where it is not the run that is asked for now (`wanted`). A seed or a budget that was not asked for in
-/// `options` is the checkpoint's.
+/// The plan of the run that a checkpoint belongs to, if there is a checkpoint. Throws std::runtime_error with the
+/// difference if it is not the requested run (`wanted`). A seed or a budget that `options` does not give is taken from
+/// the checkpoint.
 inline std::optional<Plan> stored_plan(const std::filesystem::path& checkpoint, const Plan& wanted,
                                        const Options& options) {
   if (options.fresh || !std::filesystem::exists(checkpoint)) return std::nullopt;
@@ -86,12 +86,13 @@ inline std::optional<Plan> stored_plan(const std::filesystem::path& checkpoint, 
   const auto entry = [&](const char* key) {
     const auto found = file.metadata().find(std::string("quickstart.") + key);
     if (found != file.metadata().end()) return found->second;
-    throw std::runtime_error(checkpoint.string() + ": is no checkpoint of the quickstart; --fresh begins anew");
+    throw std::runtime_error(checkpoint.string() +
+                             ": is not a checkpoint of the quickstart; use --fresh to start over");
   };
   const auto compare = [&](const char* what, const std::string& then, const std::string& now) {
     if (then == now) return;
-    throw std::runtime_error(checkpoint.string() + ": was begun with the " + what + " " + then + ", not " + now +
-                             "; --fresh begins anew");
+    throw std::runtime_error(checkpoint.string() + ": was started with the " + what + " " + then + ", not " + now +
+                             "; use --fresh to start over");
   };
   const auto number = [&](const char* key) {
     return detail::number<std::uint64_t>(key, entry(key), 0, ~std::uint64_t{0}, "an integer");
@@ -106,7 +107,7 @@ inline std::optional<Plan> stored_plan(const std::filesystem::path& checkpoint, 
   compare("definition", plan.definition, wanted.definition);
   compare("settings", plan.settings, wanted.settings);
   if (plan.fingerprint != wanted.fingerprint) {
-    compare("text", plan.text, wanted.text == plan.text ? "the same files with other bytes" : wanted.text);
+    compare("text", plan.text, wanted.text == plan.text ? "the same files with other contents" : wanted.text);
   }
   if (options.seed) compare("seed", std::to_string(plan.seed), std::to_string(wanted.seed));
   if (options.steps || options.minutes) compare("budget", plan.budget, wanted.budget);

@@ -16,12 +16,12 @@
 #include "plan.hpp"
 #include "terminal.hpp"
 
-/// The report of a run: one HTML file that needs no other.
+/// The report of a run: a self-contained HTML file.
 namespace quickstart {
 
 inline double bits(double nats) { return nats / std::numbers::ln2; }
 
-/// One trained model, as the report shows it.
+/// A trained model in the report.
 struct TrainedModel {
   std::string name;  ///< "MoE-Mamba"
   Plan plan;
@@ -29,25 +29,25 @@ struct TrainedModel {
   History history;
   Index tokens_per_step = 0;
 
-  /// At the end, in nats a byte.
+  /// At the end, in nats per byte.
   double held_out_loss() const { return history.held_out().back().loss; }
-  /// Bytes read in training until a step.
+  /// Bytes read in training up to a step.
   Index bytes(Index step) const { return step * tokens_per_step; }
   Index bytes() const { return bytes(plan.steps); }
   double megabytes(Index step) const { return 1e-6 * static_cast<double>(bytes(step)); }
 };
 
-/// What the report says beside the models.
+/// Facts of the report other than the models.
 struct ReportFacts {
-  double gzip_bits = -1, xz_bits = -1;  ///< for each held-out byte; negative where the program is missing
+  double gzip_bits = -1, xz_bits = -1;  ///< per held-out byte; negative if the program is missing
   int threads = 1;
-  std::string settings;  ///< of the training, in words
+  std::string settings;  ///< description of the training settings
   std::string prompt, generated;
 };
 
 namespace detail {
 
-/// Bytes that a browser shows as they are: what is no UTF-8 and what controls is replaced.
+/// Replaces invalid UTF-8 and control characters.
 inline std::string readable(std::string_view text) {
   std::string result;
   for (std::size_t i = 0; i < text.size();) {
@@ -89,7 +89,7 @@ inline std::string facts_table(const std::vector<TrainedModel>& models) {
   text += row("held-out bits per byte", models,
               [](const auto& m) { return "<b>" + format("%.3f", bits(m.held_out_loss())) + "</b>"; });
   text += row("parameters", models, [&](const auto& m) { return count(m.cost.parameters); });
-  text += row("of them active for a byte", models, [&](const auto& m) { return count(m.cost.active_parameters); });
+  text += row("of them active per byte", models, [&](const auto& m) { return count(m.cost.active_parameters); });
   text += row("MFLOP per byte, forward", models,
               [](const auto& m) { return format("%.2f", m.cost.flops_per_token / 1e6); });
   text += row("MFLOP per byte, training", models,
@@ -100,7 +100,7 @@ inline std::string facts_table(const std::vector<TrainedModel>& models) {
   text += row("training steps", models, [&](const auto& m) { return count(m.plan.steps); });
   text += row("bytes read in training", models, [&](const auto& m) { return count(m.bytes()); });
   text += row("time, min:s", models, [](const auto& m) { return clock_time(m.history.seconds()); });
-  text += row("bytes per second, with all pauses", models, [](const auto& m) {
+  text += row("bytes per second, pauses included", models, [](const auto& m) {
     return short_number(static_cast<double>(m.bytes()) / std::max(m.history.seconds(), 1e-9));
   });
   return text + "</table>\n";
@@ -108,7 +108,7 @@ inline std::string facts_table(const std::vector<TrainedModel>& models) {
 
 }  // namespace detail
 
-/// Training and held-out loss over the bytes read, in bits per byte, with the compressors for orientation.
+/// Training and held-out loss over the bytes read, in bits per byte, with compressors for comparison.
 inline LineChart loss_chart(const std::vector<TrainedModel>& models, const ReportFacts& facts) {
   double end = 0, low = 8;
   const auto note = [&](double value) {
@@ -143,7 +143,7 @@ inline LineChart loss_chart(const std::vector<TrainedModel>& models, const Repor
   return chart;
 }
 
-/// Bytes a second over the time of the run.
+/// Bytes per second over the time of the run.
 inline LineChart throughput_chart(const std::vector<TrainedModel>& models) {
   double end = 0, high = 0;
   for (const auto& model : models) {
@@ -165,7 +165,7 @@ inline LineChart throughput_chart(const std::vector<TrainedModel>& models) {
   return chart;
 }
 
-/// One strip for each mixture-of-experts layer: the share of tokens that each expert got, over the bytes read.
+/// One heat map per mixture-of-experts layer: each expert's share of the tokens, over the bytes read.
 inline std::string load_charts(const TrainedModel& model) {
   const auto& points = model.history.points();
   if (points.empty() || points.front().load.empty()) return "";
@@ -207,24 +207,23 @@ inline std::string report_html(const Corpus& corpus, const std::vector<TrainedMo
           grouped(corpus.files.read) + (corpus.files.read == 1 ? " file: " : " files: ") + escaped(corpus.label) +
           ". " + format("%d thread%s. ", facts.threads, facts.threads == 1 ? "" : "s") +
           "Training: " + escaped(facts.settings) + ".</p>\n";
-  text += format("<p>After %s minutes the model needs <b>%.2f bits</b> for a byte that it has not seen",
+  text += format("<p>After %s minutes the model needs <b>%.2f bits per byte</b> of held-out text",
                  clock_time(models.front().history.seconds()).c_str(), bits(models.front().held_out_loss()));
   if (models.size() > 1)
     text += format("; plain Mamba with as many active parameters, %.2f", bits(models[1].held_out_loss()));
   text += ".</p>\n" + loss_chart(models, facts).svg();
 
-  text += "<h2>The same bytes, by other means</h2>\n<table>\n";
+  text += "<h2>Compared with compressors</h2>\n<table>\n";
   for (const auto& model : models)
     text += row(escaped(model.name), {format("%.3f bits per byte", bits(model.held_out_loss()))});
   const auto compressor = [](double value) {
     return value > 0 ? format("%.3f bits per byte", value) : std::string("the program is not installed");
   };
   text += row("gzip -9", {compressor(facts.gzip_bits)}) + row("xz -9", {compressor(facts.xz_bits)});
-  text += "</table>\n<p class=\"quiet\">For orientation: all see the " +
-          grouped(static_cast<long long>(corpus.held_out.size())) +
-          " held-out bytes (held-out.txt), in blocks spread over the text. The compressors begin from nothing; the "
-          "models have "
-          "read from the rest of the text before, and their own size is not counted.</p>\n";
+  text +=
+      "</table>\n<p class=\"quiet\">All see the " + grouped(static_cast<long long>(corpus.held_out.size())) +
+      " held-out bytes (held-out.txt), in blocks spread over the text. The compressors have seen no other text; the "
+      "models were trained on the rest of it, and their size is not counted.</p>\n";
 
   text += "<h2>The model</h2>\n";
   for (const auto& model : models) text += "<pre>" + escaped(model.plan.definition) + "</pre>\n";
@@ -232,13 +231,14 @@ inline std::string report_html(const Corpus& corpus, const std::vector<TrainedMo
   const std::string load = load_charts(models.front());
   if (!load.empty()) {
     text +=
-        "<h2>Who does the work</h2>\n<p class=\"quiet\">The share of the bytes that each expert got: blank for none, "
-        "full colour for two and a half times an even share or more.</p>\n" +
+        "<h2>Load of the experts</h2>\n<p class=\"quiet\">Each expert's share of the bytes: blank for none, full "
+        "colour "
+        "for 2.5 times the uniform share or more.</p>\n" +
         load;
   }
   text += "<h2>Speed</h2>\n" + throughput_chart(models).svg();
   if (!facts.generated.empty()) {
-    text += "<h2>What it writes</h2>\n<pre><b>" + escaped(detail::readable(facts.prompt)) + "</b>" +
+    text += "<h2>Generated text</h2>\n<pre><b>" + escaped(detail::readable(facts.prompt)) + "</b>" +
             escaped(detail::readable(facts.generated)) + "</pre>\n";
   }
   return text + "</body></html>\n";

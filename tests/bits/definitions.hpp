@@ -68,7 +68,7 @@ using Activations =
                   Mlp<Hidden<5>, SquaredRelu>, LayerNorm<Epsilon<1, 100>>, Mlp<Hidden<5>, Gelu>, Mlp<Hidden<5>, Silu>,
                   Mlp<Hidden<4>, SwiGlu>, Mlp<Hidden<4>, GeGlu>>;
 
-/// The other norms, in every place of one.
+/// The other norms, in every position of a norm.
 using Norms = LanguageModel<Vocabulary<11>, Width<9>, Head, PreNorm<RmsNorm<NoGain>>, FinalNorm<LayerNorm<>>,
                             Mlp<Hidden<6>>, RmsNorm<NoGain, Epsilon<1, 1000>>, Residual<NoNorm, Mamba<State<2>>>,
                             RmsNorm<Epsilon<1, 10>>, Sequence<Mlp<Hidden<3>, Gelu>, Mamba<State<2>>>>;

@@ -18,7 +18,8 @@
 #include "support/backend.hpp"
 #include "support/data.hpp"
 
-/// What a definition computes: passes and their gradients, trainings, generated tokens, each as a hash of its exact bits.
+/// What a definition computes: passes and their gradients, trainings, generated tokens, each as a hash of its exact
+/// bits.
 namespace test::bits {
 
 using namespace moe_mamba;
@@ -116,7 +117,7 @@ class Quantities {
     auto device = open(threads_);
     auto model = bench(device, Purpose::inference);
     const auto inputs = data<Definition, C>(shape_).inputs;
-    StatesType whole(shape_.batch), pieces(shape_.batch);
+    StatesType whole(shape_.batch), chunks(shape_.batch);
     add("outputs", model.forward(inputs, shape_, &whole));
     Hash routers;
     add_routers(routers, model.workspace);
@@ -127,16 +128,16 @@ class Quantities {
     const Index lengths[] = {1, 13, shape_.length - 16, 2};
     Index first = 0;
     for (const Index length : lengths) {
-      outputs.add(model.forward(steps_of(inputs, first, length), {shape_.batch, length}, &pieces));
+      outputs.add(model.forward(steps_of(inputs, first, length), {shape_.batch, length}, &chunks));
       first += length;
     }
     add("outputs in chunks", outputs);
-    add("states after chunks", numbers(pieces));
+    add("states after chunks", numbers(chunks));
 
     Hash steps;
-    for (Index step = 0; step < 3; ++step) steps.add(model.step(pieces, steps_of(inputs, step, 1)));
+    for (Index step = 0; step < 3; ++step) steps.add(model.step(chunks, steps_of(inputs, step, 1)));
     add("outputs of steps", steps);
-    add("states after steps", numbers(pieces));
+    add("states after steps", numbers(chunks));
     add("last outputs", model.forward_last(inputs, shape_));
   }
 

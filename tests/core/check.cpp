@@ -13,7 +13,7 @@
 
 using namespace moe_mamba;
 
-TEST_CASE("Errors give numbers in the fewest digits that tell them from all others", "[core]") {
+TEST_CASE("Errors show numbers in the shortest form that identifies them", "[core]") {
   const auto text = [](auto value) { return error_text("x", value, "1"); };
   CHECK(text(0.1) == "x is 0.1; allowed: 1");
   CHECK(text(0.1f) == "x is 0.1; allowed: 1");
@@ -43,7 +43,7 @@ TEST_CASE("A range of one number is that number, an empty one none", "[core]") {
   CHECK(detail::range_text<std::uint64_t>(2, 0) == "none");
 }
 
-TEST_CASE("The first token outside the vocabulary is named with its place", "[core]") {
+TEST_CASE("The first token outside the vocabulary is named with its index", "[core]") {
   const auto check = [](std::vector<int> tokens, int lowest) { require_tokens("tokens", tokens, lowest, 19); };
   CHECK_NOTHROW(check({}, 0));
   CHECK_NOTHROW(check({0, 18, 5}, 0));

@@ -12,7 +12,7 @@ static_assert(philox({{~0u, ~0u, ~0u, ~0u}}, ~std::uint64_t{0}) ==
 static_assert(philox({{0x243f6a88u, 0x85a308d3u, 0x13198a2eu, 0x03707344u}}, 0x299f31d0a4093822u) ==
               PhiloxBlock{{0xd16cfe09u, 0x94fdcceb, 0x5001e420u, 0x24126ea1u}});
 
-TEST_CASE("A stream goes on from its position, and its words are those of the generator", "[core]") {
+TEST_CASE("A stream resumes from its position, and its bits are those of the generator", "[core]") {
   constexpr std::uint64_t seed = 0x0123456789abcdef, stream = 0xfedcba9876543210, position = 0xffffffff;
   Random random(Seed{seed}, stream, position);
   for (std::uint64_t at = position; at < position + 5; ++at) {

@@ -79,7 +79,7 @@ TEST_CASE("the upper half is the nearest bfloat16, and of two the one away from 
   CHECK(wrong == 0);
 }
 
-TEST_CASE("whatever halves meet, the float rounds to the upper one and has its sign", "[core]") {
+TEST_CASE("any two halves combine to a float that rounds to the upper half and has its sign", "[core]") {
   std::uint32_t wrong = 0;
   visit_halves([&](std::uint32_t upper, std::uint32_t lower) {
     const SplitFloat halves{upper_of(upper), static_cast<std::int16_t>(lower)};

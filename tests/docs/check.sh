@@ -1,6 +1,6 @@
 #!/bin/sh
 # sh tests/docs/check.sh <compiler> <flags>...
-# Every piece of C++ in README.md and docs/ must compile: one with a main() as it stands, others behind context.hpp, those
+# Every C++ snippet in README.md and docs/ must compile: one with a main() as it is, others after context.hpp, those
 # that begin with a struct in a namespace of their own and the rest in the body of a function.
 set -u
 cd "$(dirname "$0")/../.." || exit 1

@@ -1,6 +1,6 @@
 #pragma once
 
-// What the shorter pieces of code in README.md and docs/ take for granted. They stand in functions behind this.
+// Declarations that the shorter snippets in README.md and docs/ assume. They are compiled in functions after this.
 #include <iostream>
 #include <span>
 #include <utility>

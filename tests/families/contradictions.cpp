@@ -30,33 +30,32 @@ constexpr const char* families_of_transformers[] = {"mamba",   "falcon_mamba", "
 
 }  // namespace
 
-TEST_CASE("An encoder with a decoder is refused, whatever else the config says", "[families]") {
+TEST_CASE("An encoder-decoder model is refused, independent of other fields", "[families]") {
   for (const std::string family : families_of_transformers) {
     INFO(family);
     CHECK_NOTHROW(described(config_of(family, R"("is_encoder_decoder": false)")));
     CHECK_NOTHROW(described(config_of(family, R"("is_encoder_decoder": null)")));
     CHECK_THROWS_WITH(described(config_of(family, R"("is_encoder_decoder": true)")),
                       Contains("config.json: model_type is \"" + family +
-                               "\", an encoder with a decoder as is_encoder_decoder is true; allowed: a causal"));
+                               "\", an encoder-decoder model, as is_encoder_decoder is true; allowed: a decoder-only"));
     CHECK_THROWS_WITH(described(config_of(family, R"("is_encoder_decoder": 1)")),
                       Contains("is_encoder_decoder is 1; allowed: true or false"));
   }
   CHECK_THROWS_WITH(described(R"({"d_model": 16, "n_layer": 2, "vocab_size": 30, "is_encoder_decoder": true})"),
-                    Contains("model_type is missing, an encoder with a decoder as is_encoder_decoder is true"));
+                    Contains("model_type is missing, an encoder-decoder model, as is_encoder_decoder is true"));
 }
 
-TEST_CASE("Quantized tensors are refused in words", "[families]") {
+TEST_CASE("Quantised tensors are refused with a clear message", "[families]") {
   for (const char* family : families_of_transformers) {
     INFO(family);
     CHECK_NOTHROW(described(config_of(family, R"("quantization_config": null)")));
-    CHECK_THROWS_WITH(
-        described(config_of(family, R"("quantization_config": {"quant_method": "gptq", "bits": 4})")),
-        Contains("quantization_config is an object of 2; allowed: null: tensors must be the model's numbers "
-                 "themselves, not quantized"));
+    CHECK_THROWS_WITH(described(config_of(family, R"("quantization_config": {"quant_method": "gptq", "bits": 4})")),
+                      Contains("quantization_config is an object of 2; allowed: null: quantised tensors are not "
+                               "supported"));
   }
 }
 
-TEST_CASE("The base of rotary positions counts where each kind of layer has its own", "[families]") {
+TEST_CASE("The base of rotary positions may be given per kind of layer", "[families]") {
   for (const char* family : {"llama", "mistral", "mixtral", "qwen2"}) {
     for (const std::string field : {"rope_parameters", "rope_scaling"}) {
       INFO(family << ' ' << field);
@@ -69,26 +68,26 @@ TEST_CASE("The base of rotary positions counts where each kind of layer has its 
       CHECK(base(full + R"(, "sliding_attention": null)", R"(, "rope_theta": 5000)") == 5000);
       CHECK(base(full + R"(, "rope_theta": 5000)") == 5000);
       CHECK_THROWS_WITH(base(full + R"(, "sliding_attention": {"rope_theta": 700})"),
-                        Contains(field + ".sliding_attention.rope_theta is 700; allowed: 5000, as " + field +
-                                 ".full_attention.rope_theta has it"));
+                        Contains(field + ".sliding_attention.rope_theta is 700; allowed: 5000, as in " + field +
+                                 ".full_attention.rope_theta"));
       CHECK_THROWS_WITH(base(full + R"(, "sliding_attention": {})"),
                         Contains(field + ".sliding_attention.rope_theta is missing; allowed: a whole number"));
       CHECK_THROWS_WITH(base(full, R"(, "rope_theta": 10000)"),
-                        Contains("rope_theta is 10000; allowed: 5000, as " + field + ".full_attention.rope_theta"));
+                        Contains("rope_theta is 10000; allowed: 5000, as in " + field + ".full_attention.rope_theta"));
       CHECK_THROWS_WITH(base(R"("full_attention": {"rope_type": "yarn", "rope_theta": 5000})"),
                         Contains(field + ".full_attention.rope_type is \"yarn\"; allowed: \"default\""));
       CHECK_THROWS_WITH(base(R"("full_attention": {"partial_rotary_factor": 0.5, "rope_theta": 5000})"),
                         Contains(field + ".full_attention.partial_rotary_factor is 0.5"));
       CHECK_THROWS_WITH(base(R"("full_attention": {"rope_theta": 5000, "main": {"rope_theta": 7}})"),
-                        Contains(field + ".full_attention.\"main\" is an object of 1; allowed: no objects in here"));
+                        Contains(field + ".full_attention.\"main\" is an object of 1; allowed: no nested objects"));
       CHECK_THROWS_WITH(base(R"("main\n": {"rope_theta": 5000})"),
-                        Contains(field + ".\"main\\x0a\" is an object of 1; allowed: no objects in here but "
+                        Contains(field + ".\"main\\x0a\" is an object of 1; allowed: no nested objects except "
                                          "full_attention, sliding_attention"));
     }
   }
 }
 
-TEST_CASE("Lists of Jamba's layers must say what its periods do", "[families]") {
+TEST_CASE("Lists of Jamba's layers must be consistent with its periods", "[families]") {
   const auto refusal = [](const std::string& field) {
     return test::message_of<std::runtime_error>([&] { (void)described(config_of("jamba", field)); });
   };
@@ -97,16 +96,16 @@ TEST_CASE("Lists of Jamba's layers must say what its periods do", "[families]") 
     const std::string key = "\"" + list + "\": ";
     CHECK_NOTHROW(described(config_of("jamba", key + R"(["mamba", "attention", "mamba", "attention"])")));
     CHECK_THAT(refusal(key + R"(["mamba", "attention", "attention", "mamba"])"),
-               Contains(list + " of layer 2 is \"attention\"; allowed: \"mamba\", as attn_layer_period and "
-                               "attn_layer_offset have it"));
+               Contains(list + " of layer 2 is \"attention\"; allowed: \"mamba\", according to "
+                               "attn_layer_period and attn_layer_offset"));
     CHECK_THAT(refusal(key + R"(["mamba", "mamba", "mamba", "attention"])"),
                Contains(list + " of layer 1 is \"mamba\"; allowed: \"attention\""));
     CHECK_THAT(refusal(key + R"(["mamba", "attention"])"),
-               Contains(list + " is an array of 2; allowed: one for each of 4 layers"));
+               Contains(list + " is an array of 2; allowed: one element for each of 4 layers"));
     CHECK_THAT(refusal(key + R"("mamba")"), Contains(list + " is \"mamba\"; allowed: an array"));
   }
   CHECK_NOTHROW(described(config_of("jamba", R"("layers_num_experts": [1, 1, 3, 1])")));
   CHECK_THAT(refusal(R"("layers_num_experts": [1, 3, 1, 3])"),
-             Contains("layers_num_experts of layer 1 is 3; allowed: 1, as expert_layer_period, expert_layer_offset and "
-                      "num_experts have it"));
+             Contains("layers_num_experts of layer 1 is 3; allowed: 1, according to expert_layer_period, "
+                      "expert_layer_offset and num_experts"));
 }

@@ -1,5 +1,5 @@
-// Jamba against transformers' JambaForCausalLM: Mamba with inner norms, attention without positions, experts weighted by
-// probabilities.
+// Jamba against transformers' JambaForCausalLM: Mamba with inner norms, attention without positions, experts weighted
+// by probabilities.
 #include "families/folders.hpp"
 
 using namespace moe_mamba;
@@ -45,9 +45,9 @@ TEST_CASE("A Jamba that the library does not compute is refused by field", "[fam
              Contains("sliding_window is 8; allowed: null"));
   CHECK_THAT(with_field("\"num_experts\": 5", "\"num_experts\": 0"), Contains("num_experts is 0; allowed: an integer"));
   CHECK_THAT(with_field("\"mamba_d_state\": 3", "\"mamba_d_state\": 4"),
-             Contains("layer 0: mamba_d_state is 4, which is State<4>; allowed: State<3>"));
+             Contains("layer 0: mamba_d_state is 4, which means State<4>; allowed: State<3>"));
   CHECK_THAT(with_field("\"attn_layer_offset\": 2", "\"attn_layer_offset\": 1"),
              Contains("layer 2: kind is Attention; allowed: Mamba"));
   CHECK_THAT(with_field("\"rms_norm_eps\": 1e-06", "\"rms_norm_eps\": 1e-05"),
-             Contains("rms_norm_eps is 1e-05, which is FinalNorm<RmsNorm<>>"));
+             Contains("rms_norm_eps is 1e-05, which means FinalNorm<RmsNorm<>>"));
 }

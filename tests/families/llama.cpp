@@ -34,7 +34,7 @@ TEST_CASE("A Llama, Mistral or Qwen2 that the library does not compute is refuse
   CHECK_THAT(with_field<Llama>("llama", "\"mlp_bias\": false", "\"mlp_bias\": true"),
              Contains("mlp_bias is true; allowed: false"));
   CHECK_THAT(with_field<Llama>("llama", "\"attention_bias\": true", "\"attention_bias\": false"),
-             Contains("layer 0: attention_bias is false, which is no biases; allowed: Biases"));
+             Contains("layer 0: attention_bias is false, which means no biases; allowed: Biases"));
   CHECK_THAT(with_field<Llama>("llama", "\"rope_type\": \"default\"", "\"rope_type\": \"llama3\", \"factor\": 8.0"),
              Contains("rope_parameters.rope_type is \"llama3\"; allowed: \"default\""));
   CHECK_THAT(with_field<Llama>("llama", "\"hidden_size\": 12", "\"hidden_size\": 13"),
@@ -44,9 +44,9 @@ TEST_CASE("A Llama, Mistral or Qwen2 that the library does not compute is refuse
   // No window, so that a definition may keep as little as it likes.
   CHECK(with_field<Mistral>("mistral", "\"sliding_window\": 7", "\"sliding_window\": null").empty());
   CHECK_THAT(with_field<Mistral>("mistral", "\"sliding_window\": 7", "\"window\": 7"),
-             Contains("layer 0: sliding_window is left out, which is Context<4096>; allowed: Context<7>"));
+             Contains("layer 0: sliding_window is missing, which means Context<4096>; allowed: Context<7>"));
   CHECK_THAT(with_field<Mistral>("mistral", "\"sliding_window\": 7", "\"sliding_window\": 8"),
-             Contains("layer 0: sliding_window is 8, which is Context<8>; allowed: Context<7>"));
+             Contains("layer 0: sliding_window is 8, which means Context<8>; allowed: Context<7>"));
   CHECK(with_field<Qwen2>("qwen2", "\"use_sliding_window\": false", "\"use_sliding_window\": true").empty());
   CHECK_THAT(with_field<Qwen2>("qwen2", "\"rope_type\": \"default\"", "\"rope_type\": \"yarn\""),
              Contains("rope_parameters.rope_type is \"yarn\"; allowed: \"default\""));

@@ -4,11 +4,11 @@
 using namespace moe_mamba;
 using test::check_fixture;
 
-TEST_CASE("Mamba of one inner channel a channel and step rank 1 is that of transformers", "[families][mamba]") {
+TEST_CASE("Mamba with Expand<1> and step rank 1 matches transformers", "[families][mamba]") {
   check_fixture<test::SmallMamba>("mamba");
 }
 
-TEST_CASE("Mamba with biases and a head of its own is that of transformers", "[families][mamba]") {
+TEST_CASE("Mamba with biases and an untied head matches transformers", "[families][mamba]") {
   check_fixture<test::MambaWithBiases>("mamba_biases");
 }
 

@@ -70,7 +70,7 @@ TEST_CASE("A Mixtral that the library does not compute is refused by field", "[f
   CHECK_THAT(with_field("\"vocab_size\"", "\"rope_scaling\": {\"type\": \"linear\", \"factor\": 2.0}, \"vocab_size\""),
              Contains("rope_scaling.type is \"linear\"; allowed: \"default\""));
   CHECK_THAT(with_field("\"vocab_size\"", "\"rope_theta\": 10000.0, \"vocab_size\""),
-             Contains("rope_theta is 10000; allowed: 100, as rope_parameters.rope_theta has it"));
+             Contains("rope_theta is 10000; allowed: 100, as in rope_parameters.rope_theta"));
   CHECK_THAT(with_field("\"num_experts_per_tok\": 2", "\"num_experts_per_tok\": 1"),
              Contains("num_experts_per_tok is 1; allowed: 2 or more"));
   CHECK_THAT(with_field("\"num_experts_per_tok\": 2", "\"num_experts_per_tok\": 6"),
@@ -83,19 +83,19 @@ TEST_CASE("A Mixtral that the library does not compute is refused by field", "[f
              Contains("sliding_window is 0; allowed: an integer from 1 to 16777216"));
   // What is allowed and another model than the definition's.
   CHECK_THAT(with_field("\"silu\"", "\"gelu\""),
-             Contains("layer 1: hidden_act is \"gelu\", which is GeGlu; allowed: SwiGlu"));
+             Contains("layer 1: hidden_act is \"gelu\", which means GeGlu; allowed: SwiGlu"));
   CHECK_THAT(with_field("\"sliding_window\": null", "\"sliding_window\": 39"),
-             Contains("layer 0: sliding_window is 39, which is Context<39>; allowed: Context<40>"));
+             Contains("layer 0: sliding_window is 39, which means Context<39>; allowed: Context<40>"));
   CHECK_THAT(with_field("\"rope_theta\": 100.0", "\"rope_theta\": 1e4"),
-             Contains("layer 0: rope_parameters.rope_theta is 10000, which is Rotary<10000>; allowed: Rotary<100>"));
+             Contains("layer 0: rope_parameters.rope_theta is 10000, which means Rotary<10000>; allowed: Rotary<100>"));
   CHECK_THAT(with_field("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3"),
-             Contains("num_hidden_layers times 2 (a mixer and a feed-forward layer each) is 6; allowed: 4"));
+             Contains("num_hidden_layers * 2 (a mixer and a feed-forward layer each) is 6; allowed: 4"));
   CHECK_THAT(with_field("\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true"),
-             Contains("tie_word_embeddings is true, which is TiedHead; allowed: Head"));
+             Contains("tie_word_embeddings is true, which means TiedHead; allowed: Head"));
   CHECK_THAT(with_field("\"head_dim\": 6", "\"head_dim\": null"),
-             Contains("hidden_size over num_attention_heads is 3; allowed: an even number"));
+             Contains("hidden_size / num_attention_heads is 3; allowed: an even number"));
   CHECK_THAT(with_field("\"head_dim\": 6", "\"head_dim\": 8"),
-             Contains("layer 0: head_dim is 8, which is HeadWidth<8>; allowed: HeadWidth<6>"));
+             Contains("layer 0: head_dim is 8, which means HeadWidth<8>; allowed: HeadWidth<6>"));
   // Without a window, how much a definition keeps is its own.
   CHECK(with_field("\"max_position_embeddings\": 40", "\"max_position_embeddings\": 4096").empty());
   // What concerns training only, and the activation by its other name.

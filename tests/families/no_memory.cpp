@@ -25,7 +25,7 @@ TEST_CASE("A model is as it was when there is no memory to load it", "[families]
   }
 }
 
-TEST_CASE("Opening and describing a folder need nothing but the memory to do so again", "[families]") {
+TEST_CASE("Opening and describing a folder can be retried after running out of memory", "[families]") {
   const auto nothing = [] { return 0; };
   const auto check = [](int) {};
   for (const char* fixture : {"mamba_shards", "mixtral_one_tensor", "jamba", "qwen2"}) {
@@ -40,18 +40,18 @@ TEST_CASE("Opening and describing a folder need nothing but the memory to do so 
 
 TEST_CASE("A folder holds the old model or the new one when there is no memory to save", "[families]") {
   const test::Folder folder;
-  const Pretrained place{folder / "model"};
+  const Pretrained pretrained{folder / "model"};
   const Model<Small> older(Seed{1}), newer(Seed{2});
   const long failures = test::fail_each_allocation(
       [&] {
-        save(older, place);
+        save(older, pretrained);
         return 0;
       },
-      [&](int) { save(newer, place); },
+      [&](int) { save(newer, pretrained); },
       [&](int) {
-        const auto held = load<Small>(place);
+        const auto held = load<Small>(pretrained);
         REQUIRE((same(held, older) || same(held, newer)));
       });
   CHECK(failures > 50);
-  CHECK(same(load<Small>(place), newer));
+  CHECK(same(load<Small>(pretrained), newer));
 }

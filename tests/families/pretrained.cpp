@@ -47,8 +47,9 @@ TEST_CASE("A family is chosen by what it can say, or named", "[families]") {
              Contains("family is gpt; allowed: mamba, falcon_mamba, black_mamba, mamba_ssm"));
   using Other = LanguageModel<Vocabulary<16>, Width<4>, Mamba<State<1>>, Mlp<>>;
   const Model<Other> other(Seed{1});
-  CHECK_THAT(test::message_of<std::invalid_argument>([&] { save(other, Pretrained{folder / "b"}); }),
-             Contains("definition is LanguageModel<") && Contains("Mlp") && Contains("what a family can say"));
+  CHECK_THAT(
+      test::message_of<std::invalid_argument>([&] { save(other, Pretrained{folder / "b"}); }),
+      Contains("definition is LanguageModel<") && Contains("Mlp") && Contains("one that a family can represent"));
   CHECK_FALSE(std::filesystem::exists(folder / "b"));
 }
 
@@ -67,31 +68,32 @@ TEST_CASE("float16 files are read", "[families]") {
   CHECK(expected.size() == static_cast<std::size_t>(Small::parameters));
 }
 
-TEST_CASE("A config that disagrees is refused with field, values and the definition that fits", "[families]") {
+TEST_CASE("A config that disagrees is refused with field, values and the matching definition", "[families]") {
   const std::string fits =
       "LanguageModel<Vocabulary<16>, Width<12>, Repeat<2, Mamba<State<3>, Convolution<3>, "
       "Expand<1>>>>";
   const auto nothing = [](const test::Folder&) {};
   using OtherState = LanguageModel<Vocabulary<16>, Width<12>, Repeat<2, Mamba<State<4>, Convolution<3>, Expand<1>>>>;
   CHECK_THAT(refusal<OtherState>(nothing),
-             Contains("config.json: layer 0: state_size is 3, which is State<3>; allowed: State<4>, as the definition "
-                      "says; the definition that fits this checkpoint: " +
+             Contains("config.json: layer 0: state_size is 3, which means State<3>; allowed: State<4>, as in the "
+                      "definition; the definition that matches this checkpoint: " +
                       fits));
   using OtherDepth = LanguageModel<Vocabulary<16>, Width<12>, Repeat<3, Mamba<State<3>, Convolution<3>, Expand<1>>>>;
   CHECK_THAT(refusal<OtherDepth>(nothing),
-             Contains("num_hidden_layers is 2; allowed: 3, as the definition has layers") && Contains(fits));
+             Contains("num_hidden_layers is 2; allowed: 3, the definition's number of layers") && Contains(fits));
   using OtherHead = LanguageModel<Vocabulary<16>, Width<12>, Head, Mamba<>>;
-  CHECK_THAT(refusal<OtherHead>(nothing), Contains("tie_word_embeddings is true, which is TiedHead; allowed: Head"));
+  CHECK_THAT(refusal<OtherHead>(nothing), Contains("tie_word_embeddings is true, which means TiedHead; allowed: Head"));
   using OtherNorm =
       LanguageModel<Vocabulary<16>, Width<12>, PreNorm<NoNorm>, Repeat<2, Mamba<State<3>, Convolution<3>, Expand<1>>>>;
-  CHECK_THAT(refusal<OtherNorm>(nothing), Contains("layer 0: layer_norm_epsilon is 1e-05, which is RmsNorm<>; allowed: "
-                                                   "NoNorm"));
+  CHECK_THAT(refusal<OtherNorm>(nothing),
+             Contains("layer 0: layer_norm_epsilon is 1e-05, which means RmsNorm<>; allowed: "
+                      "NoNorm"));
   using OtherKind = LanguageModel<Vocabulary<16>, Width<12>, Mamba<State<3>, Convolution<3>, Expand<1>>, Mlp<>>;
   CHECK_THAT(refusal<OtherKind>(nothing), Contains("layer 1: kind is Mamba; allowed: Mlp"));
   using Biased =
       LanguageModel<Vocabulary<16>, Width<12>, Repeat<2, Mamba<State<3>, Convolution<3>, Expand<1>, ProjectionBias>>>;
   CHECK_THAT(refusal<Biased>(nothing),
-             Contains("use_bias is false, which is no ProjectionBias; allowed: ProjectionBias"));
+             Contains("use_bias is false, which means no ProjectionBias; allowed: ProjectionBias"));
 }
 
 TEST_CASE("Tensors that are missing, extra, renamed, misshaped or no numbers are refused by name", "[families]") {
@@ -106,19 +108,19 @@ TEST_CASE("Tensors that are missing, extra, renamed, misshaped or no numbers are
                tensors.push_back(find(tensors, gain));
                tensors.back().name = "extra";
              })),
-             Contains("tensor is \"extra\"; allowed: the tensors of a mamba model"));
+             Contains("tensor is \"extra\"; allowed: only the tensors of a mamba model"));
   CHECK_THAT(refusal(change([&](auto& tensors) {
                find(tensors, gain).shape = {3, 4};
              })),
              Contains("tensor \"backbone.norm_f.weight\": shape is [3, 4]; allowed: [12]"));
   CHECK_THAT(refusal(change([&](auto& tensors) { find(tensors, gain).type = DataType::I32; })),
-             Contains("tensor \"backbone.norm_f.weight\": dtype is I32; allowed: F64, F32, F16 and BF16"));
+             Contains("tensor \"backbone.norm_f.weight\": dtype is I32; allowed: F64, F32, F16 or BF16"));
   CHECK_THAT(refusal(change([&](auto& tensors) {
                tensors.push_back(find(tensors, "backbone.embeddings.weight"));
                tensors.back().name = "backbone.embedding.weight";
              })),
-             Contains("there beside \"backbone.embeddings.weight\""));
-  // A tied head may be there again, with the same numbers.
+             Contains("another name of \"backbone.embeddings.weight\", which the checkpoint has as well"));
+  // A tied head may be stored again with the same values.
   std::vector<float> other(16 * 12, 1.0f);
   CHECK(refusal([&](const test::Folder& folder) {
           rewrite(folder / "model.safetensors", [](auto& tensors) {
@@ -133,10 +135,10 @@ TEST_CASE("Tensors that are missing, extra, renamed, misshaped or no numbers are
                  tensors.back().data = std::as_bytes(std::span(other));
                });
              }),
-             Contains("tensor \"lm_head.weight\" is other numbers than \"backbone.embeddings.weight\""));
+             Contains("tensor \"lm_head.weight\" is different from \"backbone.embeddings.weight\""));
 }
 
-TEST_CASE("What a family's base model writes, which is all but the head, opens", "[families]") {
+TEST_CASE("Checkpoints of a family's base model, which lack the head, are loaded", "[families]") {
   const auto rename = [](const char* file, const std::string& prefix) {
     return [=](const test::Folder& folder) {
       rewrite(folder / file, [&](auto& tensors) {

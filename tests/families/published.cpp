@@ -28,7 +28,8 @@ static_assert(cost<BlackMamba1500m>.active_parameters == 343'694'712);
 static_assert(cost<BlackMamba2800m>.parameters == 2'783'213'584);
 static_assert(cost<BlackMamba2800m>.active_parameters == 628'770'832);
 
-/// Active parameters as these are published, counted with the whole embedding and not with the row that a token has of it.
+/// Active parameters as these are published, counted with the whole embedding and not with the row that a token has of
+/// it.
 template <class Definition>
 constexpr Index published_active =
     cost<Definition>.active_parameters + Index{Definition::vocabulary - 1} * Definition::width;
@@ -153,7 +154,7 @@ TEST_CASE("Configs of published models with attention describe their definitions
   const auto found = families::difference(described(mistral_config), words_of<OtherWindow>());
   REQUIRE(found.has_value());
   CHECK(found->field == "layer 0: sliding_window");
-  CHECK(found->given == "4096, which is Context<4096>");
+  CHECK(found->given == "4096, which means Context<4096>");
 }
 
 namespace {
@@ -191,7 +192,7 @@ TEST_CASE("Configs say of what family they are before what they happen to hold b
         "Mamba<State<5>>>");
 }
 
-TEST_CASE("The base of rotary positions counts wherever it stands, and must be one", "[families]") {
+TEST_CASE("The base of rotary positions may be in any of its fields, which must agree", "[families]") {
   const auto llama = [](const std::string& fields) {
     return R"({"model_type": "llama", "vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 1, "intermediate_size": 4,
                "num_attention_heads": 2, "max_position_embeddings": 32, "hidden_act": "silu", )" +
@@ -203,7 +204,7 @@ TEST_CASE("The base of rotary positions counts wherever it stands, and must be o
   CHECK(base(R"("rope_scaling": {"rope_type": "default", "rope_theta": 500.0})") == 500);
   CHECK(base(R"("rope_parameters": {"rope_theta": 500}, "rope_theta": 500.0)") == 500);
   CHECK_THROWS_WITH(base(R"("rope_parameters": {"rope_theta": 500}, "rope_scaling": {"rope_theta": 600})"),
-                    Contains("rope_scaling.rope_theta is 600; allowed: 500, as rope_parameters.rope_theta has it"));
+                    Contains("rope_scaling.rope_theta is 600; allowed: 500, as in rope_parameters.rope_theta"));
   CHECK_THROWS_WITH(base(R"("rope_parameters": "x")"),
                     Contains("rope_parameters is") && !Contains("rope_parameters. "));
 }
@@ -246,15 +247,16 @@ TEST_CASE("Qwen2 has windows where its config turns them on, in the layers that 
   CHECK(contexts(four + R"(, "max_window_layers": 2)") == std::vector<Index>{32, 32, 4});
   CHECK(contexts(four + R"(, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"])") ==
         std::vector<Index>{4, 32, 4});
-  CHECK_THROWS_WITH(contexts(R"(, "layer_types": ["sliding_attention", "full_attention", "full_attention"])"),
-                    Contains("layer_types element is \"sliding_attention\"; allowed: \"full_attention\" throughout"));
+  CHECK_THROWS_WITH(
+      contexts(R"(, "layer_types": ["sliding_attention", "full_attention", "full_attention"])"),
+      Contains("layer_types element is \"sliding_attention\"; allowed: \"full_attention\" for every layer"));
   CHECK_THROWS_WITH(contexts(four + R"(, "layer_types": ["full_attention"])"),
-                    Contains("layer_types is an array of 1; allowed: one for each of 3 layers"));
+                    Contains("layer_types is an array of 1; allowed: one element for each of 3 layers"));
   CHECK_THROWS_WITH(contexts(four + R"(, "layer_types": ["full_attention", "full_attention", "linear"])"),
                     Contains("layer_types element is \"linear\""));
 }
 
-TEST_CASE("A definition's words are those it is spelled in again", "[families]") {
+TEST_CASE("A definition's options are reproduced by its spelling", "[families]") {
   using Attentive =
       LanguageModel<Vocabulary<9>, Width<6>, Attention<Heads<3>, Context<8>>,
                     Attention<Heads<4>, KeyValueHeads<2>, HeadWidth<6>, Context<5>, Rotary<77>, RotaryWidth<4>, Biases>,

@@ -55,7 +55,7 @@ int status_of_save(const Model& model, const Pretrained& folder, int steps) {
 
 }  // namespace
 
-// These stand before the system library's.
+// These override the system library's.
 extern "C" {
 int rename(const char* from, const char* to) noexcept {
   step();
@@ -82,25 +82,25 @@ TEST_CASE("A save that is killed leaves the old model or the new one", "[familie
   int killed = 0;
   for (bool finished = false; !finished; ++killed) {
     const test::Folder folder;
-    const Pretrained place{folder / "model"};
-    save(older, place);
-    const int status = status_of_save(newer, place, killed + 1);
+    const Pretrained pretrained{folder / "model"};
+    save(older, pretrained);
+    const int status = status_of_save(newer, pretrained, killed + 1);
     finished = WIFEXITED(status);
     INFO("killed before step " << killed + 1);
-    const bool has_newer = holds(place, newer);
-    CHECK(has_newer != holds(place, older));
+    const bool has_newer = holds(pretrained, newer);
+    CHECK(has_newer != holds(pretrained, older));
     CHECK(has_newer >= was_newer);
     was_newer = has_newer;
-    // What was left behind harms no later save.
-    save(older, place);
-    CHECK(holds(place, older));
-    CHECK(std::distance(std::filesystem::directory_iterator(place.folder), {}) == 2);
+    // Leftovers do not harm a later save.
+    save(older, pretrained);
+    CHECK(holds(pretrained, older));
+    CHECK(std::distance(std::filesystem::directory_iterator(pretrained.folder), {}) == 2);
   }
   CHECK(was_newer);
   CHECK(killed > 6);
 }
 
-TEST_CASE("A config that was saved with other tensors is refused, unless it is told not to know", "[families]") {
+TEST_CASE("A config that was saved with other tensors is refused, unless its checksum is removed", "[families]") {
   const test::Folder folder;
   const Pretrained first{folder / "first"}, second{folder / "second"};
   save(Model<Older>(Seed{1}), first);
@@ -108,7 +108,7 @@ TEST_CASE("A config that was saved with other tensors is refused, unless it is t
   std::filesystem::copy_file(first.folder / "config.json", second.folder / "config.json",
                              std::filesystem::copy_options::overwrite_existing);
   CHECK_THAT(test::message_of<std::runtime_error>([&] { (void)load<Older>(second); }),
-             Contains("config.json: tensors_checksum is \"") && Contains("as model.safetensors has it"));
+             Contains("config.json: tensors_checksum is \"") && Contains("the checksum of model.safetensors"));
   test::edit(second.folder / "config.json", "tensors_checksum", "other");
   CHECK_NOTHROW(load<Older>(second));
   // Another edit leaves the two together.

@@ -1,5 +1,6 @@
-// The Moe layer against the layer of transformers' Switch Transformers: one expert a token, weighted by its probability, with
-// places for so many tokens, the balance loss and the z-loss. tests/fixtures/switch_layer.py says what was computed.
+// The Moe layer against the layer of transformers' Switch Transformers: one expert a token, weighted by its
+// probability, with slots for so many tokens, the balance loss and the z-loss. tests/fixtures/switch_layer.py says
+// what was computed.
 #include <filesystem>
 #include <map>
 #include <string>
@@ -36,15 +37,15 @@ class Reference {
   SafetensorsFile file_;
 };
 
-/// A tensor of the public layer and where its numbers lie among ours.
-struct Place {
+/// A tensor of the public layer and its offset in the parameters of this library.
+struct Location {
   std::string tensor;
   Index offset;
 };
 
 template <class Layer>
-std::vector<Place> places() {
-  std::vector<Place> all;
+std::vector<Location> locations() {
+  std::vector<Location> all;
   for (const Parameter& parameter : layer_parameters<Layer>) {
     const std::string name(parameter.name.view());
     if (name.starts_with("router.")) {
@@ -60,17 +61,17 @@ std::vector<Place> places() {
   return all;
 }
 
-/// Places for tokens of other sequences are none of a sequence's there, so that each is a call of its own here. The losses
-/// are means over sequences: half of each, which is what the harness takes auxiliary losses at.
+/// Places for tokens of other sequences are none of a sequence's there, so that each is a call of its own here. The
+/// losses are means over sequences: half of each, which is what the harness takes auxiliary losses at.
 template <class Layer, class S, class Device>
 void check_switch(Device& device, const Reference& reference, Index width) {
   using C = compute_t<S>;
   const Shape shape = reference.shape();
   REQUIRE(static_cast<double>(shape.batch) * test::auxiliary_weight == 1);
   std::vector<double> parameters(static_cast<std::size_t>(parameters_of<Layer>));
-  for (const Place& place : places<Layer>()) {
-    const auto values = reference.numbers("weight." + place.tensor);
-    std::copy(values.begin(), values.end(), parameters.begin() + place.offset);
+  for (const Location& location : locations<Layer>()) {
+    const auto values = reference.numbers("weight." + location.tensor);
+    std::copy(values.begin(), values.end(), parameters.begin() + location.offset);
   }
   const auto hidden = reference.numbers("hidden"), cotangent = reference.numbers("cotangent");
   const auto dropped = reference.numbers("dropped");
@@ -101,10 +102,10 @@ void check_switch(Device& device, const Reference& reference, Index width) {
   check("balance_loss", std::vector<double>{balance});
   check("z_loss", std::vector<double>{z});
   check("gradient.hidden", dhidden);
-  for (const Place& place : places<Layer>()) {
-    const auto count = static_cast<Index>(reference.numbers("weight." + place.tensor).size());
-    const auto first = gradients.begin() + place.offset;
-    check("gradient." + place.tensor, std::vector<C>(first, first + count));
+  for (const Location& location : locations<Layer>()) {
+    const auto count = static_cast<Index>(reference.numbers("weight." + location.tensor).size());
+    const auto first = gradients.begin() + location.offset;
+    check("gradient." + location.tensor, std::vector<C>(first, first + count));
   }
 }
 

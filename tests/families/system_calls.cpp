@@ -27,14 +27,14 @@ TEST_CASE("Folders are opened whole or not at all where a system call fails", "[
 
 TEST_CASE("Folders are written whole or not at all where a system call fails", "[families]") {
   const test::Folder folder;
-  const Pretrained place{folder / "model"};
+  const Pretrained pretrained{folder / "model"};
   const Model<Small> older(Seed{1}), newer(Seed{2});
   const auto holds = [&](const Model<Small>& model) {
-    const auto read = load<Small>(place);
+    const auto read = load<Small>(pretrained);
     return std::equal(read.parameters().begin(), read.parameters().end(), model.parameters().begin());
   };
   const auto seen = test::fail_each_call(
-      [&] { save(older, place); }, [&] { save(newer, place); },
+      [&] { save(older, pretrained); }, [&] { save(newer, pretrained); },
       [&](const std::string& message) { REQUIRE((holds(newer) || (!message.empty() && holds(older)))); });
   for (const char* call : {"open", "write", "fsync", "rename", "flock"}) {
     INFO(call);

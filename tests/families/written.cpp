@@ -87,13 +87,13 @@ TEST_CASE("A model with attention is written as the family that can say it", "[f
 
 // Run by hand, for tests/fixtures/models.py --check: see tests/fixtures/README.md.
 TEST_CASE("Checkpoints for the families' own code to open", "[.][writes]") {
-  const char* place = std::getenv("MOE_MAMBA_WRITE_CHECKPOINTS");
-  REQUIRE(place != nullptr);
+  const char* root = std::getenv("MOE_MAMBA_WRITE_CHECKPOINTS");
+  REQUIRE(root != nullptr);
   const auto write = [&](const auto& model, const std::string& name, auto definition) {
     using Definition = typename decltype(definition)::type;
     using S = typename std::decay_t<decltype(model)>::Storage;
     using C = compute_t<S>;
-    const auto folder = std::filesystem::path(place) / name;
+    const auto folder = std::filesystem::path(root) / name;
     save(model, Pretrained{folder});
     std::vector<Token> inputs;
     for (int i = 0; i < 24; ++i) inputs.push_back(static_cast<Token>((i * 7 + i / 5) % Definition::vocabulary));

@@ -116,7 +116,7 @@ TEST_CASE("of two generations on one decoder the earlier one is refused and the 
   CHECK(finished.begin() == finished.end());
 }
 
-TEST_CASE("a generation goes on from what is read, and from nothing not at all", "[generate]") {
+TEST_CASE("a generation needs logits: after a reset, or a restore without them, it is refused", "[generate]") {
   const test::ModelOf<Net> model(Seed{1});
   Decoder decoder(model);
   const auto state = decoder.state();
@@ -132,7 +132,7 @@ TEST_CASE("a generation goes on from what is read, and from nothing not at all",
   static_assert(std::is_move_constructible_v<NetDecoder::Generation>);
 }
 
-TEST_CASE("the same seed gives the same text, a state restored goes on alike", "[generate]") {
+TEST_CASE("the same seed gives the same text, and a restored state continues identically", "[generate]") {
   const test::ModelOf<Net> model(Seed{1});
   const auto prompt = some_tokens(5);
   Decoder a(model), b(model);
@@ -150,7 +150,7 @@ TEST_CASE("the same seed gives the same text, a state restored goes on alike", "
   CHECK(std::equal(expected.begin(), expected.end(), again.begin()));
 }
 
-TEST_CASE("a state restored with its logits goes on as if nothing had happened", "[generate]") {
+TEST_CASE("a state restored with its logits continues as if uninterrupted", "[generate]") {
   const test::ModelOf<Net> model(Seed{1});
   Decoder a(model), b(model);
   a.prefill(some_tokens(9));

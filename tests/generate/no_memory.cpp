@@ -1,5 +1,5 @@
-// What runs out of memory is as it was: the n-th allocation fails, for every n, over the public calls on models, states,
-// workspaces, decoders, scorers, windows and packed batches.
+// What runs out of memory is as it was: the n-th allocation fails, for every n, over the public calls on models,
+// states, workspaces, decoders, scorers, windows and packed batches.
 #include <functional>
 #include <memory>
 #include <string>
@@ -54,7 +54,7 @@ TEST_CASE("models, states and workspaces that there is no memory for give back w
   }
 }
 
-TEST_CASE("calls on a model take no memory, whatever state it is in", "[generate]") {
+TEST_CASE("calls on a model allocate no memory in any state", "[generate]") {
   const Model<Net> model(Seed{1});
   Cpu device(Threads{2});
   Workspace<Net> workspace(device, {2, 4}, Purpose::training);

@@ -108,7 +108,7 @@ TEST_CASE("windows predict every token but the first once, from what their windo
   }
 }
 
-TEST_CASE("bits for each byte are of the bytes, whatever the tokens", "[generate][score]") {
+TEST_CASE("bits per byte depend on the number of bytes, not of tokens", "[generate][score]") {
   const Score score{-10 * std::log(2.0), 4, true};
   CHECK(score.bits_per_byte(5) == Approx(2.0));
   CHECK(score.perplexity() == Approx(std::pow(2.0, 2.5)));

@@ -81,7 +81,7 @@ TEST_CASE("Without a commit the old file stays and the temporary goes", "[io]") 
   CHECK(test::read_bytes(folder / "a") == "old");
 }
 
-TEST_CASE("Two writers of one path do not disturb each other, and the last commit stands", "[io]") {
+TEST_CASE("Two writers of one path do not disturb each other, and the last commit wins", "[io]") {
   const test::Folder folder;
   AtomicFile first(folder / "a"), second(folder / "a");
   first.write(std::as_bytes(std::span("1", 1)));
@@ -128,7 +128,7 @@ TEST_CASE("Permissions of the old file are kept and a link is followed", "[io]")
   CHECK(holds(failure([&] { AtomicFile file(folder / "circle"); }), "its symbolic link cannot be followed"));
 }
 
-TEST_CASE("A place that cannot be written is named and nothing is left behind", "[io]") {
+TEST_CASE("An unwritable path is named, and no temporary file remains", "[io]") {
   const test::Folder folder;
   test::write_bytes(folder / "file", "old");
   const auto message = [&](const std::filesystem::path& path) { return failure([&] { AtomicFile file(path); }); };

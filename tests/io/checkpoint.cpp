@@ -62,7 +62,7 @@ TEST_CASE("files of another definition are refused with both, or by the tensor's
   CHECK(std::equal(other.parameters().begin(), other.parameters().end(), same.parameters().begin()));
 }
 
-TEST_CASE("what is no checkpoint is refused, and trainer and model stay as they were", "[io]") {
+TEST_CASE("a file that is not a checkpoint is refused, and trainer and model are unchanged", "[io]") {
   const test::Folder folder;
   const auto text = pattern(2000);
   auto batches = windows(text, Length{11}, Batch{2}, Seed{8});
@@ -74,7 +74,7 @@ TEST_CASE("what is no checkpoint is refused, and trainer and model stay as they 
 
   save(model, folder.path() / "model");
   CHECK_THROWS_WITH(load_checkpoint(folder.path() / "model", trainer),
-                    Contains("model: is no checkpoint: it holds a model without the state of a training; load()"));
+                    Contains("model: is not a checkpoint: it holds a model without training state; load()"));
 
   Model<Net, double> wide(Seed{1});
   Trainer wide_trainer(wide);
@@ -168,11 +168,12 @@ TEST_CASE("a flipped bit in the data is noticed, in a model file and in a checkp
       test::write_bytes(folder / "bad", bad);
       CHECK_THROWS_WITH(load(target, folder / "bad"), Contains("checksum") && Contains("damaged"));
       const bool is_checkpoint = std::string(name) == "checkpoint";
-      CHECK_THROWS_WITH(load_checkpoint(folder / "bad", other), Contains(is_checkpoint ? "checksum" : "no checkpoint"));
+      CHECK_THROWS_WITH(load_checkpoint(folder / "bad", other),
+                        Contains(is_checkpoint ? "checksum" : "not a checkpoint"));
     }
     CHECK(bytes(target) == bytes(before));
   }
-  // Nor may a bit of what stands beside the data be another one, to go on from a checkpoint.
+  // Nor is a checkpoint resumed if a bit outside the data is flipped.
   const std::string good = test::read_bytes(folder / "checkpoint");
   const std::size_t from = good.find("__metadata__"), to = good.find('}', from);
   for (std::size_t at = from; at < to; ++at) {
@@ -244,7 +245,7 @@ TEST_CASE("the checksum depends on names and on every byte, but not on the order
   CHECK(with({{"a", "1"}}) != with({{"a", "3"}}));
 }
 
-TEST_CASE("an unwritable place is named and leaves nothing behind", "[io]") {
+TEST_CASE("an unwritable path is named, and no temporary file remains", "[io]") {
   const test::Folder folder;
   Model<Net> model(Seed{1});
   CHECK_THROWS_WITH(save(model, folder.path() / "absent" / "model"), Contains("absent"));

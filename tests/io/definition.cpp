@@ -41,7 +41,7 @@ TEST_CASE("a file of the same shapes that computes something else is opened only
                                Repeat<2, Mamba<State<3>>, Moe<Experts<4>, Hidden<12>>>>;
   using TwoExperts =
       LanguageModel<Vocabulary<11>, Width<8>, Repeat<2, Mamba<State<3>>, Moe<Experts<4>, Hidden<12>, TopK<2>>>>;
-  // Those that say the same in other words, and that learn by another loss.
+  // Equivalent definitions with another spelling, and those with other auxiliary losses.
   using SameWords = LanguageModel<Width<8>, Vocabulary<11>, Mamba<State<3>, Expand<2>>, Moe<Hidden<12>, Experts<4>>,
                                   Mamba<State<3>>, Moe<Experts<4>, Hidden<12>, BalanceLoss<1, 7>>>;
   const test::Folder folder;
@@ -68,7 +68,7 @@ TEST_CASE("a file of the same shapes that computes something else is opened only
   CHECK(agrees(load<Activation>(folder / "foreign")));
 }
 
-TEST_CASE("a checkpoint that would go on as another run says so", "[io]") {
+TEST_CASE("resuming a checkpoint as another run is refused with a message", "[io]") {
   const test::Folder folder;
   const auto path = folder / "run";
   const AdamW optimizer{.learning_rate = 2e-3, .weight_decay = 0.05};
@@ -116,7 +116,7 @@ TEST_CASE("a checkpoint that would go on as another run says so", "[io]") {
   Trainer more(other, cpu, optimizer, rate, TrainerOptions{.largest = {2, 5}, .clip_norm = 0.5});
   CHECK(load_checkpoint(path, more).metadata == std::map<std::string, std::string>{{"mood", "good"}});
 
-  // An older one, which says nothing of this, goes on.
+  // An older one, which does not record this, is resumed.
   const SafetensorsFile file(path);
   std::vector<TensorSource> tensors;
   for (const TensorEntry& tensor : file.tensors()) {
@@ -132,7 +132,7 @@ TEST_CASE("a checkpoint that would go on as another run says so", "[io]") {
   load_checkpoint(folder / "older", plain);
 }
 
-TEST_CASE("a checkpoint tells another definition, other auxiliary losses and a schedule of one's own", "[io]") {
+TEST_CASE("a checkpoint detects another definition, other auxiliary losses and another user-defined schedule", "[io]") {
   using Smooth = LanguageModel<Vocabulary<11>, Width<8>, PreNorm<RmsNorm<Epsilon<1, 1000>>>,
                                Repeat<2, Mamba<State<3>>, Moe<Experts<4>, Hidden<12>>>>;
   const test::Folder folder;
@@ -144,7 +144,7 @@ TEST_CASE("a checkpoint tells another definition, other auxiliary losses and a s
   CHECK_THROWS_WITH(
       load_checkpoint(folder / "run", faster),
       Contains("the schedule it was trained with is (anonymous namespace)::Halving with the factors 1, 0.125, "));
-  CHECK(detail::run_words(trainer)[3].text == spelling<Net>(AuxiliaryLosses::spelled));
+  CHECK(detail::run_fields(trainer)[3].text == spelling<Net>(AuxiliaryLosses::spelled));
 
   Model<Smooth> smooth(Seed{3});
   Trainer smooth_trainer(smooth, AdamW{}, half(0.5));
@@ -208,8 +208,8 @@ TEST_CASE("an accepted run drops carried states that are not its own", "[io]") {
     load_checkpoint(folder / "run", resumed, OtherRun::accepted);
     CHECK(resumed.progress().states.empty());
     CHECK(std::ranges::equal(model.parameters(), other.parameters()));
-    const double anew = resumed.evaluate(batch).prediction;
-    CHECK(resumed.step(next).loss == anew);  // which finds no states to go on from
+    const double fresh = resumed.evaluate(batch).prediction;
+    CHECK(resumed.step(next).loss == fresh);  // starts from zero states
   };
   check(Model<Net>(Seed{1}), Model<Net>(Seed{2}), true, false);
   check(Model<Net>(Seed{1}), Model<Net>(Seed{2}), false, true);

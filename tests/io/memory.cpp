@@ -1,4 +1,4 @@
-// Files are read into their place: going on needs no more memory than training does.
+// Files are read directly into their destination: resuming needs no more memory than training.
 #include <algorithm>
 #include <cstddef>
 

@@ -15,5 +15,5 @@ constexpr std::tuple all{Files<Switch, float>{"Switch-float"},
 
 }  // namespace
 
-TEST_CASE("mixtures of experts open and go on from older files", "[io]") { test::older::check(all); }
+TEST_CASE("mixtures of experts load and resume from older files", "[io]") { test::older::check(all); }
 TEST_CASE("writes files of experts", "[.][writes]") { test::older::write(all); }

@@ -12,5 +12,5 @@ constexpr std::tuple all{Files<MambaSizes, float>{"MambaSizes-float"},   Files<M
 
 }  // namespace
 
-TEST_CASE("models of Mamba layers open and go on from older files", "[io]") { test::older::check(all); }
+TEST_CASE("models of Mamba layers load and resume from older files", "[io]") { test::older::check(all); }
 TEST_CASE("writes files of mamba", "[.][writes]") { test::older::write(all); }

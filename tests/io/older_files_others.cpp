@@ -17,7 +17,7 @@ constexpr std::tuple all{Files<AttentionKinds, float>{"AttentionKinds-float"},
 
 }  // namespace
 
-TEST_CASE("attention, norms and several layers together open and go on from older files", "[io]") {
+TEST_CASE("attention, norms and combinations of layers load and resume from older files", "[io]") {
   test::older::check(all);
 }
 TEST_CASE("writes files of others", "[.][writes]") { test::older::write(all); }

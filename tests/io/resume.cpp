@@ -1,4 +1,4 @@
-// Models and trainings that go on from files as if nothing had happened.
+// Models and training runs that resume from files as if uninterrupted.
 #include <cstdint>
 #include <map>
 #include <string>
@@ -62,7 +62,7 @@ TEMPLATE_TEST_CASE("continued from a checkpoint = uninterrupted, to the bit", "[
   }
 }
 
-TEST_CASE("random windows go on where they stood", "[io]") {
+TEST_CASE("random windows resume at their position", "[io]") {
   const test::Folder folder;
   const auto text = pattern(2000);
   auto batches = windows(text, Length{11}, Batch{2}, Seed{8});

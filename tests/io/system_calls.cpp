@@ -1,4 +1,5 @@
-// Every system call that fails, one at a time: an error in words, or a result as if it had not; never half of something.
+// Every system call fails, one at a time: the result is an error with a message or complete success, never a partial
+// file.
 #include "support/system_calls.hpp"
 
 #include <algorithm>
@@ -32,9 +33,9 @@ TEST_CASE("A save of which a system call fails leaves the old file or the new on
     file.commit();
   };
   const auto check = [&](const std::string& message) {
-    const bool in_place = message.empty() || message.find("is in place") != message.npos;
+    const bool written = message.empty() || message.find("is written") != message.npos;
     REQUIRE(fs::is_symlink(folder / "link"));
-    REQUIRE(test::read_bytes(folder / "target") == (in_place ? new_bytes : old_bytes));
+    REQUIRE(test::read_bytes(folder / "target") == (written ? new_bytes : old_bytes));
     REQUIRE(folder.entries() == 2);
   };
   const auto seen = fail_each_call(prepare, save, check);
@@ -45,7 +46,7 @@ TEST_CASE("A save of which a system call fails leaves the old file or the new on
   }
 }
 
-TEST_CASE("A killed writer's temporary does no harm where a system call fails", "[io]") {
+TEST_CASE("A killed writer's temporary file does no harm if a system call fails", "[io]") {
   const test::Folder folder;
   const auto prepare = [&] {
     test::write_bytes(folder / "a", old_bytes);
@@ -58,8 +59,8 @@ TEST_CASE("A killed writer's temporary does no harm where a system call fails", 
     file.commit();
   };
   const auto check = [&](const std::string& message) {
-    const bool in_place = message.empty() || message.find("is in place") != message.npos;
-    REQUIRE(test::read_bytes(folder / "a") == (in_place ? new_bytes : old_bytes));
+    const bool written = message.empty() || message.find("is written") != message.npos;
+    REQUIRE(test::read_bytes(folder / "a") == (written ? new_bytes : old_bytes));
     REQUIRE_FALSE(std::filesystem::exists(folder / "a.tmp1"));
   };
   CHECK(fail_each_call(prepare, save, check).contains("unlink"));
@@ -114,7 +115,7 @@ TEST_CASE("Models and checkpoints are loaded whole or not at all where a system 
   fail_each_call(
       old_checkpoint, [&] { save_checkpoint(folder / "new", trainer); },
       [&](const std::string& message) {
-        const bool in_place = message.empty() || message.find("is in place") != message.npos;
-        REQUIRE(test::read_bytes(folder / "new") == (in_place ? bytes : old_bytes));
+        const bool written = message.empty() || message.find("is written") != message.npos;
+        REQUIRE(test::read_bytes(folder / "new") == (written ? bytes : old_bytes));
       });
 }

@@ -31,14 +31,14 @@ TEST_CASE("A folder's text is that of its files in the order of their paths, wit
   CHECK(files.read == 5);
   CHECK(files.skipped == 1);
 
-  // Paths are taken in the order given; a file that is named is read whatever it holds.
+  // Paths are taken in the order given; a file given by name is always read.
   const std::vector<fs::path> paths = {folder / "c", folder / "b/image", folder / "b"};
   CHECK(text_of(read_text(paths, &files)) == std::string("3x\0y1\xFF\n2", 8));
   CHECK(files.read == 5);
   CHECK(files.skipped == 1);
 }
 
-TEST_CASE("A file is read and mapped byte for byte, whatever its size", "[io]") {
+TEST_CASE("A file of any size is read and mapped byte for byte", "[io]") {
   const test::Folder folder;
   for (const std::size_t size : {1u, 4095u, 4096u, 65536u, 65537u, 1000003u}) {
     std::string content(size, '\0');
@@ -56,7 +56,7 @@ TEST_CASE("A file is read and mapped byte for byte, whatever its size", "[io]") 
   CHECK(!read_text("/proc/self/status").empty());
 }
 
-TEST_CASE("A folder that is left out is passed over wherever it lies, also by another name", "[io]") {
+TEST_CASE("An excluded folder is skipped wherever it is, also under another name", "[io]") {
   const test::Folder folder;
   std::filesystem::create_directories(folder / "a/out/deep");
   std::filesystem::create_directories(folder / "b");
@@ -86,7 +86,7 @@ TEST_CASE("Paths that cannot be read are named", "[io]") {
   CHECK(message("") == ": cannot be read: No such file or directory");
   std::filesystem::create_directories(folder / "empty/deeper");
   const std::string empty = (folder / "empty").string();
-  CHECK(message(empty) == empty + ": no text is in this folder: it holds no files, or empty ones");
+  CHECK(message(empty) == empty + ": there is no text in this folder: it holds no files, or only empty ones");
   test::write_bytes(folder / "empty/deeper/image", std::string("x\0y", 3));
-  CHECK(message(empty) == empty + ": no text is in this folder: 1 binary files are passed over");
+  CHECK(message(empty) == empty + ": there is no text in this folder: 1 binary file was skipped");
 }

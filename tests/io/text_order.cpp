@@ -50,35 +50,35 @@ double seconds(const Read& read, const std::string& text) {
   return fewest;
 }
 
-/// Numbered names in a random order, `between` in front of all but the first.
-std::string names(std::size_t count, const std::string& between, const std::string& behind) {
+/// Numbered names in a random order, separated by `between`, each followed by `suffix`.
+std::string names(std::size_t count, const std::string& between, const std::string& suffix) {
   std::vector<std::uint32_t> numbers(count);
   std::iota(numbers.begin(), numbers.end(), 0u);
   std::shuffle(numbers.begin(), numbers.end(), std::mt19937(count));
   std::string text;
   for (const std::uint32_t number : numbers) {
-    text += (text.empty() ? "" : between) + "\"k" + std::to_string(number) + '"' + behind;
+    text += (text.empty() ? "" : between) + "\"k" + std::to_string(number) + '"' + suffix;
   }
   return text;
 }
 
 }  // namespace
 
-TEST_CASE("Texts come in the order of their bytes, equal ones in that of their places", "[io]") {
+TEST_CASE("Texts are stably sorted by their bytes", "[io]") {
   std::mt19937 random(1);
   for (const std::size_t count : {0u, 1u, 2u, 15u, 16u, 17u, 18u, 100u, 1000u}) {
     for (const std::size_t shared : {0u, 1u, 6u, 7u, 8u, 14u, 40u}) {
       for (int round = 0; round < 10; ++round) {
         const std::vector<std::string> texts = random_texts(count, shared, random);
         INFO(count << " texts, round " << round << ", " << shared << " bytes shared");
-        const auto text = [&](std::size_t place) { return std::string_view(texts[place]); };
+        const auto text = [&](std::size_t index) { return std::string_view(texts[index]); };
         REQUIRE(detail::order_of(count, text) == stable_order(texts));
       }
     }
   }
 }
 
-TEST_CASE("The second of equal names in metadata is told, the first where there are several", "[io]") {
+TEST_CASE("Duplicate keys in metadata are named, the first of several", "[io]") {
   std::string header = "{\"__metadata__\":{" + names(1000, ",", ":\"v\"");
   header += R"(,"z":"1","b":"1","z":"2","b":"2","c":"1","a":"1","c":"2"}})";
   std::string file(8, '\0');
@@ -87,7 +87,7 @@ TEST_CASE("The second of equal names in metadata is told, the first where there 
   file += header;
   const std::string message =
       test::message_of<std::runtime_error>([&] { parse_safetensors(std::as_bytes(std::span(file)), "a.safetensors"); });
-  REQUIRE(message.find("__metadata__ \"z\" is there twice") != message.npos);
+  REQUIRE(message.find("duplicate metadata key \"z\"") != message.npos);
 }
 
 // Each doubling takes at most 2.3 times the time, four of them at most 28 times; the margin is for other programs.

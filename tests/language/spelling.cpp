@@ -155,7 +155,7 @@ TEST_CASE("Every option that changes what is computed changes the text", "[model
   }
 }
 
-TEST_CASE("Weights of auxiliary losses are spelled where they are asked for", "[model]") {
+TEST_CASE("Weights of auxiliary losses are spelled on request", "[model]") {
   using Usual = Net<Repeat<2, Moe<Experts<4>>>>;
   using Other = Net<AverageAuxiliaryLosses, Repeat<2, Moe<Experts<4>, BalanceLoss<1, 50>, ZLoss<2, 2000>>>>;
   CHECK(spelling<Usual>() == spelling<Other>());
@@ -181,12 +181,12 @@ TEST_CASE("Models of series, and types of a program's own, are spelled by their 
   CHECK(body<Family<moe_mamba::Silu>::Scale>() == here + "Family<moe_mamba::Silu>::Scale");
 }
 
-TEST_CASE("A type's own text is used in place of its name", "[model]") {
+TEST_CASE("A type's member spelling is used instead of its name", "[model]") {
   CHECK(body<Table<Numbers{}>>() == "Table of 0");
   CHECK(body<PreNorm<NoNorm>, Table<Numbers{}>>() == "PreNorm<NoNorm>, Table of 0");
 }
 
-TEST_CASE("Names that a compiler may give two types are told from others", "[model]") {
+TEST_CASE("Names that a compiler may give two types are recognised", "[model]") {
   for (const char* name : {"Table<{{0, 1, ...}}>", "Choice<int (const char *, ...)>", "Factor<{1.000000e-01}>",
                            "Factor<{1, 2.500000e+00}>", "Factor<{1.5, 2.500000e-12, 3}>"}) {
     INFO(name);

@@ -16,7 +16,7 @@ void* counted(void* memory) {
 }
 }  // namespace
 
-// Where the C library is glibc, malloc and its kin are counted themselves, and with them the operators new that call
+// With glibc, malloc and related functions are counted directly, and with them the operators new that call
 // them. A sanitizer has its own malloc, which must not be replaced; then the operators are counted.
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
@@ -71,7 +71,7 @@ using test::Bench;
 
 namespace {
 
-/// How often `call` asks for memory.
+/// The number of allocations of `call`.
 template <class Call>
 long allocations_of(const Call& call) {
   const long before = allocations.load();

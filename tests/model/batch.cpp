@@ -11,7 +11,7 @@ using test::Bench;
 
 namespace {
 
-/// Sequences `which` of a batch, one behind the other.
+/// Sequences `which` of a batch, concatenated.
 template <class T>
 std::vector<T> pick(const std::vector<T>& rows, Index size, const std::vector<Index>& which) {
   std::vector<T> result;
@@ -125,7 +125,7 @@ TEST_CASE("The gradient of a batch is the mean of its sequences' gradients", "[m
   CHECK(test::relative_error(mean, gradients) <= 1e-13);
 }
 
-TEST_CASE("With a capacity limit the earliest tokens of a batch take the places", "[model][batch]") {
+TEST_CASE("With a capacity limit the earliest tokens of a batch get the slots", "[model][batch]") {
   // This is what couples the tokens of a call, and why dropless is the default.
   using Net = test::CapacityNet;
   auto device = test::open();

@@ -1,4 +1,4 @@
-// A sequence read whole, in pieces or step by step is the same sequence, forward and backward.
+// A sequence processed whole, in chunks or step by step gives the same results, forward and backward.
 #include <memory>
 #include <vector>
 
@@ -10,8 +10,8 @@ using test::Bench;
 
 namespace {
 
-/// The lengths of the pieces that the bits of `cuts` cut a sequence into: bit i cuts behind step i.
-std::vector<Index> pieces(Index length, unsigned cuts) {
+/// The lengths of the chunks that the bits of `cuts` split a sequence into: bit i splits after step i.
+std::vector<Index> chunks(Index length, unsigned cuts) {
   std::vector<Index> lengths{0};
   for (Index t = 0; t < length; ++t) {
     ++lengths.back();
@@ -47,10 +47,10 @@ void check_forward(Shape shape, unsigned stride, double bound) {
   constexpr Index O = Definition::output_width;
 
   for (unsigned cuts = 0; cuts < 1u << (shape.length - 1); cuts += stride) {
-    INFO("cut behind the steps of the bits of " << cuts);
+    INFO("split after the steps of the bits of " << cuts);
     auto states = initial;
     Index first = 0;
-    for (const Index length : pieces(shape.length, cuts)) {
+    for (const Index length : chunks(shape.length, cuts)) {
       const auto inputs = steps(data.inputs, shape, input_columns<Definition>, first, length);
       const auto outputs = bench.forward(inputs, {shape.batch, length}, &states);
       CHECK(test::relative_error(outputs, steps(whole, shape, O, first, length)) <= bound);
@@ -71,11 +71,11 @@ void check_forward(Shape shape, unsigned stride, double bound) {
   CHECK(states == whole_states);
 }
 
-/// The gradient of Σ doutputs · outputs over pieces of the given lengths: all forward passes, then the backward passes
-/// from the last piece to the first, the gradient by the states handed back.
+/// The gradient of Σ doutputs · outputs over chunks of the given lengths: all forward passes, then the backward passes
+/// from the last chunk to the first, passing on the gradient with respect to the states.
 template <class Definition>
 void check_truncated(Shape shape, const std::vector<Index>& lengths) {
-  INFO(lengths.size() << " pieces of " << shape.length << " steps, the first of " << lengths.front());
+  INFO(lengths.size() << " chunks of " << shape.length << " steps, the first of " << lengths.front());
   constexpr Index O = Definition::output_width;
   auto device = test::open();
   const auto parameters = test::parameters<Definition>();
@@ -90,32 +90,32 @@ void check_truncated(Shape shape, const std::vector<Index>& lengths) {
   (void)whole.forward(data.inputs, shape, &states);
   whole.backward(doutputs, gradients, {}, &dstates);
 
-  std::vector<std::unique_ptr<Bench<Definition>>> benches;  // a tape for each piece
-  auto piece_states = initial, piece_dstates = final_gradient;
-  std::vector<double> piece_gradients(parameters.size());
+  std::vector<std::unique_ptr<Bench<Definition>>> benches;  // a tape for each chunk
+  auto chunk_states = initial, chunk_dstates = final_gradient;
+  std::vector<double> chunk_gradients(parameters.size());
   Index first = 0;
   for (const Index length : lengths) {
     benches.push_back(
         std::make_unique<Bench<Definition>>(device, Shape{shape.batch, std::max<Index>(length, 1)}, parameters));
     (void)benches.back()->forward(steps(data.inputs, shape, input_columns<Definition>, first, length),
-                                  {shape.batch, length}, &piece_states);
+                                  {shape.batch, length}, &chunk_states);
     first += length;
   }
-  for (std::size_t piece = lengths.size(); piece-- > 0;) {
-    first -= lengths[piece];
-    benches[piece]->backward(steps(doutputs, shape, O, first, lengths[piece]), piece_gradients, {}, &piece_dstates);
+  for (std::size_t chunk = lengths.size(); chunk-- > 0;) {
+    first -= lengths[chunk];
+    benches[chunk]->backward(steps(doutputs, shape, O, first, lengths[chunk]), chunk_gradients, {}, &chunk_dstates);
   }
   const auto numbers = [](const States<Definition, double>& values) {
     return std::vector<double>(values.values().begin(), values.values().end());
   };
-  CHECK(test::relative_error(piece_gradients, gradients) <= 1e-11);
-  CHECK(test::relative_error(numbers(piece_states), numbers(states)) <= 1e-12);
-  CHECK(test::relative_error(numbers(piece_dstates), numbers(dstates)) <= 1e-11);
+  CHECK(test::relative_error(chunk_gradients, gradients) <= 1e-11);
+  CHECK(test::relative_error(numbers(chunk_states), numbers(states)) <= 1e-12);
+  CHECK(test::relative_error(numbers(chunk_dstates), numbers(dstates)) <= 1e-11);
 }
 
 }  // namespace
 
-TEST_CASE("Every way to cut nine steps gives the same outputs and states", "[model][chunks]") {
+TEST_CASE("Every split of nine steps into chunks gives the same outputs and states", "[model][chunks]") {
   // In double some hundred roundings of 2⁻⁵³, in float of 2⁻²⁴.
   check_forward<test::MambaNet, double>({2, 9}, 1, 1e-12);
   check_forward<test::MixtureNet, double>({2, 9}, 1, 1e-12);
@@ -126,13 +126,13 @@ TEST_CASE("Every way to cut nine steps gives the same outputs and states", "[mod
   check_forward<test::AttentionNet, float>({2, 9}, 7, 1e-5);
 }
 
-TEST_CASE("Gradients of chained pieces are those of the whole sequence", "[model][chunks]") {
+TEST_CASE("Gradients of chained chunks are those of the whole sequence", "[model][chunks]") {
   for (unsigned cuts = 0; cuts < 256; cuts += 15) {
-    check_truncated<test::MambaNet>({2, 9}, pieces(9, cuts));
-    check_truncated<test::PlainMixture>({2, 9}, pieces(9, cuts));
-    check_truncated<test::AttentionNet>({2, 9}, pieces(9, cuts));
+    check_truncated<test::MambaNet>({2, 9}, chunks(9, cuts));
+    check_truncated<test::PlainMixture>({2, 9}, chunks(9, cuts));
+    check_truncated<test::AttentionNet>({2, 9}, chunks(9, cuts));
   }
   check_truncated<test::MambaNet>({2, 9}, {4, 0, 5, 0});
-  // Across the pieces that the scan recomputes, which lie elsewhere in each way to cut.
+  // Across the chunks that the scan recomputes, whose boundaries depend on how the sequence is split.
   check_truncated<test::PlainMixture>({1, 200}, {63, 1, 65, 71});
 }

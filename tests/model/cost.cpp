@@ -26,7 +26,7 @@ static_assert(cost<Paper>.parameters == 416'481'792);
 static_assert(cost<Mamba130m>.active_parameters == cost<Mamba130m>.parameters);
 static_assert(cost<Paper>.active_parameters < 27'000'000);
 
-// 589,824 state updates a token, and three inputs of the convolution for each of 24 layers' 1536 channels.
+// 589,824 state updates per token, and three inputs of the convolution for each of 24 layers' 1536 channels.
 static_assert(cost<Mamba130m>.state_bytes == 24 * 1536 * (16 + 3) * 4);
 static_assert(cost<Mamba130m, double>.state_bytes == 2 * cost<Mamba130m>.state_bytes);
 static_assert(cost<Mamba130m, bfloat16>.state_bytes == cost<Mamba130m>.state_bytes);

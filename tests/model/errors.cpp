@@ -1,4 +1,4 @@
-// Bad arguments of models, workspaces and states: named in words, and nothing has changed.
+// Bad arguments of models, workspaces and states: named in the message, and nothing has changed.
 #include <cstring>
 #include <limits>
 #include <stdexcept>

@@ -55,7 +55,7 @@ std::vector<double> of_expert(const std::vector<double>& gradients, const std::s
 
 }  // namespace
 
-TEST_CASE("All tokens may go to one expert, and the others then learn nothing", "[model][experts]") {
+TEST_CASE("All tokens may go to one expert, and the others then get no gradient", "[model][experts]") {
   using Net = NetOf<TopK<1>>;
   test::NaiveLoss<Net> naive({2, 6});
   make_rows_alike(naive);
@@ -100,8 +100,8 @@ TEST_CASE("A router that knows nothing sends every token to the first experts", 
   (void)test::check_same_gradients(naive);
 }
 
-TEST_CASE("With one expert's place for all tokens but the earliest the rest is dropped", "[model][experts]") {
-  using Net = NetOf<TopK<1>, Capacity<1, 4>>;  // ceil(1/4 · 12 / 5) = 1 place each
+TEST_CASE("With one slot per expert all tokens but the earliest are dropped", "[model][experts]") {
+  using Net = NetOf<TopK<1>, Capacity<1, 4>>;  // ceil(1/4 · 12 / 5) = 1 slot each
   test::NaiveLoss<Net> naive({2, 6});
   make_rows_alike(naive);
   const auto router = tensor(naive, "layers.1.mixer.router.weight");

@@ -6,7 +6,7 @@
 
 using namespace moe_mamba;
 
-/// A backend that counts what it is asked for and lets the reference do it. Operations that are not here are not
+/// A backend that counts operations and delegates them to the reference. Operations that are not here are not
 /// counted and found in the namespace of the reference's device.
 namespace counting {
 

@@ -34,7 +34,7 @@ TEST_CASE("Gradients add up over calls", "[model]") {
   CHECK(test::relative_error(both, sum) <= 1e-14);
 }
 
-TEST_CASE("backward() from the loss's gradient by the logits is gradient()", "[model]") {
+TEST_CASE("backward() from the loss's gradient with respect to the logits is gradient()", "[model]") {
   using Net = test::MixtureNet;
   const Shape shape{2, 5};
   auto device = test::open();

@@ -68,12 +68,12 @@ template <class Definition, class Objective>
 void check_all_gradients(NaiveLoss<Definition>& naive, const std::vector<double>& gradients, double at_start,
                          const States<Definition, double>& dstates, const Objective& objective) {
   for (const Parameter& parameter : parameter_list<Definition>()) {
-    INFO("gradient by " << parameter.name.view());
+    INFO("gradient w.r.t. " << parameter.name.view());
     check_gradient(std::span(naive.values)
                        .subspan(static_cast<std::size_t>(parameter.offset), static_cast<std::size_t>(parameter.size())),
                    gradients.data() + parameter.offset, at_start, std::max<Index>(parameter.size() / 20, 1), objective);
   }
-  INFO("gradient by the initial states");
+  INFO("gradient w.r.t. the initial states");
   const auto states = naive.states.values();
   check_gradient(states, dstates.values().data(), 0, std::max<Index>(static_cast<Index>(states.size()) / 40, 1),
                  objective);

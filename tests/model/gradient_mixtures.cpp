@@ -1,4 +1,4 @@
-// Gradients of models with everything that a mixture of experts can be told.
+// Gradients of models with all options of mixtures of experts.
 #include "model/gradient_check.hpp"
 
 using namespace moe_mamba;

@@ -8,7 +8,8 @@ TEST_CASE("The gradient of a model of series is that of finite differences", "[m
   for (const Shape shape : {Shape{1, 1}, Shape{2, 5}}) test::check_model_gradient<Net>(shape);
 }
 
-TEST_CASE("backward() of a model of series gives the gradient by inputs, states and parameters", "[model]") {
+TEST_CASE("backward() of a model of series gives the gradient with respect to inputs, states and parameters",
+          "[model]") {
   const Shape shape{2, 5};
   test::NaiveLoss<Net> naive(shape);
   const auto doutputs = test::uniform<double>(shape.tokens() * Net::output_width, 5);
@@ -28,10 +29,10 @@ TEST_CASE("backward() of a model of series gives the gradient by inputs, states 
   (void)bench.forward(naive.batch.inputs, shape, &states);
   bench.backward(doutputs, gradients, dinputs, &dstates);
   test::check_all_gradients(naive, gradients, 0, dstates, objective);
-  INFO("gradient by the inputs");
+  INFO("gradient w.r.t. the inputs");
   test::check_gradient(naive.batch.inputs, dinputs.data(), 0, 1, objective);
 
-  // Without the gradients that are not asked for, the others are the same.
+  // Omitting optional gradients does not change the others.
   std::vector<double> alone(gradients.size());
   states = naive.states;
   (void)bench.forward(naive.batch.inputs, shape, &states);

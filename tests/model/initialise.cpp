@@ -1,4 +1,4 @@
-// Initialisation: the distributions of docs/layers.md, tensor by tensor, and that a seed says it all.
+// Initialisation of parameters: the documented initialisers, tensor by tensor, determined by the seed alone.
 #include "moe_mamba/model/initialise.hpp"
 
 #include <algorithm>
@@ -56,7 +56,7 @@ Moments moments(const Range& range) {
   return m;
 }
 
-/// Five standard errors: one test in a million fails by chance, and the seed is fixed. `kurtosis`: of the law.
+/// Five standard errors: one test in a million fails by chance, and the seed is fixed. `kurtosis`: of the distribution.
 void check_moments(const Moments& m, double mean, double deviation, double kurtosis) {
   CHECK(std::abs(m.mean - mean) <= 5 * deviation / std::sqrt(m.count));
   CHECK(std::abs(m.deviation / deviation - 1) <= 5 * std::sqrt((kurtosis - 1) / (4 * m.count)));
@@ -145,7 +145,7 @@ void check_all() {
 
 }  // namespace
 
-TEST_CASE("Every parameter is initialised by its distribution", "[model][initialise]") {
+TEST_CASE("Every parameter is initialised from its distribution", "[model][initialise]") {
   static_assert(Net::Body::branches == 6);
   check_all<Net>();
   check_all<Series>();
@@ -198,7 +198,7 @@ TEST_CASE("A layer of a user's own may have an initialiser of its own", "[model]
 
 TEST_CASE("No two tensors begin alike", "[model][initialise]") {
   const auto all = values<Net>(Seed{1});
-  // Each value up to the factor of its law would show a stream drawn from twice: ratios of the first two values.
+  // Two parameters drawn from the same stream would have values equal up to a factor: ratios of the first two values.
   std::set<double> ratios;
   std::size_t tensors = 0;
   for (const Parameter& parameter : parameter_list<Net>()) {

@@ -1,4 +1,4 @@
-// A sequence of more than 100,000 steps, whole and in pieces.
+// A sequence of more than 100,000 steps, whole and in chunks.
 #include <algorithm>
 #include <memory>
 #include <vector>
@@ -17,7 +17,7 @@ using Net = SequenceModel<Inputs<2>, Outputs<2>, Width<3>, Repeat<2, Mamba<State
 constexpr Index length = 100'003;
 
 /// Random lengths that add up, some of them 1.
-std::vector<Index> pieces(Index longest) {
+std::vector<Index> chunks(Index longest) {
   Random random(Seed{9});
   std::vector<Index> lengths;
   for (Index left = length; left > 0; left -= lengths.back()) {
@@ -28,7 +28,7 @@ std::vector<Index> pieces(Index longest) {
 }
 
 template <class S>
-void check_pieces(double bound) {
+void check_chunks(double bound) {
   using C = compute_t<S>;
   auto device = test::open(2);
   const auto parameters = test::parameters<Net>();
@@ -38,12 +38,12 @@ void check_pieces(double bound) {
   const auto expected = whole.forward(inputs, {1, length}, &whole_states);
 
   for (const Index longest : {Index{1}, Index{1000}, Index{70'000}}) {
-    INFO("pieces of up to " << longest);
+    INFO("chunks of up to " << longest);
     Bench<Net, S> bench(device, {1, longest}, parameters, Purpose::inference);
     States<Net, S> states;
     auto outputs = test::poison<C>(length * Net::output_width);
     Index first = 0;
-    for (const Index steps : pieces(longest)) {
+    for (const Index steps : chunks(longest)) {
       bench.forward(std::span(inputs).subspan(static_cast<std::size_t>(first * Net::input_width),
                                               static_cast<std::size_t>(steps * Net::input_width)),
                     {1, steps},
@@ -60,13 +60,13 @@ void check_pieces(double bound) {
 
 }  // namespace
 
-TEST_CASE("A sequence of 100,003 steps is the same whole and in pieces", "[model][long]") {
+TEST_CASE("A sequence of 100,003 steps is the same whole and in chunks", "[model][long]") {
   // States decay, so that roundings do not pile up over the length.
-  check_pieces<double>(1e-12);
-  check_pieces<float>(1e-4);
+  check_chunks<double>(1e-12);
+  check_chunks<float>(1e-4);
 }
 
-TEST_CASE("The gradient of a sequence of 100,003 steps is that of its pieces", "[model][long]") {
+TEST_CASE("The gradient of a sequence of 100,003 steps equals that of its chunks", "[model][long]") {
   auto device = test::open(2);
   const auto parameters = test::parameters<Net>();
   const auto inputs = test::uniform<double>(length * Net::input_width, 3);
@@ -84,9 +84,9 @@ TEST_CASE("The gradient of a sequence of 100,003 steps is that of its pieces", "
       (void)benches.back()->forward(part(inputs, Net::input_width, first, steps), {1, steps}, &states);
       first += steps;
     }
-    for (std::size_t piece = lengths.size(); piece-- > 0;) {
-      first -= lengths[piece];
-      benches[piece]->backward(part(doutputs, Net::output_width, first, lengths[piece]), gradients, {}, &dstates);
+    for (std::size_t chunk = lengths.size(); chunk-- > 0;) {
+      first -= lengths[chunk];
+      benches[chunk]->backward(part(doutputs, Net::output_width, first, lengths[chunk]), gradients, {}, &dstates);
     }
     return gradients;
   };

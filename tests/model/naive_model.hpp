@@ -117,7 +117,7 @@ concept IsOption = requires(Settings settings) {
   read(settings, Tag<T>{});
 };
 
-/// The residual stream on its way through a model.
+/// The residual stream of a model.
 struct Stream {
   Run& run;
   Matrix x;
@@ -189,7 +189,7 @@ void item(Tag<T> tag, Stream& stream) {
   }
 }
 
-/// A definition's words, whatever kind of model they are of.
+/// A definition's options, for both kinds of model.
 template <class Definition>
 struct Words;
 template <class... Arguments>
@@ -221,8 +221,8 @@ struct Outcome {
   bool all_parameters_used = false;
 };
 
-/// Outputs of a model. `Input` is a token id or a number; `states` holds one vector a sequence; `counted` says which tokens
-/// count in auxiliary losses, all where it is empty.
+/// Outputs of a model. `Input` is a token id or a number; `states` holds one vector per sequence; `counted` says which
+/// tokens count in auxiliary losses, all where it is empty.
 template <class Definition, class Input>
 Outcome forward(const Vector& parameters, const std::vector<Input>& inputs, Index batch, Index length,
                 const std::vector<Vector>& states, std::vector<bool> counted = {}) {

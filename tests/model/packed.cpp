@@ -13,7 +13,7 @@ using test::Bench;
 
 namespace {
 
-/// Lengths around every edge: none, one, those around the pieces of the scan and the taps of the convolution.
+/// Lengths around every edge: none, one, those around the chunks of the scan and the taps of the convolution.
 const std::vector<Index> lengths{5, 1, 0, 33, 2, 64, 3, 31};
 
 /// Part of a vector.
@@ -64,7 +64,7 @@ void check_packed(double bound) {
   }
   CHECK(test::relative_error(gradients, sum) <= 10 * bound);
 
-  // Prompts: the outputs behind the last token of each.
+  // Prompts: the outputs after the last token of each.
   const std::vector<Index> prompts{5, 1, 33, 2};
   const Shape some = Shape::packed(prompts);
   States<Definition, S> read(some.batch);

@@ -1,4 +1,4 @@
-// Same numbers in, same bits out: whatever the number of threads and whatever was computed before.
+// Same inputs, same bits: independent of the number of threads and of earlier computations.
 #include <cstring>
 #include <vector>
 
@@ -66,7 +66,7 @@ void check_threads(Shape shape) {
     Bench<Definition, S> again(device, shape, parameters);
     CHECK(run(again, data) == expected);
     CHECK_FALSE(run(again, other) == expected);
-    CHECK(run(again, data) == expected);  // whatever the workspace held
+    CHECK(run(again, data) == expected);  // independent of the workspace's contents
   }
 }
 

@@ -39,7 +39,7 @@ struct IntegrationBackward {
   StateView<C> dstate;  // in and out; may be null
 };
 
-/// An operation for whatever device: it needs nothing of it.
+/// An operation for any device, as it needs nothing of it.
 template <class Device, class C, class S>
 void integrate(Device&, const Integration<C, S>& run) {
   for (Index b = 0, first = 0; b < run.shape.batch; first += run.shape.length_of(b++)) {
@@ -75,7 +75,7 @@ void integrate_backward(Device&, const IntegrationBackward<C, S>& run) {
   }
 }
 
-/// The integrator behind a linear map, which is an operation of the library's.
+/// The integrator after a linear map, an operation of the library.
 template <int D>
 struct IntegratorLayer : moe_mamba::LayerDefaults {
   template <class Bind>
@@ -139,7 +139,7 @@ struct IntegratorLayer : moe_mamba::LayerDefaults {
   }
 };
 
-/// The word for it in a definition.
+/// The option for it in a definition.
 struct Integrator {
   template <int D>
   using Layer = IntegratorLayer<D>;
@@ -242,12 +242,12 @@ TEST_CASE("A model with a user's layer has the gradient of finite differences on
     return sum;
   };
   for (const Parameter& parameter : parameter_list<Net>()) {
-    INFO("gradient by " << parameter.name.view());
+    INFO("gradient w.r.t. " << parameter.name.view());
     test::check_gradient(std::span(values).subspan(static_cast<std::size_t>(parameter.offset),
                                                    static_cast<std::size_t>(parameter.size())),
                          gradients.data() + parameter.offset, 0, 3, objective);
   }
-  INFO("gradient by the initial states");
+  INFO("gradient w.r.t. the initial states");
   test::check_gradient(initial.values(), dstates.values().data(), 0, 1, objective);
 }
 
@@ -313,7 +313,7 @@ TEST_CASE("A user's layer that says so takes packed sequences, each as it is alo
   CHECK(test::relative_error(gradients, sum) <= 1e-12);
 }
 
-TEST_CASE("A user's layer that does not say so is refused on packed sequences, wherever it stands", "[model][user]") {
+TEST_CASE("A user's layer without takes_packed is refused on packed sequences at any position", "[model][user]") {
   using user::Unaware;
   const auto check_refused = []<class Definition>(Definition*, const char* name) {
     const std::vector<Index> lengths{2, 3};

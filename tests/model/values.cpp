@@ -71,7 +71,7 @@ TEST_CASE("States in the caller's memory are the caller's numbers", "[model][sta
   CHECK(borrowed.values().data() == memory.data());
   CHECK(memory[0] == kept);
 
-  // One sequence begins anew, the other does not.
+  // One sequence is reset, the other is not.
   borrowed.reset(0);
   CHECK(std::count(memory.begin(), memory.begin() + NetStates::state_size, 0.0f) == NetStates::state_size);
   CHECK(std::equal(copy.sequence(1).begin(), copy.sequence(1).end(), borrowed.sequence(1).begin()));
@@ -107,7 +107,7 @@ TEST_CASE("A model owns or borrows one block of parameters", "[model]") {
   CHECK(a == c);
 }
 
-TEST_CASE("States tell whether they are finite", "[model][states]") {
+TEST_CASE("States report whether they are finite", "[model][states]") {
   NetStates states(3);
   CHECK(states.is_finite());
   CHECK(NetStates(0).is_finite());
@@ -123,7 +123,7 @@ TEST_CASE("States tell whether they are finite", "[model][states]") {
   CHECK_THROWS_AS(states.is_finite(3), std::out_of_range);
 }
 
-TEST_CASE("A workspace tells its size beforehand, and training takes more", "[model]") {
+TEST_CASE("A workspace's size is known in advance, and training takes more", "[model]") {
   Cpu device;
   using Space = Workspace<Net>;
   CHECK(Space::bytes(device, {2, 100}, Purpose::training) > Space::bytes(device, {2, 100}, Purpose::inference));

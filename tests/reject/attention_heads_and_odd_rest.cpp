@@ -1,4 +1,4 @@
-// expect: Attention: without HeadWidth<d> a head is as wide as the model's Width over Heads, which must divide it
+// expect: Attention: without HeadWidth<d> the width of a head is the model's Width / Heads, so Heads must divide Width
 // expect: AttentionHeadWidth<.*Attention<.*, moe_mamba::Width<16>, moe_mamba::Heads<3> ?>
 #include "definition.hpp"
 

@@ -1,4 +1,4 @@
-// expect: Attention: without HeadWidth<d> a head is as wide as the model's Width over Heads, which must be 256 or less
+// expect: Attention: without HeadWidth<d> the width of a head is the model's Width / Heads, which must be 256 or less
 // expect: AttentionHeadWidth<.*Attention<.*, moe_mamba::Width<512>, moe_mamba::Heads<1> ?>
 #include "definition.hpp"
 

@@ -1,4 +1,4 @@
-// expect: Attention: rotary positions turn pairs
+// expect: Attention: rotary positions rotate pairs
 // expect: AttentionRotary<.*Attention<.*, moe_mamba::RotaryWidth<5>, moe_mamba::HeadWidth<5> ?>
 #include "definition.hpp"
 

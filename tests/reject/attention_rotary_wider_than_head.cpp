@@ -1,4 +1,4 @@
-// expect: Attention: rotary positions turn pairs
+// expect: Attention: rotary positions rotate pairs
 // expect: AttentionRotary<.*Attention<.*, moe_mamba::RotaryWidth<10>, moe_mamba::HeadWidth<8> ?>
 #include "definition.hpp"
 

@@ -1,4 +1,4 @@
-// expect: Attention takes the options Heads<H>, KeyValueHeads<G>, HeadWidth<d>, Context<N>
+// expect: Attention takes only the options Heads<H>, KeyValueHeads<G>, HeadWidth<d>, Context<N>
 // expect: AttentionTakes<.*Attention<.*, moe_mamba::State<16> ?>
 #include "definition.hpp"
 

@@ -1,4 +1,4 @@
-// expect: Attention: NoPositions is given once at most, and not beside Rotary
+// expect: Attention: NoPositions may be given at most once, and not with Rotary
 // expect: OneKindOfPositions<.*Attention<.*, 2>
 #include "definition.hpp"
 

@@ -1,4 +1,4 @@
-// expect: a layer lacks something that blocks/layer.hpp asks for
+// expect: a layer does not meet the requirements of blocks/layer.hpp
 // expect: FinishedLayer<Hollow::Layer<64> ?>
 #include "definition.hpp"
 

@@ -1,4 +1,4 @@
-// expect: options that exclude each other, or one option twice
+// expect: mutually exclusive options are given, or one of them twice
 // expect: OneOf<.*LanguageModel<.*, 2>
 #include "definition.hpp"
 

@@ -1,4 +1,4 @@
-// expect: a model lacks an option that it needs
+// expect: a required option of a model is missing
 // expect: ModelNeeds<.*LanguageModel<.*, moe_mamba::Vocabulary<[0-9]+>, 0>
 #include "definition.hpp"
 

@@ -1,4 +1,4 @@
-// expect: Mamba takes the options State<N>, Convolution<K>, Expand<F>, StepRank<R>, .* and no other
+// expect: Mamba takes only the options State<N>, Convolution<K>, Expand<F>, StepRank<R>, .*: MambaTakes
 // expect: MambaTakes<.*Mamba<.*, moe_mamba::Relu ?>
 #include "definition.hpp"
 

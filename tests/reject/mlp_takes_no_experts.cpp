@@ -1,4 +1,4 @@
-// expect: Mlp takes the option Hidden<H> and an activation .* and no other
+// expect: Mlp takes only the option Hidden<H> and an activation .*: MlpTakes
 // expect: MlpTakes<.*Mlp<.*, moe_mamba::Experts<4> ?>
 #include "definition.hpp"
 

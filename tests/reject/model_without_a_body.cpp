@@ -1,4 +1,4 @@
-// expect: a model needs a body: one layer or more
+// expect: a model needs a body of at least one layer
 // expect: ModelBody<.*LanguageModel<.*, 0>
 #include "definition.hpp"
 

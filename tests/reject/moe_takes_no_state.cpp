@@ -1,4 +1,4 @@
-// expect: Moe takes the options Experts<N>, TopK<K>, .* and no other
+// expect: Moe takes only the options Experts<N>, TopK<K>, .*: MoeTakes
 // expect: MoeTakes<.*Moe<.*, moe_mamba::State<16> ?>
 #include "definition.hpp"
 

@@ -1,4 +1,4 @@
-// expect: Moe needs the option Experts<N>, N from 1 up
+// expect: Moe needs the option Experts<N> with N of 1 or more
 // expect: MoeNeedsExperts<.*Moe<moe_mamba::TopK<1> ?>, 0>
 #include "definition.hpp"
 

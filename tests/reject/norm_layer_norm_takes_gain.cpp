@@ -1,4 +1,4 @@
-// expect: RmsNorm NoGain as well, and no other
+// expect: RmsNorm also NoGain
 // expect: NormTakes<.*LayerNorm<.*, moe_mamba::NoGain, false>
 #include "definition.hpp"
 

@@ -1,4 +1,4 @@
-// expect: RmsNorm and LayerNorm take the option Epsilon
+// expect: RmsNorm and LayerNorm take only the option Epsilon
 #include "definition.hpp"
 
 using namespace moe_mamba;

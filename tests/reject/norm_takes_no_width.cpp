@@ -1,4 +1,4 @@
-// expect: RmsNorm and LayerNorm take the option Epsilon<numerator, denominator>, .* and no
+// expect: RmsNorm and LayerNorm take only the option Epsilon<numerator, denominator>, RmsNorm also NoGain
 // expect: NormTakes<.*RmsNorm<.*, moe_mamba::Width<64> ?, true>
 #include "definition.hpp"
 

@@ -1,4 +1,4 @@
-// expect: a norm lacks something that blocks/layer.hpp requires
+// expect: a norm does not meet the requirements of blocks/layer.hpp
 // expect: FinishedNorm<Hollow::Layer<64> ?>
 #include "definition.hpp"
 

@@ -9,9 +9,9 @@
 #include "moe_mamba/ops/linear.hpp"
 #include "moe_mamba/ops/reference.hpp"
 
-/// The reference backend as a device works with bfloat16 parameters: activations between operations are bfloat16, and the
-/// other factor of products with weights is rounded to it, which tensor cores multiply. Sums stay exact. How far it is from
-/// the reference tells how far a device may be.
+/// The reference backend as a device works with bfloat16 parameters: activations between operations are bfloat16, and
+/// the other factor of products with weights is rounded to it, which tensor cores multiply. Sums stay exact. How far it
+/// is from the reference determines the tolerance for a device.
 namespace test::rounding {
 
 using namespace moe_mamba;

@@ -46,7 +46,7 @@ Function* next(const char* name) {
 
 }  // namespace test
 
-// These stand before the system library's. What gives something back does so all the same, as it does after an error.
+// These override the system library's. What gives something back does so all the same, as it does after an error.
 
 extern "C" {
 int open(const char* path, int flags, ...) {
@@ -113,8 +113,9 @@ namespace test {
 
 inline constexpr int errors[] = {EIO, EACCES, ENOSPC, EMFILE, EINTR};
 
-/// Runs `call` behind a fresh `prepare()` once for each system call in it, with that one failing, for each of some
-/// errors; `check(message)` looks at what is left, the message being "" where the call returned. Returns the calls seen.
+/// Runs `call` after a fresh `prepare()` once for each system call in it, with that one failing, for each of some
+/// errors; `check(message)` looks at what is left, the message being "" where the call returned. Returns the calls
+/// seen.
 inline std::set<std::string> fail_each_call(const std::function<void()>& prepare, const std::function<void()>& call,
                                             const std::function<void(const std::string&)>& check) {
   std::set<std::string> seen;

@@ -19,7 +19,7 @@ std::string random_bytes(Random& random, std::size_t most) {
   return text;
 }
 
-/// By its definition: whether bytes behind `tail` can make its first unit a whole character.
+/// By its definition: whether bytes after `tail` can make its first unit a complete character.
 bool can_be_completed(const std::string& tail) {
   constexpr std::array<unsigned char, 6> follow{0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf};
   if (detail::utf8_unit(tail).code != detail::no_character) return false;
@@ -68,7 +68,7 @@ TEST_CASE("What is held back is what more bytes could complete", "[text]") {
   }
 }
 
-TEST_CASE("Bytes are tokens and come back, whatever they are", "[text]") {
+TEST_CASE("All bytes are tokens and are reproduced by decoding", "[text]") {
   const ByteTokenizer tokenizer;
   Random random(Seed{6});
   for (int round = 0; round < 500; ++round) {
@@ -78,13 +78,13 @@ TEST_CASE("Bytes are tokens and come back, whatever they are", "[text]") {
     REQUIRE(tokenizer.decode(tokens) == text);
 
     StreamDecoder stream(tokenizer);
-    std::string pieces;
+    std::string streamed;
     for (std::size_t i = 0; i < tokens.size(); ++i) {
-      pieces += stream.push(tokens[i]);
+      streamed += stream.push(tokens[i]);
       const std::string whole = text.substr(0, i + 1);
-      REQUIRE(pieces == whole.substr(0, whole.size() - detail::incomplete_utf8(whole)));
+      REQUIRE(streamed == whole.substr(0, whole.size() - detail::incomplete_utf8(whole)));
     }
-    REQUIRE(pieces + stream.finish() == text);
+    REQUIRE(streamed + stream.finish() == text);
     REQUIRE(stream.finish().empty());
   }
   for (const Token token : {-1, 256}) {

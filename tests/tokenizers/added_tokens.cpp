@@ -22,7 +22,7 @@ BpeTokenizer with_line_breaks(const std::string& newline, const std::string& tab
 
 }  // namespace
 
-TEST_CASE("A token that an earlier one took as white space is not there twice", "[tokenizers]") {
+TEST_CASE("A token that an earlier one stripped as white space is not emitted again", "[tokenizers]") {
   using Tokens = std::vector<Token>;
   const BpeTokenizer both = with_line_breaks("lr", "lr");
   CHECK(both.encode("a\n\nb") == Tokens{0, 4, 1});
@@ -31,7 +31,7 @@ TEST_CASE("A token that an earlier one took as white space is not there twice", 
   CHECK(both.encode("\n\t\n") == Tokens{4});
   CHECK(both.decode(both.encode("a\n\nb")) == "a b");
 
-  // What takes no space in front of it is still found in what another took behind itself.
+  // A token without lstrip is still matched in white space that another token stripped with rstrip.
   const BpeTokenizer right = with_line_breaks("r", "");
   CHECK(right.encode("a\n\nb") == Tokens{0, 4, 4, 1});
   CHECK(right.encode("\n\t ab") == Tokens{4, 5, 2, 3});

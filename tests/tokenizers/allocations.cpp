@@ -1,4 +1,4 @@
-// Every allocation of every call fails once; what the call worked on then goes on as if it had not been made.
+// Every allocation of every call fails once; its objects then work as if the call had not been made.
 #include "support/allocations.hpp"
 
 #include "support/catch.hpp"
@@ -63,7 +63,7 @@ TEST_CASE("A word cache and a tokenizer that could not be copied are as they wer
                                    }) > 9);
 }
 
-TEST_CASE("Decoding goes on after it ran out of memory", "[tokenizers]") {
+TEST_CASE("Decoding continues after running out of memory", "[tokenizers]") {
   for (const char* kind : kinds) {
     INFO(kind);
     const BpeTokenizer tokenizer = test::load_fixture(kind);

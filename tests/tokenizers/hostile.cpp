@@ -65,21 +65,22 @@ TEST_CASE("Vocabularies and merges that do not fit are refused by name", "[token
     require_refused(with("", R"("a":)" + std::string(value)), "model.vocab \"a\" is ",
                     "an integer from 0 to 2147483647");
   }
-  require_refused(with("", R"("a":0,"a":1)"), "model.vocab \"a\" is there twice");
-  require_refused(with("", R"("a":0,"b":0)", ""), "model.vocab \"b\" is id 0; allowed: an id of its own; \"a\" has it");
+  require_refused(with("", R"("a":0,"a":1)"), "duplicate token \"a\" in model.vocab");
+  require_refused(with("", R"("a":0,"b":0)", ""),
+                  "model.vocab \"b\" is id 0; allowed: a unique id; \"a\" has the same");
   require_refused(with("", R"("a":2147483647)", ""), "model.vocab \"a\" is 2147483647; allowed: 0 to 65537");
   CHECK(refusal(with("", R"("a":65537)", "")).empty());
 
-  require_refused(with("", R"("a":0,"ab":1)"), "model.merges[0] is of or to \"b\"; allowed: tokens of model.vocab");
-  require_refused(with("", R"("a":0,"b":1)"), "model.merges[0] is of or to \"ab\"");
-  require_refused(with("", R"("a":0,"b":1,"ab":2)", R"("a b","b b")"), "model.merges[1] is of or to \"bb\"");
+  require_refused(with("", R"("a":0,"ab":1)"), "model.merges[0] is a merge with \"b\"; allowed: tokens of model.vocab");
+  require_refused(with("", R"("a":0,"b":1)"), "model.merges[0] is a merge with \"ab\"");
+  require_refused(with("", R"("a":0,"b":1,"ab":2)", R"("a b","b b")"), "model.merges[1] is a merge with \"bb\"");
   for (const char* merge : {"1", "null", "{}", "\"ab\"", "\"a b c\"", "\"\"", "[]", "[\"a\"]", "[\"a\",\"b\",\"c\"]",
                             "[1,2]", "[[\"a\"]]", "[\"a\",null]"}) {
     require_refused(with("", R"("a":0,"b":1,"ab":2)", merge), "model.merges[0] is ", "two tokens");
   }
   CHECK(refusal(with("", R"("a":0,"b":1,"ab":2)", R"("#version: 0.2","a b","a b")")).empty());
   for (const char* twice : {R"("vocab":{},"vocab":{},"merges":[])", R"("vocab":{},"merges":[],"merges":[])"}) {
-    require_refused(R"({"model":{)" + std::string(twice) + "}}", "model.", "once");
+    require_refused(R"({"model":{)" + std::string(twice) + "}}", "duplicate key model.");
   }
   require_refused(R"({"model":{"vocab":{},"merges":{}}})", "model.merges is an object");
   CHECK(refusal(R"({"model":{"merges":["a b"],"vocab":{"a":0,"b":1,"ab":2}}})").empty());
@@ -105,10 +106,11 @@ TEST_CASE("Parts that are wrong or not supported are refused by name", "[tokeniz
                   "normalizer.normalizers[1].type is \"Uppercase\"", "NFC");
   for (const char* map : {R"("")", R"("AAA")", R"("=AAA")", R"("/////w==")", R"("AAAAAA==")", R"("AwAAAAAA")"}) {
     require_refused(normalizers(R"({"type":"Precompiled","precompiled_charsmap":)" + std::string(map) + "}"),
-                    "normalizer.normalizers[0].precompiled_charsmap is ", "a table of sentencepiece in base64");
+                    "normalizer.normalizers[0].precompiled_charsmap is ", "a sentencepiece table in base64");
   }
   require_refused(normalizers(R"({"type":"Replace","pattern":{"Regex":"x*"},"content":" "})"),
-                  "normalizer.normalizers[0].pattern.Regex is \"x*\"", "one that takes a character at least");
+                  "normalizer.normalizers[0].pattern.Regex is \"x*\"",
+                  "an expression that matches at least one character");
   require_refused(
       normalizers(R"({"type":"Replace","pattern":{"Regex":")" + std::string(16385, 'x') + R"("},"content":""})"),
       "normalizer.normalizers[0].pattern.Regex is \"xxx", "at most 16384 bytes");
@@ -139,7 +141,7 @@ TEST_CASE("Parts that are wrong or not supported are refused by name", "[tokeniz
   require_refused(with(R"("decoder":{"type":"Words"})"), "decoder.type is \"Words\"", "ByteLevel");
   require_refused(with(R"("decoder":{"type":"BPEDecoder","suffix":""})"), "decoder.suffix is \"\"");
   require_refused(with(R"("decoder":{"type":"Sequence","decoders":[{"type":"CTC"},{"type":"WordPiece"}]})"),
-                  "decoder.decoders[1].type is \"WordPiece\"", "as CTC leaves some out");
+                  "decoder.decoders[1].type is \"WordPiece\"", "as CTC drops some");
   require_refused(with(R"("decoder":{"type":"Sequence","decoders":[{"type":"Fuse"},{"type":"Metaspace"}]})"),
                   "decoder.decoders[1].type is \"Metaspace\"", "Fuse, Strip");
   require_refused(with(R"("decoder":{"type":"Sequence","decoders":[{"type":"Fuse"},{"type":"ByteFallback"}]})"),
@@ -151,8 +153,8 @@ TEST_CASE("Parts that are wrong or not supported are refused by name", "[tokeniz
   require_refused(with(R"("post_processor":{"type":"BertProcessing"})"), "post_processor.cls is missing");
   require_refused(with(R"("post_processor":{"type":"RobertaProcessing","cls":["a",0],"sep":["b",9]})"),
                   "post_processor.sep[1] is 9", "the id of a token");
-  const auto single = [](const std::string& pieces, const std::string& tokens) {
-    return with(R"("post_processor":{"type":"TemplateProcessing","single":[)" + pieces + R"(],"special_tokens":{)" +
+  const auto single = [](const std::string& items, const std::string& tokens) {
+    return with(R"("post_processor":{"type":"TemplateProcessing","single":[)" + items + R"(],"special_tokens":{)" +
                 tokens + "}}");
   };
   const std::string text = R"({"Sequence":{"id":"A","type_id":0}})",
@@ -179,7 +181,7 @@ TEST_CASE("Added tokens that do not fit are refused by name", "[tokenizers]") {
   require_refused(added(R"({"content":"x"})"), "added_tokens[0].id is missing");
   require_refused(added(R"({"content":"x","id":-3})"), "added_tokens[0].id is -3");
   require_refused(added(R"({"content":"x","id":2147483647})"), "added_tokens[0].id is 2147483647");
-  require_refused(added(R"({"content":"x","id":1})"), "added_tokens[0].id is id 1; allowed: an id of its own; \"b\"");
+  require_refused(added(R"({"content":"x","id":1})"), "added_tokens[0].id is id 1; allowed: a unique id; \"b\"");
   require_refused(added(R"({"content":"a","id":3})"), "added_tokens[0].id is 3; allowed: 0, which model.vocab");
   require_refused(added(R"({"content":"x","id":3},{"content":"x","id":4})"), "added_tokens[1].content is \"x\"");
   const auto lowered = [&](const std::string& tokens) {
@@ -212,7 +214,7 @@ TEST_CASE("Deep, wide and growing files are refused in no time", "[tokenizers]")
   std::string members = "{\"padding\":{\"\":0";
   for (int i = 0; i < 1'100'000; ++i) members += ",\"" + std::to_string(i) + "\":0";
   require_refused(members, "the number of values is over 1048576");
-  require_refused(R"({"padding":1,"padding":2})", "padding is there twice");
+  require_refused(R"({"padding":1,"padding":2})", "duplicate key padding");
 
   std::string growing = R"("normalizer":{"type":"Sequence","normalizers":[)";
   for (int i = 0; i < 30; ++i) {
@@ -244,8 +246,8 @@ TEST_CASE("Deep, wide and growing files are refused in no time", "[tokenizers]")
 
 TEST_CASE("A file damaged anywhere is refused or read, never more", "[tokenizers]") {
   Random random(Seed{12});
-  const std::string pieces[] = {"\"", "{",   "}",    "[",    "]",    ",",    ":",
-                                "-1", "1e9", "null", "true", "\"\"", "\xff", "\\u0000"};
+  const std::string fragments[] = {"\"", "{",   "}",    "[",    "]",    ",",    ":",
+                                   "-1", "1e9", "null", "true", "\"\"", "\xff", "\\u0000"};
   for (const char* name : {"llama3", "llama2", "added"}) {
     const std::string whole = [&] {
       std::ifstream file(test::fixture(std::string(name) + ".json"));
@@ -253,17 +255,17 @@ TEST_CASE("A file damaged anywhere is refused or read, never more", "[tokenizers
     }();
     for (int round = 0; round < 300; ++round) {
       std::string file = whole;
-      // Mostly in front of the vocabulary, where the parts are.
-      const std::size_t place = random.below(random.below(4) == 0 ? file.size() : 1500);
+      // Mostly before the vocabulary, where the other fields are.
+      const std::size_t offset = random.below(random.below(4) == 0 ? file.size() : 1500);
       switch (random.below(3)) {
         case 0:
-          file.erase(place, 1 + random.below(40));
+          file.erase(offset, 1 + random.below(40));
           break;
         case 1:
-          file.insert(place, pieces[random.below(std::size(pieces))]);
+          file.insert(offset, fragments[random.below(std::size(fragments))]);
           break;
         default:
-          file[place] = static_cast<char>(random.below(256));
+          file[offset] = static_cast<char>(random.below(256));
       }
       try {
         const BpeTokenizer tokenizer = test::parse_tokenizer(file);

@@ -1,4 +1,4 @@
-// What is said of text that there are no tokens for, and that whatever is said is UTF-8.
+// Messages for text without tokens, which are always UTF-8.
 #include "moe_mamba/core/random.hpp"
 #include "support/catch.hpp"
 #include "support/folder.hpp"
@@ -16,14 +16,14 @@ BpeTokenizer with(const std::string& parts, const std::string& model = "") {
 /// What is wrong with a text, up to the semicolon.
 std::string complaint(const BpeTokenizer& tokenizer, const std::string& text) {
   const std::string message = test::message_of<std::invalid_argument>([&] { tokenizer.encode(text); });
-  return message.substr(0, message.find("; allowed: characters that there are tokens for, as "));
+  return message.substr(0, message.find("; allowed: characters that have a token, as "));
 }
 
 const std::string byte_level = R"("pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false},)";
 
 }  // namespace
 
-TEST_CASE("A character without a token is shown whole, with its place in the text", "[tokenizers]") {
+TEST_CASE("A character without a token is shown whole, with its position in the text", "[tokenizers]") {
   for (const std::string& parts : {std::string(), byte_level}) {
     const BpeTokenizer tokenizer = with(parts);
     CHECK(complaint(tokenizer, "ab\u00e9") == "text is \"\u00e9\" at byte 2");
@@ -36,22 +36,22 @@ TEST_CASE("A character without a token is shown whole, with its place in the tex
   }
 }
 
-TEST_CASE("An unk_token that is no token is named where it is needed", "[tokenizers]") {
+TEST_CASE("An unk_token outside the vocabulary is named when it is needed", "[tokenizers]") {
   const BpeTokenizer tokenizer = with("", R"("unk_token":"?",)");
   CHECK(tokenizer.encode("ab") == std::vector<Token>{0, 1});
   CHECK(test::message_of<std::invalid_argument>([&] { tokenizer.encode("abc"); }) ==
-        "text is \"c\" at byte 2; allowed: characters that there are tokens for, as the unk_token \"?\" is none of the "
-        "tokens");
+        "text is \"c\" at byte 2; allowed: characters that have a token, as its unk_token \"?\" is not in the "
+        "vocabulary");
 }
 
-TEST_CASE("The place of a character is that in the text, whatever was done before", "[tokenizers]") {
+TEST_CASE("The position of a character is that in the original text, whatever the steps before", "[tokenizers]") {
   const std::string added = R"("added_tokens":[{"id":9,"content":"<s>","special":true}],)";
   CHECK(complaint(with(added), "a<s>a<s>ac") == "text is \"c\" at byte 9");
   CHECK(complaint(with(added + R"("normalizer":{"type":"NFC"},)"), "a<s>ac") == "text is \"c\" at byte 5");
   CHECK(complaint(with(added + R"("normalizer":{"type":"Prepend","prepend":"b"},)"), "a<s>ac") ==
-        "text is \"c\" at byte 2 of what the normalizer makes of it from byte 4 on");
+        "text is \"c\" at byte 2 of the normalised text from byte 4 on");
   CHECK(complaint(with(R"("normalizer":{"type":"NFC"},)"), "ae\u0301") ==
-        "text is \"\u00e9\" at byte 1 of what the normalizer makes of it from byte 0 on");
+        "text is \"\u00e9\" at byte 1 of the normalised text from byte 0 on");
 
   const auto metaspace = [](const std::string& scheme, const std::string& replacement) {
     return with(R"("pre_tokenizer":{"type":"Metaspace","replacement":")" + replacement + R"(","prepend_scheme":")" +
@@ -71,7 +71,7 @@ TEST_CASE("The place of a character is that in the text, whatever was done befor
   CHECK(complaint(prefix, "c") == "text is \"c\" at byte 0");
 }
 
-TEST_CASE("Messages are UTF-8, whatever the text or the file is", "[tokenizers]") {
+TEST_CASE("Messages are UTF-8 for any text and file", "[tokenizers]") {
   Random random(Seed{14});
   const BpeTokenizer tokenizers[] = {with(""), with(byte_level), with(R"("normalizer":{"type":"NFKD"},)")};
   for (int round = 0; round < 3000; ++round) {
@@ -87,7 +87,7 @@ TEST_CASE("Messages are UTF-8, whatever the text or the file is", "[tokenizers]"
     REQUIRE(message.starts_with("text is \""));
     if (!test::is_utf8(message)) FAIL(message);
 
-    // Long names that are cut, in every place that shows one.
+    // Long names are truncated wherever one is shown.
     std::string name;
     while (name.size() < 97 + random.below(10))
       detail::append_utf8(name, static_cast<char32_t>(0x20 + random.below(0xd000)));

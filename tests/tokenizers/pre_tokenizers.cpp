@@ -1,4 +1,4 @@
-// Each kind of pre-tokenizer, alone and in a row, against the words that the tokenizers package gives.
+// Each kind of pre-tokenizer, alone and in sequences, compared to the words of the tokenizers package.
 #include "support/catch.hpp"
 #include "support/folder.hpp"
 #include "tokenizers/fixtures.hpp"

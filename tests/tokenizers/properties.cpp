@@ -12,7 +12,7 @@ namespace {
 
 constexpr const char* exact[] = {"gpt2", "llama3", "gpt4", "gpt4o", "tekken", "digits"};  // without a normalizer
 
-/// Bytes of any kind, with runs of one byte and pieces of real text between them.
+/// Random bytes, with repeated bytes and fragments of real text between them.
 std::string random_text(Random& random, const std::vector<std::string>& texts) {
   std::string text;
   for (auto parts = random.below(8); parts > 0; --parts) {
@@ -99,8 +99,8 @@ TEST_CASE("Text that comes token by token is the text of all tokens", "[tokenize
   }
 }
 
-TEST_CASE("Bytes that are no characters count each by itself, as punctuation", "[tokenizers]") {
-  const auto pieces = [&](const std::string& text) {
+TEST_CASE("Invalid bytes are separate units that count as punctuation", "[tokenizers]") {
+  const auto words_of = [&](const std::string& text) {
     std::vector<std::string> words;
     for (std::size_t at = 0; at < text.size();) {
       const std::size_t end = detail::match_word(detail::split_patterns[0], text, at);
@@ -109,12 +109,12 @@ TEST_CASE("Bytes that are no characters count each by itself, as punctuation", "
     }
     return words;
   };
-  CHECK(pieces("ab\xff\xfe"
-               "cd") == std::vector<std::string>{"ab", "\xff\xfe", "cd"});
-  CHECK(pieces("1\xe2\x82 \xac") == std::vector<std::string>{"1", "\xe2\x82", " \xac"});
-  CHECK(pieces("\xed\xa0\x80!") == std::vector<std::string>{"\xed\xa0\x80!"});
-  CHECK(pieces("e\u0301\xcc"
-               "a") == std::vector<std::string>{"e", "\u0301\xcc", "a"});
+  CHECK(words_of("ab\xff\xfe"
+                 "cd") == std::vector<std::string>{"ab", "\xff\xfe", "cd"});
+  CHECK(words_of("1\xe2\x82 \xac") == std::vector<std::string>{"1", "\xe2\x82", " \xac"});
+  CHECK(words_of("\xed\xa0\x80!") == std::vector<std::string>{"\xed\xa0\x80!"});
+  CHECK(words_of("e\u0301\xcc"
+                 "a") == std::vector<std::string>{"e", "\u0301\xcc", "a"});
 
   // Normalisation passes them by, and does not reach over them.
   const detail::UnicodeNormalizer normalize(detail::NormalForm::Nfc);
@@ -125,7 +125,7 @@ TEST_CASE("Bytes that are no characters count each by itself, as punctuation", "
   CHECK(normalize("c\u0301\u0327 \u212b") == "\u1e09 \u00c5");
 }
 
-TEST_CASE("Every pattern cuts any bytes into words that are not empty", "[tokenizers]") {
+TEST_CASE("Every pattern splits any bytes into non-empty words", "[tokenizers]") {
   const auto texts = test::fixture_texts();
   Random random(Seed{10});
   for (int round = 0; round < 2000; ++round) {
@@ -166,14 +166,14 @@ TEST_CASE("Words of any length are merged by rank, then from the left", "[tokeni
       std::vector<std::string> symbols;
       for (const char c : text) symbols.emplace_back(1, c);
       for (;;) {
-        std::size_t best = ranks.size(), place = 0;
+        std::size_t best = ranks.size(), index = 0;
         for (std::size_t i = 0; i + 1 < symbols.size(); ++i) {
           const auto found = ranks.find({symbols[i], symbols[i + 1]});
-          if (found != ranks.end() && found->second < best) best = found->second, place = i;
+          if (found != ranks.end() && found->second < best) best = found->second, index = i;
         }
         if (best == ranks.size()) break;
-        symbols[place] += symbols[place + 1];
-        symbols.erase(symbols.begin() + static_cast<std::ptrdiff_t>(place) + 1);
+        symbols[index] += symbols[index + 1];
+        symbols.erase(symbols.begin() + static_cast<std::ptrdiff_t>(index) + 1);
       }
       std::vector<Token> expected;
       for (const std::string& symbol : symbols) {
@@ -185,17 +185,16 @@ TEST_CASE("Words of any length are merged by rank, then from the left", "[tokeni
   }
 }
 
-TEST_CASE("What has no token is named", "[tokenizers]") {
+TEST_CASE("Text without a token is named", "[tokenizers]") {
   const BpeTokenizer tokenizer = test::parse_tokenizer(R"({"model":{"vocab":{"a":0,"b":5},"merges":[]}})");
   CHECK(tokenizer.vocabulary() == 6);
   CHECK(tokenizer.encode("abba") == std::vector<Token>{0, 5, 5, 0});
   CHECK(tokenizer.decode(std::vector<Token>{0, 5, 5}) == "a b b");
   CHECK(test::message_of<std::invalid_argument>([&] { tokenizer.encode("ab\u00e9"); }) ==
-        "text is \"\u00e9\" at byte 2; allowed: characters that there are tokens for, as this tokenizer has no "
+        "text is \"\u00e9\" at byte 2; allowed: characters that have a token, as this tokenizer has no "
         "unk_token");
   for (const Token token : {-1, 1, 4, 6, 1 << 30}) {
     const auto message = test::message_of<std::out_of_range>([&] { tokenizer.decode(std::vector<Token>{0, token}); });
-    CHECK(message ==
-          "token is " + std::to_string(token) + "; allowed: 0 to 5, without the gaps that the vocabulary may have");
+    CHECK(message == "token is " + std::to_string(token) + "; allowed: 0 to 5, except gaps in the vocabulary");
   }
 }

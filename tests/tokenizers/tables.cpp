@@ -35,7 +35,7 @@ TEST_CASE("A table made of strings at once finds what one filled string by strin
         bool thrown = false;
         try {
           detail::StringTable table(strings);
-        } catch (const detail::RepeatedString& error) {
+        } catch (const detail::DuplicateString& error) {
           thrown = error.text == repeated;
         }
         REQUIRE(thrown);

@@ -1,4 +1,4 @@
-// One word cache in two calls at once: the second throws before any work, and the first is as if it had been alone.
+// One word cache in two simultaneous calls: the second throws before any work, and the first is unaffected.
 #include <atomic>
 #include <stdexcept>
 #include <thread>
@@ -8,7 +8,7 @@
 
 using namespace moe_mamba;
 
-TEST_CASE("A call with a word cache that is in another call throws, and no token is wrong", "[tokenizers]") {
+TEST_CASE("A call with a word cache that another call is using throws, and no token is wrong", "[tokenizers]") {
   const BpeTokenizer tokenizer = test::load_fixture("llama3");
   WordCache cache;
   std::string message;
@@ -33,7 +33,7 @@ TEST_CASE("A call with a word cache that is in another call throws, and no token
       message ==
       "the word cache is in the middle of another call; allowed: one call at a time, so give each thread a word cache "
       "of its own");
-  // The refusal has left nothing behind.
+  // The refused call had no effect.
   CHECK(tokenizer.encode("Vierzehn", cache) == tokenizer.encode("Vierzehn"));
 }
 

@@ -99,8 +99,8 @@ TEST_CASE("routers' losses of accumulated batches weigh by targets", "[train]") 
   Trainer trainer(model, AdamW{}, Constant{}, unclipped);
   const auto tokens = std::vector<Token>{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 0, 1, 2, 3, 4, 5};
   const auto part = [&](std::size_t first, std::size_t count) {
-    const auto piece = std::span(tokens).subspan(first, count);
-    return TokenBatch{piece, piece, {1, static_cast<Index>(count)}};
+    const auto chunk = std::span(tokens).subspan(first, count);
+    return TokenBatch{chunk, chunk, {1, static_cast<Index>(count)}};
   };
   const Losses small = trainer.accumulate(part(0, 3)), large = trainer.accumulate(part(3, 13));
   REQUIRE(small.auxiliary > 0);
@@ -119,7 +119,7 @@ TEST_CASE("a batch without targets is no update, and says so", "[train]") {
     CHECK(report.auxiliary == 0);
     CHECK(report.gradient_norm == 0);
   };
-  trainer.step(TokenBatch{tokens, tokens, {2, 3}});  // moments that would go on by themselves
+  trainer.step(TokenBatch{tokens, tokens, {2, 3}});  // nonzero moments, which alone would change the parameters
   const auto before = test::numbers(model);
   check_nothing(trainer.step(TokenBatch{tokens, masked, {2, 3}}));
   check_nothing(trainer.step(TokenBatch{{}, {}, {2, 0}}));
@@ -134,7 +134,7 @@ TEST_CASE("a batch without targets is no update, and says so", "[train]") {
   CHECK(trainer.step(TokenBatch{tokens, tokens, {2, 3}}).applied);
 }
 
-TEST_CASE("carried states go on through a batch without targets", "[train]") {
+TEST_CASE("carried states advance through a batch without targets", "[train]") {
   const std::vector<Token> first{1, 2, 3, 4}, second{5, 6, 7, 8}, masked(4, masked_target);
   test::ModelOf<Plain, double> model(Seed{1}), frozen(Seed{1});
   Trainer trainer(model, AdamW{}, Constant{}, TrainerOptions{.carry_states = true});

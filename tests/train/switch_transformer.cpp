@@ -1,5 +1,5 @@
-// A transformer of switch layers (Fedus et al. 2021) and no Mamba: attention and one expert a token in turn, with places for so
-// many tokens.
+// A transformer of switch layers (Fedus et al. 2021) and no Mamba: attention and one expert per token in turn, with
+// slots for so many tokens.
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -39,7 +39,7 @@ TEST_CASE("A switch transformer learns a pattern and uses all of its experts", "
   int routers = 0;
   trainer.visit_routers([&](const RouterReport& report) {
     ++routers;
-    // 256 tokens, of which 80 find a place with each expert.
+    // 256 tokens, of which each expert has slots for 80.
     CHECK(*std::min_element(report.load.begin(), report.load.end()) > 0);
   });
   CHECK(routers == 2);

@@ -80,7 +80,7 @@ TEST_CASE("a bfloat16 model learns too, and its parameters are the rounding of t
   CHECK(used > stored.size() / 2);
 }
 
-TEST_CASE("parameters written after the trainer was made are those it goes on from, to half a unit in their last place",
+TEST_CASE("a trainer continues from parameters written after its construction, to half a unit in the last place",
           "[train]") {
   const auto text = pattern(3000);
   auto batches = windows(text, Length{13}, Batch{3}, Seed{5});
@@ -250,7 +250,7 @@ TEMPLATE_TEST_CASE("a step on reserved memory allocates nothing", "[train]", flo
   }
 }
 
-TEST_CASE("carried states go on where the batch before ended", "[train]") {
+TEST_CASE("carried states continue from the end of the previous batch", "[train]") {
   const auto text = pattern(200);
   auto batches = sequential_windows(text, Length{9}, Batch{2});
   test::ModelOf<Net, double> model(Seed{1}), frozen(Seed{1});

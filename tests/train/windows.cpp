@@ -11,8 +11,8 @@ using namespace moe_mamba;
 
 namespace {
 
-/// A text in which every token tells its place.
-std::vector<Token> places(Index count) {
+/// A text in which every token is its position.
+std::vector<Token> positions(Index count) {
   std::vector<Token> text(static_cast<std::size_t>(count));
   std::iota(text.begin(), text.end(), 0);
   return text;
@@ -29,7 +29,7 @@ TEST_CASE("Random windows are consecutive tokens, with targets one further on, a
   for (const Index length : {1, 2, 7}) {
     for (const Index batch : {1, 3}) {
       const Index size = length + 5;
-      const auto text = places(size);
+      const auto text = positions(size);
       auto source = windows(text, Length{length}, Batch{batch}, Seed{3});
       std::vector<int> starts(static_cast<std::size_t>(size), 0);
       const int draws = 3000;
@@ -58,8 +58,8 @@ TEST_CASE("Random windows are consecutive tokens, with targets one further on, a
   }
 }
 
-TEST_CASE("Seed and position say all: equal ones give equal batches, and a restored state goes on", "[train]") {
-  const auto text = places(1000);
+TEST_CASE("Seed and position determine the batches, and a restored state resumes", "[train]") {
+  const auto text = positions(1000);
   auto a = windows(text, Length{16}, Batch{4}, Seed{5}), b = windows(text, Length{16}, Batch{4}, Seed{5}),
        other = windows(text, Length{16}, Batch{4}, Seed{6});
   CHECK(a.state() == WindowsState{5, 0, WindowsOrder::random, 1000, 16, 4});
@@ -80,7 +80,7 @@ TEST_CASE("Seed and position say all: equal ones give equal batches, and a resto
 }
 
 TEST_CASE("A state of other windows is refused, and changes nothing", "[train]") {
-  const auto text = places(1000), longer = places(1001);
+  const auto text = positions(1000), longer = positions(1001);
   auto random = windows(text, Length{16}, Batch{4}, Seed{5});
   auto sequential = sequential_windows(text, Length{16}, Batch{4});
   random.next();
@@ -105,7 +105,7 @@ TEST_CASE("A state of other windows is refused, and changes nothing", "[train]")
 }
 
 TEST_CASE("A loop over windows draws exactly the batches that it sees", "[train]") {
-  const auto text = places(100);
+  const auto text = positions(100);
   auto source = windows(text, Length{8}, Batch{2}, Seed{1});
   auto again = windows(text, Length{8}, Batch{2}, Seed{1});
   int count = 0;
@@ -128,7 +128,7 @@ TEST_CASE("A loop over windows draws exactly the batches that it sees", "[train]
 }
 
 TEST_CASE("A batch lies in the same memory as the one before it", "[train]") {
-  const auto text = places(100);
+  const auto text = positions(100);
   auto source = windows(text, Length{8}, Batch{2});
   const TokenBatch first = source.next();
   for (int i = 0; i < 5; ++i) {
@@ -144,7 +144,7 @@ TEST_CASE("Rows of sequential windows go through their parts of the text without
       for (const Index length : {1, 2, 5}) {
         if (length * batch + 1 > size) continue;
         INFO(size << " tokens, batch " << batch << ", length " << length);
-        const auto text = places(size);
+        const auto text = positions(size);
         auto source = sequential_windows(text, Length{length}, Batch{batch});
         const Index part = (size - 1) / batch, passes = source.batches_per_pass();
         REQUIRE(passes == part / length);

@@ -12,23 +12,24 @@
 
 namespace moe_mamba {
 
-/// A model of one of several definitions: whichever a checkpoint is of, found when it is opened. Each definition is compiled
-/// as it is alone, and which one it is is asked once for a call, not inside it.
+/// A model of one of several definitions, selected by the checkpoint that it is loaded from. Each definition is
+/// compiled as usual, and every call is dispatched once.
 ///
 ///   using Sizes = AnyModel<float, Cpu, Mamba130M, Mamba370M>;
 ///   const Sizes model(Pretrained{"mamba-130m-hf"});
 ///   model.visit([](const auto& known) { … });          // a Model<Mamba130M, float, Cpu>
-///   auto decoder = model.decoder();                    // or a decoder, whatever the model
+///   auto decoder = model.decoder();                    // or a type-erased decoder
 template <StorageScalar S, class Backend, class... Definitions>
 class AnyModel {
-  static_assert(sizeof...(Definitions) >= 1, "AnyModel<storage, backend, definitions...> needs a definition at least");
+  static_assert(sizeof...(Definitions) >= 1,
+                "AnyModel<storage, backend, definitions...> needs at least one definition");
 
  public:
-  /// Opens a checkpoint as the first of the definitions that its config describes. Throws std::runtime_error where it is none
-  /// of them (the message tells the one that fits), and what load() throws.
+  /// Loads a checkpoint as the first of the definitions that matches its config. Throws std::runtime_error if none does
+  /// (the message shows the one that would), and as load() does.
   explicit AnyModel(const Pretrained& pretrained) : model_(open(pretrained)) {}
 
-  /// call(model), with the model as what it is; the results of all calls are of one type.
+  /// call(model) with the model's actual type; the results for all definitions must have the same type.
   template <class Call>
   decltype(auto) visit(Call&& call) {
     return std::visit(std::forward<Call>(call), model_);
@@ -38,10 +39,10 @@ class AnyModel {
     return std::visit(std::forward<Call>(call), model_);
   }
 
-  /// Which of the definitions it is, from 0 on.
+  /// Index of the model's definition among `Definitions`.
   std::size_t index() const { return model_.index(); }
 
-  /// A decoder, which this object must outlive.
+  /// A decoder. This object must outlive it.
   std::unique_ptr<AnyDecoder<compute_t<S>>> decoder(DecoderOptions options = {}) const {
     return visit([&](const auto& model) { return make_decoder(model, options); });
   }
@@ -61,10 +62,10 @@ class AnyModel {
     std::size_t number = 0;
     const auto try_definition = [&]<class Definition>(families::Of<Definition> definition) {
       if (opened) return;
-      const auto lost = families::difference(theirs, families::architecture_of(definition));
-      if (lost) {
-        reasons += "; number " + std::to_string(number++) + " has " + lost->field + " " + lost->allowed + ", here " +
-                   lost->given;
+      const auto found = families::difference(theirs, families::architecture_of(definition));
+      if (found) {
+        reasons += "; number " + std::to_string(number++) + " has " + found->field + " " + found->allowed +
+                   ", the checkpoint " + found->given;
       } else {
         opened.emplace(load<Definition, S, Backend>(pretrained));
       }

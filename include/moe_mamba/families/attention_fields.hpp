@@ -6,12 +6,11 @@
 #include "moe_mamba/families/config.hpp"
 #include "moe_mamba/families/layer_words.hpp"
 
-/// Attention as the config.json of transformers' families have it: positions, windows, heads.
+/// The attention fields of config.json, as in transformers: positions, windows, heads.
 namespace moe_mamba::families::detail {
 
-/// Rotary positions: `rope_parameters`, as transformers writes them since version 5, `rope_scaling`, as before, or
-/// `rope_theta` by itself. The former two may have an object for each kind of layer, which says the base. Where several
-/// say what the base is, they must agree.
+/// Rotary positions: `rope_parameters` (transformers 5 and later), `rope_scaling` (before), or `rope_theta` by itself.
+/// The former two may have an object per kind of layer with the base. All bases given must agree.
 inline Word rotary_word(const Config& config, Index otherwise) {
   constexpr Index highest = 1 << 30;
   Index base = 0;
@@ -19,7 +18,7 @@ inline Word rotary_word(const Config& config, Index otherwise) {
   const auto read = [&](const Config& from) {
     const Index here = from.whole_number("rope_theta", 2, highest);
     if (base != 0 && here != base) {
-      from.refuse("rope_theta", std::to_string(here), std::to_string(base) + ", as " + word.field + " has it");
+      from.refuse("rope_theta", std::to_string(here), std::to_string(base) + ", as in " + word.field);
     }
     if (base == 0) word = from.from(integer("Rotary", here, 10'000), "rope_theta");
     base = here;
@@ -46,11 +45,11 @@ inline Word rotary_word(const Config& config, Index otherwise) {
   return base != 0 ? word : config.from(integer("Rotary", otherwise, 10'000), "rope_theta");
 }
 
-/// What `sliding_window` is to a family: no field of its, how far all layers see, or how far some do, which
-/// `use_sliding_window` turns on and `layer_types` or `max_window_layers` choose.
+/// The meaning of `sliding_window` for a family: no such field, the window of all layers, or that of some layers, if
+/// `use_sliding_window` is set, selected by `layer_types` or `max_window_layers`.
 enum class Windows { none, throughout, by_layer };
 
-/// What a family's code takes attention to be where the config leaves fields out.
+/// The defaults of a family's code for missing fields.
 struct AttentionDefaults {
   Windows windows = Windows::none;
   Index positions = 0;        // max_position_embeddings
@@ -58,13 +57,13 @@ struct AttentionDefaults {
   Index window = 0;           // sliding_window; 0: none
 };
 
-/// For each layer, whether `sliding_window` is how far it sees; the others see everything before a step.
+/// For each layer, whether it has the window `sliding_window`; the others attend to the whole sequence.
 inline std::vector<bool> windowed_layers(const Config& config, const AttentionDefaults& defaults) {
   const Windows windows = defaults.windows;
   const Index layers = config.integer("num_hidden_layers", 1, 4096);
   std::vector<bool> windowed(static_cast<std::size_t>(layers), false);
   if (windows == Windows::none) {
-    config.require_none("sliding_window", "the family's code has no windows");
+    config.require_none("sliding_window", "the family has no windows");
     return windowed;
   }
   const bool is_by_layer = windows == Windows::by_layer;
@@ -76,7 +75,7 @@ inline std::vector<bool> windowed_layers(const Config& config, const AttentionDe
   const auto types = config.array("layer_types");
   if (types.size() != windowed.size()) {
     config.refuse("layer_types", config.find("layer_types")->text(),
-                  "one for each of " + std::to_string(layers) + " layers");
+                  "one element for each of " + std::to_string(layers) + " layers");
   }
   for (std::size_t i = 0; i < types.size(); ++i) {
     const auto is = [&](const char* text) {
@@ -86,16 +85,16 @@ inline std::vector<bool> windowed_layers(const Config& config, const AttentionDe
     if (!(is_window || is("full_attention")) || (!may_differ && is_window != has_window)) {
       config.refuse("layer_types element", types[i].text(),
                     may_differ   ? "\"full_attention\" or \"sliding_attention\""
-                    : has_window ? "\"sliding_attention\" throughout, as sliding_window has it"
-                                 : "\"full_attention\" throughout, as there is no window");
+                    : has_window ? "\"sliding_attention\" for every layer, as there is a sliding_window"
+                                 : "\"full_attention\" for every layer, as there is no window");
     }
     windowed[i] = is_window;
   }
   return windowed;
 }
 
-/// Attention as a config.json has it. `is_window`: it sees `sliding_window` steps. `rotary`: its positions, or null for
-/// none.
+/// An attention layer of a config.json. `is_window`: its window is `sliding_window`. `rotary`: its rotary positions, or
+/// null for none.
 inline LayerWords attention_words(const Config& config, Index width, const AttentionDefaults& defaults, bool is_window,
                                   const Word* rotary, const char* biases) {
   AttentionWords attention{.width = width, .rotary_base = rotary == nullptr ? 0 : 10'000, .biases = biases};
@@ -113,13 +112,13 @@ inline LayerWords attention_words(const Config& config, Index width, const Atten
     if (width % attention.heads != 0 || width / attention.heads > 256) {
       config.refuse(
           "num_attention_heads", std::to_string(attention.heads),
-          "without head_dim a divisor of hidden_size, " + std::to_string(width) + ", into heads of 256 or less");
+          "without head_dim a divisor of hidden_size, " + std::to_string(width) + ", with heads of width 256 or less");
     }
     attention.head_width = width / attention.heads;
   }
   if (rotary != nullptr && attention.head_width % 2 != 0) {
-    config.refuse(config.has("head_dim") ? "head_dim" : "hidden_size over num_attention_heads",
-                  std::to_string(attention.head_width), "an even number, as rotary positions turn pairs");
+    config.refuse(config.has("head_dim") ? "head_dim" : "hidden_size / num_attention_heads",
+                  std::to_string(attention.head_width), "an even number, as rotary positions rotate pairs");
   }
   const char* context = is_window ? "sliding_window" : "max_position_embeddings";
   attention.context = config.integer(context, 1, 1 << 24, is_window ? defaults.window : defaults.positions);
@@ -130,7 +129,8 @@ inline LayerWords attention_words(const Config& config, Index width, const Atten
   config.note(layer, "Context", context);
   config.note(layer, "the biases", "attention_bias");
   for (Word& word : layer.words) {
-    // Without a window the public code sees all that came before: any context computes the same for as long as it lasts.
+    // Without a window the public code attends to the whole sequence: any context gives the same result up to its
+    // length.
     if (word.option == "Context") word.free = !is_window;
     if (word.option == "Rotary" && rotary != nullptr) word = *rotary;
   }

@@ -6,17 +6,17 @@
 #include "moe_mamba/families/family.hpp"
 #include "moe_mamba/families/layer_words.hpp"
 
-/// BlackMamba (Anthony et al. 2024, arXiv 2402.01771; github.com/Zyphra/BlackMamba): Mamba and mixtures of experts, one
-/// chosen by the largest sigmoid and weighted by it, in the order that `mamba_moe_layers` lists: "r" is a Mamba layer, a
-/// digit a mixture of that many experts, "1" one feed-forward layer.
+/// BlackMamba (Anthony et al. 2024, arXiv 2402.01771; github.com/Zyphra/BlackMamba): Mamba layers and top-1 mixtures of
+/// experts, selected and weighted by the sigmoid, in the order listed by `mamba_moe_layers`: "r" is a Mamba layer, a
+/// digit a mixture of that many experts, "1" a feed-forward layer.
 ///
-/// `swiglu` says that experts are gated. The public code then runs gelu(gate) · up, as its loader never sets the
-/// activation, where the paper says SwiGLU: a definition may have either, GeGlu for what that code does.
+/// `swiglu` means that experts are gated. The public code then computes gelu(gate) · up, because its loader never sets
+/// the activation, while the paper says SwiGLU. A definition may have either; GeGlu is what the code computes.
 namespace moe_mamba::families {
 
 namespace detail {
 
-/// The tensors of a stack of experts' matrices: one for each expert.
+/// The tensors of a stack of experts' matrices, one per expert.
 inline std::vector<TensorPart> expert_parts(const Parameter& parameter, const std::string& mixer, const char* matrix) {
   return block_parts(parameter, 1,
                      [&](Index expert, Index) { return mixer + "local_experts." + std::to_string(expert) + matrix; });
@@ -27,7 +27,7 @@ inline LayerWords black_mamba_layer(const Config& config, const JsonValue& code,
   const bool is_digit = text.size() == 1 && text[0] >= '1' && text[0] <= '9';
   if (text != "r" && !is_digit) {
     config.refuse("mamba_moe_layers element", code.text(),
-                  "\"r\" for Mamba or a digit from \"1\" to \"9\" for as many experts (not both side by side)");
+                  "\"r\" for Mamba or a digit from \"1\" to \"9\" for as many experts (not both in one layer)");
   }
   LayerWords layer;
   const bool gated = config.boolean("swiglu");
@@ -79,7 +79,7 @@ inline constexpr Family black_mamba{
           const Index layers = config.integer("num_layers", 1, 1 << 16);
           if (static_cast<Index>(codes.size()) != layers) {
             config.refuse("num_layers", std::to_string(layers),
-                          std::to_string(codes.size()) + ", as mamba_moe_layers lists layers");
+                          std::to_string(codes.size()) + ", the length of mamba_moe_layers");
           }
           for (const JsonValue& code : codes) {
             model.layers.push_back(detail::black_mamba_layer(config, code, width, {"RmsNorm", epsilon}));

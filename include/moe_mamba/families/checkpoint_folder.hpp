@@ -24,7 +24,7 @@ namespace detail {
 
 inline constexpr std::size_t config_limit = std::size_t{1} << 20, index_limit = std::size_t{16} << 20;
 
-/// A JSON file of a folder.
+/// Reads a JSON file of a folder.
 inline JsonValue read_json(const std::filesystem::path& path, std::size_t limit, Links links) {
   const MappedFile file(path, links);
   if (file.bytes().size() > limit) {
@@ -34,7 +34,7 @@ inline JsonValue read_json(const std::filesystem::path& path, std::size_t limit,
   return parse_json({reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()}, path.string());
 }
 
-/// A name that stays in the folder it is looked up in.
+/// Throws unless a file name is confined to its folder.
 inline void check_shard_name(const std::string& index, const std::string& name) {
   const bool plain = name.size() <= 255 && name.ends_with(".safetensors") && name.front() != '.' &&
                      std::all_of(name.begin(), name.end(), [](char c) {
@@ -49,11 +49,11 @@ inline void check_shard_name(const std::string& index, const std::string& name) 
 
 }  // namespace detail
 
-/// A checkpoint as it lies in a folder: config.json, and tensors in model.safetensors or, listed by
-/// model.safetensors.index.json, in several files. Files are mapped; tensors are read when they are touched.
+/// A checkpoint folder: config.json, and tensors in model.safetensors or sharded over the files listed in
+/// model.safetensors.index.json. Files are memory-mapped; tensors are loaded on access.
 ///
-/// Folders are taken as hostile: nothing outside the folder is opened, whatever its files say, and what does not fit is a
-/// std::runtime_error that names file, field, value and what is allowed.
+/// Folders are untrusted input: nothing outside the folder is opened, and anything invalid throws a std::runtime_error
+/// that names file, field, value and what is allowed.
 class CheckpointFolder {
  public:
   explicit CheckpointFolder(std::filesystem::path folder, Links links = Links::refused)
@@ -64,7 +64,7 @@ class CheckpointFolder {
   const Family& family() const { return *family_; }
   Architecture architecture() const { return family_->architecture(config_); }
 
-  /// Maps the files of tensors. Checks that they hold just what the index lists.
+  /// Maps the files of tensors and checks that they hold exactly what the index lists.
   void open_tensors() {
     const auto single = folder_ / detail::tensors_name, index = folder_ / "model.safetensors.index.json";
     if (moe_mamba::detail::type_at(single, Links::refused) != std::filesystem::file_type::not_found) {
@@ -75,8 +75,8 @@ class CheckpointFolder {
     } else {
       moe_mamba::detail::throw_file_error(
           folder_, "cannot be opened as a checkpoint",
-          "it holds neither model.safetensors nor model.safetensors.index.json (pytorch_model.bin is code to be run "
-          "rather than data; docs/checkpoints.md says how to convert it)");
+          "it has neither model.safetensors nor model.safetensors.index.json (pytorch_model.bin is code rather than "
+          "data; docs/checkpoints.md explains how to convert it)");
     }
   }
 
@@ -88,37 +88,38 @@ class CheckpointFolder {
     return found == tensors_.end() ? nullptr : found->second.entry;
   }
 
-  /// A tensor that none of `used` is and that the family's code does not ignore, or "".
+  /// The name of a tensor that is not in `used` and not ignored by the family's code, or "".
   std::string other_than(const std::set<std::string>& used) const {
     const std::string_view ignored = family_->ignored_suffix;
-    for (const auto& [name, place] : tensors_) {
+    for (const auto& [name, location] : tensors_) {
       if (used.count(name) == 0 && (ignored.empty() || !name.ends_with(ignored))) return name;
     }
     return "";
   }
 
-  /// Were the tensors written by the family's base model, whose names lack the prefix of all but the head?
+  /// Whether the tensors were written by the family's base model, whose names lack the prefix.
   bool of_base_model() const {
     const std::string_view prefix = family_->base;
     const auto first = tensors_.lower_bound(std::string(prefix));
     return !prefix.empty() && (first == tensors_.end() || !first->first.starts_with(prefix));
   }
 
-  /// Where a tensor that is there lies, for a message.
+  /// The path of the file of a tensor, which must exist, for messages.
   std::string file_of(const std::string& name) const { return files_[tensors_.at(name).file].path().string(); }
 
  private:
-  struct Place {
+  struct Location {
     const TensorEntry* entry;
     std::size_t file;
   };
 
   Config open_config() const {
     if (moe_mamba::detail::type_at(folder_, Links::followed) != std::filesystem::file_type::directory) {
-      moe_mamba::detail::throw_file_error(folder_, "cannot be opened as a checkpoint",
-                                          "it is not a folder; allowed: one with config.json and model.safetensors");
+      moe_mamba::detail::throw_file_error(
+          folder_, "cannot be opened as a checkpoint",
+          "it is not a folder; allowed: a folder with config.json and model.safetensors");
     }
-    // Where a save was stopped, the config of tensors that are in place may not be yet.
+    // If a save was interrupted, the config of the new tensors may not have been renamed yet.
     if (moe_mamba::detail::type_at(folder_ / detail::next_config_name, Links::refused) !=
         std::filesystem::file_type::not_found) {
       Config next = read_config(detail::next_config_name);
@@ -136,27 +137,26 @@ class CheckpointFolder {
     return Config(path.string(), detail::read_json(path, detail::config_limit, links_));
   }
 
-  /// Throws unless config and tensors may have been saved together.
+  /// Throws if config and tensors were not saved together.
   void check_together(const std::string& checksum) const {
     if (detail::may_belong_to(config_, checksum)) return;
-    config_.refuse(
-        detail::checksum_field, config_.find(detail::checksum_field)->text(),
-        moe_mamba::detail::in_quotes(checksum) + ", as " + detail::tensors_name +
-            " has it: the config was saved with other tensors (without the field they are taken as they are)");
+    config_.refuse(detail::checksum_field, config_.find(detail::checksum_field)->text(),
+                   moe_mamba::detail::in_quotes(checksum) + ", the checksum of " + detail::tensors_name +
+                       ": the config was saved with other tensors (without this field the check is skipped)");
   }
 
   void add_file(const std::filesystem::path& path) {
-    files_.emplace_back(path, links_);  // entries stay where they are when the file moves
+    files_.emplace_back(path, links_);  // pointers to entries stay valid if the vector reallocates
     moe_mamba::detail::check_checksum(files_.back());
-    // In the order of names, each is looked for beside the last only: looking for the places of many is slow.
+    // In the order of names, each insertion has its predecessor as a hint: many lookups would be slow.
     auto next = tensors_.begin();
-    for (const std::uint32_t place : files_.back().by_name()) {
-      const TensorEntry& entry = files_.back().tensors()[place];
+    for (const std::uint32_t index : files_.back().by_name()) {
+      const TensorEntry& entry = files_.back().tensors()[index];
       const std::size_t before = tensors_.size();
-      next = std::next(tensors_.emplace_hint(next, entry.name, Place{&entry, files_.size() - 1}));
+      next = std::next(tensors_.emplace_hint(next, entry.name, Location{&entry, files_.size() - 1}));
       if (tensors_.size() == before) {
-        moe_mamba::detail::throw_content_error(path.string(), "tensor " + moe_mamba::detail::in_quotes(entry.name),
-                                               "in another file as well", "each tensor once");
+        moe_mamba::detail::throw_duplicate(path.string(), "tensor name " + moe_mamba::detail::in_quotes(entry.name) +
+                                                              ", which another file of the checkpoint has as well");
       }
     }
   }
@@ -173,7 +173,7 @@ class CheckpointFolder {
     for (const std::uint32_t i : map->sorted) {
       const JsonValue& file = map->elements[i];
       if (file.kind != JsonValue::Kind::string || file.string.empty()) {
-        throw_content_error(index, "weight_map: file of " + in_quotes(map->keys[i]), file.text(), "a file's name");
+        throw_content_error(index, "weight_map: file of " + in_quotes(map->keys[i]), file.text(), "a file name");
       }
       detail::check_shard_name(index, file.string);
       listed.emplace_hint(listed.end(), map->keys[i], file.string);
@@ -185,12 +185,12 @@ class CheckpointFolder {
       const auto found = tensors_.find(tensor);
       if (found == tensors_.end() || files_[found->second.file].path().filename() != file) {
         throw_content_error((folder_ / file).string(), "tensor " + in_quotes(tensor), "missing",
-                            "what model.safetensors.index.json lists");
+                            "the tensors listed in model.safetensors.index.json");
       }
     }
-    for (const auto& [tensor, place] : tensors_) {
+    for (const auto& [tensor, location] : tensors_) {
       if (listed.count(tensor) == 0) {
-        throw_content_error(files_[place.file].path().string(), "tensor " + in_quotes(tensor),
+        throw_content_error(files_[location.file].path().string(), "tensor " + in_quotes(tensor),
                             "not listed in model.safetensors.index.json", "listed tensors");
       }
     }
@@ -201,7 +201,7 @@ class CheckpointFolder {
   Config config_;
   const Family* family_;
   std::vector<SafetensorsFile> files_;
-  std::map<std::string, Place> tensors_;
+  std::map<std::string, Location> tensors_;
 };
 
 }  // namespace moe_mamba::families

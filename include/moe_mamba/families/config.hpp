@@ -12,8 +12,8 @@
 
 namespace moe_mamba::families {
 
-/// The fields of a config.json. What is missing, of another kind or out of range is a std::runtime_error that names the
-/// file, the field, its value and what is allowed.
+/// The fields of a config.json. A field that is missing, of another type or out of range throws a std::runtime_error
+/// that names the file, the field, its value and what is allowed.
 class Config {
  public:
   Config(std::string file, JsonValue fields, std::string prefix = "")
@@ -26,13 +26,13 @@ class Config {
 
   const std::string& file() const { return file_; }
 
-  /// A field that is there and not null.
+  /// A field, or null if it is missing or null.
   const JsonValue* find(const char* name) const {
     const JsonValue* value = fields_.find(name);
     return value == nullptr || value->kind == JsonValue::Kind::null ? nullptr : value;
   }
   bool has(const char* name) const { return find(name) != nullptr; }
-  /// A field that is there, if only as null.
+  /// Whether a field is present, even as null.
   bool names(const char* name) const { return fields_.find(name) != nullptr; }
 
   Index integer(const char* name, Index lowest, Index highest) const {
@@ -48,7 +48,7 @@ class Config {
   Index integer(const char* name, Index lowest, Index highest, Index otherwise) const {
     return has(name) ? integer(name, lowest, highest) : otherwise;
   }
-  /// An integer that may be written as 10000.0 as well.
+  /// An integer that may also be written as 10000.0.
   Index whole_number(const char* name, Index lowest, Index highest) const {
     const JsonValue& value = at(name, "a whole number");
     const bool is_number = value.kind == JsonValue::Kind::number || value.kind == JsonValue::Kind::integer;
@@ -70,26 +70,26 @@ class Config {
     return value != nullptr && value->kind == JsonValue::Kind::string && value->string == text;
   }
 
-  /// A norm's epsilon, of which a definition can say decimal fractions of up to nine places.
+  /// A norm's epsilon; definitions can represent decimal fractions of up to nine places.
   RatioWord epsilon(const char* name, RatioWord otherwise) const {
     const JsonValue* value = find(name);
     if (value == nullptr) return otherwise;
     const bool is_number = value->kind == JsonValue::Kind::number || value->kind == JsonValue::Kind::integer;
     const auto ratio = is_number ? RatioWord::of(value->number) : std::nullopt;
-    if (!ratio) refuse(name, value->text(), "a number from 1e-9 up of at most nine decimal places");
+    if (!ratio) refuse(name, value->text(), "a number of at least 1e-9 with at most nine decimal places");
     return *ratio;
   }
 
-  /// A field that must be as it is named, since the library knows nothing else.
+  /// A field with a single supported value.
   void require_text(const char* name, std::string_view only) const {
     if (has(name) && !is_text(name, only)) {
-      refuse(name, find(name)->text(), moe_mamba::detail::in_quotes(only) + ", which is all that the library computes");
+      refuse(name, find(name)->text(), moe_mamba::detail::in_quotes(only) + ", the only value supported");
     }
   }
   /// The activation SiLU, by either of its names.
   void require_silu(const char* name) const {
     if (has(name) && !is_text(name, "silu") && !is_text(name, "swish")) {
-      refuse(name, find(name)->text(), "\"silu\" or \"swish\", which are all that the library computes");
+      refuse(name, find(name)->text(), "\"silu\" or \"swish\", the only values supported");
     }
   }
   void require_false(const char* name, const char* why) const {
@@ -100,21 +100,21 @@ class Config {
     if (has(name)) refuse(name, find(name)->text(), std::string("null: ") + why);
   }
 
-  /// An object among the fields; empty where it is missing.
+  /// An object among the fields; empty if it is missing.
   Config inside(const char* name) const {
     JsonValue empty;
     empty.kind = JsonValue::Kind::object;
     return Config(file_, has(name) ? *find(name) : empty, prefix_ + name + ".");
   }
 
-  /// Refuses objects among the fields but those of these names.
+  /// Rejects objects among the fields except those with these names.
   void require_no_object_but(std::span<const char* const> names) const {
     for (std::size_t i = 0; i < fields_.keys.size(); ++i) {
       const auto is_key = [&](const char* name) { return fields_.keys[i] == name; };
       if (fields_.elements[i].kind != JsonValue::Kind::object || std::any_of(names.begin(), names.end(), is_key)) {
         continue;
       }
-      std::string allowed = names.empty() ? "no objects in here" : "no objects in here but";
+      std::string allowed = names.empty() ? "no nested objects" : "no nested objects except";
       for (const char* name : names) allowed += std::string(name == names.front() ? " " : ", ") + name;
       refuse(moe_mamba::detail::in_quotes(fields_.keys[i]), fields_.elements[i].text(), allowed);
     }
@@ -130,13 +130,13 @@ class Config {
     moe_mamba::detail::throw_content_error(file_, prefix_ + name, value, allowed);
   }
 
-  /// Notes of a word which field it comes from.
+  /// Records which field an option comes from.
   Word from(Word word, const char* name) const {
     word.field = prefix_ + name;
-    word.given = has(name) ? find(name)->text() : "left out";
+    word.given = has(name) ? find(name)->text() : "missing";
     return word;
   }
-  /// The same of a layer's words.
+  /// The same for an option of a layer or model.
   void note(LayerWords& layer, const char* option, const char* name) const {
     for (Word& word : layer.words) {
       if (word.option == option) word = from(std::move(word), name);
@@ -160,7 +160,7 @@ class Config {
   std::string prefix_;
 };
 
-/// A config.json with one more field, whose value needs no escapes.
+/// A config.json with a field added, whose value needs no escaping.
 inline std::string with_text_field(const std::string& config, const char* name, const std::string& value) {
   return "{\n  \"" + std::string(name) + "\": \"" + value + "\"," + config.substr(1);
 }

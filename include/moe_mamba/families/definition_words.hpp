@@ -12,7 +12,7 @@
 #include "moe_mamba/language/norm.hpp"
 #include "moe_mamba/language/parallel.hpp"
 
-/// A definition, which is a type, as words. A new layer of the library gets an overload of layer_words() here.
+/// A definition, which is a type, as data. A new layer of the library gets an overload of layer_words() here.
 namespace moe_mamba::families {
 
 /// A type as a value.
@@ -21,7 +21,7 @@ struct Of {};
 
 template <class T>
 NormWords norm_words(Of<T>) {
-  return {.kind = "a norm that no family has"};
+  return {.kind = "an unsupported norm"};
 }
 template <class... Options>
 NormWords norm_words(Of<RmsNorm<Options...>>) {
@@ -37,7 +37,7 @@ inline NormWords norm_words(Of<NoNorm>) { return {.kind = "NoNorm"}; }
 
 template <class T>
 std::string activation_name(Of<T>) {
-  return "an activation that no family has";
+  return "an unsupported activation";
 }
 inline std::string activation_name(Of<Relu>) { return "Relu"; }
 inline std::string activation_name(Of<SquaredRelu>) { return "SquaredRelu"; }
@@ -48,7 +48,7 @@ inline std::string activation_name(Of<GeGlu>) { return "GeGlu"; }
 
 template <class T>
 LayerWords layer_words(Of<T>, Index /*width*/) {
-  return {"a layer that no family has", {}};
+  return {"an unsupported layer", {}};
 }
 template <class... Options>
 LayerWords layer_words(Of<Mamba<Options...>>, Index width) {
@@ -115,7 +115,7 @@ struct BodyReader {
     if constexpr (moe_mamba::detail::is_model_option<Item>) {
       return;
     } else if constexpr (NormDefinition<Item>) {
-      model.layers.push_back({"a norm of the stream", {}});
+      model.layers.push_back({"a norm of the residual stream", {}});
     } else {
       add_layer(layer_words(item, width), norm);
     }
@@ -134,15 +134,15 @@ struct BodyReader {
   }
 
  private:
-  void add_layer(LayerWords layer, const NormWords& in_front) {
-    layer.norm = pre_norm(in_front);
+  void add_layer(LayerWords layer, const NormWords& norm_before) {
+    layer.norm = pre_norm(norm_before);
     model.layers.push_back(std::move(layer));
   }
 };
 
 }  // namespace detail
 
-/// What a definition says.
+/// The architecture of a definition.
 template <class... Arguments>
 Architecture architecture_of(Of<LanguageModel<Arguments...>>) {
   using Parts = typename LanguageModel<Arguments...>::Parts;

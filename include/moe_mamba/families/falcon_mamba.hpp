@@ -2,7 +2,7 @@
 
 #include "moe_mamba/families/mamba.hpp"
 
-/// Falcon-Mamba (Zuo et al. 2024, arXiv 2410.05355): Mamba with RMS norms, without gains, of step, B and C.
+/// Falcon-Mamba (Zuo et al. 2024, arXiv 2410.05355): Mamba with RMS norms without gains for step, B and C.
 namespace moe_mamba::families {
 
 inline constexpr Family falcon_mamba{

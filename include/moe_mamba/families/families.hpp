@@ -12,7 +12,7 @@
 
 namespace moe_mamba::families {
 
-/// Every family that is known, in the order in which one is looked for to write a model. A new one is one entry.
+/// All supported families, in the order in which they are tried for writing a model. A new family is one more entry.
 inline constexpr std::array<const Family*, 9> all{&mamba, &falcon_mamba, &black_mamba, &mamba_ssm, &mixtral,
                                                   &jamba, &mistral,      &llama,       &qwen2};
 
@@ -22,20 +22,19 @@ inline std::string names() {
   return text;
 }
 
-/// The family of a config.json. Refuses first what no family's code can be of: an encoder with a decoder, and tensors
-/// that are not the numbers that the fields speak of.
+/// The family of a config.json. First rejects encoder-decoder models and quantised tensors, which no family supports.
 inline const Family& family_of(const Config& config) {
   const std::string type = config.has("model_type") ? config.find("model_type")->text() : "missing";
-  // Switch Transformers are T5: an encoder reads the text, and a decoder attends to what that made of it.
+  // Switch Transformers are T5 models: an encoder, and a decoder with cross-attention to its output.
   const bool has_encoder = config.boolean("is_encoder_decoder", false);
   if (has_encoder || config.is_text("model_type", "switch_transformers")) {
     config.refuse("model_type",
-                  type + ", an encoder with a decoder" + (has_encoder ? " as is_encoder_decoder is true" : ""),
-                  "a causal language model, which is a decoder alone: one of " + names());
+                  type + ", an encoder-decoder model" + (has_encoder ? ", as is_encoder_decoder is true" : ""),
+                  "a decoder-only language model: one of " + names());
   }
   for (const Family* family : all) {
     if (!family->recognises(config)) continue;
-    config.require_none("quantization_config", "tensors must be the model's numbers themselves, not quantized");
+    config.require_none("quantization_config", "quantised tensors are not supported");
     return *family;
   }
   config.refuse("model_type", type, "a model of " + names());

@@ -10,12 +10,12 @@
 
 namespace moe_mamba::families {
 
-/// A tensor of a public checkpoint, and the rows of one of our parameters that it holds: they are contiguous.
+/// A tensor of a public checkpoint, and the contiguous rows of a parameter of this library that it holds.
 struct TensorPart {
   std::string name;
-  std::string also;  // another name that is met, or empty
+  std::string also;  // an alternative name, or empty
   std::vector<Index> shape;
-  Index offset = 0;  // elements from the parameter's begin
+  Index offset = 0;  // in elements from the parameter's beginning
 
   Index count() const {
     Index product = 1;
@@ -24,26 +24,27 @@ struct TensorPart {
   }
 };
 
-/// A family of public checkpoints: how it says what a model is, and how it names tensors.
+/// A family of public checkpoints: its config format and its tensor names.
 struct Family {
   const char* name;
-  /// Is this a config.json of the family?
+  /// Whether a config.json is of this family.
   bool (*recognises)(const Config&);
-  /// The model that a config.json describes. Throws where it holds what the library does not compute.
+  /// The model that a config.json describes. Throws if it has features that the library does not support.
   Architecture (*architecture)(const Config&);
   /// The tensors that hold a parameter of the model.
   std::vector<TensorPart> (*parts)(const Parameter&);
-  /// What a head that is the embedding is called where it is stored again all the same.
+  /// The name of the head, under which a tied head may be stored a second time.
   const char* head;
-  /// The files hold a tied head twice.
+  /// Whether the family's files store a tied head a second time.
   bool stores_tied_head;
-  /// A config.json that says as much of a model as the family can. `type` is that of the numbers: "float32".
+  /// A config.json for a model, as far as the family can represent it. `type` is the data type: "float32".
   std::string (*config)(const Architecture&, const std::string& type);
-  /// Other tensors that are met in the place of those of `parts`, or none.
+  /// Alternative tensors to those of `parts`, or none.
   std::vector<TensorPart> (*other_parts)(const Parameter&) = nullptr;
-  /// What names of the model's body begin with, and do not in files of the base model, which is all but the head; or "".
+  /// Prefix of the tensor names of the base model (all but the head), which files written by the base model lack; or
+  /// "".
   const char* base = "";
-  /// The end of names of tensors that follow from the config, which the family's code ignores; or "".
+  /// Suffix of the names of tensors that the family's code ignores, as they follow from the config; or "".
   const char* ignored_suffix = "";
 };
 
@@ -52,8 +53,8 @@ inline TensorPart whole(const Parameter& parameter, std::string name, std::strin
   return {std::move(name), std::move(also), {parameter.shape.begin(), parameter.shape.begin() + parameter.rank}, 0};
 }
 
-/// The tensors of a matrix, or of a stack of matrices (experts), each cut into `blocks` blocks of as many rows:
-/// `name(matrix, block)` says what they are called.
+/// The tensors of a matrix, or of a stack of matrices (experts), each split into `blocks` blocks of equally many rows.
+/// `name(matrix, block)` gives their names.
 template <class Name>
 std::vector<TensorPart> block_parts(const Parameter& parameter, Index blocks, const Name& name) {
   const bool is_stack = parameter.rank == 3;
@@ -68,7 +69,7 @@ std::vector<TensorPart> block_parts(const Parameter& parameter, Index blocks, co
   return parts;
 }
 
-/// The text with its beginning replaced, if it is this one.
+/// The text with its prefix replaced, if it has this prefix.
 inline std::string with_prefix(std::string_view text, std::string_view prefix, std::string_view replacement) {
   if (!text.starts_with(prefix)) return std::string(text);
   return std::string(replacement) + std::string(text.substr(prefix.size()));

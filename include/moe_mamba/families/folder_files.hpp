@@ -11,23 +11,23 @@
 #include "moe_mamba/io/atomic_file.hpp"
 #include "moe_mamba/io/checksum.hpp"
 
-/// The two files of a checkpoint's folder, so written that whatever stops the program, they are seen to belong together.
+/// Writes the two files of a checkpoint folder such that after an interruption at any point, matching ones are found.
 ///
-/// The config holds the checksum of the tensors it was saved with. It is written twice: beside the old one, under another
-/// name, then come the tensors, and then it takes the place of the old one. Until the tensors are in place the folder
-/// holds the old model, and from then on the new one, whose config is the one that has their checksum.
+/// The config has the checksum of the tensors that it was saved with. First it is written under another name, next to
+/// the old one; then the tensors are written; then the config replaces the old one. Until the tensors are renamed into
+/// place the folder holds the old model, and from then on the new one, whose config is the one with their checksum.
 namespace moe_mamba::families::detail {
 
 inline constexpr const char *tensors_name = "model.safetensors", *config_name = "config.json",
                             *next_config_name = "config.next.json", *checksum_field = "tensors_checksum";
 
-/// What a file of tensors says its checksum is; "" where it says none.
+/// The checksum stored in a file of tensors, or "".
 inline std::string stored_checksum(const SafetensorsFile& file) {
   const auto stored = file.metadata().find(moe_mamba::detail::checksum_key);
   return stored == file.metadata().end() ? "" : stored->second;
 }
 
-/// Was the config saved with tensors of this checksum? Not known, and taken as so, where one of them has none.
+/// Whether the config was saved with tensors of this checksum. True if that is unknown, because one of them has none.
 inline bool may_belong_to(const Config& config, const std::string& checksum) {
   return checksum.empty() || !config.has(checksum_field) || config.is_text(checksum_field, checksum);
 }
@@ -40,17 +40,17 @@ inline void remove_file(const std::filesystem::path& path) {
   if (error) moe_mamba::detail::throw_system_error(path, "cannot be removed", error.value());
 }
 
-/// Is the file there, with tensors of this checksum?
+/// Whether the file exists and has this checksum.
 inline bool holds(const std::filesystem::path& tensors, const std::string& checksum, Links links) {
   return moe_mamba::detail::type_at(tensors, Links::refused) != std::filesystem::file_type::not_found &&
          stored_checksum(SafetensorsFile(tensors, links)) == checksum;
 }
 
-/// Writes both files. Throws std::runtime_error where one cannot be written; the folder then holds the old model, or, if
+/// Writes both files. Throws std::runtime_error if one cannot be written; the folder then holds the old model, or, if
 /// only the last step failed, the new one.
 inline void write_folder(const std::filesystem::path& folder, const std::string& config,
                          std::span<const TensorSource> tensors) {
-  // transformers asks for the format's name.
+  // Required by transformers.
   const auto metadata = moe_mamba::detail::with_checksum({{"format", "pt"}}, tensors);
   const std::string& checksum = metadata.at(moe_mamba::detail::checksum_key);
   const std::string text = with_text_field(config, checksum_field, checksum);

@@ -7,14 +7,14 @@
 
 #include "moe_mamba/families/mixtral.hpp"
 
-/// Jamba (Lieber et al. 2024, arXiv 2403.19887): a mixer and a gated feed-forward layer in turn. Of the mixers one in
-/// `attn_layer_period` is attention without positions, the others are Mamba with norms of step, B and C; of the feed-forward
-/// layers one in `expert_layer_period` is a mixture of experts, weighted by probabilities over all of them.
+/// Jamba (Lieber et al. 2024, arXiv 2403.19887): alternating mixers and gated feed-forward layers. One in
+/// `attn_layer_period` mixers is attention without positions, the others are Mamba with norms of step, B and C. One in
+/// `expert_layer_period` feed-forward layers is a mixture of experts, weighted by the softmax over all experts.
 namespace moe_mamba::families {
 
 namespace detail {
 
-/// Which layers are of a kind: those whose number leaves `offset` when it is divided by `period`.
+/// The layers of a kind: those with index % period == offset.
 struct Recurring {
   Index period = 1, offset = 0;
 
@@ -27,7 +27,7 @@ struct Recurring {
     }
     return {every, first};
   }
-  /// The rule that fits these numbers among the first `count`, if one does.
+  /// The rule that selects these indices among the first `count`, if there is one.
   static Recurring of(const std::vector<Index>& numbers, Index count) {
     if (numbers.empty()) return {count + 1, count};
     if (numbers.size() == 1) return {std::max(count, Index{1}), numbers[0]};
@@ -37,19 +37,19 @@ struct Recurring {
   bool has(Index number) const { return number % period == offset; }
 };
 
-/// A list of what each layer is, where there is one, must say the same as the fields `rule` does: `expected(i)`, as text,
-/// of layer i.
+/// An optional list of each layer's kind must be consistent with the fields named by `rule`, which give `expected(i)`,
+/// as text, for layer i.
 template <class Expected>
 void require_list(const Config& config, const char* name, Index layers, const std::string& rule, Expected expected) {
   if (!config.has(name)) return;
   const auto list = config.array(name);
   if (list.size() != static_cast<std::size_t>(layers)) {
-    config.refuse(name, config.find(name)->text(), "one for each of " + std::to_string(layers) + " layers");
+    config.refuse(name, config.find(name)->text(), "one element for each of " + std::to_string(layers) + " layers");
   }
   for (Index i = 0; i < layers; ++i) {
     const std::string given = list[static_cast<std::size_t>(i)].text(), ours = expected(i);
     if (given != ours) {
-      config.refuse(name + (" of layer " + std::to_string(i)), given, ours + ", as " + rule + " have it");
+      config.refuse(name + (" of layer " + std::to_string(i)), given, ours + ", according to " + rule);
     }
   }
 }
@@ -63,7 +63,7 @@ inline LayerWords jamba_mamba_words(const Config& config, Index width, const Nor
   mamba.projection_bias = config.boolean("mamba_proj_bias", false);
   mamba.convolution_bias = config.boolean("mamba_conv_bias", true);
   if (!config.boolean("mamba_inner_layernorms", true)) {
-    config.refuse("mamba_inner_layernorms", "false", "true, which is all that the family's code computes today");
+    config.refuse("mamba_inner_layernorms", "false", "true, the only value that the family's code supports");
   }
   LayerWords layer = mamba.layer();
   config.note(layer, "State", "mamba_d_state");
@@ -92,13 +92,13 @@ inline Architecture jamba_architecture(const Config& config) {
                [&](Index i) { return std::to_string(mixtures.has(i) ? experts : 1); });
   const AttentionDefaults defaults{.positions = 1 << 18, .key_value_heads = 8};
   (void)windowed_layers(config, defaults);  // none
-  // Fields of layers that there are none of say nothing.
+  // Fields of layer kinds that the model does not have are ignored.
   const auto mixer = [&](Index i) {
     return attentions.has(i) ? attention_words(config, width, defaults, false, nullptr, "none")
                              : jamba_mamba_words(config, width, norm);
   };
   const auto feed_forward = [&](Index i) {
-    const bool is_mixture = experts > 1 && mixtures.has(i);  // the public code makes a plain layer of one expert
+    const bool is_mixture = experts > 1 && mixtures.has(i);  // with one expert, the public code has a plain layer
     return is_mixture ? noted(config, expert_words(config, width, "num_experts", experts).layer(), "num_experts")
                       : gated_words(config, width);
   };
@@ -118,7 +118,7 @@ inline std::string jamba_config(const Architecture& model, const std::string& ty
     if (model.layers[first].name == "Attention") attentions.push_back(i);
     if (model.layers[first + 1].name == "Moe") mixtures.push_back(i);
   }
-  // What no layer has still needs numbers that can be read again.
+  // Fields of layer kinds that the model does not have still need valid values.
   LayerWords mamba = first_layer(model, "Mamba"), attention = first_layer(model, "Attention");
   const LayerWords moe = first_layer(model, "Moe");
   if (mamba.words.empty()) mamba = MambaWords{.width = model["Width"]}.layer();

@@ -4,8 +4,8 @@
 
 #include "moe_mamba/families/words.hpp"
 
-/// The layers of the definition language as words: one place for each layer that knows its options and their defaults,
-/// for definitions and for config.json alike.
+/// The layers of the definition language as data: each layer's options and defaults in one struct, for definitions and
+/// for config.json alike.
 namespace moe_mamba::families {
 
 struct MambaWords {
@@ -61,7 +61,7 @@ struct MoeWords {
 struct AttentionWords {
   Index width = 1, heads = 1, context = 1;
   Index key_value_heads = 0;    // 0: as many as heads
-  Index head_width = 0;         // 0: width over heads
+  Index head_width = 0;         // 0: width / heads
   Index rotary_base = 10'000;   // 0: no positions
   Index rotary_width = 0;       // 0: that of a head
   std::string biases = "none";  // or "InputBiases" or "Biases"
@@ -83,7 +83,7 @@ struct AttentionWords {
 
 inline Word pre_norm(const NormWords& norm) { return {"PreNorm", norm.spelling(), false, norm.number()}; }
 
-/// The words of a whole model but for its layers.
+/// The options of a whole model, without layers.
 inline Architecture language_model(Index vocabulary, Index width, bool tied_head, const NormWords& final_norm) {
   return {{integer("Vocabulary", vocabulary, 0), integer("Width", width, 0),
            choice("the head", tied_head ? "TiedHead" : "Head", "TiedHead"),

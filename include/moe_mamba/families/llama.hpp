@@ -9,18 +9,18 @@
 #include "moe_mamba/families/family.hpp"
 #include "moe_mamba/families/layer_words.hpp"
 
-/// Transformers as Llama (Touvron et al. 2023, arXiv 2302.13971) has them, whose layers are attention and a gated
-/// feed-forward layer, each with a norm in front: Llama, Mistral (Jiang et al. 2023, arXiv 2310.06825), Qwen2 (Yang et al.
-/// 2024, arXiv 2407.10671), and what Mixtral and Jamba have in common with them. A public layer is two of ours.
+/// Transformers with the layers of Llama (Touvron et al. 2023, arXiv 2302.13971), attention and a gated feed-forward
+/// layer, each after a norm: Llama, Mistral (Jiang et al. 2023, arXiv 2310.06825), Qwen2 (Yang et al. 2024, arXiv
+/// 2407.10671), and what Mixtral and Jamba share with them. A public layer is two layers of this library.
 namespace moe_mamba::families {
 
 namespace detail {
 
-/// A parameter's name: of "layers.7.mixer.q_proj.weight" the public layer 3, its second part, "q_proj.weight".
+/// A parsed parameter name: "layers.7.mixer.q_proj.weight" is "q_proj.weight" of the second half of public layer 3.
 struct LayerName {
   std::string prefix;  // "model.layers.3.", or empty for a parameter of no layer
   bool second = false;
-  std::string rest;  // "norm.weight" is that of the norm in front
+  std::string rest;  // "norm.weight" is the pre-norm's
 
   explicit LayerName(const Parameter& parameter) {
     const std::string_view name = parameter.name.view(), begin = "layers.";
@@ -34,7 +34,7 @@ struct LayerName {
   }
 };
 
-/// What is in no layer.
+/// The tensors of parameters outside the layers.
 inline std::vector<TensorPart> outer_parts(const Parameter& parameter, const char* final_norm) {
   const std::string_view name = parameter.name.view();
   if (name == "embedding.weight") return {whole(parameter, "model.embed_tokens.weight")};
@@ -42,7 +42,7 @@ inline std::vector<TensorPart> outer_parts(const Parameter& parameter, const cha
   return {whole(parameter, std::string(name))};
 }
 
-/// A gated feed-forward layer: rows of the gate first in our `up`.
+/// The tensors of a gated feed-forward layer: `up` has the gate's rows first.
 inline std::vector<TensorPart> gated_parts(const Parameter& parameter, const LayerName& name, const char* inside) {
   if (name.rest != "up.weight") return {whole(parameter, name.prefix + inside + "down_proj.weight")};
   return block_parts(parameter, 2, [&](Index, Index block) {
@@ -50,7 +50,7 @@ inline std::vector<TensorPart> gated_parts(const Parameter& parameter, const Lay
   });
 }
 
-/// Where files until 2023 hold the rotary frequencies, which follow from the config.
+/// Tensors with the rotary frequencies in files until 2023; they follow from the config.
 inline constexpr char rotary_frequencies[] = ".rotary_emb.inv_freq";
 
 inline std::vector<TensorPart> llama_parts(const Parameter& parameter) {
@@ -63,7 +63,7 @@ inline std::vector<TensorPart> llama_parts(const Parameter& parameter) {
   return gated_parts(parameter, name, "mlp.");
 }
 
-/// What a config.json of these families says of the whole model. Its layers are still missing.
+/// The options of the whole model in a config.json of these families, without layers.
 inline Architecture outer_words(const Config& config, const NormWords& norm) {
   Architecture model =
       language_model(config.integer("vocab_size", 1, 1 << 28), config.integer("hidden_size", 1, 1 << 20),
@@ -72,11 +72,11 @@ inline Architecture outer_words(const Config& config, const NormWords& norm) {
   config.note(model, "Width", "hidden_size");
   config.note(model, "the head", "tie_word_embeddings");
   config.note(model, "FinalNorm", "rms_norm_eps");
-  model.depth.field = "num_hidden_layers times 2 (a mixer and a feed-forward layer each)";
+  model.depth.field = "num_hidden_layers * 2 (a mixer and a feed-forward layer each)";
   return model;
 }
 
-/// Of a feed-forward layer, by any of its names.
+/// The activation of a feed-forward layer, by any of its names.
 inline std::string gated_activation(const Config& config) {
   const auto is = [&](const char* name) { return config.is_text("hidden_act", name); };
   if (!config.has("hidden_act") || is("silu") || is("swish")) return "SwiGlu";
@@ -114,7 +114,7 @@ inline Architecture dense_architecture(const Config& config, const AttentionDefa
   return model;
 }
 
-/// The first layer of that name, or one without words.
+/// The first layer of that name, or one without options.
 inline LayerWords first_layer(const Architecture& model, const char* name) {
   for (const LayerWords& layer : model.layers) {
     if (layer.name == name) return layer;
@@ -122,7 +122,7 @@ inline LayerWords first_layer(const Architecture& model, const char* name) {
   return {name, {}};
 }
 
-/// The attention that sees farthest, or a layer without words.
+/// The attention layer with the largest context, or a layer without options.
 inline LayerWords farthest_attention(const Architecture& model) {
   LayerWords farthest = first_layer(model, "Attention");
   for (const LayerWords& layer : model.layers) {
@@ -131,7 +131,7 @@ inline LayerWords farthest_attention(const Architecture& model) {
   return farthest;
 }
 
-/// The fields that these families share. `hidden` is the layer that has the width between two products.
+/// The fields that these families share. `hidden` is the layer with the hidden width.
 inline ConfigWriter outer_config(const Architecture& model, const LayerWords& attention, const LayerWords& hidden,
                                  const std::string& type) {
   ConfigWriter config;
@@ -143,19 +143,19 @@ inline ConfigWriter outer_config(const Architecture& model, const LayerWords& at
   const Word* activation = hidden.find("the activation");
   config.text("hidden_act", activation != nullptr && activation->spelling == "GeGlu" ? "gelu" : "silu");
   config.number("rms_norm_eps", model.at("FinalNorm").number).flag("tie_word_embeddings", model.tied_head());
-  // The name until transformers 4.55 and the one since.
+  // The name until transformers 4.55, and the one since.
   config.text("torch_dtype", type).text("dtype", type);
   return config;
 }
 
-/// Rotary positions as they were written until transformers 4 and as they are since.
+/// Rotary positions in the format of transformers 4, and in that of 5.
 inline void add_rotary(ConfigWriter& config, const LayerWords& attention) {
   ConfigWriter inner;
   inner.add("rope_theta", attention["Rotary"]).text("rope_type", "default");
   config.add("rope_theta", attention["Rotary"]).raw("rope_parameters", inner.finish());
 }
 
-/// Which layers see as far as those that see least, where the layers differ.
+/// Which layers have the smaller of two contexts, if the layers differ.
 inline void add_windows(ConfigWriter& config, const Architecture& model) {
   const Index farthest = farthest_attention(model)["Context"];
   Index nearest = farthest;
@@ -192,9 +192,8 @@ inline constexpr Family llama{
           Architecture model = detail::dense_architecture(config, {.positions = 2048}, biases ? "Biases" : "none");
           const Index width = model["Width"], heads = model.layers.front()["Heads"];
           if (width % heads != 0) {
-            config.refuse(
-                "num_attention_heads", std::to_string(heads),
-                "a divisor of hidden_size, " + std::to_string(width) + ", which the family's code insists on");
+            config.refuse("num_attention_heads", std::to_string(heads),
+                          "a divisor of hidden_size, " + std::to_string(width) + ", as the family's code requires");
           }
           return model;
         },

@@ -6,13 +6,13 @@
 #include "moe_mamba/families/family.hpp"
 #include "moe_mamba/families/layer_words.hpp"
 
-/// Mamba (Gu & Dao 2023) as it is published: by transformers (`state-spaces/mamba-130m-hf` and its sisters) and by the
-/// authors' own code (`state-spaces/mamba-130m`), which have other configs and one other name.
+/// Mamba (Gu & Dao 2023) in its two published formats: that of transformers (`state-spaces/mamba-130m-hf` and larger
+/// ones) and that of the authors' code (`state-spaces/mamba-130m`), with other configs and one different tensor name.
 namespace moe_mamba::families {
 
 namespace detail {
 
-/// "backbone.layers.0.mixer.A_log" and so on; `embedding` is what the embedding is called.
+/// "backbone.layers.0.mixer.A_log" and so on; `embedding` is the name of the embedding.
 inline std::vector<TensorPart> backbone_parts(const Parameter& parameter, const char* embedding, const char* also) {
   const std::string_view name = parameter.name.view();
   if (name == "embedding.weight") return {whole(parameter, embedding, also)};
@@ -35,13 +35,13 @@ inline Architecture mamba_architecture(const Config& config, const NormWords& in
   mamba.width = config.integer("hidden_size", 1, 1 << 20);
   mamba.state = config.integer("state_size", 1, 4096, 16);
   mamba.convolution = config.integer("conv_kernel", 1, 64, 4);
-  // Where both are there, the code takes the inner width for what it is and `expand` for nothing.
+  // If both are present, the public code uses the inner width and ignores `expand`.
   const char* inner_field = config.has("intermediate_size") ? "intermediate_size" : "expand";
   if (config.has("intermediate_size")) {
     const Index inner = config.integer("intermediate_size", 1, Index{64} << 20);
     if (inner % mamba.width != 0 || inner / mamba.width > 64) {
       config.refuse("intermediate_size", std::to_string(inner),
-                    "1 to 64 times hidden_size, " + std::to_string(mamba.width) + ", as Expand<F> can say it");
+                    "1 to 64 times hidden_size, " + std::to_string(mamba.width) + ", which Expand<F> can represent");
     }
     mamba.expand = inner / mamba.width;
   } else {
@@ -83,14 +83,14 @@ inline ConfigWriter mamba_config(const Architecture& model, const std::string& t
   config.number("layer_norm_epsilon", model.at("FinalNorm").number);
   config.text("hidden_act", "silu").flag("residual_in_fp32", true);
   config.flag("tie_word_embeddings", model.tied_head());
-  // The name until transformers 4.55 and the one since.
+  // The name until transformers 4.55, and the one since.
   config.text("torch_dtype", type).text("dtype", type);
   return config;
 }
 
 }  // namespace detail
 
-/// As transformers has it.
+/// The format of transformers.
 inline constexpr Family mamba{
     .name = "mamba",
     .recognises = [](const Config& config) { return config.is_text("model_type", "mamba"); },
@@ -111,7 +111,7 @@ inline constexpr Family mamba{
     .base = "backbone.",
 };
 
-/// As the authors' code has it. Its vocabulary is padded to a multiple; its files hold a tied head twice.
+/// The format of the authors' code. Its vocabulary is padded to a multiple; its files store a tied head a second time.
 inline constexpr Family mamba_ssm{
     .name = "mamba_ssm",
     // Configs of transformers may have these fields as well, and the family's own have no model_type.

@@ -5,16 +5,17 @@
 
 #include "moe_mamba/families/llama.hpp"
 
-/// Mixtral (Jiang et al. 2024, arXiv 2401.04088): Mistral whose feed-forward layers are mixtures of gated experts, weighted by
-/// a softmax over those chosen.
+/// Mixtral (Jiang et al. 2024, arXiv 2401.04088): Mistral with mixtures of gated experts as feed-forward layers,
+/// weighted by a softmax over the selected experts.
 ///
-/// Published files have a tensor for each matrix of an expert, and so does what transformers writes; inside, and in files
-/// that it was told to write as it has them, the experts of a layer are one tensor, with the rows of gates first as ours.
+/// The published files, and those that transformers writes by default, have one tensor per matrix and expert. In
+/// memory, and in files written with save_original_format=False, transformers fuses the experts of a layer into one
+/// tensor, with the gates' rows first as in this library.
 namespace moe_mamba::families {
 
 namespace detail {
 
-/// Experts of a layer, K of which a token goes to.
+/// The experts of a layer, with K of them per token.
 inline MoeWords expert_words(const Config& config, Index width, const char* experts, Index otherwise) {
   MoeWords moe{.width = width, .activation = gated_activation(config)};
   moe.experts = config.integer(experts, 1, 1 << 16, otherwise);
@@ -44,8 +45,7 @@ inline constexpr Family mixtral{
           const Word rotary = detail::rotary_word(config, 1'000'000);
           MoeWords moe = detail::expert_words(config, width, "num_local_experts", 8);
           if (moe.top_k == 1) {
-            config.refuse("num_experts_per_tok", "1",
-                          "2 or more, as the gate of one expert that was chosen alone is always 1");
+            config.refuse("num_experts_per_tok", "1", "2 or more, as the gate of a single selected expert is always 1");
           }
           moe.order = "TopKThenSoftmax";
           detail::add_layers(config, model,

@@ -14,8 +14,8 @@
 #include "moe_mamba/families/definition_words.hpp"
 #include "moe_mamba/io/model_file.hpp"
 
-/// Checkpoints of public families, as folders with config.json and safetensors files: opened, and written so that the
-/// family's own code opens them.
+/// Loads checkpoints of public families, folders with config.json and safetensors files, and writes checkpoints that
+/// the family's own code can load.
 ///
 ///   auto model = load<Net, bfloat16>(Pretrained{"mamba-130m-hf"});
 ///   save(model, Pretrained{"mine"});
@@ -24,9 +24,9 @@ namespace moe_mamba {
 /// A checkpoint's folder.
 struct Pretrained {
   std::filesystem::path folder;
-  /// Files may be symbolic links, which lead anywhere: for a folder that you trust, such as one of a download cache.
+  /// Whether files may be symbolic links, which can point anywhere: for trusted folders, such as a download cache.
   Links links = Links::refused;
-  /// The family to write, where several can hold the model: "mamba_ssm". The first that can, where empty.
+  /// The family to write if several can represent the model: "mamba_ssm". Empty: the first that can.
   std::string family = {};
 };
 
@@ -43,13 +43,13 @@ inline void check_architecture(const CheckpointFolder& checkpoint, const Archite
   const auto found = difference(theirs, definition);
   if (!found) return;
   throw_content_error(checkpoint.config().file(), found->field, found->given,
-                      found->allowed + "; the definition that fits this checkpoint: " + theirs.spelling());
+                      found->allowed + "; the definition that matches this checkpoint: " + theirs.spelling());
 }
 
-/// The tensors that parameters and checkpoint have in common, checked: which part of which parameter each is.
+/// A tensor of a checkpoint and its offset in the parameter array.
 struct MappedTensor {
   const TensorEntry* tensor;
-  Index offset;  // from the begin of all parameters
+  Index offset;  // from the beginning of all parameters
 };
 
 class TensorMap {
@@ -69,7 +69,7 @@ class TensorMap {
     }
   }
 
-  /// Finds all tensors. `tied_head`: the head is the embedding, and may be stored again.
+  /// Finds all tensors. `tied_head`: the head is the embedding, and may be stored a second time.
   std::vector<MappedTensor> finish(bool tied_head) {
     for (const TensorPart& part : parts_) {
       for (const std::string* name : {&part.name, &part.also}) {
@@ -84,14 +84,14 @@ class TensorMap {
     if (!other.empty()) {
       throw_content_error(
           checkpoint_.file_of(other), "tensor", in_quotes(other),
-          std::string("the tensors of a ") + checkpoint_.family().name + " model of this definition and no other");
+          std::string("only the tensors of a ") + checkpoint_.family().name + " model of this definition");
     }
     if (again != nullptr) check_tied(*again, *tensors.front().tensor);
     return tensors;
   }
 
  private:
-  /// With the names that this checkpoint has.
+  /// The parts with the names that this checkpoint uses.
   std::vector<TensorPart> named(std::vector<TensorPart> parts) const {
     if (!checkpoint_.of_base_model()) return parts;
     const char* const base = checkpoint_.family().base;
@@ -106,7 +106,8 @@ class TensorMap {
     const TensorEntry* tensor = checkpoint_.find(part.name);
     const TensorEntry* also = part.also.empty() ? nullptr : checkpoint_.find(part.also);
     if (tensor != nullptr && also != nullptr) {
-      fail(in_quotes(part.also), "there beside " + in_quotes(part.name), "one of the two");
+      fail(in_quotes(part.also), "another name of " + in_quotes(part.name) + ", which the checkpoint has as well",
+           "one of the two");
     }
     if (tensor == nullptr) tensor = also;
     if (tensor == nullptr) {
@@ -120,7 +121,7 @@ class TensorMap {
     }
     if (tensor->type != DataType::F64 && tensor->type != DataType::F32 && tensor->type != DataType::F16 &&
         tensor->type != DataType::BF16) {
-      fail(in_quotes(tensor->name) + ": dtype", std::string(name_of(tensor->type)), "F64, F32, F16 and BF16");
+      fail(in_quotes(tensor->name) + ": dtype", std::string(name_of(tensor->type)), "F64, F32, F16 or BF16");
     }
     return *tensor;
   }
@@ -129,12 +130,12 @@ class TensorMap {
     throw_content_error(checkpoint_.path().string(), "tensor " + what, value, allowed);
   }
 
-  /// A head that is stored beside the embedding it is tied to must be the same numbers.
+  /// A stored head that is tied to the embedding must have the same values.
   void check_tied(const TensorEntry& head, const TensorEntry& embedding) const {
     if (head.type != embedding.type || head.shape != embedding.shape ||
         std::memcmp(head.data.data(), embedding.data.data(), head.data.size()) != 0) {
-      fail(in_quotes(head.name), "other numbers than " + in_quotes(embedding.name),
-           "the same, as the config says that they are tied (Head in a definition has a matrix of its own)");
+      fail(in_quotes(head.name), "different from " + in_quotes(embedding.name),
+           "the same values, as the config says that they are tied (Head in a definition means an untied head)");
     }
   }
 
@@ -144,11 +145,11 @@ class TensorMap {
   std::set<std::string> known_;
 };
 
-/// The tensors of a definition's parameters. All is checked before any number is read.
+/// The tensors of a definition's parameters. Everything is checked before any number is read.
 template <class Definition>
 std::vector<MappedTensor> map_tensors(CheckpointFolder& checkpoint) {
   static_assert(TokenDefinition<Definition>,
-                "checkpoints of public families are language models: allowed is a LanguageModel<...>");
+                "checkpoints of public families are language models: the definition must be a LanguageModel<...>");
   check_architecture(checkpoint, architecture_of(Of<Definition>{}));
   checkpoint.open_tensors();
   TensorMap map(checkpoint);
@@ -172,7 +173,7 @@ void read_tensors(const std::vector<MappedTensor>& tensors, Model<Definition, S,
   }
 }
 
-/// The family to write a model in, and its config.json: one that says all of the model when it is read again.
+/// The family to write a model in, and a config.json from which the whole model can be read back.
 struct Writing {
   const Family* family;
   std::string config;
@@ -185,16 +186,16 @@ inline Writing writing(const Architecture& model, const std::string& wanted, con
     try {
       std::string text = family->config(model, type);
       const Config config("config.json", parse_json(text, "config.json"));
-      const auto lost = difference(family->architecture(config), model);
-      if (!lost) return {family, std::move(text)};
-      reasons +=
-          std::string("; ") + family->name + ": " + lost->field + " would be " + lost->given + ", not " + lost->allowed;
+      const auto found = difference(family->architecture(config), model);
+      if (!found) return {family, std::move(text)};
+      reasons += std::string("; ") + family->name + ": " + found->field + " would be " + found->given + ", not " +
+                 found->allowed;
     } catch (const std::runtime_error& error) {
       reasons += std::string("; ") + family->name + ": " + error.what();
     }
   }
   require(!reasons.empty(), "family", wanted, [] { return names(); });
-  throw std::invalid_argument(error_text("definition", model.spelling(), "what a family can say" + reasons));
+  throw std::invalid_argument(error_text("definition", model.spelling(), "one that a family can represent" + reasons));
 }
 
 inline const char* type_name(DataType type) {
@@ -204,9 +205,9 @@ inline const char* type_name(DataType type) {
 }  // namespace detail
 }  // namespace families
 
-/// Reads a checkpoint's parameters into a model, rounding to its storage type. Throws std::runtime_error, with the model as
-/// it was, where the config describes another model (the message tells the definition that fits), and for tensors that
-/// are missing, unknown, of another shape or no floating-point numbers.
+/// Reads a checkpoint's parameters into a model, rounding to its storage type. Throws std::runtime_error, leaving the
+/// model unchanged, if the config describes another model (the message shows the matching definition), and for tensors
+/// that are missing, unknown, of another shape or not floating-point.
 template <class Definition, StorageScalar S, class Backend>
 void load(Model<Definition, S, Backend>& model, const Pretrained& pretrained) {
   families::CheckpointFolder checkpoint(pretrained.folder, pretrained.links);
@@ -224,14 +225,15 @@ Model<Definition, S, Backend> load(const Pretrained& pretrained) {
   return model;
 }
 
-/// Writes a folder with config.json and model.safetensors, which the family's code opens. The folder is made where it is
-/// missing. Whatever stops the program, load() finds the old model or the new one, whole. Throws std::invalid_argument,
-/// before anything is written, where no family can say what the definition says, and std::runtime_error where a file
-/// cannot be written: the folder then holds the old model, or the new one if only the last step failed.
+/// Writes a folder with config.json and model.safetensors, which the family's code can load. Creates the folder if it
+/// is missing. If the program is interrupted at any point, load() finds either the complete old model or the complete
+/// new one. Throws std::invalid_argument, before anything is written, if no family can represent the definition, and
+/// std::runtime_error if a file cannot be written: the folder then holds the old model, or the new one if only the last
+/// step failed.
 template <class Definition, StorageScalar S, class Backend>
 void save(const Model<Definition, S, Backend>& model, const Pretrained& pretrained) {
   static_assert(TokenDefinition<Definition>,
-                "checkpoints of public families are language models: allowed is a LanguageModel<...>");
+                "checkpoints of public families are language models: the definition must be a LanguageModel<...>");
   const auto to = families::detail::writing(families::architecture_of(families::Of<Definition>{}), pretrained.family,
                                             families::detail::type_name(data_type_of<S>));
   const auto numbers = HostNumbers<S>::template of<typename Backend::Memory>(model.parameters());
@@ -250,7 +252,7 @@ void save(const Model<Definition, S, Backend>& model, const Pretrained& pretrain
   }
   std::error_code error;
   std::filesystem::create_directories(pretrained.folder, error);
-  if (error) detail::throw_system_error(pretrained.folder, "cannot be made", error.value());
+  if (error) detail::throw_system_error(pretrained.folder, "cannot be created", error.value());
   families::detail::write_folder(pretrained.folder, to.config, tensors);
 }
 

@@ -8,7 +8,7 @@
 #include "moe_mamba/language/moe.hpp"
 #include "moe_mamba/language/norm.hpp"
 
-/// Definitions of models that are published, ready to be opened:
+/// Definitions of published models, to load them with:
 ///
 ///   auto model = load<published::Mamba130m, bfloat16>(Pretrained{"mamba-130m-hf"});
 namespace moe_mamba::published {
@@ -37,8 +37,8 @@ using BlackMambaOf =
 using BlackMamba1500m = BlackMambaOf<15, 1152, 3072>;
 using BlackMamba2800m = BlackMambaOf<18, 1472, 3872>;
 
-// Caches are as long as the published contexts, which takes gigabytes a sequence: 8 of Mixtral's, 8 of Jamba's, in float.
-// A shorter context N opens the same files and computes the same for as long as a sequence is no longer than it.
+// Key/value caches are as long as the published contexts, which takes 8 GB per sequence for Mixtral and for Jamba, in
+// float. A shorter context N loads the same files and gives the same results for sequences of at most N tokens.
 
 template <int N>
 using Mixtral8x7bOf =
@@ -54,8 +54,8 @@ using JambaMamba = Mamba<InnerNorm<JambaNorm>>;
 using JambaMlp = Mlp<Hidden<14336>, SwiGlu>;
 using JambaMoe = Moe<Experts<16>, TopK<2>, Hidden<14336>, SwiGlu, BalanceLoss<1, 1000>>;
 
-/// A mixer and a feed-forward layer in turn: of eight mixers the fifth is attention, of two feed-forward layers the second a
-/// mixture.
+/// Alternating mixers and feed-forward layers: the fifth of every eight mixers is attention, every second feed-forward
+/// layer a mixture.
 template <int N>
 using JambaOf = LanguageModel<Vocabulary<65536>, Width<4096>, Head, PreNorm<JambaNorm>, FinalNorm<JambaNorm>,
                               Repeat<4, Repeat<2, JambaMamba, JambaMlp, JambaMamba, JambaMoe>,

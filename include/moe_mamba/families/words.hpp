@@ -9,20 +9,20 @@
 #include "moe_mamba/core/scalar.hpp"
 #include "moe_mamba/language/spelling.hpp"
 
-/// A definition as data: the words of the definition language with their values. Two things are turned into it, a
-/// definition and a checkpoint's config.json, so that they can be compared and the latter be spelled as the former.
+/// A definition as data: the options of the definition language with their values. Both definitions and config.json are
+/// converted to it, so that they can be compared and a config be printed as a definition.
 namespace moe_mamba::families {
 
 /// One option with its value.
 struct Word {
   std::string option;      // "State"
-  std::string spelling;    // "State<16>", or in words where a definition says it by leaving something out
-  bool standard = false;   // it holds where a definition says nothing
-  double number = 0;       // its value where it has one
-  std::string also = {};   // another spelling that does as well
-  std::string field = {};  // of the config.json that it comes from
-  std::string given = {};  // what that field says
-  bool free = false;       // any value does
+  std::string spelling;    // "State<16>", or a description if a definition expresses it by omission
+  bool standard = false;   // whether it is the default
+  double number = 0;       // its numeric value, if any
+  std::string also = {};   // an alternative spelling that is accepted
+  std::string field = {};  // the field of config.json that it comes from
+  std::string given = {};  // the value of that field
+  bool free = false;       // any value is accepted
 };
 
 inline Word integer(const char* option, Index value, Index standard) {
@@ -30,17 +30,17 @@ inline Word integer(const char* option, Index value, Index standard) {
           static_cast<double>(value)};
 }
 
-/// An option that is there or not.
+/// An option without a value.
 inline Word flag(const char* option, bool given) {
   return {option, (given ? "" : "no ") + std::string(option), !given, given ? 1.0 : 0.0};
 }
 
-/// One of several words that exclude each other.
+/// One of several mutually exclusive options.
 inline Word choice(const char* option, const std::string& spelling, const char* standard) {
   return {option, spelling, spelling == standard};
 }
 
-/// A positive number as a ratio of integers, as the definition language has it.
+/// A positive number as a ratio of integers, as in the definition language.
 struct RatioWord {
   int numerator = 1, denominator = 100'000;
 
@@ -51,7 +51,7 @@ struct RatioWord {
   }
   double value() const { return static_cast<double>(numerator) / denominator; }
 
-  /// The decimal fraction of up to nine places that lies within float's rounding of a number; none for others.
+  /// The decimal fraction of up to nine places that equals a number up to float rounding, if there is one.
   static std::optional<RatioWord> of(double value) {
     int power = 1;
     for (int places = 0; places <= 9; ++places) {
@@ -83,13 +83,13 @@ struct NormWords {
   double number() const { return epsilon.value(); }
 };
 
-/// A layer of the body: its name, its words, and the norm in front of it.
+/// A layer of the body: its name, its options, and its pre-norm.
 struct LayerWords {
   std::string name;
   std::vector<Word> words;
   Word norm = {"PreNorm", "RmsNorm<>", true, 1e-5};
 
-  /// With the norm where that is not `pre_norm`, the model's.
+  /// Includes the norm if it is not the model's `pre_norm`.
   std::string spelling(const std::string& pre_norm) const {
     std::string options;
     for (const Word& word : words) {
@@ -115,7 +115,7 @@ struct LayerWords {
 struct Architecture {
   std::vector<Word> words;  // Vocabulary, Width, the head, FinalNorm
   std::vector<LayerWords> layers;
-  Word depth = {};  // no word of the language: the field that says how many layers there are
+  Word depth = {};  // not an option of the language: the field with the number of layers
 
   const Word& at(const std::string& option) const {
     for (const Word& word : words) {
@@ -149,7 +149,7 @@ inline std::string Architecture::spelling() const {
   return text + ">";
 }
 
-/// What a config says, what a definition says, and where.
+/// A field, its value in a config, and that in a definition.
 struct Difference {
   std::string field, given, allowed;
 };
@@ -162,13 +162,13 @@ inline std::optional<Difference> difference(const Word& config, const Word& defi
   if (config.spelling == definition.spelling || is_other_spelling || is_free) return std::nullopt;
   const bool has_value = config.given.empty() || config.given == config.spelling;
   return Difference{where + (config.field.empty() ? config.option : config.field),
-                    has_value ? config.spelling : config.given + ", which is " + config.spelling,
-                    definition.spelling + ", as the definition says"};
+                    has_value ? config.spelling : config.given + ", which means " + config.spelling,
+                    definition.spelling + ", as in the definition"};
 }
 
 }  // namespace detail
 
-/// The first thing in which a config and a definition disagree.
+/// The first difference between a config and a definition.
 inline std::optional<Difference> difference(const Architecture& config, const Architecture& definition) {
   for (const Word& word : config.words) {
     if (auto found = detail::difference(word, definition.at(word.option), "")) return found;
@@ -176,13 +176,13 @@ inline std::optional<Difference> difference(const Architecture& config, const Ar
   if (config.layers.size() != definition.layers.size()) {
     return Difference{config.depth.field.empty() ? "number of layers" : config.depth.field,
                       std::to_string(config.layers.size()),
-                      std::to_string(definition.layers.size()) + ", as the definition has layers"};
+                      std::to_string(definition.layers.size()) + ", the definition's number of layers"};
   }
   for (std::size_t i = 0; i < config.layers.size(); ++i) {
     const LayerWords &ours = definition.layers[i], &theirs = config.layers[i];
     const std::string where = "layer " + std::to_string(i) + ": ";
     if (ours.name != theirs.name) {
-      return Difference{where + "kind", theirs.name, ours.name + ", as the definition says"};
+      return Difference{where + "kind", theirs.name, ours.name + ", as in the definition"};
     }
     if (auto found = detail::difference(theirs.norm, ours.norm, where)) return found;
     for (const Word& word : theirs.words) {

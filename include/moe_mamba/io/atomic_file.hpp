@@ -20,30 +20,31 @@ namespace moe_mamba {
 
 /// A file that appears whole or not at all.
 ///
-/// The bytes go to a temporary file "<path>.tmp<n>" in the same folder; commit() makes it durable and puts it in the
-/// place of the old file in one step. Whenever the program or the machine stops, `path` holds the old content or the
-/// new one, complete. What goes wrong is a std::runtime_error that names path, step and reason; the temporary is then
-/// gone and the old file is as it was.
+/// The bytes go to a temporary file "<path>.tmp<n>" in the same folder; commit() makes it durable and atomically
+/// renames it over the old file. Whenever the program or the machine stops, `path` holds the complete old or the
+/// complete new contents. Failures throw a std::runtime_error that names path, step and reason; the temporary file is
+/// then removed and the old file unchanged.
 ///
-/// A temporary that a killed process left behind is removed by the next AtomicFile of the same path, on file systems
-/// with flock. The new file has the permissions of the old one, or those that the umask gives. A symbolic link is
-/// followed, so that the file it points at is replaced and not the link. Several processes may write the same path at a
-/// time: each writes its own temporary, and the last commit stands.
+/// A stale temporary file of a killed process is removed by the next AtomicFile of the same path, on file systems with
+/// flock. The new file has the permissions of the old one, or those given by the umask. A symbolic link is followed, so
+/// that its target is replaced and not the link. Several processes may write the same path at the same time: each
+/// writes its own temporary file, and the last commit wins.
 class AtomicFile {
  public:
-  /// Creates the temporary. Throws if the folder is missing or unwritable or if `path` exists and is no regular file.
+  /// Creates the temporary file. Throws if the folder is missing or unwritable or if `path` exists and is not a regular
+  /// file.
   explicit AtomicFile(std::filesystem::path path);
 
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;
 
-  /// Removes the temporary if nothing was committed.
+  /// Removes the temporary file if nothing was committed.
   ~AtomicFile() { abandon(); }
 
   /// Appends bytes.
   void write(std::span<const std::byte> bytes);
 
-  /// Makes the bytes durable and visible under the path. The object is done then; write() and commit() throw.
+  /// Makes the bytes durable and visible under the path. Afterwards write() and commit() throw.
   void commit();
 
  private:
@@ -60,7 +61,7 @@ class AtomicFile {
   }
   void abandon() noexcept {
     if (!file_) return;
-    // Removed while its lock is held: nobody else can have taken the name meanwhile.
+    // Removed while its lock is held, so that no other process can have taken the name in between.
     ::unlink(temporary_.c_str());
     file_ = detail::Descriptor();
   }
@@ -80,7 +81,7 @@ inline AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path
   if (old && ::fchmod(file_.get(), old->st_mode & 07777) != 0) fail("the old permissions cannot be kept", errno);
 }
 
-/// Leads path_ to what its symbolic links point at, and returns the status of that, or none where there is nothing.
+/// Resolves the symbolic links of path_. Returns the status of the target, or none if it does not exist.
 inline std::optional<struct stat> AtomicFile::follow_links() {
   constexpr int most_links = 40;
   for (int links = 0;; ++links) {
@@ -99,7 +100,7 @@ inline std::optional<struct stat> AtomicFile::follow_links() {
   }
 }
 
-/// Finds a free name for the temporary. It stays locked as long as it is written; an unlocked one is a killed writer's.
+/// Finds a free name for the temporary file. It stays locked while it is written; an unlocked one is stale.
 inline void AtomicFile::create() {
   constexpr int names_tried = 1000;
   for (int n = 0; n < names_tried;) {
@@ -111,13 +112,13 @@ inline void AtomicFile::create() {
       if (!remove_if_stale(temporary_)) ++n;
       continue;
     }
-    // Between creation and lock somebody may take the file for a stale one; then the name is lost, and tried again.
+    // Between creation and locking, another process may remove the file as stale; then the next name is tried.
     if (::flock(file_.get(), LOCK_EX | LOCK_NB) == 0) {
       const std::optional<bool> ours = names(temporary_, file_.get());
       if (!ours) fail("its temporary file cannot be examined", errno);
       if (*ours) return;
     } else if (errno != EWOULDBLOCK) {
-      // Without locks at all, nobody takes a file for a stale one either.
+      // Without support for locks, no process removes files as stale either.
       const bool no_locks = errno == ENOTSUP || errno == ENOSYS || errno == EINVAL || errno == ENOLCK;
       if (!no_locks) fail("its temporary file cannot be locked", errno);
       return;
@@ -128,14 +129,14 @@ inline void AtomicFile::create() {
   detail::throw_file_error(path_, "cannot create a temporary file beside it", "the names .tmp0 to .tmp999 are taken");
 }
 
-/// Whether a temporary was left behind and is gone now. What cannot be told counts as in use: another name is free.
+/// Whether the temporary file was stale and has been removed. If that cannot be determined, it counts as in use.
 inline bool AtomicFile::remove_if_stale(const std::filesystem::path& name) const {
   const detail::Descriptor stale = detail::open_descriptor(name, O_WRONLY | O_NOFOLLOW | O_NONBLOCK);
   if (!stale || ::flock(stale.get(), LOCK_EX | LOCK_NB) != 0) return false;
   return names(name, stale.get()) == true && ::unlink(name.c_str()) == 0;
 }
 
-/// Whether `name` is the open file's; none where that cannot be told, with errno saying why.
+/// Whether `name` is a name of the open file; none, with errno set, if that cannot be determined.
 inline std::optional<bool> AtomicFile::names(const std::filesystem::path& name, int descriptor) {
   struct stat by_name = {}, by_descriptor = {};
   if (::fstat(descriptor, &by_descriptor) != 0) return std::nullopt;
@@ -148,7 +149,7 @@ inline void AtomicFile::write(std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
     const ssize_t written = ::write(file_.get(), bytes.data(), bytes.size());
     if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) fail("cannot be written", written < 0 ? errno : EIO);  // zero would go on for ever
+    if (written <= 0) fail("cannot be written", written < 0 ? errno : EIO);  // zero would loop forever
     bytes = bytes.subspan(static_cast<std::size_t>(written));
   }
 }
@@ -158,17 +159,17 @@ inline void AtomicFile::commit() {
   while (::fsync(file_.get()) != 0) {
     if (errno != EINTR) fail("cannot be made durable", errno);
   }
-  // The new name lives in the folder, which has to reach the disk as well. It is opened before anything changes, and
-  // may be one that can be written and not read.
+  // The directory entry must reach the disk as well. The folder is opened before anything changes; it may be writable
+  // but not readable.
   const auto parent = path_.parent_path();
   const detail::Descriptor folder = detail::open_descriptor(parent.empty() ? "." : parent, O_RDONLY | O_DIRECTORY);
   if (!folder && errno != EACCES) fail("its folder cannot be opened", errno);
-  if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail("cannot be put in place", errno);
+  if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail("cannot be renamed into place", errno);
   file_ = detail::Descriptor();
 
   while (folder && ::fsync(folder.get()) != 0) {
-    if (errno == EINVAL || errno == ENOTSUP || errno == ENOSYS) break;  // some file systems cannot be asked to
-    if (errno != EINTR) detail::throw_system_error(path_, "is in place, but its folder cannot be made durable", errno);
+    if (errno == EINVAL || errno == ENOTSUP || errno == ENOSYS) break;  // not supported by some file systems
+    if (errno != EINTR) detail::throw_system_error(path_, "is written, but its folder cannot be made durable", errno);
   }
 }
 

@@ -14,28 +14,29 @@
 #include "moe_mamba/train/trainer.hpp"
 #include "moe_mamba/train/windows.hpp"
 
-/// Checkpoints: safetensors files that hold all that a training run needs to go on as if never interrupted. They are
-/// model files as well: load() takes the parameters from them.
+/// Checkpoints: safetensors files with everything that a training run needs to resume as if never interrupted. They are
+/// model files as well: load() reads the parameters from them.
 namespace moe_mamba {
 
-/// Whether a checkpoint may go on as another run than the one it was written by: of another definition, with parameters
-/// of the same names and shapes, another optimizer, schedule, clip_norm, carry_states or other auxiliary losses. What a
-/// checkpoint does not say, as older ones do not, is not compared. Carried states go on only in a run that carries them
-/// too, by the same definition; in another they begin from nothing.
+/// Whether a checkpoint may be resumed by a run other than the one that wrote it: with another definition whose
+/// parameters have the same names and shapes, or another optimizer, schedule, clip_norm, carry_states or auxiliary
+/// losses. What a checkpoint does not record, such as an older one, is not compared. Carried states are restored only
+/// in a run with the same definition that carries them too; otherwise they start at zero.
 enum class OtherRun { refused, accepted };
 
-/// What a checkpoint tells beside what it puts back.
+/// What load_checkpoint() returns; model and trainer are restored in place.
 struct CheckpointInfo {
-  WindowsState windows;                         ///< where the data stood
-  std::map<std::string, std::string> metadata;  ///< the caller's own: all but what begins with "moe_mamba."
+  WindowsState windows;                         ///< position in the data
+  std::map<std::string, std::string> metadata;  ///< the caller's own: all keys that do not begin with "moe_mamba."
 };
 
 namespace detail {
 
-/// The numbers of a tensor of the training, where they lie in the file; it must be of type T and, unless that is
-/// negative, of this size. Where an older file has them at an address that T cannot have, they are copied to `moved`.
+/// The elements of a tensor of the training state, in the mapped file; the tensor must be of type T and, unless `size`
+/// is negative, of that size. Misaligned elements, as in older files, are copied to `aligned` first.
 template <TensorScalar T>
-std::span<const T> training_numbers(const SafetensorsFile& file, const char* name, Index size, std::vector<T>& moved) {
+std::span<const T> training_numbers(const SafetensorsFile& file, const char* name, Index size,
+                                    std::vector<T>& aligned) {
   const TensorEntry& tensor = file.at(name);
   const std::string field = "tensor " + in_quotes(name);
   if (tensor.type != data_type_of<T>) {
@@ -50,15 +51,15 @@ std::span<const T> training_numbers(const SafetensorsFile& file, const char* nam
   if (reinterpret_cast<std::uintptr_t>(tensor.data.data()) % alignof(T) == 0) {
     return {reinterpret_cast<const T*>(tensor.data.data()), count};
   }
-  moved.resize(count);
-  std::memcpy(moved.data(), tensor.data.data(), tensor.data.size());
-  return moved;
+  aligned.resize(count);
+  std::memcpy(aligned.data(), tensor.data.data(), tensor.data.size());
+  return aligned;
 }
 
 }  // namespace detail
 
-/// Writes a checkpoint of a trainer between two updates, whole or not at all. Throws std::runtime_error where it cannot
-/// be written, and std::logic_error during another thread's call of the trainer and between accumulate() and update().
+/// Atomically writes a checkpoint of a trainer between two updates. Throws std::runtime_error if it cannot be written,
+/// and std::logic_error during another thread's call of the trainer and between accumulate() and update().
 template <class Definition, StorageScalar S, class Backend, Schedule Rate>
 void save_checkpoint(const std::filesystem::path& path, Trainer<Definition, S, Backend, Rate>& trainer,
                      const WindowsState& windows = {}, std::map<std::string, std::string> metadata = {}) {
@@ -73,20 +74,20 @@ void save_checkpoint(const std::filesystem::path& path, Trainer<Definition, S, B
   };
   add_numbers("training.first_moment", progress.first_moment);
   add_numbers("training.second_moment", progress.second_moment);
-  // Wide numbers come first, so that all lie at addresses where they can be read.
+  // Wider types come first, so that all tensors are aligned.
   add_numbers("training.states", progress.states);
   for (auto& tensor : detail::parameter_tensors<Definition, S>(values.span())) tensors.push_back(std::move(tensor));
   add_numbers("training.remainder", progress.remainder);
   metadata[detail::step_key] = std::to_string(progress.steps);
-  detail::tell_windows(windows, metadata);
-  for (const auto& words : detail::run_words(trainer)) metadata[words.key] = words.text;
+  detail::store_windows_state(windows, metadata);
+  for (const auto& field : detail::run_fields(trainer)) metadata[field.key] = field.text;
   metadata = detail::with_definition<Definition>(std::move(metadata));
   save_safetensors(path, tensors, detail::with_checksum(std::move(metadata), tensors));
 }
 
-/// Puts model and trainer back to where a checkpoint was written. Throws std::runtime_error, with both as they were,
-/// for a file that is no checkpoint of this definition and storage type, or of another run unless that is accepted. All
-/// is read from the file into its place once everything is checked: there is no second copy in memory. Throws
+/// Restores model and trainer from a checkpoint. Throws std::runtime_error, leaving both unchanged, for a file that is
+/// not a checkpoint of this definition and storage type, or of another run unless that is accepted. Everything is
+/// checked first and then read directly into its destination: there is no second copy in memory. Throws
 /// std::logic_error during another thread's call of the trainer.
 template <class Definition, StorageScalar S, class Backend, Schedule Rate>
 CheckpointInfo load_checkpoint(const std::filesystem::path& path, Trainer<Definition, S, Backend, Rate>& trainer,
@@ -97,25 +98,24 @@ CheckpointInfo load_checkpoint(const std::filesystem::path& path, Trainer<Defini
   trainer.model().require_parameters();
   const SafetensorsFile file(path);
   if (file.find(detail::training_tensors[0]) == nullptr && !file.metadata().contains(detail::step_key)) {
-    detail::throw_file_error(path, "is no checkpoint",
-                             "it holds a model without the state of a training; load() reads its parameters");
+    detail::throw_file_error(path, "is not a checkpoint",
+                             "it holds a model without training state; load() reads its parameters");
   }
-  const auto words_of_run = detail::run_words(trainer);
   if (other == OtherRun::refused) {
-    constexpr const char* remedy = "OtherRun::accepted, which goes on as another run where names and shapes agree";
+    constexpr const char* remedy = "OtherRun::accepted, which resumes as another run if names and shapes agree";
     detail::check_definition<Definition>(file, remedy);
-    for (const auto& words : words_of_run) {
-      detail::check_metadata(file, words.key, words.field, words.text, remedy);
+    for (const auto& field : detail::run_fields(trainer)) {
+      detail::check_metadata(file, field.key, field.name, field.text, remedy);
     }
   }
   detail::check_parameters<Definition>(file);
   if (!file.metadata().contains(detail::checksum_key)) {
     detail::throw_content_error(path.string(), "metadata " + detail::in_quotes(detail::checksum_key), "missing",
-                                "a checkpoint, which has it");
+                                "a checkpoint that has it");
   }
   if (!TrainerType::keeps_remainder && file.find("training.remainder") != nullptr) {
     detail::throw_content_error(path.string(), "tensor", "\"training.remainder\"",
-                                "none with parameters that are stored whole");
+                                "none for parameters without a remainder");
   }
   Definition::visit_parameters([&](const Parameter& parameter) {
     const TensorEntry& tensor = file.at(parameter.name.view());
@@ -125,25 +125,25 @@ CheckpointInfo load_checkpoint(const std::filesystem::path& path, Trainer<Defini
     }
   });
 
-  std::array<std::vector<C>, 3> moved;
-  std::vector<std::int16_t> moved_remainder;
+  std::array<std::vector<C>, 3> aligned;
+  std::vector<std::int16_t> aligned_remainder;
   const HostNumbers<C> first =
-      detail::training_numbers(file, "training.first_moment", Definition::parameters, moved[0]);
+      detail::training_numbers(file, "training.first_moment", Definition::parameters, aligned[0]);
   const HostNumbers<C> second =
-      detail::training_numbers(file, "training.second_moment", Definition::parameters, moved[1]);
+      detail::training_numbers(file, "training.second_moment", Definition::parameters, aligned[1]);
   HostNumbers<std::int16_t> remainder;
   if (TrainerType::keeps_remainder) {
-    remainder = detail::training_numbers(file, "training.remainder", Definition::parameters, moved_remainder);
+    remainder = detail::training_numbers(file, "training.remainder", Definition::parameters, aligned_remainder);
   }
   HostNumbers<C> states;
   const auto definition = file.metadata().find(detail::definition_key);
   const bool same_states = trainer.options().carry_states &&
                            (definition == file.metadata().end() || definition->second == spelling<Definition>());
   if (file.find("training.states") != nullptr && (same_states || other == OtherRun::refused)) {
-    states = detail::training_numbers(file, "training.states", -1, moved[2]);
+    states = detail::training_numbers(file, "training.states", -1, aligned[2]);
   }
   const auto steps = static_cast<Index>(detail::metadata_number(file, detail::step_key, std::uint64_t{1} << 53));
-  CheckpointInfo info{detail::told_windows(file), file.metadata()};
+  CheckpointInfo info{detail::stored_windows_state(file), file.metadata()};
   std::erase_if(info.metadata, [](const auto& entry) { return entry.first.starts_with(detail::own_prefix); });
 
   try {

@@ -12,13 +12,13 @@
 
 #include "moe_mamba/io/safetensors.hpp"
 
-/// A checksum of the tensors and metadata of a file, kept in its metadata: the format has none, and a flipped bit in a
-/// weight would go unnoticed. It tells damage, not malice. Files of weights without one are taken as they are.
+/// A checksum of the tensors and metadata of a file, stored in its metadata: the format has none, and a flipped bit in
+/// a weight would go unnoticed. It detects corruption, not tampering. Model files without one are accepted.
 namespace moe_mamba::detail {
 
 inline constexpr const char* checksum_key = "moe_mamba.checksum";
 
-/// 64 bits that depend on every byte. Four chains of multiplications, so that reading is what takes the time.
+/// A 64-bit hash of all bytes. Four independent chains of multiplications, so that memory bandwidth is the limit.
 inline std::uint64_t hash_bytes(std::span<const std::byte> bytes, std::uint64_t seed) {
   constexpr std::uint64_t factor = 0x9E3779B97F4A7C15u;
   const auto mix = [](std::uint64_t& state, std::uint64_t word) {
@@ -47,14 +47,15 @@ inline std::uint64_t hash_text(std::string_view text, std::uint64_t seed) {
   return hash_bytes(std::as_bytes(std::span<const char>(text)), seed);
 }
 
-/// Sixteen digits.
+/// As sixteen hexadecimal digits.
 inline std::string hexadecimal(std::uint64_t value) {
   std::string text;
   for (int digit = 15; digit >= 0; --digit) text += "0123456789abcdef"[(value >> (4 * digit)) & 15];
   return text;
 }
 
-/// Of tensors in any order, names and data, and of all metadata but the checksum. T is a TensorSource or a TensorEntry.
+/// The checksum of the names and data of tensors, in any order, and of all metadata except the checksum itself. T is
+/// TensorSource or TensorEntry.
 template <class T>
 std::string checksum(std::span<const T> tensors, const std::map<std::string, std::string>& metadata) {
   std::uint64_t sum = 0;
@@ -65,14 +66,14 @@ std::string checksum(std::span<const T> tensors, const std::map<std::string, std
   return hexadecimal(sum);
 }
 
-/// The metadata and the checksum of these tensors.
+/// The metadata with the checksum of these tensors added.
 inline std::map<std::string, std::string> with_checksum(std::map<std::string, std::string> metadata,
                                                         std::span<const TensorSource> tensors) {
   metadata[checksum_key] = checksum(tensors, metadata);
   return metadata;
 }
 
-/// Throws std::runtime_error where a file has a checksum that is not that of its contents.
+/// Throws std::runtime_error if a file has a checksum that is not that of its contents.
 inline void check_checksum(const SafetensorsFile& file) {
   const auto stored = file.metadata().find(checksum_key);
   if (stored == file.metadata().end()) return;
@@ -80,7 +81,7 @@ inline void check_checksum(const SafetensorsFile& file) {
   if (actual == stored->second) return;
   throw_content_error(file.path().string(), "the checksum of tensors and metadata", actual,
                       in_quotes(stored->second) + ", as metadata \"" + checksum_key +
-                          "\" says; the file is damaged (or was changed, and that entry should be left out)");
+                          "\" says; the file is damaged (or was edited, and that entry should be removed)");
 }
 
 }  // namespace moe_mamba::detail

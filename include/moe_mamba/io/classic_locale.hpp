@@ -8,11 +8,11 @@
 
 #include "moe_mamba/core/standard.hpp"
 
-/// Numbers in files are written as C++ writes them, whatever the program's locale.
+/// Numbers in files have the format of the locale "C", independent of the program's locale.
 namespace moe_mamba::detail {
 
-/// Puts the calling thread, and no other, into the locale "C" while it lives: for code that reads numbers as the locale
-/// says. A thread's own locale stands before the program's, so it holds also where another thread calls setlocale().
+/// Sets the locale of the calling thread to "C" for its lifetime, for code that parses numbers according to the locale.
+/// A thread's locale overrides the program's, so it stays in effect even if another thread calls setlocale().
 class ClassicLocale {
  public:
   /// Throws std::bad_alloc.
@@ -31,7 +31,7 @@ class ClassicLocale {
   locale_t locale_, before_;
 };
 
-/// A number in at most 15 digits, as JSON has it; what is not finite as Python writes it there: NaN, Infinity, -Infinity.
+/// A number as JSON, with at most 15 digits; non-finite numbers as Python writes them: NaN, Infinity, -Infinity.
 inline std::string number_text(double value) {
   if (std::isnan(value)) return "NaN";
   if (std::isinf(value)) return value < 0 ? "-Infinity" : "Infinity";

@@ -37,7 +37,7 @@ inline constexpr std::array<DataTypeName, 15> data_types{{{"F64", 8},
 
 }  // namespace detail
 
-/// The name in a file.
+/// The dtype in a safetensors header.
 constexpr std::string_view name_of(DataType type) { return detail::data_types[static_cast<std::size_t>(type)].name; }
 
 /// Bytes of one element.

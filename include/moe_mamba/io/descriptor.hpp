@@ -10,7 +10,7 @@
 
 namespace moe_mamba::detail {
 
-/// A file descriptor that closes itself. -1 stands for none.
+/// An owning file descriptor; -1 if there is none.
 class Descriptor {
  public:
   Descriptor() = default;
@@ -31,8 +31,7 @@ class Descriptor {
   int value_ = -1;
 };
 
-/// open(), again where a signal interrupts it, and closed in programs that this one starts. Where it fails there is no
-/// descriptor, and errno says why.
+/// open() with O_CLOEXEC, retried if a signal interrupts it. On failure the result is empty and errno is set.
 inline Descriptor open_descriptor(const std::filesystem::path& path, int flags, mode_t mode = 0) {
   int descriptor = -1;
   do descriptor = ::open(path.c_str(), flags | O_CLOEXEC, mode);

@@ -23,7 +23,7 @@ namespace detail {
   throw FileError(path.string() + ": " + what + ": " + reason);
 }
 
-/// The same with the system's words for an error number.
+/// The same with the system's message for an error number.
 [[noreturn]] inline void throw_system_error(const std::filesystem::path& path, const std::string& what, int code) {
   throw_file_error(path, what, std::generic_category().message(code));
 }
@@ -34,14 +34,20 @@ namespace detail {
   throw FileError(file + ": " + error_text(field.c_str(), value, allowed));
 }
 
-/// "not valid at byte 7 (…)": a JSON parser's complaint without the text that it quotes, which may be long, and anything.
+/// "<file>: duplicate <what>"
+[[noreturn]] inline void throw_duplicate(const std::string& file, const std::string& what) {
+  throw std::runtime_error(file + ": duplicate " + what);
+}
+
+/// "not valid at byte 7 (…)": a JSON parser's message without its quotation from the file, which may be long and
+/// contain any bytes.
 inline std::string invalid_json(std::size_t position, std::string_view complaint) {
   const std::string_view without_text = complaint.substr(0, complaint.find("; last read"));
   return "not valid at byte " + std::to_string(position) + " (" + std::string(without_text.substr(0, 200)) + ")";
 }
 
-/// What lies at a path: not_found where nothing does, or, where links are followed, where one leads nowhere. Throws
-/// std::runtime_error where that cannot be told.
+/// The type of the file at a path: not_found if there is none, or if a followed link is dangling. Throws
+/// std::runtime_error if that cannot be determined.
 inline std::filesystem::file_type type_at(const std::filesystem::path& path, Links links) {
   std::error_code error;
   const auto status =

@@ -19,22 +19,22 @@
 #include "moe_mamba/io/safetensors_header.hpp"
 #include "moe_mamba/io/text_order.hpp"
 
-/// JSON files of strangers: what is read is bounded in depth and count, and every surprise is a std::runtime_error that names
-/// file, place, value and what is allowed.
+/// Untrusted JSON files: nesting and number of values are bounded, and anything unexpected throws a std::runtime_error
+/// that names the file, the field, its value and what is allowed.
 namespace moe_mamba {
 
-/// A JSON value. Numbers that are written as integers and fit 64 bits are integers, all others are not.
+/// A JSON value. Numbers written as integers that fit into 64 bits have Kind::integer, all others Kind::number.
 struct JsonValue {
   enum class Kind { null, boolean, integer, number, string, array, object };
 
   Kind kind = Kind::null;
   bool boolean = false;
   std::int64_t integer = 0;
-  double number = 0;  // of an integer as well
+  double number = 0;  // set for integers as well
   std::string string;
   std::vector<JsonValue> elements;    // of an array or object, in order
-  std::vector<std::string> keys;      // of an object: one for each element
-  std::vector<std::uint32_t> sorted;  // of an object: where the keys stand, in their order
+  std::vector<std::string> keys;      // of an object: one per element
+  std::vector<std::uint32_t> sorted;  // of an object: indices of the keys in alphabetical order
 
   static JsonValue of_kind(Kind kind) {
     JsonValue value;
@@ -67,25 +67,25 @@ struct JsonValue {
     return value;
   }
 
-  /// The element of that name of an object, or null.
+  /// The element of an object with that key, or null.
   const JsonValue* find(std::string_view key) const {
     const auto at = std::lower_bound(sorted.begin(), sorted.end(), key,
-                                     [&](std::uint32_t place, std::string_view name) { return keys[place] < name; });
+                                     [&](std::uint32_t index, std::string_view name) { return keys[index] < name; });
     return at == sorted.end() || keys[*at] != key ? nullptr : &elements[*at];
   }
 
-  /// For a message: numbers and names as they are, the rest by kind and size.
+  /// For messages: scalars by value, arrays and objects by kind and size.
   std::string text() const;
 };
 
-/// How deep a file may nest and how many values it may hold.
+/// Limits of a file's nesting depth and number of values.
 struct JsonLimits {
   std::size_t depth, values;
 };
 
 namespace detail {
 
-/// A name as part of a path in a message: in quotes unless it is a plain word.
+/// A key as part of a path in a message: in quotes unless it is a plain identifier.
 inline std::string path_part(const std::string& name) {
   const bool is_plain = !name.empty() && name.size() <= 100 && std::all_of(name.begin(), name.end(), [](char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-';
@@ -93,40 +93,39 @@ inline std::string path_part(const std::string& name) {
   return is_plain ? name : in_quotes(name);
 }
 
-/// Builds a tree of values, within limits: so deep and of so many values that no file can use up the stack or many times its
-/// own size of memory.
+/// Builds a tree of values within limits, so that no file can overflow the stack or take many times its size of memory.
 class JsonBuilder {
  public:
   JsonBuilder(const std::string& file, JsonLimits limits) : file_(file), limits_(limits) {}
 
-  /// How many arrays and objects are open.
+  /// Number of open arrays and objects.
   std::size_t depth() const { return open_.size(); }
-  /// The name of the member that comes, of the innermost object.
+  /// The key of the current member of the innermost object.
   const std::string& name() const { return open_.back()->keys.back(); }
   JsonValue finish() { return std::move(root_); }
 
   void key(std::string name) { open_.back()->keys.push_back(std::move(name)); }
-  void add(JsonValue value) { place(std::move(value)); }
+  void add(JsonValue value) { append(std::move(value)); }
   void open(JsonValue::Kind kind) {
     if (depth() == limits_.depth) {
       const bool is_named = !open_.empty() && !open_.front()->keys.empty();
       throw_content_error(file_, "the nesting" + (is_named ? " in " + path_part(open_.front()->keys.back()) : ""),
                           "deeper than " + std::to_string(limits_.depth), std::to_string(limits_.depth) + " levels");
     }
-    open_.push_back(&place(JsonValue::of_kind(kind)));
+    open_.push_back(&append(JsonValue::of_kind(kind)));
   }
   void close() {
     JsonValue& value = *open_.back();
     const auto& keys = value.keys;
-    value.sorted = order_of(keys.size(), [&](auto place) { return std::string_view(keys[place]); });
-    const auto twice = std::adjacent_find(value.sorted.begin(), value.sorted.end(),
-                                          [&](auto a, auto b) { return keys[a] == keys[b]; });
-    if (twice != value.sorted.end()) throw_content_error(file_, path(keys[*twice]), "there twice", "each name once");
+    value.sorted = order_of(keys.size(), [&](auto index) { return std::string_view(keys[index]); });
+    const auto duplicate = std::adjacent_find(value.sorted.begin(), value.sorted.end(),
+                                              [&](auto a, auto b) { return keys[a] == keys[b]; });
+    if (duplicate != value.sorted.end()) throw_duplicate(file_, "key " + path(keys[*duplicate]));
     open_.pop_back();
   }
 
  private:
-  /// The names on the way to a member of the innermost object.
+  /// The path of a member of the innermost object.
   std::string path(const std::string& member) const {
     std::string text;
     for (std::size_t i = 0; i + 1 < open_.size(); ++i) {
@@ -134,13 +133,13 @@ class JsonBuilder {
     }
     return text + path_part(member);
   }
-  JsonValue& place(JsonValue&& value) {
+  JsonValue& append(JsonValue&& value) {
     if (++values_ > limits_.values) {
       throw_content_error(file_, "the number of values", "over " + std::to_string(limits_.values),
                           "at most " + std::to_string(limits_.values));
     }
     if (open_.empty()) return root_ = std::move(value);
-    // What is open stays where it is: only the innermost one gets new elements.
+    // Pointers to open values stay valid: only the innermost one gets new elements.
     return open_.back()->elements.emplace_back(std::move(value));
   }
 
@@ -151,7 +150,7 @@ class JsonBuilder {
   std::size_t values_ = 0;
 };
 
-/// Takes the parser's events and builds a tree of them all.
+/// Builds a tree from all of the parser's events.
 class JsonTreeReader {
  public:
   JsonTreeReader(const std::string& file, JsonLimits limits) : tree_(file, limits) {}
@@ -177,16 +176,16 @@ class JsonTreeReader {
   JsonBuilder tree_;
 };
 
-/// The numbers that JSON has no spelling for, as Python's json module writes them: NaN, Infinity and -Infinity; and those too
-/// large for a double, which it reads as infinity. Made in the locale "C".
+/// Finds the non-finite numbers that Python's json module accepts: NaN, Infinity, -Infinity, and numbers too large for
+/// a double, which it reads as infinite. Must be constructed in the locale "C".
 struct NonFiniteNumbers {
   struct Number {
-    std::size_t ordinal;  // among all numbers of the text, from 0
+    std::size_t ordinal;  // index among all numbers of the text
     double value;
   };
 
   std::vector<Number> numbers;
-  std::string text;  // with a zero, padded to the same length, in the place of each; empty if there are none
+  std::string text;  // with each replaced by a zero, padded to the same length; empty if there are none
 
   explicit NonFiniteNumbers(std::string_view json) {
     std::size_t ordinal = 0;
@@ -194,7 +193,7 @@ struct NonFiniteNumbers {
       const std::size_t size = token_size(json, i);
       const std::string_view token = json.substr(i, size);
       const double value = value_of(token);
-      if (value != 0) {  // as NaN is, too
+      if (value != 0) {  // true for NaN as well
         if (text.empty()) text = json;
         text.replace(i, size, size, ' ').replace(i, 1, 1, '0');
         numbers.push_back({ordinal, value});
@@ -210,7 +209,7 @@ struct NonFiniteNumbers {
     return is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || c == '.' || c == '+' ||
            c == '-' || static_cast<unsigned char>(c) >= 0x80;
   }
-  /// A string with its quotes, a number or word, or a single character.
+  /// Length of the token at `begin`: a string with its quotes, a number or keyword, or a single character.
   static std::size_t token_size(std::string_view json, std::size_t begin) {
     std::size_t end = begin + 1;
     if (json[begin] == '"') {
@@ -229,7 +228,7 @@ struct NonFiniteNumbers {
            : token == "-Infinity" ? -infinity
                                   : overflow(token);
   }
-  /// The infinity that a number of JSON is rounded to, 0 for any other token.
+  /// The infinity that a JSON number overflows to, 0 for any other token.
   static double overflow(std::string_view token) {
     const std::string_view digits = token.substr(token.front() == '-' ? 1 : 0);
     if (digits.empty() || !is_digit(digits.front())) return 0;
@@ -247,7 +246,7 @@ struct NonFiniteNumbers {
   }
 };
 
-/// What the parser calls: the events of a reader, and its own complaint about the text.
+/// The parser's event handler: forwards to a reader and reports syntax errors.
 template <class Reader>
 struct JsonEvents : Reader {
   using Reader::Reader;
@@ -277,10 +276,10 @@ struct JsonEvents : Reader {
   std::size_t ordinal_ = 0;
 };
 
-/// Reads a JSON text with a reader that is made of (file, arguments...); gives its finish().
+/// Parses a JSON text with a Reader constructed from (file, arguments...) and returns its finish().
 template <class Reader, class... Arguments>
 auto read_json(std::string_view text, const std::string& file, Arguments... arguments) {
-  // The parser would take a byte order mark as nothing and a zero byte as the end.
+  // The parser would skip a byte order mark and stop at a zero byte.
   if (text.starts_with("\xef\xbb\xbf")) {
     throw_content_error(file, "the beginning", "a byte order mark", "JSON text without one");
   }
@@ -321,7 +320,8 @@ inline std::string JsonValue::text() const {
 /// The limits of a config.json.
 inline constexpr JsonLimits json_limits{16, std::size_t{1} << 18};
 
-/// Reads a JSON text as Python does: with NaN, Infinity and -Infinity, and as infinity what is too large for a double. `file` names it in errors.
+/// Parses a JSON text as Python does: accepts NaN, Infinity and -Infinity, and reads numbers too large for a double as
+/// infinite. `file` names it in errors.
 inline JsonValue parse_json(std::string_view text, const std::string& file, JsonLimits limits = json_limits) {
   return detail::read_json<detail::JsonTreeReader>(text, file, limits);
 }

@@ -14,14 +14,14 @@
 
 namespace moe_mamba {
 
-/// A whole file as read-only memory, read by the system when it is touched, shared by all processes that map it.
+/// A read-only memory mapping of a whole file, loaded on access and shared by all processes that map it.
 ///
-/// The bytes stay valid when the file is replaced or removed (an AtomicFile of the same path does the former), but a
-/// process that shortens the file in place takes them away, as with every mapping. The first byte is aligned to a page.
+/// The bytes stay valid when the file is replaced (as by an AtomicFile of the same path) or removed. As with every
+/// mapping, they are lost if a process truncates the file in place. The first byte is page-aligned.
 class MappedFile {
  public:
-  /// Throws std::runtime_error if the file is missing, unreadable, not a regular file or empty, or a link where those are
-  /// refused.
+  /// Throws std::runtime_error if the file is missing, unreadable, not a regular file or empty, or if it is a link and
+  /// `links` refuses those.
   explicit MappedFile(const std::filesystem::path& path, Links links = Links::followed);
 
   MappedFile(MappedFile&& other) noexcept : bytes_(std::exchange(other.bytes_, {})) {}
@@ -40,13 +40,13 @@ class MappedFile {
 };
 
 inline MappedFile::MappedFile(const std::filesystem::path& path, Links links) {
-  // O_NONBLOCK: opening a pipe that nobody writes would wait for ever.
+  // O_NONBLOCK: opening a pipe without a writer would block forever.
   const int no_link = links == Links::refused ? O_NOFOLLOW : 0;
   const detail::Descriptor file = detail::open_descriptor(path, O_RDONLY | O_NONBLOCK | no_link);
   if (!file && errno == ELOOP && no_link != 0) {
     detail::throw_file_error(path, "cannot be opened for reading",
-                             "it is a symbolic link, which may lead out of the folder; allowed: a regular file, or "
-                             "Links::followed for a folder that you trust");
+                             "it is a symbolic link, which may point outside the folder; allowed: a regular file, or "
+                             "Links::followed for a trusted folder");
   }
   if (!file) detail::throw_system_error(path, "cannot be opened for reading", errno);
   struct stat status = {};

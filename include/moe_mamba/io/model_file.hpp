@@ -15,50 +15,50 @@
 #include "moe_mamba/language/spelling.hpp"
 #include "moe_mamba/model/model.hpp"
 
-/// Models in safetensors files: one tensor for each parameter, under its name, and the spelling of the definition.
+/// Models in safetensors files: one tensor per parameter, under its name, and the spelling of the definition.
 namespace moe_mamba {
 
-/// Whether a file is opened by a definition that computes something else than the one it was written by, from parameters
-/// of the same names and shapes: another activation, another epsilon. A file that does not say its definition is opened.
+/// Whether a file may be loaded with a definition other than the one it was written by, if the parameters have the same
+/// names and shapes: one with another activation or epsilon, say. A file that records no definition is always accepted.
 enum class OtherDefinition { refused, accepted };
 
 namespace detail {
 
-/// Tensors that stand in a checkpoint beside the parameters.
+/// Tensors of a checkpoint other than the parameters.
 inline constexpr std::array<std::string_view, 4> training_tensors = {"training.first_moment", "training.second_moment",
                                                                      "training.remainder", "training.states"};
 
 inline constexpr const char* definition_key = "moe_mamba.definition";
 
-/// The metadata and the definition.
+/// The metadata with the definition added.
 template <class Definition>
 std::map<std::string, std::string> with_definition(std::map<std::string, std::string> metadata) {
   metadata[definition_key] = spelling<Definition>();
   return metadata;
 }
 
-/// A text of a file for a message: whole where it is such as the library writes.
-inline std::string told_text(const std::string& text) {
+/// A metadata value for a message: unquoted and in full if it is printable, as those that the library writes are.
+inline std::string printable(const std::string& text) {
   const bool plain = text.size() <= 4000 && std::ranges::all_of(text, [](char c) { return c >= 0x20 && c < 0x7f; });
   return plain ? text : in_quotes(text);
 }
 
-/// Throws std::runtime_error where metadata are there and say something else.
+/// Throws std::runtime_error if the file has this metadata key with another value.
 inline void check_metadata(const SafetensorsFile& file, const char* key, const std::string& field,
                            const std::string& wanted, const std::string& remedy) {
   const auto stored = file.metadata().find(key);
   if (stored == file.metadata().end() || stored->second == wanted) return;
-  check_checksum(file);  // damage is said first
-  throw_content_error(file.path().string(), field, told_text(stored->second), wanted + ", or " + remedy);
+  check_checksum(file);  // damage is reported first
+  throw_content_error(file.path().string(), field, printable(stored->second), wanted + ", or " + remedy);
 }
 
 template <class Definition>
 void check_definition(const SafetensorsFile& file,
-                      const char* remedy = "OtherDefinition::accepted, which opens it where names and shapes agree") {
+                      const char* remedy = "OtherDefinition::accepted, which loads it if names and shapes agree") {
   check_metadata(file, definition_key, "the definition it was written by", spelling<Definition>(), remedy);
 }
 
-/// The parameters of a model as tensors to be written.
+/// The parameters of a model as tensors to write.
 template <class Definition, StorageScalar S>
 std::vector<TensorSource> parameter_tensors(std::span<const S> parameters) {
   std::vector<TensorSource> tensors;
@@ -78,8 +78,8 @@ inline std::string shape_text(std::span<const Index> shape) {
   return text + "]";
 }
 
-/// Throws std::runtime_error unless the file holds just the definition's parameters, in their shapes and as
-/// floating-point numbers, and, of a checkpoint, tensors of the training beside them.
+/// Throws std::runtime_error unless the file holds exactly the definition's parameters, in their shapes and as
+/// floating-point numbers, apart from a checkpoint's tensors of the training state.
 template <class Definition>
 void check_parameters(const SafetensorsFile& file) {
   const std::string where = file.path().string();
@@ -94,7 +94,7 @@ void check_parameters(const SafetensorsFile& file) {
     }
     if (tensor.type != DataType::F64 && tensor.type != DataType::F32 && tensor.type != DataType::F16 &&
         tensor.type != DataType::BF16) {
-      throw_content_error(where, name + ": dtype", std::string(name_of(tensor.type)), "F64, F32, F16 and BF16");
+      throw_content_error(where, name + ": dtype", std::string(name_of(tensor.type)), "F64, F32, F16 or BF16");
     }
     ++known;
   });
@@ -108,20 +108,20 @@ void check_parameters(const SafetensorsFile& file) {
     bool wanted = of_training(tensor);
     Definition::visit_parameters([&](const Parameter& parameter) { wanted |= parameter.name.view() == tensor.name; });
     if (!wanted) {
-      throw_content_error(where, "tensor", in_quotes(tensor.name), "the parameters of the definition and no other");
+      throw_content_error(where, "tensor", in_quotes(tensor.name), "only the parameters of the definition");
     }
   }
 }
 
-/// Copies a tensor to a device piece by piece, so that the host needs no memory for all of it.
+/// Converts a tensor and copies it to a device in chunks, so that the host does not need memory for all of it.
 template <StorageScalar S, class Memory>
 void write_converted(const TensorEntry& tensor, S* to) {
-  constexpr std::size_t piece = 1 << 16;
-  std::vector<S> values(std::min(piece, static_cast<std::size_t>(elements(tensor))));
+  constexpr std::size_t chunk = 1 << 16;
+  std::vector<S> values(std::min(chunk, static_cast<std::size_t>(elements(tensor))));
   const auto width = static_cast<std::size_t>(bytes_of(tensor.type));
-  for (std::size_t at = 0; at < tensor.data.size(); at += piece * width) {
+  for (std::size_t at = 0; at < tensor.data.size(); at += chunk * width) {
     TensorEntry part{tensor.name, tensor.type, {}, tensor.data.subspan(at)};
-    if (part.data.size() > piece * width) part.data = part.data.first(piece * width);
+    if (part.data.size() > chunk * width) part.data = part.data.first(chunk * width);
     copy_converted(part, values.data());
     Memory::write(to + at / width, values.data(), static_cast<std::size_t>(elements(part)) * sizeof(S));
   }
@@ -146,8 +146,8 @@ void read_parameters(const SafetensorsFile& file, Model<Definition, S, Backend>&
 
 }  // namespace detail
 
-/// Writes a model's parameters, in their storage type, and its definition; the file is written whole or not at all. Throws
-/// std::runtime_error where it cannot be written.
+/// Atomically writes a model's parameters, in their storage type, and its definition. Throws std::runtime_error if the
+/// file cannot be written.
 template <class Definition, StorageScalar S, class Backend>
 void save(const Model<Definition, S, Backend>& model, const std::filesystem::path& path,
           const std::map<std::string, std::string>& metadata = {}) {
@@ -156,9 +156,9 @@ void save(const Model<Definition, S, Backend>& model, const std::filesystem::pat
   save_safetensors(path, tensors, detail::with_checksum(detail::with_definition<Definition>(metadata), tensors));
 }
 
-/// Reads parameters into a model, rounding to its storage type. Throws std::runtime_error, with the model as it was,
+/// Reads parameters into a model, rounding to its storage type. Throws std::runtime_error, leaving the model unchanged,
 /// for a file that cannot be read or is damaged, for one of another definition unless that is accepted, and for tensors
-/// that are missing, not of the definition or of another shape.
+/// that are missing, unknown or of another shape.
 template <class Definition, StorageScalar S, class Backend>
 void load(Model<Definition, S, Backend>& model, const std::filesystem::path& path,
           OtherDefinition other = OtherDefinition::refused) {

@@ -19,9 +19,9 @@
 namespace moe_mamba {
 
 static_assert(std::endian::native == std::endian::little,
-              "safetensors files are little-endian, and so must the machine be");
+              "safetensors files are little-endian; big-endian machines are not supported");
 
-/// What the library writes: parameters and what goes with them, and the remainders of bfloat16 ones.
+/// Element types that the library writes: those of parameters, and int16 for the remainders of bfloat16 ones.
 template <class T>
 concept TensorScalar = StorageScalar<T> || std::same_as<T, std::int16_t>;
 
@@ -32,11 +32,11 @@ inline constexpr DataType data_type_of = std::same_as<T, double>     ? DataType:
                                          : std::same_as<T, bfloat16> ? DataType::BF16
                                                                      : DataType::I16;
 
-/// A safetensors file, mapped: opening it reads the header only, and a tensor's data are read when they are touched.
-/// Entries and their data live as long as the object, also when it is moved.
+/// A memory-mapped safetensors file: opening it reads the header only, and a tensor's data are loaded on access.
+/// Entries and their data stay valid as long as the object lives, even if it is moved.
 class SafetensorsFile {
  public:
-  /// Throws std::runtime_error naming the file, and for wrong contents the tensor, the field, its value and what is
+  /// Throws std::runtime_error naming the file and, for invalid contents, the tensor, the field, its value and what is
   /// allowed.
   explicit SafetensorsFile(const std::filesystem::path& path, Links links = Links::followed)
       : path_(path), file_(path, links), contents_(parse_safetensors(file_.bytes(), path.string())) {
@@ -47,7 +47,7 @@ class SafetensorsFile {
   const std::filesystem::path& path() const { return path_; }
   /// In the order of their data.
   const std::vector<TensorEntry>& tensors() const { return contents_.tensors; }
-  /// Where in tensors() they stand, in the order of their names.
+  /// Indices into tensors(), in the order of the tensors' names.
   const std::vector<std::uint32_t>& by_name() const { return by_name_; }
   const std::map<std::string, std::string>& metadata() const { return contents_.metadata; }
 
@@ -72,10 +72,10 @@ class SafetensorsFile {
 
 inline const TensorEntry* SafetensorsFile::find(std::string_view name) const {
   const auto& entries = contents_.tensors;
-  const auto place =
+  const auto found =
       std::lower_bound(by_name_.begin(), by_name_.end(), name,
                        [&](std::uint32_t index, std::string_view key) { return entries[index].name < key; });
-  return place != by_name_.end() && entries[*place].name == name ? &entries[*place] : nullptr;
+  return found != by_name_.end() && entries[*found].name == name ? &entries[*found] : nullptr;
 }
 
 inline void SafetensorsFile::throw_missing(std::string_view name) const {
@@ -87,7 +87,7 @@ inline void SafetensorsFile::throw_missing(std::string_view name) const {
                                   (names.empty() ? "" : ", such as " + names));
 }
 
-/// A tensor to be written. The data are borrowed until the call returns.
+/// A tensor to write. The data are borrowed until the call returns.
 struct TensorSource {
   std::string name;
   DataType type = DataType::F32;
@@ -97,7 +97,7 @@ struct TensorSource {
 
 namespace detail {
 
-/// A JSON string. Written here because the JSON library's own writer takes seconds to compile.
+/// A JSON string. Hand-written because the JSON library's serialiser takes seconds to compile.
 inline std::string json_string(const char* argument, std::string_view text) {
   constexpr std::string_view digits = "0123456789abcdef";
   std::string result = "\"";
@@ -116,7 +116,7 @@ inline std::string json_string(const char* argument, std::string_view text) {
   return result + '"';
 }
 
-/// The file up to its data: length and header, padded with spaces to a multiple of 64 bytes.
+/// The file up to its data: header length and header, padded with spaces to a multiple of 64 bytes.
 inline std::string safetensors_head(std::span<const TensorSource> tensors,
                                     const std::map<std::string, std::string>& metadata) {
   std::string header = "{";
@@ -139,8 +139,8 @@ inline std::string safetensors_head(std::span<const TensorSource> tensors,
     const Index bytes = tensor_bytes(tensor.type, tensor.shape);
     require(bytes >= 0 && static_cast<std::uint64_t>(bytes) == tensor.data.size(), (where + ": bytes of data").c_str(),
             tensor.data.size(), [&] {
-              return std::to_string(bytes) + ", which type " + std::string(name_of(tensor.type)) + " and shape " +
-                     text_of(tensor.shape) + " take";
+              return std::to_string(bytes) + ", the size of type " + std::string(name_of(tensor.type)) + " and shape " +
+                     text_of(tensor.shape);
             });
     if (header.size() > 1) header += ',';
     header += json_string("tensor name", tensor.name) + ":{\"dtype\":\"" + std::string(name_of(tensor.type)) +
@@ -155,8 +155,8 @@ inline std::string safetensors_head(std::span<const TensorSource> tensors,
   }
   header += '}';
   std::sort(names.begin(), names.end());
-  const auto twice = std::adjacent_find(names.begin(), names.end());
-  require(twice == names.end(), "tensor name", twice == names.end() ? "" : *twice, "each name once");
+  const auto duplicate = std::adjacent_find(names.begin(), names.end());
+  if (duplicate != names.end()) throw std::invalid_argument("duplicate tensor name " + in_quotes(*duplicate));
 
   constexpr std::size_t length_bytes = 8, alignment = 64;
   header.resize((header.size() + length_bytes + alignment - 1) / alignment * alignment - length_bytes, ' ');
@@ -188,9 +188,9 @@ void convert_elements(const std::byte* from, std::size_t count, T* out, Convert 
 
 }  // namespace detail
 
-/// Writes a safetensors file, whole or not at all (see AtomicFile). The tensors keep their order, the data begin at a
-/// multiple of 64 bytes. Throws std::invalid_argument, before any file is touched, where a name is repeated or not
-/// UTF-8 or where data and shape disagree; std::runtime_error where the file cannot be written.
+/// Atomically writes a safetensors file (see AtomicFile). The tensors keep their order, and the data begin at a
+/// multiple of 64 bytes. Throws std::invalid_argument, before any file is touched, if a name is duplicate or not UTF-8
+/// or if data and shape disagree; std::runtime_error if the file cannot be written.
 inline void save_safetensors(const std::filesystem::path& path, std::span<const TensorSource> tensors,
                              const std::map<std::string, std::string>& metadata = {}) {
   const std::string head = detail::safetensors_head(tensors, metadata);
@@ -200,13 +200,13 @@ inline void save_safetensors(const std::filesystem::path& path, std::span<const 
   file.commit();
 }
 
-/// Elements in a tensor.
+/// Number of elements of a tensor.
 inline Index elements(const TensorEntry& tensor) {
   return static_cast<Index>(tensor.data.size()) / bytes_of(tensor.type);
 }
 
-/// Copies a tensor of floating-point numbers into elements(tensor) elements at `out`, rounding to nearest where T is
-/// narrower. Equal types are copied bit by bit. Throws std::runtime_error, before `out` is touched, for other types.
+/// Copies a floating-point tensor to elements(tensor) elements at `out`, rounding to nearest if T is narrower. Equal
+/// types are copied bit by bit. Throws std::runtime_error, before writing to `out`, for other types.
 template <StorageScalar T>
 void copy_converted(const TensorEntry& tensor, T* out) {
   const auto count = static_cast<std::size_t>(elements(tensor));
@@ -227,7 +227,7 @@ void copy_converted(const TensorEntry& tensor, T* out) {
                                                      [](std::uint16_t x) { return T(detail::half_to_float(x)); });
     default:
       throw FileError(error_text(("tensor " + detail::in_quotes(tensor.name) + ": dtype").c_str(), name_of(tensor.type),
-                                 "F64, F32, F16 and BF16"));
+                                 "F64, F32, F16 or BF16"));
   }
 }
 

@@ -17,22 +17,22 @@
 ///   8 bytes   N, the length of the header, little-endian
 ///   N bytes   the header: a JSON object, tensor name → {"dtype": "F32", "shape": [rows, columns], "data_offsets":
 ///   [begin, end]},
-///             with an optional entry "__metadata__" of strings; may end in spaces
+///             with an optional entry "__metadata__" of strings; may be padded with spaces
 ///   the rest  the tensors' elements, little-endian, row-major; offsets count from here
 ///
-/// Files are treated as hostile: whatever they hold, reading them gives tensors that lie inside the file or a
-/// std::runtime_error, in time and memory proportional to the header.
+/// Files are untrusted input: reading one gives tensors inside the file or throws a std::runtime_error, in time and
+/// memory proportional to the header.
 namespace moe_mamba {
 
 /// One tensor of a file. `data` points into the file's bytes and need not be aligned.
 struct TensorEntry {
   std::string name;
   DataType type = DataType::F32;
-  std::vector<Index> shape;  // empty: one number
+  std::vector<Index> shape;  // empty for a scalar
   std::span<const std::byte> data;
 };
 
-/// What a file holds: its tensors in the order of their data, and its metadata.
+/// The contents of a file: its tensors in the order of their data, and its metadata.
 struct SafetensorsContents {
   std::vector<TensorEntry> tensors;
   std::map<std::string, std::string> metadata;
@@ -44,8 +44,8 @@ inline constexpr std::uint64_t safetensors_header_limit = 100'000'000;
 inline constexpr std::size_t safetensors_rank_limit = 64;
 inline constexpr std::string_view metadata_key = "__metadata__";
 
-/// Bytes of the UTF-8 character at the begin of `text` (RFC 3629), 0 if there is none: no overlong forms, no
-/// surrogates.
+/// Length in bytes of the UTF-8 character at the beginning of `text` (RFC 3629: no overlong forms, no surrogates), 0 if
+/// there is none.
 inline std::size_t utf8_character(std::string_view text) {
   const auto byte = [&](std::size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0u; };
   const auto follows = [&](std::size_t i, unsigned low = 0x80, unsigned high = 0xbf) {
@@ -64,8 +64,8 @@ inline std::size_t utf8_character(std::string_view text) {
   return 0;
 }
 
-/// A name or value in quotes for a message, which is UTF-8 whatever the bytes are: control characters, and bytes that belong
-/// to no character, are escaped. Cut, between two characters, where it is long.
+/// A name or value in quotes for a message, always valid UTF-8: control characters and invalid bytes are escaped. Long
+/// texts are truncated between two characters.
 inline std::string in_quotes(std::string_view text) {
   constexpr std::size_t longest = 100;
   constexpr std::string_view digits = "0123456789abcdef";
@@ -94,8 +94,8 @@ inline std::string text_of(std::span<const Index> shape) {
   return text + "]";
 }
 
-/// Bytes that a tensor takes, or -1 where they do not fit an Index. Extents of zero make it empty; the others must not
-/// overflow all the same, so that any part of the shape can be multiplied safely.
+/// Size of a tensor in bytes, or -1 if it does not fit into an Index. An extent of zero makes the tensor empty; the
+/// product of the others must not overflow even then, so that any part of the shape can be multiplied safely.
 inline Index tensor_bytes(DataType type, std::span<const Index> shape) {
   Index bytes = bytes_of(type);
   bool empty = false;
@@ -120,7 +120,7 @@ struct SafetensorsReader {
   static Contents read(std::span<const std::byte> bytes, const std::string& file);
 };
 
-/// Reads a file that lies in memory. The tensors' data point into `bytes`; `file` names it in errors.
+/// Parses a file in memory. The tensors' data point into `bytes`; `file` names it in errors.
 inline SafetensorsContents parse_safetensors(std::span<const std::byte> bytes, const std::string& file) {
   return SafetensorsReader<SafetensorsContents>::read(bytes, file);
 }

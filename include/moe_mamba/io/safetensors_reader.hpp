@@ -22,13 +22,13 @@ namespace moe_mamba {
 
 namespace detail {
 
-/// Takes the events of the JSON parser. It knows at each moment what may come next, so nothing is stored that does not
-/// belong, no depth is followed beyond three, and a repeated key is seen.
+/// Handles the events of the JSON parser as a state machine that knows what may come next: nothing unexpected is
+/// stored, nesting is limited to three levels, and duplicate keys are detected.
 class SafetensorsHeaderReader {
  public:
   SafetensorsHeaderReader(const std::string& file, std::span<const std::byte> data) : file_(file), data_(data) {}
 
-  /// The contents, checked as a whole.
+  /// Checks and returns the contents.
   SafetensorsContents finish();
 
   // The parser's interface. Everything unexpected throws.
@@ -49,7 +49,7 @@ class SafetensorsHeaderReader {
   }
 
  private:
-  enum class Place { Outside, Tensors, Metadata, Tensor, Shape, Offsets };
+  enum class State { Outside, Tensors, Metadata, Tensor, Shape, Offsets };
   struct Range {
     std::uint64_t begin = 0, end = 0;
     std::size_t tensor = 0;
@@ -64,28 +64,28 @@ class SafetensorsHeaderReader {
 
   const std::string& file_;
   std::span<const std::byte> data_;
-  Place place_ = Place::Outside;
-  std::string key_;    // the last one at the place
-  std::string field_;  // of a tensor
+  State state_ = State::Outside;
+  std::string key_;    // the last key of the object that state_ is in
+  std::string field_;  // the last field of a tensor
   bool has_metadata_ = false, has_type_ = false, has_shape_ = false, has_offsets_ = false;
   TensorEntry tensor_;
   std::vector<std::uint64_t> offsets_;
   std::vector<Range> ranges_;
-  std::string metadata_text_;                 // keys and values as they come
-  std::vector<std::uint32_t> metadata_ends_;  // of each in it
+  std::string metadata_text_;                 // keys and values, concatenated
+  std::vector<std::uint32_t> metadata_ends_;  // end offset of each
   SafetensorsContents contents_;
 };
 
 inline void SafetensorsHeaderReader::unexpected(const std::string& value) {
-  switch (place_) {
-    case Place::Outside:
+  switch (state_) {
+    case State::Outside:
       throw_content_error(file_, "header", value, "a JSON object");
-    case Place::Metadata:
+    case State::Metadata:
       throw_content_error(file_, "__metadata__ " + in_quotes(key_), value, "a string");
-    case Place::Tensor:
+    case State::Tensor:
       fail(field_, value, field_ == "dtype" ? "a string" : "an array");
-    case Place::Shape:
-    case Place::Offsets:
+    case State::Shape:
+    case State::Offsets:
       fail(field_ + " element", value, "an integer from 0 to 2^63 - 1");
     default:
       if (key_ == metadata_key) throw_content_error(file_, "__metadata__", value, "an object of strings");
@@ -94,9 +94,9 @@ inline void SafetensorsHeaderReader::unexpected(const std::string& value) {
 }
 
 inline bool SafetensorsHeaderReader::number_unsigned(std::uint64_t value) {
-  if (place_ != Place::Shape && place_ != Place::Offsets) unexpected(std::to_string(value));
+  if (state_ != State::Shape && state_ != State::Offsets) unexpected(std::to_string(value));
   if (value > static_cast<std::uint64_t>(std::numeric_limits<Index>::max())) unexpected(std::to_string(value));
-  if (place_ == Place::Shape) {
+  if (state_ == State::Shape) {
     if (tensor_.shape.size() == safetensors_rank_limit) fail("shape", "longer than 64", "at most 64 extents");
     tensor_.shape.push_back(static_cast<Index>(value));
   } else {
@@ -107,12 +107,12 @@ inline bool SafetensorsHeaderReader::number_unsigned(std::uint64_t value) {
 }
 
 inline bool SafetensorsHeaderReader::string(std::string& value) {
-  if (place_ == Place::Metadata) {
+  if (state_ == State::Metadata) {
     for (const std::string* text : {&key_, &value}) {
       metadata_text_ += *text;
       metadata_ends_.push_back(static_cast<std::uint32_t>(metadata_text_.size()));
     }
-  } else if (place_ == Place::Tensor && field_ == "dtype") {
+  } else if (state_ == State::Tensor && field_ == "dtype") {
     const auto type = std::find_if(data_types.begin(), data_types.end(), [&](auto& t) { return t.name == value; });
     if (type == data_types.end()) {
       std::string allowed;
@@ -128,13 +128,13 @@ inline bool SafetensorsHeaderReader::string(std::string& value) {
 }
 
 inline bool SafetensorsHeaderReader::start_object(std::size_t) {
-  if (place_ == Place::Outside) {
-    place_ = Place::Tensors;
-  } else if (place_ == Place::Tensors && key_ == metadata_key) {
-    if (std::exchange(has_metadata_, true)) throw_content_error(file_, "__metadata__", "there twice", "once");
-    place_ = Place::Metadata;
-  } else if (place_ == Place::Tensors) {
-    place_ = Place::Tensor;
+  if (state_ == State::Outside) {
+    state_ = State::Tensors;
+  } else if (state_ == State::Tensors && key_ == metadata_key) {
+    if (std::exchange(has_metadata_, true)) throw_duplicate(file_, "key " + in_quotes(metadata_key));
+    state_ = State::Metadata;
+  } else if (state_ == State::Tensors) {
+    state_ = State::Tensor;
     tensor_ = TensorEntry{};
     tensor_.name = key_;
     has_type_ = has_shape_ = has_offsets_ = false;
@@ -145,25 +145,25 @@ inline bool SafetensorsHeaderReader::start_object(std::size_t) {
 }
 
 inline bool SafetensorsHeaderReader::key(std::string& name) {
-  if (place_ != Place::Tensor) {
+  if (state_ != State::Tensor) {
     key_ = name;
     return true;
   }
   field_ = name;
   const bool known = name == "dtype" || name == "shape" || name == "data_offsets";
   if (!known) fail("a field", in_quotes(name), "dtype, shape and data_offsets");
-  const bool again = name == "dtype" ? has_type_ : name == "shape" ? has_shape_ : has_offsets_;
-  if (again) fail(name, "there twice", "once");
+  const bool duplicate = name == "dtype" ? has_type_ : name == "shape" ? has_shape_ : has_offsets_;
+  if (duplicate) throw_duplicate(file_, "field " + name + " of tensor " + in_quotes(tensor_.name));
   return true;
 }
 
 inline bool SafetensorsHeaderReader::start_array(std::size_t) {
-  if (place_ != Place::Tensor || field_ == "dtype") unexpected("an array");
+  if (state_ != State::Tensor || field_ == "dtype") unexpected("an array");
   if (field_ == "shape") {
-    place_ = Place::Shape;
+    state_ = State::Shape;
     has_shape_ = true;
   } else {
-    place_ = Place::Offsets;
+    state_ = State::Offsets;
     has_offsets_ = true;
     offsets_.clear();
   }
@@ -171,14 +171,14 @@ inline bool SafetensorsHeaderReader::start_array(std::size_t) {
 }
 
 inline bool SafetensorsHeaderReader::end_array() {
-  place_ = Place::Tensor;
+  state_ = State::Tensor;
   return true;
 }
 
 inline bool SafetensorsHeaderReader::end_object() {
-  if (place_ == Place::Tensor) end_tensor();
-  if (place_ == Place::Metadata) end_metadata();
-  place_ = place_ == Place::Tensors ? Place::Outside : Place::Tensors;
+  if (state_ == State::Tensor) end_tensor();
+  if (state_ == State::Metadata) end_metadata();
+  state_ = state_ == State::Tensors ? State::Outside : State::Tensors;
   return true;
 }
 
@@ -190,22 +190,22 @@ inline void SafetensorsHeaderReader::end_tensor() {
   const std::string range = "[" + std::to_string(begin) + ", " + std::to_string(end) + "]";
   if (begin > end) fail("data_offsets", range, "begin <= end");
   if (end > data_.size()) {
-    throw_content_error(file_, "the file is cut off: tensor " + in_quotes(tensor_.name) + ": data_offsets", range,
+    throw_content_error(file_, "the file is truncated: tensor " + in_quotes(tensor_.name) + ": data_offsets", range,
                         "at most the " + std::to_string(data_.size()) + " bytes of data");
   }
   const Index bytes = tensor_bytes(tensor_.type, tensor_.shape);
   if (bytes < 0) fail("shape", text_of(tensor_.shape), "less than 2^63 bytes");
   if (end - begin != static_cast<std::uint64_t>(bytes)) {
     fail("data_offsets", range,
-         std::to_string(bytes) + " bytes, which dtype " + std::string(name_of(tensor_.type)) + " and shape " +
-             text_of(tensor_.shape) + " take");
+         std::to_string(bytes) + " bytes, the size of dtype " + std::string(name_of(tensor_.type)) + " and shape " +
+             text_of(tensor_.shape));
   }
   tensor_.data = data_.subspan(begin, end - begin);
   ranges_.push_back({begin, end, contents_.tensors.size()});
   contents_.tensors.push_back(std::move(tensor_));
 }
 
-/// The map is filled in its own order: looking for the places of many keys takes most of the time else.
+/// The map is filled in sorted order: most of the time would be spent in lookups otherwise.
 inline void SafetensorsHeaderReader::end_metadata() {
   const auto text = [&](std::size_t i) {
     const std::uint32_t begin = i == 0 ? 0 : metadata_ends_[i - 1];
@@ -213,19 +213,16 @@ inline void SafetensorsHeaderReader::end_metadata() {
   };
   const auto key = [&](std::size_t i) { return text(2 * i); };
   const auto order = order_of(metadata_ends_.size() / 2, key);
-  std::size_t twice = order.size();
+  std::size_t duplicate = order.size();
   for (std::size_t i = 1; i < order.size(); ++i) {
-    if (key(order[i - 1]) == key(order[i])) twice = std::min<std::size_t>(twice, order[i]);
+    if (key(order[i - 1]) == key(order[i])) duplicate = std::min<std::size_t>(duplicate, order[i]);
   }
-  if (twice < order.size()) {
-    throw_content_error(file_, "__metadata__ " + in_quotes(key(twice)), "there twice", "each key once");
-  }
+  if (duplicate < order.size()) throw_duplicate(file_, "metadata key " + in_quotes(key(duplicate)));
   auto& metadata = contents_.metadata;
   for (std::size_t at = 0; at < order.size(); ++at) {
-    // What comes soon is brought in from memory meanwhile.
-    constexpr std::size_t soon = 8;
-    if (at + 2 * soon < order.size()) __builtin_prefetch(&metadata_ends_[2 * std::size_t{order[at + 2 * soon]}]);
-    if (at + soon < order.size()) __builtin_prefetch(key(order[at + soon]).data());
+    constexpr std::size_t ahead = 8;  // prefetch distance
+    if (at + 2 * ahead < order.size()) __builtin_prefetch(&metadata_ends_[2 * std::size_t{order[at + 2 * ahead]}]);
+    if (at + ahead < order.size()) __builtin_prefetch(key(order[at + ahead]).data());
     metadata.emplace_hint(metadata.end(), key(order[at]), text(2 * std::size_t{order[at]} + 1));
   }
 }
@@ -248,12 +245,12 @@ inline SafetensorsContents SafetensorsHeaderReader::finish() {
   }
   if (covered != data_.size()) {
     throw_content_error(file_, "data after the header", std::to_string(data_.size()) + " bytes",
-                        "the " + std::to_string(covered) + " bytes that the tensors take");
+                        "the " + std::to_string(covered) + " bytes of the tensors");
   }
   const auto by_name = order_of(ordered.size(), [&](auto i) { return std::string_view(ordered[i].name); });
   const auto same = [&](auto a, auto b) { return ordered[a].name == ordered[b].name; };
-  if (const auto twice = std::adjacent_find(by_name.begin(), by_name.end(), same); twice != by_name.end()) {
-    throw_content_error(file_, "tensor " + in_quotes(ordered[*twice].name), "there twice", "each name once");
+  if (const auto duplicate = std::adjacent_find(by_name.begin(), by_name.end(), same); duplicate != by_name.end()) {
+    throw_duplicate(file_, "tensor name " + in_quotes(ordered[*duplicate].name));
   }
   contents_.tensors = std::move(ordered);
   return std::move(contents_);
@@ -269,15 +266,16 @@ Contents SafetensorsReader<Contents>::read(std::span<const std::byte> bytes, con
   for (std::size_t i = 0; i < 8; ++i) length |= std::to_integer<std::uint64_t>(bytes[i]) << (8 * i);
   const std::uint64_t longest = std::min<std::uint64_t>(bytes.size() - 8, detail::safetensors_header_limit);
   if (length < 2 || length > longest) {
-    // A header begins with a brace, of which a file that was cut off has kept the begin.
+    // A truncated file still has its header's opening brace.
     const bool cut = length > longest && length <= detail::safetensors_header_limit &&
                      (bytes.size() == 8 || bytes[8] == std::byte{'{'});
-    detail::throw_content_error(file, (cut ? "the file is cut off: " : other) + "header length", std::to_string(length),
+    detail::throw_content_error(file, (cut ? "the file is truncated: " : other) + "header length",
+                                std::to_string(length),
                                 detail::range_text<std::uint64_t>(2, longest) + " in a file of " + size);
   }
   const auto header = bytes.subspan(8, length);
   const std::string_view text(reinterpret_cast<const char*>(header.data()), header.size());
-  // The parser would take a byte order mark as nothing and a zero byte as the end.
+  // The parser would skip a byte order mark and stop at a zero byte.
   if (text.front() != '{') {
     detail::throw_content_error(file, other + "header's first byte", detail::in_quotes(text.substr(0, 1)), "{");
   }

@@ -18,7 +18,7 @@
 
 namespace moe_mamba {
 
-/// How many files went into a text, and how many were left out as binary.
+/// How many files were read, and how many were skipped as binary.
 struct TextFiles {
   Index read = 0;
   Index skipped = 0;
@@ -34,7 +34,7 @@ inline void append_file(const std::filesystem::path& path, std::vector<unsigned 
   if (::fstat(file.get(), &status) != 0) throw_system_error(path, "cannot be examined", errno);
   if (!S_ISREG(status.st_mode)) throw_file_error(path, "cannot be read as text", "it is not a regular file");
 
-  // The size is a hint only: the file may grow, and some report none. One byte more lets the end show at once.
+  // The size is only a hint: the file may grow, and some files report none. One byte more detects the end at once.
   std::size_t size = text.size(), room = static_cast<std::size_t>(status.st_size) + 1;
   for (;;) {
     text.resize(size + room);
@@ -48,7 +48,7 @@ inline void append_file(const std::filesystem::path& path, std::vector<unsigned 
   text.resize(size);
 }
 
-/// All regular files below a folder but not in the folder `except`, in the order of their paths, which is the same on
+/// All regular files below a folder, except those in the folder `except`, sorted by path, which gives the same order on
 /// every machine.
 inline std::vector<std::filesystem::path> files_below(const std::filesystem::path& folder,
                                                       const std::filesystem::path& except) {
@@ -58,7 +58,7 @@ inline std::vector<std::filesystem::path> files_below(const std::filesystem::pat
   fs::path at = folder;
   fs::recursive_directory_iterator entry(folder, error);
   while (!error && entry != fs::recursive_directory_iterator()) {
-    // A link that points nowhere is no regular file, and no reason to stop; nor is an `except` that is not there.
+    // A dangling link is skipped, and a missing `except` is ignored.
     const auto check = [&at](const std::error_code& failure) {
       const bool nowhere = failure == std::errc::no_such_file_or_directory || failure == std::errc::not_a_directory ||
                            failure == std::errc::too_many_symbolic_link_levels;
@@ -70,9 +70,9 @@ inline std::vector<std::filesystem::path> files_below(const std::filesystem::pat
     check(failure);
     if (type == fs::file_type::regular) files.push_back(at);
     if (type == fs::file_type::directory && !except.empty()) {
-      const bool passed_over = fs::equivalent(at, except, failure);
+      const bool is_excluded = fs::equivalent(at, except, failure);
       check(failure);
-      if (passed_over) entry.disable_recursion_pending();
+      if (is_excluded) entry.disable_recursion_pending();
     }
     entry.increment(error);
   }
@@ -83,13 +83,13 @@ inline std::vector<std::filesystem::path> files_below(const std::filesystem::pat
 
 }  // namespace detail
 
-/// The bytes of files and folders, one after the other.
+/// The concatenated bytes of files and folders.
 ///
-/// A path to a regular file gives its bytes, whatever they are. A folder gives the regular files in it and in its
-/// folders (links to folders are not followed), sorted by path; there, a file that holds a zero byte counts as binary
-/// and is skipped. Throws std::runtime_error naming the path that is missing, unreadable or neither file nor folder, or
-/// a folder without any text. `files`, where given, receives the number of files read and skipped. A folder `except` below the others, such as the
-/// one that a program writes to, is passed over.
+/// A path to a regular file gives all its bytes. A folder gives the regular files in it and its subfolders (links to
+/// folders are not followed), sorted by path, except files that contain a zero byte, which are skipped as binary.
+/// `files`, if given, receives the number of files read and skipped. The folder `except`, such as the one that a
+/// program writes to, is excluded. Throws std::runtime_error naming the path that is missing, unreadable or neither
+/// file nor folder, or a folder without any text.
 inline std::vector<unsigned char> read_text(std::span<const std::filesystem::path> paths, TextFiles* files = nullptr,
                                             const std::filesystem::path& except = {}) {
   std::vector<unsigned char> text;
@@ -116,9 +116,10 @@ inline std::vector<unsigned char> read_text(std::span<const std::filesystem::pat
     }
     if (text.size() == before) {
       const Index binary = count.skipped - skipped;
-      detail::throw_file_error(
-          path, "no text is in this folder",
-          binary == 0 ? "it holds no files, or empty ones" : std::to_string(binary) + " binary files are passed over");
+      detail::throw_file_error(path, "there is no text in this folder",
+                               binary == 0 ? "it holds no files, or only empty ones"
+                                           : std::to_string(binary) + (binary == 1 ? " binary file was skipped"
+                                                                                   : " binary files were skipped"));
     }
   }
   if (files != nullptr) *files = count;

@@ -11,7 +11,8 @@
 
 namespace moe_mamba::detail {
 
-/// Seven bytes of a text as a number that orders as they do: the bytes, then how many they are, eight where more follow.
+/// Seven bytes of a text from `begin` on as a number with the same order: the bytes, then their count, or eight if more
+/// follow.
 inline std::uint64_t ordered_bytes(std::string_view text, std::size_t begin) {
   constexpr std::size_t most = 7;
   const std::size_t left = text.size() - begin;
@@ -22,11 +23,11 @@ inline std::uint64_t ordered_bytes(std::string_view text, std::size_t begin) {
   return number << 8 | std::min(left, most + 1);
 }
 
-/// The places 0 to count - 1 in the order of the bytes of text(place), a std::string_view, and equal texts in the order of their places.
+/// The indices 0 to count - 1, stably sorted by the bytes of text(index), a std::string_view.
 ///
-/// Comparing texts where they lie takes a visit to memory each time, and the time for many of them grows faster than their
-/// number as soon as the caches no longer hold them. So seven bytes of each text are sorted where they lie side by side, then the
-/// next seven of those that agree in these.
+/// Comparing texts through pointers costs a cache miss per comparison once they no longer fit into the caches, so the
+/// time grows faster than their number. Instead, seven bytes of each text are copied into a contiguous array of keys
+/// and sorted there; then the next seven bytes of those that compare equal, and so on.
 template <class Text>
 std::vector<std::uint32_t> order_of(std::size_t count, const Text& text) {
   std::vector<std::uint32_t> order(count);
@@ -41,21 +42,21 @@ std::vector<std::uint32_t> order_of(std::size_t count, const Text& text) {
 
   struct Item {
     std::uint64_t bytes;
-    std::uint32_t place;
-    bool operator<(const Item& other) const { return bytes != other.bytes ? bytes < other.bytes : place < other.place; }
+    std::uint32_t index;
+    bool operator<(const Item& other) const { return bytes != other.bytes ? bytes < other.bytes : index < other.index; }
   };
   struct Range {
-    std::size_t begin, end, depth;  // agree in the first `depth` bytes
+    std::size_t begin, end, depth;  // items whose first `depth` bytes are equal
   };
   std::vector<Item> items(count);
-  for (const std::uint32_t place : order) items[place].place = place;
+  for (const std::uint32_t index : order) items[index].index = index;
   std::vector<Range> ranges{{0, count, 0}};
   while (!ranges.empty()) {
     const Range range = ranges.back();
     ranges.pop_back();
     const auto begin = items.begin() + static_cast<std::ptrdiff_t>(range.begin);
     const auto end = items.begin() + static_cast<std::ptrdiff_t>(range.end);
-    for (auto item = begin; item != end; ++item) item->bytes = ordered_bytes(text(item->place), range.depth);
+    for (auto item = begin; item != end; ++item) item->bytes = ordered_bytes(text(item->index), range.depth);
     if (!std::is_sorted(begin, end)) std::sort(begin, end);
     for (std::size_t first = range.begin, last; first < range.end; first = last) {
       const std::uint64_t bytes = items[first].bytes;
@@ -63,7 +64,7 @@ std::vector<std::uint32_t> order_of(std::size_t count, const Text& text) {
       if (last - first > 1 && (bytes & 0xff) > 7) ranges.push_back({first, last, range.depth + 7});
     }
   }
-  std::transform(items.begin(), items.end(), order.begin(), [](const Item& item) { return item.place; });
+  std::transform(items.begin(), items.end(), order.begin(), [](const Item& item) { return item.index; });
   return order;
 }
 

@@ -16,19 +16,19 @@
 #include "moe_mamba/train/trainer.hpp"
 #include "moe_mamba/train/windows.hpp"
 
-/// What a checkpoint keeps in words: what makes a training the run that it is, and where its data stood.
+/// A checkpoint's metadata: what identifies the training run, and the position in its data.
 namespace moe_mamba::detail {
 
-inline constexpr std::string_view own_prefix = "moe_mamba.";  // of all metadata that the library writes
+inline constexpr std::string_view own_prefix = "moe_mamba.";  // of all metadata keys that the library writes
 inline constexpr const char* step_key = "moe_mamba.step";
 
-/// A number among the metadata; without one that is `otherwise`, where there is such.
+/// An integer of the metadata, or `otherwise`, if given, for a missing key.
 inline std::uint64_t metadata_number(const SafetensorsFile& file, const std::string& key, std::uint64_t most,
                                      std::optional<std::uint64_t> otherwise = std::nullopt) {
   const auto found = file.metadata().find(key);
   const std::string where = file.path().string(), field = "metadata \"" + key + "\"";
   if (found == file.metadata().end() && otherwise) return *otherwise;
-  if (found == file.metadata().end()) throw_content_error(where, field, "missing", "a checkpoint, which has it");
+  if (found == file.metadata().end()) throw_content_error(where, field, "missing", "a checkpoint that has it");
   const std::string& text = found->second;
   std::uint64_t number = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
@@ -38,7 +38,7 @@ inline std::uint64_t metadata_number(const SafetensorsFile& file, const std::str
   return number;
 }
 
-inline void tell_windows(const WindowsState& windows, std::map<std::string, std::string>& metadata) {
+inline void store_windows_state(const WindowsState& windows, std::map<std::string, std::string>& metadata) {
   const std::string prefix = "moe_mamba.windows.";
   metadata[prefix + "seed"] = std::to_string(windows.seed);
   metadata[prefix + "position"] = std::to_string(windows.position);
@@ -48,10 +48,10 @@ inline void tell_windows(const WindowsState& windows, std::map<std::string, std:
   metadata[prefix + "batch"] = std::to_string(windows.batch);
 }
 
-inline WindowsState told_windows(const SafetensorsFile& file) {
+inline WindowsState stored_windows_state(const SafetensorsFile& file) {
   constexpr auto any = std::numeric_limits<std::uint64_t>::max(), index = any / 2;
   const std::string prefix = "moe_mamba.windows.";
-  const auto number = [&](const char* key) {  // older files say less
+  const auto number = [&](const char* key) {  // missing in older files
     return static_cast<Index>(metadata_number(file, prefix + key, index, std::uint64_t{0}));
   };
   return {.seed = metadata_number(file, prefix + "seed", any),
@@ -77,7 +77,7 @@ inline std::string schedule_text(const Cosine& rate) {
          exact_text(rate.floor) + '}';
 }
 
-/// One of the program's own: its name, and some of what it gives.
+/// A user-defined schedule: its name and some of its factors.
 template <class Rate>
 std::string schedule_text(const Rate& rate) {
   std::string text = type_name<Rate>() + " with the factors";
@@ -87,9 +87,8 @@ std::string schedule_text(const Rate& rate) {
   return text + " in the steps 0, 3, 15 and so on to 1048575";
 }
 
-/// What a schedule of the program's own gives in many steps, beside the few that its text shows: all of the first 16 and
-/// from there on 8 an octave, as far as 2^24. Nine digits each, so that the last bits, in which
-/// machines differ, make no difference.
+/// A fingerprint of a user-defined schedule's factors at many more steps than its text shows: the first 16, and from
+/// there on 8 per octave up to 2^24. Factors have nine digits, so that machines that differ in the last bits agree.
 template <class Rate>
 std::string schedule_samples(const Rate& rate) {
   std::string factors;
@@ -107,28 +106,28 @@ std::string schedule_samples(const Rate& rate) {
   return hexadecimal(hash_text(factors, 0)) + " in the steps 0 to 16, 18, 20 and so on, 8 an octave, to 16777216";
 }
 
-/// A metadata key of checkpoints, what it is called in messages, and what it says of a trainer.
-struct RunWords {
+/// A metadata key of checkpoints, its name in messages, and its value for a trainer.
+struct RunField {
   const char* key;
-  const char* field;
+  const char* name;
   std::string text;
 };
 
 template <class Definition, StorageScalar S, class Backend, Schedule Rate>
-std::vector<RunWords> run_words(const Trainer<Definition, S, Backend, Rate>& trainer) {
+std::vector<RunField> run_fields(const Trainer<Definition, S, Backend, Rate>& trainer) {
   const TrainerOptions& options = trainer.options();
-  std::vector<RunWords> words = {
+  std::vector<RunField> fields = {
       {"moe_mamba.training.optimizer", "the optimizer it was trained with", optimizer_text(trainer.optimizer())},
       {"moe_mamba.training.schedule", "the schedule it was trained with", schedule_text(trainer.schedule())},
       {"moe_mamba.training.options", "the trainer options it was trained with",
        "clip_norm " + exact_text(options.clip_norm) + ", carry_states " + (options.carry_states ? "true" : "false")},
       {"moe_mamba.training.definition", "the definition it was trained with (auxiliary losses included)",
        spelling<Definition>(AuxiliaryLosses::spelled)}};
-  if constexpr (!std::same_as<Rate, Constant> && !std::same_as<Rate, Cosine>) {  // whose texts say all
-    words.push_back({"moe_mamba.training.schedule_samples", "the fingerprint of its schedule's factors",
-                     schedule_samples(trainer.schedule())});
+  if constexpr (!std::same_as<Rate, Constant> && !std::same_as<Rate, Cosine>) {  // whose texts are complete
+    fields.push_back({"moe_mamba.training.schedule_samples", "the fingerprint of its schedule's factors",
+                      schedule_samples(trainer.schedule())});
   }
-  return words;
+  return fields;
 }
 
 }  // namespace moe_mamba::detail

@@ -8,7 +8,7 @@
 /// The activation among a layer's options.
 namespace moe_mamba::detail {
 
-/// An activation: `gated`, `value` and `derivative`. The library's stand in ops/activation.hpp.
+/// An activation: `gated`, `value` and `derivative`. The library's are in ops/activation.hpp.
 template <class T>
 concept ActivationType = requires(float x) {
   { T::gated } -> std::convertible_to<bool>;
@@ -21,7 +21,7 @@ struct IsActivation {
   static constexpr bool value = ActivationType<T>;
 };
 
-/// The activation among Options, Relu when there is none.
+/// The activation among Options, Relu if there is none.
 template <class... Options>
 using activation_of = typename FirstMatch<IsActivation, Relu, Options...>::type;
 

@@ -6,7 +6,7 @@
 #include "moe_mamba/language/options.hpp"
 #include "moe_mamba/layers/attention.hpp"
 
-/// Attention<...>: its options, what is wrong with them, and the layer that they make.
+/// Attention<...>: its options, their checks, and the resulting layer.
 namespace moe_mamba {
 
 namespace detail {
@@ -17,28 +17,28 @@ struct AttentionTakes {
                     is_integer_option<HeadWidth, Option> || is_integer_option<Context, Option> ||
                     is_integer_option<Rotary, Option> || is_integer_option<RotaryWidth, Option> ||
                     is_one_of<Option, NoPositions, InputBiases, Biases>,
-                "Attention takes the options Heads<H>, KeyValueHeads<G>, HeadWidth<d>, Context<N>, Rotary<base> and "
-                "RotaryWidth<R> or NoPositions, and InputBiases or Biases and no other: AttentionTakes<layer, option>");
+                "Attention takes only the options Heads<H>, KeyValueHeads<G>, HeadWidth<d>, Context<N>, Rotary<base> "
+                "and RotaryWidth<R> or NoPositions, and InputBiases or Biases: AttentionTakes<layer, option>");
 };
 
 template <class Layer, class Required, int Times>
 struct AttentionNeeds {
   static_assert(Times >= 1,
-                "Attention needs the options Heads<H> and Context<N>, how many of the last positions a step sees: "
-                "AttentionNeeds<layer, option with an example value, times given>");
+                "Attention needs the options Heads<H> and Context<N>, the number of last positions that a step attends "
+                "to: AttentionNeeds<layer, option with an example value, times given>");
 };
 
 template <class Layer, int Times>
 struct OneKindOfPositions {
   static_assert(Times <= 1,
-                "Attention: NoPositions is given once at most, and not beside Rotary<base> or RotaryWidth<R>: "
+                "Attention: NoPositions may be given at most once, and not with Rotary<base> or RotaryWidth<R>: "
                 "OneKindOfPositions<layer, times given>");
 };
 
 template <class Layer, int Times>
 struct OneKindOfBiases {
   static_assert(Times <= 1,
-                "Attention: InputBiases and Biases exclude each other, and each is given once at most: "
+                "Attention: InputBiases and Biases exclude each other, and each may be given at most once: "
                 "OneKindOfBiases<layer, times given>");
 };
 
@@ -51,23 +51,23 @@ struct AttentionGroups {
 template <class Layer, class Model, class Queries>
 struct AttentionHeadWidth {
   static_assert(Model::value % Queries::value == 0,
-                "Attention: without HeadWidth<d> a head is as wide as the model's Width over Heads, which must divide "
-                "it: AttentionHeadWidth<layer, Width, Heads>");
+                "Attention: without HeadWidth<d> the width of a head is the model's Width / Heads, so Heads must "
+                "divide Width: AttentionHeadWidth<layer, Width, Heads>");
   static_assert(
       Model::value / Queries::value <= 256,
-      "Attention: without HeadWidth<d> a head is as wide as the model's Width over Heads, which must be 256 or "
+      "Attention: without HeadWidth<d> the width of a head is the model's Width / Heads, which must be 256 or "
       "less: AttentionHeadWidth<layer, Width, Heads>");
 };
 
 template <class Layer, class Rotated, class Head>
 struct AttentionRotary {
   static_assert(Rotated::value % 2 == 0 && Rotated::value <= Head::value,
-                "Attention: rotary positions turn pairs of a head's numbers, so RotaryWidth (without it the width of a "
-                "head) must be even and at most the width of a head; allowed too: NoPositions: "
+                "Attention: rotary positions rotate pairs of components, so RotaryWidth (by default the width of a "
+                "head) must be even and at most the width of a head; NoPositions has no such limit: "
                 "AttentionRotary<layer, RotaryWidth, HeadWidth>");
 };
 
-/// Whether heads and their widths are in range, which what depends on the model's width is made of.
+/// Whether heads and their widths are in range, a precondition of the checks that depend on the model's width.
 template <class Layer, class... Options>
 consteval bool check_attention_sizes() {
   const bool heads = check_integer_option<Layer, Heads, 1, 1024, Options...>();
@@ -96,14 +96,14 @@ consteval bool check_attention() {
   return true;
 }
 
-/// What depends on the model's width as well.
+/// The checks that depend on the model's width as well.
 template <class Layer, int W, class... Options>
 consteval bool check_attention_of_width() {
   constexpr AttentionOptions options = Layer::options;
   if constexpr (check_attention_sizes<Layer, Options...>()) {
     if constexpr (options.head_width == 0) check<AttentionHeadWidth<Layer, Width<W>, Heads<options.heads>>>();
     constexpr AttentionOptions all = options.of_width(W);
-    // Of heads that are no width of their own anyway, that would be a second sentence on one mistake.
+    // Without a valid head width this would report the same mistake a second time.
     if constexpr (options.positions && (options.head_width != 0 || W % options.heads == 0)) {
       check<AttentionRotary<Layer, RotaryWidth<all.rotary_width>, HeadWidth<all.head_width>>>();
     }
@@ -143,7 +143,7 @@ constexpr void set(AttentionOptions& options, std::type_identity<InputBiases>) {
 }
 constexpr void set(AttentionOptions& options, std::type_identity<Biases>) { options.biases = AttentionBiases::all; }
 
-/// The layer, once its options have been looked at with the width.
+/// The layer, after its options have been checked with the width.
 template <class Definition, int W, class... Options>
 struct AttentionOf {
   static_assert(check_attention_of_width<Definition, W, Options...>());
@@ -152,9 +152,9 @@ struct AttentionOf {
 
 }  // namespace detail
 
-/// Causal attention. Options: Heads<H> and Context<N> (must be given), KeyValueHeads<H>, HeadWidth<width / H>,
-/// Rotary<10000>, RotaryWidth<HeadWidth> (or NoPositions), InputBiases or Biases (none). Context is how many of the last
-/// positions a step sees, its own included, and what the running state holds.
+/// Causal attention. Options: Heads<H> and Context<N> (required), KeyValueHeads<H>, HeadWidth<width / H>,
+/// Rotary<10000>, RotaryWidth<HeadWidth> (or NoPositions), InputBiases or Biases (none). Context is the number of last
+/// positions that a step attends to, its own included, and that the running state caches.
 template <class... Options>
 struct Attention {
   static_assert(detail::check_attention<Attention, Options...>());

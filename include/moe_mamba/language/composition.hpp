@@ -7,21 +7,22 @@
 #include "moe_mamba/language/options.hpp"
 #include "moe_mamba/model/stage_list.hpp"
 
-/// The words that put layers together, and how a definition's body becomes stages.
+/// Composition of layers, and the translation of a definition's body into stages.
 ///
-/// A body is a list of items: a layer stands for Residual<PreNorm, layer>; a norm normalises the residual stream
-/// itself; Residual, Repeat and Sequence are items as well. Parallel (language/parallel.hpp) makes one layer of two.
+/// A body is a list of items: a layer is short for Residual<PreNorm, layer>; a norm normalises the residual stream
+/// itself; Residual, Repeat and Sequence are items as well. Parallel (language/parallel.hpp) combines two layers into
+/// one.
 namespace moe_mamba {
 
-/// x + Layer(Norm(x)), with a norm of one's own choice.
+/// x + Layer(Norm(x)), with a norm other than PreNorm.
 template <class Norm, class Layer>
 struct Residual {};
 
-/// The items, one after the other; for giving a group of items a name.
+/// The items in order; names a group of items.
 template <class... Items>
 struct Sequence {};
 
-/// The items, Times times over. Compile time and code size do not grow with Times.
+/// The items, repeated Times times. Compile time and code size do not grow with Times.
 template <int Times, class... Items>
 struct Repeat {};
 
@@ -55,7 +56,7 @@ struct RepeatTakes {
   static_assert(Items >= 1, "Repeat<Times, items...> needs at least one item: RepeatTakes<Times, items given>");
 };
 
-/// The stage of an item; of one that a check refuses, a stage that does nothing.
+/// The stage of an item; for a rejected item, a stage that does nothing.
 template <class Item, int W, class Norm>
 struct StageOf {
   static_assert((check<BodyItem<Item, W>>(), true));
@@ -101,7 +102,7 @@ struct StageOf<Repeat<Times, Items...>, W, Norm> {
   using type = RepeatStage<std::max(Times, 1), StageList<typename StageOf<Items, W, Norm>::type...>>;
 };
 
-/// Does a model take T as an option, rather than as an item of its body?
+/// Whether T is an option of models rather than an item of a body.
 template <class T>
 inline constexpr bool is_model_option =
     is_integer_option<Vocabulary, T> || is_integer_option<Width, T> || is_integer_option<Inputs, T> ||
@@ -130,12 +131,13 @@ struct IsFinalNorm {
 template <class Model, class Required, int Times>
 struct ModelNeeds {
   static_assert(Times >= 1,
-                "a model lacks an option that it needs: ModelNeeds<model, option with an example value, times given>");
+                "a required option of a model is missing: ModelNeeds<model, option with an example value, times "
+                "given>");
 };
 
 template <class Model, int Times>
 struct OneOf {
-  static_assert(Times <= 1, "options that exclude each other, or one option twice: OneOf<model, times given>");
+  static_assert(Times <= 1, "mutually exclusive options are given, or one of them twice: OneOf<model, times given>");
 };
 
 template <class Model, class Norm>
@@ -148,7 +150,8 @@ struct ModelNorm {
 
 template <class Model, int Items>
 struct ModelBody {
-  static_assert(Items >= 1, "a model needs a body: one layer or more, such as Mamba<>: ModelBody<model, items given>");
+  static_assert(Items >= 1,
+                "a model needs a body of at least one layer, such as Mamba<>: ModelBody<model, items given>");
 };
 
 /// Whether a model has a width.
@@ -170,7 +173,7 @@ consteval bool check_model() {
   return true;
 }
 
-/// What language and sequence models share: width, body, norms and auxiliary losses.
+/// The common part of language and sequence models: width, body, norms and auxiliary losses.
 template <class Model, class... Arguments>
 struct ModelParts {
   static_assert(check_model<Model, Arguments...>());
@@ -181,12 +184,12 @@ struct ModelParts {
       norm_or_none<typename FirstMatch<IsFinalNorm, FinalNorm<RmsNorm<>>, Arguments...>::type::norm>;
 
   using Norm = NormLayer<FinalNormDefinition, width>;
-  /// Empty where there is no width that layers could have.
+  /// Empty if the model has no valid width.
   using Items = std::conditional_t<check_width<Model, Arguments...>(), BodyItems<Sequence<>, Arguments...>,
                                    BodyItems<Sequence<>>>;
   using Body = typename BodyOf<typename Items::type, width, PreNormDefinition>::type;
 
-  /// What each auxiliary loss is multiplied with in the loss.
+  /// The factor of each auxiliary loss in the loss.
   static constexpr double auxiliary_weight = is_one_of<AverageAuxiliaryLosses, Arguments...> &&
                                                      Body::auxiliary_count > 0
                                                  ? 1.0 / static_cast<double>(std::max<Index>(Body::auxiliary_count, 1))

@@ -6,12 +6,12 @@
 #include "moe_mamba/blocks/layer.hpp"
 #include "moe_mamba/core/static_check.hpp"
 
-/// What a definition of a layer or norm is.
+/// Concepts for definitions of layers and norms.
 namespace moe_mamba {
 
 namespace detail {
 
-/// Stands where something else than a layer was given, once a check has said so.
+/// Replaces an invalid layer after a check has reported it.
 struct NoLayer : LayerDefaults {
   static constexpr Index active_parameters = 0;
   static constexpr double flops_per_token = 0;
@@ -19,7 +19,7 @@ struct NoLayer : LayerDefaults {
 
 template <class Layer>
 struct FinishedLayer {
-  static_assert(LayerType<Layer>, "a layer lacks something that blocks/layer.hpp asks for: FinishedLayer<layer>");
+  static_assert(LayerType<Layer>, "a layer does not meet the requirements of blocks/layer.hpp: FinishedLayer<layer>");
 };
 
 /// The layer, if it is one.
@@ -31,7 +31,7 @@ struct CheckedLayer {
 
 }  // namespace detail
 
-/// A definition of a norm: like that of a layer, and it says so.
+/// A definition of a norm: like that of a layer, with `is_norm`.
 template <class T>
 concept NormDefinition = requires {
   { T::is_norm } -> std::convertible_to<bool>;

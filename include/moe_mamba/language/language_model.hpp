@@ -27,12 +27,12 @@ consteval bool check_language_model() {
 
 }  // namespace detail
 
-/// A model over token ids: embedding, body, norm, head. In any order it takes Vocabulary<V> and Width<D>, which must be
-/// given, and PreNorm<RmsNorm<>>, FinalNorm<RmsNorm<>>, TiedHead (or Head: a matrix of its own), SumAuxiliaryLosses (or
-/// AverageAuxiliaryLosses); everything else is the body, in its order (see language/composition.hpp).
+/// A model over token ids: embedding, body, norm, head. Options, in any order: Vocabulary<V> and Width<D> (required),
+/// PreNorm<RmsNorm<>>, FinalNorm<RmsNorm<>>, TiedHead (or Head, an untied head), SumAuxiliaryLosses (or
+/// AverageAuxiliaryLosses). Everything else is the body, in the given order (see language/composition.hpp).
 ///
-/// Parameters, in this order: embedding.weight (V, D); layers.<i>.norm.… and layers.<i>.mixer.… for each layer, counted
-/// through all repeats; norm_f.…; lm_head.weight (V, D) with Head.
+/// Parameters, in this order: embedding.weight (V, D); layers.<i>.norm.… and layers.<i>.mixer.… for each layer,
+/// numbered across all repeats; norm_f.…; lm_head.weight (V, D) with Head.
 template <class... Arguments>
 struct LanguageModel
     : detail::TokenModel<detail::ModelParts<LanguageModel<Arguments...>, Arguments...>,
@@ -41,7 +41,7 @@ struct LanguageModel
 
   using Parts = detail::ModelParts<LanguageModel, Arguments...>;
 
-  /// The first layer that does not take packed sequences, as a definition spells it; "" where all do.
+  /// The spelling of the first layer that does not support packed sequences; "" if all do.
   static std::string layer_without_packing() {
     return detail::LayerWithoutPacking<Parts::width>::template among<Arguments...>();
   }

@@ -7,7 +7,7 @@
 #include "moe_mamba/language/options.hpp"
 #include "moe_mamba/layers/mamba.hpp"
 
-/// Mamba<...>: its options, what is wrong with them, and the layer that they make.
+/// Mamba<...>: its options, their checks, and the resulting layer.
 namespace moe_mamba {
 
 namespace detail {
@@ -17,8 +17,8 @@ struct MambaTakes {
   static_assert(is_integer_option<State, Option> || is_integer_option<Convolution, Option> ||
                     is_integer_option<Expand, Option> || is_integer_option<StepRank, Option> ||
                     is_norm_option<InnerNorm, Option> || is_one_of<Option, ProjectionBias, NoConvolutionBias>,
-                "Mamba takes the options State<N>, Convolution<K>, Expand<F>, StepRank<R>, InnerNorm<Norm>, "
-                "ProjectionBias and NoConvolutionBias and no other: MambaTakes<layer, option>");
+                "Mamba takes only the options State<N>, Convolution<K>, Expand<F>, StepRank<R>, InnerNorm<Norm>, "
+                "ProjectionBias and NoConvolutionBias: MambaTakes<layer, option>");
 };
 
 template <class T>
@@ -75,7 +75,7 @@ constexpr void set(MambaOptions& options, std::type_identity<NoConvolutionBias>)
 }  // namespace detail
 
 /// The Mamba block. Options: State<16>, Convolution<4>, Expand<2>, StepRank<width / 16, rounded up>, InnerNorm<NoNorm>;
-/// ProjectionBias and NoConvolutionBias, which are left out.
+/// ProjectionBias and NoConvolutionBias (off).
 template <class... Options>
 struct Mamba {
   static_assert(detail::check_mamba<Mamba, Options...>());

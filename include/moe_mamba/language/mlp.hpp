@@ -4,7 +4,7 @@
 #include "moe_mamba/language/options.hpp"
 #include "moe_mamba/layers/mlp.hpp"
 
-/// Mlp<...>: its options, what is wrong with them, and the layer that they make.
+/// Mlp<...>: its options, their checks, and the resulting layer.
 namespace moe_mamba {
 
 namespace detail {
@@ -12,9 +12,8 @@ namespace detail {
 template <class Layer, class Option>
 struct MlpTakes {
   static_assert(is_integer_option<Hidden, Option> || ActivationType<Option>,
-                "Mlp takes the option Hidden<H> and an activation (Relu, SquaredRelu, Gelu, Silu, SwiGlu, GeGlu or "
-                "your own with gated, value and derivative) "
-                "and no other: MlpTakes<layer, option>");
+                "Mlp takes only the option Hidden<H> and an activation (Relu, SquaredRelu, Gelu, Silu, SwiGlu, GeGlu "
+                "or your own with gated, value and derivative): MlpTakes<layer, option>");
 };
 
 template <class Layer, class... Options>

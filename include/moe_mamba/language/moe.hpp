@@ -6,7 +6,7 @@
 #include "moe_mamba/language/options.hpp"
 #include "moe_mamba/layers/moe.hpp"
 
-/// Moe<...>: its options, what is wrong with them, and the layer that they make.
+/// Moe<...>: its options, their checks, and the resulting layer.
 namespace moe_mamba {
 
 namespace detail {
@@ -18,15 +18,14 @@ struct MoeTakes {
           is_integer_option<SharedExperts, Option> || is_ratio_option<Capacity, Option> ||
           is_ratio_option<BalanceLoss, Option> || is_ratio_option<ZLoss, Option> ||
           is_one_of<Option, SoftmaxThenTopK, TopKThenSoftmax, SigmoidThenTopK, RouterBias> || ActivationType<Option>,
-      "Moe takes the options Experts<N>, TopK<K>, Hidden<H>, SharedExperts<N>, Capacity<n, d>, BalanceLoss<n, d>, "
+      "Moe takes only the options Experts<N>, TopK<K>, Hidden<H>, SharedExperts<N>, Capacity<n, d>, BalanceLoss<n, d>, "
       "ZLoss<n, d>, RouterBias, SoftmaxThenTopK, TopKThenSoftmax or SigmoidThenTopK, and an activation (Relu, "
-      "SquaredRelu, Gelu, Silu, SwiGlu, "
-      "GeGlu or your own with gated, value and derivative) and no other: MoeTakes<layer, option>");
+      "SquaredRelu, Gelu, Silu, SwiGlu, GeGlu or your own with gated, value and derivative): MoeTakes<layer, option>");
 };
 
 template <class Layer, int Times>
 struct MoeNeedsExperts {
-  static_assert(Times >= 1, "Moe needs the option Experts<N>, N from 1 up: MoeNeedsExperts<layer, times given>");
+  static_assert(Times >= 1, "Moe needs the option Experts<N> with N of 1 or more: MoeNeedsExperts<layer, times given>");
 };
 
 template <class Layer, class Chosen, class All>
@@ -38,16 +37,16 @@ template <class Layer, class Router>
 struct TopOneNotRenormalised {
   static_assert(
       !std::is_same_v<Router, TopKThenSoftmax>,
-      "Moe: with TopK<1> a softmax over the one chosen expert is always 1 and the router would learn nothing; "
-      "allowed: SoftmaxThenTopK or SigmoidThenTopK, or TopK from 2 up");
+      "Moe: with TopK<1> a softmax over the single selected expert is always 1 and the router gets no gradient; "
+      "allowed: SoftmaxThenTopK or SigmoidThenTopK, or TopK of 2 or more");
 };
 
 template <class Layer, int Times>
 struct OneGateOrder {
   static_assert(
       Times <= 1,
-      "Moe: SoftmaxThenTopK, TopKThenSoftmax and SigmoidThenTopK exclude each other, and each is given once at "
-      "most");
+      "Moe: SoftmaxThenTopK, TopKThenSoftmax and SigmoidThenTopK exclude each other, and each may be given at most "
+      "once");
 };
 
 template <class Layer, class... Options>
@@ -113,7 +112,7 @@ constexpr void set(MoeOptions& options, std::type_identity<RouterBias>) { option
 
 }  // namespace detail
 
-/// A mixture of experts. Options: Experts<N> (must be given), TopK<1>, Hidden<4 · width>, SharedExperts<0>, an
+/// A mixture of experts. Options: Experts<N> (required), TopK<1>, Hidden<4 · width>, SharedExperts<0>, an
 /// activation (Relu), SoftmaxThenTopK (or TopKThenSoftmax, SigmoidThenTopK), RouterBias (none), Capacity<n, d> (none:
 /// dropless), BalanceLoss<1, 100>, ZLoss<0, 1>.
 template <class... Options>

@@ -6,7 +6,7 @@
 #include "moe_mamba/language/definition.hpp"
 #include "moe_mamba/language/options.hpp"
 
-/// RmsNorm<...>, LayerNorm<...> and NoNorm: their options, what is wrong with them, and the layers that they make.
+/// RmsNorm<...>, LayerNorm<...> and NoNorm: their options, their checks, and the resulting layers.
 namespace moe_mamba {
 
 namespace detail {
@@ -14,11 +14,11 @@ namespace detail {
 template <class Norm, class Option, bool TakesNoGain>
 struct NormTakes {
   static_assert(is_ratio_option<Epsilon, Option> || (TakesNoGain && std::is_same_v<Option, NoGain>),
-                "RmsNorm and LayerNorm take the option Epsilon<numerator, denominator>, RmsNorm NoGain as well, and no "
-                "other: NormTakes<norm, option, is NoGain allowed>");
+                "RmsNorm and LayerNorm take only the option Epsilon<numerator, denominator>, RmsNorm also NoGain: "
+                "NormTakes<norm, option, is NoGain allowed>");
 };
 
-/// The numbers of a norm, options checked.
+/// The values of a norm's options, checked.
 template <class Norm, bool TakesNoGain, class... Options>
 consteval NormOptions norm_options() {
   check<NormTakes<Norm, Options, TakesNoGain>...>();
@@ -49,7 +49,7 @@ struct LayerNorm {
   using Layer = LayerNormLayer<W, options>;
 };
 
-/// Nothing where a norm could be.
+/// No norm: the identity.
 struct NoNorm {
   static constexpr bool is_norm = true;
   template <int W>
@@ -64,7 +64,8 @@ using norm_or_none = std::conditional_t<NormDefinition<Norm>, Norm, NoNorm>;
 
 template <class Norm>
 struct FinishedNorm {
-  static_assert(NormType<Norm>, "a norm lacks something that blocks/layer.hpp requires: FinishedNorm<norm of a width>");
+  static_assert(NormType<Norm>,
+                "a norm does not meet the requirements of blocks/layer.hpp: FinishedNorm<norm of a width>");
 };
 
 /// The norm, if one of width W can be used.

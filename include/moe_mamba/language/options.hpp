@@ -6,28 +6,28 @@
 #include "moe_mamba/core/ratio.hpp"
 #include "moe_mamba/core/static_check.hpp"
 
-/// Options of the definition language: type tags that a layer or model takes in any order, and how they are looked up
-/// and checked. What a layer takes, and what it does when an option is left out, stands above the layer.
+/// Options of the definition language: type tags that a layer or model takes in any order, and their lookup and checks.
+/// The options of a layer and their defaults are documented at the layer.
 namespace moe_mamba {
 
 // clang-format off
 template <int N> struct Vocabulary   { static constexpr int value = N; };  ///< number of token ids
 template <int N> struct Width        { static constexpr int value = N; };  ///< of the residual stream
-template <int N> struct Inputs       { static constexpr int value = N; };  ///< real numbers a step that go in
-template <int N> struct Outputs      { static constexpr int value = N; };  ///< real numbers a step that come out
-template <int N> struct State        { static constexpr int value = N; };  ///< states of each channel
+template <int N> struct Inputs       { static constexpr int value = N; };  ///< real-valued inputs per step
+template <int N> struct Outputs      { static constexpr int value = N; };  ///< real-valued outputs per step
+template <int N> struct State        { static constexpr int value = N; };  ///< states per channel
 template <int N> struct Convolution  { static constexpr int value = N; };  ///< taps of the causal convolution
-template <int N> struct Expand       { static constexpr int value = N; };  ///< inner width over width
+template <int N> struct Expand       { static constexpr int value = N; };  ///< inner width / width
 template <int N> struct StepRank     { static constexpr int value = N; };  ///< rank of the step size's projection
 template <int N> struct Hidden       { static constexpr int value = N; };  ///< width between the two products of an MLP
-template <int N> struct Experts      { static constexpr int value = N; };  ///< experts to choose from
-template <int N> struct TopK         { static constexpr int value = N; };  ///< experts that each token goes to
-template <int N> struct SharedExperts{ static constexpr int value = N; };  ///< experts that every token goes to
-template <int N> struct Heads        { static constexpr int value = N; };  ///< heads of queries
-template <int N> struct KeyValueHeads{ static constexpr int value = N; };  ///< heads of keys and values, shared by those
+template <int N> struct Experts      { static constexpr int value = N; };  ///< number of routed experts
+template <int N> struct TopK         { static constexpr int value = N; };  ///< experts selected per token
+template <int N> struct SharedExperts{ static constexpr int value = N; };  ///< experts that every token uses
+template <int N> struct Heads        { static constexpr int value = N; };  ///< query heads
+template <int N> struct KeyValueHeads{ static constexpr int value = N; };  ///< key/value heads, shared by the query heads
 template <int N> struct HeadWidth    { static constexpr int value = N; };  ///< width of a head
-template <int N> struct Context      { static constexpr int value = N; };  ///< last positions that a step sees, its own included
-template <int N> struct Rotary       { static constexpr int value = N; };  ///< base of the wavelengths of rotary positions
+template <int N> struct Context      { static constexpr int value = N; };  ///< last positions that a step attends to, its own included
+template <int N> struct Rotary       { static constexpr int value = N; };  ///< base of the rotary frequencies
 template <int N> struct RotaryWidth  { static constexpr int value = N; };  ///< part of a head's width that is rotated
 
 /// A ratio, since a floating-point number cannot be a template argument everywhere: Capacity<5, 4> is 1.25.
@@ -37,33 +37,33 @@ template <int Numerator, int Denominator = 1> struct ZLoss       { static conste
 template <int Numerator, int Denominator = 1> struct Epsilon     { static constexpr int numerator = Numerator, denominator = Denominator; };
 
 struct SoftmaxThenTopK {};           ///< gates are probabilities over all experts (Switch)
-struct TopKThenSoftmax {};           ///< gates are a softmax over the chosen experts (Mixtral)
-struct SigmoidThenTopK {};           ///< gates are sigmoids of the chosen experts' logits (BlackMamba)
+struct TopKThenSoftmax {};           ///< gates are a softmax over the selected experts (Mixtral)
+struct SigmoidThenTopK {};           ///< gates are sigmoids of the selected experts' logits (BlackMamba)
 struct RouterBias {};                ///< the router has a bias
 struct ProjectionBias {};            ///< the projections into and out of a Mamba block have biases
 struct NoConvolutionBias {};         ///< the convolution of a Mamba block has none
 struct NoGain {};                    ///< an RmsNorm without parameters
-struct NoPositions {};               ///< attention without positions of its own
+struct NoPositions {};               ///< attention without positional encoding
 struct InputBiases {};               ///< attention with biases on queries, keys and values
 struct Biases {};                    ///< … and on its output as well
-struct TiedHead {};                  ///< the head's matrix is the embedding's
-struct Head {};                      ///< the head has a matrix of its own
-struct SumAuxiliaryLosses {};        ///< auxiliary losses of all layers are added up
+struct TiedHead {};                  ///< the head shares the embedding's matrix
+struct Head {};                      ///< the head has its own matrix
+struct SumAuxiliaryLosses {};        ///< auxiliary losses of all layers are summed
 struct AverageAuxiliaryLosses {};    ///< … and divided by the number of layers that have one
-template <class Norm> struct PreNorm   { using norm = Norm; };  ///< in front of each bare layer of a body
-template <class Norm> struct FinalNorm { using norm = Norm; };  ///< in front of the head
+template <class Norm> struct PreNorm   { using norm = Norm; };  ///< before each layer of a body without Residual
+template <class Norm> struct FinalNorm { using norm = Norm; };  ///< before the head
 template <class Norm> struct InnerNorm { using norm = Norm; };  ///< of step, B and C inside a Mamba block
 // clang-format on
 
-/// TopK{3}, which is no option: a word for the choice of tokens was meant. It converts to whatever is asked for, so that
-/// nothing else is said.
+/// TopK{3}, an object rather than an option: TopKSampling was meant. It converts to any type, so that no further errors
+/// follow.
 template <>
 struct TopK<std::numeric_limits<int>::min()> {
   static constexpr int value = std::numeric_limits<int>::min();
   template <class... Numbers>
   constexpr explicit TopK(Numbers...) {
     static_assert(sizeof...(Numbers) == 0,
-                  "TopK<K> is an option of Moe and no object; the K most probable tokens are TopKSampling{K}");
+                  "TopK<K> is an option of Moe; to sample from the K most probable tokens, use TopKSampling{K}");
   }
   template <class T>
   constexpr operator T() const {
@@ -90,7 +90,7 @@ inline constexpr bool is_norm_option = false;
 template <template <class> class Option, class T>
 inline constexpr bool is_norm_option<Option, Option<T>> = true;
 
-/// Is T one of Types?
+/// Whether T is one of Types.
 template <class T, class... Types>
 inline constexpr bool is_one_of = (std::is_same_v<T, Types> || ...);
 
@@ -134,8 +134,8 @@ consteval Ratio option_ratio(Ratio otherwise) {
   return otherwise;
 }
 
-// Checks. Each is a class template whose arguments are the layer and the numbers in question, so that every compiler's
-// report shows them beside the sentence.
+// Checks. Each is a class template whose arguments are the layer and the values in question, so that every compiler
+// shows them with the message.
 
 template <class Layer, class Option, int Lowest, int Highest>
 struct OptionInRange {
@@ -146,8 +146,8 @@ struct OptionInRange {
 template <class Layer, class Option, int Lowest>
 struct RatioInRange {
   static_assert(Option::numerator >= Lowest && Option::denominator >= 1,
-                "an option's ratio is out of range; its denominator must be 1 or more and its numerator what is "
-                "allowed: RatioInRange<layer, option, lowest numerator allowed>");
+                "an option's ratio is out of range; its denominator must be 1 or more and its numerator the lowest "
+                "allowed or more: RatioInRange<layer, option, lowest numerator allowed>");
 };
 
 template <class Layer, class Option, int Times>
@@ -155,14 +155,14 @@ struct OptionGivenOnce {
   static_assert(Times <= 1, "an option is given more than once: OptionGivenOnce<layer, option, times given>");
 };
 
-/// How often a kind of option is given.
+/// How many times an option is given.
 template <template <int> class Option, class... Arguments>
 inline constexpr int times_given = (0 + ... + int(is_integer_option<Option, Arguments>));
 template <template <int, int> class Option, class... Arguments>
 inline constexpr int ratios_given = (0 + ... + int(is_ratio_option<Option, Arguments>));
 
-/// Checks every integer option of one kind among Options: its range, and that it is given once at most. False where that is
-/// not so: then what depends on it need not be checked, which would say the same mistake again.
+/// Checks an integer option among Options: its range, and that it is given at most once. False if it is invalid: then
+/// dependent checks are skipped, which would report the same mistake again.
 template <class Layer, template <int> class Option, int Lowest, int Highest, class... Options>
 consteval bool check_integer_option() {
   [[maybe_unused]] bool in_range = true;
@@ -174,13 +174,13 @@ consteval bool check_integer_option() {
         }
       }(),
       ...);
-  // Of the first one only: the others are the same mistake.
+  // Only for the first one: the others are the same mistake.
   constexpr int times = times_given<Option, Options...>;
   if constexpr (times > 1) check<OptionGivenOnce<Layer, Option<option_value<Option, 0, Options...>()>, times>>();
   return in_range && times <= 1;
 }
 
-/// Checks every ratio of one kind among Options: its range, and that it is given once at most.
+/// Checks a ratio option among Options: its range, and that it is given at most once.
 template <class Layer, template <int, int> class Option, int Lowest, class... Options>
 consteval void check_ratio_option() {
   (

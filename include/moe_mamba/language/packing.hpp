@@ -6,11 +6,10 @@
 #include "moe_mamba/language/parallel.hpp"
 #include "moe_mamba/language/type_name.hpp"
 
-/// Which layer of a model does not take packed sequences.
+/// Finds layers that do not support packed sequences.
 namespace moe_mamba::detail {
 
-/// The first layer among items of a body of width W that does not say takes_packed, as a definition spells it; "" where all
-/// layers do.
+/// The spelling of the first layer without takes_packed among the items of a body of width W; "" if there is none.
 template <int W>
 struct LayerWithoutPacking {
   template <class... Items>

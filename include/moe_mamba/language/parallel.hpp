@@ -3,7 +3,7 @@
 #include "moe_mamba/language/definition.hpp"
 #include "moe_mamba/layers/parallel.hpp"
 
-/// Parallel<A, B>: two layers as one.
+/// Parallel<A, B>: two layers combined into one.
 namespace moe_mamba {
 
 namespace detail {
@@ -29,7 +29,7 @@ requires(LayerDefinition<First, W>&& LayerDefinition<Second, W>) struct Parallel
 
 }  // namespace detail
 
-/// Two layers side by side on the same normed input.
+/// Two layers with the same normalised input, whose outputs are added.
 template <class First, class Second>
 struct Parallel {
   template <int W>

@@ -29,13 +29,12 @@ consteval bool check_sequence_model() {
 
 }  // namespace detail
 
-/// A model of real-valued series: linear map in, body, norm, linear map out, both maps with bias. In any order it takes
-/// Inputs<I>, Outputs<O> and Width<D>, which must be given, and PreNorm<RmsNorm<>>, FinalNorm<RmsNorm<>>,
-/// SumAuxiliaryLosses (or AverageAuxiliaryLosses); everything else is the body, in its order (see
-/// language/composition.hpp).
+/// A model of real-valued series: input map, body, norm, output map; the maps are linear with bias. Options, in any
+/// order: Inputs<I>, Outputs<O> and Width<D> (required), PreNorm<RmsNorm<>>, FinalNorm<RmsNorm<>>, SumAuxiliaryLosses
+/// (or AverageAuxiliaryLosses). Everything else is the body, in the given order (see language/composition.hpp).
 ///
 /// Parameters, in this order: input.weight (D, I), input.bias (D); layers.<i>.norm.… and layers.<i>.mixer.… for each
-/// layer, counted through all repeats; norm_f.…; output.weight (O, D), output.bias (O).
+/// layer, numbered across all repeats; norm_f.…; output.weight (O, D), output.bias (O).
 template <class... Arguments>
 struct SequenceModel : detail::SeriesModel<detail::ModelParts<SequenceModel<Arguments...>, Arguments...>,
                                            detail::option_value<Inputs, 1, Arguments...>(),
@@ -44,7 +43,7 @@ struct SequenceModel : detail::SeriesModel<detail::ModelParts<SequenceModel<Argu
 
   using Parts = detail::ModelParts<SequenceModel, Arguments...>;
 
-  /// The first layer that does not take packed sequences, as a definition spells it; "" where all do.
+  /// The spelling of the first layer that does not support packed sequences; "" if all do.
   static std::string layer_without_packing() {
     return detail::LayerWithoutPacking<Parts::width>::template among<Arguments...>();
   }

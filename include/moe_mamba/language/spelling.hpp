@@ -17,16 +17,16 @@
 #include "moe_mamba/language/sequence_model.hpp"
 #include "moe_mamba/language/type_name.hpp"
 
-/// A definition as text, in the definition language: the same text for definitions that mean the same, whatever the
-/// order of their options, defaults that are given or left out, and names for groups of layers.
+/// A definition as text in the definition language, in a canonical form: independent of the order of options, of
+/// spelled-out defaults, and of names for groups of layers.
 namespace moe_mamba {
 
-/// Whether a text has the weights of auxiliary losses, which what a model computes does not depend on.
+/// Whether a text includes the weights of auxiliary losses, which do not affect a model's outputs.
 enum class AuxiliaryLosses { left_out, spelled };
 
 namespace detail {
 
-/// A template's name and its arguments, as they come.
+/// Builds a template's name and arguments.
 class Spelling {
  public:
   explicit Spelling(std::string name) : text_(std::move(name) + '<') {}
@@ -35,7 +35,7 @@ class Spelling {
     text_ += (text_.back() == '<' ? "" : ", ") + argument;
     return *this;
   }
-  /// Left out where it is the default.
+  /// Omitted if it is the default.
   Spelling& number(const char* option, Index value, Index standard = -1) {
     return value == standard ? *this : add(std::string(option) + '<' + std::to_string(value) + '>');
   }
@@ -55,8 +55,8 @@ class Spelling {
   std::string text_;
 };
 
-/// How a layer, norm or activation is spelled in a model of width `width`. One of a program's own is its type's
-/// name, or what it says itself.
+/// The spelling of a layer, norm or activation in a model of width `width`. For a user-defined one, the name of its
+/// type or its member `spelling`.
 template <class T>
 struct SpellingOf {
   static std::string text(int /*width*/, AuxiliaryLosses) { return type_name<T>(); }
@@ -161,7 +161,7 @@ struct SpellingOf<Parallel<First, Second>> {
   }
 };
 
-/// The items of a body: what recurs throughout as one Repeat, else each run of equal items.
+/// The items of a body: one Repeat if the whole body is periodic, otherwise one per sequence of equal items.
 inline std::string body_spelling(const std::vector<std::string>& items) {
   const std::size_t count = items.size();
   const auto join = [&](std::size_t first, std::size_t length) {
@@ -185,7 +185,7 @@ inline std::string body_spelling(const std::vector<std::string>& items) {
   return text;
 }
 
-/// The items of a body, without groups; each layer with the norm in front of it, a norm of the stream without one.
+/// The items of a body, with groups expanded; each layer with its pre-norm, norms of the residual stream without.
 class BodySpelling {
  public:
   BodySpelling(int width, std::string pre_norm, AuxiliaryLosses losses)
@@ -196,7 +196,7 @@ class BodySpelling {
     add(static_cast<const Item*>(nullptr));
   }
 
-  /// The norm of the first layer: what PreNorm says where the text is as short as can be.
+  /// The norm of the first layer, which PreNorm has in the canonical form.
   std::string pre_norm() const {
     for (const auto& [norm, item] : items_) {
       if (!norm.empty()) return norm;
@@ -245,7 +245,7 @@ class BodySpelling {
   std::vector<std::pair<std::string, std::string>> items_;  // norm, layer
 };
 
-/// What language and sequence models have in common, behind what they have not.
+/// Adds the options that language and sequence models have in common.
 template <class Parts, class... Arguments>
 std::string model_spelling(Spelling spelling, AuxiliaryLosses losses) {
   BodySpelling body(Parts::width, spelled<typename Parts::PreNormDefinition>(), losses);
@@ -285,9 +285,9 @@ struct SpellingOf<SequenceModel<Arguments...>> {
 
 }  // namespace detail
 
-/// A model's definition as text, such as "LanguageModel<Vocabulary<256>, Width<64>, Repeat<2, Mamba<>>>". Definitions of
-/// one text compute the same from the same parameters. Layers, norms and activations of a program's own are their types'
-/// whole names, or their members `spelling`.
+/// A model's definition as text, such as "LanguageModel<Vocabulary<256>, Width<64>, Repeat<2, Mamba<>>>". Definitions
+/// with the same text compute the same from the same parameters. User-defined layers, norms and activations appear
+/// under the qualified names of their types, or their members `spelling`.
 template <class Definition>
 std::string spelling(AuxiliaryLosses losses = AuxiliaryLosses::left_out) {
   return detail::spelled<Definition>(1, losses);

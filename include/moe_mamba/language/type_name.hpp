@@ -11,19 +11,19 @@
 
 namespace moe_mamba::detail {
 
-/// A type that says itself what files call it.
+/// A type that defines its name in files itself.
 template <class T>
 concept NamesItself = requires {
   { T::spelling } -> std::convertible_to<std::string_view>;
 };
 
-/// What the compiler calls a function of T.
+/// The compiler's name of a function template's instance for T.
 template <class T>
 constexpr const char* function_of_type() {
   return __PRETTY_FUNCTION__;
 }
 
-/// What the compiler calls T.
+/// The compiler's name of T.
 template <class T>
 constexpr std::string_view compilers_name() {
   constexpr std::string_view function = function_of_type<T>(), mark = "T = ";
@@ -34,8 +34,8 @@ constexpr std::string_view compilers_name() {
 constexpr bool is_digit(char c) { return c >= '0' && c <= '9'; }
 constexpr bool in_word(char c) { return c == '_' || is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
 
-/// Whether a compiler may give two types this name: clang ends arrays after ten elements with "...", and has six digits
-/// behind the point of every number.
+/// Whether a compiler may give two types this name: clang abbreviates arrays after ten elements with "...", and prints
+/// numbers with six decimal places.
 constexpr bool leaves_out(std::string_view name) {
   if (name.find("...") != name.npos) return true;
   for (std::size_t point = name.find('.'); point != name.npos; point = name.find('.', point + 1)) {
@@ -50,9 +50,9 @@ template <class T>
 struct NameOfType {
   static_assert(
       !leaves_out(compilers_name<T>()),
-      "a file says which layers, norms, activations and schedules of your own it was made with by their types' "
-      "names, and the compiler leaves a part of this one out: give the type a member static constexpr "
-      "std::string_view spelling with a text that no other type has: NameOfType<type>");
+      "files identify your own layers, norms, activations and schedules by the names of their types, and the compiler "
+      "abbreviates this one: give the type a member static constexpr std::string_view spelling with a text that no "
+      "other type has: NameOfType<type>");
 };
 
 /// The end of a literal in quotation marks that begins at `begin`.
@@ -67,8 +67,8 @@ inline std::size_t literal_end(std::string_view text, std::size_t begin) {
   return text.size();
 }
 
-/// A compiler's name of a type as g++ and clang both have it: with all scopes but the library's own in front and those that
-/// only g++ writes, and with spaces after commas and between words. "Relu" is the library's, "::Relu" a program's own.
+/// A compiler's name of a type in a form common to g++ and clang: qualified, except by the library's namespace and by
+/// scopes that only g++ writes, with spaces after commas and between words. "Relu" is the library's, "::Relu" a user's.
 inline std::string common_name(std::string_view written) {
   constexpr std::string_view unnamed = "(anonymous namespace)", own = "moe_mamba::";
   const auto word_length = [](std::string_view text) {
@@ -88,9 +88,9 @@ inline std::string common_name(std::string_view written) {
       i += rest.find(c == '{' ? '}' : '>') + 1;
     } else if (in_word(c)) {
       const std::size_t length = word_length(rest);
-      // Such as std::__cxx11::, a version of the standard library, whose namespace is inline.
+      // Such as std::__cxx11::, an inline namespace of the standard library.
       const bool left_out = rest.starts_with("__") && rest.substr(length).starts_with("::");
-      // nvcc numbers unnamed namespaces by their files.
+      // nvcc numbers unnamed namespaces by file.
       if (!left_out) name += rest.starts_with("_GLOBAL__N_") ? unnamed : rest.substr(0, length);
       i += left_out ? length + 2 : length;
     } else {
@@ -104,8 +104,8 @@ inline std::string common_name(std::string_view written) {
   return name;
 }
 
-/// What a person is told that a type is called: its member `spelling`, where it has one (a derived class has its base's),
-/// else its whole name, as in "mine::Gain<mine::Bound<3>, moe_mamba::Relu>".
+/// The name of a type for messages: its member `spelling`, if it has one (a derived class has its base's), otherwise
+/// its qualified name, as in "mine::Gain<mine::Bound<3>, moe_mamba::Relu>".
 template <class T>
 std::string shown_name() {
   if constexpr (NamesItself<T>) {
@@ -115,7 +115,7 @@ std::string shown_name() {
   }
 }
 
-/// What a file calls a type: the same, and no two types alike.
+/// The name of a type in files: the same, but guaranteed unique.
 template <class T>
 std::string type_name() {
   if constexpr (!NamesItself<T>) check<NameOfType<T>>();

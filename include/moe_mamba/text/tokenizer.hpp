@@ -12,22 +12,22 @@
 #include "moe_mamba/core/scalar.hpp"
 #include "moe_mamba/text/utf8.hpp"
 
-/// From text to tokens and back. The tokenizers of public checkpoints are in moe_mamba/tokenizers.hpp, a component of
-/// its own; what is here needs nothing but the standard library.
+/// From text to tokens and back. The tokenizers of public checkpoints are in the opt-in component
+/// moe_mamba/tokenizers.hpp; this header needs only the standard library.
 namespace moe_mamba {
 
 struct EncodeOptions {
-  /// Add the special tokens that the tokenizer puts around a text, such as one for its begin, if it has any.
+  /// Add the special tokens that the tokenizer puts around a text, if any, such as one for its beginning.
   bool special_tokens = true;
 };
 
 struct DecodeOptions {
-  /// Leave out special tokens. False where the text should show them.
+  /// Omit special tokens from the text.
   bool skip_special_tokens = true;
 };
 
-/// What turns text into tokens and back. `Decoding` is the state of a decoding that goes on: `append` adds to a string
-/// what the next token says there.
+/// Converts text to tokens and back. `Decoding` is the state of an incremental decoding; `append` appends the text of
+/// the next token to a string.
 template <class T>
 concept Tokenizer = requires(const T& tokenizer, std::string_view text, std::span<const Token> tokens,
                              typename T::Decoding& decoding, Token token, std::string& out) {
@@ -38,12 +38,12 @@ concept Tokenizer = requires(const T& tokenizer, std::string_view text, std::spa
   { tokenizer.vocabulary() } -> std::convertible_to<Index>;
 };
 
-/// Each byte is a token, 0 to 255. Any bytes are text, and come back as they were.
+/// Each byte is a token, 0 to 255. Any bytes are valid text and are reproduced by decoding.
 class ByteTokenizer {
  public:
   struct Decoding {};
 
-  /// One more than the largest token.
+  /// One more than the largest token id.
   static constexpr Index vocabulary() { return 256; }
 
   std::vector<Token> encode(std::string_view text, EncodeOptions = {}) const {
@@ -53,7 +53,7 @@ class ByteTokenizer {
     return tokens;
   }
 
-  /// Throws std::out_of_range for a token that is no byte.
+  /// Throws std::out_of_range for a token outside 0 to 255.
   std::string decode(std::span<const Token> tokens, DecodeOptions = {}) const {
     std::string text;
     Decoding decoding;
@@ -69,9 +69,10 @@ class ByteTokenizer {
   }
 };
 
-/// Text from tokens as they come. A token may end inside a character; its bytes are held back until the rest is there,
-/// so that each piece can be shown. All pieces and what finish() gives are together what decode() gives, to the byte.
-/// Bytes that no further byte could make a character are not held back. The tokenizer must outlive the decoder.
+/// Decodes tokens incrementally. A token may end inside a character; its bytes are held back until the character is
+/// complete, so that the result of each push() can be displayed. Concatenated, the results of push() and finish() equal
+/// decode(), byte for byte. Bytes that cannot become a character are not held back. The tokenizer must outlive the
+/// decoder.
 template <Tokenizer T>
 class StreamDecoder {
  public:
@@ -79,20 +80,20 @@ class StreamDecoder {
       : tokenizer_(tokenizer), options_(options), decoding_(tokenizer.decoding(options)) {}
   explicit StreamDecoder(const T&&, DecodeOptions = {}) = delete;
 
-  /// The text that the token completes, which may be none. Throws, with the decoder as it was, std::out_of_range for a
-  /// token outside the vocabulary.
+  /// The text completed by the token, possibly empty. Throws std::out_of_range for a token outside the vocabulary,
+  /// leaving the decoder unchanged.
   std::string push(Token token) {
     typename T::Decoding decoding = decoding_;
-    std::string piece = held_;
-    tokenizer_.append(decoding, token, piece);
-    const std::size_t ready = piece.size() - detail::incomplete_utf8(piece);
-    held_ = piece.substr(ready);
+    std::string text = held_;
+    tokenizer_.append(decoding, token, text);
+    const std::size_t complete = text.size() - detail::incomplete_utf8(text);
+    held_ = text.substr(complete);
     decoding_ = std::move(decoding);
-    piece.resize(ready);
-    return piece;
+    text.resize(complete);
+    return text;
   }
 
-  /// The bytes still held back, which are no whole character; the decoder then begins anew.
+  /// Returns the bytes still held back, an incomplete character, and resets the decoder.
   std::string finish() {
     decoding_ = tokenizer_.decoding(options_);
     return std::exchange(held_, {});

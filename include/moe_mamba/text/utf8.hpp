@@ -6,11 +6,11 @@
 
 #include "moe_mamba/core/standard.hpp"
 
-/// UTF-8 (RFC 3629: no overlong forms, no surrogates), read leniently: a byte that begins no valid character is a unit
-/// of its own, so that any bytes can be walked through and none is lost.
+/// Lenient UTF-8 (RFC 3629: no overlong forms, no surrogates): a byte that does not begin a valid character is a unit
+/// of its own, so that any bytes can be iterated over without loss.
 namespace moe_mamba::detail {
 
-/// What a byte that belongs to no valid character reads as.
+/// The code of an invalid byte.
 inline constexpr char32_t no_character = 0xffffffff;
 
 struct Utf8Unit {
@@ -18,7 +18,7 @@ struct Utf8Unit {
   std::size_t bytes;  // 1 to 4
 };
 
-/// The unit at the begin of the bytes from `at` to `end`, of which there must be one or more.
+/// The unit at the beginning of the non-empty range of bytes from `at` to `end`.
 inline Utf8Unit utf8_unit(const char* at, const char* end) {
   const auto byte = [&](std::ptrdiff_t i) {
     return i < end - at ? static_cast<char32_t>(static_cast<unsigned char>(at[i])) : 0u;
@@ -46,7 +46,7 @@ inline Utf8Unit utf8_unit(std::string_view text, std::size_t at = 0) {
   return utf8_unit(text.data() + at, text.data() + text.size());
 }
 
-/// Where the unit begins that ends at `at`, which must not be the begin of the text.
+/// The beginning of the unit that ends at `at`, which must be positive.
 inline std::size_t unit_before(std::string_view text, std::size_t at) {
   for (std::size_t bytes = 2; bytes <= 4 && bytes <= at; ++bytes) {
     if (utf8_unit(text, at - bytes).bytes == bytes) return at - bytes;
@@ -54,14 +54,14 @@ inline std::size_t unit_before(std::string_view text, std::size_t at) {
   return at - 1;
 }
 
-/// How many units lie between two places.
+/// Number of units between two positions.
 inline std::size_t count_units(const char* begin, const char* end) {
   std::size_t count = 0;
   for (; begin < end; begin += utf8_unit(begin, end).bytes) ++count;
   return count;
 }
 
-/// Appends a code point, which must be one (below 0x110000).
+/// Appends a code point (below 0x110000).
 inline void append_utf8(std::string& text, char32_t code) {
   const auto add = [&](char32_t byte) { text += static_cast<char>(static_cast<unsigned char>(byte)); };
   if (code < 0x80) {
@@ -81,16 +81,16 @@ inline void append_utf8(std::string& text, char32_t code) {
   }
 }
 
-/// How many bytes at the end of `text` begin a character that more bytes could make complete: 0 to 3.
+/// Number of bytes, 0 to 3, of an incomplete character at the end of `text` that further bytes could complete.
 inline std::size_t incomplete_utf8(std::string_view text) {
   const std::size_t longest = text.size() < 3 ? text.size() : 3;
   for (std::size_t count = 1; count <= longest; ++count) {
     const std::size_t at = text.size() - count;
     const auto first = static_cast<unsigned char>(text[at]);
-    if (first >= 0x80 && first < 0xc0) continue;  // not the first byte of anything
+    if (first >= 0x80 && first < 0xc0) continue;  // not the first byte of a character
     const std::size_t whole = first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : first >= 0xc2 ? 2 : 1;
     if (whole <= count) return 0;
-    // Completed by one of the smallest and the largest bytes that may follow, it is valid; else nothing completes it.
+    // It can be completed if and only if the smallest or the largest continuation bytes make it valid.
     for (const char filler : {'\x80', '\xbf'}) {
       std::string trial(text.substr(at));
       trial.resize(whole, filler);

@@ -12,25 +12,25 @@
 #include "moe_mamba/tokenizers/tables.hpp"
 #include "moe_mamba/tokenizers/unicode.hpp"
 
-/// Added tokens: strings that are found in the text before anything else and never cut.
+/// Added tokens: strings that are matched in the text before anything else and never split.
 namespace moe_mamba::detail {
 
 struct AddedToken {
   Token id = 0;
-  std::string text;          // what is looked for
-  bool single_word = false;  // only where no letter, mark or number adjoins
-  bool strip_left = false;   // takes the white space in front
-  bool strip_right = false;  // takes the white space behind
+  std::string text;          // the string to match
+  bool single_word = false;  // only if no letter, mark or number is adjacent
+  bool strip_left = false;   // includes white space before the match
+  bool strip_right = false;  // includes white space after the match
 };
 
-/// Finds strings in a text: from left to right, the longest first where several begin at one place.
+/// Matches strings in a text from left to right, the longest if several begin at the same position.
 class AddedTokens {
  public:
-  static constexpr std::size_t longest = 1024;  // bytes of a token, as a search may look so far at each byte
+  static constexpr std::size_t longest = 1024;  // bytes of a token: bounds the search at each byte
 
   bool empty() const { return tokens_.empty(); }
 
-  /// Returns whether no token of the same text is there yet; otherwise it adds nothing.
+  /// Adds a token and returns true, unless there is one with the same text.
   [[nodiscard]] bool add(AddedToken token) {
     const std::string_view text = token.text;
     const auto index = static_cast<std::uint32_t>(tokens_.size());
@@ -43,15 +43,15 @@ class AddedTokens {
       if (child == PairTable::none) {
         nodes_.push_back({PairTable::none, index, static_cast<std::uint32_t>(text.size())});
       } else {
-        const std::string_view way = way_to(node, child), rest = text.substr(depth);
+        const std::string_view label = label_of(node, child), rest = text.substr(depth);
         const auto same = static_cast<std::size_t>(
-            std::mismatch(way.begin(), way.end(), rest.begin(), rest.end()).first - way.begin());
-        if (same == way.size()) {
+            std::mismatch(label.begin(), label.end(), rest.begin(), rest.end()).first - label.begin());
+        if (same == label.size()) {
           node = child;
           continue;
         }
         nodes_.push_back({PairTable::none, nodes_[child].through, depth + static_cast<std::uint32_t>(same)});
-        children_.set(next, static_cast<unsigned char>(way[same]), {child, 0});
+        children_.set(next, static_cast<unsigned char>(label[same]), {child, 0});
       }
       children_.set(node, byte, {next, 0});
       node = next;
@@ -64,12 +64,12 @@ class AddedTokens {
     return true;
   }
 
-  /// Calls piece(begin, end, const AddedToken*) for the parts of a text in order, with null where no token is. Where
-  /// the white space that tokens take overlaps, so do the parts; a token of which nothing is left is passed over.
-  template <class Piece>
-  void split(std::string_view text, const Piece& piece) const {
-    std::size_t done = 0;       // up to here parts have been told
-    std::size_t space_end = 0;  // of the white space that was skipped last
+  /// Calls call(begin, end, const AddedToken*) for the segments of a text in order, with null for those without a
+  /// token. If the white space stripped by two tokens overlaps, so do their segments; an empty segment is skipped.
+  template <class Call>
+  void split(std::string_view text, const Call& call) const {
+    std::size_t done = 0;       // end of the segments so far
+    std::size_t space_end = 0;  // end of the last white space skipped
     for (std::size_t at = empty() ? text.size() : 0; at < text.size();) {
       if (begins_[static_cast<unsigned char>(text[at])] == 0) {
         ++at;
@@ -82,19 +82,19 @@ class AddedTokens {
         continue;
       }
       std::size_t begin = at, end = match_end;
-      at = match_end;  // also where the match is then passed over
+      at = match_end;  // even if the match is then skipped
       if (token->single_word && (word_before(text, begin) || (classes_at(text, end) & Word) != 0)) continue;
       if (token->strip_left) begin = begin_of_space(text, std::max(begin, done), done);
       if (token->strip_right) {
         if (end >= space_end) space_end = skip_classes(text, end, Space);
         end = space_end;
       }
-      if (begin >= end) continue;  // an earlier token took all of it
-      if (done < begin) piece(done, begin, nullptr);
-      piece(begin, end, token);
+      if (begin >= end) continue;  // an earlier token stripped all of it
+      if (done < begin) call(done, begin, nullptr);
+      call(begin, end, token);
       done = end;
     }
-    if (done != text.size()) piece(done, text.size(), nullptr);
+    if (done != text.size()) call(done, text.size(), nullptr);
   }
 
  private:
@@ -107,7 +107,7 @@ class AddedTokens {
       if (child == PairTable::none) break;
       const Node& next = nodes_[child];
       const std::size_t bytes = begin + next.depth - at;
-      if (bytes > 1 && text.substr(at, bytes) != way_to(node, child)) break;
+      if (bytes > 1 && text.substr(at, bytes) != label_of(node, child)) break;
       at += bytes;
       node = child;
       if (next.token != PairTable::none) {
@@ -121,7 +121,7 @@ class AddedTokens {
   static bool word_before(std::string_view text, std::size_t at) {
     return at > 0 && (classes_at(text, unit_before(text, at)) & Word) != 0;
   }
-  /// Where the white space begins that ends at `at`, not before `least`.
+  /// The beginning of the white space that ends at `at`, but not before `least`.
   static std::size_t begin_of_space(std::string_view text, std::size_t at, std::size_t least) {
     while (at > least) {
       const std::size_t before = unit_before(text, at);
@@ -131,16 +131,16 @@ class AddedTokens {
     return at;
   }
 
-  /// Of a trie, where tokens part or end. Between two nodes are as many bytes as all tokens share that come through, so
-  /// that there are at most two nodes for each token, however long.
+  /// A node of a radix tree, where tokens diverge or end. An edge has all bytes that the tokens below it share, so
+  /// there are at most two nodes per token, however long.
   struct Node {
-    std::uint32_t token;    // that ends here, or none
-    std::uint32_t through;  // one that ends here or further on
-    std::uint32_t depth;    // bytes up to here
+    std::uint32_t token;    // the token that ends here, or none
+    std::uint32_t through;  // a token that ends here or below
+    std::uint32_t depth;    // bytes from the root
   };
 
-  /// The bytes between a node and one of the next.
-  std::string_view way_to(std::uint32_t node, std::uint32_t child) const {
+  /// The bytes of the edge from a node to a child.
+  std::string_view label_of(std::uint32_t node, std::uint32_t child) const {
     const std::uint32_t depth = nodes_[node].depth;
     return std::string_view(tokens_[nodes_[child].through].text).substr(depth, nodes_[child].depth - depth);
   }
@@ -148,7 +148,7 @@ class AddedTokens {
   std::vector<AddedToken> tokens_;
   std::vector<Node> nodes_{{PairTable::none, PairTable::none, 0}};
   PairTable children_;                      // (node, byte) to node
-  std::array<std::uint8_t, 256> begins_{};  // bytes with which a token begins
+  std::array<std::uint8_t, 256> begins_{};  // 1 for first bytes of tokens
 };
 
 }  // namespace moe_mamba::detail

@@ -17,13 +17,13 @@
 #include "moe_mamba/tokenizers/tokenizer_file.hpp"
 #include "moe_mamba/tokenizers/unknown_character.hpp"
 
-/// Byte-pair encoding (Sennrich et al. 2016, arXiv 1508.07909): a word begins as its characters, or bytes, and as long as
-/// two neighbours are a merge, the merge of the lowest rank is made, the leftmost first.
+/// Byte-pair encoding (Sennrich et al. 2016, arXiv 1508.07909): a word starts as a sequence of characters, or bytes. As
+/// long as two adjacent symbols form a merge, the merge with the lowest rank is applied, the leftmost first.
 namespace moe_mamba {
 
-/// Words and their tokens as they were found. A cache belongs to one tokenizer and to one thread at a time: keep one
-/// for each thread that encodes many texts. A call on one that is in another call throws std::logic_error. It stops growing
-/// at 131072 words. A call that throws leaves no wrong word in it.
+/// A cache of words and their tokens. It belongs to one tokenizer and one thread at a time: keep one per thread that
+/// encodes many texts. A call with a cache that another call is using throws std::logic_error. A cache stops growing at
+/// 131072 words. A call that throws leaves it consistent.
 class WordCache {
  public:
   WordCache() = default;
@@ -37,9 +37,9 @@ class WordCache {
   friend class BpeTokenizer;
   static constexpr std::size_t most_words = 1u << 17, longest_word = 128;
 
-  /// Keeps the symbols as the tokens of a new word.
+  /// Stores symbols_ as the tokens of a new word.
   void keep(std::string_view word) {
-    // What lies behind the last word is of a call that ran out of memory.
+    // Anything after the last word was left by a call that ran out of memory.
     ends_.resize(words_.size());
     tokens_.resize(ends_.empty() ? 0 : ends_.back());
     tokens_.insert(tokens_.end(), symbols_.begin(), symbols_.end());
@@ -48,11 +48,11 @@ class WordCache {
   }
 
   ExclusiveCall::Flag in_call_;
-  std::shared_ptr<const void> owner_;  // the model whose words these are
+  std::shared_ptr<const void> owner_;  // the model that encoded the words
   detail::StringTable words_;
   std::vector<Token> tokens_;
   std::vector<std::size_t> ends_;  // of each word's tokens
-  // What encoding a word works in.
+  // Scratch memory for encoding a word.
   std::vector<Token> symbols_;
   std::vector<std::uint32_t> numbers_;
   std::vector<std::uint64_t> queue_;
@@ -62,16 +62,16 @@ namespace detail {
 
 class BytePairEncoding {
  public:
-  /// Of a file's model. `byte_level` says that words are bytes.
+  /// The model of a file. `byte_level`: words are bytes.
   BytePairEncoding(const TokenizerFile& contents, const std::string& file, bool byte_level);
 
-  /// The token whose text is this word, for words that encode to themselves; -1 for all others.
+  /// The token of a word that encodes to a single token; -1 for all other words.
   Token whole(std::string_view word) const {
     const std::uint32_t index = words_.find(word);
     return index == StringTable::none ? -1 : whole_[index];
   }
 
-  /// The tokens of a word. Throws UnknownCharacter for what is no token where the model has no token for the unknown.
+  /// The tokens of a word. Throws UnknownCharacter for a character without a token if the model has no unknown token.
   void encode(std::string_view word, std::vector<Token>& symbols, std::vector<std::uint32_t>& numbers,
               std::vector<std::uint64_t>& queue) const {
     std::size_t unknown = 0;
@@ -85,20 +85,20 @@ class BytePairEncoding {
     }
   }
 
-  /// Why there is no token for what is unknown.
+  /// Why there is no unknown token, for messages.
   std::string no_unknown_token() const {
     return unknown_name_.empty() ? "this tokenizer has no unk_token"
-                                 : "the unk_token " + in_quotes(unknown_name_) + " is none of the tokens";
+                                 : "its unk_token " + in_quotes(unknown_name_) + " is not in the vocabulary";
   }
 
-  /// Words longer than this are worth cutting.
+  /// Words longer than this are split with part_end().
   static constexpr std::size_t long_word = 64;
 
-  /// Where the first part of a word ends that can be encoded by itself: between two characters that stand side by side
-  /// in nothing that any merge makes. Tokenizers that cut no words before have whole texts for words, and their merges
-  /// seldom go beyond a space.
+  /// The end of the first part of a word that can be encoded independently: it lies between two characters that are
+  /// adjacent in no merge result. For tokenizers without a pre-tokenizer, whose words are whole texts; their merges
+  /// rarely cross a space.
   std::size_t part_end(std::string_view word) const {
-    if (!cuts_) return word.size();
+    if (!splits_) return word.size();
     std::uint32_t before = PairTable::none;
     for (std::size_t at = 0; at < word.size();) {
       const auto [code, bytes] = unit_at(word, at);
@@ -122,20 +122,21 @@ class BytePairEncoding {
     const Utf8Unit unit = utf8_unit(word, at);
     return {static_cast<std::uint32_t>(unit.code), unit.bytes};
   }
-  // Places of a character in a word, by what is written around it there: 0 where that is nothing.
+  // Position of a character in a word, by the affixes that are added to it there; 0 for none.
   static constexpr std::uint32_t Inside = 1, Last = 2;
-  std::uint32_t place_of(std::size_t at, bool is_last) const {
+  std::uint32_t position_of(std::size_t at, bool is_last) const {
     return (at > 0 && !prefix_.empty() ? Inside : 0) | (is_last && !suffix_.empty() ? Last : 0);
   }
-  /// The token that is a byte or character at a place, -1 if there is none.
-  Token token_of(std::uint32_t place, std::uint32_t code) const {
-    if (byte_level_) return bytes_[place][code];
-    return code == static_cast<std::uint32_t>(no_character) ? -1 : static_cast<Token>(units_.find(place, code).first);
+  /// The token of a byte or character at a position, -1 if there is none.
+  Token token_of(std::uint32_t position, std::uint32_t code) const {
+    if (byte_level_) return bytes_[position][code];
+    return code == static_cast<std::uint32_t>(no_character) ? -1
+                                                            : static_cast<Token>(units_.find(position, code).first);
   }
   bool is_known(std::uint32_t code) const { return token_of(0, code) >= 0; }
 
   void add_units(std::string_view text, Token id);
-  bool add_fallback(std::string_view unit, std::uint32_t place, std::vector<Token>& symbols) const;
+  bool add_fallback(std::string_view unit, std::uint32_t position, std::vector<Token>& symbols) const;
   bool start(std::string_view word, std::vector<Token>& symbols, std::size_t& unknown) const;
   PairTable::Value merge(Token left, Token right) const {
     return merges_.find(static_cast<std::uint32_t>(left), static_cast<std::uint32_t>(right));
@@ -147,24 +148,24 @@ class BytePairEncoding {
   void find_wholes(bool all);
 
   bool byte_level_, byte_fallback_, fuse_unknown_;
-  bool cuts_ = true;  // not where a part might be a token that no merge makes
+  bool splits_ = true;  // false if a part might be a token that no merge produces
   Token unknown_ = -1;
   std::string unknown_name_;
-  std::string prefix_, suffix_;  // written in front of all characters of a word but the first, and behind the last
-  std::array<std::array<Token, 256>, 4> bytes_;   // by place, the token of each byte, where words are bytes
-  PairTable units_;                               // (place, character) to (token, 0), where they are not
-  std::array<std::vector<Token>, 256> fallback_;  // what a byte falls back to, none where that is not all there
+  std::string prefix_, suffix_;  // added before all characters of a word but the first, and after the last
+  std::array<std::array<Token, 256>, 4> bytes_;   // if byte_level_: the token of each byte, by position
+  PairTable units_;                               // otherwise: (position, character) to (token, 0)
+  std::array<std::vector<Token>, 256> fallback_;  // the tokens that a byte falls back to, empty if some are missing
   std::vector<Token> prefix_fallback_, suffix_fallback_;
-  PairTable neighbours_;               // pairs of characters side by side in what merges make
+  PairTable neighbours_;               // pairs of characters that are adjacent in merge results
   PairTable merges_;                   // (left, right) to (rank, token)
-  StringTable words_;                  // the tokens' texts, as bytes where words are bytes
-  std::vector<Token> tokens_, whole_;  // of each of them: its token; the same if it encodes to itself, else -1
+  StringTable words_;                  // the tokens' texts, as bytes if byte_level_
+  std::vector<Token> tokens_, whole_;  // per word: its token; the same if the word encodes to it, else -1
 };
 
 inline BytePairEncoding::BytePairEncoding(const TokenizerFile& contents, const std::string& file, bool byte_level)
     : byte_level_(byte_level) {
   const JsonField model = JsonField(file, "", &contents.rest)["model"];
-  model["dropout"].require_zero_or_null("null or 0, as encoding is not random here");
+  model["dropout"].require_zero_or_null("null or 0, as encoding is deterministic");
   prefix_ = model["continuing_subword_prefix"].string_or("");
   suffix_ = model["end_of_word_suffix"].string_or("");
   for (const char* name : {"continuing_subword_prefix", "end_of_word_suffix"}) {
@@ -180,7 +181,7 @@ inline BytePairEncoding::BytePairEncoding(const TokenizerFile& contents, const s
   unknown_name_ = model["unk_token"].string_or("");
   if (!unknown_name_.empty()) unknown_ = id_of(unknown_name_);
 
-  // The tokens that stand for the bytes of a string, none where that is not all there.
+  // The tokens <0x00> to <0xFF> of the bytes of a string, none if some are missing.
   const auto fallback_of = [&](std::string_view text) {
     constexpr std::string_view digits = "0123456789ABCDEF";
     std::vector<Token> tokens;
@@ -192,7 +193,7 @@ inline BytePairEncoding::BytePairEncoding(const TokenizerFile& contents, const s
     return tokens;
   };
   for (std::size_t byte = 0; byte_fallback_ && byte < 256; ++byte) {
-    // Where words are characters, each of a character's bytes falls back; where they are bytes, those of what is written.
+    // If words are bytes, a byte falls back as the character that represents it.
     std::string unit(1, static_cast<char>(static_cast<unsigned char>(byte)));
     if (byte_level) unit = written_bytes(unit);
     fallback_[byte] = fallback_of(unit);
@@ -204,32 +205,32 @@ inline BytePairEncoding::BytePairEncoding(const TokenizerFile& contents, const s
     const std::string_view text = contents.vocabulary[i];
     add_units(text, contents.ids[i]);
     const auto bytes = byte_level ? bytes_of_token(text) : std::string(text);
-    if (!bytes || bytes->empty()) continue;  // no word is this token
+    if (!bytes || bytes->empty()) continue;  // no word encodes to this token
     words.push_back(*bytes);
     tokens_.push_back(contents.ids[i]);
   }
   words_ = StringTable(std::move(words));
   read_merges(contents, file);
   const bool ignore_merges = model["ignore_merges"].boolean_or(false);
-  cuts_ = !ignore_merges && prefix_.empty() && suffix_.empty();
+  splits_ = !ignore_merges && prefix_.empty() && suffix_.empty();
   find_wholes(ignore_merges);
 }
 
-/// Where a token is one character or byte, as it stands in one of four places of a word.
+/// Registers a token that is a single character or byte in one of the four positions of a word.
 inline void BytePairEncoding::add_units(std::string_view text, Token id) {
-  for (const std::uint32_t place : {0u, Inside, Last, Inside | Last}) {
-    if (((place & Inside) != 0 && prefix_.empty()) || ((place & Last) != 0 && suffix_.empty())) continue;
+  for (const std::uint32_t position : {0u, Inside, Last, Inside | Last}) {
+    if (((position & Inside) != 0 && prefix_.empty()) || ((position & Last) != 0 && suffix_.empty())) continue;
     std::string_view before, after;
-    if ((place & Inside) != 0) before = prefix_;
-    if ((place & Last) != 0) after = suffix_;
+    if ((position & Inside) != 0) before = prefix_;
+    if ((position & Last) != 0) after = suffix_;
     if (text.size() <= before.size() + after.size() || !text.starts_with(before) || !text.ends_with(after)) continue;
     const std::string_view written = text.substr(before.size(), text.size() - before.size() - after.size());
     const Utf8Unit unit = utf8_unit(written);
     if (unit.bytes != written.size()) continue;
     if (!byte_level_) {
-      units_.set(place, static_cast<std::uint32_t>(unit.code), {static_cast<std::uint32_t>(id), 0});
+      units_.set(position, static_cast<std::uint32_t>(unit.code), {static_cast<std::uint32_t>(id), 0});
     } else if (unit.code < character_bytes.size() && character_bytes[unit.code] >= 0) {
-      bytes_[place][static_cast<std::size_t>(character_bytes[unit.code])] = id;
+      bytes_[position][static_cast<std::size_t>(character_bytes[unit.code])] = id;
     }
   }
 }
@@ -238,7 +239,7 @@ inline void BytePairEncoding::read_merges(const TokenizerFile& contents, const s
   const auto id_of = [&](std::size_t merge, std::string_view text) {
     const std::uint32_t index = contents.vocabulary.find(text);
     if (index != StringTable::none) return static_cast<std::uint32_t>(contents.ids[index]);
-    throw_content_error(file, "model.merges[" + std::to_string(merge) + "]", "of or to " + in_quotes(text),
+    throw_content_error(file, "model.merges[" + std::to_string(merge) + "]", "a merge with " + in_quotes(text),
                         "tokens of model.vocab");
   };
   std::string whole;
@@ -258,8 +259,8 @@ inline void BytePairEncoding::read_merges(const TokenizerFile& contents, const s
   }
 }
 
-/// Which texts encode to their own token: all, where the model says that merges do not matter for them. The others are
-/// tried, unless they are long, as words seldom are.
+/// Finds the texts that encode to their own token: all of them if the model ignores merges for whole words. Otherwise
+/// all but long ones, which are rarely words, are encoded to find out.
 inline void BytePairEncoding::find_wholes(bool all) {
   whole_.assign(tokens_.size(), -1);
   std::vector<Token> symbols;
@@ -275,21 +276,21 @@ inline void BytePairEncoding::find_wholes(bool all) {
   }
 }
 
-/// The tokens of a word's characters or bytes. False where there is none for the one at `unknown`.
+/// The tokens of a word's characters or bytes. False if there is none for the one at `unknown`.
 inline bool BytePairEncoding::start(std::string_view word, std::vector<Token>& symbols, std::size_t& unknown) const {
   symbols.clear();
-  Token pending = -1;  // an unknown one that the next may be fused with
+  Token pending = -1;  // an unknown token that the next one may be fused with
   std::size_t bytes = 1;
   for (std::size_t at = 0; at < word.size(); at += bytes) {
     const Unit unit = unit_at(word, at);
     bytes = unit.bytes;
-    const std::uint32_t place = place_of(at, at + bytes == word.size());
-    if (const Token token = token_of(place, unit.code); token >= 0) {
+    const std::uint32_t position = position_of(at, at + bytes == word.size());
+    if (const Token token = token_of(position, unit.code); token >= 0) {
       if (pending >= 0) symbols.push_back(std::exchange(pending, -1));
       symbols.push_back(token);
       continue;
     }
-    if (add_fallback(word.substr(at, bytes), place, symbols)) continue;
+    if (add_fallback(word.substr(at, bytes), position, symbols)) continue;
     if (unknown_ < 0) {
       unknown = at;
       return false;
@@ -301,11 +302,12 @@ inline bool BytePairEncoding::start(std::string_view word, std::vector<Token>& s
   return true;
 }
 
-/// The tokens of the bytes that are written for a character at a place, if they are all there.
-inline bool BytePairEncoding::add_fallback(std::string_view unit, std::uint32_t place,
+/// Appends the tokens of the bytes of a character, with the affixes of its position. False if some are missing.
+inline bool BytePairEncoding::add_fallback(std::string_view unit, std::uint32_t position,
                                            std::vector<Token>& symbols) const {
   const auto is_missing = [&](char c) { return fallback_[static_cast<unsigned char>(c)].empty(); };
-  const bool prefixed = (place & Inside) != 0 && !prefix_.empty(), suffixed = (place & Last) != 0 && !suffix_.empty();
+  const bool prefixed = (position & Inside) != 0 && !prefix_.empty();
+  const bool suffixed = (position & Last) != 0 && !suffix_.empty();
   if (std::any_of(unit.begin(), unit.end(), is_missing) || (prefixed && prefix_fallback_.empty()) ||
       (suffixed && suffix_fallback_.empty())) {
     return false;
@@ -319,13 +321,13 @@ inline bool BytePairEncoding::add_fallback(std::string_view unit, std::uint32_t 
   return true;
 }
 
-/// In a short word looking through all ranks for the lowest is faster than a queue.
+/// For short words: a linear search for the lowest rank is faster than a priority queue.
 inline void BytePairEncoding::merge_few(std::vector<Token>& symbols, std::vector<std::uint32_t>& ranks) const {
   std::size_t count = symbols.size();
   if (count < 2) return;
   ranks.resize(2 * few);
   std::uint32_t* rank = ranks.data();          // of the pair that begins at each symbol
-  std::uint32_t* merged = ranks.data() + few;  // and what it becomes
+  std::uint32_t* merged = ranks.data() + few;  // the token that it merges to
   const auto look_up = [&](std::size_t i) {
     const PairTable::Value found = merge(symbols[i], symbols[i + 1]);
     rank[i] = found.first;
@@ -349,8 +351,8 @@ inline void BytePairEncoding::merge_few(std::vector<Token>& symbols, std::vector
   symbols.resize(count);
 }
 
-/// A queue of pairs by rank and place, and symbols as a linked list. What the queue holds of pairs that are no more is
-/// passed over.
+/// For long words: a priority queue of pairs by rank and position, and the symbols as a linked list. Stale queue
+/// entries are skipped.
 inline void BytePairEncoding::merge_many(std::vector<Token>& symbols, std::vector<std::uint32_t>& links,
                                          std::vector<std::uint64_t>& queue) const {
   constexpr std::uint32_t none = PairTable::none;

@@ -25,15 +25,15 @@
 
 namespace moe_mamba {
 
-/// A byte-pair tokenizer as the file tokenizer.json of Hugging Face's tokenizers describes it, which gives the same
-/// tokens. A value that does not change: any number of threads may use one at a time.
+/// A byte-pair tokenizer described by a file tokenizer.json of Hugging Face's tokenizers package; it gives the same
+/// tokens. Immutable: any number of threads may use one concurrently.
 ///
-/// Text is UTF-8. Bytes in it that are not count as characters without any property, each by itself; a byte-level
-/// tokenizer, and one that falls back to bytes, gives them back in decode().
+/// Text is UTF-8. Each invalid byte counts as a character of its own without any properties; a byte-level tokenizer,
+/// and one with byte fallback, reproduces them in decode().
 class BpeTokenizer {
  public:
-  /// Reads the contents of a file; `file` names it in errors. Throws std::runtime_error that names the field, its value
-  /// and what is allowed, where something is wrong or not supported.
+  /// Parses the contents of a file; `file` names it in errors. Throws a std::runtime_error that names the field, its
+  /// value and what is allowed if something is invalid or not supported.
   BpeTokenizer(std::span<const std::byte> contents, const std::string& file);
   BpeTokenizer(const BpeTokenizer&) = default;
   BpeTokenizer(BpeTokenizer&&) = default;
@@ -41,18 +41,18 @@ class BpeTokenizer {
   BpeTokenizer& operator=(BpeTokenizer&&) = default;
   ~BpeTokenizer() = default;
 
-  /// The tokens of a text. Throws std::invalid_argument for a character that the tokenizer has no token for, and for a
-  /// text of 2 GiB or more.
+  /// The tokens of a text. Throws std::invalid_argument for a character without a token, and for a text of 2 GiB or
+  /// more.
   std::vector<Token> encode(std::string_view text, EncodeOptions options = {}) const {
     WordCache cache;
     return encode(text, cache, options);
   }
 
-  /// The same, where the cache remembers words from one call to the next. Throws std::logic_error, before any work, where
-  /// another thread is in a call with this cache.
+  /// The same with a cache that keeps words between calls. Throws std::logic_error, before any work, during another
+  /// call with this cache.
   std::vector<Token> encode(std::string_view text, WordCache& cache, EncodeOptions options = {}) const;
 
-  /// The text of tokens, as bytes. Throws std::out_of_range for a number that is no token.
+  /// The text of tokens, as bytes. Throws std::out_of_range for an id that is not a token.
   std::string decode(std::span<const Token> tokens, DecodeOptions options = {}) const {
     std::string text;
     Decoding state = decoding(options);
@@ -60,29 +60,29 @@ class BpeTokenizer {
     return text;
   }
 
-  /// A decoding that goes on: what is yet to be taken from the begin, and what comes before a next token if there is one.
+  /// The state of an incremental decoding.
   struct Decoding {
     bool skip_special_tokens = true;
     detail::TokenDecoder::State state;
   };
   Decoding decoding(DecodeOptions options = {}) const { return {options.skip_special_tokens, decoder_.state()}; }
 
-  /// Appends what the next token says. Throws as decode() does, with the decoding and the text as they were.
+  /// Appends the text of the next token. Throws as decode() does, leaving the decoding and the text unchanged.
   void append(Decoding& decoding, Token token, std::string& text) const;
 
-  /// One more than the largest token.
+  /// One more than the largest token id.
   Index vocabulary() const { return static_cast<Index>(entries_.size()); }
 
-  /// The token that the file writes like this, if there is one: token("<|endoftext|>").
+  /// The token with this text in the file, if there is one: token("<|endoftext|>").
   std::optional<Token> token(std::string_view written) const {
     const std::uint32_t index = written_.find(written);
     return index == detail::StringTable::none ? std::nullopt : std::optional(ids_[index]);
   }
 
-  /// Whether a number is a token: there may be gaps.
+  /// Whether an id is a token: there may be gaps.
   bool contains(Token token) const { return token >= 0 && token < vocabulary() && entry(token).known; }
 
-  /// Whether a token is one of the special ones.
+  /// Whether a token is a special token.
   bool is_special(Token token) const { return contains(token) && entry(token).special; }
 
  private:
@@ -92,8 +92,8 @@ class BpeTokenizer {
   };
   struct Entry {
     bool known = false, special = false;
-    Range written;  // as the decoder begins with it
-    Range text;     // what it says anywhere but at the begin
+    Range written;  // the decoder's input
+    Range text;     // decoded, except at the beginning of a text
   };
 
   const Entry& entry(Token token) const { return entries_[static_cast<std::size_t>(token)]; }
@@ -110,8 +110,8 @@ class BpeTokenizer {
   template <class Field>
   void add_entry(const Field& field, std::string_view written, Token id);
   void read_added_tokens(const detail::JsonField& field, std::size_t limit);
-  void encode_piece(std::string_view text, std::size_t begin, std::size_t end, WordCache& cache,
-                    std::vector<Token>& tokens) const;
+  void encode_segment(std::string_view text, std::size_t begin, std::size_t end, WordCache& cache,
+                      std::vector<Token>& tokens) const;
   void encode_word(std::string_view word, WordCache& cache, std::vector<Token>& tokens) const;
   void encode_part(std::string_view word, WordCache& cache, std::vector<Token>& tokens) const;
 
@@ -122,16 +122,16 @@ class BpeTokenizer {
   detail::PreTokenizer pre_tokenizer_;
   std::shared_ptr<const detail::BytePairEncoding> model_;
   detail::TokenDecoder decoder_;
-  detail::AddedTokens added_;             // found in the text as it comes
-  detail::AddedTokens added_normalized_;  // found in what the normalizer makes of it
+  detail::AddedTokens added_;             // matched in the input text
+  detail::AddedTokens added_normalized_;  // matched in the normalised text
   detail::PostProcessor post_processor_;
   detail::StringTable written_;
-  std::vector<Token> ids_;  // of what is in written_
+  std::vector<Token> ids_;  // of the strings in written_
   std::vector<Entry> entries_;
-  std::string texts_;  // of all tokens
+  std::string texts_;  // of all tokens, concatenated
 };
 
-/// Reads a file tokenizer.json. Throws std::runtime_error as BpeTokenizer does, and where the file cannot be read.
+/// Reads a file tokenizer.json. Throws std::runtime_error as BpeTokenizer does, and if the file cannot be read.
 inline BpeTokenizer load_tokenizer(const std::filesystem::path& path) {
   return BpeTokenizer(MappedFile(path).bytes(), path.string());
 }
@@ -145,24 +145,25 @@ inline BpeTokenizer::BpeTokenizer(std::span<const std::byte> bytes, const std::s
   pre_tokenizer_ = detail::PreTokenizer(root["pre_tokenizer"]);
   decoder_ = detail::TokenDecoder(root["decoder"]);
 
-  // Gaps between ids are allowed, but not so large that a small file takes much memory.
+  // Gaps between ids are allowed, but limited so that a small file cannot take much memory.
   const std::size_t added = root["added_tokens"].is_null() ? 0 : root["added_tokens"].elements().size();
   const std::size_t limit = 2 * (contents.ids.size() + added) + 65535;
   written_ = contents.vocabulary;
   ids_ = contents.ids;
-  const auto place = [&](Token id) { return std::min(static_cast<std::size_t>(id), limit); };
+  const auto index_of = [&](Token id) { return std::min(static_cast<std::size_t>(id), limit); };
   if (const auto last = std::max_element(ids_.begin(), ids_.end()); last != ids_.end())
-    entries_.resize(place(*last) + 1);
+    entries_.resize(index_of(*last) + 1);
   for (std::size_t i = 0; i < contents.ids.size(); ++i) {
-    // In whatever order the ids come, their entries are on their way from memory.
+    // Prefetch, as ids may be in any order.
     if (constexpr std::size_t ahead = 8; i + ahead < ids_.size()) {
-      __builtin_prefetch(entries_.data() + place(ids_[i + ahead]), 1);
+      __builtin_prefetch(entries_.data() + index_of(ids_[i + ahead]), 1);
     }
     const auto field = [&] {
       return detail::JsonField(file, "model.vocab " + detail::in_quotes(contents.vocabulary[i]), nullptr);
     };
     if (static_cast<std::size_t>(contents.ids[i]) > limit) {
-      field().refuse(std::to_string(contents.ids[i]), "0 to " + std::to_string(limit) + " in so small a vocabulary");
+      field().refuse(std::to_string(contents.ids[i]),
+                     "0 to " + std::to_string(limit) + " for a vocabulary of this size");
     }
     add_entry(field, contents.vocabulary[i], contents.ids[i]);
   }
@@ -171,14 +172,14 @@ inline BpeTokenizer::BpeTokenizer(std::span<const std::byte> bytes, const std::s
   model_ = std::make_shared<const detail::BytePairEncoding>(contents, file, pre_tokenizer_.byte_level());
 }
 
-/// Of the field, which field() gives, a message tells where another token has the id.
+/// field() gives the field to be named if another token has the id.
 template <class Field>
 void BpeTokenizer::add_entry(const Field& field, std::string_view written, Token id) {
   const auto index = static_cast<std::size_t>(id);
   if (index >= entries_.size()) entries_.resize(index + 1);
   if (entries_[index].known) {
     field().refuse("id " + std::to_string(id),
-                   "an id of its own; " + detail::in_quotes(text_in(entries_[index].written)) + " has it");
+                   "a unique id; " + detail::in_quotes(text_in(entries_[index].written)) + " has the same");
   }
   entries_[index].known = true;
   write(entries_[index], written);
@@ -193,7 +194,7 @@ inline void BpeTokenizer::read_added_tokens(const detail::JsonField& field, std:
     const auto id = static_cast<Token>(item["id"].integer(static_cast<std::int64_t>(limit)));
     if (content.empty()) continue;
     if (content.size() > detail::AddedTokens::longest) item["content"].refuse("at most 1024 bytes");
-    if (!seen.insert(content).second) item["content"].refuse("each added token once");
+    if (!seen.insert(content).second) item["content"].refuse("each added token only once");
     if (const auto known = token(content); !known) {
       add_entry([&] { return item["id"]; }, content, id);
       written_.insert(content);
@@ -209,16 +210,16 @@ inline void BpeTokenizer::read_added_tokens(const detail::JsonField& field, std:
                               item["rstrip"].boolean_or(false)};
     if (normalized && !normalizer_.empty()) {
       search.text = normalizer_(content);
-      // It is kept, and a small file must not take much memory.
+      // The normalised text is stored, and a small file must not take much memory.
       const std::size_t most = 4 * content.size() + 64;
       if (search.text.empty() || search.text.size() > most) {
-        item["content"].refuse("what the normalizer makes 1 to " + std::to_string(most) + " bytes of");
+        item["content"].refuse("a text that the normalizer turns into 1 to " + std::to_string(most) + " bytes");
       }
-      // The reference shows such a token as it is looked for.
+      // The reference decodes such a token to its normalised text.
       write(entries_[static_cast<std::size_t>(id)], search.text);
     }
     if (!(normalized ? added_normalized_ : added_).add(std::move(search))) {
-      item["content"].refuse("what the normalizer makes of no other added token");
+      item["content"].refuse("a text whose normalised form no other added token has");
     }
   }
   for (const Token id : added) {
@@ -241,7 +242,7 @@ inline std::vector<Token> BpeTokenizer::encode(std::string_view text, WordCache&
     if (token != nullptr) {
       tokens.push_back(token->id);
     } else {
-      encode_piece(text, begin, end, cache, tokens);
+      encode_segment(text, begin, end, cache, tokens);
     }
   });
   if (options.special_tokens) {
@@ -250,40 +251,42 @@ inline std::vector<Token> BpeTokenizer::encode(std::string_view text, WordCache&
   return tokens;
 }
 
-inline void BpeTokenizer::encode_piece(std::string_view text, std::size_t begin, std::size_t end, WordCache& cache,
-                                       std::vector<Token>& tokens) const {
-  std::string_view piece = text.substr(begin, end - begin);
+inline void BpeTokenizer::encode_segment(std::string_view text, std::size_t begin, std::size_t end, WordCache& cache,
+                                         std::vector<Token>& tokens) const {
+  std::string_view segment = text.substr(begin, end - begin);
   std::string normalized;
   std::ptrdiff_t at_begin = begin == 0 ? 0 : -1;
-  if (!normalizer_.empty()) piece = normalized = normalizer_(piece, at_begin);
+  if (!normalizer_.empty()) segment = normalized = normalizer_(segment, at_begin);
   try {
-    added_normalized_.split(piece, [&](std::size_t from, std::size_t to, const detail::AddedToken* token) {
+    added_normalized_.split(segment, [&](std::size_t from, std::size_t to, const detail::AddedToken* token) {
       if (token != nullptr) {
         tokens.push_back(token->id);
         return;
       }
-      pre_tokenizer_.split(piece.substr(from, to - from), at_begin - static_cast<std::ptrdiff_t>(from),
+      pre_tokenizer_.split(segment.substr(from, to - from), at_begin - static_cast<std::ptrdiff_t>(from),
                            [&](std::string_view word) { encode_word(word, cache, tokens); });
     });
   } catch (const detail::UnknownCharacter& unknown) {
-    refuse_character(text, begin, piece, unknown);
+    refuse_character(text, begin, segment, unknown);
   }
 }
 
-/// Where a character without a token stands: in the text, or in what the normalizer made of it from `begin` on, if that
-/// is something else.
+/// Names the position of a character without a token: in the text, or in the normalised text from `begin` on if that
+/// differs.
 inline void BpeTokenizer::refuse_character(std::string_view text, std::size_t begin, std::string_view normalized,
                                            const detail::UnknownCharacter& unknown) const {
   const std::string_view character =
       detail::unit_around(normalized, static_cast<std::size_t>(unknown.at - normalized.data()));
   const auto at = static_cast<std::size_t>(character.data() - normalized.data()), end = at + character.size();
   const bool same = text.substr(begin).substr(0, end) == normalized.substr(0, end);
-  std::string place = " at byte " + std::to_string(same ? begin + at : at);
-  if (!same) place += " of what the normalizer makes of it from byte " + std::to_string(begin) + " on";
-  // Such as what stands for a space, or one more in front of the text.
-  if (unknown.unit != character) place = ", which the pre-tokenizer writes for " + detail::in_quotes(character) + place;
-  throw std::invalid_argument(error_text("text", detail::in_quotes(unknown.unit) + place,
-                                         "characters that there are tokens for, as " + model_->no_unknown_token()));
+  std::string position = " at byte " + std::to_string(same ? begin + at : at);
+  if (!same) position += " of the normalised text from byte " + std::to_string(begin) + " on";
+  // Such as the replacement of a space, or a prepended one.
+  if (unknown.unit != character) {
+    position = ", which the pre-tokenizer writes for " + detail::in_quotes(character) + position;
+  }
+  throw std::invalid_argument(error_text("text", detail::in_quotes(unknown.unit) + position,
+                                         "characters that have a token, as " + model_->no_unknown_token()));
 }
 
 inline void BpeTokenizer::encode_word(std::string_view word, WordCache& cache, std::vector<Token>& tokens) const {
@@ -312,22 +315,21 @@ inline void BpeTokenizer::encode_part(std::string_view word, WordCache& cache, s
 }
 
 inline void BpeTokenizer::append(Decoding& decoding, Token token, std::string& text) const {
-  require_range(contains(token), "token", token, [&] {
-    return "0 to " + std::to_string(vocabulary() - 1) + ", without the gaps that the vocabulary may have";
-  });
+  require_range(contains(token), "token", token,
+                [&] { return "0 to " + std::to_string(vocabulary() - 1) + ", except gaps in the vocabulary"; });
   const Entry& found = entry(token);
   if (decoding.skip_special_tokens && found.special) return;
   detail::TokenDecoder::State state = decoding.state;
   const Token previous = std::exchange(state.previous, token);
-  std::string piece;
+  std::string decoded;
   const std::string_view written = text_in(found.written);
   if (!decoder_.merges_repeated() || previous < 0 || text_in(entry(previous).written) != written) {
     std::string at_begin;
     const bool differs = state.first && decoder_.first_differs();
     if (differs) at_begin = decoder_(written, true);
-    piece = decoder_.join(state, differs ? std::string_view(at_begin) : text_in(found.text));
+    decoded = decoder_.join(state, differs ? std::string_view(at_begin) : text_in(found.text));
   }
-  text += piece;
+  text += decoded;
   decoding.state = state;
 }
 

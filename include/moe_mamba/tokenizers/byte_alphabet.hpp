@@ -8,8 +8,8 @@
 
 #include "moe_mamba/text/utf8.hpp"
 
-/// How byte-level tokenizers write bytes in their files: printable ones of Latin-1 as themselves, the 68 others as the
-/// characters from U+0100 on.
+/// The alphabet that byte-level tokenizers use for bytes in their files: printable Latin-1 characters represent
+/// themselves, the 68 others are mapped to the characters from U+0100 on.
 namespace moe_mamba::detail {
 
 constexpr bool stands_for_itself(char32_t byte) {
@@ -24,7 +24,7 @@ inline constexpr std::array<char32_t, 256> byte_characters = [] {
   return characters;
 }();
 
-/// The byte of each character below U+0144, -1 where it stands for none.
+/// The byte of each character below U+0144, -1 if it represents none.
 inline constexpr std::array<int, 0x144> character_bytes = [] {
   std::array<int, 0x144> bytes{};
   bytes.fill(-1);
@@ -32,7 +32,7 @@ inline constexpr std::array<int, 0x144> character_bytes = [] {
   return bytes;
 }();
 
-/// Bytes as the characters that stand for them.
+/// Bytes as the characters that represent them.
 inline std::string written_bytes(std::string_view bytes) {
   std::string text;
   text.reserve(bytes.size() + bytes.size() / 4);
@@ -40,7 +40,7 @@ inline std::string written_bytes(std::string_view bytes) {
   return text;
 }
 
-/// The bytes that a token's text stands for, nothing where one of its characters stands for none.
+/// The bytes that a token's text represents, none if one of its characters represents no byte.
 inline std::optional<std::string> bytes_of_token(std::string_view text) {
   std::string bytes;
   for (std::size_t at = 0; at < text.size();) {

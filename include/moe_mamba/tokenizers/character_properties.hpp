@@ -16,7 +16,7 @@
 /// The sets of characters that regular expressions name: \p{Lu}, \p{Han}, [:alpha:].
 namespace moe_mamba::detail {
 
-/// The ranges of a table's line.
+/// Parses the ranges of a table entry.
 inline CharacterSet parse_ranges(std::string_view text) {
   std::vector<CharacterSet::Range> ranges;
   char32_t first = 0, number = 0;
@@ -37,18 +37,18 @@ inline CharacterSet parse_ranges(std::string_view text) {
   return CharacterSet(std::move(ranges));
 }
 
-/// The simple case folding of a character: one for all that differ in case only.
+/// The simple case folding of a character: the same for all characters that differ in case only.
 inline char32_t fold_case(char32_t c) {
   utf8proc_int32_t folded[4];
   int boundary = 0;
   const utf8proc_ssize_t count =
       utf8proc_decompose_char(static_cast<utf8proc_int32_t>(c), folded, 4, UTF8PROC_CASEFOLD, &boundary);
   if (count == 1) return static_cast<char32_t>(folded[0]);
-  constexpr char32_t dotted_i = 0x130;  // which is no case of i
+  constexpr char32_t dotted_i = 0x130;  // has no simple folding
   return c == dotted_i ? c : static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c)));
 }
 
-/// Sets of characters by name. Making one looks at every code point, which takes some milliseconds.
+/// Sets of characters by name. The constructor visits every code point, which takes some milliseconds.
 class CharacterProperties {
  public:
   CharacterProperties() {
@@ -69,7 +69,7 @@ class CharacterProperties {
   /// The set of that name, in any case and with or without spaces, '-' and '_'.
   std::optional<CharacterSet> find(std::string_view name) const;
 
-  /// The set with everything that differs from one of it in case only.
+  /// The set closed under simple case folding.
   CharacterSet fold(const CharacterSet& set) const {
     std::vector<CharacterSet::Range> ranges = set.ranges();
     for (std::size_t i = 0; i < folds_.size();) {
@@ -86,7 +86,7 @@ class CharacterProperties {
     return CharacterSet(std::move(ranges));
   }
 
-  /// General categories whose names begin so: "L", "Lu".
+  /// The general categories whose names begin with `prefix`: "L", "Lu".
   CharacterSet category(std::string_view prefix) const {
     CharacterSet set;
     for (std::size_t i = 0; i < category_names.size(); ++i) {
@@ -113,10 +113,10 @@ class CharacterProperties {
   /// \w in brackets.
   CharacterSet posix_word() const { return alphabetic() | category("M") | category("Nd") | category("Pc"); }
 
-  /// \w outside of brackets. The superscripts and fractions of Latin-1 are Oniguruma's.
+  /// \w outside of brackets. As in Oniguruma, it includes the superscripts and fractions of Latin-1.
   CharacterSet word() const { return posix_word() | parse_ranges("b2-b3 b9 bc-be"); }
 
-  /// The set of [:name:], which in two cases is another than that of \p{name}.
+  /// The set of [:name:], which differs from \p{name} for two names.
   std::optional<CharacterSet> find_posix(std::string_view name) const {
     if (name == "punct") return category("P") | category("S");
     return name == "word" ? posix_word() : find(name);
@@ -124,7 +124,7 @@ class CharacterProperties {
 
  private:
   static constexpr char32_t last_cased = 0x1e944;
-  // In the order of utf8proc's numbers.
+  // In the order of utf8proc's enumerators.
   static constexpr std::array<std::string_view, 30> category_names{
       "Cn", "Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc", "Me", "Nd", "Nl", "No", "Pc", "Pd", "Ps",
       "Pe", "Pi", "Pf", "Po", "Sm", "Sc", "Sk", "So", "Zs", "Zl", "Zp", "Cc", "Cf", "Cs", "Co"};

@@ -9,12 +9,12 @@
 
 #include "moe_mamba/text/utf8.hpp"
 
-/// Sets of characters, as regular expressions have them.
+/// Character classes of regular expressions.
 namespace moe_mamba::detail {
 
 inline constexpr char32_t last_character = 0x10ffff;
 
-/// A set of code points, and whether bytes that are no characters belong to it too: they are in complements only.
+/// A set of code points, which may include invalid bytes as well: complements do.
 class CharacterSet {
  public:
   struct Range {
@@ -24,7 +24,7 @@ class CharacterSet {
   CharacterSet() = default;
   explicit CharacterSet(std::vector<Range> ranges, bool bytes = false) : ranges_(std::move(ranges)), bytes_(bytes) {
     std::sort(ranges_.begin(), ranges_.end(), [](Range a, Range b) { return a.first < b.first; });
-    std::size_t count = 0;  // joined ranges
+    std::size_t count = 0;  // of merged ranges
     for (const Range range : ranges_) {
       if (count > 0 && range.first <= ranges_[count - 1].last + 1) {
         ranges_[count - 1].last = std::max(ranges_[count - 1].last, range.last);
@@ -65,12 +65,12 @@ class CharacterSet {
 
  private:
   bool find(char32_t c) const {
-    const auto behind = std::upper_bound(ranges_.begin(), ranges_.end(), c,
-                                         [](char32_t character, Range range) { return character < range.first; });
-    return behind != ranges_.begin() && c <= std::prev(behind)->last;
+    const auto next = std::upper_bound(ranges_.begin(), ranges_.end(), c,
+                                       [](char32_t character, Range range) { return character < range.first; });
+    return next != ranges_.begin() && c <= std::prev(next)->last;
   }
 
-  std::vector<Range> ranges_;  // in order, none touches another
+  std::vector<Range> ranges_;  // sorted, neither overlapping nor adjacent
   std::array<std::uint64_t, 2> ascii_{};
   bool bytes_ = false;
 };

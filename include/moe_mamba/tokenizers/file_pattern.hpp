@@ -9,7 +9,7 @@
 #include "moe_mamba/tokenizers/json_field.hpp"
 #include "moe_mamba/tokenizers/regex_matcher.hpp"
 
-/// Patterns as files have them, {"String": ...} or {"Regex": ...}, and replacing what they match.
+/// Patterns of tokenizer files, {"String": ...} or {"Regex": ...}, and replacement of their matches.
 namespace moe_mamba::detail {
 
 /// A string of one character.
@@ -28,7 +28,7 @@ inline std::shared_ptr<const Regex> read_regex(const JsonField& field) {
   }
 }
 
-/// The string of a pattern that is one.
+/// The string of a literal pattern.
 inline const std::string& read_literal(const JsonField& pattern) {
   const std::string& text = pattern["String"].string();
   if (text.empty()) pattern["String"].refuse("one character or more");
@@ -47,21 +47,21 @@ inline std::string replace_all(std::string_view text, std::string_view from, std
   return result;
 }
 
-/// Where the unit ends that begins at a place.
+/// The end of the unit that begins at `begin`.
 inline std::size_t unit_end(std::string_view text, std::ptrdiff_t begin) {
   const auto at = static_cast<std::size_t>(begin);
   return at + utf8_unit(text, at).bytes;
 }
 
-/// Where the last unit of a text begins, -1 if there is none.
+/// The beginning of the last unit of a text, -1 if there is none.
 inline std::ptrdiff_t last_unit(std::string_view text) {
   return text.empty() ? -1 : static_cast<std::ptrdiff_t>(unit_before(text, text.size()));
 }
 
-/// A string that stands in place of all that a pattern matches.
+/// Replaces all matches of a pattern by a string.
 class Replacement {
  public:
-  /// Of a normalizer or decoder of the type Replace.
+  /// From a normalizer or decoder of type Replace.
   explicit Replacement(const JsonField& field) : to_(field["content"].string()) {
     const JsonField regex = field["pattern"]["Regex"];
     if (regex.is_null()) {
@@ -76,14 +76,14 @@ class Replacement {
     return (*this)(text, none);
   }
 
-  /// The same. Places up to `begin` stand for the begin of a whole text, before and after, where a string stands where the
-  /// last character stood that it is there for; none where it is negative.
+  /// The same. Offsets up to `begin` belong to the beginning of the whole text, on entry and on return, where a
+  /// replacement has the position of the last character that it replaces; none if `begin` is negative.
   std::string operator()(std::string_view text, std::ptrdiff_t& begin) const {
     std::string result;
-    if (text.empty()) return result;  // there is nothing to match, not even for an expression that takes nothing
+    if (text.empty()) return result;  // has no matches, even of an expression that can be empty
     result.reserve(text.size());
     std::size_t copied = 0;
-    std::size_t head = begin < 0 ? 0 : unit_end(text, begin);  // what begins the text
+    std::size_t head = begin < 0 ? 0 : unit_end(text, begin);  // length of the text's beginning
     std::size_t made_of_head = 0;
     for_each_match(text, [&](std::size_t from, std::size_t to) {
       if (to > head && copied <= head) made_of_head = result.size() + std::min(from, head) - copied;
@@ -97,13 +97,13 @@ class Replacement {
     return result;
   }
 
-  /// Whether it replaces characters, and does not put its string between them.
+  /// Whether every match has characters, so that the string is not inserted between characters.
   bool takes_characters() const { return !expression_ || expression_->takes_characters(); }
 
-  /// Whether it is a character of ASCII that is replaced, so that it does not matter where a text is cut.
+  /// Whether it replaces a single ASCII character, so that the result does not depend on how the text is split.
   bool is_of_ascii_character() const { return from_.size() == 1 && static_cast<unsigned char>(from_[0]) < 128; }
 
-  /// How many times its size a text can have afterwards, at most.
+  /// Upper bound of the factor by which a text can grow.
   std::size_t growth() const {
     const std::size_t to = std::min<std::size_t>(to_.size(), 4096);
     if (!takes_characters()) return to + 1;
@@ -123,16 +123,16 @@ class Replacement {
   }
 
   std::string from_, to_;
-  std::shared_ptr<const Regex> expression_;  // in place of `from_`
+  std::shared_ptr<const Regex> expression_;  // instead of `from_`
 };
 
-/// One after the other, steps could make a text longer than any memory.
+/// Bounds the growth of a text over a sequence of steps, which could exceed any memory.
 class TextGrowth {
  public:
-  /// Of one step more, which makes a text at most so many times as long; the field is named where that is too much.
+  /// Adds a step that makes a text at most `growth` times as long; throws, naming the field, if that is too much.
   void check(const JsonField& field, std::size_t growth) {
     growth_ *= growth;
-    if (growth_ > 64) field.refuse("steps that make no text longer than 64 times itself");
+    if (growth_ > 64) field.refuse("steps that make a text at most 64 times as long");
   }
 
  private:

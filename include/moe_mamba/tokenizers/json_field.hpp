@@ -10,11 +10,11 @@
 
 #include "moe_mamba/io/json.hpp"
 
-/// The way into a JSON file that names the field where something is not as it should be.
+/// Access to a JSON file with errors that name the field.
 namespace moe_mamba::detail {
 
-/// A value of a file with the way to it, as in `decoder.decoders[2].content`. Everything wrong is a std::runtime_error
-/// that names file, field, value and what is allowed. A field that is not there counts as null.
+/// A value of a file with its path, such as `decoder.decoders[2].content`. Anything invalid throws a std::runtime_error
+/// that names file, field, value and what is allowed. A missing field counts as null.
 class JsonField {
  public:
   JsonField(const std::string& file, std::string path, const JsonValue* value)
@@ -66,14 +66,14 @@ class JsonField {
     return static_cast<std::uint64_t>(value_->integer);
   }
 
-  /// A number that must be 0, as it stands for something that is not supported.
+  /// A number that must be 0, because any other value is not supported.
   void require_zero_or_null(const std::string& allowed) const {
     if (is_null()) return;
     const bool is_number = kind() == JsonValue::Kind::integer || kind() == JsonValue::Kind::number;
     if (!is_number || value_->number != 0) refuse(allowed);
   }
 
-  /// One of several strings, by its place among them.
+  /// The index of a string among several allowed ones.
   std::size_t choice(std::initializer_list<const char*> names) const {
     std::string allowed;
     std::size_t index = 0;

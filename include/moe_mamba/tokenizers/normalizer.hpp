@@ -13,7 +13,7 @@
 #include "moe_mamba/tokenizers/precompiled_map.hpp"
 #include "moe_mamba/tokenizers/text_cleaning.hpp"
 
-/// The first part of a tokenizer: what is done to the text before it is cut.
+/// The first stage of a tokenizer: normalises the text before it is split.
 namespace moe_mamba::detail {
 
 class Normalizer {
@@ -21,7 +21,7 @@ class Normalizer {
   Normalizer() = default;
   explicit Normalizer(const JsonField& field) { add(field); }
 
-  /// Whether it leaves every text as it is.
+  /// Whether it leaves every text unchanged.
   bool empty() const { return steps_.empty(); }
 
   std::string operator()(std::string_view text) const {
@@ -29,7 +29,8 @@ class Normalizer {
     return (*this)(text, none);
   }
 
-  /// The same. Places up to `begin` stand for the begin of the whole text, before and after; none where it is negative.
+  /// The same. Offsets up to `begin` belong to the beginning of the whole text, on entry and on return; none if it is
+  /// negative.
   std::string operator()(std::string_view text, std::ptrdiff_t& begin) const {
     std::string result(text);
     for (const Step& step : steps_) {
@@ -42,7 +43,7 @@ class Normalizer {
  private:
   using Step = std::function<std::string(std::string_view, std::ptrdiff_t& begin)>;
 
-  /// A step that makes of the head of a text what it makes of it in the whole.
+  /// Adds a step that changes a prefix of a text in the same way alone as within the whole text.
   template <class Change>
   void add_step(Change change) {
     steps_.emplace_back([change = std::move(change)](std::string_view text, std::ptrdiff_t& begin) {
@@ -75,7 +76,7 @@ inline void Normalizer::add(const JsonField& field) {
       Replacement replacement(field);
       if (!replacement.takes_characters()) {
         field["pattern"]["Regex"].refuse(
-            "one that takes a character at least, as the reference repeats text otherwise");
+            "an expression that matches at least one character, as the reference duplicates text otherwise");
       }
       growth_.check(field["content"], replacement.growth());
       steps_.emplace_back(std::move(replacement));
@@ -124,7 +125,7 @@ inline void Normalizer::add(const JsonField& field) {
     default:
       add_step(without_marks);
   }
-  if (steps_.size() > 32) field.refuse("more than 32 steps", "at most 32 steps in all");
+  if (steps_.size() > 32) field.refuse("more than 32 steps", "at most 32 steps in total");
 }
 
 inline void Normalizer::add_bert(const JsonField& field) {

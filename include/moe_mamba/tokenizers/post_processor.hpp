@@ -11,11 +11,11 @@
 
 namespace moe_mamba::detail {
 
-/// The special tokens that a tokenizer puts around a single text.
+/// The special tokens that a tokenizer adds around a single text.
 class PostProcessor {
  public:
   PostProcessor() = default;
-  /// is_token(Token) says whether a number is a token.
+  /// is_token(Token): whether an id is a token.
   template <class IsToken>
   PostProcessor(const JsonField& field, const IsToken& is_token) {
     std::vector<Part> parts{{text}};
@@ -36,10 +36,10 @@ class PostProcessor {
   const std::vector<Token>& after() const { return after_; }
 
  private:
-  /// Each step takes the parts that the one before it made: a template makes several, of which the next step takes the
-  /// second for the second text of a pair.
+  /// Each step takes the parts produced by the one before it: a template produces several, the second of which the next
+  /// step treats as the second text of a pair.
   using Part = std::vector<Token>;
-  static constexpr Token text = -1;  // in a part, stands for the tokens of the text
+  static constexpr Token text = -1;  // represents the tokens of the text in a part
   static constexpr std::size_t most_tokens = 1024;
 
   static void check_size(const JsonField& field, const std::vector<Part>& parts) {
@@ -73,7 +73,7 @@ class PostProcessor {
     }
   }
 
-  /// BERT's and RoBERTa's, which differ in what comes in front of a second text.
+  /// BERT's and RoBERTa's, which differ in the tokens before a second text.
   template <class IsToken>
   static void add_around(const JsonField& field, const IsToken& is_token, bool twice, std::vector<Part>& parts) {
     const auto read = [&](const JsonField& pair) {
@@ -95,26 +95,26 @@ class PostProcessor {
 
   template <class IsToken>
   static void add_template(const JsonField& field, const IsToken& is_token, std::vector<Part>& parts) {
-    if (parts.size() > 2) field["type"].refuse("one that takes the parts that a template made, as ByteLevel does");
-    const JsonField pieces = field[parts.size() == 2 ? "pair" : "single"];
+    if (parts.size() > 2) field["type"].refuse("a step that accepts the parts of a template, such as ByteLevel");
+    const JsonField items = field[parts.size() == 2 ? "pair" : "single"];
     std::vector<Part> made;
-    for (const JsonField& piece : pieces.elements()) {
-      if (const JsonField sequence = piece["Sequence"]; !sequence.is_null()) {
+    for (const JsonField& item : items.elements()) {
+      if (const JsonField sequence = item["Sequence"]; !sequence.is_null()) {
         const std::size_t which = sequence["id"].choice({"A", "B"});
         if (which >= parts.size()) sequence["id"].refuse("A for a single text");
         made.push_back(parts[which]);
         check_size(sequence, made);
         continue;
       }
-      const std::string& name = piece["SpecialToken"]["id"].string();
+      const std::string& name = item["SpecialToken"]["id"].string();
       const JsonField ids = field["special_tokens"][name]["ids"];
       Part& tokens = made.emplace_back();
-      for (const JsonField& item : ids.elements()) tokens.push_back(read_token(item, is_token));
+      for (const JsonField& id : ids.elements()) tokens.push_back(read_token(id, is_token));
       check_size(ids, made);
     }
     std::ptrdiff_t texts = 0;
     for (const Part& part : made) texts += std::count(part.begin(), part.end(), text);
-    if (texts != 1) pieces.refuse(std::to_string(texts) + " times the text", "pieces of which one is the text");
+    if (texts != 1) items.refuse(std::to_string(texts) + " times the text", "a template with the text exactly once");
     parts = std::move(made);
   }
 

@@ -14,7 +14,7 @@
 #include "moe_mamba/tokenizers/unicode_scripts.hpp"
 #include "moe_mamba/tokenizers/unknown_character.hpp"
 
-/// The second part of a tokenizer: cutting text into words, which are then encoded one by one.
+/// The second stage of a tokenizer: splits text into words, which are then encoded one by one.
 namespace moe_mamba::detail {
 
 class PreTokenizer {
@@ -22,11 +22,11 @@ class PreTokenizer {
   PreTokenizer() = default;
   explicit PreTokenizer(const JsonField& field) { add(field); }
 
-  /// Whether words are bytes, as a last step of the type ByteLevel makes them, and not characters.
+  /// Whether words are bytes rather than characters, as after a last step of type ByteLevel.
   bool byte_level() const { return !steps_.empty() && steps_.back().kind == Step::Kind::ByteLevel; }
 
-  /// Calls call(std::string_view) for each word of a piece of text, which is not empty. Places up to `begin` count as
-  /// the begin of the whole text, none where it is negative: what is put in front of a text is none of it.
+  /// Calls call(std::string_view) for each word of a non-empty segment of text. Offsets up to `begin` belong to the
+  /// beginning of the whole text, none if it is negative; a prepended prefix does not belong to it.
   template <class Call>
   void split(std::string_view text, std::ptrdiff_t begin, Call&& call) const {
     split_from(0, text, begin, call);
@@ -45,16 +45,16 @@ class PreTokenizer {
       ByteLevel,
       Metaspace
     } kind;
-    const SplitPattern* pattern = nullptr;    // of ByteLevel as well, null where it does not split
+    const SplitPattern* pattern = nullptr;    // of ByteLevel as well, null if it does not split
     std::shared_ptr<const Regex> expression;  // of a Split by any other pattern
-    bool (*characters)(char32_t) = nullptr;   // which of them are matches
+    bool (*characters)(char32_t) = nullptr;   // predicate: which characters match
     std::shared_ptr<const ScriptSplitter> scripts;
     std::string text;        // the literal; Metaspace's replacement of a space
     std::size_t length = 0;  // in characters
     SplitBehavior behavior = SplitBehavior::Isolated;
     bool invert = false;
-    bool prefix = false;        // put a space, or its replacement, in front
-    bool prefix_first = false;  // at the begin of the text only
+    bool prefix = false;        // prepend a space, or its replacement
+    bool prefix_first = false;  // at the beginning of the text only
     bool splits = true;
   };
 
@@ -68,7 +68,7 @@ class PreTokenizer {
   void split_alphabet(std::size_t index, std::string_view text, std::ptrdiff_t begin, Call& call) const;
   template <class Next>
   static void split_words(const SplitPattern* pattern, std::string_view text, const Next& next);
-  static std::vector<SplitPiece> pieces(const Step& step, std::string_view text);
+  static std::vector<Segment> segments(const Step& step, std::string_view text);
 
   void add(const JsonField& field);
   void add_split(const JsonField& field);
@@ -88,36 +88,36 @@ class PreTokenizer {
   TextGrowth growth_;
 };
 
-/// Runs of word characters and runs of others, with the space between them as matches.
-inline std::vector<SplitPiece> match_space_around_words(std::string_view text) {
-  std::vector<SplitPiece> pieces;
+/// Segments of word characters and segments of others, with the white space between them as matches.
+inline std::vector<Segment> match_space_around_words(std::string_view text) {
+  std::vector<Segment> segments;
   for (std::size_t at = 0; at < text.size();) {
-    const auto kind_at = [&](std::size_t place) { return classes_at(text, place) & (Space | Word); };
+    const auto kind_at = [&](std::size_t index) { return classes_at(text, index) & (Space | Word); };
     const std::size_t begin = at;
     const int kind = kind_at(begin);
     while (at < text.size() && kind_at(at) == kind) at += utf8_unit(text, at).bytes;
-    pieces.push_back({begin, at, (kind & Space) != 0});
+    segments.push_back({begin, at, (kind & Space) != 0});
   }
-  return pieces;
+  return segments;
 }
 
-inline std::vector<SplitPiece> cut_to_length(std::string_view text, std::size_t length) {
-  std::vector<SplitPiece> pieces;
+inline std::vector<Segment> cut_to_length(std::string_view text, std::size_t length) {
+  std::vector<Segment> segments;
   for (std::size_t at = 0; at < text.size();) {
     const std::size_t begin = at;
     for (std::size_t count = 0; count < length && at < text.size(); ++count) at += utf8_unit(text, at).bytes;
-    pieces.push_back({begin, at, false});
+    segments.push_back({begin, at, false});
   }
-  return pieces;
+  return segments;
 }
 
-inline std::vector<SplitPiece> PreTokenizer::pieces(const Step& step, std::string_view text) {
-  SplitPieces found(text.size());
+inline std::vector<Segment> PreTokenizer::segments(const Step& step, std::string_view text) {
+  SegmentCollector found(text.size());
   switch (step.kind) {
-    case Step::Kind::Pattern:  // matches everything, so that there is nothing between the matches
-      split_words(step.pattern, text, [&](std::string_view piece) {
-        const auto begin = static_cast<std::size_t>(piece.data() - text.data());
-        found.add(begin, begin + piece.size());
+    case Step::Kind::Pattern:  // matches cover the whole text
+      split_words(step.pattern, text, [&](std::string_view segment) {
+        const auto begin = static_cast<std::size_t>(segment.data() - text.data());
+        found.add(begin, begin + segment.size());
       });
       return found.finish();
     case Step::Kind::Expression:
@@ -143,18 +143,18 @@ void PreTokenizer::split_from(std::size_t index, std::string_view text, std::ptr
   const Step& step = steps_[index];
   if (step.kind == Step::Kind::Metaspace) return split_metaspace(index, text, begin, call);
   if (step.kind == Step::Kind::ByteLevel) return split_byte_level(index, text, begin, call);
-  const auto next = [&](std::string_view piece) {
-    split_from(index + 1, piece, begin - (piece.data() - text.data()), call);
+  const auto next = [&](std::string_view segment) {
+    split_from(index + 1, segment, begin - (segment.data() - text.data()), call);
   };
   const bool isolated =
       step.behavior == SplitBehavior::Isolated || (step.behavior == SplitBehavior::Removed && step.invert);
   if (step.kind == Step::Kind::Pattern && isolated) return split_words(step.pattern, text, next);
-  std::vector<SplitPiece> all = pieces(step, text);
+  std::vector<Segment> all = segments(step, text);
   if (step.invert) {
-    for (SplitPiece& piece : all) piece.match = !piece.match;
+    for (Segment& segment : all) segment.match = !segment.match;
   }
-  for (const SplitPiece& piece : apply_behavior(all, step.behavior)) {
-    next(text.substr(piece.begin, piece.end - piece.begin));
+  for (const Segment& segment : apply_behavior(all, step.behavior)) {
+    next(text.substr(segment.begin, segment.end - segment.begin));
   }
 }
 
@@ -173,9 +173,9 @@ void PreTokenizer::split_metaspace(std::size_t index, std::string_view text, std
   }
   try {
     if (!step.splits) return split_from(index + 1, replaced, begin, call);
-    for (const SplitPiece& piece : apply_behavior(match_literal(replaced, step.text), SplitBehavior::MergedWithNext)) {
-      const auto part = std::string_view(replaced).substr(piece.begin, piece.end - piece.begin);
-      split_from(index + 1, part, begin - static_cast<std::ptrdiff_t>(piece.begin), call);
+    for (const Segment& segment : apply_behavior(match_literal(replaced, step.text), SplitBehavior::MergedWithNext)) {
+      const auto part = std::string_view(replaced).substr(segment.begin, segment.end - segment.begin);
+      split_from(index + 1, part, begin - static_cast<std::ptrdiff_t>(segment.begin), call);
     }
   } catch (UnknownCharacter& unknown) {
     const std::size_t units = count_units(replaced.data(), unknown.at);
@@ -188,10 +188,10 @@ template <class Call>
 void PreTokenizer::split_byte_level(std::size_t index, std::string_view text, std::ptrdiff_t begin, Call& call) const {
   const Step& step = steps_[index];
   const auto split_whole = [&](std::string_view whole, std::ptrdiff_t begin_of_whole) {
-    split_words(step.pattern, whole, [&](std::string_view piece) {
-      // The last step leaves bytes, which the model takes as they are.
-      if (index + 1 == steps_.size()) return call(piece);
-      split_alphabet(index, piece, begin_of_whole - (piece.data() - whole.data()), call);
+    split_words(step.pattern, whole, [&](std::string_view segment) {
+      // After the last step words are bytes, which the model takes directly.
+      if (index + 1 == steps_.size()) return call(segment);
+      split_alphabet(index, segment, begin_of_whole - (segment.data() - whole.data()), call);
     });
   };
   if (!step.prefix || text.starts_with(' ')) return split_whole(text, begin);
@@ -205,12 +205,12 @@ void PreTokenizer::split_byte_level(std::size_t index, std::string_view text, st
   }
 }
 
-/// Goes on with the characters that stand for bytes.
+/// Continues with the characters that represent bytes.
 template <class Call>
 void PreTokenizer::split_alphabet(std::size_t index, std::string_view text, std::ptrdiff_t begin, Call& call) const {
   const std::string written = written_bytes(text);
   if (begin >= 0 && static_cast<std::size_t>(begin) < text.size()) {
-    // All that stands for bytes of one character stands where it stood.
+    // All representations of a character's bytes count as its position.
     const std::size_t bytes = static_cast<std::size_t>(begin) + utf8_unit(text, static_cast<std::size_t>(begin)).bytes;
     begin = static_cast<std::ptrdiff_t>(written_bytes(text.substr(0, bytes - 1)).size());
   }
@@ -239,7 +239,7 @@ inline SplitBehavior read_behavior(const JsonField& field) {
 
 inline void PreTokenizer::add(const JsonField& field) {
   if (field.is_null()) return;
-  if (steps_.size() >= 16) field.refuse("one step more", "at most 16 steps");
+  if (steps_.size() >= 16) field.refuse("a 17th step", "at most 16 steps");
   switch (field["type"].choice({"ByteLevel", "Split", "Metaspace", "Digits", "Sequence", "Punctuation", "Whitespace",
                                 "WhitespaceSplit", "BertPreTokenizer", "CharDelimiterSplit", "UnicodeScripts",
                                 "FixedLength"})) {
@@ -293,7 +293,7 @@ inline void PreTokenizer::add(const JsonField& field) {
 }
 
 inline void PreTokenizer::add_metaspace(const JsonField& field) {
-  growth_.check(field["type"], 2);  // of pieces of one character
+  growth_.check(field["type"], 2);  // for segments of one character
   Step& step = add_step(Step::Kind::Metaspace);
   step.text = one_character(field["replacement"]);
   const JsonField scheme = field["prepend_scheme"];

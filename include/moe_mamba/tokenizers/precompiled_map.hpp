@@ -14,7 +14,7 @@
 
 namespace moe_mamba::detail {
 
-/// Base64 with padding; nothing where the text is none.
+/// Decodes base64 with padding; none if the text is invalid.
 inline std::optional<std::string> decode_base64(std::string_view text) {
   constexpr std::string_view digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
   if (text.size() % 4 != 0) return std::nullopt;
@@ -38,22 +38,22 @@ inline std::optional<std::string> decode_base64(std::string_view text) {
   return bytes;
 }
 
-/// The normalizer of sentencepiece: a table of strings and what stands in their place, found by a trie that is stored as a
-/// double array (Aoe 1989). Grapheme clusters of less than 6 bytes are looked up whole, then each character.
+/// The normalizer of sentencepiece: a table of strings and their replacements, looked up in a trie stored as a double
+/// array (Aoe 1989). Grapheme clusters of less than 6 bytes are looked up whole, then each character.
 class PrecompiledMap {
  public:
   explicit PrecompiledMap(const JsonField& field) {
     const std::string& text = field.string();
     const auto bytes = decode_base64(text);
-    if (!bytes || bytes->size() < 4) field.refuse("a table of sentencepiece in base64");
+    if (!bytes || bytes->size() < 4) field.refuse("a sentencepiece table in base64");
     const std::size_t size = unit_at(*bytes, 0);
-    if (size == 0 || size % 4 != 0 || size > bytes->size() - 4) field.refuse("a table of sentencepiece in base64");
+    if (size == 0 || size % 4 != 0 || size > bytes->size() - 4) field.refuse("a sentencepiece table in base64");
     units_.resize(size / 4);
     for (std::size_t i = 0; i < units_.size(); ++i) units_[i] = unit_at(*bytes, 4 + 4 * i);
     strings_ = bytes->substr(4 + size);
   }
 
-  /// Places up to `begin` stand for the begin of a whole text, before and after; none where it is negative.
+  /// Offsets up to `begin` belong to the beginning of the whole text, on entry and on return; none if it is negative.
   std::string operator()(std::string_view text, std::ptrdiff_t& begin) const {
     Alignment alignment(text, begin);
     std::string result;
@@ -82,7 +82,7 @@ class PrecompiledMap {
     return result;
   }
 
-  /// How many times its size a text can have afterwards, at most.
+  /// Upper bound of the factor by which a text can grow.
   std::size_t growth() const {
     std::size_t longest = 0, growth = 1, begin = 0;
     for (std::size_t i = 0; i <= strings_.size(); ++i) {
@@ -94,7 +94,7 @@ class PrecompiledMap {
       const char c = static_cast<char>(i);
       growth = std::max(growth, find({&c, 1}).value_or("").size());
     }
-    return std::max(growth, (longest + 1) / 2);  // all others stand for two bytes or more
+    return std::max(growth, (longest + 1) / 2);  // all others replace two bytes or more
   }
 
  private:
@@ -105,19 +105,20 @@ class PrecompiledMap {
     return unit;
   }
 
-  /// Tells which characters stand for the begin, as the reference counts: of a part's string as many characters as the part
-  /// has stand for these in turn, the others for the last of them; what the part has more goes to the last one before.
+  /// Tracks which output characters belong to the beginning, as the reference aligns them: characters of a part and of
+  /// its replacement are paired in order; excess characters of the replacement align with the part's last one, and
+  /// excess characters of the part with the last output character.
   class Alignment {
    public:
     Alignment(std::string_view text, std::ptrdiff_t begin)
         : begins_(begin < 0 ? 0 : count_units(text.data(), text.data() + begin) + 1) {}
 
-    void replace(std::string_view part, std::string_view other, std::size_t place) {
+    void replace(std::string_view part, std::string_view other, std::size_t offset) {
       if (taken_ > begins_ || begins_ == 0) return;
       std::size_t old = count_units(part.data(), part.data() + part.size());
       for (std::size_t at = 0; at < other.size(); at += utf8_unit(other, at).bytes) {
         commit();
-        last_ = static_cast<std::ptrdiff_t>(place + at);
+        last_ = static_cast<std::ptrdiff_t>(offset + at);
         takes_ = old > 0 ? 1 : 0;
         old -= takes_;
       }
@@ -135,10 +136,10 @@ class PrecompiledMap {
       last_ = -1;
     }
 
-    std::size_t begins_;        // characters of the text that are its begin
-    std::size_t taken_ = 0;     // characters that what is written so far stands for
-    std::ptrdiff_t last_ = -1;  // where the last character is written
-    std::size_t takes_ = 0;     // characters that it stands for: none, where it is one more than there were
+    std::size_t begins_;        // number of characters of the text's beginning
+    std::size_t taken_ = 0;     // source characters of the output so far
+    std::ptrdiff_t last_ = -1;  // offset of the last output character
+    std::size_t takes_ = 0;     // its source characters: none for an inserted one
     std::ptrdiff_t begin_ = -1;
   };
 
@@ -160,7 +161,7 @@ class PrecompiledMap {
     return at + unit.bytes;
   }
 
-  /// What stands in place of the shortest string of the table that the text begins with.
+  /// The replacement of the shortest string of the table that is a prefix of the text.
   std::optional<std::string_view> find(std::string_view text) const {
     std::size_t at = offset_of(units_[0]);
     for (const char c : text) {
@@ -180,7 +181,7 @@ class PrecompiledMap {
   }
 
   std::vector<std::uint32_t> units_;
-  std::string strings_;  // each ends with a zero
+  std::string strings_;  // zero-terminated
 };
 
 }  // namespace moe_mamba::detail

@@ -9,26 +9,26 @@
 
 #include "moe_mamba/tokenizers/regex_characters.hpp"
 
-/// Regular expressions as a program for a machine that tries one way after the other.
+/// Regular expressions compiled to a program for a backtracking virtual machine.
 namespace moe_mamba::detail {
 
 struct RegexInstruction {
   enum class Code : std::uint8_t {
     Set,         // one character of the set
-    Run,         // any number of the set, as many as can be first; memory `memory`
-    Skip,        // as many of the set as can be, and no fewer; at most `b`; memory `memory`
-    Split,       // goes on at `a`, else at `b`; memory `memory`
+    Run,         // any number of characters of the set, greedy; memo `memory`
+    Skip,        // up to `b` characters of the set, possessive; memo `memory`
+    Split,       // continues at `a`, on failure at `b`; memo `memory`
     Jump,        // to `a`
-    LookAhead,   // whether what stands behind it matches up to its Accept; then goes on at `a`
-    LookBehind,  // the same in front, of `least` to `most` characters
-    Atomic,      // matches what stands behind it, and takes the first way only; goes on at `a`
+    LookAhead,   // tests the following instructions up to Accept; then continues at `a`
+    LookBehind,  // the same for the `b` to `memory` characters before
+    Atomic,      // matches the following instructions up to Accept without backtracking into them; continues at `a`
     Assertion,
     Accept
   };
   Code code;
   bool negative = false;
   RegexAssertion assertion = RegexAssertion::TextBegin;
-  std::uint32_t a = 0, b = 0, memory = 0;  // a: the set, where there is one
+  std::uint32_t a = 0, b = 0, memory = 0;  // a: index of the set, if there is one
 };
 
 /// A compiled expression. RegexMatcher finds its matches in a text.
@@ -54,7 +54,7 @@ class Regex {
   static constexpr std::size_t most_instructions = 4000;
   static constexpr std::uint32_t unbounded = RegexNode::unbounded;
 
-  /// How many characters a match has.
+  /// Range of the number of characters of a match.
   struct Length {
     std::uint32_t least, most;
   };
@@ -62,7 +62,7 @@ class Regex {
 
   std::uint32_t size() const { return static_cast<std::uint32_t>(program_.size()); }
   RegexInstruction& add(RegexInstruction instruction) {
-    if (program_.size() == most_instructions) throw RegexError{0, "too long", "what takes 4000 steps or fewer"};
+    if (program_.size() == most_instructions) throw RegexError{0, "too long", "an expression of at most 4000 steps"};
     return program_.emplace_back(instruction);
   }
   void add(const RegexNode& node);
@@ -74,7 +74,7 @@ class Regex {
   std::vector<CharacterSet> sets_;
   CharacterSet word_;
   std::uint32_t least_length_ = 0;
-  std::uint32_t memories_ = 0;  // of Split, Run and Skip
+  std::uint32_t memories_ = 0;  // number of memos of Split, Run and Skip
 };
 
 inline Regex::Length Regex::length(const RegexNode& node) {
@@ -130,15 +130,15 @@ inline void Regex::add(const RegexNode& node) {
       add_body({.code = Code::LookAhead, .negative = node.negative}, node.children[0]);
       break;
     case Kind::LookBehind: {
-      const Length behind = length(node.children[0]);
-      if (behind.most > 255) throw RegexError{0, "a look behind that has no end", "one of at most 255 characters"};
-      add_body({.code = Code::LookBehind, .negative = node.negative, .b = behind.least, .memory = behind.most},
+      const Length range = length(node.children[0]);
+      if (range.most > 255) throw RegexError{0, "an unbounded lookbehind", "one of at most 255 characters"};
+      add_body({.code = Code::LookBehind, .negative = node.negative, .b = range.least, .memory = range.most},
                node.children[0]);
       break;
     }
     case Kind::Atomic:
       if (length(node.children[0]).most > 255) {
-        throw RegexError{0, "a group without a way back that has no end", "one of at most 255 characters"};
+        throw RegexError{0, "an unbounded atomic group", "one of at most 255 characters"};
       }
       add_body({.code = Code::Atomic}, node.children[0]);
       break;
@@ -148,7 +148,7 @@ inline void Regex::add(const RegexNode& node) {
   }
 }
 
-/// An instruction, a body that ends with Accept, and the place to go on at.
+/// An instruction followed by a body that ends with Accept; its `a` is the instruction after the body.
 inline void Regex::add_body(RegexInstruction head, const RegexNode& node) {
   const std::uint32_t at = size();
   add(head);
@@ -177,7 +177,7 @@ inline void Regex::add_repeat(const RegexNode& node) {
   const bool is_set = child.kind == Kind::Set, endless = node.most == unbounded;
   if (node.possessive) {
     if (!is_set) {
-      if (endless) throw RegexError{0, "a possessive repetition of more than a set", "sets of characters for it"};
+      if (endless) throw RegexError{0, "an unbounded possessive repetition of a group", "one of a character class"};
       RegexNode atomic, plain = node;
       plain.possessive = false;
       atomic.kind = Kind::Atomic;
@@ -198,7 +198,9 @@ inline void Regex::add_repeat(const RegexNode& node) {
     program_[at].b = node.greedy ? outside : inside;
   };
   if (endless) {
-    if (length(child).least == 0) throw RegexError{0, "an endless repetition of what may be empty", "one of something"};
+    if (length(child).least == 0)
+      throw RegexError{0, "an unbounded repetition of an expression that can be empty",
+                       "one that matches at least a character"};
     const std::uint32_t at = size();
     add({.code = Code::Split, .memory = memories_++});
     add(child);

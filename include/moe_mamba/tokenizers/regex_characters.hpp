@@ -7,7 +7,7 @@
 
 #include "moe_mamba/tokenizers/regex_syntax.hpp"
 
-/// What stands for characters in regular expressions: escapes and brackets.
+/// Parses the characters of regular expressions: escapes and bracket expressions.
 namespace moe_mamba::detail {
 
 /// The number of a code point in that base.
@@ -28,9 +28,9 @@ inline char32_t RegexParser::digits(std::uint32_t base, std::size_t least, std::
   return value;
 }
 
-/// A single character behind a backslash.
+/// A single character after a backslash.
 inline char32_t RegexParser::character_escape() {
-  if (!more()) fail("an early end", "a character behind \\");
+  if (!more()) fail("an early end", "a character after \\");
   const char c = text_[at_];
   const bool is_ascii = static_cast<unsigned char>(c) < 128;
   const bool is_letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '1' && c <= '9');
@@ -69,7 +69,7 @@ inline char32_t RegexParser::character_escape() {
   }
 }
 
-/// An escape that stands for a set, if it is one.
+/// An escape for a set, if it is one.
 inline bool RegexParser::set_escape(CharacterSet& set, bool in_brackets) {
   if (at_ + 1 >= text_.size()) return false;
   const char c = text_[at_ + 1];
@@ -104,7 +104,7 @@ inline bool RegexParser::set_escape(CharacterSet& set, bool in_brackets) {
   return true;
 }
 
-/// Behind "\p{".
+/// After "\p{".
 inline CharacterSet RegexParser::property(bool negative, bool in_brackets) {
   if (accept("^")) negative = !negative;
   const std::size_t end = text_.find('}', at_);
@@ -146,7 +146,7 @@ inline RegexNode RegexParser::escape(Flags flags) {
   return literal(character_escape(), flags);
 }
 
-/// Behind "[": up to its "]".
+/// After "[": up to its "]".
 inline CharacterSet RegexParser::bracket(Flags flags) {
   if (++depth_ > deepest) fail("nested deeper than 50", "at most 50 levels");
   const bool negative = accept("^");
@@ -158,7 +158,7 @@ inline CharacterSet RegexParser::bracket(Flags flags) {
   return negative ? ~all : all;
 }
 
-/// Up to "]" or "&&", with what is in brackets inside.
+/// Up to "]" or "&&", including nested brackets.
 inline CharacterSet RegexParser::bracket_content() {
   std::vector<CharacterSet::Range> ranges;
   bool bytes = false;
@@ -195,7 +195,7 @@ inline CharacterSet RegexParser::bracket_content() {
                text_.substr(at_, 3) != "-&&") {
       ++at_;
       if (more() && text_[at_] == '\\' && set_escape(inner, true))
-        fail("a range up to a set", "a character behind the -");
+        fail("a range up to a set", "a character after the -");
       const bool escaped = accept("\\");
       const char32_t last = escaped ? (accept("b") ? char32_t{'\b'} : character_escape()) : next();
       if (last < before) fail("a range from more to less", "first-last");

@@ -10,13 +10,13 @@
 
 namespace moe_mamba::detail {
 
-/// Finds the matches of an expression in a text, from left to right. Ways that failed are remembered as soon as an
-/// expression turns out to try many, so that time is in proportion to the text's size for every expression.
+/// Finds the matches of an expression in a text, from left to right. Once an expression turns out to backtrack a lot,
+/// failures are memoised, so that the time is linear in the text's size for every expression.
 class RegexMatcher {
  public:
   RegexMatcher(const Regex& regex, std::string_view text) : regex_(regex), text_(text) {}
 
-  /// Calls match(begin, end) for each match. One that is empty does not begin where the last one ended.
+  /// Calls match(begin, end) for each match. An empty match does not begin at the end of the previous one.
   template <class Match>
   void for_each(const Match& match) {
     std::size_t last_end = text_.size() + 1;
@@ -38,7 +38,7 @@ class RegexMatcher {
  private:
   using Code = RegexInstruction::Code;
 
-  /// What a run is for: a match, a look ahead, or a look behind that is to end at a place.
+  /// The purpose of a run: a match, a lookahead, or a lookbehind that must end at `end`.
   struct Way {
     bool ahead = false;
     std::optional<std::size_t> end;
@@ -46,14 +46,14 @@ class RegexMatcher {
   struct Frame {
     enum class Kind : std::uint32_t { Branch, Mark, Run } kind;
     std::uint32_t instruction;
-    std::uint32_t begin, at;  // of Run: places from the first to the present one
+    std::uint32_t begin, at;  // of Run: first and current offset
   };
-  static constexpr std::size_t block_size = 512;  // places whose marks lie together
+  static constexpr std::size_t block_size = 512;  // offsets per block of marks
 
   const RegexInstruction& instruction(std::uint32_t index) const { return regex_.program_[index]; }
   const CharacterSet& set(const RegexInstruction& of) const { return regex_.sets_[of.a]; }
 
-  /// Where the character at a place ends if it is of the set, else the place.
+  /// The end of the character at `at` if it belongs to the set, else `at`.
   std::size_t step(const CharacterSet& set, std::size_t at) const {
     if (at >= text_.size()) return at;
     const Utf8Unit unit = utf8_unit(text_, at);
@@ -67,7 +67,7 @@ class RegexMatcher {
   bool retreat(std::uint32_t& index, std::size_t& at, std::size_t base, const Way& way);
   void mark_success(std::size_t base);
 
-  /// The mark of a memory at a place: of failure or of success.
+  /// Whether a memo has a mark at an offset: of failure or of success.
   bool marked(bool success, std::uint32_t memory, std::size_t at) const {
     if (at / block_size >= marks_.size() || marks_[at / block_size].empty()) return false;
     const std::size_t bit = bit_of(success, memory, at);
@@ -84,7 +84,7 @@ class RegexMatcher {
     return (std::size_t{2} * memory + (success ? 1 : 0)) * block_size + at % block_size;
   }
 
-  /// Counts work; from some amount for what was read on, marks are made.
+  /// Counts steps; above a budget proportional to the text read, memoisation starts.
   void count(std::size_t at) {
     farthest_ = at > farthest_ ? at : farthest_;
     remembers_ = remembers_ || ++steps_ > 1000 + 32 * farthest_;
@@ -96,14 +96,14 @@ class RegexMatcher {
   struct Skipped {
     std::size_t begin = 0, end = 0;
   };
-  std::vector<Skipped> skipped_;  // by memory
+  std::vector<Skipped> skipped_;  // by memo
   std::vector<std::vector<std::uint64_t>> marks_;
   std::size_t steps_ = 0, farthest_ = 0;
   bool remembers_ = false;
 };
 
 inline bool RegexMatcher::holds(RegexAssertion assertion, std::size_t at) const {
-  const auto is_word = [&](std::size_t place) { return regex_.word_.contains(utf8_unit(text_, place).code); };
+  const auto is_word = [&](std::size_t index) { return regex_.word_.contains(utf8_unit(text_, index).code); };
   switch (assertion) {
     case RegexAssertion::TextBegin:
       return at == 0;
@@ -122,11 +122,11 @@ inline bool RegexMatcher::holds(RegexAssertion assertion, std::size_t at) const 
   }
 }
 
-/// Behind all characters of a set, or the most that there may be.
+/// The end of the characters of a set, up to the maximum number.
 inline std::size_t RegexMatcher::skip(const RegexInstruction& instruction, std::size_t at) {
   const bool endless = instruction.b == RegexNode::unbounded;
   if (endless && skipped_.empty()) skipped_.resize(regex_.memories_);
-  // A run that was walked through before has the same end from anywhere inside.
+  // A range that was skipped before has the same end from any offset inside it.
   if (endless && at >= skipped_[instruction.memory].begin && at < skipped_[instruction.memory].end) {
     return skipped_[instruction.memory].end;
   }
@@ -152,7 +152,7 @@ inline bool RegexMatcher::look_behind(std::uint32_t index, std::size_t at) {
   return false;
 }
 
-/// Takes as many characters as can be and leaves a frame for fewer. Nothing where it is known to fail.
+/// Matches as many characters as possible and pushes a frame for fewer. None if it is known to fail.
 inline std::optional<std::size_t> RegexMatcher::begin_run(std::uint32_t index, std::size_t at, const Way& way,
                                                           bool& accepted) {
   const RegexInstruction& run = instruction(index);
@@ -175,7 +175,7 @@ inline std::optional<std::size_t> RegexMatcher::begin_run(std::uint32_t index, s
   return end;
 }
 
-/// Goes back to the last place where there is another way, down to a size of the stack.
+/// Backtracks to the last alternative, down to a size of the stack.
 inline bool RegexMatcher::retreat(std::uint32_t& index, std::size_t& at, std::size_t base, const Way& way) {
   while (stack_.size() > base) {
     Frame& frame = stack_.back();
@@ -197,22 +197,22 @@ inline bool RegexMatcher::retreat(std::uint32_t& index, std::size_t& at, std::si
   return false;
 }
 
-/// All places on the way to the end of a look ahead succeed again.
+/// Memoises the success of all offsets on the path to the end of a lookahead.
 inline void RegexMatcher::mark_success(std::size_t base) {
   for (std::size_t i = base; i < stack_.size(); ++i) {
     const Frame& frame = stack_[i];
     if (frame.kind == Frame::Kind::Branch) continue;
     const std::uint32_t memory = instruction(frame.instruction).memory;
-    std::size_t place = frame.at;
-    mark(true, memory, place);
-    while (frame.kind == Frame::Kind::Run && place > frame.begin) {
-      place = unit_before(text_, place);
-      mark(true, memory, place);
+    std::size_t offset = frame.at;
+    mark(true, memory, offset);
+    while (frame.kind == Frame::Kind::Run && offset > frame.begin) {
+      offset = unit_before(text_, offset);
+      mark(true, memory, offset);
     }
   }
 }
 
-/// Whether the program matches from an instruction and a place on, and where it ends.
+/// Whether the program matches from an instruction and an offset on, and where it ends.
 inline bool RegexMatcher::run(std::uint32_t from, std::size_t at, const Way& way, std::size_t& end) {
   const std::size_t base = stack_.size();
   std::uint32_t index = from;
@@ -229,9 +229,9 @@ inline bool RegexMatcher::run(std::uint32_t from, std::size_t at, const Way& way
         break;
       }
       case Code::Run: {
-        const auto place = begin_run(index, at, way, accepted);
-        fails = !place;
-        at = place.value_or(at);
+        const auto run_end = begin_run(index, at, way, accepted);
+        fails = !run_end;
+        at = run_end.value_or(at);
         ++index;
         break;
       }

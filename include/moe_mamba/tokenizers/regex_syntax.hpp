@@ -9,10 +9,10 @@
 
 #include "moe_mamba/tokenizers/character_properties.hpp"
 
-/// Regular expressions as files have them, which are those of Oniguruma with the syntax of Ruby: from text to a tree.
+/// Parses regular expressions in Oniguruma's Ruby syntax, as tokenizer files have them, into a tree.
 namespace moe_mamba::detail {
 
-/// Why an expression is refused.
+/// Why an expression is rejected.
 struct RegexError {
   std::size_t at;  // byte of the expression
   std::string problem, allowed;
@@ -29,7 +29,7 @@ struct RegexNode {
   std::uint32_t set = 0;              // of Set: its number
   std::uint32_t least = 1, most = 1;  // of Repeat
   bool greedy = true, possessive = false;
-  bool negative = false;  // of looks
+  bool negative = false;  // of lookahead and lookbehind
   RegexAssertion assertion = RegexAssertion::TextBegin;
 };
 
@@ -171,7 +171,7 @@ inline RegexNode RegexParser::atom(Flags& flags) {
     case '*':
     case '+':
     case '?':
-      fail("a repetition of nothing", "something in front of it");
+      fail("a repetition of nothing", "an expression before it");
     default:
       return literal(next(), flags);
   }
@@ -198,7 +198,7 @@ inline RegexNode RegexParser::group(Flags& flags) {
     node.negative = text_[at_ + 1] == '!';
     at_ += 2;
     node.children.push_back(alternatives(flags));
-  } else if (accept("<")) {  // a name, of which nothing here asks
+  } else if (accept("<")) {  // a group's name, which is ignored
     const std::size_t end = text_.find('>', at_);
     if (end == text_.npos || end == at_) fail("a group without a name", "(?<name>...)");
     at_ = end + 1;
@@ -221,7 +221,7 @@ inline RegexNode RegexParser::group(Flags& flags) {
     }
     if (accept(":")) {
       node = alternatives(changed);
-    } else if (more()) {  // for the rest of the group that it stands in, all alternatives of it
+    } else if (more()) {  // for the rest of the enclosing group, including its alternatives
       ++at_;
       return alternatives(changed);
     }
@@ -256,10 +256,10 @@ inline RegexNode RegexParser::repeated(RegexNode node, Flags flags) {
       outer.least = 0;
     } else if (accept("?")) {
       outer.greedy = false;
-    } else if (!is_interval && accept("+")) {  // behind {n,m} it is one more repetition
+    } else if (!is_interval && accept("+")) {  // after {n,m} it is another repetition
       outer.possessive = true;
     }
-    // What may be left out and repeated, repeated once more, as in (a*)*, is the same repetition once.
+    // A repetition of an optional unbounded repetition, as in (a*)*, is equivalent to the inner one.
     const bool reduces = node.kind == RegexNode::Kind::Repeat && node.greedy && outer.greedy && !node.possessive &&
                          node.least <= 1 && (node.most == RegexNode::unbounded || node.most == 1) &&
                          outer.most == RegexNode::unbounded && outer.least <= 1;

@@ -7,15 +7,16 @@
 
 #include "moe_mamba/tokenizers/unicode.hpp"
 
-/// The regular expressions by which pre-tokenizers cut text into words, matched by hand: each is a list of alternatives,
-/// the first that matches counts, and one always does. They differ in a few points only, which are the fields below.
+/// Hand-written matchers for the regular expressions by which pre-tokenizers split text into words. Each expression is
+/// a list of alternatives, the first of which that matches is taken, and one always does. They differ only in the
+/// fields below.
 namespace moe_mamba::detail {
 
 enum class Contractions {
   None,
   Lower,    // 's|'t|'re|'ve|'m|'ll|'d first of all
   AnyCase,  // the same with (?i:…)
-  Suffix    // (?i:…)? behind a word of letters
+  Suffix    // (?i:…)? after a word of letters
 };
 
 enum class Letters {
@@ -26,11 +27,11 @@ enum class Letters {
 
 struct SplitPattern {
   std::string_view name;
-  std::string_view regex;  // as it stands in a file
+  std::string_view regex;  // as in a file
   Contractions contractions;
   Letters letters;
   std::size_t digits;     // at most so many in a word; 0: any number, with a space in front
-  std::string_view tail;  // these may follow punctuation
+  std::string_view tail;  // characters that may follow punctuation
   bool newlines;          // \s*[\r\n]+ before \s+(?!\S)|\s+
 };
 
@@ -57,7 +58,7 @@ inline constexpr std::array<SplitPattern, 7> split_patterns{{
      Contractions::None, Letters::Cased, 1, "\r\n/", true},
 }};
 
-/// The pattern that a file spells like this, or null.
+/// The pattern with this spelling, or null.
 inline const SplitPattern* find_split_pattern(std::string_view regex) {
   for (const SplitPattern& pattern : split_patterns) {
     if (pattern.regex == regex) return &pattern;
@@ -65,7 +66,7 @@ inline const SplitPattern* find_split_pattern(std::string_view regex) {
   return nullptr;
 }
 
-/// Where a contraction at `at` ends, `at` if there is none. In any case of letters, which for s is also the long one.
+/// The end of a contraction at `at`, or `at` if there is none. Case-insensitive, which for s includes the long s.
 inline std::size_t match_contraction(std::string_view text, std::size_t at, bool any_case) {
   if (at + 1 >= text.size() || text[at] != '\'') return at;
   const auto letter = [&](std::size_t i) {
@@ -81,9 +82,9 @@ inline std::size_t match_contraction(std::string_view text, std::size_t at, bool
   return at;
 }
 
-/// A word of letters in which upper case stands before lower case, from `at`, which is behind the prefix. `at` if there
-/// is none. With `lower_needed` it is [upper]*[lower]+, where both sets hold letters without case and marks, else
-/// [upper]+[lower]*.
+/// The end of a word of upper-case letters followed by lower-case ones from `at`, which is after the prefix; `at` if
+/// there is none. With `lower_needed` it is [upper]*[lower]+, where both sets include marks and letters without case,
+/// otherwise [upper]+[lower]*.
 inline std::size_t match_cased(std::string_view text, std::size_t at, bool lower_needed) {
   std::size_t upper_end = at, last_both = text.npos, last_both_end = 0;
   while (upper_end < text.size()) {
@@ -95,11 +96,11 @@ inline std::size_t match_cased(std::string_view text, std::size_t at, bool lower
   const std::size_t end = skip_classes(text, upper_end, Lower);
   if (!lower_needed) return upper_end > at ? end : at;
   if (end > upper_end) return end;
-  // The expression steps back to the last character that both sets hold; what follows that is upper case only.
+  // The expression backtracks to the last character in both sets; only upper case follows it.
   return last_both == text.npos ? at : last_both_end;
 }
 
-/// The whole alternative of words of letters, `at` where it does not match.
+/// The end of a match of the alternative for words of letters, `at` if it does not match.
 inline std::size_t match_letters(const SplitPattern& pattern, std::string_view text, std::size_t at) {
   const ClassifiedUnit first = classified_unit(text, at);
   const std::size_t second = at + first.bytes;
@@ -126,8 +127,8 @@ inline std::size_t match_letters(const SplitPattern& pattern, std::string_view t
   return at;
 }
 
-/// A run of white space that begins at `at`: up to its last newline where the pattern cares for newlines; else all of it
-/// at the end of the text; else all but its last character, which goes to the next word, unless it is the only one.
+/// A run of white space that begins at `at`: up to its last newline where the pattern cares for newlines; else all of
+/// it at the end of the text; else all but its last character, which goes to the next word, unless it is the only one.
 inline std::size_t match_space(const SplitPattern& pattern, std::string_view text, std::size_t at) {
   std::size_t end = at, last = at, newline_end = at;
   while (end < text.size()) {
@@ -141,16 +142,16 @@ inline std::size_t match_space(const SplitPattern& pattern, std::string_view tex
   return end == text.size() || last == at ? end : last;
 }
 
-/// Where the word that begins at `at`, inside the text, ends.
+/// The end of the word that begins at `at`, an offset inside the text.
 inline std::size_t match_word(const SplitPattern& pattern, std::string_view text, std::size_t at) {
   if (pattern.contractions == Contractions::Lower || pattern.contractions == Contractions::AnyCase) {
     const std::size_t end = match_contraction(text, at, pattern.contractions == Contractions::AnyCase);
     if (end > at) return end;
   }
   if (const std::size_t end = match_letters(pattern, text, at); end > at) return end;
-  const std::size_t behind_space = text[at] == ' ' ? at + 1 : at;
+  const std::size_t after_space = text[at] == ' ' ? at + 1 : at;
   if (pattern.digits == 0) {
-    if (const std::size_t end = skip_classes(text, behind_space, Number); end > behind_space) return end;
+    if (const std::size_t end = skip_classes(text, after_space, Number); end > after_space) return end;
   } else {
     std::size_t end = at;
     for (std::size_t count = 0; count < pattern.digits && (classes_at(text, end) & Number) != 0; ++count) {
@@ -158,7 +159,7 @@ inline std::size_t match_word(const SplitPattern& pattern, std::string_view text
     }
     if (end > at) return end;
   }
-  if (std::size_t end = skip_classes(text, behind_space, Other); end > behind_space) {
+  if (std::size_t end = skip_classes(text, after_space, Other); end > after_space) {
     while (end < text.size() && pattern.tail.find(text[end]) != pattern.tail.npos) ++end;
     return end;
   }

@@ -14,9 +14,9 @@
 
 #include "moe_mamba/core/standard.hpp"
 
-/// Hash tables for a tokenizer: open addressing with linear probing, grown by doubling, nothing ever removed. A seed that
-/// differs from table to table keeps a hostile file from choosing keys that collide; no result depends on it. An insertion
-/// that runs out of memory leaves a table as it was.
+/// Hash tables for a tokenizer: open addressing with linear probing, growth by doubling, no removal. A per-table seed
+/// prevents files from choosing keys that collide; no result depends on it. An insertion that runs out of memory leaves
+/// the table unchanged.
 namespace moe_mamba::detail {
 
 inline std::uint64_t mix_bits(std::uint64_t a, std::uint64_t b) {
@@ -52,10 +52,10 @@ inline std::uint64_t hash_string(std::string_view text, std::uint64_t seed) {
   return mix_bits(hash ^ word, factor ^ seed);
 }
 
-/// Byte strings, one behind the other, which a table can be made of.
+/// Concatenated byte strings, to construct a table from.
 struct ByteStrings {
   std::vector<char> bytes;
-  std::vector<std::size_t> ends;  // of each in bytes
+  std::vector<std::size_t> ends;  // end offset of each
 
   void push_back(std::string_view text) {
     bytes.insert(bytes.end(), text.begin(), text.end());
@@ -63,19 +63,19 @@ struct ByteStrings {
   }
 };
 
-/// What is thrown where strings must differ: the first that was there before.
-struct RepeatedString {
+/// Thrown for duplicate strings: the first one.
+struct DuplicateString {
   std::string text;
 };
 
-/// Byte strings, numbered in the order in which they came.
+/// Byte strings, numbered in order of insertion.
 class StringTable {
  public:
   static constexpr std::uint32_t none = 0xffffffff;
 
   StringTable() : seed_(table_seed(this)), slots_(16) {}
-  /// Strings that are all different; throws RepeatedString where they are not. Faster than one after the other, as the
-  /// table has its size at once and many places of it are on their way from memory at a time.
+  /// Inserts distinct strings; throws DuplicateString if they are not. Faster than repeated insert(), because the table
+  /// is allocated once and its slots are prefetched.
   explicit StringTable(ByteStrings strings)
       : seed_(table_seed(this)), bytes_(std::move(strings.bytes)), ends_(std::move(strings.ends)) {
     slots_ = slots_of_all(std::bit_ceil(std::max<std::size_t>(2 * size(), 16)));
@@ -89,19 +89,19 @@ class StringTable {
   }
 
   /// The number of a string, or `none`.
-  std::uint32_t find(std::string_view text) const { return slots_[place(text, hash_string(text, seed_))].index; }
+  std::uint32_t find(std::string_view text) const { return slots_[slot_of(text, hash_string(text, seed_))].index; }
 
   /// The number of a string and whether it is new.
   std::pair<std::uint32_t, bool> insert(std::string_view text) {
     const std::uint64_t hash = hash_string(text, seed_);
-    std::size_t at = place(text, hash);
+    std::size_t at = slot_of(text, hash);
     if (slots_[at].index != none) return {slots_[at].index, false};
     if ((size() + 1) * 2 > slots_.size()) {
       slots_ = slots_of_all(slots_.size() * 2);
-      at = place(text, hash);
+      at = slot_of(text, hash);
     }
     const auto index = static_cast<std::uint32_t>(size());
-    bytes_.resize(ends_.empty() ? 0 : ends_.back());  // without what a call that ran out of memory left
+    bytes_.resize(ends_.empty() ? 0 : ends_.back());  // drops remains of a call that ran out of memory
     bytes_.insert(bytes_.end(), text.begin(), text.end());
     ends_.push_back(bytes_.size());
     slots_[at] = {static_cast<std::uint32_t>(hash >> 32), index};
@@ -114,7 +114,7 @@ class StringTable {
     std::uint32_t index = none;
   };
 
-  std::size_t place(std::string_view text, std::uint64_t hash) const {
+  std::size_t slot_of(std::string_view text, std::uint64_t hash) const {
     const std::size_t mask = slots_.size() - 1;
     const auto tag = static_cast<std::uint32_t>(hash >> 32);
     for (std::size_t at = hash & mask;; at = (at + 1) & mask) {
@@ -123,7 +123,7 @@ class StringTable {
     }
   }
 
-  /// A table of all strings. The places of the next ones are on their way while one is put into its own.
+  /// A table of all strings. Slots are prefetched several strings ahead.
   std::vector<Slot> slots_of_all(std::size_t count) const {
     constexpr std::size_t ahead = 16;
     std::vector<Slot> slots(count);
@@ -137,7 +137,7 @@ class StringTable {
         std::size_t at = hash & mask;
         for (; slots[at].index != none; at = (at + 1) & mask) {
           if (slots[at].tag == tag && (*this)[slots[at].index] == (*this)[index]) {
-            throw RepeatedString{std::string((*this)[index])};
+            throw DuplicateString{std::string((*this)[index])};
           }
         }
         slots[at] = {tag, static_cast<std::uint32_t>(index)};
@@ -156,7 +156,7 @@ class StringTable {
   std::vector<Slot> slots_;
 };
 
-/// Two numbers for a pair of numbers.
+/// Maps pairs of numbers to pairs of numbers.
 class PairTable {
  public:
   struct Value {
@@ -166,20 +166,20 @@ class PairTable {
 
   PairTable() : seed_(table_seed(this)), slots_(16) {}
 
-  /// The value of a pair; both numbers are `none` where it is not there.
-  Value find(std::uint32_t left, std::uint32_t right) const { return slots_[place(key_of(left, right))].value; }
+  /// The value of a pair; both numbers are `none` if there is none.
+  Value find(std::uint32_t left, std::uint32_t right) const { return slots_[slot_of(key_of(left, right))].value; }
 
-  /// Sets the value of a pair, which may not be twice `none`.
+  /// Sets the value of a pair, which must not be (none, none).
   void set(std::uint32_t left, std::uint32_t right, Value value) {
     const std::uint64_t key = key_of(left, right);
-    std::size_t at = place(key);
+    std::size_t at = slot_of(key);
     if (slots_[at].key != key) {
       if ((size_ + 1) * 2 > slots_.size()) {
         const std::vector<Slot> old = std::exchange(slots_, std::vector<Slot>(slots_.size() * 2));
         for (const Slot& slot : old) {
-          if (slot.key != no_key) slots_[place(slot.key)] = slot;
+          if (slot.key != no_key) slots_[slot_of(slot.key)] = slot;
         }
-        at = place(key);
+        at = slot_of(key);
       }
       ++size_;
     }
@@ -196,7 +196,7 @@ class PairTable {
   static std::uint64_t key_of(std::uint32_t left, std::uint32_t right) {
     return static_cast<std::uint64_t>(left) << 32 | right;
   }
-  std::size_t place(std::uint64_t key) const {
+  std::size_t slot_of(std::uint64_t key) const {
     const std::size_t mask = slots_.size() - 1;
     std::size_t at = mix_bits(key ^ seed_, 0xE7037ED1A0B428DBu) & mask;
     while (slots_[at].key != key && slots_[at].key != no_key) at = (at + 1) & mask;

@@ -6,10 +6,10 @@
 
 #include "moe_mamba/tokenizers/unicode.hpp"
 
-/// What normalizers do to one character at a time.
+/// Normalisation steps that work character by character.
 namespace moe_mamba::detail {
 
-/// Goes through a text, character by character; bytes that are none are kept. change(result, c) appends what becomes of c.
+/// Iterates over the characters of a text; change(result, c) appends the replacement of c. Invalid bytes are kept.
 template <class Change>
 std::string change_characters(std::string_view text, const Change& change) {
   std::string result;
@@ -51,7 +51,7 @@ inline std::string without_nonspacing_marks(std::string_view text) {
   });
 }
 
-/// As BERT does: without control characters, and with every white space a space.
+/// As in BERT: removes control characters and replaces white space by spaces.
 inline std::string clean_text(std::string_view text) {
   return change_characters(text, [](std::string& result, char32_t c) {
     const utf8proc_category_t category = utf8proc_category(static_cast<utf8proc_int32_t>(c));
@@ -65,7 +65,7 @@ inline std::string clean_text(std::string_view text) {
   });
 }
 
-/// As BERT does: a space on each side of every Chinese character. (One of the ranges begins later than its block.)
+/// As in BERT: a space on each side of every Chinese character. (One of the ranges starts later than its block.)
 inline std::string with_spaced_chinese(std::string_view text) {
   return change_characters(text, [](std::string& result, char32_t c) {
     const bool is_chinese = (c >= 0x3400 && c <= 0x4dbf) || (c >= 0x4e00 && c <= 0x9fff) ||
@@ -78,7 +78,7 @@ inline std::string with_spaced_chinese(std::string_view text) {
   });
 }
 
-/// As machine translation does: without control characters, with white space and marks of direction as spaces.
+/// As for machine translation: removes control characters and replaces white space and direction marks by spaces.
 inline std::string clean_for_translation(std::string_view text) {
   return change_characters(text, [](std::string& result, char32_t c) {
     if ((c >= 1 && c <= 8) || c == 0xb || (c >= 0xe && c <= 0x1f) || c == 0x7f || c == 0x8f || c == 0x9f) return;
@@ -89,10 +89,10 @@ inline std::string clean_for_translation(std::string_view text) {
   });
 }
 
-/// Without the white space at the begin, at the end, or at both.
+/// Without leading or trailing white space, or both.
 inline std::string_view stripped(std::string_view text, bool left, bool right) {
   if (left) text.remove_prefix(skip_classes(text, 0, Space));
-  std::size_t end = 0;  // behind the last that is no space
+  std::size_t end = 0;  // after the last character that is not white space
   for (std::size_t at = 0; right && at < text.size();) {
     const ClassifiedUnit unit = classified_unit(text, at);
     at += unit.bytes;

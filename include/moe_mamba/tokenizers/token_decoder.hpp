@@ -13,20 +13,20 @@
 #include "moe_mamba/tokenizers/byte_alphabet.hpp"
 #include "moe_mamba/tokenizers/file_pattern.hpp"
 
-/// The last part of a tokenizer: from the texts of tokens to text. Everything here goes token by token, so that text can
-/// be had while tokens still come. Bytes come out as they are, whether or not they are UTF-8.
+/// The last stage of a tokenizer: from the texts of tokens to text. It works token by token, so that text can be
+/// decoded incrementally. Bytes are passed through unchanged, even if they are not valid UTF-8.
 namespace moe_mamba::detail {
 
 class TokenDecoder {
  public:
   explicit TokenDecoder(const JsonField& field);
 
-  /// What there is to know of the tokens that came.
+  /// State of an incremental decoding.
   struct State {
     bool first = true;
-    std::size_t strip = 0;  // characters that may yet be taken from the begin of the text
-    std::size_t held = 0;   // characters at its end, which are part of it once others follow
-    bool space = false;     // the same for the space behind a word
+    std::size_t strip = 0;  // characters that may still be stripped from the beginning of the text
+    std::size_t held = 0;   // strippable characters at its end, emitted once others follow
+    bool space = false;     // the same for the space after a word
     Token previous = -1;
   };
   State state() const {
@@ -35,21 +35,21 @@ class TokenDecoder {
     return begin;
   }
 
-  /// Whether the first token's text differs from what it says elsewhere.
+  /// Whether a token decodes differently as the first one.
   bool first_differs() const { return first_differs_; }
 
-  /// What a token's text says, at the begin of the text or elsewhere, before it is joined to others.
+  /// A token's decoded text, at the beginning of the text or elsewhere, before join().
   std::string operator()(std::string_view token, bool first) const {
     std::string text(token);
     for (const Step& step : steps_) text = step(text, first);
     return text;
   }
 
-  /// Whether a token that is written as the one before it says nothing.
+  /// Whether a token that repeats the one before it is dropped.
   bool merges_repeated() const { return merges_repeated_; }
 
-  /// What comes to the text with what the next token says.
-  std::string join(State& state, std::string_view said) const;
+  /// The text to append for the next token's decoded text.
+  std::string join(State& state, std::string_view decoded) const;
 
  private:
   using Step = std::function<std::string(std::string_view, bool first)>;
@@ -64,8 +64,8 @@ class TokenDecoder {
   std::vector<Step> steps_;
   TextGrowth growth_;
   bool first_differs_ = false, merges_repeated_ = false;
-  bool is_text_ = false;    // whether the steps so far leave text and no longer tokens
-  bool is_joined_ = false;  // whether it is one text
+  bool is_text_ = false;    // whether the steps so far produce text rather than tokens
+  bool is_joined_ = false;  // whether that is a single text
   std::string suffix_;      // of the last token of a word
   std::size_t strip_start_ = 0, strip_stop_ = 0;
   char strip_character_ = ' ';
@@ -78,14 +78,14 @@ inline TokenDecoder::TokenDecoder(const JsonField& field) {
   steps_.emplace_back([](std::string_view token, bool first) { return (first ? "" : " ") + std::string(token); });
 }
 
-inline std::string TokenDecoder::join(State& state, std::string_view said) const {
+inline std::string TokenDecoder::join(State& state, std::string_view decoded) const {
   std::string text = std::exchange(state.space, false) ? " " : "";
   if (!suffix_.empty()) {
-    state.space = said.ends_with(suffix_);
-    if (state.space) said.remove_suffix(suffix_.size());
-    text += replace_all(said, suffix_, " ");
+    state.space = decoded.ends_with(suffix_);
+    if (state.space) decoded.remove_suffix(suffix_.size());
+    text += replace_all(decoded, suffix_, " ");
   } else {
-    text += said;
+    text += decoded;
   }
   state.first = false;
   if (state.strip > 0) {
@@ -95,7 +95,7 @@ inline std::string TokenDecoder::join(State& state, std::string_view said) const
     text.erase(0, count);
   }
   if (strip_stop_ > 0 && !text.empty()) {
-    const std::size_t end = text.find_last_not_of(strip_character_) + 1;  // 0 where it is of these characters only
+    const std::size_t end = text.find_last_not_of(strip_character_) + 1;  // 0 if there are no others
     const std::size_t count = text.size() - end + (end == 0 ? state.held : 0);
     const std::size_t before = end == 0 ? 0 : state.held;
     state.held = std::min(count, strip_stop_);
@@ -105,7 +105,7 @@ inline std::string TokenDecoder::join(State& state, std::string_view said) const
   return text;
 }
 
-/// What <0x41> stands for.
+/// The byte of a token such as <0x41>.
 inline std::optional<char> byte_of_token(std::string_view token) {
   const auto digit = [&](std::size_t at) {
     const char c = token[at];
@@ -120,8 +120,8 @@ inline std::optional<char> byte_of_token(std::string_view token) {
   return static_cast<char>(static_cast<unsigned char>(digit(3) * 16 + digit(4)));
 }
 
-/// What tokenizers of words leave of spaces around punctuation and short forms.
-inline std::string without_spaces_of_words(std::string text) {
+/// Removes the spaces that WordPiece leaves around punctuation and contractions.
+inline std::string clean_up_spaces(std::string text) {
   constexpr std::pair<std::string_view, std::string_view> replacements[] = {
       {" .", "."},   {" ?", "?"},           {" !", "!"},   {" ,", ","},     {" ' ", "'"},   {" n't", "n't"},
       {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
@@ -134,8 +134,10 @@ inline void TokenDecoder::add(const JsonField& field) {
   const JsonField type = field["type"];
   const std::size_t kind = type.choice({"ByteLevel", "Metaspace", "BPEDecoder", "WordPiece", "CTC", "ByteFallback",
                                         "Replace", "Fuse", "Strip", "Sequence"});
-  if (kind <= 5 && (is_text_ || !suffix_.empty())) type.refuse("Fuse, Strip, or Replace of a character of ASCII here");
-  if (kind >= 1 && kind <= 3 && merges_repeated_) type.refuse("one that does not count tokens, as CTC leaves some out");
+  if (kind <= 5 && (is_text_ || !suffix_.empty()))
+    type.refuse("Fuse, Strip, or Replace of an ASCII character at this position");
+  if (kind >= 1 && kind <= 3 && merges_repeated_)
+    type.refuse("a decoder that does not depend on the number of tokens, as CTC drops some");
   switch (kind) {
     case 0:
       steps_.emplace_back(
@@ -153,7 +155,7 @@ inline void TokenDecoder::add(const JsonField& field) {
       add_word_piece(field);
       break;
     case 4:
-      if (!steps_.empty()) type.refuse("CTC in the first place");
+      if (!steps_.empty()) type.refuse("CTC as the first step");
       add_ctc(field);
       break;
     case 5:
@@ -175,7 +177,7 @@ inline void TokenDecoder::add(const JsonField& field) {
     default:
       for (const JsonField& part : field["decoders"].elements()) add(part);
   }
-  if (steps_.size() > 16) field.refuse("one step more", "at most 16");
+  if (steps_.size() > 16) field.refuse("a 17th step", "at most 16");
 }
 
 inline void TokenDecoder::add_metaspace(const JsonField& field) {
@@ -195,11 +197,11 @@ inline void TokenDecoder::add_word_piece(const JsonField& field) {
     std::string text = first || token.starts_with(prefix) ? "" : " ";
     if (!first && token.starts_with(prefix)) token.remove_prefix(prefix.size());
     text += token;
-    return cleans ? without_spaces_of_words(std::move(text)) : text;
+    return cleans ? clean_up_spaces(std::move(text)) : text;
   });
 }
 
-/// Of speech: a token that comes again says nothing, and one stands for that.
+/// Connectionist temporal classification, for speech: repeated tokens are merged, and the pad token is dropped.
 inline void TokenDecoder::add_ctc(const JsonField& field) {
   const std::string pad = field["pad_token"].string_or("<pad>"), word = field["word_delimiter_token"].string_or("|");
   if (pad.empty()) field["pad_token"].refuse("one character or more");
@@ -207,7 +209,7 @@ inline void TokenDecoder::add_ctc(const JsonField& field) {
   merges_repeated_ = true;
   steps_.emplace_back([pad, word, cleans = field["cleanup"].boolean_or(true)](std::string_view token, bool) {
     std::string text = replace_all(token, pad, "");
-    return cleans ? replace_all(without_spaces_of_words(std::move(text)), word, " ") : text;
+    return cleans ? replace_all(clean_up_spaces(std::move(text)), word, " ") : text;
   });
 }
 
@@ -215,18 +217,18 @@ inline void TokenDecoder::add_replace(const JsonField& field) {
   Replacement replacement(field);
   const bool stripped = strip_start_ > 0 || strip_stop_ > 0;
   if ((is_text_ && !replacement.is_of_ascii_character()) || stripped || !suffix_.empty()) {
-    field["type"].refuse("Replace before the others, but for that of a character of ASCII, or Fuse or Strip");
+    field["type"].refuse("Replace before the other steps, Replace of an ASCII character, Fuse or Strip");
   }
   growth_.check(field["content"], replacement.growth());
   steps_.emplace_back([replacement](std::string_view token, bool) { return replacement(token); });
 }
 
-/// From each token, or, behind Fuse, from the whole text.
+/// Strips each token, or, after Fuse, the whole text.
 inline void TokenDecoder::add_strip(const JsonField& field) {
   const std::string& character = one_character(field["content"]);
   const std::size_t start = field["start"].integer(1u << 20), stop = field["stop"].integer(1u << 20);
   if (!is_joined_) {
-    if (is_text_ || !suffix_.empty()) field["type"].refuse("Strip in front of ByteFallback, or behind Fuse");
+    if (is_text_ || !suffix_.empty()) field["type"].refuse("Strip before ByteFallback or after Fuse");
     steps_.emplace_back([character, start, stop](std::string_view token, bool) {
       for (std::size_t i = 0; i < start && token.starts_with(character); ++i) token.remove_prefix(character.size());
       for (std::size_t i = 0; i < stop && token.ends_with(character); ++i) token.remove_suffix(character.size());
@@ -234,8 +236,8 @@ inline void TokenDecoder::add_strip(const JsonField& field) {
     });
     return;
   }
-  if (strip_start_ > 0 || strip_stop_ > 0) field["type"].refuse("Strip once behind Fuse");
-  if (character.size() != 1) field["content"].refuse("one character of ASCII");
+  if (strip_start_ > 0 || strip_stop_ > 0) field["type"].refuse("one Strip after Fuse");
+  if (character.size() != 1) field["content"].refuse("one ASCII character");
   strip_character_ = character[0];
   strip_start_ = start;
   strip_stop_ = stop;

@@ -12,19 +12,19 @@
 #include "moe_mamba/tokenizers/json_field.hpp"
 #include "moe_mamba/tokenizers/tables.hpp"
 
-/// The file tokenizer.json: a vocabulary, merges, and a small tree of everything else. Files are treated as hostile:
-/// reading takes time and memory in proportion to the file, and what does not belong is refused by its name.
+/// The file tokenizer.json: a vocabulary, merges, and a small tree of everything else. Files are untrusted input:
+/// reading takes time and memory proportional to the file, and unexpected contents are rejected by name.
 namespace moe_mamba::detail {
 
 inline constexpr std::size_t tokenizer_file_limit = std::size_t{1} << 29;
-inline constexpr JsonLimits tokenizer_json_limits{32, std::size_t{1} << 20};  // of what is no vocabulary and no merge
+inline constexpr JsonLimits tokenizer_json_limits{32, std::size_t{1} << 20};  // of everything but vocabulary and merges
 inline constexpr const char* supported_models = "BPE (byte-pair encoding)";
 
 struct TokenizerFile {
-  StringTable vocabulary;  // the texts of the model's tokens as the file has them
+  StringTable vocabulary;  // the texts of the model's tokens, as in the file
   std::vector<Token> ids;  // of each
   std::string merge_text;
-  std::vector<std::size_t> part_ends;  // in it: two parts of each merge, in order
+  std::vector<std::size_t> part_ends;  // end offsets in merge_text, two per merge
   JsonValue rest;
 
   std::string_view part(std::size_t index) const {
@@ -33,7 +33,7 @@ struct TokenizerFile {
   }
 };
 
-/// Takes the events of the JSON parser.
+/// Handles the events of the JSON parser.
 class TokenizerFileReader {
  public:
   explicit TokenizerFileReader(const std::string& file) : file_(file), tree_(file, tokenizer_json_limits) {}
@@ -44,7 +44,7 @@ class TokenizerFileReader {
   bool boolean(bool value) { return add(JsonValue::of(value)); }
   bool number_integer(std::int64_t value) { return add(JsonValue::of(value)); }
   bool number_unsigned(std::uint64_t value) {
-    if (place_ != Place::Vocabulary) return add(JsonValue::of(value));
+    if (state_ != State::Vocabulary) return add(JsonValue::of(value));
     add_token(value);
     return true;
   }
@@ -54,31 +54,31 @@ class TokenizerFileReader {
   bool start_object(std::size_t);
   bool key(std::string& name);
   bool end_object() {
-    if (place_ == Place::Vocabulary) end_vocabulary();
-    return close(Place::Vocabulary);
+    if (state_ == State::Vocabulary) end_vocabulary();
+    return close(State::Vocabulary);
   }
   bool start_array(std::size_t);
   bool end_array();
 
  private:
-  enum class Place { Tree, Vocabulary, Merges, Merge };
+  enum class State { Tree, Vocabulary, Merges, Merge };
 
   [[noreturn]] void unexpected(const std::string& value) const;
   bool add(JsonValue value) {
-    if (place_ != Place::Tree) unexpected(value.text());
+    if (state_ != State::Tree) unexpected(value.text());
     if (tree_.depth() == 0) throw_content_error(file_, "the text", value.text(), "a JSON object");
     tree_.add(std::move(value));
     return true;
   }
-  bool close(Place inner) {
-    if (place_ == inner) {
-      place_ = Place::Tree;
+  bool close(State inner) {
+    if (state_ == inner) {
+      state_ = State::Tree;
     } else {
       tree_.close();
     }
     return true;
   }
-  /// Whether the value that comes is model.<name>.
+  /// Whether the next value is model.<name>.
   bool at_model(const char* name) const { return in_model_ && tree_.depth() == 2 && tree_.name() == name; }
   void add_token(std::uint64_t id);
   void end_vocabulary();
@@ -91,15 +91,15 @@ class TokenizerFileReader {
   const std::string& file_;
   JsonBuilder tree_;
   TokenizerFile contents_;
-  Place place_ = Place::Tree;
+  State state_ = State::Tree;
   bool in_model_ = false, has_vocabulary_ = false, has_merges_ = false;
-  std::string token_;                   // the name of the vocabulary's entry
+  std::string token_;                   // current key of the vocabulary
   ByteStrings tokens_;                  // of the vocabulary so far
-  std::size_t merges_ = 0, parts_ = 0;  // whole merges, and parts of the next
+  std::size_t merges_ = 0, parts_ = 0;  // complete merges, and parts of the next one
 };
 
 inline void TokenizerFileReader::unexpected(const std::string& value) const {
-  if (place_ == Place::Vocabulary) {
+  if (state_ == State::Vocabulary) {
     throw_content_error(file_, "model.vocab " + in_quotes(token_), value, "an integer from 0 to 2147483647");
   }
   throw_content_error(file_, "model.merges[" + std::to_string(merges_) + "]", value,
@@ -115,12 +115,12 @@ inline void TokenizerFileReader::add_token(std::uint64_t id) {
 inline void TokenizerFileReader::end_vocabulary() {
   try {
     contents_.vocabulary = StringTable(std::exchange(tokens_, {}));
-  } catch (const RepeatedString& repeated) {
-    throw_content_error(file_, "model.vocab " + in_quotes(repeated.text), "there twice", "each token once");
+  } catch (const DuplicateString& duplicate) {
+    throw_duplicate(file_, "token " + in_quotes(duplicate.text) + " in model.vocab");
   }
 }
 
-/// "<left> <right>"; files that were once lists of lines have a line of their version as well.
+/// "<left> <right>"; files converted from lists of lines may have a version line as well.
 inline void TokenizerFileReader::add_written_merge(const std::string& text) {
   if (text.starts_with("#version")) return;
   const std::size_t space = text.find(' ');
@@ -131,13 +131,13 @@ inline void TokenizerFileReader::add_written_merge(const std::string& text) {
 }
 
 inline bool TokenizerFileReader::string(std::string& value) {
-  if (place_ == Place::Merges) {
+  if (state_ == State::Merges) {
     add_written_merge(value);
-  } else if (place_ == Place::Merge) {
+  } else if (state_ == State::Merge) {
     if (++parts_ > 2) unexpected("longer than 2");
     add_part(value);
   } else {
-    // Told at once: what follows is laid out in the way of that model.
+    // Checked at once, because the layout of what follows depends on the model.
     if (at_model("type") && value != "BPE")
       throw_content_error(file_, "model.type", in_quotes(value), supported_models);
     return add(JsonValue::of(std::move(value)));
@@ -146,12 +146,12 @@ inline bool TokenizerFileReader::string(std::string& value) {
 }
 
 inline bool TokenizerFileReader::start_object(std::size_t) {
-  if (place_ != Place::Tree) unexpected("an object");
+  if (state_ != State::Tree) unexpected("an object");
   if (at_model("vocab")) {
-    if (has_vocabulary_) throw_content_error(file_, "model.vocab", "there twice", "once");
+    if (has_vocabulary_) throw_duplicate(file_, "key model.vocab");
     has_vocabulary_ = true;
     tree_.add({});  // null in the tree
-    place_ = Place::Vocabulary;
+    state_ = State::Vocabulary;
     return true;
   }
   if (at_model("merges")) throw_content_error(file_, "model.merges", "an object", "an array");
@@ -161,7 +161,7 @@ inline bool TokenizerFileReader::start_object(std::size_t) {
 }
 
 inline bool TokenizerFileReader::key(std::string& name) {
-  if (place_ == Place::Vocabulary) {
+  if (state_ == State::Vocabulary) {
     token_ = name;
   } else {
     tree_.key(name);
@@ -171,22 +171,22 @@ inline bool TokenizerFileReader::key(std::string& name) {
 }
 
 inline bool TokenizerFileReader::start_array(std::size_t) {
-  if (place_ == Place::Merges) {
-    place_ = Place::Merge;
+  if (state_ == State::Merges) {
+    state_ = State::Merge;
     parts_ = 0;
     return true;
   }
-  if (place_ != Place::Tree) unexpected("an array");
+  if (state_ != State::Tree) unexpected("an array");
   if (at_model("merges")) {
-    if (has_merges_) throw_content_error(file_, "model.merges", "there twice", "once");
+    if (has_merges_) throw_duplicate(file_, "key model.merges");
     has_merges_ = true;
     tree_.add({});
-    place_ = Place::Merges;
+    state_ = State::Merges;
     return true;
   }
   if (at_model("vocab")) {
     throw_content_error(file_, "model.vocab", "an array",
-                        "an object, as models of type " + std::string(supported_models) + " have it");
+                        "an object, as in models of type " + std::string(supported_models));
   }
   if (tree_.depth() == 0) throw_content_error(file_, "the text", "an array", "a JSON object");
   tree_.open(JsonValue::Kind::array);
@@ -194,9 +194,9 @@ inline bool TokenizerFileReader::start_array(std::size_t) {
 }
 
 inline bool TokenizerFileReader::end_array() {
-  if (place_ != Place::Merge) return close(Place::Merges);
+  if (state_ != State::Merge) return close(State::Merges);
   if (parts_ != 2) unexpected("an array of " + std::to_string(parts_));
-  place_ = Place::Merges;
+  state_ = State::Merges;
   ++merges_;
   return true;
 }
@@ -207,12 +207,11 @@ inline TokenizerFile TokenizerFileReader::finish() {
   if (!root["model"].is_object()) root["model"].refuse("an object");
   if (!root["model"]["type"].is_null()) root["model"]["type"].string();
   if (!has_vocabulary_) root["model"]["vocab"].refuse("an object of tokens and their ids");
-  if (!has_merges_)
-    root["model"]["merges"].refuse("an array, as models of type " + std::string(supported_models) + " have it");
+  if (!has_merges_) root["model"]["merges"].refuse("an array, as in models of type " + std::string(supported_models));
   return std::move(contents_);
 }
 
-/// Reads a file that lies in memory. `file` names it in errors and must outlive the call only.
+/// Parses a file in memory. `file` names it in errors.
 inline TokenizerFile read_tokenizer_file(std::span<const std::byte> bytes, const std::string& file) {
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   if (text.empty() || text.size() > tokenizer_file_limit) {

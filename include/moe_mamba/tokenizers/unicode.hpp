@@ -12,11 +12,11 @@
 
 #include "moe_mamba/text/utf8.hpp"
 
-/// What tokenizers ask of Unicode: classes of characters and normal forms. The tables are utf8proc's, and with them the
-/// version of Unicode; everything that includes utf8proc goes through here.
+/// Character classes and normalisation forms. The tables, and with them the version of Unicode, are utf8proc's; all
+/// uses of utf8proc include this file.
 namespace moe_mamba::detail {
 
-/// Sets of classes that the patterns of pre-tokenizers name. A byte that is no character is of class Other.
+/// Sets of classes that the patterns of pre-tokenizers name. An invalid byte is of class Other.
 enum CharacterClass : std::uint8_t {
   Space = 1,     // \s, which is White_Space
   Letter = 2,    // \p{L}
@@ -37,14 +37,14 @@ constexpr bool is_space(char32_t c) {
          c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
 }
 
-/// Of the categories N. A byte that is no character is of none.
+/// Of the categories N. An invalid byte is not.
 inline bool is_number(char32_t c) {
   if (c == no_character) return false;
   const utf8proc_category_t category = utf8proc_category(static_cast<utf8proc_int32_t>(c));
   return category >= UTF8PROC_CATEGORY_ND && category <= UTF8PROC_CATEGORY_NO;
 }
 
-/// Of the categories P, or a symbol of ASCII. A byte that is no character is punctuation.
+/// Of the categories P, or an ASCII symbol. An invalid byte counts as punctuation.
 inline bool is_punctuation(char32_t c) {
   if (c < 128) return c > 0x20 && c < 0x7f && !is_ascii_alphanumeric(c);
   if (c == no_character) return true;
@@ -86,7 +86,7 @@ inline std::uint8_t classes_of_character(char32_t c) {
   }
 }
 
-/// The classes of ASCII, which need no library.
+/// The classes of ASCII characters, as a table.
 inline constexpr std::array<std::uint8_t, 128> ascii_classes = [] {
   std::array<std::uint8_t, 128> classes{};
   for (char32_t c = 0; c < 128; ++c) {
@@ -124,7 +124,7 @@ inline std::uint8_t classes_at(std::string_view text, std::size_t at) {
   return at < text.size() ? classified_unit(text, at).classes : std::uint8_t{0};
 }
 
-/// Where the units of any of these classes that begin at `at` end.
+/// The end of the consecutive units of any of these classes from `at` on.
 inline std::size_t skip_classes(std::string_view text, std::size_t at, unsigned classes) {
   while (at < text.size()) {
     const ClassifiedUnit unit = classified_unit(text, at);
@@ -136,8 +136,8 @@ inline std::size_t skip_classes(std::string_view text, std::size_t at, unsigned 
 
 enum class NormalForm { Nfc, Nfd, Nfkc, Nfkd };
 
-/// Text in a normal form. Bytes that are no characters stay where they are, and what stands on either side of them is
-/// normalised by itself.
+/// Converts text to a normalisation form. Invalid bytes are kept, and the text on either side of them is normalised
+/// separately.
 class UnicodeNormalizer {
  public:
   explicit UnicodeNormalizer(NormalForm form)
@@ -145,7 +145,7 @@ class UnicodeNormalizer {
             UTF8PROC_STABLE |
             (form == NormalForm::Nfc || form == NormalForm::Nfkc ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE) |
             (form == NormalForm::Nfkc || form == NormalForm::Nfkd ? UTF8PROC_COMPAT : 0))),
-        // Below, a character is in the form already, and neither moves nor composes with what stands before it.
+        // Characters below this are normalised already, are not reordered and do not compose with previous ones.
         plain_below_(form == NormalForm::Nfc ? 0x300 : 0x80) {}
 
   std::string operator()(std::string_view text) const {
@@ -155,13 +155,13 @@ class UnicodeNormalizer {
     for (std::size_t at = 0; at < text.size();) {
       const Utf8Unit unit = utf8_unit(text, at);
       if (unit.code < plain_below_ || unit.code == no_character) {
-        // A byte that is no character composes with nothing.
+        // An invalid byte does not compose.
         before = unit.code == no_character ? at + unit.bytes : at;
         at += unit.bytes;
         continue;
       }
-      // A piece that nothing outside it can change: the plain character in front, which may compose, and all that are
-      // not plain.
+      // A segment that is normalised independently: the plain character before, which may compose, and all that are not
+      // plain.
       std::size_t end = at;
       while (end < text.size()) {
         const Utf8Unit next = utf8_unit(text, end);
@@ -178,10 +178,10 @@ class UnicodeNormalizer {
   }
 
  private:
-  void append_normalized(std::string_view piece, std::string& result, std::vector<utf8proc_int32_t>& buffer) const {
+  void append_normalized(std::string_view segment, std::string& result, std::vector<utf8proc_int32_t>& buffer) const {
     buffer.clear();
-    for (std::size_t at = 0; at < piece.size();) {
-      const Utf8Unit unit = utf8_unit(piece, at);
+    for (std::size_t at = 0; at < segment.size();) {
+      const Utf8Unit unit = utf8_unit(segment, at);
       append_decomposed(unit.code, buffer);
       at += unit.bytes;
     }
@@ -200,14 +200,14 @@ class UnicodeNormalizer {
     buffer.insert(buffer.end(), parts.begin(), parts.begin() + std::clamp<std::ptrdiff_t>(count, 0, std::ssize(parts)));
   }
 
-  /// The canonical order, in n log n steps: utf8proc's own takes n^2 for long rows of marks.
+  /// Canonical ordering in O(n log n): utf8proc's own takes O(n^2) for long sequences of marks.
   static void order_marks(std::vector<utf8proc_int32_t>& buffer) {
     const auto class_of = [](utf8proc_int32_t code) {
       return static_cast<std::uint64_t>(utf8proc_get_property(code)->combining_class);
     };
     const auto is_lower = [&](utf8proc_int32_t a, utf8proc_int32_t b) { return class_of(a) < class_of(b); };
     const auto is_mark = [&](utf8proc_int32_t code) { return class_of(code) != 0; };
-    std::vector<std::uint64_t> order;  // the class, the place and the character of each
+    std::vector<std::uint64_t> order;  // combining class, index and character of each
     for (auto begin = buffer.begin();;) {
       begin = std::find_if(begin, buffer.end(), is_mark);
       if (begin == buffer.end()) return;

@@ -11,8 +11,8 @@
 
 namespace moe_mamba::detail {
 
-/// Cuts text where the script changes. Hiragana, Katakana and the mark of long vowels count as Han; spaces, and characters
-/// without a script, belong to what stands before them.
+/// Splits text where the script changes. Hiragana, Katakana and the prolonged sound mark count as Han; spaces, and
+/// characters without a script, belong to the segment before them.
 class ScriptSplitter {
  public:
   ScriptSplitter() {
@@ -28,20 +28,20 @@ class ScriptSplitter {
     std::sort(ranges_.begin(), ranges_.end(), [](const Range& a, const Range& b) { return a.first < b.first; });
   }
 
-  std::vector<SplitPiece> operator()(std::string_view text) const {
-    std::vector<SplitPiece> pieces;
+  std::vector<Segment> operator()(std::string_view text) const {
+    std::vector<Segment> segments;
     std::uint32_t last = none;
     for (std::size_t at = 0; at < text.size();) {
       const Utf8Unit unit = utf8_unit(text, at);
       const std::uint32_t script = script_of(unit.code);
       if (script != none && script != last) {
-        if (!pieces.empty()) pieces.back().end = at;
-        pieces.push_back({at, text.size(), false});
+        if (!segments.empty()) segments.back().end = at;
+        segments.push_back({at, text.size(), false});
         last = script;
       }
       at += unit.bytes;
     }
-    return pieces;
+    return segments;
   }
 
  private:
@@ -54,10 +54,9 @@ class ScriptSplitter {
   std::uint32_t script_of(char32_t c) const {
     if (c == ' ') return none;
     if (c == 0x30fc) return han;
-    const auto behind = std::upper_bound(ranges_.begin(), ranges_.end(), c, [](char32_t character, const Range& range) {
-      return character < range.first;
-    });
-    return behind == ranges_.begin() || c > std::prev(behind)->last ? none : std::prev(behind)->script;
+    const auto next = std::upper_bound(ranges_.begin(), ranges_.end(), c,
+                                       [](char32_t character, const Range& range) { return character < range.first; });
+    return next == ranges_.begin() || c > std::prev(next)->last ? none : std::prev(next)->script;
   }
 
   std::vector<Range> ranges_;
