@@ -66,7 +66,6 @@ struct Packet {
   }
 
   [[gnu::always_inline]] Packet& operator+=(Packet other) { return *this = *this + other; }
-  [[gnu::always_inline]] Packet& operator*=(Packet other) { return *this = *this * other; }
 };
 
 namespace detail {
