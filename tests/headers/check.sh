@@ -3,7 +3,7 @@
 # sh tests/headers/check.sh <folder> <header>... -- <compiler> <flags>...
 # Each header below include/ compiles alone, without a warning.
 #
-# Eigen and nlohmann-json, by far the most of what there is to compile, come from precompiled headers in <folder>, for the
+# Intrinsics and nlohmann-json, most of what there is to compile, come from precompiled headers in <folder>, for the
 # headers that include them anyway: a header's own code stands after its includes, and each of those is checked as well, so
 # that what comes in sooner hides nothing. Precompiling is the check of the two headers that bring them in.
 set -u
