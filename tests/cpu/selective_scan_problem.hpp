@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "moe_mamba/cpu/selective_scan.hpp"
 #include "moe_mamba/cpu/selective_scan_backward.hpp"
 #include "support/data.hpp"
 

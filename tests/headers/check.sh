@@ -3,9 +3,9 @@
 # sh tests/headers/check.sh <folder> <header>... -- <compiler> <flags>...
 # Each header below include/ compiles alone, without a warning.
 #
-# Vector intrinsics and nlohmann-json, by far the most of what there is to compile, come from precompiled headers in <folder>,
-# for the headers that include them anyway: a header's own code stands after its includes, and each of those is checked as
-# well, so that what comes in sooner hides nothing. Precompiling is the check of the two headers that bring them in.
+# Intrinsics and nlohmann-json, most of what there is to compile, come from precompiled headers in <folder>, for the
+# headers that include them anyway: a header's own code stands after its includes, and each of those is checked as well, so
+# that what comes in sooner hides nothing. Precompiling is the check of the two headers that bring them in.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 folder=$1

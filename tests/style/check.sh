@@ -95,6 +95,8 @@ EOF
 $hops
 EOF
   search ^include/ '#include *<(Eigen|unsupported)/' | grep -v '^include/moe_mamba/eigen.hpp' && complain "Eigen lives in eigen.hpp only"
+  search ^include/ '#include *<(immintrin|arm_neon)' | grep -v '^include/moe_mamba/cpu/native_vector.hpp' &&
+    complain "intrinsics live in cpu/native_vector.hpp only"
   search ^include/ '#include *<utf8proc' | grep -v '^include/moe_mamba/tokenizers/unicode.hpp' &&
     complain "utf8proc lives in tokenizers/unicode.hpp only"
   files '^include/.*\.(hpp|cuh)$' | grep -v '^include/moe_mamba/core/standard.hpp' | xargs grep -L '^#include "moe_mamba/' |

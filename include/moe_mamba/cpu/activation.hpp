@@ -3,8 +3,8 @@
 #include <cmath>
 #include <concepts>
 
+#include "moe_mamba/cpu/chunks.hpp"
 #include "moe_mamba/cpu/exponential.hpp"
-#include "moe_mamba/cpu/pieces.hpp"
 #include "moe_mamba/ops/activation.hpp"
 
 /// Activations of feed-forward layers on the CPU; the contract is in ops/activation.hpp. The built-in ones run on
@@ -44,8 +44,8 @@ template <PacketLike P>
 }
 
 /// Replaces lanes<Packet<C>> elements by Activation::value of them and, where wanted, writes the derivatives. It is
-/// compiled once for all places: inline, a compiler may fuse other products with other sums in a packet and behind the
-/// last one.
+/// compiled once for all uses: inlined, a compiler may contract other products with sums in a packet than in the rest of a
+/// row.
 template <class Activation, bool want_derivative, ComputeScalar C>
 [[gnu::noinline]] void apply_to_lanes(C* values, C* derivatives) {
   for (Index i = 0; i < lanes<Packet<C>>; ++i) {
@@ -87,7 +87,7 @@ template <class Activation, bool want_derivative, PacketLike P>
 template <class Activation, ComputeScalar C>
 void activate(Device& device, Activation, Input<C> h, MatrixView<C> a) {
   const bool contiguous = !Activation::gated && detail::all_contiguous(h, a);
-  detail::for_runs(device, a.rows, a.columns, contiguous, [&](Index row, Index column, Index count) {
+  detail::for_segments(device, a.rows, a.columns, contiguous, [&](Index row, Index column, Index count) {
     const C* gate = h.row(row) + column;
     const C* up = Activation::gated ? gate + a.columns : gate;
     C* to = a.row(row) + column;
@@ -106,7 +106,7 @@ void activate(Device& device, Activation, Input<C> h, MatrixView<C> a) {
 template <class Activation, ComputeScalar C>
 void activate_backward(Device& device, Activation, Input<C> h, Input<C> da, MatrixView<C> dh) {
   const bool contiguous = !Activation::gated && detail::all_contiguous(h, da, dh);
-  detail::for_runs(device, da.rows, da.columns, contiguous, [&](Index row, Index column, Index count) {
+  detail::for_segments(device, da.rows, da.columns, contiguous, [&](Index row, Index column, Index count) {
     const C* gate = h.row(row) + column;
     const C* up = Activation::gated ? gate + da.columns : gate;
     const C* gradient = da.row(row) + column;

@@ -11,43 +11,45 @@
 /// A task is a block of queries of one sequence, of all heads that share keys. It goes over its keys in blocks with a
 /// running maximum and sum (Milakov & Gimelshein 2018; Dao et al. 2022, arXiv 2205.14135): scores of a few rows, their
 /// exponentials and their products with the values follow one another in the first cache, and nothing of the size of
-/// steps times keys is ever stored. For few queries, a decoder's step above all, keys are read where they lie, and tasks
-/// are pieces of the keys, put together afterwards.
+/// steps times keys is ever stored. For few queries, a decoder's step above all, keys are read in place and split among
+/// tasks, whose partial results are merged afterwards.
 namespace moe_mamba::cpu {
 
 namespace detail {
 
-/// A thread's blocks, and what the pieces of few queries leave.
+/// A thread's blocks, and the partial results of the splits of few queries.
 template <class C, int HeadWidth>
 struct AttentionScratch {
   using Blocks = AttentionBlocks<C>;
   static constexpr Index width = padded_to_packets<C>(HeadWidth);
-  static constexpr Index score_stride = std::max(Blocks::keys, Blocks::piece);
+  static constexpr Index score_stride = std::max(Blocks::keys, Blocks::split_keys);
 
   AttentionScratch(Arena& arena, int threads, Shape shape, const AttentionHeads& heads) {
-    const Index most = std::max({QueryCut<C>{1, heads.group()}.rows(), Blocks::few_queries, heads.group()});
-    thread_size = HeadWidth * Blocks::keys + Blocks::piece * width + 2 * most * width +
-                  std::max(Blocks::rows * Blocks::keys, few_rows(heads) * score_stride) + 2 * most + 4 * line;
+    const Index most = std::max({QueryBlocks<C>{1, heads.group()}.rows(), Blocks::decode_rows, heads.group()});
+    thread_size = HeadWidth * Blocks::keys + Blocks::split_keys * width + 2 * most * width +
+                  std::max(Blocks::rows * Blocks::keys, max_decode_rows(heads) * score_stride) + 2 * most + 4 * line;
     rows = most;
     blocks = arena.take<C>(threads * thread_size);
-    pieces = ceiling_divide(heads.context + Blocks::few_queries, Blocks::piece);
-    parts = arena.take<C>(shape.batch * heads.key_values * pieces * few_rows(heads) * (width + 2));
+    splits = ceiling_divide(heads.context + Blocks::decode_rows, Blocks::split_keys);
+    partial = arena.take<C>(shape.batch * heads.key_values * splits * max_decode_rows(heads) * (width + 2));
   }
 
-  static constexpr Index few_rows(const AttentionHeads& heads) { return std::max(Blocks::few_queries, heads.group()); }
+  static constexpr Index max_decode_rows(const AttentionHeads& heads) {
+    return std::max(Blocks::decode_rows, heads.group());
+  }
 
   static constexpr Index line = Index{Arena::alignment} / Index{sizeof(C)};
-  Index thread_size, rows, pieces;
+  Index thread_size, rows, splits;
   C* blocks;  // threads times thread_size
-  C* parts;  // (B, G, pieces, rows): sums over the piece's values, [width], then the largest score and the sum of weights
+  C* partial;  // (B, G, splits, rows): sums over the split's values, [width], then the largest score and the sum of weights
 
-  C* turned_keys(int thread) const { return blocks + thread * thread_size; }              // [d, keys]
-  C* values(int thread) const { return turned_keys(thread) + HeadWidth * Blocks::keys; }  // [piece, width]
-  C* queries(int thread) const { return values(thread) + Blocks::piece * width; }         // [rows, width]
-  C* sums(int thread) const { return queries(thread) + rows * width; }                    // [rows, width]
-  C* largest(int thread) const { return sums(thread) + rows * width; }                    // [rows]
-  C* totals(int thread) const { return largest(thread) + rows; }                          // [rows]
-  C* scores(int thread) const { return totals(thread) + rows; }                           // a few rows
+  C* transposed_keys(int thread) const { return blocks + thread * thread_size; }              // [d, keys]
+  C* values(int thread) const { return transposed_keys(thread) + HeadWidth * Blocks::keys; }  // [split, width]
+  C* queries(int thread) const { return values(thread) + Blocks::split_keys * width; }        // [rows, width]
+  C* sums(int thread) const { return queries(thread) + rows * width; }                        // [rows, width]
+  C* largest(int thread) const { return sums(thread) + rows * width; }                        // [rows]
+  C* totals(int thread) const { return largest(thread) + rows; }                              // [rows]
+  C* scores(int thread) const { return totals(thread) + rows; }                               // a few rows
 };
 
 /// The forward pass of one call.
@@ -70,21 +72,21 @@ class AttentionForward {
     const Index tasks = attention_.shape.batch * heads_.key_values, length = attention_.shape.length;
     if (attention_.saved_state != nullptr) save_states();
     if (length == 0) return;
-    if (length == 1 || length * heads_.group() <= Blocks::few_queries) {
-      device_.parallel(tasks * scratch_.pieces, [&](Index task, int thread) {
-        few_queries(task / scratch_.pieces, task % scratch_.pieces, thread);
+    if (length == 1 || length * heads_.group() <= Blocks::decode_rows) {
+      device_.parallel(tasks * scratch_.splits, [&](Index task, int thread) {
+        decode_split(task / scratch_.splits, task % scratch_.splits, thread);
       });
       device_.parallel(tasks, [&](Index task, int) {
-        join(task);
-        keep_rows(task);
+        merge_splits(task);
+        update_cache(task);
       });
     } else {
-      const QueryCut<C> cut{length, heads_.group()};
-      device_.parallel(tasks * cut.blocks(), [&](Index task, int thread) {
+      const QueryBlocks<C> blocks{length, heads_.group()};
+      device_.parallel(tasks * blocks.blocks(), [&](Index task, int thread) {
         // The last blocks, which see most, come first: threads take tasks from the last to the first.
-        many_queries(task % tasks, cut.block(task / tasks), thread);
+        prefill_block(task % tasks, blocks.block(task / tasks), thread);
       });
-      device_.parallel(tasks, [&](Index task, int) { keep_rows(task); });
+      device_.parallel(tasks, [&](Index task, int) { update_cache(task); });
     }
     for (Index sequence = 0; sequence < attention_.shape.batch && attention_.state; ++sequence) {
       C* const position = attention_.state.sequence(sequence) + cache_.position();
@@ -141,9 +143,9 @@ class AttentionForward {
             std::clamp<Index>(seen.last(step) - first, 0, count)};
   }
 
-  /// Scores of up to Blocks::rows rows become weights, and their sums over the values are added up.
-  void absorb(const SeenRows& seen, const QueryBlock& block, Index row, Index rows, Index first, Index count, C* scores,
-              Index stride, const C* values, Index value_stride, int thread) const {
+  /// Online softmax: scores of up to Blocks::rows rows become weights, and the sums of weighted values are updated.
+  void update_sums(const SeenRows& seen, const QueryBlock& block, Index row, Index rows, Index first, Index count,
+                   C* scores, Index stride, const C* values, Index value_stride, int thread) const {
     C* const sums = scratch_.sums(thread) + row * width;
     C* const largest = scratch_.largest(thread) + row;
     C* const totals = scratch_.totals(thread) + row;
@@ -184,26 +186,26 @@ class AttentionForward {
     std::fill_n(scratch_.totals(thread), rows, C(0));
   }
 
-  void many_queries(Index task, const QueryBlock& block, int thread) const {
+  void prefill_block(Index task, const QueryBlock& block, int thread) const {
     const View k = keys(task), v = values(task);
     C* const queries = scratch_.queries(thread);
     C* const scores = scratch_.scores(thread);
-    C* const turned = scratch_.turned_keys(thread);
+    C* const transposed = scratch_.transposed_keys(thread);
     C* const value_rows = scratch_.values(thread);
     load_queries(task, block, queries);
     begin(block.rows, thread);
     const Index end = k.seen.last(block.last_step());
     for (Index first = k.seen.first(block.step); first < end; first += Blocks::keys) {
       const Index count = std::min(Blocks::keys, end - first);
-      copy_turned(k, first, count, turned);
+      copy_transposed(k, first, count, transposed);
       copy_rows(v, first, count, value_rows);
       for (Index row = 0; row < block.rows; row += Blocks::rows) {
         const Index rows = std::min<Index>(Blocks::rows, block.rows - row);
         const Index needed = std::min(count, k.seen.last(block.step_of(row + rows - 1)) - first);
         if (needed <= 0) continue;
-        block_product<C>({queries + row * width, width, 1, turned, Blocks::keys, scores, Blocks::keys, false}, rows,
+        block_product<C>({queries + row * width, width, 1, transposed, Blocks::keys, scores, Blocks::keys, false}, rows,
                          padded_to_packets<C>(needed), HeadWidth);
-        absorb(k.seen, block, row, rows, first, needed, scores, Blocks::keys, value_rows, width, thread);
+        update_sums(k.seen, block, row, rows, first, needed, scores, Blocks::keys, value_rows, width, thread);
       }
     }
     for (Index r = 0; r < block.rows; ++r) {
@@ -220,29 +222,32 @@ class AttentionForward {
     if (attention_.log_sums != nullptr) attention_.log_sums[row * heads_.queries + head] = largest + std::log(total);
   }
 
-  Index few_rows() const { return attention_.shape.length * heads_.group(); }
-  C* part(Index task, Index piece, Index row) const {
-    return scratch_.parts + ((task * scratch_.pieces + piece) * few_rows() + row) * (width + 2);
+  Index decode_rows() const { return attention_.shape.length * heads_.group(); }
+  C* partial_result(Index task, Index split, Index row) const {
+    return scratch_.partial + ((task * scratch_.splits + split) * decode_rows() + row) * (width + 2);
   }
 
-  /// All of the call's queries of one head of keys, over one piece of the keys.
-  void few_queries(Index task, Index piece, int thread) const {
+  /// All of the call's queries of one head of keys, over one split of the keys.
+  void decode_split(Index task, Index split, int thread) const {
     const View k = keys(task), v = values(task);
-    const QueryBlock block{0, few_rows(), heads_.group()};
-    const Index end = std::min(k.seen.last(block.last_step()), (piece + 1) * Blocks::piece);
+    const QueryBlock block{0, decode_rows(), heads_.group()};
+    const Index end = std::min(k.seen.last(block.last_step()), (split + 1) * Blocks::split_keys);
     C* const queries = scratch_.queries(thread);
     C* const scores = scratch_.scores(thread);
-    Index first = piece * Blocks::piece;
-    if (first >= end) {  // cut from a window that is not full yet
-      for (Index r = 0; r < block.rows; ++r) leave(part(task, piece, r), -std::numeric_limits<C>::infinity(), C(0));
+    Index first = split * Blocks::split_keys;
+    if (first >= end) {  // of a window that is not full yet
+      for (Index r = 0; r < block.rows; ++r) {
+        write_partial(partial_result(task, split, r), -std::numeric_limits<C>::infinity(), C(0));
+      }
       return;
     }
     begin(block.rows, thread);
     load_queries(task, block, queries);
     while (first < end) {
-      const Index count = k.run(first, end);
-      const Product<C, C> product{queries,       width,      k.row(first), k.stride(first), scores,
-                                  Blocks::piece, block.rows, count,        HeadWidth,       false};
+      const Index count = k.contiguous(first, end);
+      const Product<C, C> product{
+          queries, width,     k.row(first), k.stride(first), scores, Blocks::split_keys, block.rows,
+          count,   HeadWidth, false};
       dot_products(product, {0, block.rows}, {0, count}, device_.scratch(thread));
       const C* value_rows = v.row(first);
       Index value_stride = v.stride(first);
@@ -252,27 +257,29 @@ class AttentionForward {
         value_stride = width;
       }
       for (Index row = 0; row < block.rows; row += Blocks::rows) {
-        absorb(k.seen, block, row, std::min<Index>(Blocks::rows, block.rows - row), first, count,
-               scores + row * Blocks::piece, Blocks::piece, value_rows, value_stride, thread);
+        update_sums(k.seen, block, row, std::min<Index>(Blocks::rows, block.rows - row), first, count,
+                    scores + row * Blocks::split_keys, Blocks::split_keys, value_rows, value_stride, thread);
       }
       first += count;
     }
     for (Index r = 0; r < block.rows; ++r) {
-      C* const to = part(task, piece, r);
+      C* const to = partial_result(task, split, r);
       std::copy_n(scratch_.sums(thread) + r * width, width, to);
-      leave(to, scratch_.largest(thread)[r], scratch_.totals(thread)[r]);
+      write_partial(to, scratch_.largest(thread)[r], scratch_.totals(thread)[r]);
     }
   }
-  static void leave(C* part, C largest, C total) { part[width] = largest, part[width + 1] = total; }
+  static void write_partial(C* part, C largest, C total) { part[width] = largest, part[width + 1] = total; }
 
-  /// Puts the pieces of a head's few queries together, first to last.
-  void join(Index task) const {
-    for (Index r = 0; r < few_rows(); ++r) {
+  /// Merges the splits of a head's few queries, first to last.
+  void merge_splits(Index task) const {
+    for (Index r = 0; r < decode_rows(); ++r) {
       alignas(64) C sums[array_size<width>] = {};
-      C largest = part(task, 0, r)[width], total = 0;
-      for (Index piece = 1; piece < scratch_.pieces; ++piece) largest = std::max(part(task, piece, r)[width], largest);
-      for (Index piece = 0; piece < scratch_.pieces; ++piece) {
-        const C* const from = part(task, piece, r);
+      C largest = partial_result(task, 0, r)[width], total = 0;
+      for (Index split = 1; split < scratch_.splits; ++split) {
+        largest = std::max(partial_result(task, split, r)[width], largest);
+      }
+      for (Index split = 0; split < scratch_.splits; ++split) {
+        const C* const from = partial_result(task, split, r);
         if (from[width + 1] == C(0)) continue;  // sees none of these keys
         const C factor = exponential(from[width] - largest);
         total += factor * from[width + 1];
@@ -285,7 +292,7 @@ class AttentionForward {
   }
 
   /// Writes the call's last rows into the cache.
-  void keep_rows(Index task) const {
+  void update_cache(Index task) const {
     if (!attention_.state) return;
     C* const state = attention_.state.sequence(sequence_of(task));
     const SeenRows seen = seen_by(task);

@@ -6,7 +6,7 @@
 
 /// Causal attention on the CPU, backward; the contract is in ops/attention.hpp.
 ///
-/// Weights are formed again from the saved logarithms of their sums, block by block of queries and keys: five products a
+/// Weights are recomputed from the saved logarithms of their sums, block by block of queries and keys: five products a
 /// pair of blocks. Where there are as many heads of keys as threads, one of them is a task. Otherwise blocks of keys are
 /// tasks, for their own gradients, and then blocks of queries, for theirs, at two more products a pair. Both ways add up
 /// the same blocks in the same order, so the bits are the same.
@@ -21,7 +21,7 @@ struct AttentionBackwardScratch {
   static constexpr Index width = padded_to_packets<C>(HeadWidth);
 
   AttentionBackwardScratch(Arena& arena, int threads, Shape shape, const AttentionHeads& heads) {
-    rows = QueryCut<C>{1, heads.group()}.rows();
+    rows = QueryBlocks<C>{1, heads.group()}.rows();
     thread_size = 2 * HeadWidth * Blocks::keys + 3 * Blocks::keys * width + 3 * rows * width + 2 * rows * Blocks::keys;
     blocks = arena.take<C>(threads * thread_size);
     means = arena.take<C>(shape.tokens() * heads.queries);
@@ -31,16 +31,16 @@ struct AttentionBackwardScratch {
   C* blocks;  // threads times thread_size
   C* means;   // (T, H): Σ_j p_j dp_j, which is y · dy
 
-  C* turned_keys(int thread) const { return blocks + thread * thread_size; }                     // [d, keys]
-  C* turned_values(int thread) const { return turned_keys(thread) + HeadWidth * Blocks::keys; }  // [d, keys]
-  C* keys(int thread) const { return turned_values(thread) + HeadWidth * Blocks::keys; }         // [keys, width]
-  C* dkeys(int thread) const { return keys(thread) + Blocks::keys * width; }                     // [keys, width]
-  C* dvalues(int thread) const { return dkeys(thread) + Blocks::keys * width; }                  // [keys, width]
-  C* queries(int thread) const { return dvalues(thread) + Blocks::keys * width; }                // [rows, width]
-  C* dsums(int thread) const { return queries(thread) + rows * width; }                          // [rows, width]
-  C* dqueries(int thread) const { return dsums(thread) + rows * width; }                         // [rows, width]
-  C* weights(int thread) const { return dqueries(thread) + rows * width; }                       // [rows, keys]
-  C* dweights(int thread) const { return weights(thread) + rows * Blocks::keys; }                // [rows, keys]
+  C* transposed_keys(int thread) const { return blocks + thread * thread_size; }                         // [d, keys]
+  C* transposed_values(int thread) const { return transposed_keys(thread) + HeadWidth * Blocks::keys; }  // [d, keys]
+  C* keys(int thread) const { return transposed_values(thread) + HeadWidth * Blocks::keys; }  // [keys, width]
+  C* dkeys(int thread) const { return keys(thread) + Blocks::keys * width; }                  // [keys, width]
+  C* dvalues(int thread) const { return dkeys(thread) + Blocks::keys * width; }               // [keys, width]
+  C* queries(int thread) const { return dvalues(thread) + Blocks::keys * width; }             // [rows, width]
+  C* dsums(int thread) const { return queries(thread) + rows * width; }                       // [rows, width]
+  C* dqueries(int thread) const { return dsums(thread) + rows * width; }                      // [rows, width]
+  C* weights(int thread) const { return dqueries(thread) + rows * width; }                    // [rows, keys]
+  C* dweights(int thread) const { return weights(thread) + rows * Blocks::keys; }             // [rows, keys]
 };
 
 /// The backward pass of one call.
@@ -58,7 +58,7 @@ class AttentionBackward {
         attention_(attention),
         heads_(attention.heads),
         cache_(attention.heads),
-        cut_{attention.shape.length, attention.heads.group()},
+        query_blocks_{attention.shape.length, attention.heads.group()},
         scratch_([&] {
           Arena arena = attention.scratch;
           return Scratch(arena, device.threads(), attention.shape, attention.heads);
@@ -67,22 +67,22 @@ class AttentionBackward {
   void run() {
     const Index tasks = attention_.shape.batch * heads_.key_values, length = attention_.shape.length;
     if (length == 0) return;
-    device_.parallel(tasks, [&](Index task, int) { begin(task); });
+    device_.parallel(tasks, [&](Index task, int) { initialise_gradients(task); });
     const Index key_blocks = ceiling_divide(heads_.context + length, Blocks::keys);
     if (tasks >= device_.threads()) {
       device_.parallel(tasks, [&](Index task, int thread) {
-        for (Index block = 0; block < key_blocks; ++block) one_key_block(task, block, true, thread);
+        for (Index block = 0; block < key_blocks; ++block) run_key_block(task, block, true, thread);
       });
     } else {
       device_.parallel(tasks * key_blocks,
-                       [&](Index task, int thread) { one_key_block(task % tasks, task / tasks, false, thread); });
-      device_.parallel(tasks * cut_.blocks(),
-                       [&](Index task, int thread) { one_query_block(task % tasks, task / tasks, thread); });
+                       [&](Index task, int thread) { run_key_block(task % tasks, task / tasks, false, thread); });
+      device_.parallel(tasks * query_blocks_.blocks(),
+                       [&](Index task, int thread) { run_query_block(task % tasks, task / tasks, thread); });
     }
   }
 
  private:
-  enum class Wanted { all, keys_only, queries_only };
+  enum class Gradients { all, keys, queries };
 
   Index sequence_of(Index task) const { return task / heads_.key_values; }
   Index head_of(Index task) const { return task % heads_.key_values; }
@@ -95,14 +95,14 @@ class AttentionBackward {
     return {seen_by(task), saved(task) + offset, own.row(row_of(task, 0)) + head_of(task) * HeadWidth, own.stride};
   }
 
-  /// What the blocks add to: own rows begin with the gradients by the slots that they were written to.
-  void begin(Index task) const {
+  /// Initialises what the blocks add to: own rows with the gradients with respect to the slots that they were written to.
+  void initialise_gradients(Index task) const {
     const Index length = attention_.shape.length, head = head_of(task);
     const SeenRows seen = seen_by(task);
     C* const slots = dstate(task);
     for (Index t = 0; t < length; ++t) {
-      const auto start = [&](MatrixView<C> gradients, Index offset) {
-        C* const to = gradients.row(row_of(task, t)) + head * HeadWidth;
+      const auto start = [&](MatrixView<C> rows, Index offset) {
+        C* const to = rows.row(row_of(task, t)) + head * HeadWidth;
         if (slots == nullptr || t < length - heads_.context) {
           std::fill_n(to, HeadWidth, C(0));
           return;
@@ -132,13 +132,13 @@ class AttentionBackward {
   void load_keys(Index task, Index block, Index count, int thread) const {
     const View k = view(task, attention_.k, cache_.keys(head_of(task)));
     const View v = view(task, attention_.v, cache_.values(head_of(task)));
-    copy_turned(k, block * Blocks::keys, count, scratch_.turned_keys(thread));
-    copy_turned(v, block * Blocks::keys, count, scratch_.turned_values(thread));
+    copy_transposed(k, block * Blocks::keys, count, scratch_.transposed_keys(thread));
+    copy_transposed(v, block * Blocks::keys, count, scratch_.transposed_values(thread));
     copy_rows(k, block * Blocks::keys, count, scratch_.keys(thread));
   }
 
-  /// The gradients by a block of keys and values, and its share of those by queries, if these are wanted as well.
-  void one_key_block(Index task, Index block, bool with_queries, int thread) const {
+  /// The gradients of a block of keys and values, and its share of those of queries, if these are computed as well.
+  void run_key_block(Index task, Index block, bool with_queries, int thread) const {
     const Index count = keys_of(task, block);
     if (count == 0) return;
     const SeenRows seen = seen_by(task);
@@ -147,26 +147,28 @@ class AttentionBackward {
     std::fill_n(scratch_.dvalues(thread), count * width, C(0));
     // Row j is seen by the steps from j - cached up to j - cached + N - 1.
     const Index first = block * Blocks::keys - seen.cached, last = first + count - 1 + heads_.context;
-    const Index end = ceiling_divide(std::min(attention_.shape.length, last), cut_.steps());
-    for (Index queries = std::max<Index>(0, first) / cut_.steps(); queries < end; ++queries) {
-      pair(task, block, count, cut_.block(queries), with_queries ? Wanted::all : Wanted::keys_only, thread);
+    const Index end = ceiling_divide(std::min(attention_.shape.length, last), query_blocks_.steps());
+    for (Index queries = std::max<Index>(0, first) / query_blocks_.steps(); queries < end; ++queries) {
+      run_pair(task, block, count, query_blocks_.block(queries), with_queries ? Gradients::all : Gradients::keys,
+               thread);
     }
-    give_keys(task, block, count, thread);
+    add_key_gradients(task, block, count, thread);
   }
 
-  void one_query_block(Index task, Index index, int thread) const {
+  void run_query_block(Index task, Index index, int thread) const {
     const SeenRows seen = seen_by(task);
-    const QueryBlock queries = cut_.block(index);
+    const QueryBlock queries = query_blocks_.block(index);
     const Index end = ceiling_divide(seen.last(queries.last_step()), Blocks::keys);
     for (Index block = seen.first(queries.step) / Blocks::keys; block < end; ++block) {
       const Index count = keys_of(task, block);
       load_keys(task, block, count, thread);
-      pair(task, block, count, queries, Wanted::queries_only, thread);
+      run_pair(task, block, count, queries, Gradients::queries, thread);
     }
   }
 
   /// One block of queries and one of keys, which are loaded.
-  void pair(Index task, Index block, Index count, const QueryBlock& queries, Wanted wanted, int thread) const {
+  void run_pair(Index task, Index block, Index count, const QueryBlock& queries, Gradients gradients,
+                int thread) const {
     C* const q = scratch_.queries(thread);
     C* const dy = scratch_.dsums(thread);
     C* const weights = scratch_.weights(thread);
@@ -178,27 +180,28 @@ class AttentionBackward {
       copy_padded<HeadWidth>(attention_.dy.row(row) + column, C(1), dy + r * width);
     }
     const Index columns = padded_to_packets<C>(count);
-    const auto scores = [&](const C* a, const C* turned, C* to) {
-      block_product<C>({a, width, 1, turned, Blocks::keys, to, Blocks::keys, false}, queries.rows, columns, HeadWidth);
+    const auto scores = [&](const C* a, const C* transposed, C* to) {
+      block_product<C>({a, width, 1, transposed, Blocks::keys, to, Blocks::keys, false}, queries.rows, columns,
+                       HeadWidth);
     };
-    scores(q, scratch_.turned_keys(thread), weights);
-    scores(dy, scratch_.turned_values(thread), dweights);
+    scores(q, scratch_.transposed_keys(thread), weights);
+    scores(dy, scratch_.transposed_values(thread), dweights);
     const SeenRows seen = seen_by(task);
     for (Index r = 0; r < queries.rows; ++r) {
       const Index step = queries.step_of(r), row = row_of(task, step) * heads_.queries + query_head(task, r);
       const Range seen_columns{std::clamp<Index>(seen.first(step) - block * Blocks::keys, 0, count),
                                std::clamp<Index>(seen.last(step) - block * Blocks::keys, 0, count)};
-      weigh(weights + r * Blocks::keys, dweights + r * Blocks::keys, seen_columns, count, attention_.log_sums[row],
-            scratch_.means[row]);
+      weights_and_gradients(weights + r * Blocks::keys, dweights + r * Blocks::keys, seen_columns, count,
+                            attention_.log_sums[row], scratch_.means[row]);
     }
-    if (wanted != Wanted::queries_only) {
+    if (gradients != Gradients::queries) {
       const auto add_columns = [&](const C* a, const C* b, C* to) {
         block_product<C>({a, 1, Blocks::keys, b, width, to, width, true}, count, width, queries.rows);
       };
       add_columns(weights, dy, scratch_.dvalues(thread));
       add_columns(dweights, q, scratch_.dkeys(thread));
     }
-    if (wanted != Wanted::keys_only) {
+    if (gradients != Gradients::keys) {
       C* const dq = scratch_.dqueries(thread);
       block_product<C>({dweights, Blocks::keys, 1, scratch_.keys(thread), width, dq, width, false}, queries.rows, width,
                        count);
@@ -209,16 +212,16 @@ class AttentionBackward {
     }
   }
 
-  /// Scores and the products of dy with the values become weights and gradients by scores, both zero where a step sees
-  /// nothing.
-  static void weigh(C* weights, C* dweights, Range columns, Index count, C log_sum, C mean) {
+  /// Scores and the products of dy with the values become weights and the gradients of scores, both zero where a step
+  /// sees nothing.
+  static void weights_and_gradients(C* weights, C* dweights, Range columns, Index count, C log_sum, C mean) {
     for (C* const line : {weights, dweights}) {
       std::fill(line, line + std::min(columns.first, count), C(0));
       std::fill(line + columns.last, line + count, C(0));
     }
     for (Index i = columns.first; i < columns.last; i += lanes<P>) {
       const Index here = std::min(lanes<P>, columns.last - i);
-      // Behind the last column stands what gives e^0 and 0.
+      // Past the last column a lane reads what gives e^0 and 0.
       const auto read = [&](const C* from, C rest) {
         return here == lanes<P> ? load<P>(from) : load_partial<P>(from, here, rest);
       };
@@ -236,21 +239,21 @@ class AttentionBackward {
     sweep<C>(HeadWidth, [=]<class Q>(Index i) { store(to + i, fma(load<Q>(from + i), factor, load<Q>(to + i))); });
   }
 
-  void give_keys(Index task, Index block, Index count, int thread) const {
+  void add_key_gradients(Index task, Index block, Index count, int thread) const {
     const SeenRows seen = seen_by(task);
     const Index head = head_of(task);
     C* const slots = dstate(task);
     for (Index j = 0; j < count; ++j) {
       const Index row = block * Blocks::keys + j;
-      const auto give = [&](const C* from, MatrixView<C> own, Index offset) {
+      const auto add_to = [&](const C* from, MatrixView<C> own, Index offset) {
         if (row >= seen.cached) {
           add_row(from + j * width, C(1), own.row(row_of(task, row - seen.cached)) + head * HeadWidth);
         } else if (slots != nullptr) {
           add_row(from + j * width, C(1), slots + offset + seen.slot(row) * HeadWidth);
         }
       };
-      give(scratch_.dkeys(thread), attention_.dk, cache_.keys(head));
-      give(scratch_.dvalues(thread), attention_.dv, cache_.values(head));
+      add_to(scratch_.dkeys(thread), attention_.dk, cache_.keys(head));
+      add_to(scratch_.dvalues(thread), attention_.dv, cache_.values(head));
     }
   }
 
@@ -258,7 +261,7 @@ class AttentionBackward {
   const CausalAttentionBackward<C, HeadWidth>& attention_;
   AttentionHeads heads_;
   AttentionCache<HeadWidth> cache_;
-  QueryCut<C> cut_;
+  QueryBlocks<C> query_blocks_;
   Scratch scratch_;
 };
 

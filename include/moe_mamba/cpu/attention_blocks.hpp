@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <cstddef>
 
+#include "moe_mamba/cpu/chunks.hpp"
 #include "moe_mamba/cpu/device.hpp"
 #include "moe_mamba/cpu/exponential.hpp"
 #include "moe_mamba/cpu/packet_access.hpp"
 #include "moe_mamba/cpu/packet_shuffle.hpp"
-#include "moe_mamba/cpu/pieces.hpp"
 #include "moe_mamba/ops/attention.hpp"
 
 /// What attention's passes on the CPU are made of: products of blocks that lie in a thread's scratch, copies of rows into
@@ -22,15 +22,15 @@ struct AttentionBlocks {
   /// Rows down and packets across a tile of a product whose sums are in registers: 24 of 32, or 12 of 16.
   static constexpr int packets = vector_registers >= 32 ? 4 : 2;
   static constexpr int rows = 6;
-  /// Keys of a block. Their rows and the turned copy of them, 32 KiB each for float heads of 64, stay near the core while a
-  /// block's queries go over them.
+  /// Keys of a block. Their rows and the transposed copy of them, 32 KiB each for float heads of 64, stay in the first cache levels
+  /// while a block of queries goes over them.
   static constexpr Index keys = 128;
   /// Rows of a block of queries, a row being one head of one step.
   static constexpr Index queries = 96;
-  /// Up to so many rows, keys are read where they lie: packing them would cost more than multiplying by them.
-  static constexpr Index few_queries = 8;
-  /// Keys that a task goes over then. A step's keys are cut into such pieces, whose results are put together.
-  static constexpr Index piece = 512;
+  /// Up to so many rows, keys are read in place: packing them would cost more than multiplying by them.
+  static constexpr Index decode_rows = 8;
+  /// Keys of a task then. A step's keys are split, and the partial results of the splits are merged.
+  static constexpr Index split_keys = 512;
 };
 
 template <class C>
@@ -121,14 +121,14 @@ struct SeenView {
     return j < seen.cached ? cache + seen.slot(j) * HeadWidth : own + (j - seen.cached) * own_stride;
   }
   Index stride(Index j) const { return j < seen.cached ? Index{HeadWidth} : own_stride; }
-  /// How many of the rows j … last - 1 lie evenly from row j on.
-  Index run(Index j, Index last) const {
+  /// How many of the rows j … last - 1 follow row j at a constant stride.
+  Index contiguous(Index j, Index last) const {
     if (j >= seen.cached) return last - j;
     return std::min({last - j, seen.cached - j, seen.context - seen.slot(j)});
   }
 };
 
-/// to[0 … padded width) = scale · from[0 … HeadWidth), zeros behind.
+/// to[0 … padded width) = scale · from[0 … HeadWidth), followed by zeros.
 template <int HeadWidth, class C>
 void copy_padded(const C* from, C scale, C* to) {
   using P = Packet<C>;
@@ -149,7 +149,7 @@ void copy_rows(const SeenView<C, HeadWidth>& rows, Index first, Index count, C* 
 /// The same rows as columns: to[i * AttentionBlocks::keys + j] is element i of row j, zero for what is left of the last
 /// packet of rows.
 template <class C, int HeadWidth>
-[[gnu::flatten]] void copy_turned(const SeenView<C, HeadWidth>& rows, Index first, Index count, C* to) {
+[[gnu::flatten]] void copy_transposed(const SeenView<C, HeadWidth>& rows, Index first, Index count, C* to) {
   using P = Packet<C>;
   constexpr Index width = lanes<P>, stride = AttentionBlocks<C>::keys;
   for (Index j = 0; j < count; j += width) {
@@ -202,9 +202,9 @@ struct QueryBlock {
   Index last_step() const { return step_of(rows - 1); }
 };
 
-/// How a call's queries are cut into blocks, for each sequence and head of keys.
+/// How a call's queries are divided into blocks, for each sequence and head of keys.
 template <class C>
-struct QueryCut {
+struct QueryBlocks {
   Index length, group;
 
   constexpr Index steps() const { return std::max<Index>(1, AttentionBlocks<C>::queries / group); }

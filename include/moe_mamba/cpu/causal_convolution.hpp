@@ -11,7 +11,7 @@
 /// The short causal convolution on the CPU. The lanes of a packet are neighbouring channels, time runs inside: taps,
 /// bias and the last inputs stay in registers, each input is read once, and SiLU is taken on the way out.
 ///
-/// Results depend neither on the number of threads nor, in the forward pass, on how a sequence is cut into chunks.
+/// Results depend neither on the number of threads nor, in the forward pass, on how a sequence is divided into chunks.
 namespace moe_mamba::cpu {
 
 namespace detail {
@@ -20,11 +20,11 @@ namespace detail {
 template <ComputeScalar C>
 inline constexpr Index convolution_task_channels = std::max<Index>(lanes<Packet<C>>, 32);
 
-/// Steps whose gradients of the parameters are summed on their own before they are added to the others', so that rounding
-/// grows with the length of a run and the number of runs, not with their product.
-inline constexpr Index convolution_run = 64;
+/// Steps of a segment, whose gradients of the parameters are summed on their own before they are added to the others', so
+/// that rounding grows with the length of a segment and their number, not with the product of these.
+inline constexpr Index convolution_segment = 64;
 
-/// Rows ahead of the one at work that are asked for; they lie too far apart for the machine to foresee.
+/// How many rows ahead loops prefetch; the stride of rows defeats the hardware prefetcher.
 inline constexpr Index convolution_rows_ahead = 8;
 
 /// weights[k] holds tap k of all lanes' channels.
@@ -47,7 +47,7 @@ template <PacketLike P, std::size_t Taps>
   return sum;
 }
 
-/// Moves everything one place towards the front; the last place keeps its value.
+/// Moves everything one slot towards the front; the last slot keeps its value.
 template <class P, std::size_t Taps>
 [[gnu::always_inline]] inline void shift(P (&values)[Taps]) {
   unroll<Taps - 1>([&](auto k) { values[k] = values[k + 1]; });
@@ -66,7 +66,7 @@ void convolve_block(const CausalConvolution<C, S, Taps>& convolution, Index sequ
   const P bias = convolution.bias == nullptr ? P(0) : lane.load_parameters(convolution.bias + channel);
   P weights[array_size<Taps>], inputs[array_size<Taps>];
   load_taps(convolution.weight + channel * Taps, std::min(lanes<P>, channels - channel), weights);
-  // Place K - 1 is for the step's own input; the K - 1 before it are the running state.
+  // Slot K - 1 is for the step's own input; the K - 1 before it are the running state.
   inputs[0] = P(0);
   unroll<Taps - 1>([&](auto j) {
     inputs[j] = state == nullptr ? P(0) : lane.load_channels(state + j * channels);
@@ -102,7 +102,7 @@ void convolve_block_backward(const CausalConvolutionBackward<C, S, Taps>& convol
     P inputs[array_size<Taps>], gradients[array_size<Taps>], final_gradients[array_size<Taps>], sums[array_size<Taps>],
         sum = 0;
     unroll<Taps>([&](auto k) { inputs[k] = gradients[k] = final_gradients[k] = sums[k] = P(0); });
-    const auto end_run = [&] {
+    const auto end_segment = [&] {
       unroll<Taps>([&](auto k) { dweights[k] += std::exchange(sums[k], P(0)); });
       dbias += std::exchange(sum, P(0));
     };
@@ -110,8 +110,8 @@ void convolve_block_backward(const CausalConvolutionBackward<C, S, Taps>& convol
       inputs[j] = lane.load_channels(saved + j * channels);
       if (dstate != nullptr) final_gradients[j] = lane.load_channels(dstate + j * channels);
     });
-    // Where input i of the sequence lies, the initial state counted as the inputs before 0.
-    const auto put = [&](Index i, const P& gradient) {
+    // Stores the gradient of input i of the sequence; the initial state counts as the inputs before 0.
+    const auto store_gradient = [&](Index i, const P& gradient) {
       if (i >= 0) {
         lane.store_channels(convolution.dx.row(row + i) + channel, gradient);
       } else if (dstate != nullptr) {
@@ -119,7 +119,7 @@ void convolve_block_backward(const CausalConvolutionBackward<C, S, Taps>& convol
       }
     };
     for (Index t = 0; t < length; ++t) {
-      if (t % convolution_run == 0) end_run();
+      if (t % convolution_segment == 0) end_segment();
       const Index ahead = std::min(row + t + convolution_rows_ahead, last);
       prefetch<false>(convolution.x.row(ahead) + channel);
       prefetch<false>(convolution.dy.row(ahead) + channel);
@@ -131,13 +131,13 @@ void convolve_block_backward(const CausalConvolutionBackward<C, S, Taps>& convol
         sums[k] = fma(ds, inputs[k], sums[k]);
         gradients[k] = fma(ds, weights[k], gradients[k]);
       });
-      put(t - (Taps - 1), gradients[0]);
+      store_gradient(t - (Taps - 1), gradients[0]);
       shift(gradients);
       gradients[Taps - 1] = P(0);
       shift(inputs);
     }
-    unroll<Taps - 1>([&](auto j) { put(length - (Taps - 1) + j, gradients[j] + final_gradients[j]); });
-    end_run();
+    unroll<Taps - 1>([&](auto j) { store_gradient(length - (Taps - 1) + j, gradients[j] + final_gradients[j]); });
+    end_segment();
   }
   if (convolution.dbias != nullptr) {
     lane.store_channels(convolution.dbias + channel, lane.load_channels(convolution.dbias + channel) + dbias);

@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "moe_mamba/cpu/chunks.hpp"
 #include "moe_mamba/cpu/exponential.hpp"
 #include "moe_mamba/cpu/linear.hpp"
-#include "moe_mamba/cpu/pieces.hpp"
 #include "moe_mamba/ops/cross_entropy.hpp"
 
 /// The head of a language model and its loss in one, on the CPU; the contract is in ops/cross_entropy.hpp.
@@ -90,9 +90,9 @@ void head_cross_entropy(Device& device, const HeadCrossEntropy<C, S>& head) {
     const MatrixView<C> logits = matrix(buffers.logits, rows, vocabulary);
     const MatrixView<const C> x = head.x.row_block(first, rows);
     linear(device, x, head.weight, logits);
-    const detail::Pieces pieces{rows, std::max<Index>(1, detail::task_elements / std::max<Index>(1, 4 * vocabulary))};
-    device.parallel(pieces.pieces(), [&](Index piece, int) {
-      for (Index row = pieces.first(piece); row < pieces.last(piece); ++row) {
+    const detail::Chunks chunks{rows, std::max<Index>(1, detail::task_elements / std::max<Index>(1, 4 * vocabulary))};
+    device.parallel(chunks.chunks(), [&](Index chunk, int) {
+      for (Index row = chunks.first(chunk); row < chunks.last(chunk); ++row) {
         const Token target = head.targets[first + row];
         buffers.losses[row] = 0;
         if (target != masked_target) {

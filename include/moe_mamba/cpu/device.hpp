@@ -19,7 +19,7 @@
 
 namespace moe_mamba::cpu {
 
-/// Where the operations of this folder run: a number of threads with a piece of scratch memory each.
+/// Where the operations of this folder run: a number of threads, each with scratch memory.
 ///
 /// Every operation takes a device as its first argument. One thread (the default) means the caller's and no other. With
 /// more, the device keeps that many minus one threads of its own, asleep between calls. A device serves one call at a
@@ -64,7 +64,7 @@ class Device {
   /// thread takes which index is open, so a task's result must not depend on it. Does not nest, allocates nothing. Of a
   /// device with several threads, throws std::logic_error where it is called while another thread's call is going on.
   ///
-  /// Threads that are late, because the system runs something else, are not waited for: the others do their share.
+  /// Does not wait for threads that are late, because the system runs something else: the others do their share.
   template <class Task>
   void parallel(Index tasks, const Task& task) {
     if (tasks <= 0) return;

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <type_traits>
 
-#include "moe_mamba/cpu/pieces.hpp"
+#include "moe_mamba/cpu/chunks.hpp"
 #include "moe_mamba/ops/dispatch.hpp"
 
 /// Bringing the tokens of one expert together and their results back, on the CPU; the contract is in ops/dispatch.hpp.

@@ -5,15 +5,15 @@
 #include <cstring>
 #include <type_traits>
 
+#include "moe_mamba/cpu/chunks.hpp"
 #include "moe_mamba/cpu/gemm.hpp"
 #include "moe_mamba/cpu/packet_access.hpp"
 #include "moe_mamba/cpu/packet_shuffle.hpp"
-#include "moe_mamba/cpu/pieces.hpp"
 
 /// The product of some rows with a transposed matrix, without a packed copy of the matrix: a tile of dot products in
 /// registers, each a packet of partial sums, whose lanes are added up at the end. The matrix is read once, from front to
-/// back, a few of its rows at a time: what an expert's share of a batch, a chunk of a prompt and a step of a decoder
-/// want, where packing would cost as much as multiplying.
+/// back, a few of its rows at a time. It serves an expert's share of a batch, a chunk of a prompt and a step of a decoder,
+/// for which packing would cost as much as multiplying.
 ///
 /// The arithmetic of an element is the same in every tile, so its bits depend on its own row and column alone.
 namespace moe_mamba::cpu {
@@ -34,29 +34,28 @@ namespace detail {
 
 /// Most rows of a tile, of four columns: twelve of 16 registers or 24 of 32 hold sums. One row alone, where each weight
 /// is used once, takes eight columns, as many as hide the time of an addition.
-inline constexpr int dot_rows_at_once = vector_registers >= 32 ? 6 : 3;
+inline constexpr int dot_tile_rows = vector_registers >= 32 ? 6 : 3;
 
-/// What is needed next and is fetched meanwhile: the rows of B behind these. The tiles that work on the same columns share
-/// it in equal parts, since all at once memory would be waited for and then left idle; and each goes through its part from
-/// front to back, as the machine's own prefetcher likes it.
+/// The rows of B after those of a tile, to be prefetched. The tiles of the same columns take equal shares, so that memory
+/// is busy all the time; and each goes through its share from front to back, as the hardware prefetcher likes it.
 template <class S>
-struct Ahead {
+struct Prefetched {
   const S* rows;
   Index elements;
-  int turn, turns;
+  int tile, tiles;
 };
 
-/// c[i, j] = the dot product of row i of a with row j of b. Of the tile's columns `columns` are there; the others are
-/// computed from one that is and not stored.
+/// c[i, j] = the dot product of row i of a with row j of b. Of the tile's columns `columns` exist; the others are
+/// computed from one that does and not stored.
 template <int Rows, int Columns, class C, class T, class S>
-[[gnu::noinline]] void dot_tile(const C* a, Index a_stride, const T* b, Index b_stride, Ahead<S> ahead, Index inner,
-                                C* c, Index c_stride, Index columns) {
+[[gnu::noinline]] void dot_tile(const C* a, Index a_stride, const T* b, Index b_stride, Prefetched<S> prefetched,
+                                Index inner, C* c, Index c_stride, Index columns) {
   using P = Packet<C>;
   constexpr int width = static_cast<int>(lanes<P>);
   const T* b_row[array_size<Columns>];
   unroll<Columns>([&](auto j) { b_row[j] = b + std::min<Index>(j, columns - 1) * b_stride; });
-  const Index spacing = width / ahead.turns;
-  const S* next = ahead.rows + ahead.elements / ahead.turns * ahead.turn;
+  const Index spacing = width / prefetched.tiles;
+  const S* next = prefetched.rows + prefetched.elements / prefetched.tiles * prefetched.tile;
   P sum[array_size<Rows>][array_size<Columns>];
   unroll<Rows * Columns>([&](auto i) { sum[i / Columns][i % Columns] = P(0); });
   Index k = 0;
@@ -104,38 +103,40 @@ template <int Rows, int Columns, class C, class T, class S>
 /// Tiles of Rows rows down the given ones, then lower ones, over the columns whose rows of B lie at b.
 template <int Rows, int Columns, class C, class T, class S>
 void dot_rows(const Product<C, S>& product, Range rows, Index column, Index columns, const T* b, Index b_stride,
-              Ahead<S> ahead) {
-  for (; rows.first + Rows <= rows.last; rows.first += Rows, ++ahead.turn) {
-    dot_tile<Rows, Columns>(product.a + rows.first * product.a_stride, product.a_stride, b, b_stride, ahead,
+              Prefetched<S> prefetched) {
+  for (; rows.first + Rows <= rows.last; rows.first += Rows, ++prefetched.tile) {
+    dot_tile<Rows, Columns>(product.a + rows.first * product.a_stride, product.a_stride, b, b_stride, prefetched,
                             product.inner, product.c + rows.first * product.c_stride + column, product.c_stride,
                             columns);
   }
   if constexpr (Rows > 1) {
-    if (rows.first < rows.last) dot_rows<Rows - 1, Columns>(product, rows, column, columns, b, b_stride, ahead);
+    if (rows.first < rows.last) dot_rows<Rows - 1, Columns>(product, rows, column, columns, b, b_stride, prefetched);
   }
 }
 
 /// All rows over a few columns, then over the next few. Rows of B that are used by several tiles are widened once.
 template <int Rows, int Columns, class C, class S>
 void dot_columns(const Product<C, S>& product, Range rows, Range columns, C* scratch) {
-  const Index turns = (rows.last - rows.first + Rows - 1) / Rows, inner = product.inner;
-  const bool widen = !std::is_same_v<C, S> && turns > 1 &&
-                     Columns * inner * static_cast<Index>(sizeof(C)) <= static_cast<Index>(Device::scratch_bytes);
+  const Index tiles = (rows.last - rows.first + Rows - 1) / Rows, inner = product.inner;
+  [[maybe_unused]] const bool widen =
+      tiles > 1 && Columns * inner * static_cast<Index>(sizeof(C)) <= static_cast<Index>(Device::scratch_bytes);
   for (Index column = columns.first; column < columns.last; column += Columns) {
     const S* const b = product.b + column * product.b_stride;
     const Index left = columns.last - column, here = std::min<Index>(Columns, left);
     const bool more = left >= 2 * Columns;
-    const Ahead<S> ahead{more ? b + Columns * product.b_stride : b, Columns * product.b_stride, 0,
-                         static_cast<int>(turns)};
-    if (!widen) {
-      dot_rows<Rows, Columns>(product, rows, column, here, b, product.b_stride, ahead);
-      continue;
+    const Prefetched<S> prefetched{more ? b + Columns * product.b_stride : b, Columns * product.b_stride, 0,
+                                   static_cast<int>(tiles)};
+    if constexpr (!std::is_same_v<C, S>) {
+      if (widen) {
+        for (Index j = 0; j < here; ++j) {
+          const S* const from = b + j * product.b_stride;
+          sweep<C>(inner, [=]<class P>(Index k) { store(scratch + j * inner + k, load_widened<P>(from + k)); });
+        }
+        dot_rows<Rows, Columns>(product, rows, column, here, static_cast<const C*>(scratch), inner, prefetched);
+        continue;
+      }
     }
-    for (Index j = 0; j < here; ++j) {
-      const S* const from = b + j * product.b_stride;
-      sweep<C>(inner, [=]<class P>(Index k) { store(scratch + j * inner + k, load_widened<P>(from + k)); });
-    }
-    dot_rows<Rows, Columns>(product, rows, column, here, static_cast<const C*>(scratch), inner, ahead);
+    dot_rows<Rows, Columns>(product, rows, column, here, b, product.b_stride, prefetched);
   }
 }
 
@@ -148,7 +149,7 @@ void dot_products(const Product<C, S>& product, Range rows, Range columns, std::
   if (rows.last - rows.first == 1) {
     detail::dot_columns<1, 8>(product, rows, columns, reinterpret_cast<C*>(scratch));
   } else {
-    detail::dot_columns<detail::dot_rows_at_once, 4>(product, rows, columns, reinterpret_cast<C*>(scratch));
+    detail::dot_columns<detail::dot_tile_rows, 4>(product, rows, columns, reinterpret_cast<C*>(scratch));
   }
 }
 

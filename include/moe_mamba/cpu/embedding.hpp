@@ -1,6 +1,6 @@
 #pragma once
 
-#include "moe_mamba/cpu/pieces.hpp"
+#include "moe_mamba/cpu/chunks.hpp"
 #include "moe_mamba/ops/embedding.hpp"
 
 /// Embedding of tokens on the CPU; the contract is in ops/embedding.hpp.
@@ -24,8 +24,8 @@ template <ComputeScalar C>
 void embed_backward(Device& device, const Token* tokens, Input<C> dx, MatrixView<C> dweight) {
   constexpr Index line = Arena::alignment / sizeof(C);
   const Index columns = ceiling_divide(ceiling_divide(dx.columns, device.threads()), line) * line;
-  const detail::Pieces slices{dx.columns, std::max(columns, line)};
-  device.parallel(slices.pieces(), [&](Index slice, int) {
+  const detail::Chunks slices{dx.columns, std::max(columns, line)};
+  device.parallel(slices.chunks(), [&](Index slice, int) {
     const Index first = slices.first(slice), count = slices.last(slice) - first;
     for (Index t = 0; t < dx.rows; ++t) {
       const C* from = dx.row(t) + first;

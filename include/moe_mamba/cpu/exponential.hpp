@@ -6,7 +6,7 @@
 
 #include "moe_mamba/cpu/packet.hpp"
 
-/// The exponential function and its relatives on packets, made for the inner loops of scans and activations.
+/// The exponential function and its relatives on packets, for the inner loops of scans and activations.
 ///
 /// Each takes and returns a P (Packet<float>, Packet<double>, float or double). NaN in gives NaN out. Worst relative
 /// errors (one float in 37 tried, and some million doubles; with and without fused multiply-add):
@@ -126,8 +126,8 @@ template <PacketLike P>
   return detail::exponential_of<false>(x);
 }
 
-/// decay_power in three parts, for loops that work on three steps at a time. A single chain of its dependent
-/// instructions is so long that too few of them fit into the window in which a processor looks for something to do.
+/// decay_power in three parts, for loops that are pipelined over three steps. A single chain of its dependent instructions
+/// is so long that too few chains fit into the window of out-of-order execution.
 template <PacketLike P>
 struct DecayPower {
   P fraction;  // in [-1/2, 1/2]
@@ -199,7 +199,7 @@ template <PacketLike P>
   return x / detail::exponential_of<true>(-x);
 }
 
-/// A function's value and derivative at the same place.
+/// A function's value and derivative at the same argument.
 template <PacketLike P>
 struct ValueAndDerivative {
   P value;

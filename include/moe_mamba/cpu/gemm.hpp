@@ -10,15 +10,15 @@
 
 /// The blocked matrix product, C = A B or C += A B, in the caller's memory and a thread's scratch.
 ///
-/// The innermost piece holds a tile of C in registers while it walks along the inner dimension: a broadcast element of
+/// The innermost loop holds a tile of C in registers while it walks along the inner dimension: a broadcast element of
 /// A times packets of a row of B, for each row of the tile. B is copied (and widened) beforehand into panels as wide as
-/// a tile, in the order in which they are read. A is read where it lies if its rows are contiguous along the inner
+/// a tile, in the order in which they are read. A is read in place if its rows are contiguous along the inner
 /// dimension, else it is copied into strips as high as a tile. The scheme is that of Goto and van de Geijn ("Anatomy of
 /// high-performance matrix multiplication", 2008) without the copy of A.
 ///
 /// Each element of C is a sum over blocks of the inner dimension, first to last, of sums over the elements of a block,
 /// first to last. The blocks depend on the inner size alone and a tile at an edge does the same arithmetic as one
-/// inside, so neither the other rows nor the cut into tasks shows in the bits of a row.
+/// inside, so the bits of a row depend neither on the other rows nor on the division into tasks.
 namespace moe_mamba::cpu {
 
 /// Sizes of the blocks.
@@ -44,7 +44,7 @@ struct GemmBlocks {
   /// two numbers make no difference on a Zen 3 core with 512 KiB.
   static constexpr Index panel_elements = (Index{256} << 10) / Index{sizeof(C)};
 
-  /// In how many blocks an inner dimension is cut, and how long these are (the last one may be shorter).
+  /// In how many blocks an inner dimension is divided, and how long these are (the last one may be shorter).
   static constexpr Index passes(Index size) { return std::max<Index>(1, (size + inner - 1) / inner); }
   static constexpr Index pass_length(Index size) { return (size + passes(size) - 1) / passes(size); }
   /// Most columns whose panels are held at a time.
@@ -81,7 +81,7 @@ struct Range {
 namespace detail {
 
 /// One tile of C, of at most Rows rows and a panel's columns. Element k of row i of A is a[i * row_stride + k * step].
-/// Rows and columns that are missing are computed from something and not stored.
+/// Rows and columns beyond the matrix are computed from arbitrary values and not stored.
 template <int Rows, int step, class C>
 [[gnu::noinline]] void gemm_tile(Index inner, const C* a, Index row_stride, const C* panel, C* c, Index c_stride,
                                  Index rows, Index columns, bool accumulate) {
@@ -122,8 +122,8 @@ template <int Rows, int step, class C>
 }
 
 /// Copies a panel of B, which is contiguous along the inner dimension, from its first column on. Where less than a
-/// panel's columns are left, zeros stand for the others. What the next packets of columns need is fetched ahead: a run
-/// along the inner dimension is too short for the machine to see it coming.
+/// panel's columns are left, zeros stand for the others. The next packets of columns are prefetched: a segment along the
+/// inner dimension is too short for the hardware prefetcher.
 template <class C, class S>
 [[gnu::flatten]] void pack_along_inner(const S* b, Index column_stride, Index inner, Index columns_left, C* panel) {
   using P = Packet<C>;

@@ -2,48 +2,48 @@
 
 #include <algorithm>
 
+#include "moe_mamba/cpu/chunks.hpp"
 #include "moe_mamba/cpu/device.hpp"
 #include "moe_mamba/cpu/dot_products.hpp"
 #include "moe_mamba/cpu/elementwise.hpp"
 #include "moe_mamba/cpu/gemm.hpp"
 #include "moe_mamba/cpu/packet_access.hpp"
-#include "moe_mamba/cpu/pieces.hpp"
 #include "moe_mamba/ops/linear.hpp"
 
 /// Matrix products with weights stored [out, in], on a CPU; the contract is in ops/linear.hpp.
 ///
-/// A product of one matrix is a grouped one with one group. Results are cut into tasks of some columns and, where those
+/// A product of one matrix is a grouped one with one group. Results are divided into tasks of some columns and, where those
 /// are not enough for all threads, of some rows of a group; all groups are one parallel region.
 namespace moe_mamba::cpu {
 
 namespace detail {
 
-/// How results are cut: into pieces of so many rows and columns.
-struct Cut {
+/// Rows and columns of a task's block of a result.
+struct BlockShape {
   Index rows = 0;
   Index columns = 0;
 };
 
-/// Cuts results of `rows` by `columns` each, `rows` in all over the groups that have any, `largest` in the largest one.
-/// On many threads about four pieces each even out unlike speeds; a piece of fewer than 2^16 multiplications costs more
-/// to hand over than it saves.
+/// The blocks of results of `rows` by `columns` each, `rows` in all over the groups that have any, `largest` in the largest
+/// one. About four blocks a thread balance unequal speeds; one of fewer than 2^16 multiplications costs more to hand over
+/// than it saves.
 template <class C>
-Cut cut_results(int threads, Index results, Index rows, Index largest, Index columns, Index inner) {
+BlockShape block_shape(int threads, Index results, Index rows, Index largest, Index columns, Index inner) {
   using Blocks = GemmBlocks<C>;
-  Cut cut{std::max<Index>(largest, 1), std::max<Index>(columns, 1)};
-  if (threads == 1 || results == 0) return cut;
+  BlockShape shape{std::max<Index>(largest, 1), std::max<Index>(columns, 1)};
+  if (threads == 1 || results == 0) return shape;
   const double multiplications = static_cast<double>(rows) * static_cast<double>(columns) * static_cast<double>(inner);
-  const Index pieces = static_cast<Index>(std::min(4.0 * threads, 1 + multiplications / 65536));
+  const Index blocks = static_cast<Index>(std::min(4.0 * threads, 1 + multiplications / 65536));
   const Index panels = ceiling_divide(columns, Blocks::columns);
-  const Index across = std::min(panels, ceiling_divide(pieces, results));
-  if (across == 0) return cut;
-  cut.columns = ceiling_divide(panels, across) * Blocks::columns;
-  const Index down = pieces / (results * across);
+  const Index across = std::min(panels, ceiling_divide(blocks, results));
+  if (across == 0) return shape;
+  shape.columns = ceiling_divide(panels, across) * Blocks::columns;
+  const Index down = blocks / (results * across);
   if (down > 1) {
     const Index tiles = ceiling_divide(largest, Blocks::rows);
-    cut.rows = std::max<Index>(4, ceiling_divide(tiles, down)) * Blocks::rows;
+    shape.rows = std::max<Index>(4, ceiling_divide(tiles, down)) * Blocks::rows;
   }
-  return cut;
+  return shape;
 }
 
 /// y = or += x B for rows in groups: B of group g starts at b + g * b_step, its columns are y's.
@@ -58,32 +58,32 @@ void multiply_groups(Device& device, Groups groups, MatrixView<const C> x, const
     largest = std::max(largest, count);
   }
   if (results == 0 || y.columns == 0 || (accumulate && x.columns == 0)) return;
-  const Cut cut = cut_results<C>(device.threads(), results, rows, largest, y.columns, x.columns);
-  Index row_pieces = 0;
+  const BlockShape shape = block_shape<C>(device.threads(), results, rows, largest, y.columns, x.columns);
+  Index row_blocks = 0;
   for (Index g = 0; g < groups.count; ++g) {
-    row_pieces += ceiling_divide(groups.offsets[g + 1] - groups.offsets[g], cut.rows);
+    row_blocks += ceiling_divide(groups.offsets[g + 1] - groups.offsets[g], shape.rows);
   }
-  const Index column_pieces = ceiling_divide(y.columns, cut.columns);
-  device.parallel(row_pieces * column_pieces, [&](Index task, int thread) {
-    Index piece = task / column_pieces, g = 0;
+  const Index column_blocks = ceiling_divide(y.columns, shape.columns);
+  device.parallel(row_blocks * column_blocks, [&](Index task, int thread) {
+    Index block = task / column_blocks, g = 0;
     for (;; ++g) {
-      const Index here = ceiling_divide(groups.offsets[g + 1] - groups.offsets[g], cut.rows);
-      if (piece < here) break;
-      piece -= here;
+      const Index here = ceiling_divide(groups.offsets[g + 1] - groups.offsets[g], shape.rows);
+      if (block < here) break;
+      block -= here;
     }
     const Index first = groups.offsets[g], count = groups.offsets[g + 1] - first;
     const Product<C, S> product{x.row(first), x.stride, b + g * b_step, b_stride,  y.row(first),
                                 y.stride,     count,    y.columns,      x.columns, accumulate};
-    const Range piece_rows{piece * cut.rows, std::min((piece + 1) * cut.rows, count)};
-    const Index column = task % column_pieces * cut.columns;
-    const Range piece_columns{column, std::min(column + cut.columns, y.columns)};
+    const Range block_rows{block * shape.rows, std::min((block + 1) * shape.rows, count)};
+    const Index column = task % column_blocks * shape.columns;
+    const Range block_columns{column, std::min(column + shape.columns, y.columns)};
     if constexpr (b_along == Along::inner) {
       if (are_few_rows<C>(count, x.columns)) {
-        dot_products(product, piece_rows, piece_columns, device.scratch(thread));
+        dot_products(product, block_rows, block_columns, device.scratch(thread));
         return;
       }
     }
-    gemm_block<Along::inner, b_along>(product, piece_rows, piece_columns, device.scratch(thread));
+    gemm_block<Along::inner, b_along>(product, block_rows, block_columns, device.scratch(thread));
   });
 }
 
@@ -98,17 +98,19 @@ void multiply_transposed_groups(Device& device, Groups groups, MatrixView<const 
     rows += count;
   }
   if (results == 0 || dy.columns == 0 || x.columns == 0) return;
-  const Cut cut = cut_results<C>(device.threads(), results, rows, dy.columns, x.columns, dy.columns);
-  const Index row_pieces = ceiling_divide(dy.columns, cut.rows), column_pieces = ceiling_divide(x.columns, cut.columns);
-  device.parallel(groups.count * row_pieces * column_pieces, [&](Index task, int thread) {
-    const Index g = task / (row_pieces * column_pieces);
+  const BlockShape shape = block_shape<C>(device.threads(), results, rows, dy.columns, x.columns, dy.columns);
+  const Index row_blocks = ceiling_divide(dy.columns, shape.rows),
+              column_blocks = ceiling_divide(x.columns, shape.columns);
+  device.parallel(groups.count * row_blocks * column_blocks, [&](Index task, int thread) {
+    const Index g = task / (row_blocks * column_blocks);
     const Index first = groups.offsets[g], count = groups.offsets[g + 1] - first;
     if (count <= 0) return;
     const Product<C, C> product{dy.row(first), dy.stride,  x.row(first), x.stride, dweight + g * step,
                                 stride,        dy.columns, x.columns,    count,    true};
-    const Index row = task / column_pieces % row_pieces * cut.rows, column = task % column_pieces * cut.columns;
-    gemm_block<Along::outer, Along::outer>(product, {row, std::min(row + cut.rows, dy.columns)},
-                                           {column, std::min(column + cut.columns, x.columns)}, device.scratch(thread));
+    const Index row = task / column_blocks % row_blocks * shape.rows, column = task % column_blocks * shape.columns;
+    gemm_block<Along::outer, Along::outer>(product, {row, std::min(row + shape.rows, dy.columns)},
+                                           {column, std::min(column + shape.columns, x.columns)},
+                                           device.scratch(thread));
   });
 }
 
@@ -165,9 +167,9 @@ template <class C, class S>
 void add_bias(Device& device, const S* bias, MatrixView<C> y) {
   using P = Packet<C>;
   constexpr Index width = lanes<P>;
-  const detail::Pieces pieces = detail::row_pieces(y.rows, y.columns);
-  device.parallel(pieces.pieces(), [&](Index task, int) {
-    for (Index t = pieces.first(task); t < pieces.last(task); ++t) {
+  const detail::Chunks chunks = detail::row_chunks(y.rows, y.columns);
+  device.parallel(chunks.chunks(), [&](Index chunk, int) {
+    for (Index t = chunks.first(chunk); t < chunks.last(chunk); ++t) {
       C* const row = y.row(t);
       Index o = 0;
       for (; o + width <= y.columns; o += width) store(row + o, load<P>(row + o) + load_widened<P>(bias + o));
@@ -178,17 +180,17 @@ void add_bias(Device& device, const S* bias, MatrixView<C> y) {
 
 namespace detail {
 
-/// dbias[0 … lanes of P · count) += the sum of the rows below `dy`, summed in runs so that rounding grows with the
-/// length of a run and the number of runs, not with their product.
+/// dbias[0 … lanes of P · count) += the sum of the rows from `dy` on, in segments, so that rounding grows with the length
+/// of a segment and their number, not with the product of these.
 template <class P, int count, class C>
 [[gnu::always_inline]] inline void sum_rows(const C* dy, Index stride, Index rows, C* dbias) {
-  constexpr Index run = 128;
+  constexpr Index segment = 128;
   P total[array_size<count>];
   unroll<count>([&](auto j) { total[j] = load<P>(dbias + j * lanes<P>); });
-  for (Index first = 0; first < rows; first += run) {
+  for (Index first = 0; first < rows; first += segment) {
     P sum[array_size<count>];
     unroll<count>([&](auto j) { sum[j] = P(0); });
-    for (Index t = first; t < std::min(first + run, rows); ++t) {
+    for (Index t = first; t < std::min(first + segment, rows); ++t) {
       unroll<count>([&](auto j) { sum[j] += load<P>(dy + t * stride + j * lanes<P>); });
     }
     unroll<count>([&](auto j) { total[j] += sum[j]; });

@@ -2,8 +2,8 @@
 
 #include <cmath>
 
+#include "moe_mamba/cpu/chunks.hpp"
 #include "moe_mamba/cpu/elementwise.hpp"
-#include "moe_mamba/cpu/pieces.hpp"
 #include "moe_mamba/ops/norm.hpp"
 
 /// Normalisation of rows on the CPU; the contract is in ops/norm.hpp. A row is read from memory once; sums over a row
@@ -12,12 +12,12 @@ namespace moe_mamba::cpu {
 
 namespace detail {
 
-/// Rows whose sums are formed on their own before they are added to the others', so that rounding grows with the length
-/// of a run and the number of runs, not with their product.
-inline constexpr Index rows_summed_at_once = 16;
+/// Rows of a segment, whose sums are formed on their own before they are added to the others', so that rounding grows with
+/// the length of a segment and their number, not with the product of these.
+inline constexpr Index segment_rows = 16;
 
 /// Calls row(t, sums) for each row, where `sums` are `arrays` arrays of `columns` elements to add to, and adds all to
-/// `totals` in the end. Pieces of rows have partial sums of their own, in the scratch memory of the first thread.
+/// `totals` in the end. Chunks of rows have partial sums of their own, in the scratch memory of the first thread.
 template <ComputeScalar C, int arrays, class Row>
 void for_rows_with_column_sums(Device& device, Index rows, Index columns, C* const (&totals)[array_size<arrays>],
                                const Row& row) {
@@ -26,12 +26,12 @@ void for_rows_with_column_sums(Device& device, Index rows, Index columns, C* con
   };
   constexpr Index line = Arena::alignment / sizeof(C);
   const Index stride = ceiling_divide(columns, line) * line;
-  const Index set = arrays * stride;  // a piece has two of them: its sums and those of the run at work
+  const Index set = arrays * stride;  // a chunk has two of them: its sums and those of the current segment
   const Index room = static_cast<Index>(Device::scratch_bytes / sizeof(C)) / std::max<Index>(1, 2 * set);
-  const Pieces pieces = row_pieces(rows, columns, std::min<Index>(32, room));
+  const Chunks chunks = row_chunks(rows, columns, std::min<Index>(32, room));
   Sums total;
   for (int array = 0; array < arrays; ++array) total.array[array] = totals[array];
-  if (rows <= rows_summed_at_once || room < 1) {
+  if (rows <= segment_rows || room < 1) {
     for (Index t = 0; t < rows; ++t) row(t, total.array);
     return;
   }
@@ -48,17 +48,17 @@ void for_rows_with_column_sums(Device& device, Index rows, Index columns, C* con
     }
   };
   C* const partial = reinterpret_cast<C*>(device.scratch(0));
-  device.parallel(pieces.pieces(), [&](Index piece, int) {
-    C* const begin = partial + piece * 2 * set;
-    const Sums sums = sums_at(begin), run = sums_at(begin + set);
+  device.parallel(chunks.chunks(), [&](Index chunk, int) {
+    C* const begin = partial + chunk * 2 * set;
+    const Sums sums = sums_at(begin), segment = sums_at(begin + set);
     std::fill_n(begin, set, C(0));
-    for (Index first = pieces.first(piece); first < pieces.last(piece); first += rows_summed_at_once) {
+    for (Index first = chunks.first(chunk); first < chunks.last(chunk); first += segment_rows) {
       std::fill_n(begin + set, set, C(0));
-      for (Index t = first; t < std::min(first + rows_summed_at_once, pieces.last(piece)); ++t) row(t, run.array);
-      add_to(run, sums);
+      for (Index t = first; t < std::min(first + segment_rows, chunks.last(chunk)); ++t) row(t, segment.array);
+      add_to(segment, sums);
     }
   });
-  for (Index piece = 0; piece < pieces.pieces(); ++piece) add_to(sums_at(partial + piece * 2 * set), total);
+  for (Index chunk = 0; chunk < chunks.chunks(); ++chunk) add_to(sums_at(partial + chunk * 2 * set), total);
 }
 
 }  // namespace detail
@@ -101,10 +101,10 @@ void rms_norm_backward_without_gain(Device& device, Input<C> x, const C* inverse
       const C dot = sweep_sum<C>(
           columns, [=]<class P>(Index i, P sum) { return fma(load<P>(gradient + i), load<P>(row + i), sum); });
       const C scale = inverse[t];
-      const C pull = -(dot / static_cast<C>(columns)) * scale * scale * scale;
+      const C x_factor = -(dot / static_cast<C>(columns)) * scale * scale * scale;
       sweep<C>(columns, [=]<class P>(Index i) {
         const P sum = fma(load<P>(gradient + i), scale, load<P>(to + i));
-        store(to + i, fma(load<P>(row + i), pull, sum));
+        store(to + i, fma(load<P>(row + i), x_factor, sum));
       });
     }
   });
@@ -127,12 +127,12 @@ void rms_norm_backward(Device& device, Input<C> x, const S* gain, const C* inver
       return fma(load<P>(gradient + i) * load_widened<P>(gain + i), load<P>(row + i), sum);
     });
     const C scale = inverse[t];
-    const C pull = -(dot / static_cast<C>(columns)) * scale * scale * scale;
+    const C x_factor = -(dot / static_cast<C>(columns)) * scale * scale * scale;
     detail::sweep<C>(columns, [=]<class P>(Index i) {
       const P value = load<P>(row + i);
       const P scaled = load<P>(gradient + i) * scale;
       const P sum = fma(scaled, load_widened<P>(gain + i), load<P>(to + i));
-      store(to + i, fma(value, pull, sum));
+      store(to + i, fma(value, x_factor, sum));
       store(gain_sum + i, fma(scaled, value, load<P>(gain_sum + i)));
     });
   });
@@ -184,12 +184,12 @@ void layer_norm_backward(Device& device, Input<C> x, const S* gain, const C* mea
       return fma(load<P>(gradient + i) * load_widened<P>(gain + i), centred, sum);
     });
     const C shift = -(total / static_cast<C>(columns)) * scale;
-    const C pull = -(dot / static_cast<C>(columns)) * scale * scale * scale;
+    const C x_factor = -(dot / static_cast<C>(columns)) * scale * scale * scale;
     detail::sweep<C>(columns, [=]<class P>(Index i) {
       const P centred = load<P>(row + i) - average;
       const P scaled = load<P>(gradient + i) * scale;
       const P sum = fma(scaled, load_widened<P>(gain + i), load<P>(to + i) + shift);
-      store(to + i, fma(centred, pull, sum));
+      store(to + i, fma(centred, x_factor, sum));
       store(gain_sum + i, fma(scaled, centred, load<P>(gain_sum + i)));
       store(bias_sum + i, load<P>(bias_sum + i) + load<P>(gradient + i));
     });
@@ -200,7 +200,7 @@ namespace detail {
 
 /// x += rows and kept = x, where these have data.
 template <ComputeScalar C>
-void join(Device& device, const Joined<C, C>& joined) {
+void add_residual(Device& device, const Joined<C, C>& joined) {
   if (joined.rows.data != nullptr) add(device, joined.rows, joined.x);
   if (joined.kept.data != nullptr) copy(device, joined.x, joined.kept);
 }
@@ -211,7 +211,7 @@ void join(Device& device, const Joined<C, C>& joined) {
 template <ComputeScalar C, StorageScalar S>
 void add_rms_norm(Device& device, const Joined<C, C>& joined, const S* gain, double epsilon, MatrixView<C> y,
                   C* inverse) {
-  detail::join(device, joined);
+  detail::add_residual(device, joined);
   rms_norm(device, joined.x, gain, epsilon, y, inverse);
 }
 
@@ -219,7 +219,7 @@ void add_rms_norm(Device& device, const Joined<C, C>& joined, const S* gain, dou
 template <ComputeScalar C, StorageScalar S>
 void add_layer_norm(Device& device, const Joined<C, C>& joined, const S* gain, const S* bias, double epsilon,
                     MatrixView<C> y, C* mean, C* inverse) {
-  detail::join(device, joined);
+  detail::add_residual(device, joined);
   layer_norm(device, joined.x, gain, bias, epsilon, y, mean, inverse);
 }
 

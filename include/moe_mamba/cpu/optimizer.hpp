@@ -4,21 +4,21 @@
 #include <cstdint>
 #include <cstring>
 
-#include "moe_mamba/cpu/pieces.hpp"
+#include "moe_mamba/cpu/chunks.hpp"
 #include "moe_mamba/ops/optimizer.hpp"
 
 /// Operations on whole parameter arrays on the CPU; the contract is in ops/optimizer.hpp.
 namespace moe_mamba::cpu {
 
-/// *sum = Σ values[i]² in double, in at most 64 pieces whose sums are added in their order.
+/// *sum = Σ values[i]² in double, in at most 64 chunks whose sums are added in their order.
 template <ComputeScalar C>
 void sum_of_squares(Device& device, const C* values, Index count, double* sum) {
   std::array<double, 64> sums = {};
   constexpr Index limit = static_cast<Index>(sums.size());
-  const detail::Pieces pieces{count, std::max(Index(1) << 16, ceiling_divide(count, limit))};
-  device.parallel(pieces.pieces(), [&](Index piece, int) {
-    const Index first = pieces.first(piece);
-    sums[static_cast<std::size_t>(piece)] = detail::square_sum(values + first, pieces.last(piece) - first);
+  const detail::Chunks chunks{count, std::max(Index(1) << 16, ceiling_divide(count, limit))};
+  device.parallel(chunks.chunks(), [&](Index chunk, int) {
+    const Index first = chunks.first(chunk);
+    sums[static_cast<std::size_t>(chunk)] = detail::square_sum(values + first, chunks.last(chunk) - first);
   });
   *sum = 0;
   for (const double part : sums) *sum += part;
@@ -85,7 +85,7 @@ void adamw(Device& device, const AdamWUpdate<C, S>& update) {
   const C epsilon = static_cast<C>(update.epsilon);
 
   // Elements that lie together and decay alike.
-  const auto stretch = [&](Index first, Index last, C decay) {
+  const auto update_range = [&](Index first, Index last, C decay) {
     S* parameters = update.parameters + first;
     std::int16_t* remainder = update.remainder == nullptr ? nullptr : update.remainder + first;
     const C* gradient = update.gradient + first;
@@ -114,15 +114,15 @@ void adamw(Device& device, const AdamWUpdate<C, S>& update) {
     });
   };
 
-  const detail::Pieces pieces{update.count, detail::task_elements};
-  device.parallel(pieces.pieces(), [&](Index piece, int) {
-    const Index end = pieces.last(piece);
-    Index first = pieces.first(piece),
+  const detail::Chunks chunks{update.count, detail::task_elements};
+  device.parallel(chunks.chunks(), [&](Index chunk, int) {
+    const Index end = chunks.last(chunk);
+    Index first = chunks.first(chunk),
           toggle = toggles_until(update.first + first, update.decay_toggles, update.toggle_count);
     for (; first < end; ++toggle) {
       const Index last =
           toggle < update.toggle_count ? std::min(end, update.decay_toggles[toggle] - update.first) : end;
-      stretch(first, last, toggle % 2 == 1 ? static_cast<C>(update.decay) : C(0));
+      update_range(first, last, toggle % 2 == 1 ? static_cast<C>(update.decay) : C(0));
       first = last;
     }
   });

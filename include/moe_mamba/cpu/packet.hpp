@@ -66,7 +66,6 @@ struct Packet {
   }
 
   [[gnu::always_inline]] Packet& operator+=(Packet other) { return *this = *this + other; }
-  [[gnu::always_inline]] Packet& operator*=(Packet other) { return *this = *this * other; }
 };
 
 namespace detail {
@@ -124,10 +123,10 @@ template <class C, Index Lanes, class Combine>
   if constexpr (Lanes == 1) {
     return a.native;
   } else if constexpr (sizeof(a) == 16) {  // of halves of a register there are no vectors
-    C half[static_cast<std::size_t>(Lanes / 2)];
-    for (Index i = 0; i < Lanes / 2; ++i)
-      half[i] = combine(Packet<C, 1>(a.native[i]), Packet<C, 1>(a.native[i + Lanes / 2])).native;
-    return Lanes == 2 ? half[0] : combine(Packet<C, 1>(half[0]), Packet<C, 1>(half[Lanes / 2 - 1])).native;
+    using One = Packet<C, 1>;
+    One half[static_cast<std::size_t>(Lanes / 2)];
+    for (Index i = 0; i < Lanes / 2; ++i) half[i] = combine(One(a.native[i]), One(a.native[i + Lanes / 2]));
+    return Lanes == 2 ? half[0].native : combine(half[0], half[Lanes / 2 - 1]).native;
   } else {
     struct Halves {
       Vector<C, Lanes / 2> lower, upper;

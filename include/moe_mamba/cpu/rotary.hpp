@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <cmath>
 
-#include "moe_mamba/cpu/pieces.hpp"
+#include "moe_mamba/cpu/chunks.hpp"
 #include "moe_mamba/ops/rotary.hpp"
 
-/// Rotary positions on the CPU; the contract is in ops/rotary.hpp. Cosines and sines of a row's angles are formed once for
+/// Rotary positions on the CPU; the contract is in ops/rotary.hpp. Cosines and sines of a row's angles are computed once for
 /// all heads.
 namespace moe_mamba::cpu {
 
@@ -15,7 +15,7 @@ namespace detail {
 /// Most pairs whose cosines and sines are held at a time; wider heads go in several parts.
 inline constexpr Index rotary_pairs = 128;
 
-/// Turns pairs first … first + count - 1 of every head of a row by the angles whose cosines and sines are given.
+/// Rotates pairs first … first + count - 1 of every head of a row by the angles whose cosines and sines are given.
 template <class C>
 void rotate_row(const RotaryEmbedding<C>& rotary, Index row, Index first, Index count, const C* cosines,
                 const C* sines) {

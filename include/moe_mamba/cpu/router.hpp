@@ -4,8 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "moe_mamba/cpu/chunks.hpp"
 #include "moe_mamba/cpu/exponential.hpp"
-#include "moe_mamba/cpu/pieces.hpp"
 #include "moe_mamba/ops/router.hpp"
 
 /// Routing of tokens to experts on the CPU; the contract is in ops/router.hpp. The softmax of a token runs in the
@@ -14,7 +14,7 @@ namespace moe_mamba::cpu {
 
 namespace detail {
 
-/// Sums over the tokens of one piece.
+/// Sums over the tokens of one chunk.
 template <int Experts>
 struct alignas(Arena::alignment) RouterSums {
   double load[array_size<Experts>];
@@ -27,7 +27,7 @@ struct alignas(Arena::alignment) RouterSums {
 /// The `TopK` largest of `values`, largest first, ties to the lowest index. With a NaN among the values the choice is
 /// arbitrary, but within range and without repetition.
 template <int Experts, int TopK, ComputeScalar C>
-inline void choose_largest(const C* values, C largest, Index* chosen) {
+inline void select_top_k(const C* values, C largest, Index* chosen) {
   alignas(64) C left[array_size<Experts>];
   std::copy_n(values, Experts, left);
   for (int k = 0; k < TopK; ++k) {
@@ -58,12 +58,12 @@ void route(Device& device, const Router<C, Experts, TopK>& router) {
   constexpr C least = sizeof(C) == 8 ? C(-700) : C(-80);
 
   const Index tokens = router.logits.rows;
-  const detail::Pieces pieces = detail::row_pieces(tokens, 8 * Experts, limit);
+  const detail::Chunks chunks = detail::row_chunks(tokens, 8 * Experts, limit);
   Sums* const sums = reinterpret_cast<Sums*>(device.scratch(0));
-  device.parallel(pieces.pieces(), [&](Index piece, int) {
-    Sums& sum = sums[piece];
+  device.parallel(chunks.chunks(), [&](Index chunk, int) {
+    Sums& sum = sums[chunk];
     sum = {};
-    for (Index t = pieces.first(piece); t < pieces.last(piece); ++t) {
+    for (Index t = chunks.first(chunk); t < chunks.last(chunk); ++t) {
       const C* logits = router.logits.row(t);
       C* probabilities = router.probabilities.row(t);
       const C largest = detail::sweep_max<C>(logits, Experts);
@@ -92,7 +92,7 @@ void route(Device& device, const Router<C, Experts, TopK>& router) {
       // The larger logit has the larger probability; logits tie exactly where probabilities do, without their rounding.
       Index* experts = router.experts + t * TopK;
       C* gates = router.gates + t * TopK;
-      detail::choose_largest<Experts, TopK>(logits, largest, experts);
+      detail::select_top_k<Experts, TopK>(logits, largest, experts);
       C chosen = 0;
       for (int k = 0; k < TopK; ++k) {
         sum.load[experts[k]] += counted ? 1 : 0;
@@ -109,12 +109,12 @@ void route(Device& device, const Router<C, Experts, TopK>& router) {
   });
 
   Sums all = {};
-  for (Index piece = 0; piece < pieces.pieces(); ++piece) {
-    for (int e = 0; e < Experts; ++e) all.load[e] += sums[piece].load[e];
-    for (int e = 0; e < Experts; ++e) all.probability[e] += sums[piece].probability[e];
-    all.entropy += sums[piece].entropy;
-    all.square_log_sum_exp += sums[piece].square_log_sum_exp;
-    all.counted += sums[piece].counted;
+  for (Index chunk = 0; chunk < chunks.chunks(); ++chunk) {
+    for (int e = 0; e < Experts; ++e) all.load[e] += sums[chunk].load[e];
+    for (int e = 0; e < Experts; ++e) all.probability[e] += sums[chunk].probability[e];
+    all.entropy += sums[chunk].entropy;
+    all.square_log_sum_exp += sums[chunk].square_log_sum_exp;
+    all.counted += sums[chunk].counted;
   }
   std::copy_n(all.load, Experts, router.load);
   std::copy_n(all.probability, Experts, router.probability);
@@ -129,8 +129,8 @@ void router_backward(Device& device, const RouterBackward<C, Experts, TopK>& rou
   const Index tokens = router.probabilities.rows;
   if (tokens == 0) return;
   const double divisor = std::max(*router.counted, 1.0);
-  alignas(64) C balance
-      [array_size<Experts>];  // the gradient of the balance loss by each probability, the same for all that count
+  alignas(64) C balance[array_size<
+      Experts>];  // gradient of the balance loss with respect to each probability, the same for all that count
   for (int e = 0; e < Experts; ++e) {
     balance[e] = static_cast<C>(router.balance * Experts * router.load[e] / (divisor * TopK) / divisor);
   }

@@ -7,38 +7,38 @@
 #include "moe_mamba/cpu/device.hpp"
 #include "moe_mamba/cpu/packet_access.hpp"
 
-/// How the operations that read their operands once cut their work: into pieces that depend on sizes alone, never on
+/// How the operations that read their operands once divide their work: into chunks that depend on sizes alone, never on
 /// the number of threads, so that neither do results.
 namespace moe_mamba::cpu::detail {
 
 /// Elements of a task: some microseconds of work, far more than it costs to hand the task to a thread.
 inline constexpr Index task_elements = 16384;
 
-/// 0 … count - 1 in runs of `length`, the last one shorter.
-struct Pieces {
+/// 0 … count - 1 in chunks of `length`, the last one shorter.
+struct Chunks {
   Index count = 0;
   Index length = 1;
 
-  constexpr Index pieces() const { return ceiling_divide(count, length); }
-  constexpr Index first(Index piece) const { return piece * length; }
-  constexpr Index last(Index piece) const { return std::min(count, (piece + 1) * length); }
+  constexpr Index chunks() const { return ceiling_divide(count, length); }
+  constexpr Index first(Index chunk) const { return chunk * length; }
+  constexpr Index last(Index chunk) const { return std::min(count, (chunk + 1) * length); }
 };
 
-/// Rows in pieces of about task_elements elements.
-constexpr Pieces row_pieces(Index rows, Index columns) {
+/// Rows in chunks of about task_elements elements.
+constexpr Chunks row_chunks(Index rows, Index columns) {
   return {rows, std::max<Index>(1, task_elements / std::max<Index>(1, columns))};
 }
 
-/// The same in at most `limit` (at least one) pieces, for what keeps a partial sum for each.
-constexpr Pieces row_pieces(Index rows, Index columns, Index limit) {
-  return {rows, std::max(row_pieces(rows, columns).length, ceiling_divide(rows, std::max<Index>(1, limit)))};
+/// The same in at most `limit` (at least one) chunks, for what keeps a partial sum for each.
+constexpr Chunks row_chunks(Index rows, Index columns, Index limit) {
+  return {rows, std::max(row_chunks(rows, columns).length, ceiling_divide(rows, std::max<Index>(1, limit)))};
 }
 
-/// task(first, last) for pieces of the rows 0 … rows - 1.
+/// task(first, last) for chunks of the rows 0 … rows - 1.
 template <class Task>
 void for_rows(Device& device, Index rows, Index columns, const Task& task) {
-  const Pieces pieces = row_pieces(rows, columns);
-  device.parallel(pieces.pieces(), [&](Index piece, int) { task(pieces.first(piece), pieces.last(piece)); });
+  const Chunks chunks = row_chunks(rows, columns);
+  device.parallel(chunks.chunks(), [&](Index chunk, int) { task(chunks.first(chunk), chunks.last(chunk)); });
 }
 
 /// Whether each view can be read as one long row.
@@ -47,14 +47,14 @@ constexpr bool all_contiguous(const MatrixView<Scalars>&... views) {
   return ((views.stride == views.columns || views.rows <= 1) && ...);
 }
 
-/// task(row, column, count) for runs that cover equally large matrices; a run goes on over the ends of rows where all
-/// of them are contiguous, which is for the caller to say.
+/// task(row, column, count) for segments that cover matrices of one size: rows or, where the caller says that all of the
+/// matrices are contiguous, chunks of all their elements, as of row 0.
 template <class Task>
-void for_runs(Device& device, Index rows, Index columns, bool contiguous, const Task& task) {
+void for_segments(Device& device, Index rows, Index columns, bool contiguous, const Task& task) {
   if (contiguous) {
-    const Pieces pieces{rows * columns, task_elements};
-    device.parallel(pieces.pieces(), [&](Index piece, int) {
-      task(Index(0), pieces.first(piece), pieces.last(piece) - pieces.first(piece));
+    const Chunks chunks{rows * columns, task_elements};
+    device.parallel(chunks.chunks(), [&](Index chunk, int) {
+      task(Index(0), chunks.first(chunk), chunks.last(chunk) - chunks.first(chunk));
     });
   } else {
     for_rows(device, rows, columns, [&](Index first, Index last) {
