@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
-#include "moe_mamba/core/memory.hpp"
 #include "moe_mamba/core/random.hpp"
 #include "moe_mamba/core/scalar.hpp"
+#include "moe_mamba/runtime/memory.hpp"
 
 /// Timing and reporting.
 ///

@@ -25,7 +25,7 @@
 #include "moe_mamba/model/passes_definition.hpp"
 #include "moe_mamba/training.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 template <class Definition, StorageScalar S>
 const Passes<Definition, S, cuda::Device>& PassesOf<Definition, S, Cuda>::get() {
@@ -33,4 +33,4 @@ const Passes<Definition, S, cuda::Device>& PassesOf<Definition, S, Cuda>::get() 
   return table;
 }
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -11,7 +11,7 @@
 
 #include "moe_mamba/core/view.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// The numbers of a matrix, vector or array of Eigen's, in the order in which they lie in memory. Eigen's matrices are stored
 /// by columns unless told otherwise: one of (Inputs, B) numbers has a column for each sequence, which is what a model's
@@ -38,4 +38,4 @@ EigenMap<T> as_eigen(MatrixView<T> view) {
   return {view.data, view.rows, view.columns, Eigen::OuterStride<>(view.stride)};
 }
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

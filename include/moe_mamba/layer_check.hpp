@@ -13,12 +13,12 @@
 #include <vector>
 
 #include "moe_mamba/blocks/layer.hpp"
-#include "moe_mamba/core/memory.hpp"
 #include "moe_mamba/core/random.hpp"
 #include "moe_mamba/model/initialise.hpp"
+#include "moe_mamba/runtime/memory.hpp"
 
 /// Is a layer what a model takes it for? For tests of a layer of your own: check_layer<MyLayer, 8>(device).
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// How far a layer is from what it should be.
 struct LayerCheck {
@@ -259,4 +259,4 @@ LayerCheck check_layer(Device& device, Seed seed = {1}) {
   return check;
 }
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

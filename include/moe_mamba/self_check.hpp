@@ -13,7 +13,7 @@
 #include "moe_mamba/moe_mamba.hpp"
 
 /// Does a device compute what the Cpu computes? A program's own answer, for its own definition.
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// How far a device is from the Cpu, each relative to the Cpu's numbers, in root mean squares.
 struct SelfCheck {
@@ -123,4 +123,4 @@ SelfCheck self_check(cuda::Device& device, Shape shape = {2, 67}, Seed seed = {1
   return check;
 }
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -3,6 +3,7 @@
 #include <tuple>
 #include <vector>
 
+#include "moe_mamba/reference/activation.hpp"
 #include "support/catch.hpp"
 #include "support/data.hpp"
 

@@ -1,4 +1,6 @@
 // Causal attention on the CPU against the naive reference, over windows, caches and groups of heads of awkward sizes.
+#include "moe_mamba/reference/attention.hpp"
+
 #include <cmath>
 #include <cstring>
 #include <limits>

@@ -7,6 +7,7 @@
 #include <limits>
 #include <vector>
 
+#include "moe_mamba/reference/causal_convolution.hpp"
 #include "support/catch.hpp"
 #include "support/data.hpp"
 

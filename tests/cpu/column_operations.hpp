@@ -155,7 +155,7 @@ void each_elementwise(cpu::Device& device, Operands& operands, Index columns, co
   const auto gradient = operands.matrix<C>(1, columns);
   auto first_moment = operands.matrix<C>(1, columns), second_moment = operands.positive<C>(1, columns);
   std::vector<std::int16_t> remainder(parameters.size());
-  const Index toggle = 0;
+  const Index boundary = 0;
   const AdamWUpdate<C, S> update{.count = columns,
                                  .parameters = parameters.data(),
                                  .remainder = AdamWUpdate<C, S>::keeps_remainder ? remainder.data() : nullptr,
@@ -168,8 +168,8 @@ void each_elementwise(cpu::Device& device, Operands& operands, Index columns, co
                                  .beta2 = 0.999,
                                  .epsilon = 1e-8,
                                  .decay = 0.1,
-                                 .decay_toggles = &toggle,
-                                 .toggle_count = 1,
+                                 .decay_boundaries = &boundary,
+                                 .boundary_count = 1,
                                  .correction1 = 0.19,
                                  .correction2 = 0.002};
   check(

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "moe_mamba/reference/cross_entropy.hpp"
 #include "support/catch.hpp"
 #include "support/data.hpp"
 

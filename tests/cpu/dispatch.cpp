@@ -4,6 +4,7 @@
 #include <numeric>
 #include <vector>
 
+#include "moe_mamba/reference/dispatch.hpp"
 #include "support/catch.hpp"
 #include "support/data.hpp"
 

@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "moe_mamba/reference/elementwise.hpp"
 #include "support/catch.hpp"
 #include "support/data.hpp"
 

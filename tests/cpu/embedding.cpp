@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "moe_mamba/reference/embedding.hpp"
 #include "support/catch.hpp"
 #include "support/data.hpp"
 

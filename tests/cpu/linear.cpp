@@ -6,6 +6,7 @@
 #include <tuple>
 #include <vector>
 
+#include "moe_mamba/reference/linear.hpp"
 #include "support/catch.hpp"
 #include "support/data.hpp"
 

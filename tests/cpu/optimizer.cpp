@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "moe_mamba/reference/optimizer.hpp"
 #include "support/catch.hpp"
 #include "support/data.hpp"
 
@@ -13,7 +14,7 @@ using namespace moe_mamba;
 
 namespace {
 
-using Toggles = std::vector<Index>;
+using Boundaries = std::vector<Index>;
 
 /// Parameters of `count` elements under AdamW.
 template <class S, class C = compute_t<S>>
@@ -22,9 +23,9 @@ struct Training {
   std::vector<S> parameters;
   std::vector<std::int16_t> remainder;
   std::vector<C> gradient, given, first_moment, second_moment;  // `given`: the gradient as it was
-  Toggles toggles;
+  Boundaries boundaries;
 
-  explicit Training(Index count, Toggles decay_toggles = {0}) : toggles(std::move(decay_toggles)) {
+  explicit Training(Index count, Boundaries decay_boundaries = {0}) : boundaries(std::move(decay_boundaries)) {
     parameters = test::uniform<S>(count, 1);
     remainder.resize(keeps_remainder ? parameters.size() : 0);
     first_moment.resize(static_cast<std::size_t>(count));
@@ -66,8 +67,8 @@ struct Training {
                                     .beta2 = 0.999,
                                     .epsilon = 1e-8,
                                     .decay = 0.1,
-                                    .decay_toggles = toggles.data(),
-                                    .toggle_count = static_cast<Index>(toggles.size()),
+                                    .decay_boundaries = boundaries.data(),
+                                    .boundary_count = static_cast<Index>(boundaries.size()),
                                     .correction1 = 1 - std::pow(0.9, number),
                                     .correction2 = 1 - std::pow(0.999, number)});
   }
@@ -138,32 +139,32 @@ TEMPLATE_TEST_CASE("a packet's square roots are rounded correctly and raise no t
   CHECK(wrong == 0);
 }
 
-TEMPLATE_TEST_CASE("AdamW decays between its toggles and nowhere else, wherever they lie", "[cpu][optimizer]", float,
+TEMPLATE_TEST_CASE("AdamW decays between its boundaries and nowhere else, wherever they lie", "[cpu][optimizer]", float,
                    double, bfloat16) {
   using C = compute_t<TestType>;
   cpu::Device device(Threads{2});
   reference::Device plain;
   const double tolerance = sizeof(C) == 8 ? 1.1e-15 : 6e-7;  // as above
   for (const Index count : {1, 16, 33, 16384, 40000}) {
-    const std::vector<Toggles> cases = {{},
-                                        {0},
-                                        {0, count},
-                                        {count},
-                                        {count + 7},
-                                        {count - 1},
-                                        {0, 0},
-                                        {0, 1},
-                                        {1, 2, 3},
-                                        {3, 4, 4, 11, 13, 29},
-                                        {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18},
-                                        {5, 16383, 16384, 16385},
-                                        {16384},
-                                        {100, 32768, 39999, 40000}};
-    for (const Toggles& toggles : cases) {
-      CAPTURE(count, toggles);
-      Training<TestType> actual(count, toggles);
+    const std::vector<Boundaries> cases = {{},
+                                           {0},
+                                           {0, count},
+                                           {count},
+                                           {count + 7},
+                                           {count - 1},
+                                           {0, 0},
+                                           {0, 1},
+                                           {1, 2, 3},
+                                           {3, 4, 4, 11, 13, 29},
+                                           {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18},
+                                           {5, 16383, 16384, 16385},
+                                           {16384},
+                                           {100, 32768, 39999, 40000}};
+    for (const Boundaries& boundaries : cases) {
+      CAPTURE(count, boundaries);
+      Training<TestType> actual(count, boundaries);
       Training<double> expected = actual.in_double();
-      expected.toggles = toggles;
+      expected.boundaries = boundaries;
       actual.step(device, 1);
       expected.step(plain, 1);
       CHECK(test::relative_error(actual.weights(), expected.parameters) <= tolerance);
@@ -326,12 +327,12 @@ TEMPLATE_TEST_CASE("the sum of squares is exact to double", "[cpu][optimizer]", 
 
 TEMPLATE_TEST_CASE("AdamW gives the same bits with 1, 2 and 3 threads", "[cpu][optimizer]", float, bfloat16) {
   cpu::Device one;
-  const Toggles toggles = {3, 16390, 50000, 65536};
-  Training<TestType> expected(70001, toggles);
+  const Boundaries boundaries = {3, 16390, 50000, 65536};
+  Training<TestType> expected(70001, boundaries);
   for (int number = 1; number <= 3; ++number) expected.step(one, number);
   for (const int threads : {2, 3}) {
     cpu::Device many(Threads{threads});
-    Training<TestType> actual(70001, toggles);
+    Training<TestType> actual(70001, boundaries);
     for (int number = 1; number <= 3; ++number) actual.step(many, number);
     CHECK(actual.parameters == expected.parameters);
     CHECK(actual.remainder == expected.remainder);

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "moe_mamba/reference/rotary.hpp"
 #include "support/catch.hpp"
 #include "support/data.hpp"
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "moe_mamba/reference/router.hpp"
 #include "support/catch.hpp"
 #include "support/data.hpp"
 

@@ -1,3 +1,5 @@
+#include "moe_mamba/reference/selective_scan.hpp"
+
 #include <algorithm>
 #include <bit>
 #include <cmath>

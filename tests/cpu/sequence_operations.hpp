@@ -134,8 +134,8 @@ void each_routing(cpu::Device& device, Operands& operands, double limit, const C
   auto probabilities = logits, dlogits = logits;
   std::vector<C> log_sum_exp(tokens), gates(tokens * chosen);
   std::vector<Index> experts(tokens * chosen);
-  std::vector<double> load(columns), mean(columns);
-  double entropy = 0, square = 0, balance = 0, counted = 0;
+  std::vector<double> load(columns), probability(columns);
+  double entropy = 0, square = 0, counted = 0;
   for (const GateOrder order :
        {GateOrder::softmax_then_top_k, GateOrder::top_k_then_softmax, GateOrder::sigmoid_then_top_k}) {
     check(
@@ -144,7 +144,7 @@ void each_routing(cpu::Device& device, Operands& operands, double limit, const C
           route(device, Router<C, columns, chosen>{order, moe_mamba::matrix(logits.data(), tokens, columns),
                                                    moe_mamba::matrix(probabilities.data(), tokens, columns),
                                                    log_sum_exp.data(), experts.data(), gates.data(), load.data(),
-                                                   mean.data(), &entropy, &square, &balance, &counted});
+                                                   probability.data(), &entropy, &square, &counted});
         },
         Result{probabilities, columns});
     check(

@@ -9,6 +9,7 @@
 #include "layers/harness.hpp"
 #include "moe_mamba/io/safetensors.hpp"
 #include "moe_mamba/moe_mamba.hpp"
+#include "moe_mamba/reference.hpp"
 
 using namespace moe_mamba;
 

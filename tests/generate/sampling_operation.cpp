@@ -4,6 +4,7 @@
 #include <string>
 
 #include "moe_mamba/generate/sampling.hpp"
+#include "moe_mamba/reference.hpp"
 #include "support/catch.hpp"
 #include "support/data.hpp"
 

@@ -2,6 +2,7 @@
 #include "moe_mamba/cuda/attention/backward.cuh"
 #include "moe_mamba/cuda/attention/forward.cuh"
 #include "moe_mamba/cuda/rotary.cuh"
+#include "moe_mamba/reference/attention.hpp"
 
 using namespace moe_mamba;
 

@@ -1,6 +1,7 @@
 #include "gpu/rounded.cuh"
 #include "moe_mamba/cuda/causal_convolution/backward.cuh"
 #include "moe_mamba/cuda/causal_convolution/forward.cuh"
+#include "moe_mamba/reference/causal_convolution.hpp"
 
 using namespace moe_mamba;
 using test::gpu::Buffer;

@@ -1,5 +1,6 @@
 #include "gpu/operations.cuh"
 #include "moe_mamba/cuda/cross_entropy.cuh"
+#include "moe_mamba/reference/cross_entropy.hpp"
 
 using namespace moe_mamba;
 

@@ -1,5 +1,6 @@
 #include "gpu/operations.cuh"
 #include "moe_mamba/cuda/dispatch.cuh"
+#include "moe_mamba/reference/dispatch.hpp"
 
 using namespace moe_mamba;
 

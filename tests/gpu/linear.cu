@@ -1,5 +1,6 @@
 #include "gpu/operations.cuh"
 #include "moe_mamba/cuda/linear/linear.cuh"
+#include "moe_mamba/reference/linear.hpp"
 
 using namespace moe_mamba;
 

@@ -9,6 +9,7 @@
 
 #include "model/definitions.hpp"
 #include "moe_mamba/cuda.hpp"
+#include "moe_mamba/reference.hpp"
 #include "support/catch.hpp"
 #include "support/rounding.hpp"
 

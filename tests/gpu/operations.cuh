@@ -12,7 +12,7 @@
 
 #include "moe_mamba/core/scalar.hpp"
 #include "moe_mamba/cuda/device.hpp"
-#include "moe_mamba/ops/reference.hpp"
+#include "moe_mamba/reference.hpp"
 #include "support/data.hpp"
 
 /// An operation on a CUDA device against its reference in double: the same call on the same arrays.

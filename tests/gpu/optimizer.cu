@@ -33,7 +33,7 @@ void check_optimizer(test::Report& report) {
     const auto weights = test::uniform<C>(count, 2);
     const test::Guarded<bfloat16> upper(std::vector<bfloat16>(halved ? weights.size() : 0));
     const test::Guarded<std::int16_t> lower(std::vector<std::int16_t>(halved ? weights.size() : 0));
-    // Pieces of 2048 elements are a block's, so some toggles lie at their ends and some blocks have none.
+    // Pieces of 2048 elements are a block's, so some boundaries lie at their ends and some blocks have none.
     const std::vector<std::vector<Index>> decays = {{},
                                                     {0},
                                                     {0, count},
@@ -43,14 +43,14 @@ void check_optimizer(test::Report& report) {
                                                     {5, 2047, 2048, 2049, 4095, 4096, 70000}};
     const std::vector<double> norms = {16.0, 1e-4, double(NAN), double(INFINITY)};
     for (std::size_t n = 0; n < decays.size() + norms.size() - 1; ++n) {
-      const auto& toggles = decays[n < decays.size() ? n : 1];
+      const auto& boundaries = decays[n < decays.size() ? n : 1];
       const double squares = norms[n < decays.size() ? 0 : n - decays.size() + 1];
-      const auto toggle_count = static_cast<Index>(toggles.size());
+      const auto boundary_count = static_cast<Index>(boundaries.size());
       report.check(
-          "adamw " + std::to_string(count) + ", toggles " + std::to_string(toggle_count), 12 * test::rounding<C>,
+          "adamw " + std::to_string(count) + ", boundaries " + std::to_string(boundary_count), 12 * test::rounding<C>,
           std::make_tuple(weights, values, test::uniform<C>(count, 3), test::uniform<C>(count, 4, 0, 1),
-                          std::vector<double>{squares}, toggles),
-          [&](auto& device, auto* w, auto* gradient, auto* m, auto* v, const double* sum, const Index* toggle) {
+                          std::vector<double>{squares}, boundaries),
+          [&](auto& device, auto* w, auto* gradient, auto* m, auto* v, const double* sum, const Index* boundary) {
             using Compute = std::remove_pointer_t<decltype(m)>;
             const auto update = [&]<class Storage>(Storage* parameters, std::int16_t* remainder) {
               adamw(device, AdamWUpdate<Compute, Storage>{.count = count,
@@ -65,8 +65,8 @@ void check_optimizer(test::Report& report) {
                                                           .beta2 = 0.99,
                                                           .epsilon = 1e-8,
                                                           .decay = 0.1,
-                                                          .decay_toggles = toggle,
-                                                          .toggle_count = toggle_count,
+                                                          .decay_boundaries = boundary,
+                                                          .boundary_count = boundary_count,
                                                           .correction1 = 0.3,
                                                           .correction2 = 0.03,
                                                           .squares = sum,

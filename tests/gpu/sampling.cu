@@ -5,6 +5,7 @@
 #include "gpu/operations.cuh"
 #include "moe_mamba/cuda/sampling/sampling.cuh"
 #include "moe_mamba/generate/sampling.hpp"
+#include "moe_mamba/reference/sampling.hpp"
 
 using namespace moe_mamba;
 

@@ -6,6 +6,7 @@
 
 #include "gpu/rounded.cuh"
 #include "moe_mamba/cuda/selective_scan/selective_scan.cuh"
+#include "moe_mamba/reference.hpp"
 
 /// A selective scan with random inputs, on the GPU, by the reference and in plain loops.
 namespace test::gpu::scan {

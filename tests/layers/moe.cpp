@@ -3,6 +3,7 @@
 
 #include "layers/harness.hpp"
 #include "moe_mamba/moe_mamba.hpp"
+#include "moe_mamba/reference.hpp"
 
 using namespace moe_mamba;
 

@@ -2,6 +2,7 @@
 #include <vector>
 
 #include "model/definitions.hpp"
+#include "moe_mamba/reference.hpp"
 #include "support/catch.hpp"
 
 using namespace moe_mamba;

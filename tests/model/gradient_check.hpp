@@ -11,6 +11,7 @@
 #include "layers/finite_differences.hpp"
 #include "model/definitions.hpp"
 #include "model/naive_model.hpp"
+#include "moe_mamba/reference.hpp"
 #include "support/catch.hpp"
 
 /// Gradients of whole models against finite differences of the naive ones.

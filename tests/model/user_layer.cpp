@@ -6,6 +6,7 @@
 
 #include "layers/finite_differences.hpp"
 #include "model/definitions.hpp"
+#include "moe_mamba/reference.hpp"
 #include "moe_mamba/train/trainer.hpp"
 #include "support/catch.hpp"
 

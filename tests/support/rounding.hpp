@@ -7,7 +7,7 @@
 
 #include "moe_mamba/ops/cross_entropy.hpp"
 #include "moe_mamba/ops/linear.hpp"
-#include "moe_mamba/ops/reference.hpp"
+#include "moe_mamba/reference.hpp"
 
 /// The reference backend as a device works with bfloat16 parameters: activations between operations are bfloat16, and
 /// the other factor of products with weights is rounded to it, which tensor cores multiply. Sums stay exact. How far it

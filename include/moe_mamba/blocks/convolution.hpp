@@ -3,7 +3,7 @@
 #include "moe_mamba/blocks/layer.hpp"
 #include "moe_mamba/ops/causal_convolution.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// The short causal depthwise convolution of Mamba with SiLU, (T, Channels) → (T, Channels); see
 /// ops/causal_convolution.hpp. A sequence carries its last Taps - 1 inputs.
@@ -58,4 +58,4 @@ struct DepthwiseConvolution : LayerDefaults {
   }
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -9,7 +9,7 @@
 /// Projections whose matrices are chosen for each token: ExpertProjection<Routing, Expert>, where an expert is one
 /// matrix (ExpertLinear) or a feed-forward layer (ExpertMlp). Experts see rows in their own order; their facts are
 /// those of one row, which meets one expert.
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// Experts of one matrix each: y = x Wᵀ with the W of a row's expert.
 template <int In, int Out, int Experts>
@@ -168,4 +168,4 @@ struct ExpertProjection : LayerDefaults {
   static constexpr const auto* gates(const auto& routed) { return Use == GateUse::weight ? routed.gates : nullptr; }
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -7,7 +7,7 @@
 #include "moe_mamba/core/random.hpp"
 #include "moe_mamba/core/scalar.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// How the elements of a parameter are initialised: by one of the named distributions, or by a function of your own.
 struct Initializer {
@@ -62,4 +62,4 @@ struct Initializer {
   }
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

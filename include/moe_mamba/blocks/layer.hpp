@@ -34,7 +34,7 @@
 /// where w and g are its bound weights and the gradients with respect to them. LayerDefaults and LayerOf (layer_of.hpp)
 /// are bases with what a layer does not say itself. A block has the same members, but passes of its own form, which are
 /// given their scratch memory as they are given Saved.
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// The context of a forward pass: what a layer is given besides its weights and buffers. Each layer has its own.
 template <class Device, class S, class C>
@@ -170,4 +170,4 @@ constexpr std::size_t tape_bytes(Shape shape) {
   return bytes_of<typename Layer::template Saved<C>>(shape);
 }
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

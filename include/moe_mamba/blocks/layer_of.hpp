@@ -2,7 +2,7 @@
 
 #include "moe_mamba/blocks/layer.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 namespace detail {
 
@@ -49,4 +49,4 @@ struct LayerOf : LayerDefaults {
   }
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -11,7 +11,7 @@
 /// and what goes in (x and dx) may be of another type than what comes out (y and dy): the stream is in the compute
 /// type. A norm may have forward_joined(run, w, saved, Joined, y) besides, which first adds what a layer before it left
 /// to be added to the stream.
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// The numbers of a norm.
 struct NormOptions {
@@ -113,4 +113,4 @@ struct NoNormLayer : LayerDefaults {
   }
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

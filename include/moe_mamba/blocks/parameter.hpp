@@ -9,7 +9,7 @@
 #include "moe_mamba/core/scalar.hpp"
 
 /// What a layer says of its parameters at compile time.
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// What an optimizer needs to know of a parameter. Weight decay applies to matrices only.
 enum class ParameterKind { matrix, gain, bias, decay_free };
@@ -75,4 +75,4 @@ constexpr Parameter matrix_parameter(const char* name, Index rows, Index columns
   return {name, {rows, columns, 1}, 2, kind, initializer};
 }
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

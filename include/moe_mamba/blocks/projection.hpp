@@ -3,7 +3,7 @@
 #include "moe_mamba/blocks/layer.hpp"
 #include "moe_mamba/ops/linear.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// The weights of a projection of any size, or the gradients with respect to them.
 template <class Bind>
@@ -52,4 +52,4 @@ struct Projection : detail::ProjectionPasses<HasBias> {
   static constexpr bool takes_packed = true;
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -8,7 +8,7 @@
 #include "moe_mamba/ops/elementwise.hpp"
 #include "moe_mamba/ops/router.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// The numbers of a routing.
 struct RoutingOptions {
@@ -219,4 +219,4 @@ struct Routing : LayerDefaults {
   }
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -3,7 +3,7 @@
 #include "moe_mamba/blocks/layer.hpp"
 #include "moe_mamba/ops/selective_scan.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// What a selective scan reads, or the gradients with respect to it; see ops/selective_scan.hpp.
 template <class T>
@@ -97,4 +97,4 @@ struct SelectiveStateSpace : LayerDefaults {
   }
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

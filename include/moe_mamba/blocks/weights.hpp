@@ -23,7 +23,7 @@
 ///   vector_if(present, name, size, kind, initializer)   the same, or null where the layer goes without it
 ///   block<Block>(prefix, arguments...)                  the weights of a block or layer inside the layer, whose
 ///                                                       constructor is given the binder and these arguments
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// Lists parameters, or only counts them where there is no room to list them in.
 class DescribeWeights {
@@ -155,4 +155,4 @@ constexpr typename Layer::template Weights<BindWeights<T>> bind_weights(T* first
   return typename Layer::template Weights<BindWeights<T>>(bind);
 }
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

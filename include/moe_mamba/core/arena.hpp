@@ -6,7 +6,7 @@
 #include "moe_mamba/core/scalar.hpp"
 #include "moe_mamba/core/view.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// A bump allocator: sub-allocates one block of memory, each allocation aligned to 64 bytes (a cache line).
 ///
@@ -67,4 +67,4 @@ constexpr std::size_t bytes_of(Arguments&&... arguments) {
   return counting.used();
 }
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

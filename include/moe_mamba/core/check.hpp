@@ -13,7 +13,7 @@
 #include "moe_mamba/core/error.hpp"
 
 /// Errors at the API: every message names the argument, its value and what is allowed.
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 namespace detail {
 
@@ -92,4 +92,4 @@ void require_range(bool ok, const char* argument, const Value& value, const Allo
   }
 }
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -12,7 +12,7 @@
 
 /// The library's exceptions. std::invalid_argument is for values and sizes of arguments, std::out_of_range for token ids and
 /// indices, std::bad_alloc for memory; these are for the rest.
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// A call at the wrong time, as on a model that was moved from, or during another call.
 class OrderError : public std::logic_error {
@@ -42,4 +42,4 @@ template <class Error>
 
 }  // namespace detail
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

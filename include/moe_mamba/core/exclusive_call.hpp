@@ -5,7 +5,7 @@
 
 #include "moe_mamba/core/error.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// A call on something that serves one call at a time. Two calls at once would wait for each other for ever, or work in
 /// each other's memory: the second throws instead, before it has done anything.
@@ -44,4 +44,4 @@ class ExclusiveCall {
   Flag* flag_;
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -6,7 +6,7 @@
 #include "moe_mamba/core/annotation.hpp"
 
 /// Scalar mathematics of the layers, for host and device alike. Nothing here raises a spurious overflow.
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// a / b rounded up, for a >= 0 and b > 0.
 template <class A, class B>
@@ -67,4 +67,4 @@ MOE_MAMBA_HOST_DEVICE inline T gelu_derivative(T x) {
   return T(0.5) * (T(1) + erf(x * T(0.70710678118654752440))) + x * T(0.39894228040143267794) * exp(T(-0.5) * x * x);
 }
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -11,7 +11,7 @@
 #include "moe_mamba/core/standard.hpp"
 
 /// For messages about a name that is not there.
-namespace moe_mamba::detail {
+namespace moe_mamba::inline v0_2::detail {
 
 /// How many characters must be added, left out or changed to turn a name into another (Levenshtein 1966), of names cut
 /// to 100 characters.
@@ -67,4 +67,4 @@ class NearestNames {
   std::size_t kept_ = 0, offered_ = 0;
 };
 
-}  // namespace moe_mamba::detail
+}  // namespace moe_mamba::inline v0_2::detail

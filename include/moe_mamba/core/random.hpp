@@ -6,7 +6,7 @@
 
 #include "moe_mamba/core/annotation.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// The seed of everything that is drawn at random. Equal seeds give equal bits.
 struct Seed {
@@ -95,4 +95,4 @@ class Random {
   std::uint64_t position_ = 0;
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

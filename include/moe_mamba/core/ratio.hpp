@@ -2,7 +2,7 @@
 
 #include "moe_mamba/core/standard.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// A number given as a ratio.
 struct Ratio {
@@ -11,4 +11,4 @@ struct Ratio {
   constexpr double value() const { return static_cast<double>(numerator) / static_cast<double>(denominator); }
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

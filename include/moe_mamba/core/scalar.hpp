@@ -8,7 +8,7 @@
 #include "moe_mamba/core/annotation.hpp"
 
 /// Scalar types: what parameters are stored in, and what arithmetic is done in.
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// Signed size and index type of the library; offsets never wrap below 2^63 elements.
 using Index = std::ptrdiff_t;
@@ -64,4 +64,4 @@ concept ComputeScalar = std::same_as<T, float> || std::same_as<T, double>;
 template <StorageScalar Storage>
 using compute_t = std::conditional_t<std::same_as<Storage, double>, double, float>;
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

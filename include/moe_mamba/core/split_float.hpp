@@ -7,7 +7,7 @@
 
 /// A float in two halves of 16 bits: the bfloat16 that a model works with, and a remainder that whoever trains the model
 /// keeps beside it, so that steps too small for a bfloat16 add up.
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// bits(float) = 2^16 bits(upper) + remainder, where `upper` is the float rounded to nearest, ties away from zero. A tie
 /// then has the remainder -2^15; ties to even would ask for +2^15 as well, for which there is no room.
@@ -42,4 +42,4 @@ MOE_MAMBA_HOST_DEVICE constexpr float join_float(SplitFloat halves) {
   return __builtin_bit_cast(float, magnitude < split_float_limit ? word + remainder : word);
 }
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

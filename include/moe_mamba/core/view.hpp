@@ -9,7 +9,7 @@
 #include "moe_mamba/core/scalar.hpp"
 
 /// Views: pointers with a shape. They own nothing and check nothing.
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// A batch of sequences. Activations of a batch are matrices of tokens() rows, the rows of one sequence after those of the
 /// one before it. Sequences are equally long or, with lengths, packed end to end without anything between them.
@@ -155,4 +155,4 @@ struct StateView {
   }
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

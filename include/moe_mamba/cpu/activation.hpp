@@ -9,7 +9,7 @@
 
 /// Activations of feed-forward layers on the CPU; the contract is in ops/activation.hpp. The built-in ones run on
 /// packets, a user's own element by element. A result's bits do not depend on where in a row it lies.
-namespace moe_mamba::cpu {
+namespace moe_mamba::inline v0_2::cpu {
 
 namespace detail {
 
@@ -141,4 +141,4 @@ void grouped_activate_backward(Device& device, Groups groups, Activation functio
   activate_backward(device, function, h.row_block(0, rows), da.row_block(0, rows), dh.row_block(0, rows));
 }
 
-}  // namespace moe_mamba::cpu
+}  // namespace moe_mamba::inline v0_2::cpu

@@ -13,7 +13,7 @@
 /// exponentials and their products with the values follow one another in the first cache, and nothing of the size of
 /// steps times keys is ever stored. For few queries, a decoder's step above all, keys are read in place and split among
 /// tasks, whose partial results are merged afterwards.
-namespace moe_mamba::cpu {
+namespace moe_mamba::inline v0_2::cpu {
 
 namespace detail {
 
@@ -321,4 +321,4 @@ void causal_attention(Device& device, const CausalAttention<C, HeadWidth>& atten
   detail::AttentionForward<C, HeadWidth>(device, attention).run();
 }
 
-}  // namespace moe_mamba::cpu
+}  // namespace moe_mamba::inline v0_2::cpu

@@ -10,7 +10,7 @@
 /// pair of blocks. Where there are as many heads of keys as threads, one of them is a task. Otherwise blocks of keys are
 /// tasks, for their own gradients, and then blocks of queries, for theirs, at two more products a pair. Both ways add up
 /// the same blocks in the same order, so the bits are the same.
-namespace moe_mamba::cpu {
+namespace moe_mamba::inline v0_2::cpu {
 
 namespace detail {
 
@@ -285,4 +285,4 @@ std::size_t causal_attention_scratch(const Device& device, Shape shape, const At
                   bytes_of<detail::AttentionBackwardScratch<C, HeadWidth>>(device.threads(), shape, heads));
 }
 
-}  // namespace moe_mamba::cpu
+}  // namespace moe_mamba::inline v0_2::cpu

@@ -15,7 +15,7 @@
 ///
 /// A block's rows are padded to whole packets, with zeros where a product reads them, so that products know no edges along
 /// their columns.
-namespace moe_mamba::cpu::detail {
+namespace moe_mamba::inline v0_2::cpu::detail {
 
 template <ComputeScalar C>
 struct AttentionBlocks {
@@ -215,4 +215,4 @@ struct QueryBlocks {
   }
 };
 
-}  // namespace moe_mamba::cpu::detail
+}  // namespace moe_mamba::inline v0_2::cpu::detail

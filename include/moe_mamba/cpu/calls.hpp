@@ -11,7 +11,7 @@
 
 /// Single operations on arrays of the caller's, each in one call that checks sizes: for whoever wants the scan, the norm
 /// or the router and no model. Nothing is allocated. Contracts and formulas are those of ops/.
-namespace moe_mamba::cpu {
+namespace moe_mamba::inline v0_2::cpu {
 
 namespace detail {
 
@@ -117,4 +117,4 @@ RouterMeans route(Device& device, std::span<const C> logits, GateOrder order, co
   return router_means(E, K, outputs.load.data(), probability.data(), entropy, square_log_sum_exp, counted);
 }
 
-}  // namespace moe_mamba::cpu
+}  // namespace moe_mamba::inline v0_2::cpu

@@ -12,7 +12,7 @@
 /// bias and the last inputs stay in registers, each input is read once, and SiLU is taken on the way out.
 ///
 /// Results depend neither on the number of threads nor, in the forward pass, on how a sequence is divided into chunks.
-namespace moe_mamba::cpu {
+namespace moe_mamba::inline v0_2::cpu {
 
 namespace detail {
 
@@ -191,4 +191,4 @@ void causal_convolution_backward(Device& device, const CausalConvolutionBackward
   });
 }
 
-}  // namespace moe_mamba::cpu
+}  // namespace moe_mamba::inline v0_2::cpu

@@ -3,7 +3,7 @@
 #include "moe_mamba/cpu/packet_access.hpp"
 
 /// For operations whose packets hold neighbouring channels of one row (selective scan, causal convolution).
-namespace moe_mamba::cpu::detail {
+namespace moe_mamba::inline v0_2::cpu::detail {
 
 /// The channels of one packet: all its lanes, or the first `count` where the matrix ends; the others read as zero.
 template <PacketLike P, bool Partial>
@@ -51,4 +51,4 @@ template <bool Write>
   __builtin_prefetch(address, Write ? 1 : 0);
 }
 
-}  // namespace moe_mamba::cpu::detail
+}  // namespace moe_mamba::inline v0_2::cpu::detail

@@ -9,7 +9,7 @@
 
 /// How the operations that read their operands once divide their work: into chunks that depend on sizes alone, never on
 /// the number of threads, so that neither do results.
-namespace moe_mamba::cpu::detail {
+namespace moe_mamba::inline v0_2::cpu::detail {
 
 /// Elements of a task: some microseconds of work, far more than it costs to hand the task to a thread.
 inline constexpr Index task_elements = 16384;
@@ -123,4 +123,4 @@ inline double square_sum(const C* values, Index count) {
   });
 }
 
-}  // namespace moe_mamba::cpu::detail
+}  // namespace moe_mamba::inline v0_2::cpu::detail

@@ -9,7 +9,7 @@
 #include "moe_mamba/ops/cross_entropy.hpp"
 
 /// The head of a language model and its loss in one, on the CPU; the contract is in ops/cross_entropy.hpp.
-namespace moe_mamba::cpu {
+namespace moe_mamba::inline v0_2::cpu {
 
 namespace detail {
 
@@ -112,4 +112,4 @@ void head_cross_entropy(Device& device, const HeadCrossEntropy<C, S>& head) {
   head.totals[1] = static_cast<double>(targets);
 }
 
-}  // namespace moe_mamba::cpu
+}  // namespace moe_mamba::inline v0_2::cpu

@@ -10,14 +10,14 @@
 #include <vector>
 
 #include "moe_mamba/core/arena.hpp"
-#include "moe_mamba/core/backend.hpp"
 #include "moe_mamba/core/check.hpp"
 #include "moe_mamba/core/exclusive_call.hpp"
-#include "moe_mamba/core/memory.hpp"
-#include "moe_mamba/core/recording.hpp"
 #include "moe_mamba/core/scalar.hpp"
+#include "moe_mamba/runtime/backend.hpp"
+#include "moe_mamba/runtime/memory.hpp"
+#include "moe_mamba/runtime/recording.hpp"
 
-namespace moe_mamba::cpu {
+namespace moe_mamba::inline v0_2::cpu {
 
 /// Where the operations of this folder run: a number of threads, each with scratch memory.
 ///
@@ -164,4 +164,4 @@ class Device {
   std::vector<std::thread> workers_;
 };
 
-}  // namespace moe_mamba::cpu
+}  // namespace moe_mamba::inline v0_2::cpu

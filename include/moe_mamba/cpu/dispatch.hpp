@@ -7,7 +7,7 @@
 #include "moe_mamba/ops/dispatch.hpp"
 
 /// Bringing the tokens of one expert together and their results back, on the CPU; the contract is in ops/dispatch.hpp.
-namespace moe_mamba::cpu {
+namespace moe_mamba::inline v0_2::cpu {
 
 /// A counting sort: two passes over the assignments, in one thread.
 inline void group_tokens(Device&, const GroupTokens& group) {
@@ -100,4 +100,4 @@ void combine_rows_backward(Device& device, Input<C> y, const Index* slots, Index
   });
 }
 
-}  // namespace moe_mamba::cpu
+}  // namespace moe_mamba::inline v0_2::cpu

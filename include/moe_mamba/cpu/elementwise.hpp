@@ -7,7 +7,7 @@
 #include "moe_mamba/ops/elementwise.hpp"
 
 /// Plain loops over matrices on the CPU; the contract is in ops/elementwise.hpp.
-namespace moe_mamba::cpu {
+namespace moe_mamba::inline v0_2::cpu {
 
 /// y = x
 template <ComputeScalar C>
@@ -73,4 +73,4 @@ void squared_error(Device& device, Input<C> x, Input<C> target, double scale, Ma
   for (const double part : sums) *sum += part;
 }
 
-}  // namespace moe_mamba::cpu
+}  // namespace moe_mamba::inline v0_2::cpu

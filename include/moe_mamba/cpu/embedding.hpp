@@ -4,7 +4,7 @@
 #include "moe_mamba/ops/embedding.hpp"
 
 /// Embedding of tokens on the CPU; the contract is in ops/embedding.hpp.
-namespace moe_mamba::cpu {
+namespace moe_mamba::inline v0_2::cpu {
 
 /// x[t] = weight[tokens[t]]
 template <ComputeScalar C, StorageScalar S>
@@ -35,4 +35,4 @@ void embed_backward(Device& device, const Token* tokens, Input<C> dx, MatrixView
   });
 }
 
-}  // namespace moe_mamba::cpu
+}  // namespace moe_mamba::inline v0_2::cpu

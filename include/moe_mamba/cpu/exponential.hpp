@@ -21,7 +21,7 @@
 /// None raises FE_OVERFLOW, not even where a result is infinite, nor FE_INVALID but for a NaN.
 ///
 /// The method: x = n ln 2 + r with |r| <= (ln 2) / 2, a polynomial for e^r, and n added to the exponent's bits.
-namespace moe_mamba::cpu {
+namespace moe_mamba::inline v0_2::cpu {
 
 namespace detail {
 
@@ -228,4 +228,4 @@ template <PacketLike P>
   return {detail::softplus_from(x, e), select(x < 0, e, one) / (one + e)};
 }
 
-}  // namespace moe_mamba::cpu
+}  // namespace moe_mamba::inline v0_2::cpu

@@ -19,7 +19,7 @@
 /// Each element of C is a sum over blocks of the inner dimension, first to last, of sums over the elements of a block,
 /// first to last. The blocks depend on the inner size alone and a tile at an edge does the same arithmetic as one
 /// inside, so the bits of a row depend neither on the other rows nor on the division into tasks.
-namespace moe_mamba::cpu {
+namespace moe_mamba::inline v0_2::cpu {
 
 /// Sizes of the blocks.
 template <ComputeScalar C>
@@ -256,4 +256,4 @@ void gemm_block(const Product<C, S>& product, Range rows, Range columns, std::by
   }
 }
 
-}  // namespace moe_mamba::cpu
+}  // namespace moe_mamba::inline v0_2::cpu

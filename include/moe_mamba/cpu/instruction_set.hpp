@@ -48,7 +48,7 @@
 #define MOE_MAMBA_ROUNDING ""
 #endif
 
-namespace moe_mamba::cpu::detail {
+namespace moe_mamba::inline v0_2::cpu::detail {
 
 [[gnu::used]] inline void compiled_for() asm("moe_mamba_kernels_for_" MOE_MAMBA_VECTORS MOE_MAMBA_ROUNDING);
 inline void compiled_for() {
@@ -57,7 +57,7 @@ inline void compiled_for() {
       "moe_mamba_needs_one_instruction_set_in_all_objects:");
 }
 
-}  // namespace moe_mamba::cpu::detail
+}  // namespace moe_mamba::inline v0_2::cpu::detail
 
 #undef MOE_MAMBA_VECTORS
 #undef MOE_MAMBA_ROUNDING

@@ -14,7 +14,7 @@
 ///
 /// A product of one matrix is a grouped one with one group. Results are divided into tasks of some columns and, where those
 /// are not enough for all threads, of some rows of a group; all groups are one parallel region.
-namespace moe_mamba::cpu {
+namespace moe_mamba::inline v0_2::cpu {
 
 namespace detail {
 
@@ -217,4 +217,4 @@ void bias_backward(Device& device, Input<C> dy, C* dbias) {
   });
 }
 
-}  // namespace moe_mamba::cpu
+}  // namespace moe_mamba::inline v0_2::cpu

@@ -27,7 +27,7 @@
 /// Intrinsics are left for what has no operator (fused multiply-add, square root, masked access), for larger and smaller,
 /// which g++ 12 does not recognise in a comparison with a constant, and for the two conversions that it splits in halves.
 /// An instruction set without a branch here takes the plain loops.
-namespace moe_mamba::cpu {
+namespace moe_mamba::inline v0_2::cpu {
 
 /// Bytes of the widest vector that the compiler's flags allow; 0 for none. MOE_MAMBA_DONT_VECTORIZE makes it 0.
 #if defined(MOE_MAMBA_DONT_VECTORIZE)
@@ -278,4 +278,4 @@ template <class V>
 
 }  // namespace detail
 
-}  // namespace moe_mamba::cpu
+}  // namespace moe_mamba::inline v0_2::cpu

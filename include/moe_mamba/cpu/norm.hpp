@@ -8,7 +8,7 @@
 
 /// Normalisation of rows on the CPU; the contract is in ops/norm.hpp. A row is read from memory once; sums over a row
 /// run in the compute type, in four interleaved vectors.
-namespace moe_mamba::cpu {
+namespace moe_mamba::inline v0_2::cpu {
 
 namespace detail {
 
@@ -223,4 +223,4 @@ void add_layer_norm(Device& device, const Joined<C, C>& joined, const S* gain, c
   layer_norm(device, joined.x, gain, bias, epsilon, y, mean, inverse);
 }
 
-}  // namespace moe_mamba::cpu
+}  // namespace moe_mamba::inline v0_2::cpu

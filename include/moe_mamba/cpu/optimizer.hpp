@@ -8,7 +8,7 @@
 #include "moe_mamba/ops/optimizer.hpp"
 
 /// Operations on whole parameter arrays on the CPU; the contract is in ops/optimizer.hpp.
-namespace moe_mamba::cpu {
+namespace moe_mamba::inline v0_2::cpu {
 
 /// *sum = Σ values[i]² in double, in at most 64 chunks whose sums are added in their order.
 template <ComputeScalar C>
@@ -118,14 +118,14 @@ void adamw(Device& device, const AdamWUpdate<C, S>& update) {
   device.parallel(chunks.chunks(), [&](Index chunk, int) {
     const Index end = chunks.last(chunk);
     Index first = chunks.first(chunk),
-          toggle = toggles_until(update.first + first, update.decay_toggles, update.toggle_count);
-    for (; first < end; ++toggle) {
+          crossed = boundaries_until(update.first + first, update.decay_boundaries, update.boundary_count);
+    for (; first < end; ++crossed) {
       const Index last =
-          toggle < update.toggle_count ? std::min(end, update.decay_toggles[toggle] - update.first) : end;
-      update_range(first, last, toggle % 2 == 1 ? static_cast<C>(update.decay) : C(0));
+          crossed < update.boundary_count ? std::min(end, update.decay_boundaries[crossed] - update.first) : end;
+      update_range(first, last, crossed % 2 == 1 ? static_cast<C>(update.decay) : C(0));
       first = last;
     }
   });
 }
 
-}  // namespace moe_mamba::cpu
+}  // namespace moe_mamba::inline v0_2::cpu

@@ -17,7 +17,7 @@
 /// operation in each lane. A product is never contracted with a sum, whatever the flags: where a * b + c is to be rounded
 /// once, the kernel says fma(a, b, c), which is what it says on machines that have the instruction, and a product and a
 /// sum on those that have not.
-namespace moe_mamba::cpu {
+namespace moe_mamba::inline v0_2::cpu {
 
 template <ComputeScalar C, Index Lanes = native_lanes<C>>
 struct Packet;
@@ -161,4 +161,4 @@ template <Index count, class F>
   unroll(f, std::make_integer_sequence<int, static_cast<int>(count)>());
 }
 
-}  // namespace moe_mamba::cpu
+}  // namespace moe_mamba::inline v0_2::cpu

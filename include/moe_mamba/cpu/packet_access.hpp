@@ -6,7 +6,7 @@
 #include "moe_mamba/cpu/packet.hpp"
 
 /// Loads and stores of packets whose elements are too few for all lanes, or of another type.
-namespace moe_mamba::cpu {
+namespace moe_mamba::inline v0_2::cpu {
 
 /// The `count` elements at `from`, 0 <= count <= lanes<P>; the lanes after them are `rest`, and not read.
 template <PacketLike P>
@@ -65,4 +65,4 @@ template <PacketLike P, ComputeScalar C>
   }
 }
 
-}  // namespace moe_mamba::cpu
+}  // namespace moe_mamba::inline v0_2::cpu

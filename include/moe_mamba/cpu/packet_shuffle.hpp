@@ -3,7 +3,7 @@
 #include "moe_mamba/cpu/packet.hpp"
 
 /// Packets whose lanes change places: squares of as many packets as each has lanes.
-namespace moe_mamba::cpu {
+namespace moe_mamba::inline v0_2::cpu {
 
 namespace detail {
 
@@ -93,4 +93,4 @@ template <ComputeScalar C, Index Lanes>
   return packets[0];
 }
 
-}  // namespace moe_mamba::cpu
+}  // namespace moe_mamba::inline v0_2::cpu

@@ -8,7 +8,7 @@
 
 /// Rotary positions on the CPU; the contract is in ops/rotary.hpp. Cosines and sines of a row's angles are computed once for
 /// all heads.
-namespace moe_mamba::cpu {
+namespace moe_mamba::inline v0_2::cpu {
 
 namespace detail {
 
@@ -61,4 +61,4 @@ void rotary_embedding(Device& device, const RotaryEmbedding<C>& rotary) {
   }
 }
 
-}  // namespace moe_mamba::cpu
+}  // namespace moe_mamba::inline v0_2::cpu

@@ -10,7 +10,7 @@
 
 /// Routing of tokens to experts on the CPU; the contract is in ops/router.hpp. The softmax of a token runs in the
 /// compute type, the statistics over tokens in double.
-namespace moe_mamba::cpu {
+namespace moe_mamba::inline v0_2::cpu {
 
 namespace detail {
 
@@ -171,4 +171,4 @@ void router_backward(Device& device, const RouterBackward<C, Experts, TopK>& rou
   });
 }
 
-}  // namespace moe_mamba::cpu
+}  // namespace moe_mamba::inline v0_2::cpu

@@ -21,7 +21,7 @@
 /// A state update of a packet takes 14 arithmetic instructions, 7 cycles on a machine that issues two in each. 13 to 14
 /// were measured with AVX-512, all included (1536 channels, 16 states, from the third-level cache): softplus and gate take
 /// 5, waiting for memory most of the rest.
-namespace moe_mamba::cpu {
+namespace moe_mamba::inline v0_2::cpu {
 
 namespace detail {
 
@@ -191,4 +191,4 @@ void selective_scan(Device& device, const SelectiveScan<C, S, States>& scan) {
   });
 }
 
-}  // namespace moe_mamba::cpu
+}  // namespace moe_mamba::inline v0_2::cpu

@@ -23,7 +23,7 @@
 /// A state update of 8 channels takes 17 multiplications or multiply-adds (8 forward, 9 backward), 8.5 cycles of
 /// the two multipliers of an AVX2 machine. 22 were measured (Zen 3, N = 16): 7 forward, 8 backward, 2 to 3 for the sums over
 /// lanes, and 4 to 5 for what is done once a step whatever N (softplus, silu and their derivatives).
-namespace moe_mamba::cpu {
+namespace moe_mamba::inline v0_2::cpu {
 
 namespace detail {
 
@@ -309,4 +309,4 @@ void selective_scan_backward(Device& device, const SelectiveScanBackward<C, S, S
   detail::add_partial_sums(device, scan, partial);
 }
 
-}  // namespace moe_mamba::cpu
+}  // namespace moe_mamba::inline v0_2::cpu

@@ -12,7 +12,7 @@
 ///
 /// A block is one packet of neighbouring channels. In a chunk it has a row of packets for each step, which lie together, so
 /// that a loop over steps is one stream through memory.
-namespace moe_mamba::cpu::detail {
+namespace moe_mamba::inline v0_2::cpu::detail {
 
 /// A step of a block.
 template <PacketLike P>
@@ -126,4 +126,4 @@ template <PacketLike P, class Row, class Keep>
   return h;
 }
 
-}  // namespace moe_mamba::cpu::detail
+}  // namespace moe_mamba::inline v0_2::cpu::detail

@@ -8,7 +8,7 @@
 #include "moe_mamba/ops/selective_scan.hpp"
 
 /// Partial gradients of the selective scan's backward pass, and their sums in a fixed order.
-namespace moe_mamba::cpu::detail {
+namespace moe_mamba::inline v0_2::cpu::detail {
 
 /// Blocks of channels that share a sum over lanes, and groups of blocks that share a task.
 inline constexpr Index scan_group_blocks = 8;
@@ -80,4 +80,4 @@ void add_partial_sums(Device& device, const SelectiveScanBackward<C, S, States>&
   });
 }
 
-}  // namespace moe_mamba::cpu::detail
+}  // namespace moe_mamba::inline v0_2::cpu::detail

@@ -7,7 +7,7 @@
 
 /// Activations of feed-forward layers on a CUDA device; the contract is in ops/activation.hpp. A user's own activation
 /// marks `value` and `derivative` with MOE_MAMBA_HOST_DEVICE.
-namespace moe_mamba::cuda {
+namespace moe_mamba::inline v0_2::cuda {
 
 namespace detail {
 
@@ -93,4 +93,4 @@ void grouped_activate_backward(Device& device, Groups groups, Activation, Input<
   detail::for_vectors(device, detail::rows_of(groups, da.rows), da.columns, each, h, da, dh);
 }
 
-}  // namespace moe_mamba::cuda
+}  // namespace moe_mamba::inline v0_2::cuda

@@ -8,7 +8,7 @@
 #include "moe_mamba/core/standard.hpp"
 
 /// Errors of CUDA's libraries as exceptions.
-namespace moe_mamba::cuda {
+namespace moe_mamba::inline v0_2::cuda {
 
 /// Something that a CUDA call reported: no device, no memory, a kernel without code for this device.
 class Error : public std::runtime_error {
@@ -44,4 +44,4 @@ inline void check(cublasStatus_t status, const char* call) {
 /// wait for it to run.
 inline void check_launch(const char* kernel) { check(cudaGetLastError(), kernel); }
 
-}  // namespace moe_mamba::cuda
+}  // namespace moe_mamba::inline v0_2::cuda

@@ -20,7 +20,7 @@
 #include "moe_mamba/ops/cross_entropy.hpp"
 
 /// The head of a language model and its loss in one, on a CUDA device; the contract is in ops/cross_entropy.hpp.
-namespace moe_mamba::cuda {
+namespace moe_mamba::inline v0_2::cuda {
 
 namespace detail {
 
@@ -201,4 +201,4 @@ void head_cross_entropy(Device& device, const HeadCrossEntropy<C, S>& head) {
   check_launch("total_kernel");
 }
 
-}  // namespace moe_mamba::cuda
+}  // namespace moe_mamba::inline v0_2::cuda

@@ -4,12 +4,12 @@
 #include <utility>
 
 #include "moe_mamba/core/arena.hpp"
-#include "moe_mamba/core/backend.hpp"
 #include "moe_mamba/core/exclusive_call.hpp"
 #include "moe_mamba/core/scalar.hpp"
 #include "moe_mamba/cuda/check.hpp"
+#include "moe_mamba/runtime/backend.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// How floats are multiplied by floats on a CUDA device: as floats, or rounded to TF32 (10-bit mantissa instead of 23) by
 /// tensor cores, which is several times as fast. Sums are in float either way, and other types not affected.
@@ -21,9 +21,9 @@ struct CudaOptions {
   FloatProducts products = FloatProducts::exact;
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2
 
-namespace moe_mamba::cuda {
+namespace moe_mamba::inline v0_2::cuda {
 
 /// A block of uninitialised device memory of its own.
 class Memory {
@@ -173,4 +173,4 @@ class Device {
   Memory scratch_;
 };
 
-}  // namespace moe_mamba::cuda
+}  // namespace moe_mamba::inline v0_2::cuda

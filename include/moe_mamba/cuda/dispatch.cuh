@@ -15,7 +15,7 @@
 
 /// Bringing the tokens of one expert together and their results back, on a CUDA device; the contract is in
 /// ops/dispatch.hpp.
-namespace moe_mamba::cuda {
+namespace moe_mamba::inline v0_2::cuda {
 
 namespace detail {
 
@@ -146,4 +146,4 @@ void combine_rows_backward(Device& device, Input<C> y, const Index* slots, Index
                            slots, top_k, assignments, gates, dout, dy, dgates);
 }
 
-}  // namespace moe_mamba::cuda
+}  // namespace moe_mamba::inline v0_2::cuda

@@ -7,7 +7,7 @@
 #include "moe_mamba/ops/elementwise.hpp"
 
 /// Plain loops over matrices on a CUDA device; the contract is in ops/elementwise.hpp.
-namespace moe_mamba::cuda {
+namespace moe_mamba::inline v0_2::cuda {
 
 namespace detail {
 
@@ -114,4 +114,4 @@ void squared_error(Device& device, Input<C> x, Input<C> target, double scale, Ma
                        detail::SquaredErrorElement<C>{x, target, static_cast<C>(2 * scale), dx}, sum);
 }
 
-}  // namespace moe_mamba::cuda
+}  // namespace moe_mamba::inline v0_2::cuda

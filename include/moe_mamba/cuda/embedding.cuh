@@ -11,7 +11,7 @@
 #include "moe_mamba/ops/embedding.hpp"
 
 /// Embedding of tokens on a CUDA device; the contract is in ops/embedding.hpp.
-namespace moe_mamba::cuda {
+namespace moe_mamba::inline v0_2::cuda {
 
 namespace detail {
 
@@ -179,4 +179,4 @@ void embed_backward(Device& device, const Token* tokens, Input<C> dx, MatrixView
   }
 }
 
-}  // namespace moe_mamba::cuda
+}  // namespace moe_mamba::inline v0_2::cuda

@@ -9,7 +9,7 @@
 #include "moe_mamba/ops/optimizer.hpp"
 
 /// Operations on whole parameter arrays on a CUDA device; the contract is in ops/optimizer.hpp.
-namespace moe_mamba::cuda {
+namespace moe_mamba::inline v0_2::cuda {
 
 namespace detail {
 
@@ -26,11 +26,11 @@ struct AdamWFactors {
 };
 
 inline constexpr int adamw_threads = 256;
-/// Elements of a block: enough that its search for its place among the toggles costs nothing.
+/// Elements of a block: enough that its search for its place among the boundaries costs nothing.
 inline constexpr Index adamw_chunk = 8 * adamw_threads;
 
 /// A block for each chunk of adamw_chunk elements; a thread takes `own` neighbours at a time, for which arrays are
-/// aligned. It counts the toggles that it passes, mostly none, on the way from one element to its next.
+/// aligned. It counts the boundaries that it passes, mostly none, on the way from one element to its next.
 template <int own, class C, class S>
 __global__ void __launch_bounds__(adamw_threads) adamw_kernel(AdamWUpdate<C, S> update, AdamWFactors<C> factors) {
   constexpr bool halved = AdamWUpdate<C, S>::keeps_remainder;
@@ -38,11 +38,11 @@ __global__ void __launch_bounds__(adamw_threads) adamw_kernel(AdamWUpdate<C, S> 
   if (exact_scale != exact_scale) return;
   const C scale = static_cast<C>(exact_scale);
   const Index first = blockIdx.x * adamw_chunk, last = min(first + adamw_chunk, update.count);
-  Index toggle = toggles_until(update.first + first, update.decay_toggles, update.toggle_count);
-  const auto next_toggle = [&] {
-    return toggle < update.toggle_count ? update.decay_toggles[toggle] - update.first : last;
+  Index crossed = boundaries_until(update.first + first, update.decay_boundaries, update.boundary_count);
+  const auto next_boundary = [&] {
+    return crossed < update.boundary_count ? update.decay_boundaries[crossed] - update.first : last;
   };
-  Index boundary = next_toggle();
+  Index boundary = next_boundary();
   for (Index i = first + threadIdx.x * own; i < last; i += adamw_threads * own) {
     const int present = int(min(last - i, Index{own}));
     const auto load = [&]<class T>(const T* from) {
@@ -72,10 +72,10 @@ __global__ void __launch_bounds__(adamw_threads) adamw_kernel(AdamWUpdate<C, S> 
 #pragma unroll
     for (int j = 0; j < own; ++j) {
       while (boundary <= i + j && i + j < last) {
-        ++toggle;
-        boundary = next_toggle();
+        ++crossed;
+        boundary = next_boundary();
       }
-      const C decay = toggle % 2 == 1 ? factors.decay : C(0);
+      const C decay = crossed % 2 == 1 ? factors.decay : C(0);
       const C g = scale * gradient.values[j];
       const C m = factors.keep1 * first_moment.values[j] + factors.take1 * g;
       const C v = factors.keep2 * second_moment.values[j] + factors.take2 * g * g;
@@ -133,4 +133,4 @@ void adamw(Device& device, const AdamWUpdate<C, S>& update) {
   check_launch("adamw_kernel");
 }
 
-}  // namespace moe_mamba::cuda
+}  // namespace moe_mamba::inline v0_2::cuda

@@ -4,7 +4,7 @@
 
 #include "moe_mamba/cuda/device.hpp"
 
-namespace moe_mamba::cuda {
+namespace moe_mamba::inline v0_2::cuda {
 
 /// Work that is done again and again with the same pointers and sizes: done as it is the first time, recorded as a CUDA
 /// graph the second, and from then on replayed by one launch.
@@ -69,4 +69,4 @@ class Recording {
   bool seen_ = false;
 };
 
-}  // namespace moe_mamba::cuda
+}  // namespace moe_mamba::inline v0_2::cuda

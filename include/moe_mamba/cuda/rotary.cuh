@@ -9,7 +9,7 @@
 /// Rotary positions on a CUDA device; the contract is in ops/rotary.hpp. A thread takes a pair of numbers of all heads
 /// of a row, so that a sine is formed once for all of them. Frequencies come from the host, which rounds them as the
 /// CPU does.
-namespace moe_mamba::cuda {
+namespace moe_mamba::inline v0_2::cuda {
 
 namespace detail {
 
@@ -64,4 +64,4 @@ void rotary_embedding(Device& device, const RotaryEmbedding<C>& rotary) {
   check_launch("rotary_embedding");
 }
 
-}  // namespace moe_mamba::cuda
+}  // namespace moe_mamba::inline v0_2::cuda

@@ -12,7 +12,7 @@
 
 /// Routing of tokens to experts on a CUDA device; the contract is in ops/router.hpp. A warp takes a token: its softmax
 /// runs in the compute type, the statistics over tokens in double.
-namespace moe_mamba::cuda {
+namespace moe_mamba::inline v0_2::cuda {
 
 namespace detail {
 
@@ -240,4 +240,4 @@ void router_backward(Device& device, const RouterBackward<C, Experts, TopK>& rou
                            unsigned(std::min(blocks, Index{1} << 30)), threads, 0, router);
 }
 
-}  // namespace moe_mamba::cuda
+}  // namespace moe_mamba::inline v0_2::cuda

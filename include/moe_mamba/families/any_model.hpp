@@ -10,7 +10,7 @@
 #include "moe_mamba/families/pretrained.hpp"
 #include "moe_mamba/generate/any_decoder.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// A model of one of several definitions, selected by the checkpoint that it is loaded from. Each definition is
 /// compiled as usual, and every call is dispatched once.
@@ -81,4 +81,4 @@ class AnyModel {
   Variant model_;
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

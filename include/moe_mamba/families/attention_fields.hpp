@@ -7,7 +7,7 @@
 #include "moe_mamba/families/layer_words.hpp"
 
 /// The attention fields of config.json, as in transformers: positions, windows, heads.
-namespace moe_mamba::families::detail {
+namespace moe_mamba::inline v0_2::families::detail {
 
 /// Rotary positions: `rope_parameters` (transformers 5 and later), `rope_scaling` (before), or `rope_theta` by itself.
 /// The former two may have an object per kind of layer with the base. All bases given must agree.
@@ -137,4 +137,4 @@ inline LayerWords attention_words(const Config& config, Index width, const Atten
   return layer;
 }
 
-}  // namespace moe_mamba::families::detail
+}  // namespace moe_mamba::inline v0_2::families::detail

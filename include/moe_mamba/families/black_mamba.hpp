@@ -12,7 +12,7 @@
 ///
 /// `swiglu` means that experts are gated. The public code then computes gelu(gate) · up, because its loader never sets
 /// the activation, while the paper says SwiGLU. A definition may have either; GeGlu is what the code computes.
-namespace moe_mamba::families {
+namespace moe_mamba::inline v0_2::families {
 
 namespace detail {
 
@@ -131,4 +131,4 @@ inline constexpr Family black_mamba{
         },
 };
 
-}  // namespace moe_mamba::families
+}  // namespace moe_mamba::inline v0_2::families

@@ -18,7 +18,7 @@
 #include "moe_mamba/io/safetensors.hpp"
 #include "moe_mamba/io/safetensors_reader.hpp"
 
-namespace moe_mamba::families {
+namespace moe_mamba::inline v0_2::families {
 
 namespace detail {
 
@@ -204,4 +204,4 @@ class CheckpointFolder {
   std::map<std::string, Location> tensors_;
 };
 
-}  // namespace moe_mamba::families
+}  // namespace moe_mamba::inline v0_2::families

@@ -10,7 +10,7 @@
 #include "moe_mamba/families/words.hpp"
 #include "moe_mamba/io/json.hpp"
 
-namespace moe_mamba::families {
+namespace moe_mamba::inline v0_2::families {
 
 /// The fields of a config.json. A field that is missing, of another type or out of range throws a std::runtime_error
 /// that names the file, the field, its value and what is allowed.
@@ -182,4 +182,4 @@ class ConfigWriter {
   std::string text_;
 };
 
-}  // namespace moe_mamba::families
+}  // namespace moe_mamba::inline v0_2::families

@@ -13,7 +13,7 @@
 #include "moe_mamba/language/parallel.hpp"
 
 /// A definition, which is a type, as data. A new layer of the library gets an overload of layer_words() here.
-namespace moe_mamba::families {
+namespace moe_mamba::inline v0_2::families {
 
 /// A type as a value.
 template <class T>
@@ -154,4 +154,4 @@ Architecture architecture_of(Of<LanguageModel<Arguments...>>) {
   return model;
 }
 
-}  // namespace moe_mamba::families
+}  // namespace moe_mamba::inline v0_2::families

@@ -3,7 +3,7 @@
 #include "moe_mamba/families/mamba.hpp"
 
 /// Falcon-Mamba (Zuo et al. 2024, arXiv 2410.05355): Mamba with RMS norms without gains for step, B and C.
-namespace moe_mamba::families {
+namespace moe_mamba::inline v0_2::families {
 
 inline constexpr Family falcon_mamba{
     .name = "falcon_mamba",
@@ -27,4 +27,4 @@ inline constexpr Family falcon_mamba{
     .base = "backbone.",
 };
 
-}  // namespace moe_mamba::families
+}  // namespace moe_mamba::inline v0_2::families

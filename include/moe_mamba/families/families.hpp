@@ -10,7 +10,7 @@
 #include "moe_mamba/families/mamba.hpp"
 #include "moe_mamba/families/mixtral.hpp"
 
-namespace moe_mamba::families {
+namespace moe_mamba::inline v0_2::families {
 
 /// All supported families, in the order in which they are tried for writing a model. A new family is one more entry.
 inline constexpr std::array<const Family*, 9> all{&mamba, &falcon_mamba, &black_mamba, &mamba_ssm, &mixtral,
@@ -40,4 +40,4 @@ inline const Family& family_of(const Config& config) {
   config.refuse("model_type", type, "a model of " + names());
 }
 
-}  // namespace moe_mamba::families
+}  // namespace moe_mamba::inline v0_2::families

@@ -8,7 +8,7 @@
 #include "moe_mamba/families/config.hpp"
 #include "moe_mamba/families/words.hpp"
 
-namespace moe_mamba::families {
+namespace moe_mamba::inline v0_2::families {
 
 /// A tensor of a public checkpoint, and the contiguous rows of a parameter of this library that it holds.
 struct TensorPart {
@@ -75,4 +75,4 @@ inline std::string with_prefix(std::string_view text, std::string_view prefix, s
   return std::string(replacement) + std::string(text.substr(prefix.size()));
 }
 
-}  // namespace moe_mamba::families
+}  // namespace moe_mamba::inline v0_2::families

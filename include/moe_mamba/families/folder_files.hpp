@@ -16,7 +16,7 @@
 /// The config has the checksum of the tensors that it was saved with. First it is written under another name, next to
 /// the old one; then the tensors are written; then the config replaces the old one. Until the tensors are renamed into
 /// place the folder holds the old model, and from then on the new one, whose config is the one with their checksum.
-namespace moe_mamba::families::detail {
+namespace moe_mamba::inline v0_2::families::detail {
 
 inline constexpr const char *tensors_name = "model.safetensors", *config_name = "config.json",
                             *next_config_name = "config.next.json", *checksum_field = "tensors_checksum";
@@ -68,4 +68,4 @@ inline void write_folder(const std::filesystem::path& folder, const std::string&
   remove_file(folder / next_config_name);
 }
 
-}  // namespace moe_mamba::families::detail
+}  // namespace moe_mamba::inline v0_2::families::detail

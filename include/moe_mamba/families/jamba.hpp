@@ -10,7 +10,7 @@
 /// Jamba (Lieber et al. 2024, arXiv 2403.19887): alternating mixers and gated feed-forward layers. One in
 /// `attn_layer_period` mixers is attention without positions, the others are Mamba with norms of step, B and C. One in
 /// `expert_layer_period` feed-forward layers is a mixture of experts, weighted by the softmax over all experts.
-namespace moe_mamba::families {
+namespace moe_mamba::inline v0_2::families {
 
 namespace detail {
 
@@ -188,4 +188,4 @@ inline constexpr Family jamba{
     .base = "model.",
 };
 
-}  // namespace moe_mamba::families
+}  // namespace moe_mamba::inline v0_2::families

@@ -6,7 +6,7 @@
 
 /// The layers of the definition language as data: each layer's options and defaults in one struct, for definitions and
 /// for config.json alike.
-namespace moe_mamba::families {
+namespace moe_mamba::inline v0_2::families {
 
 struct MambaWords {
   Index width = 1, state = 16, convolution = 4, expand = 2;
@@ -93,4 +93,4 @@ inline Architecture language_model(Index vocabulary, Index width, bool tied_head
           {}};
 }
 
-}  // namespace moe_mamba::families
+}  // namespace moe_mamba::inline v0_2::families

@@ -12,7 +12,7 @@
 /// Transformers with the layers of Llama (Touvron et al. 2023, arXiv 2302.13971), attention and a gated feed-forward
 /// layer, each after a norm: Llama, Mistral (Jiang et al. 2023, arXiv 2310.06825), Qwen2 (Yang et al. 2024, arXiv
 /// 2407.10671), and what Mixtral and Jamba share with them. A public layer is two layers of this library.
-namespace moe_mamba::families {
+namespace moe_mamba::inline v0_2::families {
 
 namespace detail {
 
@@ -261,4 +261,4 @@ inline constexpr Family qwen2{
     .ignored_suffix = detail::rotary_frequencies,
 };
 
-}  // namespace moe_mamba::families
+}  // namespace moe_mamba::inline v0_2::families

@@ -8,7 +8,7 @@
 
 /// Mamba (Gu & Dao 2023) in its two published formats: that of transformers (`state-spaces/mamba-130m-hf` and larger
 /// ones) and that of the authors' code (`state-spaces/mamba-130m`), with other configs and one different tensor name.
-namespace moe_mamba::families {
+namespace moe_mamba::inline v0_2::families {
 
 namespace detail {
 
@@ -179,4 +179,4 @@ inline constexpr Family mamba_ssm{
         },
 };
 
-}  // namespace moe_mamba::families
+}  // namespace moe_mamba::inline v0_2::families

@@ -11,7 +11,7 @@
 /// The published files, and those that transformers writes by default, have one tensor per matrix and expert. In
 /// memory, and in files written with save_original_format=False, transformers fuses the experts of a layer into one
 /// tensor, with the gates' rows first as in this library.
-namespace moe_mamba::families {
+namespace moe_mamba::inline v0_2::families {
 
 namespace detail {
 
@@ -95,4 +95,4 @@ inline constexpr Family mixtral{
     .ignored_suffix = detail::rotary_frequencies,
 };
 
-}  // namespace moe_mamba::families
+}  // namespace moe_mamba::inline v0_2::families

@@ -19,7 +19,7 @@
 ///
 ///   auto model = load<Net, bfloat16>(Pretrained{"mamba-130m-hf"});
 ///   save(model, Pretrained{"mine"});
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// A checkpoint's folder.
 struct Pretrained {
@@ -256,4 +256,4 @@ void save(const Model<Definition, S, Backend>& model, const Pretrained& pretrain
   families::detail::write_folder(pretrained.folder, to.config, tensors);
 }
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -11,7 +11,7 @@
 /// Definitions of published models, to load them with:
 ///
 ///   auto model = load<published::Mamba130m, bfloat16>(Pretrained{"mamba-130m-hf"});
-namespace moe_mamba::published {
+namespace moe_mamba::inline v0_2::published {
 
 template <int Layers, int W>
 using MambaOf = LanguageModel<Vocabulary<50280>, Width<W>, Repeat<Layers, Mamba<>>>;
@@ -81,4 +81,4 @@ using Qwen2Of500m =
                   Repeat<24, Attention<Heads<14>, KeyValueHeads<2>, Context<131072>, Rotary<1'000'000>, InputBiases>,
                          Mlp<Hidden<4864>, SwiGlu>>>;
 
-}  // namespace moe_mamba::published
+}  // namespace moe_mamba::inline v0_2::published

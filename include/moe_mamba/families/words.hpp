@@ -11,7 +11,7 @@
 
 /// A definition as data: the options of the definition language with their values. Both definitions and config.json are
 /// converted to it, so that they can be compared and a config be printed as a definition.
-namespace moe_mamba::families {
+namespace moe_mamba::inline v0_2::families {
 
 /// One option with its value.
 struct Word {
@@ -193,4 +193,4 @@ inline std::optional<Difference> difference(const Architecture& config, const Ar
   return std::nullopt;
 }
 
-}  // namespace moe_mamba::families
+}  // namespace moe_mamba::inline v0_2::families

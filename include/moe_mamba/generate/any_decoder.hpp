@@ -7,7 +7,7 @@
 
 #include "moe_mamba/generate/decoder.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// A decoder of a model whose definition is not known where this is used: the same calls, each through one virtual call, which
 /// a step of any model hides. Errors are those of Decoder.
@@ -69,4 +69,4 @@ std::unique_ptr<AnyDecoder<compute_t<S>>> make_decoder(const Model<Definition, S
   return std::make_unique<detail::DecoderOf<Definition, S, Backend>>(model, device, options);
 }
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -19,7 +19,7 @@
 #include "moe_mamba/model/model.hpp"
 #include "moe_mamba/model/session.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 namespace detail {
 
@@ -387,4 +387,4 @@ Decoder(const Model<Definition, S, Backend>&, DecoderOptions = {}) -> Decoder<De
 template <class Definition, StorageScalar S, class Backend>
 Decoder(const Model<Definition, S, Backend>&, Backend&, DecoderOptions = {}) -> Decoder<Definition, S, Backend>;
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

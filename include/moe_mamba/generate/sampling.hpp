@@ -15,7 +15,7 @@
 #include "moe_mamba/ops/sampling.hpp"
 
 /// How the next token is chosen from a model's logits on the host; the ways to choose are in ops/sampling.hpp.
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// Draws tokens. A value: a copy draws what the original would have drawn. Each draw takes one random word, a greedy
 /// one none, so seed and position say all of its state. Nothing is allocated after construction.
@@ -155,4 +155,4 @@ inline Sampler::Candidate Sampler::last_of_nucleus(std::size_t count) {
   return *last;
 }
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

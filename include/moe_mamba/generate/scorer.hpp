@@ -9,13 +9,13 @@
 #include <string>
 #include <vector>
 
-#include "moe_mamba/core/backend.hpp"
 #include "moe_mamba/core/check.hpp"
 #include "moe_mamba/core/exclusive_call.hpp"
 #include "moe_mamba/model/model.hpp"
+#include "moe_mamba/runtime/backend.hpp"
 
 /// How probable a model finds a text: what published figures of language models are made of.
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// The log-likelihood of some tokens after others.
 struct Score {
@@ -186,4 +186,4 @@ Scorer(const Model<Definition, S, Backend>&, ScorerOptions = {}) -> Scorer<Defin
 template <class Definition, StorageScalar S, class Backend>
 Scorer(const Model<Definition, S, Backend>&, Backend&, ScorerOptions = {}) -> Scorer<Definition, S, Backend>;
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

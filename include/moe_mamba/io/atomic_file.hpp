@@ -16,7 +16,7 @@
 #include "moe_mamba/io/descriptor.hpp"
 #include "moe_mamba/io/file_error.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// A file that appears whole or not at all.
 ///
@@ -173,4 +173,4 @@ inline void AtomicFile::commit() {
   }
 }
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -16,7 +16,7 @@
 
 /// Checkpoints: safetensors files with everything that a training run needs to resume as if never interrupted. They are
 /// model files as well: load() reads the parameters from them.
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// Whether a checkpoint may be resumed by a run other than the one that wrote it: with another definition whose
 /// parameters have the same names and shapes, or another optimizer, schedule, clip_norm, carry_states or auxiliary
@@ -155,4 +155,4 @@ CheckpointInfo load_checkpoint(const std::filesystem::path& path, Trainer<Defini
   return info;
 }
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -14,7 +14,7 @@
 
 /// A checksum of the tensors and metadata of a file, stored in its metadata: the format has none, and a flipped bit in
 /// a weight would go unnoticed. It detects corruption, not tampering. Model files without one are accepted.
-namespace moe_mamba::detail {
+namespace moe_mamba::inline v0_2::detail {
 
 inline constexpr const char* checksum_key = "moe_mamba.checksum";
 
@@ -84,4 +84,4 @@ inline void check_checksum(const SafetensorsFile& file) {
                           "\" says; the file is damaged (or was edited, and that entry should be removed)");
 }
 
-}  // namespace moe_mamba::detail
+}  // namespace moe_mamba::inline v0_2::detail

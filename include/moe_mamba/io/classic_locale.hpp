@@ -9,7 +9,7 @@
 #include "moe_mamba/core/standard.hpp"
 
 /// Numbers in files have the format of the locale "C", independent of the program's locale.
-namespace moe_mamba::detail {
+namespace moe_mamba::inline v0_2::detail {
 
 /// Sets the locale of the calling thread to "C" for its lifetime, for code that parses numbers according to the locale.
 /// A thread's locale overrides the program's, so it stays in effect even if another thread calls setlocale().
@@ -40,4 +40,4 @@ inline std::string number_text(double value) {
   return std::string(buffer, end);
 }
 
-}  // namespace moe_mamba::detail
+}  // namespace moe_mamba::inline v0_2::detail

@@ -6,7 +6,7 @@
 
 #include "moe_mamba/core/scalar.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// Type of a tensor's elements.
 enum class DataType { F64, F32, F16, BF16, F8_E4M3, F8_E5M2, I64, I32, I16, I8, U64, U32, U16, U8, BOOL };
@@ -43,4 +43,4 @@ constexpr std::string_view name_of(DataType type) { return detail::data_types[st
 /// Bytes of one element.
 constexpr Index bytes_of(DataType type) { return detail::data_types[static_cast<std::size_t>(type)].bytes; }
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -8,7 +8,7 @@
 
 #include "moe_mamba/core/standard.hpp"
 
-namespace moe_mamba::detail {
+namespace moe_mamba::inline v0_2::detail {
 
 /// An owning file descriptor; -1 if there is none.
 class Descriptor {
@@ -39,4 +39,4 @@ inline Descriptor open_descriptor(const std::filesystem::path& path, int flags, 
   return Descriptor(descriptor);
 }
 
-}  // namespace moe_mamba::detail
+}  // namespace moe_mamba::inline v0_2::detail

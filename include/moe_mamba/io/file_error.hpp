@@ -10,7 +10,7 @@
 #include "moe_mamba/core/error.hpp"
 
 /// Errors of files: FileError naming the path, what went wrong and why.
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// Whether a path may be a symbolic link.
 enum class Links { refused, followed };
@@ -58,4 +58,4 @@ inline std::filesystem::file_type type_at(const std::filesystem::path& path, Lin
 
 }  // namespace detail
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

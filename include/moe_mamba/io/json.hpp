@@ -21,7 +21,7 @@
 
 /// Untrusted JSON files: nesting and number of values are bounded, and anything unexpected throws a std::runtime_error
 /// that names the file, the field, its value and what is allowed.
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// A JSON value. Numbers written as integers that fit into 64 bits have Kind::integer, all others Kind::number.
 struct JsonValue {
@@ -326,4 +326,4 @@ inline JsonValue parse_json(std::string_view text, const std::string& file, Json
   return detail::read_json<detail::JsonTreeReader>(text, file, limits);
 }
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -12,7 +12,7 @@
 #include "moe_mamba/io/descriptor.hpp"
 #include "moe_mamba/io/file_error.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// A read-only memory mapping of a whole file, loaded on access and shared by all processes that map it.
 ///
@@ -59,4 +59,4 @@ inline MappedFile::MappedFile(const std::filesystem::path& path, Links links) {
   bytes_ = {static_cast<const std::byte*>(memory), size};
 }
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -16,7 +16,7 @@
 #include "moe_mamba/model/model.hpp"
 
 /// Models in safetensors files: one tensor per parameter, under its name, and the spelling of the definition.
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// Whether a file may be loaded with a definition other than the one it was written by, if the parameters have the same
 /// names and shapes: one with another activation or epsilon, say. A file that records no definition is always accepted.
@@ -180,4 +180,4 @@ Model<Definition, S, Backend> load(const std::filesystem::path& path,
   return model;
 }
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -16,7 +16,7 @@
 #include "moe_mamba/io/safetensors_header.hpp"
 #include "moe_mamba/io/text_order.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 static_assert(std::endian::native == std::endian::little,
               "safetensors files are little-endian; big-endian machines are not supported");
@@ -231,4 +231,4 @@ void copy_converted(const TensorEntry& tensor, T* out) {
   }
 }
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -22,7 +22,7 @@
 ///
 /// Files are untrusted input: reading one gives tensors inside the file or throws a std::runtime_error, in time and
 /// memory proportional to the header.
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// One tensor of a file. `data` points into the file's bytes and need not be aligned.
 struct TensorEntry {
@@ -125,4 +125,4 @@ inline SafetensorsContents parse_safetensors(std::span<const std::byte> bytes, c
   return SafetensorsReader<SafetensorsContents>::read(bytes, file);
 }
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -18,7 +18,7 @@
 #include "moe_mamba/io/text_order.hpp"
 
 /// Reading the header of a safetensors file; see io/safetensors_header.hpp.
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 namespace detail {
 
@@ -288,4 +288,4 @@ Contents SafetensorsReader<Contents>::read(std::span<const std::byte> bytes, con
   return reader.finish();
 }
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -16,7 +16,7 @@
 #include "moe_mamba/io/descriptor.hpp"
 #include "moe_mamba/io/file_error.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// How many files were read, and how many were skipped as binary.
 struct TextFiles {
@@ -131,4 +131,4 @@ inline std::vector<unsigned char> read_text(const std::filesystem::path& path, T
   return read_text(std::span(&path, 1), files);
 }
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -9,7 +9,7 @@
 
 #include "moe_mamba/core/standard.hpp"
 
-namespace moe_mamba::detail {
+namespace moe_mamba::inline v0_2::detail {
 
 /// Seven bytes of a text from `begin` on as a number with the same order: the bytes, then their count, or eight if more
 /// follow.
@@ -68,4 +68,4 @@ std::vector<std::uint32_t> order_of(std::size_t count, const Text& text) {
   return order;
 }
 
-}  // namespace moe_mamba::detail
+}  // namespace moe_mamba::inline v0_2::detail

@@ -17,7 +17,7 @@
 #include "moe_mamba/train/windows.hpp"
 
 /// A checkpoint's metadata: what identifies the training run, and the position in its data.
-namespace moe_mamba::detail {
+namespace moe_mamba::inline v0_2::detail {
 
 inline constexpr std::string_view own_prefix = "moe_mamba.";  // of all metadata keys that the library writes
 inline constexpr const char* step_key = "moe_mamba.step";
@@ -130,4 +130,4 @@ std::vector<RunField> run_fields(const Trainer<Definition, S, Backend, Rate>& tr
   return fields;
 }
 
-}  // namespace moe_mamba::detail
+}  // namespace moe_mamba::inline v0_2::detail

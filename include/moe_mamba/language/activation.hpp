@@ -6,7 +6,7 @@
 #include "moe_mamba/ops/activation.hpp"
 
 /// The activation among a layer's options.
-namespace moe_mamba::detail {
+namespace moe_mamba::inline v0_2::detail {
 
 /// An activation: `gated`, `value` and `derivative`. The library's are in ops/activation.hpp.
 template <class T>
@@ -30,4 +30,4 @@ struct OneActivation {
   static_assert(Activations <= 1, "more than one activation is given: OneActivation<layer, activations given>");
 };
 
-}  // namespace moe_mamba::detail
+}  // namespace moe_mamba::inline v0_2::detail

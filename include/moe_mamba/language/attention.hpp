@@ -7,7 +7,7 @@
 #include "moe_mamba/layers/attention.hpp"
 
 /// Attention<...>: its options, their checks, and the resulting layer.
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 namespace detail {
 
@@ -169,4 +169,4 @@ struct Attention {
   using Layer = typename detail::AttentionOf<Attention, W, Options...>::type;
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

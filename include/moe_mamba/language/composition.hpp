@@ -12,7 +12,7 @@
 /// A body is a list of items: a layer is short for Residual<PreNorm, layer>; a norm normalises the residual stream
 /// itself; Residual, Repeat and Sequence are items as well. Parallel (language/parallel.hpp) combines two layers into
 /// one.
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// x + Layer(Norm(x)), with a norm other than PreNorm.
 template <class Norm, class Layer>
@@ -197,4 +197,4 @@ struct ModelParts {
 };
 
 }  // namespace detail
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

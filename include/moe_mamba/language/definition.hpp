@@ -7,7 +7,7 @@
 #include "moe_mamba/core/static_check.hpp"
 
 /// Concepts for definitions of layers and norms.
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 namespace detail {
 
@@ -45,4 +45,4 @@ concept LayerDefinition = requires {
 }
 &&!NormDefinition<T>;
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

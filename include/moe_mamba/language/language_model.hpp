@@ -6,7 +6,7 @@
 #include "moe_mamba/language/packing.hpp"
 #include "moe_mamba/model/token_model.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 namespace detail {
 
@@ -47,4 +47,4 @@ struct LanguageModel
   }
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -8,7 +8,7 @@
 #include "moe_mamba/layers/mamba.hpp"
 
 /// Mamba<...>: its options, their checks, and the resulting layer.
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 namespace detail {
 
@@ -92,4 +92,4 @@ struct Mamba {
       MambaLayer<W, options.of_width(W), typename detail::CheckedNorm<inner_norm, options.of_width(W).states>::type>;
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

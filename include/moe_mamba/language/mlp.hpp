@@ -5,7 +5,7 @@
 #include "moe_mamba/layers/mlp.hpp"
 
 /// Mlp<...>: its options, their checks, and the resulting layer.
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 namespace detail {
 
@@ -38,4 +38,4 @@ struct Mlp {
   using Layer = MlpLayer<W, hidden == 0 ? 4 * W : hidden, activation>;
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

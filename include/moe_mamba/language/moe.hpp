@@ -7,7 +7,7 @@
 #include "moe_mamba/layers/moe.hpp"
 
 /// Moe<...>: its options, their checks, and the resulting layer.
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 namespace detail {
 
@@ -130,4 +130,4 @@ struct Moe {
   using Layer = MoeLayer<W, options.of_width(W), activation>;
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

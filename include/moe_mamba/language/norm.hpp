@@ -7,7 +7,7 @@
 #include "moe_mamba/language/options.hpp"
 
 /// RmsNorm<...>, LayerNorm<...> and NoNorm: their options, their checks, and the resulting layers.
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 namespace detail {
 
@@ -79,4 +79,4 @@ using NormLayer = typename CheckedNorm<Norm, W>::type::template Layer<W>;
 
 }  // namespace detail
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

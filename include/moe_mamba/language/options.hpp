@@ -8,7 +8,7 @@
 
 /// Options of the definition language: type tags that a layer or model takes in any order, and their lookup and checks.
 /// The options of a layer and their defaults are documented at the layer.
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 // clang-format off
 template <int N> struct Vocabulary   { static constexpr int value = N; };  ///< number of token ids
@@ -196,4 +196,4 @@ consteval void check_ratio_option() {
 }
 
 }  // namespace detail
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -7,7 +7,7 @@
 #include "moe_mamba/language/type_name.hpp"
 
 /// Finds layers that do not support packed sequences.
-namespace moe_mamba::detail {
+namespace moe_mamba::inline v0_2::detail {
 
 /// The spelling of the first layer without takes_packed among the items of a body of width W; "" if there is none.
 template <int W>
@@ -45,4 +45,4 @@ struct LayerWithoutPacking {
   }
 };
 
-}  // namespace moe_mamba::detail
+}  // namespace moe_mamba::inline v0_2::detail

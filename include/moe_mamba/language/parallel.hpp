@@ -4,7 +4,7 @@
 #include "moe_mamba/layers/parallel.hpp"
 
 /// Parallel<A, B>: two layers combined into one.
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 namespace detail {
 
@@ -36,4 +36,4 @@ struct Parallel {
   using Layer = typename detail::ParallelOf<First, Second, W>::type;
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -6,7 +6,7 @@
 #include "moe_mamba/language/packing.hpp"
 #include "moe_mamba/model/series_model.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 namespace detail {
 
@@ -49,4 +49,4 @@ struct SequenceModel : detail::SeriesModel<detail::ModelParts<SequenceModel<Argu
   }
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -19,7 +19,7 @@
 
 /// A definition as text in the definition language, in a canonical form: independent of the order of options, of
 /// spelled-out defaults, and of names for groups of layers.
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// Whether a text includes the weights of auxiliary losses, which do not affect a model's outputs.
 enum class AuxiliaryLosses { left_out, spelled };
@@ -293,4 +293,4 @@ std::string spelling(AuxiliaryLosses losses = AuxiliaryLosses::left_out) {
   return detail::spelled<Definition>(1, losses);
 }
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -9,7 +9,7 @@
 #include "moe_mamba/core/standard.hpp"
 #include "moe_mamba/language/options.hpp"
 
-namespace moe_mamba::detail {
+namespace moe_mamba::inline v0_2::detail {
 
 /// A type that defines its name in files itself.
 template <class T>
@@ -88,8 +88,10 @@ inline std::string common_name(std::string_view written) {
       i += rest.find(c == '{' ? '}' : '>') + 1;
     } else if (in_word(c)) {
       const std::size_t length = word_length(rest);
-      // Such as std::__cxx11::, an inline namespace of the standard library.
-      const bool left_out = rest.starts_with("__") && rest.substr(length).starts_with("::");
+      // Such as std::__cxx11:: and moe_mamba::v0_2::, inline namespaces of versions.
+      const bool versioned =
+          rest.starts_with("__") || (rest.starts_with("v0_2::") && written.substr(0, i).ends_with(own));
+      const bool left_out = versioned && rest.substr(length).starts_with("::");
       // nvcc numbers unnamed namespaces by file.
       if (!left_out) name += rest.starts_with("_GLOBAL__N_") ? unnamed : rest.substr(0, length);
       i += left_out ? length + 2 : length;
@@ -122,4 +124,4 @@ std::string type_name() {
   return shown_name<T>();
 }
 
-}  // namespace moe_mamba::detail
+}  // namespace moe_mamba::inline v0_2::detail

@@ -7,7 +7,7 @@
 #include "moe_mamba/ops/attention.hpp"
 #include "moe_mamba/ops/rotary.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// Which of attention's projections have biases.
 enum class AttentionBiases { none, input, all };
@@ -192,4 +192,4 @@ struct AttentionLayer : LayerDefaults {
   }
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

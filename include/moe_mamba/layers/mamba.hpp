@@ -8,7 +8,7 @@
 #include "moe_mamba/blocks/projection.hpp"
 #include "moe_mamba/blocks/state_space.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// The numbers of a Mamba block.
 struct MambaOptions {
@@ -191,4 +191,4 @@ struct MambaLayer : LayerDefaults {
   }
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -4,7 +4,7 @@
 #include "moe_mamba/blocks/projection.hpp"
 #include "moe_mamba/ops/activation.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// Feed-forward layer without biases: down(f(up(x))), or down(f(gate(x)) · up(x)) with a gated activation, whose up
 /// matrix holds the rows of the gate first. Several experts of a hidden width of FanIn are one such layer.
@@ -64,4 +64,4 @@ struct MlpLayer : LayerDefaults {
   }
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -7,7 +7,7 @@
 #include "moe_mamba/blocks/routing.hpp"
 #include "moe_mamba/layers/mlp.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// The numbers of a mixture of experts.
 struct MoeOptions : RoutingOptions {
@@ -112,4 +112,4 @@ struct MoeLayer : LayerDefaults {
   }
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

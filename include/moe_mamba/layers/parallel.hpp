@@ -5,7 +5,7 @@
 #include "moe_mamba/blocks/layer_of.hpp"
 #include "moe_mamba/ops/elementwise.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// Two layers that read the same input; their outputs are added ("Parallel MoE-Mamba", Pióro et al. 2024, section 4.4).
 template <int D, class First, class Second>
@@ -68,4 +68,4 @@ struct ParallelLayer : LayerOf<First, Second> {
   }
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -4,14 +4,14 @@
 #include <span>
 #include <string>
 
-#include "moe_mamba/core/array.hpp"
 #include "moe_mamba/core/check.hpp"
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/model/states.hpp"
 #include "moe_mamba/model/workspace.hpp"
 #include "moe_mamba/ops/masked_target.hpp"
+#include "moe_mamba/runtime/array.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// What the calls of a model check of their arguments: std::invalid_argument for a size that does not fit, and
 /// std::out_of_range for a token outside the vocabulary, which the host can see in a std::span only.
@@ -119,4 +119,4 @@ struct BatchChecks {
   static void tokens(const char*, DeviceSpan<const Input>, Token) {}
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -9,7 +9,7 @@
 #include "moe_mamba/model/stage.hpp"
 
 /// What a definition costs, and where its parameters lie: facts known at compile time.
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 struct Cost {
   Index parameters;         ///< elements of all parameters
@@ -56,4 +56,4 @@ constexpr std::array<Parameter, static_cast<std::size_t>(Definition::parameter_c
   return list;
 }
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -7,7 +7,7 @@
 #include "moe_mamba/core/random.hpp"
 
 /// Initialisation of parameters.
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// Fills one parameter by its initialiser. Draws come from a stream of the parameter's own, so that a parameter's
 /// values depend on the seed and its number in the model only.
@@ -32,4 +32,4 @@ void initialise(Seed seed, S* parameters) {
   });
 }
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

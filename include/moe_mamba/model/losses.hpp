@@ -2,7 +2,7 @@
 
 #include "moe_mamba/core/view.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// The losses of a batch.
 struct Losses {
@@ -23,4 +23,4 @@ struct Losses {
   }
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

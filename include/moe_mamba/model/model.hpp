@@ -7,8 +7,6 @@
 #include <utility>
 #include <vector>
 
-#include "moe_mamba/core/array.hpp"
-#include "moe_mamba/core/backend.hpp"
 #include "moe_mamba/core/check.hpp"
 #include "moe_mamba/core/exclusive_call.hpp"
 #include "moe_mamba/core/nearest_names.hpp"
@@ -21,8 +19,10 @@
 #include "moe_mamba/model/session.hpp"
 #include "moe_mamba/model/states.hpp"
 #include "moe_mamba/model/workspace.hpp"
+#include "moe_mamba/runtime/array.hpp"
+#include "moe_mamba/runtime/backend.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// Asks for memory as it is.
 struct Uninitialised {};
@@ -288,4 +288,4 @@ class Model {
   S* data_ = nullptr;
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -3,11 +3,11 @@
 #include <algorithm>
 
 #include "moe_mamba/core/arena.hpp"
-#include "moe_mamba/core/backend.hpp"
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/model/passes.hpp"
+#include "moe_mamba/runtime/backend.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// How a workspace's block of memory is divided for a batch of some shape. The report lies at its beginning, whatever
 /// the shape.
@@ -66,4 +66,4 @@ struct PassBuffers {
   Arena scratch;
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

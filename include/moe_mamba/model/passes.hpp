@@ -5,14 +5,14 @@
 
 #include "moe_mamba/blocks/layer.hpp"
 #include "moe_mamba/core/arena.hpp"
-#include "moe_mamba/core/backend.hpp"
 #include "moe_mamba/core/scalar.hpp"
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/ops/linear.hpp"
 #include "moe_mamba/ops/optimizer.hpp"
 #include "moe_mamba/ops/sampling.hpp"
+#include "moe_mamba/runtime/backend.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// A definition whose inputs are token ids: a LanguageModel.
 template <class T>
@@ -117,4 +117,4 @@ struct PassesOf<Definition, S, Cuda> {
   static const Passes<Definition, S, Cuda>& get();
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -7,7 +7,7 @@
 #include "moe_mamba/model/stage.hpp"
 #include "moe_mamba/ops/elementwise.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// What the passes of a model do, in terms of operations, which are found by the device's namespace.
 template <class Definition, StorageScalar S, class Backend>
@@ -166,4 +166,4 @@ const Passes<Definition, S, Backend>& PassesOf<Definition, S, Backend>::get() {
   return table;
 }
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -5,7 +5,7 @@
 #include "moe_mamba/ops/elementwise.hpp"
 #include "moe_mamba/ops/linear.hpp"
 
-namespace moe_mamba::detail {
+namespace moe_mamba::inline v0_2::detail {
 
 /// A model of real-valued series: a linear map in, body, norm and a linear map out, both maps with bias.
 template <class Parts, int Inputs, int Outputs>
@@ -83,4 +83,4 @@ struct SeriesModel {
   }
 };
 
-}  // namespace moe_mamba::detail
+}  // namespace moe_mamba::inline v0_2::detail

@@ -3,13 +3,13 @@
 #include <algorithm>
 #include <span>
 
-#include "moe_mamba/core/array.hpp"
 #include "moe_mamba/core/exclusive_call.hpp"
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/model/passes.hpp"
 #include "moe_mamba/model/workspace.hpp"
+#include "moe_mamba/runtime/array.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// One batch on its way through a model, where the backend can read it.
 template <class Definition, StorageScalar S>
@@ -197,4 +197,4 @@ class Session {
   ExclusiveCall on_workspace_, on_device_;
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -13,7 +13,7 @@
 /// Stages: what the body of a model is made of. A stage changes the residual stream, (T, D), in place; it has the same
 /// compile-time facts as a layer, and binds the weights and buffers of its own. The stream is in the compute type,
 /// compute_t<C>, whatever the type C of the layers' activations is.
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// The type of a whole model: LanguageModel<…> or SequenceModel<…>.
 template <class T>
@@ -23,9 +23,9 @@ concept ModelDefinition = requires {
   T::width;
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2
 
-namespace moe_mamba::detail {
+namespace moe_mamba::inline v0_2::detail {
 
 template <class Definition>
 struct WholeModel {
@@ -317,4 +317,4 @@ struct NormStage {
   }
 };
 
-}  // namespace moe_mamba::detail
+}  // namespace moe_mamba::inline v0_2::detail

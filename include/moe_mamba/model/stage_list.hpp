@@ -6,7 +6,7 @@
 #include "moe_mamba/model/stage.hpp"
 
 /// Stages in sequence, and repeated.
-namespace moe_mamba::detail {
+namespace moe_mamba::inline v0_2::detail {
 
 /// Stages one after the other.
 template <class... Stages>
@@ -141,4 +141,4 @@ struct RepeatStage {
   }
 };
 
-}  // namespace moe_mamba::detail
+}  // namespace moe_mamba::inline v0_2::detail

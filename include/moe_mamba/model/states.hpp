@@ -5,14 +5,14 @@
 #include <span>
 #include <string>
 
-#include "moe_mamba/core/array.hpp"
 #include "moe_mamba/core/check.hpp"
 #include "moe_mamba/core/exclusive_call.hpp"
-#include "moe_mamba/core/memory.hpp"
 #include "moe_mamba/core/scalar.hpp"
 #include "moe_mamba/core/view.hpp"
+#include "moe_mamba/runtime/array.hpp"
+#include "moe_mamba/runtime/memory.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// Running states of any number of sequences: one block of plain numbers, state_size of them for each sequence, one
 /// sequence after the other, the same on every backend. A value: copies are independent of each other, so a state can be
@@ -21,7 +21,7 @@ namespace moe_mamba {
 /// throw std::logic_error before anything is done.
 ///
 /// The same type holds gradients with respect to states. `Memory` is that of the backend (`Model<…>::StatesType` knows it). On a
-/// device, calls return when they are done and do not wait for work that was queued in a stream (see core/array.hpp).
+/// device, calls return when they are done and do not wait for work that was queued in a stream (see runtime/array.hpp).
 template <class Definition, StorageScalar S = float, class Memory = HostMemory>
 class States {
  public:
@@ -131,4 +131,4 @@ class States {
   SpanOf<Scalar, Memory> values_;
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

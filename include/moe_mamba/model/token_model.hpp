@@ -6,7 +6,7 @@
 #include "moe_mamba/ops/embedding.hpp"
 #include "moe_mamba/ops/linear.hpp"
 
-namespace moe_mamba::detail {
+namespace moe_mamba::inline v0_2::detail {
 
 /// A model over token ids: embedding, body, norm and head, which is the embedding's matrix where it is tied.
 template <class Parts, int Vocabulary, bool TiedHead>
@@ -96,4 +96,4 @@ struct TokenModel {
   }
 };
 
-}  // namespace moe_mamba::detail
+}  // namespace moe_mamba::inline v0_2::detail

@@ -10,8 +10,6 @@
 #include <string>
 
 #include "moe_mamba/blocks/layer.hpp"
-#include "moe_mamba/core/array.hpp"
-#include "moe_mamba/core/backend.hpp"
 #include "moe_mamba/core/check.hpp"
 #include "moe_mamba/core/exclusive_call.hpp"
 #include "moe_mamba/core/view.hpp"
@@ -19,8 +17,10 @@
 #include "moe_mamba/model/pass_buffers.hpp"
 #include "moe_mamba/model/passes.hpp"
 #include "moe_mamba/model/stage.hpp"
+#include "moe_mamba/runtime/array.hpp"
+#include "moe_mamba/runtime/backend.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// What a workspace is for. Training keeps what a backward pass needs and takes far more memory.
 enum class Purpose { inference, training };
@@ -197,4 +197,4 @@ class Workspace {
   mutable bool report_copied_ = false;                                         // since the last pass
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

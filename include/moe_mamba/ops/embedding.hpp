@@ -1,7 +1,6 @@
 #pragma once
 
 #include "moe_mamba/core/view.hpp"
-#include "moe_mamba/ops/reference.hpp"
 
 /// Embedding of tokens.
 ///
@@ -9,20 +8,3 @@
 ///   embed_backward(device, tokens, dx, dweight)          dweight[tokens[t]] += dx[t]
 ///
 /// Tokens must lie in 0 … V - 1; that is checked where they enter the library, not here.
-namespace moe_mamba::reference {
-
-template <class C, class S>
-void embed(Device&, const Token* tokens, MatrixView<const S> weight, MatrixView<C> x) {
-  for (Index t = 0; t < x.rows; ++t) {
-    for (Index i = 0; i < x.columns; ++i) x(t, i) = C(double(weight(tokens[t], i)));
-  }
-}
-
-template <class C>
-void embed_backward(Device&, const Token* tokens, Input<C> dx, MatrixView<C> dweight) {
-  for (Index t = 0; t < dx.rows; ++t) {
-    for (Index i = 0; i < dx.columns; ++i) dweight(tokens[t], i) += dx(t, i);
-  }
-}
-
-}  // namespace moe_mamba::reference

@@ -2,9 +2,9 @@
 
 #include "moe_mamba/core/scalar.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// A target that takes no part in the loss.
 inline constexpr Token masked_target = -1;
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -7,7 +7,6 @@
 #include "moe_mamba/core/annotation.hpp"
 #include "moe_mamba/core/split_float.hpp"
 #include "moe_mamba/core/view.hpp"
-#include "moe_mamba/ops/reference.hpp"
 
 /// Operations on whole parameter arrays.
 ///
@@ -15,10 +14,10 @@
 ///   adamw(device, AdamWUpdate<C, S>{…})              one update (Loshchilov & Hutter 2019, arXiv 1711.05101):
 ///        g = gradient_scale(…) · gradient;  m = β₁ m + (1 - β₁) g;  v = β₂ v + (1 - β₂) g²
 ///        w = w - rate · (m / (1 - β₁ᵗ) / (sqrt(v / (1 - β₂ᵗ)) + ε) + decay · w)
-///      One call covers a model's whole array, in which some parameters decay and others do not: toggles say where.
+///      One call covers a model's whole array, in which some parameters decay and others do not: boundaries say where.
 ///      Of bfloat16 parameters, w is the float that they and their remainders are the halves of (core/split_float.hpp).
 ///      A parameter that somebody has written since counts as written, to half a unit in its last place.
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 template <class C, class S>
 struct AdamWUpdate {
@@ -37,11 +36,11 @@ struct AdamWUpdate {
   double rate;              // learning rate of this step
   double beta1, beta2, epsilon;
   double decay;
-  /// (toggle_count), ascending, in memory of the device: the offsets where decaying begins and ceases in turn; elsewhere
-  /// `decay` counts as 0. An array that decays from its start has the toggle 0. Two equal ones are as none; those
+  /// (boundary_count), ascending, in memory of the device: the offsets where decaying begins and ceases in turn; elsewhere
+  /// `decay` counts as 0. An array that decays from its start has the boundary 0. Two equal ones are as none; those
   /// behind the last element have no effect.
-  const Index* decay_toggles;
-  Index toggle_count;
+  const Index* decay_boundaries;
+  Index boundary_count;
   double correction1;  // 1 - β₁ᵗ
   double correction2;  // 1 - β₂ᵗ
   /// The sum of squares of the whole gradient, unscaled, or null. With it, a gradient whose scaled norm is beyond
@@ -49,7 +48,7 @@ struct AdamWUpdate {
   /// works, so that an update need not wait for the norm.
   const double* squares = nullptr;
   double clip_norm = 0;
-  Index first = 0;  // where element 0 lies among the offsets that toggles are, for a part of an array
+  Index first = 0;  // where element 0 lies among the offsets that boundaries are, for a part of an array
 };
 
 /// What the gradient of an update is multiplied with, clipping included; NaN where the update is to be left out.
@@ -84,12 +83,12 @@ void set_weight(const AdamWUpdate<C, S>& update, Index i, C weight) {
   }
 }
 
-/// How many of the ascending `toggles` lie at or before `element`: where that is odd, it decays.
-MOE_MAMBA_HOST_DEVICE inline Index toggles_until(Index element, const Index* toggles, Index count) {
+/// How many of the ascending `boundaries` lie at or before `element`: where that is odd, it decays.
+MOE_MAMBA_HOST_DEVICE inline Index boundaries_until(Index element, const Index* boundaries, Index count) {
   Index low = 0, high = count;
   while (low < high) {
     const Index middle = low + (high - low) / 2;
-    if (toggles[middle] <= element) {
+    if (boundaries[middle] <= element) {
       low = middle + 1;
     } else {
       high = middle;
@@ -98,33 +97,4 @@ MOE_MAMBA_HOST_DEVICE inline Index toggles_until(Index element, const Index* tog
   return low;
 }
 
-namespace reference {
-
-template <class C>
-void sum_of_squares(Device&, const C* values, Index count, double* sum) {
-  *sum = 0;
-  for (Index i = 0; i < count; ++i) *sum += double(values[i]) * double(values[i]);
-}
-
-template <class C, class S>
-void adamw(Device&, const AdamWUpdate<C, S>& update) {
-  const double scale = gradient_scale(update);
-  if (scale != scale) return;
-  for (Index i = 0; i < update.count; ++i) {
-    double decay = 0;
-    for (Index t = 0; t < update.toggle_count && update.decay_toggles[t] <= update.first + i; ++t)
-      decay = update.decay - decay;
-    const double g = scale * double(update.gradient[i]);
-    const double m = update.beta1 * double(update.first_moment[i]) + (1 - update.beta1) * g;
-    const double v = update.beta2 * double(update.second_moment[i]) + (1 - update.beta2) * g * g;
-    const double old = double(weight_of(update, i));
-    const double direction =
-        m / update.correction1 / (std::sqrt(v / update.correction2) + update.epsilon) + decay * old;
-    update.first_moment[i] = C(m);
-    update.second_moment[i] = C(v);
-    set_weight(update, i, C(old - update.rate * direction));
-  }
-}
-
-}  // namespace reference
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

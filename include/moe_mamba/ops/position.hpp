@@ -8,7 +8,7 @@
 ///
 /// Any numbers can be read: a digit is rounded to the nearest integer; one below a half, or NaN, counts as 0, and one above
 /// 2^22 as that.
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 inline constexpr Index position_digits = 2;
 
@@ -35,4 +35,4 @@ MOE_MAMBA_HOST_DEVICE constexpr Index position_of(const View& digits, Index sequ
   return digits ? read_position(digits.sequence(sequence)) : 0;
 }
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -4,7 +4,6 @@
 
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/ops/position.hpp"
-#include "moe_mamba/ops/reference.hpp"
 
 /// Rotary positions (Su et al. 2021, arXiv 2104.09864, section 3.2), in the form of Llama's checkpoints, where the halves
 /// of a head are the two parts of its complex numbers. At position p, for each head and i of R / 2:
@@ -16,7 +15,7 @@
 ///
 /// The backward pass of a rotation is the rotation back. Angles are formed in double and their sines and cosines rounded
 /// to C, so that positions far from zero are as good as those near it.
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 template <class C>
 struct RotaryEmbedding {
@@ -42,29 +41,4 @@ inline double rotary_frequency(double base, Index i, Index rotary_width) {
   return std::pow(base, -2.0 * static_cast<double>(i) / static_cast<double>(rotary_width));
 }
 
-namespace reference {
-
-/// See the contract above. Runs in double whatever C is.
-template <class C>
-void rotary_embedding(const Device& device, const RotaryEmbedding<C>& rotary) {
-  if (each_packed_run(rotary, [&](const auto& part) { rotary_embedding(device, part); })) return;
-  const Index half = rotary.rotary_width / 2;
-  for (Index row = 0; row < rotary.shape.tokens(); ++row) {
-    const Index sequence = row / rotary.shape.length, step = row % rotary.shape.length;
-    const double position = static_cast<double>(position_of(rotary.positions, sequence) + step);
-    for (Index head = 0; head < rotary.x.columns; head += rotary.head_width) {
-      for (Index i = 0; i < half; ++i) {
-        const double angle = position * rotary_frequency(rotary.base, i, rotary.rotary_width);
-        const double cosine = std::cos(angle), sine = rotary.backward ? -std::sin(angle) : std::sin(angle);
-        C& real = rotary.x(row, head + i);
-        C& imaginary = rotary.x(row, head + i + half);
-        const double a = static_cast<double>(real), b = static_cast<double>(imaginary);
-        real = static_cast<C>(a * cosine - b * sine);
-        imaginary = static_cast<C>(b * cosine + a * sine);
-      }
-    }
-  }
-}
-
-}  // namespace reference
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

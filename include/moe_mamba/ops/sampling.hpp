@@ -1,6 +1,5 @@
 #pragma once
 
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
 
@@ -9,7 +8,6 @@
 #include "moe_mamba/core/check.hpp"
 #include "moe_mamba/core/random.hpp"
 #include "moe_mamba/core/view.hpp"
-#include "moe_mamba/ops/reference.hpp"
 
 /// The choice of the next token of each sequence from a model's logits.
 ///
@@ -20,7 +18,7 @@
 /// Of the tokens that `Sampling` keeps, the one is drawn at which the sum of their weights exp((logit - largest) /
 /// temperature), in the order of their indices, first exceeds u times the sum of all of them, with u uniform in [0, 1).
 /// Weights and sums are in double. On a CPU the class Sampler does the same, and reports errors by exceptions.
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// Everything that shapes the choice, and what the shorter forms below convert to. In this order: logits are divided by
 /// the temperature, the `top_k` most probable tokens are kept, then of these the fewest whose probabilities, among
@@ -101,69 +99,4 @@ MOE_MAMBA_HOST_DEVICE inline double sampling_weight(double logit, double largest
   return exp((logit - largest) / static_cast<double>(temperature));
 }
 
-namespace reference {
-
-template <class C = void>
-std::size_t sample_scratch(const Device&, Index, Index vocabulary) {
-  Arena counting;
-  counting.take<Index>(vocabulary);
-  counting.take<double>(vocabulary);
-  return counting.used();
-}
-
-template <class C>
-void sample(Device&, const SampleTokens<C>& sample) {
-  const Index vocabulary = sample.logits.columns;
-  const Sampling& sampling = sample.sampling;
-  Arena scratch = sample.scratch;
-  Index* const ranking = scratch.take<Index>(vocabulary);
-  double* const weights = scratch.take<double>(vocabulary);
-  for (Index row = 0; row < sample.logits.rows; ++row) {
-    const C* logits = sample.logits.row(row);
-    std::uint32_t status = all_tokens_excluded;
-    for (Index v = 0; v < vocabulary; ++v) {
-      if (!(double(logits[v]) < HUGE_VAL)) status |= logit_not_finite;
-      if (double(logits[v]) > -HUGE_VAL) status &= ~all_tokens_excluded;
-      ranking[v] = v;
-      weights[v] = 0;
-    }
-    if ((status & logit_not_finite) != 0) status = logit_not_finite;
-    sample.tokens[row] = -1;
-    sample.status[row] |= status;
-    if (status != 0) continue;
-
-    std::sort(ranking, ranking + vocabulary,
-              [&](Index a, Index b) { return logits[a] != logits[b] ? logits[a] > logits[b] : a < b; });
-    sample.tokens[row] = static_cast<Token>(ranking[0]);
-    if (sampling.temperature == 0) continue;
-
-    Index kept = sampling.top_k > 0 ? std::min(sampling.top_k, vocabulary) : vocabulary;
-    for (Index rank = 0; rank < kept; ++rank) {
-      const Index v = ranking[rank];
-      weights[v] = sampling_weight(double(logits[v]), double(logits[ranking[0]]), sampling.temperature);
-    }
-    const auto total = [&] {
-      double sum = 0;
-      for (Index v = 0; v < vocabulary; ++v) sum += weights[v];
-      return sum;
-    };
-    if (sampling.top_p < 1) {
-      const double wanted = static_cast<double>(sampling.top_p) * total();
-      double sum = 0;
-      Index nucleus = 0;
-      while (nucleus < kept && (nucleus == 0 || sum < wanted)) sum += weights[ranking[nucleus++]];
-      for (; kept > nucleus; --kept) weights[ranking[kept - 1]] = 0;
-    }
-    Random random = sampling_random(sample.seed, sample.stream + std::uint64_t(row), sample.positions[row]);
-    const double threshold = random.uniform() * total();
-    sample.positions[row] = random.position();
-    double sum = 0;
-    for (Index v = 0; v < vocabulary && !(sum > threshold); ++v) {
-      if (weights[v] > 0) sample.tokens[row] = static_cast<Token>(v);
-      sum += weights[v];
-    }
-  }
-}
-
-}  // namespace reference
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -14,7 +14,7 @@
 
 /// From text to tokens and back. The tokenizers of public checkpoints are in the opt-in component
 /// moe_mamba/tokenizers.hpp; this header needs only the standard library.
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 struct EncodeOptions {
   /// Add the special tokens that the tokenizer puts around a text, if any, such as one for its beginning.
@@ -106,4 +106,4 @@ class StreamDecoder {
   std::string held_;
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -8,7 +8,7 @@
 
 /// Lenient UTF-8 (RFC 3629: no overlong forms, no surrogates): a byte that does not begin a valid character is a unit
 /// of its own, so that any bytes can be iterated over without loss.
-namespace moe_mamba::detail {
+namespace moe_mamba::inline v0_2::detail {
 
 /// The code of an invalid byte.
 inline constexpr char32_t no_character = 0xffffffff;
@@ -101,4 +101,4 @@ inline std::size_t incomplete_utf8(std::string_view text) {
   return 0;
 }
 
-}  // namespace moe_mamba::detail
+}  // namespace moe_mamba::inline v0_2::detail

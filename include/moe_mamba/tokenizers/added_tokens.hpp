@@ -13,7 +13,7 @@
 #include "moe_mamba/tokenizers/unicode.hpp"
 
 /// Added tokens: strings that are matched in the text before anything else and never split.
-namespace moe_mamba::detail {
+namespace moe_mamba::inline v0_2::detail {
 
 struct AddedToken {
   Token id = 0;
@@ -151,4 +151,4 @@ class AddedTokens {
   std::array<std::uint8_t, 256> begins_{};  // 1 for first bytes of tokens
 };
 
-}  // namespace moe_mamba::detail
+}  // namespace moe_mamba::inline v0_2::detail

@@ -19,7 +19,7 @@
 
 /// Byte-pair encoding (Sennrich et al. 2016, arXiv 1508.07909): a word starts as a sequence of characters, or bytes. As
 /// long as two adjacent symbols form a merge, the merge with the lowest rank is applied, the leftmost first.
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// A cache of words and their tokens. It belongs to one tokenizer and one thread at a time: keep one per thread that
 /// encodes many texts. A call with a cache that another call is using throws std::logic_error. A cache stops growing at
@@ -393,4 +393,4 @@ inline void BytePairEncoding::merge_many(std::vector<Token>& symbols, std::vecto
 }
 
 }  // namespace detail
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

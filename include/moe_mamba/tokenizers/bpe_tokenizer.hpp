@@ -23,7 +23,7 @@
 #include "moe_mamba/tokenizers/token_decoder.hpp"
 #include "moe_mamba/tokenizers/tokenizer_file.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// A byte-pair tokenizer described by a file tokenizer.json of Hugging Face's tokenizers package; it gives the same
 /// tokens. Immutable: any number of threads may use one concurrently.
@@ -333,4 +333,4 @@ inline void BpeTokenizer::append(Decoding& decoding, Token token, std::string& t
   decoding.state = state;
 }
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -10,7 +10,7 @@
 
 /// The alphabet that byte-level tokenizers use for bytes in their files: printable Latin-1 characters represent
 /// themselves, the 68 others are mapped to the characters from U+0100 on.
-namespace moe_mamba::detail {
+namespace moe_mamba::inline v0_2::detail {
 
 constexpr bool stands_for_itself(char32_t byte) {
   return (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte <= 0xac) || (byte >= 0xae && byte <= 0xff);
@@ -52,4 +52,4 @@ inline std::optional<std::string> bytes_of_token(std::string_view text) {
   return bytes;
 }
 
-}  // namespace moe_mamba::detail
+}  // namespace moe_mamba::inline v0_2::detail

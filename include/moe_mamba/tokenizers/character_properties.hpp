@@ -14,7 +14,7 @@
 #include "moe_mamba/tokenizers/unicode_tables.hpp"
 
 /// The sets of characters that regular expressions name: \p{Lu}, \p{Han}, [:alpha:].
-namespace moe_mamba::detail {
+namespace moe_mamba::inline v0_2::detail {
 
 /// Parses the ranges of a table entry.
 inline CharacterSet parse_ranges(std::string_view text) {
@@ -225,4 +225,4 @@ inline std::optional<CharacterSet> CharacterProperties::find_category(std::strin
   return std::nullopt;
 }
 
-}  // namespace moe_mamba::detail
+}  // namespace moe_mamba::inline v0_2::detail

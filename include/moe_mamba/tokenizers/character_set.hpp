@@ -10,7 +10,7 @@
 #include "moe_mamba/text/utf8.hpp"
 
 /// Character classes of regular expressions.
-namespace moe_mamba::detail {
+namespace moe_mamba::inline v0_2::detail {
 
 inline constexpr char32_t last_character = 0x10ffff;
 
@@ -75,4 +75,4 @@ class CharacterSet {
   bool bytes_ = false;
 };
 
-}  // namespace moe_mamba::detail
+}  // namespace moe_mamba::inline v0_2::detail

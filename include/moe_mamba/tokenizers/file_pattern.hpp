@@ -10,7 +10,7 @@
 #include "moe_mamba/tokenizers/regex_matcher.hpp"
 
 /// Patterns of tokenizer files, {"String": ...} or {"Regex": ...}, and replacement of their matches.
-namespace moe_mamba::detail {
+namespace moe_mamba::inline v0_2::detail {
 
 /// A string of one character.
 inline const std::string& one_character(const JsonField& field) {
@@ -139,4 +139,4 @@ class TextGrowth {
   std::size_t growth_ = 1;
 };
 
-}  // namespace moe_mamba::detail
+}  // namespace moe_mamba::inline v0_2::detail

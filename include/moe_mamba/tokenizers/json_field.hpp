@@ -11,7 +11,7 @@
 #include "moe_mamba/io/json.hpp"
 
 /// Access to a JSON file with errors that name the field.
-namespace moe_mamba::detail {
+namespace moe_mamba::inline v0_2::detail {
 
 /// A value of a file with its path, such as `decoder.decoders[2].content`. Anything invalid throws a std::runtime_error
 /// that names file, field, value and what is allowed. A missing field counts as null.
@@ -93,4 +93,4 @@ class JsonField {
   const JsonValue* value_;
 };
 
-}  // namespace moe_mamba::detail
+}  // namespace moe_mamba::inline v0_2::detail

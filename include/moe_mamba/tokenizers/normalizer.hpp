@@ -14,7 +14,7 @@
 #include "moe_mamba/tokenizers/text_cleaning.hpp"
 
 /// The first stage of a tokenizer: normalises the text before it is split.
-namespace moe_mamba::detail {
+namespace moe_mamba::inline v0_2::detail {
 
 class Normalizer {
  public:
@@ -139,4 +139,4 @@ inline void Normalizer::add_bert(const JsonField& field) {
   if (lower) add_step(lower_case);
 }
 
-}  // namespace moe_mamba::detail
+}  // namespace moe_mamba::inline v0_2::detail

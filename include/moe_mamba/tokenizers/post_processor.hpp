@@ -9,7 +9,7 @@
 #include "moe_mamba/core/scalar.hpp"
 #include "moe_mamba/tokenizers/json_field.hpp"
 
-namespace moe_mamba::detail {
+namespace moe_mamba::inline v0_2::detail {
 
 /// The special tokens that a tokenizer adds around a single text.
 class PostProcessor {
@@ -121,4 +121,4 @@ class PostProcessor {
   std::vector<Token> before_, after_;
 };
 
-}  // namespace moe_mamba::detail
+}  // namespace moe_mamba::inline v0_2::detail

@@ -15,7 +15,7 @@
 #include "moe_mamba/tokenizers/unknown_character.hpp"
 
 /// The second stage of a tokenizer: splits text into words, which are then encoded one by one.
-namespace moe_mamba::detail {
+namespace moe_mamba::inline v0_2::detail {
 
 class PreTokenizer {
  public:
@@ -322,4 +322,4 @@ inline void PreTokenizer::add_split(const JsonField& field) {
   step.invert = field["invert"].boolean();
 }
 
-}  // namespace moe_mamba::detail
+}  // namespace moe_mamba::inline v0_2::detail

@@ -12,7 +12,7 @@
 #include "moe_mamba/tokenizers/json_field.hpp"
 #include "moe_mamba/tokenizers/unicode.hpp"
 
-namespace moe_mamba::detail {
+namespace moe_mamba::inline v0_2::detail {
 
 /// Decodes base64 with padding; none if the text is invalid.
 inline std::optional<std::string> decode_base64(std::string_view text) {
@@ -184,4 +184,4 @@ class PrecompiledMap {
   std::string strings_;  // zero-terminated
 };
 
-}  // namespace moe_mamba::detail
+}  // namespace moe_mamba::inline v0_2::detail

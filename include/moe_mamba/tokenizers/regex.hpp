@@ -10,7 +10,7 @@
 #include "moe_mamba/tokenizers/regex_characters.hpp"
 
 /// Regular expressions compiled to a program for a backtracking virtual machine.
-namespace moe_mamba::detail {
+namespace moe_mamba::inline v0_2::detail {
 
 struct RegexInstruction {
   enum class Code : std::uint8_t {
@@ -217,4 +217,4 @@ inline void Regex::add_repeat(const RegexNode& node) {
   for (const std::uint32_t at : splits) split(at + 1, size(), at);
 }
 
-}  // namespace moe_mamba::detail
+}  // namespace moe_mamba::inline v0_2::detail

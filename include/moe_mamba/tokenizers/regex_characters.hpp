@@ -8,7 +8,7 @@
 #include "moe_mamba/tokenizers/regex_syntax.hpp"
 
 /// Parses the characters of regular expressions: escapes and bracket expressions.
-namespace moe_mamba::detail {
+namespace moe_mamba::inline v0_2::detail {
 
 /// The number of a code point in that base.
 inline char32_t RegexParser::digits(std::uint32_t base, std::size_t least, std::size_t most) {
@@ -227,4 +227,4 @@ inline CharacterSet RegexParser::posix() {
   return negative ? ~*set : *set;
 }
 
-}  // namespace moe_mamba::detail
+}  // namespace moe_mamba::inline v0_2::detail

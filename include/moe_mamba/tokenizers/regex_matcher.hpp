@@ -8,7 +8,7 @@
 
 #include "moe_mamba/tokenizers/regex.hpp"
 
-namespace moe_mamba::detail {
+namespace moe_mamba::inline v0_2::detail {
 
 /// Finds the matches of an expression in a text, from left to right. Once an expression turns out to backtrack a lot,
 /// failures are memoised, so that the time is linear in the text's size for every expression.
@@ -285,4 +285,4 @@ inline bool RegexMatcher::run(std::uint32_t from, std::size_t at, const Way& way
   }
 }
 
-}  // namespace moe_mamba::detail
+}  // namespace moe_mamba::inline v0_2::detail

@@ -10,7 +10,7 @@
 #include "moe_mamba/tokenizers/character_properties.hpp"
 
 /// Parses regular expressions in Oniguruma's Ruby syntax, as tokenizer files have them, into a tree.
-namespace moe_mamba::detail {
+namespace moe_mamba::inline v0_2::detail {
 
 /// Why an expression is rejected.
 struct RegexError {
@@ -305,4 +305,4 @@ inline bool RegexParser::interval(std::uint32_t& least, std::uint32_t& most) {
   return false;
 }
 
-}  // namespace moe_mamba::detail
+}  // namespace moe_mamba::inline v0_2::detail

@@ -8,7 +8,7 @@
 #include "moe_mamba/tokenizers/unicode.hpp"
 
 /// A text as matched and unmatched segments, and the words formed from them.
-namespace moe_mamba::detail {
+namespace moe_mamba::inline v0_2::detail {
 
 /// What happens to matched segments.
 enum class SplitBehavior { Removed, Isolated, MergedWithPrevious, MergedWithNext, Contiguous };
@@ -105,4 +105,4 @@ std::vector<Segment> match_characters(std::string_view text, const Predicate& ma
   return segments.finish();
 }
 
-}  // namespace moe_mamba::detail
+}  // namespace moe_mamba::inline v0_2::detail

@@ -10,7 +10,7 @@
 /// Hand-written matchers for the regular expressions by which pre-tokenizers split text into words. Each expression is
 /// a list of alternatives, the first of which that matches is taken, and one always does. They differ only in the
 /// fields below.
-namespace moe_mamba::detail {
+namespace moe_mamba::inline v0_2::detail {
 
 enum class Contractions {
   None,
@@ -166,4 +166,4 @@ inline std::size_t match_word(const SplitPattern& pattern, std::string_view text
   return match_space(pattern, text, at);
 }
 
-}  // namespace moe_mamba::detail
+}  // namespace moe_mamba::inline v0_2::detail

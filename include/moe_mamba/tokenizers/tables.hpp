@@ -17,7 +17,7 @@
 /// Hash tables for a tokenizer: open addressing with linear probing, growth by doubling, no removal. A per-table seed
 /// prevents files from choosing keys that collide; no result depends on it. An insertion that runs out of memory leaves
 /// the table unchanged.
-namespace moe_mamba::detail {
+namespace moe_mamba::inline v0_2::detail {
 
 inline std::uint64_t mix_bits(std::uint64_t a, std::uint64_t b) {
   __extension__ using Wide = unsigned __int128;
@@ -208,4 +208,4 @@ class PairTable {
   std::vector<Slot> slots_;
 };
 
-}  // namespace moe_mamba::detail
+}  // namespace moe_mamba::inline v0_2::detail

@@ -7,7 +7,7 @@
 #include "moe_mamba/tokenizers/unicode.hpp"
 
 /// Normalisation steps that work character by character.
-namespace moe_mamba::detail {
+namespace moe_mamba::inline v0_2::detail {
 
 /// Iterates over the characters of a text; change(result, c) appends the replacement of c. Invalid bytes are kept.
 template <class Change>
@@ -101,4 +101,4 @@ inline std::string_view stripped(std::string_view text, bool left, bool right) {
   return right ? text.substr(0, end) : text;
 }
 
-}  // namespace moe_mamba::detail
+}  // namespace moe_mamba::inline v0_2::detail

@@ -15,7 +15,7 @@
 
 /// The last stage of a tokenizer: from the texts of tokens to text. It works token by token, so that text can be
 /// decoded incrementally. Bytes are passed through unchanged, even if they are not valid UTF-8.
-namespace moe_mamba::detail {
+namespace moe_mamba::inline v0_2::detail {
 
 class TokenDecoder {
  public:
@@ -243,4 +243,4 @@ inline void TokenDecoder::add_strip(const JsonField& field) {
   strip_stop_ = stop;
 }
 
-}  // namespace moe_mamba::detail
+}  // namespace moe_mamba::inline v0_2::detail

@@ -14,7 +14,7 @@
 
 /// The file tokenizer.json: a vocabulary, merges, and a small tree of everything else. Files are untrusted input:
 /// reading takes time and memory proportional to the file, and unexpected contents are rejected by name.
-namespace moe_mamba::detail {
+namespace moe_mamba::inline v0_2::detail {
 
 inline constexpr std::size_t tokenizer_file_limit = std::size_t{1} << 29;
 inline constexpr JsonLimits tokenizer_json_limits{32, std::size_t{1} << 20};  // of everything but vocabulary and merges
@@ -221,4 +221,4 @@ inline TokenizerFile read_tokenizer_file(std::span<const std::byte> bytes, const
   return read_json<TokenizerFileReader>(text, file);
 }
 
-}  // namespace moe_mamba::detail
+}  // namespace moe_mamba::inline v0_2::detail

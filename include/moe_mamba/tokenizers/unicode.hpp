@@ -14,7 +14,7 @@
 
 /// Character classes and normalisation forms. The tables, and with them the version of Unicode, are utf8proc's; all
 /// uses of utf8proc include this file.
-namespace moe_mamba::detail {
+namespace moe_mamba::inline v0_2::detail {
 
 /// Sets of classes that the patterns of pre-tokenizers name. An invalid byte is of class Other.
 enum CharacterClass : std::uint8_t {
@@ -230,4 +230,4 @@ class UnicodeNormalizer {
   char32_t plain_below_;
 };
 
-}  // namespace moe_mamba::detail
+}  // namespace moe_mamba::inline v0_2::detail

@@ -9,7 +9,7 @@
 #include "moe_mamba/tokenizers/character_properties.hpp"
 #include "moe_mamba/tokenizers/split_behavior.hpp"
 
-namespace moe_mamba::detail {
+namespace moe_mamba::inline v0_2::detail {
 
 /// Splits text where the script changes. Hiragana, Katakana and the prolonged sound mark count as Han; spaces, and
 /// characters without a script, belong to the segment before them.
@@ -62,4 +62,4 @@ class ScriptSplitter {
   std::vector<Range> ranges_;
 };
 
-}  // namespace moe_mamba::detail
+}  // namespace moe_mamba::inline v0_2::detail

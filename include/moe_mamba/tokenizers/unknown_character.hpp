@@ -7,7 +7,7 @@
 #include "moe_mamba/text/utf8.hpp"
 
 /// A character without a token, as thrown by the model and translated to its position in the text for the message.
-namespace moe_mamba::detail {
+namespace moe_mamba::inline v0_2::detail {
 
 /// Thrown while encoding. `at` points to the character, or to a byte of it, in the text being processed; a step that
 /// works on a copy catches it and redirects it to the same character of the original.
@@ -32,4 +32,4 @@ inline std::string_view unit_around(std::string_view text, std::size_t byte) {
   return text.substr(byte, utf8_unit(text, byte).bytes);
 }
 
-}  // namespace moe_mamba::detail
+}  // namespace moe_mamba::inline v0_2::detail

@@ -7,7 +7,7 @@
 
 #include "moe_mamba/core/view.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// Numbers of a batch, borrowed from a variable: like std::span<const T>, but made of a temporary, which would be gone
 /// before they are read, it does not compile.
@@ -48,7 +48,7 @@ struct SeriesBatch {
   bool continues = false;  // as above
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2
 
 template <class T>
 inline constexpr bool std::ranges::enable_borrowed_range<moe_mamba::BorrowedSpan<T>> = true;

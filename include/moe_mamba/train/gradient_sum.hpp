@@ -2,13 +2,13 @@
 
 #include <array>
 
-#include "moe_mamba/core/array.hpp"
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/model/losses.hpp"
 #include "moe_mamba/model/session.hpp"
+#include "moe_mamba/runtime/array.hpp"
 #include "moe_mamba/train/work_recording.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// The gradient of the sum of the losses over the targets of any number of batches, and how many targets they are.
 ///
@@ -98,4 +98,4 @@ class GradientSum {
   Losses losses_;
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -6,13 +6,13 @@
 #include <vector>
 
 #include "moe_mamba/blocks/parameter.hpp"
-#include "moe_mamba/core/array.hpp"
 #include "moe_mamba/core/check.hpp"
 #include "moe_mamba/model/passes.hpp"
 #include "moe_mamba/ops/optimizer.hpp"
+#include "moe_mamba/runtime/array.hpp"
 #include "moe_mamba/train/trainer_options.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// Part of an array: the elements begin … end - 1.
 struct IndexRange {
@@ -35,13 +35,13 @@ class Optimizer {
       : first_moment_("first_moment.size()", first_moment, count),
         second_moment_("second_moment.size()", second_moment, count),
         remainder_("remainder.size()", remainder, keeps_remainder ? count : 0) {
-    std::vector<Index> toggles;
+    std::vector<Index> boundaries;
     Definition::visit_parameters([&](const Parameter& parameter) {
-      const bool decaying = toggles.size() % 2 == 1;
-      if ((parameter.kind == ParameterKind::matrix) != decaying) toggles.push_back(parameter.offset);
+      const bool decaying = boundaries.size() % 2 == 1;
+      if ((parameter.kind == ParameterKind::matrix) != decaying) boundaries.push_back(parameter.offset);
     });
-    decay_toggles_ = Array<Index, Memory>(toggles.size());
-    decay_toggles_.write(toggles);
+    decay_boundaries_ = Array<Index, Memory>(boundaries.size());
+    decay_boundaries_.write(boundaries);
   }
 
   /// One update.
@@ -85,8 +85,8 @@ class Optimizer {
                              .beta2 = adamw.beta2,
                              .epsilon = adamw.epsilon,
                              .decay = adamw.weight_decay,
-                             .decay_toggles = decay_toggles_.data(),
-                             .toggle_count = static_cast<Index>(decay_toggles_.size()),
+                             .decay_boundaries = decay_boundaries_.data(),
+                             .boundary_count = static_cast<Index>(decay_boundaries_.size()),
                              .correction1 = 1 - std::pow(adamw.beta1, time),
                              .correction2 = 1 - std::pow(adamw.beta2, time),
                              .squares = squares_.data(),
@@ -113,8 +113,8 @@ class Optimizer {
 
   Zeros<C, Memory> first_moment_, second_moment_;
   Zeros<std::int16_t, Memory> remainder_;
-  Array<Index, Memory> decay_toggles_;             // where parameters begin to decay, and cease
+  Array<Index, Memory> decay_boundaries_;          // where parameters begin to decay, and cease
   Array<double, Memory> squares_{std::size_t{1}};  // the sum of the squares of the gradients
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -12,7 +12,7 @@
 #include "moe_mamba/train/batch.hpp"
 
 /// Sequences of different lengths in one batch: packed end to end, so that no work is done for padding.
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// A batch that owns its tokens. It may be used again and again; memory grows to the largest that it has held. A call that
 /// throws, std::bad_alloc among what it may, leaves the batch as it was.
@@ -96,4 +96,4 @@ class PackedBatch {
   std::vector<Index> lengths_;
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -9,7 +9,7 @@
 #include "moe_mamba/core/scalar.hpp"
 
 /// Learning-rate schedules: functions of the step, counted from 0, that give the factor on the peak learning rate.
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// What a trainer takes: schedule(step) in [0, 1] for every step >= 0, and schedule.check(), which throws
 /// std::invalid_argument naming the option that is out of range.
@@ -61,4 +61,4 @@ struct Cosine {
   }
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -11,21 +11,21 @@
 #include <type_traits>
 #include <utility>
 
-#include "moe_mamba/core/array.hpp"
-#include "moe_mamba/core/backend.hpp"
 #include "moe_mamba/core/check.hpp"
 #include "moe_mamba/core/exclusive_call.hpp"
 #include "moe_mamba/model/batch_checks.hpp"
 #include "moe_mamba/model/model.hpp"
 #include "moe_mamba/model/session.hpp"
 #include "moe_mamba/ops/masked_target.hpp"
+#include "moe_mamba/runtime/array.hpp"
+#include "moe_mamba/runtime/backend.hpp"
 #include "moe_mamba/train/batch.hpp"
 #include "moe_mamba/train/gradient_sum.hpp"
 #include "moe_mamba/train/optimizer.hpp"
 #include "moe_mamba/train/schedule.hpp"
 #include "moe_mamba/train/trainer_options.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// Trains a model: gradients, clipping, schedule and AdamW, on memory taken beforehand. The model must outlive the
 /// trainer. It serves one call at a time: a second one of another thread throws std::logic_error.
@@ -397,4 +397,4 @@ template <class Definition, StorageScalar S, class Backend, Schedule Rate>
 Trainer(Model<Definition, S, Backend>&, Backend&, AdamW, Rate, TrainerOptions = {},
         TrainerMemory<Definition, S, Backend> = {}) -> Trainer<Definition, S, Backend, Rate>;
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

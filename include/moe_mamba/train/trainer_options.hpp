@@ -3,13 +3,13 @@
 #include <cmath>
 #include <cstdint>
 
-#include "moe_mamba/core/array.hpp"
 #include "moe_mamba/core/check.hpp"
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/model/workspace.hpp"
+#include "moe_mamba/runtime/array.hpp"
 
 /// Options of a trainer, and its reports.
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// The optimizer AdamW (Loshchilov & Hutter 2019). Weight decay applies to matrices only: not to gains, biases, A_log
 /// or D.
@@ -81,4 +81,4 @@ struct TrainerProgress {
   HostNumbers<T> states;                ///< of carried states: (B, state_size); else empty
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -24,7 +24,7 @@
 /// The text is borrowed, bytes or tokens; one byte is one token, 0 … 255, whatever the sign of char. A batch lies in
 /// buffers of the object, until the next one is drawn; drawing allocates nothing. The position is the number of batches
 /// drawn, and with it batches can be drawn again: windows restored to a kept state() go on as if never interrupted.
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// Tokens in a window.
 struct Length {
@@ -258,4 +258,4 @@ auto sequential_windows(Text&& text, Length length, Batch batch) {
   return SequentialWindows(detail::borrowed(std::forward<Text>(text)), length, batch);
 }
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -2,7 +2,7 @@
 
 #include "moe_mamba/core/view.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// What a trainer's recording is of: another shape, or memory elsewhere, needs another one.
 struct RecordedWork {
@@ -35,4 +35,4 @@ class WorkRecording {
   RecordedWork work_;
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

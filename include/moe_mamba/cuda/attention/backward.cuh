@@ -23,7 +23,7 @@
 /// Three launches: D of all rows; blocks of queries, which go over tiles of keys for dq; blocks of keys, which go over
 /// tiles of the queries that see them for dk and dv. So each sum has one owner and a fixed order, for two products more
 /// than with atomic additions.
-namespace moe_mamba::cuda {
+namespace moe_mamba::inline v0_2::cuda {
 
 namespace detail {
 
@@ -269,4 +269,4 @@ void causal_attention_backward(Device& device, const CausalAttentionBackward<C, 
   check_launch("causal_attention_backward");
 }
 
-}  // namespace moe_mamba::cuda
+}  // namespace moe_mamba::inline v0_2::cuda

@@ -7,7 +7,7 @@
 #include "moe_mamba/cuda/device.hpp"
 
 /// The running state of attention: saved before a call, extended after it.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 /// Saves the state before the call: the slots of a sequence are divided among `blocks` blocks.
 template <class C, int d>
@@ -65,4 +65,4 @@ inline Index copying_blocks(const Device& device, Index batch, Index elements) {
   return std::clamp<Index>(ceiling_divide(elements, 256), 1, enough);
 }
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

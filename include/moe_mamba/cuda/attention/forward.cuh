@@ -37,7 +37,7 @@
 /// Tiles are 64 by 64 on tensor cores (tensor_forward.cuh), where activations are bfloat16, heads have at most 128
 /// numbers that 16 divides, and rows are aligned to 16 bytes; else 32 keys, one a lane, in multiply-adds of the compute
 /// type. A few queries have kernels of their own (split_keys.cuh).
-namespace moe_mamba::cuda {
+namespace moe_mamba::inline v0_2::cuda {
 
 namespace detail {
 
@@ -175,4 +175,4 @@ std::size_t causal_attention_scratch(const Device& device, Shape shape, const At
   return std::max(forward.used(), backward.used());
 }
 
-}  // namespace moe_mamba::cuda
+}  // namespace moe_mamba::inline v0_2::cuda

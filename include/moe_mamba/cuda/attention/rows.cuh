@@ -4,7 +4,7 @@
 #include "moe_mamba/ops/attention.hpp"
 
 /// The rows of queries, keys and values of attention's kernels.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 /// A row of activations, to calculate with.
 template <class C>
@@ -100,4 +100,4 @@ struct AttentionBackwardTask {
                                  head)) {}
 };
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

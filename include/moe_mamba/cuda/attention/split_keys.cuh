@@ -14,7 +14,7 @@
 ///
 ///   chunk c of the keys:  m_c = max_j s_j,  l_c = Σ_j exp(s_j - m_c),  o_c = Σ_j exp(s_j - m_c) v_j    (a warp each)
 ///   combined:             m = max_c m_c,    y = Σ_c exp(m_c - m) o_c / Σ_c exp(m_c - m) l_c            (a block a row)
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 /// How the keys of a few queries are cut into chunks, each for a warp.
 struct AttentionChunks {
@@ -195,4 +195,4 @@ void attend_by_key_chunks(Device& device, const CausalAttention<C, d>& attention
       <<<static_cast<unsigned>(tasks * rows), 128, 0, device.stream()>>>(attention, chunks.count, parts);
 }
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

@@ -13,7 +13,7 @@
 
 /// Causal attention in bfloat16 on tensor cores, backward: the schedule of backward.cuh with blocks of 64 rows that go
 /// over tiles of 32. Weights and their gradients are rounded to bfloat16 as factors; all sums are in float.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 template <int d>
 using AttentionBackwardTile = AttentionTensorTile<d, 32>;
@@ -238,4 +238,4 @@ void attend_backward_on_tensor_cores(Device& device, const CausalAttentionBackwa
       attention, key_tiles, means);
 }
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

@@ -13,7 +13,7 @@
 
 /// Causal attention in bfloat16 on tensor cores, forward: the schedule of forward.cuh with blocks of 64 rows of queries
 /// and tiles of 64 keys; maxima, weights and sums are float.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 template <int d>
 using AttentionForwardTile = AttentionTensorTile<d, 64>;
@@ -132,4 +132,4 @@ void attend_on_tensor_cores(Device& device, const CausalAttention<bfloat16, d>& 
       <<<static_cast<unsigned>(tasks * tiles), Tile::threads, bytes, device.stream()>>>(attention, tiles);
 }
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

@@ -13,7 +13,7 @@
 ///
 /// Of 16 rows by eight columns a lane holds four numbers: two neighbours of row lane / 4, and of the row eight further
 /// on.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 /// Heads of `d` numbers, and rows of a block's own and of the tiles that it goes over.
 template <int d, int other_rows_>
@@ -171,4 +171,4 @@ __device__ inline float reduce_row(float value, const Join& join) {
   return join(value, __shfl_xor_sync(full_mask, value, 2));
 }
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

@@ -12,7 +12,7 @@
 /// In a product a warp has `own` rows of one tile, the same for all lanes, and each lane has one row of the other tile:
 /// queries and keys going forward, keys and queries for the gradients with respect to keys. So the same two loops serve
 /// both passes.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 template <class C, int HeadWidth>
 struct AttentionTile {
@@ -96,4 +96,4 @@ __device__ inline C warp_largest(C value) {
   return value;
 }
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

@@ -26,7 +26,7 @@
 ///     ds of the tile and the K - 1 steps after it → shared memory; barrier
 ///     dx, and the thread's sums of dweight and dbias
 ///   add the warps' sums in order; a launch of its own adds those of the blocks
-namespace moe_mamba::cuda {
+namespace moe_mamba::inline v0_2::cuda {
 
 namespace detail {
 
@@ -247,4 +247,4 @@ void causal_convolution_backward(Device& device, const CausalConvolutionBackward
   check_launch("causal_convolution_backward");
 }
 
-}  // namespace moe_mamba::cuda
+}  // namespace moe_mamba::inline v0_2::cuda

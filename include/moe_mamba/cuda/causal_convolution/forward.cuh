@@ -26,7 +26,7 @@
 ///
 /// Single steps have a kernel of their own, and so have pairs of bfloat16 channels (pairs.cuh). Staged values and
 /// arithmetic are in the compute type.
-namespace moe_mamba::cuda {
+namespace moe_mamba::inline v0_2::cuda {
 
 namespace detail {
 
@@ -149,4 +149,4 @@ void causal_convolution(Device& device, const CausalConvolution<C, S, Taps>& con
   check_launch("causal_convolution");
 }
 
-}  // namespace moe_mamba::cuda
+}  // namespace moe_mamba::inline v0_2::cuda

@@ -15,7 +15,7 @@
 /// takes two neighbouring channels, which it loads and stores at once, and goes along their steps with the last inputs
 /// in registers. Nothing goes through shared memory, and what lies between the rows of two warps is read twice, the
 /// second time from the cache. Sums have the order that convolution_kernel has, and so the same bits.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 inline constexpr int pair_width = 2 * warp_size;  // channels of a warp
 inline constexpr int most_pair_warps = 8;
@@ -125,4 +125,4 @@ __device__ __forceinline__ void load_pairs_before(const MatrixView<const C>& x, 
   }
 }
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

@@ -11,7 +11,7 @@
 #include "moe_mamba/cuda/device.hpp"
 
 /// The convolution of pairs of channels, backward.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 /// A warp's chunk of a sequence. dx of a step needs ds of that step and of the K - 1 after it, so it follows ds at a
 /// distance of K - 1 steps, and a chunk adds those ds to the parameters' gradients that lie K - 1 after its steps.
@@ -194,4 +194,4 @@ Index launch_convolution_pairs_backward(Device& device, const CausalConvolutionB
   return blocks;
 }
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

@@ -11,7 +11,7 @@
 #include "moe_mamba/cuda/device.hpp"
 
 /// The convolution of pairs of channels, forward.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 /// Blocks that a multiprocessor holds at least, forward.
 template <int Taps>
@@ -98,4 +98,4 @@ void launch_convolution_pairs(Device& device, const CausalConvolution<C, S, Taps
                                                                                                       chunks);
 }
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

@@ -6,7 +6,7 @@
 #include "moe_mamba/ops/causal_convolution.hpp"
 
 /// What the kernels of the convolution share that stage tiles of steps in shared memory.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 inline constexpr int convolution_width = 32;  // channels of a block: the lanes of a warp
 inline constexpr int convolution_steps = 64;  // of a tile; K - 1 at least, so that only the first reads the state
@@ -95,4 +95,4 @@ __device__ __forceinline__ void stage_convolution_inputs(const MatrixView<const 
   }
 }
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

@@ -11,7 +11,7 @@
 /// A stable counting sort: items are cut into chunks, each a warp's; the counts of every chunk and key, summed over the
 /// chunks before, say where a chunk's items go. The order of items with one key is that of their indices, whatever runs
 /// first.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 /// Calls each(item, key, place) for first … last - 1 with the item's place among those of its key: next[key] and on.
 /// `next` is advanced past them. A whole warp calls.
@@ -133,4 +133,4 @@ void counting_sort(Device& device, Index count, Index keys, Index capacity, cons
                    key, place, positions);
 }
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

@@ -16,7 +16,7 @@
 /// Element-wise operations: a thread for each element of a matrix, or for each vector of a row.
 ///
 /// What is done with an element is a type with a `__device__` call operator, held by value in the kernel's arguments.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 /// Rows that a kernel covers: a number that the host knows, or, where `counted` is not null, at most that many and
 /// exactly as many as it says, which the device alone knows.
@@ -105,4 +105,4 @@ constexpr MatrixView<T> flattened(const MatrixView<T>& view) {
   return {view.data, size > 0 ? Index{1} : Index{0}, size, size};
 }
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

@@ -9,7 +9,7 @@
 /// Launches that overlap with the end of the previous kernel in the stream (programmatic dependent launch, compute
 /// capability 9.0 and up): a kernel's blocks start, and may prefetch weights, while the previous kernel still runs.
 /// With the many short kernels of a decoding step this is most of the time between them.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 /// Waits until all that comes before in the stream is done and can be seen. The first thing that every thread of a
 /// kernel that is launched by launch_dependent() does, before it returns or touches memory that a kernel writes; a
@@ -82,4 +82,4 @@ void allow_shared(Kernel* kernel, std::size_t bytes) {
         "cudaFuncSetAttribute");
 }
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

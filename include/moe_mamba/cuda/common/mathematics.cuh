@@ -11,7 +11,7 @@
 ///
 /// Relative errors in float: power_of_two 2^-22 (below 2^-126 it is 0); softplus and sigmoid, where they are not below
 /// 2^-126, some 3e-7, and for activations in bfloat16 some 3e-7 + 6e-8 |x|. NaN goes through.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 /// 2^x
 __device__ __forceinline__ float power_of_two(float x) {
@@ -137,4 +137,4 @@ __device__ __forceinline__ C decay_rate(S a_log) {
   return rate < lowest ? lowest : rate;
 }
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

@@ -3,7 +3,7 @@
 #include "moe_mamba/core/standard.hpp"
 
 /// The matrix instructions of a warp on bfloat16 that read registers: compute capability 8.0 and up.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 /// Whether a factor is read as its transpose.
 enum class Transpose { no, yes };
@@ -32,4 +32,4 @@ __device__ inline void multiply_matrices(float (&sums)[4], const unsigned (&a)[4
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

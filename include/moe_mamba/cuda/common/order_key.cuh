@@ -3,7 +3,7 @@
 #include "moe_mamba/cuda/common/thread.cuh"
 
 /// Numbers as whole ones in the same order, and the search for the largest of them.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 /// Numbers in the order of `value`, NaN below all; zeros of both signs are one.
 __device__ inline unsigned order_key(float value) {
@@ -73,4 +73,4 @@ __device__ inline Choice<C> block_first(Choice<C> choice) {
   return choice;
 }
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

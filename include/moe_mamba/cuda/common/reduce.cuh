@@ -4,7 +4,7 @@
 #include "moe_mamba/cuda/common/thread.cuh"
 
 /// Sums over the threads of a warp or a block, in an order that is always the same.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 /// The sum of `value` over a warp, in each of its threads. All of them must arrive.
 template <class T>
@@ -115,4 +115,4 @@ __device__ inline bool arrives_last(unsigned* ticket, unsigned blocks) {
   return last;
 }
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

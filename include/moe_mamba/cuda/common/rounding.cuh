@@ -6,7 +6,7 @@
 #include "moe_mamba/core/scalar.hpp"
 
 /// float as bfloat16.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 /// Two floats rounded to nearest, ties to even, the first in the lower half.
 __device__ inline unsigned rounded_pair(float first, float second) {
@@ -27,4 +27,4 @@ __device__ __forceinline__ C stored_as(compute_t<C> value) {
   }
 }
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

@@ -7,7 +7,7 @@
 #include "moe_mamba/cuda/common/vector.cuh"
 
 /// Walks through the rows of a matrix, in packed vectors.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 /// A thread's position in a matrix, which it walks in steps of `row_step` rows. The stride is read where it is used: no
 /// register holds it.
@@ -121,4 +121,4 @@ struct OutputCursor<C, true, row_step> {
   }
 };
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

@@ -9,7 +9,7 @@
 
 /// What the kernels of single steps share: a thread takes a channel of a sequence and needs no other. Of few sequences
 /// such a step takes as long as its launch and one round trip to memory, so a thread loads all that it reads at first.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 /// Blocks over channels and sequences, without a division; small ones where there would be none for some
 /// multiprocessors.
@@ -31,4 +31,4 @@ struct StepGrid {
   static __device__ __forceinline__ Index sequence() { return Index{blockIdx.z} * gridDim.y + blockIdx.y; }
 };
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

@@ -15,7 +15,7 @@
 /// they are the same from run to run.
 ///
 /// What is done with an element is a type with a `__device__` call operator, held by value in the kernel's arguments.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 /// Partial sums of one number: this many blocks at most, so that one block can add them up.
 inline constexpr Index most_partial_sums = 1024;
@@ -162,4 +162,4 @@ struct AddColumnSums {
   }
 };
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

@@ -3,7 +3,7 @@
 #include "moe_mamba/core/standard.hpp"
 
 /// A thread's place in its block, for blocks whose threads lie in one dimension.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 inline constexpr int warp_size = 32;
 inline constexpr unsigned full_mask = 0xffffffffu;  // all lanes of a warp
@@ -11,4 +11,4 @@ inline constexpr unsigned full_mask = 0xffffffffu;  // all lanes of a warp
 __device__ __forceinline__ int lane_index() { return static_cast<int>(threadIdx.x) % warp_size; }
 __device__ __forceinline__ int warp_index() { return static_cast<int>(threadIdx.x) / warp_size; }
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

@@ -9,7 +9,7 @@
 #include "moe_mamba/cuda/common/rounding.cuh"
 
 /// Vector access: several neighbours of a row in one load or store, of 16 bytes at most.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 /// `count` neighbours of a row.
 template <class T, int count>
@@ -147,4 +147,4 @@ __device__ __forceinline__ Packed<C, count> narrow(const Vector<compute_t<C>, co
   return packed;
 }
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

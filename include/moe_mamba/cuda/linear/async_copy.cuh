@@ -3,7 +3,7 @@
 #include "moe_mamba/core/standard.hpp"
 
 /// Copies from device to shared memory that threads do not wait for.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 /// Writes 16 bytes of shared memory without waiting: the first `bytes` are copied, the others zero. `from` is aligned
 /// to 16 bytes and memory, also where nothing is read.
@@ -17,4 +17,4 @@ __device__ inline void wait_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
 }
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

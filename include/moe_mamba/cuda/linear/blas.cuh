@@ -9,7 +9,7 @@
 #include "moe_mamba/ops/linear.hpp"
 
 /// Products with one matrix, by cuBLAS.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 template <class T>
 inline constexpr cudaDataType_t blas_type = CUDA_R_32F;
@@ -109,4 +109,4 @@ void multiply_by_weight(Device& device, MatrixView<const X> a, MatrixView<const 
   }
 }
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

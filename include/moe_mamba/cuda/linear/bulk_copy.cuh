@@ -7,7 +7,7 @@
 
 /// The tensor memory accelerator: asynchronous copies of boxes of matrices into shared memory, and the barriers that
 /// signal their end; compute capability 9.0.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 /// In shared memory, 8 bytes. A phase ends when as many have arrived as it was made for and all bytes that it was told
 /// to expect have come; then the next one begins.
@@ -67,4 +67,4 @@ __device__ inline void await_bulk_reads() { asm volatile("cp.async.bulk.wait_gro
 /// Waits until all of this thread's stores are done.
 __device__ inline void await_bulk_stores() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

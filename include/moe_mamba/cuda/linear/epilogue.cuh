@@ -7,7 +7,7 @@
 #include "moe_mamba/ops/linear.hpp"
 
 /// The epilogue of products on tensor cores: from their sums to device memory.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 /// Four neighbours of a row, in CUDA's own type: the compiler splits loads of another here.
 __device__ inline float4 load_four(const float* from) { return *reinterpret_cast<const float4*>(from); }
@@ -89,4 +89,4 @@ __device__ inline void write_sums(const Product& product, MatrixView<C> out, Int
   }
 }
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

@@ -13,7 +13,7 @@
 #include "moe_mamba/cuda/device.hpp"
 
 /// Activations as factors of products with bfloat16 weights: rounded to bfloat16 where they are of another type.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 /// Eight elements of a row, `vector` of them, at a time; `wide` where rows of floats are aligned and whole vectors.
 template <bool wide, class C>
@@ -110,4 +110,4 @@ void for_factor_rows(Device& device, MatrixView<A> a, MatrixView<B> b, Index res
   }
 }
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

@@ -6,7 +6,7 @@
 #include "moe_mamba/ops/linear.hpp"
 
 /// Grouped products by ordinary arithmetic, of factors of any sizes.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 /// One factor of a product: element (i, k) of it, k running over what is summed, lies at data[i · stride + k], or at
 /// data[k · stride + i] with Along::outer.
@@ -171,4 +171,4 @@ __global__ void __launch_bounds__(FmaTile<C>::threads, 2)
   }
 }
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

@@ -10,7 +10,7 @@
 
 /// Products of a few rows, as in generation: they read each weight once or twice, so that all there is to do is to read
 /// them fast. Nothing is rounded but the sums.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 inline constexpr int gemv_threads = 128, gemv_warps = gemv_threads / warp_size;
 
@@ -156,4 +156,4 @@ void gemv(Device& device, Groups groups, MatrixView<const X> x, const S* weight,
   }
 }
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

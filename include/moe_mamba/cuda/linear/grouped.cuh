@@ -18,7 +18,7 @@
 #include "moe_mamba/ops/linear.hpp"
 
 /// Launches of grouped products: which kernel, which tile, how many blocks.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 template <class C>
 ZeroElement<C> zero_of(MatrixStack<C> stack, Index count) {
@@ -183,4 +183,4 @@ void multiply_transposed_groups(Device& device, Groups groups, MatrixView<const 
   }
 }
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

@@ -27,7 +27,7 @@
 /// gradients of weights take any sizes.
 ///
 /// Grouped products with bfloat16 weights are much faster where code is compiled for sm_90a instead of sm_90.
-namespace moe_mamba::cuda {
+namespace moe_mamba::inline v0_2::cuda {
 
 namespace detail {
 
@@ -125,4 +125,4 @@ void bias_backward(Device& device, MatrixView<Y> dy, C* dbias) {
                          detail::AddColumnSums<C, 1>{{dbias}}, Arena(device.scratch()));
 }
 
-}  // namespace moe_mamba::cuda
+}  // namespace moe_mamba::inline v0_2::cuda

@@ -9,7 +9,7 @@
 #include "moe_mamba/cuda/linear/tensor_tile.cuh"
 
 /// The factors of grouped products of bfloat16 matrices, as arguments of kernels.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 /// The factor a, and the factors b of all groups, each `b_step` elements after the one before. What is contiguous in a
 /// line is the inner index or, with Along::outer, the rows of a or the columns of b. Lines are aligned to 16 bytes.
@@ -59,4 +59,4 @@ inline TensorMaps tensor_maps(const Device& device, const TensorFactors& factors
   return {tensor_map(device, factors.a, 1, 0), tensor_map(device, factors.b, factors.groups, factors.b_step)};
 }
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

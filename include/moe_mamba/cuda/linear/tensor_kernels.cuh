@@ -19,7 +19,7 @@
 ///
 /// In code for sm_90a a producer thread finds tiles and has the tensor memory accelerator copy their steps, and two
 /// consumer warpgroups multiply (WarpgroupPipeline); other code copies and multiplies in turn (TensorPipeline).
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 template <class Tile, Along a_along, Along b_along, class C>
@@ -111,4 +111,4 @@ struct AddChunksElement {
   }
 };
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

@@ -14,7 +14,7 @@
 
 /// Tiles of products of bfloat16 factors from device memory to their sums, one after the other, by threads that copy
 /// and multiply in turn: compute capability 8.0 and up.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 /// Steps of the inner index are copied into shared memory while those before them are multiplied, and the first ones of
 /// the next tile while one is written. Of what is contiguous in factors, whole runs of 16 bytes are read. The whole
@@ -114,4 +114,4 @@ class TensorPipeline {
   BCopies b_copies_;
 };
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

@@ -5,7 +5,7 @@
 #include "moe_mamba/cuda/linear/async_copy.cuh"
 #include "moe_mamba/cuda/linear/tile_walk.cuh"
 
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 /// Whether to transpose what matrix instructions read of a factor: they take lines of the inner dimension.
 template <Along along>
@@ -88,4 +88,4 @@ struct LineCopies {
   }
 };
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

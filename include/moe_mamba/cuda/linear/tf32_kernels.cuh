@@ -9,7 +9,7 @@
 
 /// Grouped products of floats in TF32 on tensor cores: factors are rounded to TF32 (10-bit mantissa) when they are read
 /// from shared memory; sums are float.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 /// A tile by eight warps, and how a step of the inner index lies in shared memory.
 struct Tf32Tile {
@@ -179,4 +179,4 @@ __global__ void __launch_bounds__(Tf32Tile::threads, Tf32Tile::blocks)
   }
 }
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

@@ -6,7 +6,7 @@
 #include "moe_mamba/ops/linear.hpp"
 
 /// How grouped products are cut into tiles.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 /// Which dimension of a factor is contiguous: the inner one, over which a product sums, or the outer one.
 enum class Along { inner, outer };
@@ -116,4 +116,4 @@ struct WeightTileWalk {
   }
 };
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

@@ -7,7 +7,7 @@
 #include "moe_mamba/cuda/linear/tile_walk.cuh"
 
 /// The product of a tile by eight warps with matrix instructions that read registers: compute capability 8.0 and up.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 /// A warp's share of a tile: 64 rows and a quarter of the columns.
 template <class Tile, Along a_along, Along b_along>
@@ -71,4 +71,4 @@ struct WarpProduct {
   }
 };
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

@@ -16,7 +16,7 @@
 /// Tiles of products of bfloat16 factors from device memory to their sums, one after the other, in code compiled for
 /// sm_90a: a warp of the block looks for tiles and has their steps copied as fast as shared memory gets free, two
 /// warpgroups multiply and write. So a tile's first steps are there when the one before it is written.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 /// The whole block calls: Tile::threads threads that multiply, and a warpgroup after them of which one thread copies.
 /// It is a whole one because warpgroups exchange registers.
@@ -219,4 +219,4 @@ class WarpgroupPipeline {
   Job* jobs_;
 };
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

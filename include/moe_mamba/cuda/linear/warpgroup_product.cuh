@@ -9,7 +9,7 @@
 
 /// The product of a tile by two warpgroups with matrix instructions that read shared memory: compute capability 9.0, in
 /// code compiled for sm_90a.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 /// A warpgroup's share of a tile: 64 rows, all columns.
 template <class Tile, Along a_along, Along b_along>
@@ -54,4 +54,4 @@ struct WarpgroupProduct {
   __device__ static void finish() { asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory"); }
 };
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

@@ -7,7 +7,7 @@
 
 /// The matrix instructions of compute capability 9.0 that read shared memory, in code compiled for sm_90a. Four warps
 /// call together; a and b are transposed where not the inner index but rows or columns are contiguous.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 /// sums (64 by 64) += a (64 by 16) b (16 by 64), which descriptors name; goes on after the call.
 template <Transpose a_transpose, Transpose b_transpose>
@@ -91,4 +91,4 @@ __device__ inline void multiply_warpgroup(float (&sums)[32][4], std::uint64_t a,
       : "l"(a), "l"(b), "n"(a_transpose == Transpose::yes ? 1 : 0), "n"(b_transpose == Transpose::yes ? 1 : 0));
 }
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

@@ -14,7 +14,7 @@
 ///   dx = r (dy w - mean(dy w) - z mean(dy w z))      dw = Σ_rows dy z      db = Σ_rows dy
 ///
 /// Rows are shared as in rms_norm.cuh.
-namespace moe_mamba::cuda {
+namespace moe_mamba::inline v0_2::cuda {
 
 namespace detail {
 
@@ -143,4 +143,4 @@ void layer_norm_backward(Device& device, Input<X> x, const S* gain, const C* mea
   detail::for_rows(device, x.rows, x.columns, row, x, dy, dx, kept);
 }
 
-}  // namespace moe_mamba::cuda
+}  // namespace moe_mamba::inline v0_2::cuda

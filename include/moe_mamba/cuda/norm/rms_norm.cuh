@@ -16,7 +16,7 @@
 ///
 /// A row is shared by the threads of a warp or a block, whose sums are in the compute type. The sums over rows for dw
 /// are in double, but over the few rows of one warp.
-namespace moe_mamba::cuda {
+namespace moe_mamba::inline v0_2::cuda {
 
 namespace detail {
 
@@ -126,4 +126,4 @@ void rms_norm_backward(Device& device, Input<X> x, const S* gain, const C* inver
   detail::for_rows(device, x.rows, x.columns, row, x, dy, dx, kept);
 }
 
-}  // namespace moe_mamba::cuda
+}  // namespace moe_mamba::inline v0_2::cuda

@@ -12,7 +12,7 @@
 
 /// The gradients of RMSNorm with respect to its input and its gain in one pass over memory, for rows that a warp holds
 /// in registers.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 /// Warps of a block, each with rows of its own, and the columns that they hold at most.
 inline constexpr int norm_warps = 8, norm_threads = norm_warps * warp_size, most_norm_columns = 1024;
@@ -111,4 +111,4 @@ bool rms_norm_backward_in_one(Device& device, const RmsNormGradients<X, Y, S>& n
   }
 }
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

@@ -9,7 +9,7 @@
 #include "moe_mamba/ops/norm.hpp"
 
 /// How norms go over rows: a warp or a block for each, in 16 bytes at a time where rows allow it.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 /// each.operator()<threads, count>(row, thread): `threads` for each row, which go over it in vectors of `count`
 /// elements.
@@ -98,4 +98,4 @@ MatrixView<std::remove_const_t<X>> writable(MatrixView<X> x) {
   return {const_cast<std::remove_const_t<X>*>(x.data), x.rows, x.columns, x.stride};
 }
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

@@ -8,7 +8,7 @@
 #include "moe_mamba/ops/sampling.hpp"
 
 /// What the launches that draw a token share: how rows of logits are cut, what is known of a row, where it is kept.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 inline constexpr int sample_threads = 512;
 /// Logits that a block holds at a time.
@@ -111,4 +111,4 @@ __device__ inline SampleRow<C> begin_row(const SampleJob<C>& job) {
   return state;
 }
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

@@ -18,7 +18,7 @@
 /// the results of all: for top-k as for top-p, digit by digit, the key of the last token that is kept, which is where
 /// the sum of the weights of larger keys (for top-k: of ones) reaches what is wanted; and at last the token. Nothing is
 /// sorted.
-namespace moe_mamba::cuda {
+namespace moe_mamba::inline v0_2::cuda {
 
 namespace detail {
 
@@ -287,4 +287,4 @@ void sample(Device& device, const SampleTokens<C>& sample) {
   check_launch("draw_kernel");
 }
 
-}  // namespace moe_mamba::cuda
+}  // namespace moe_mamba::inline v0_2::cuda

@@ -4,7 +4,7 @@
 #include "moe_mamba/core/standard.hpp"
 
 /// Sums of weights by a digit of their keys, for finding where sorted weights reach a sum without sorting them.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 /// Digits of up to 11 bits, the highest first: which bits of a key the digit number `digit` has.
 template <class Key>
@@ -76,4 +76,4 @@ struct WeightHistogram {
   }
 };
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

@@ -41,7 +41,7 @@
 /// dB and dC are sums over channels: of a thread, then over the lanes of a warp by shuffles, then over blocks in a
 /// launch of its own, which also adds the parameters' gradients over chunks and sequences. There are no atomic
 /// additions: the order is always the same. The kernel is bound by instructions, 476 an element in float.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 template <class C, class S, int States>
 class ScanBackward : ScanBackwardStates<C, S, States> {
@@ -274,4 +274,4 @@ class ScanBackward : ScanBackwardStates<C, S, States> {
   Loaded tile_u_[Tuning::rows];
 };
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

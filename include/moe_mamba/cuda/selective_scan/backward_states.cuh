@@ -11,7 +11,7 @@
 #include "moe_mamba/ops/selective_scan.hpp"
 
 /// What a thread of the backward kernel does with its states; backward.cuh has the formulas and the schedule.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 template <class C, class S, int States>
 class ScanBackwardStates {
@@ -243,4 +243,4 @@ class ScanBackwardStates {
   Index coefficient_sum_;  // where the thread's sums of dB and dC of the tile's first steps go
 };
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

@@ -31,7 +31,7 @@
 /// carries the states over the chunks, and then all chunks are scanned at once. A single step has a kernel of its own.
 ///
 /// bfloat16 activations are converted to float after loading and rounded before storing; states and sums are float.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 template <class C, class S, int States, bool narrow_blocks, bool summary>
 class ScanForward {
@@ -337,4 +337,4 @@ __global__ void __launch_bounds__(ScanForwardTuning<compute_t<C>, States, false>
   write_summary<States>(tile, carry, g, delta_sum, storage.outputs[0]);
 }
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

@@ -18,7 +18,7 @@
 
 /// The selective scan on a GPU: launches, scratch memory, and the small kernels around those of forward.cuh and
 /// backward.cuh.
-namespace moe_mamba::cuda {
+namespace moe_mamba::inline v0_2::cuda {
 
 namespace detail {
 
@@ -364,4 +364,4 @@ void selective_scan_backward(Device& device, const SelectiveScanBackward<C, S, S
   check_launch("selective_scan_backward");
 }
 
-}  // namespace moe_mamba::cuda
+}  // namespace moe_mamba::inline v0_2::cuda

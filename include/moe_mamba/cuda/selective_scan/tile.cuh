@@ -22,7 +22,7 @@
 ///   chunk    the segments of a sequence that a block goes through, all of them where there are enough channels
 ///
 /// C is the compute type, where it is not said to be that of activations.
-namespace moe_mamba::cuda::detail {
+namespace moe_mamba::inline v0_2::cuda::detail {
 
 /// `States` states over the warps of a block, `Most` of them in a pass.
 template <int States, int Most>
@@ -373,4 +373,4 @@ __device__ __forceinline__ void write_summary(const Tile& tile, const ScanCarry<
   }
 }
 
-}  // namespace moe_mamba::cuda::detail
+}  // namespace moe_mamba::inline v0_2::cuda::detail

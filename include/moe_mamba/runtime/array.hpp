@@ -8,11 +8,11 @@
 #include <vector>
 
 #include "moe_mamba/core/check.hpp"
-#include "moe_mamba/core/memory.hpp"
 #include "moe_mamba/core/scalar.hpp"
+#include "moe_mamba/runtime/memory.hpp"
 
 /// Arrays in the kind of memory that a backend works in, and views of them.
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// A contiguous range of a device's memory, for which std::span is not: the host must not touch what it points to.
 template <class T>
@@ -164,4 +164,4 @@ class HostNumbers {
   std::span<const T> values_;
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

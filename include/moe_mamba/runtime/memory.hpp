@@ -11,7 +11,7 @@
 #include <sys/mman.h>
 #endif
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// A block of uninitialised memory of its own. Large blocks are aligned to 2 MiB and ask for pages of that size, which
 /// makes streaming through weights a third faster where the system grants them.
@@ -64,4 +64,4 @@ class HostMemory {
   std::size_t alignment_ = cache_line;
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -2,7 +2,7 @@
 
 #include "moe_mamba/core/standard.hpp"
 
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 /// Work that is done again and again, on a backend where nothing is gained by recording it: it is done each time.
 struct DirectRecording {
@@ -13,4 +13,4 @@ struct DirectRecording {
   void forget() {}
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2

@@ -7,7 +7,7 @@
 
 /// The backends that a model can be given as a template argument. Naming one costs nothing; its operations come with
 /// moe_mamba.hpp (Cpu) and cuda.cuh (Cuda).
-namespace moe_mamba {
+namespace moe_mamba::inline v0_2 {
 
 namespace cpu {
 class Device;
@@ -49,4 +49,4 @@ class DeviceHandle {
   Backend& device_;
 };
 
-}  // namespace moe_mamba
+}  // namespace moe_mamba::inline v0_2
