@@ -1,7 +1,9 @@
 #pragma once
 
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
+#include <string>
 
 #include "moe_mamba/core/array.hpp"
 #include "moe_mamba/core/check.hpp"
@@ -79,6 +81,17 @@ struct TrainerProgress {
   HostNumbers<T> first_moment, second_moment;
   HostNumbers<std::int16_t> remainder;  ///< of bfloat16 parameters; else empty
   HostNumbers<T> states;                ///< of carried states: (B, state_size); else empty
+
+  /// Throws std::invalid_argument unless it is of as many parameters and of a remainder of that size.
+  void check(std::size_t parameters, std::size_t kept) const {
+    const auto size = [](const char* name, std::size_t given, std::size_t wanted) {
+      require(given == wanted, name, given, [&] { return std::to_string(wanted); });
+    };
+    require(steps >= 0, "progress.steps", steps, "0 or more");
+    size("progress.first_moment.size()", first_moment.size(), parameters);
+    size("progress.second_moment.size()", second_moment.size(), parameters);
+    size("progress.remainder.size()", remainder.size(), kept);
+  }
 };
 
 }  // namespace moe_mamba
