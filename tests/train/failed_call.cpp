@@ -1,5 +1,7 @@
 // A call on a trainer that throws: in the middle of a batch, in the schedule, or at the wrong time.
+#include <algorithm>
 #include <cmath>
+#include <concepts>
 #include <limits>
 #include <stdexcept>
 #include <string>
@@ -165,4 +167,50 @@ TEST_CASE("others' targets are counted on a gradient's sum only", "[train]") {
   run.trainer.discard();
   run.trainer.accumulate(batch(0, 1));
   refused();
+}
+
+TEMPLATE_TEST_CASE("options that a type does not hold are refused, and what is taken keeps parameters finite",
+                   "[train]", float, double) {
+  using S = TestType;
+  Model<Net, S> model(Seed{1});
+  const auto inputs = std::span(tokens).first(6);
+  int taken = 0;
+  const auto check = [&](const AdamW& optimizer, const std::string& name) {
+    INFO(name << ": " << optimizer.learning_rate << ", " << optimizer.epsilon << ", " << optimizer.weight_decay);
+    const std::vector<S> before(model.parameters().begin(), model.parameters().end());
+    try {
+      Trainer trainer(model, optimizer);
+      for (int step = 0; step < 2; ++step) trainer.step(TokenBatch{inputs, inputs, {2, 3}});
+      ++taken;
+    } catch (const std::invalid_argument& error) {
+      CHECK_THAT(error.what(), test::Contains(name + " is "));
+      CHECK(std::equal(before.begin(), before.end(), model.parameters().begin()));
+    }
+    bool finite = true;
+    for (const S parameter : model.parameters()) finite = finite && std::isfinite(parameter);
+    REQUIRE(finite);
+    std::copy(before.begin(), before.end(), model.parameters().begin());
+  };
+  constexpr int most = std::numeric_limits<double>::max_exponent10;
+  for (int exponent = -most; exponent <= most; exponent += 7) {
+    const double value = std::pow(10.0, exponent);
+    check({.epsilon = value}, "epsilon");
+    check({.weight_decay = value}, "weight_decay");
+    if (exponent <= std::numeric_limits<S>::max_exponent10 - 2 || exponent > std::numeric_limits<S>::max_exponent10)
+      check({.learning_rate = value, .weight_decay = 0}, "learning_rate");
+  }
+  CHECK(taken > (std::same_as<S, float> ? 30 : 200));
+}
+
+TEST_CASE("options that float does not hold are refused in words", "[train]") {
+  Model<Net> model(Seed{1});
+  const std::string allowed = "; allowed: 1.1754944e-38 to 3.4028235e+38, as updates are computed in float";
+  CHECK_THROWS_WITH(Trainer(model, AdamW{.epsilon = 1e-46}), "epsilon is 1e-46" + allowed);
+  CHECK_THROWS_WITH(Trainer(model, AdamW{.learning_rate = 1e39}), "learning_rate is 1e+39" + allowed);
+  CHECK_THROWS_WITH(
+      Trainer(model, AdamW{.weight_decay = 1e60}),
+      "weight_decay is 1e+60; allowed: 0 to 1000, 1 / learning_rate: more would change parameters' signs");
+  Model<Net, double> doubles(Seed{1});
+  CHECK_NOTHROW(Trainer(doubles, AdamW{.learning_rate = 1e39, .epsilon = 1e-46, .weight_decay = 0}));
+  CHECK_THROWS_WITH(Trainer(doubles, AdamW{.epsilon = std::nan("")}), test::Contains("epsilon is nan"));
 }

@@ -248,7 +248,7 @@ class Trainer {
 
   /// The end of construction.
   void begin() {
-    adamw_.check();
+    adamw_.template check<Compute>();
     rate_.check();
     options_.check();
     if (options_.largest == Shape{}) return;
