@@ -79,3 +79,49 @@ TEST_CASE("a router in one call finds what is even, and refuses sizes", "[cpu]")
       (cpu::route<double, 3, 2>(device, std::span(logits).first(17), GateOrder::softmax_then_top_k, outputs)),
       test::Contains("logits is 17; allowed: 18 numbers"));
 }
+
+TEST_CASE("sizes that no memory holds are refused, also where their product is too large for an integer", "[cpu]") {
+  cpu::Device device;
+  std::vector<float> one(1 << 24);
+  const auto scan = [&](Shape shape, std::size_t channels) {
+    const auto some = std::span<const float>(one).first(channels);
+    cpu::selective_scan<float, 1>(device, shape, {{}, {}, {}, {}, {}, some, some, some}, {}, {});
+  };
+  for (const Index exponent : {21, 31, 32, 33, 40, 41, 52, 62}) {
+    const Index huge = Index{1} << exponent;
+    CHECK_THROWS_AS(scan({huge, huge}, 1), std::invalid_argument);
+    CHECK_THROWS_AS(scan({1, huge}, 1 << 12), std::invalid_argument);
+    CHECK_THROWS_AS(scan({huge, 1}, 1 << 12), std::invalid_argument);
+  }
+  CHECK_THROWS_WITH(scan({Index{1} << 33, Index{1} << 33}, 1),
+                    "shape.tokens() is more than 2^40; allowed: 2^40 or fewer");
+  CHECK_THROWS_AS(scan({Index{1} << 40, 1}, 1 << 24), std::invalid_argument);  // 2^64 numbers
+  CHECK_NOTHROW(scan({0, 5}, 3));
+  CHECK_NOTHROW(scan({5, 0}, 3));
+}
+
+TEST_CASE("single operations are calls on their device: a second one at the same time is refused", "[cpu]") {
+  cpu::Device device;
+  std::vector<float> x(12, 1), gain(3, 1), y(12, 7), lse(4), probabilities(12), gates(4), untouched(12, 7);
+  std::vector<Index> experts(4);
+  std::vector<double> load(3);
+  const auto scan = [&] {
+    cpu::selective_scan<float, 1>(device, {4, 1}, {x, x, lse, lse, x, gain, gain, gain}, {}, y);
+  };
+  const auto norm = [&] { cpu::rms_norm<float>(device, x, gain, 1e-5, y); };
+  const auto route = [&] {
+    cpu::route<float, 3, 1>(device, x, GateOrder::softmax_then_top_k, {probabilities, lse, experts, gates, load});
+  };
+  {
+    const ExclusiveCall other(device.in_use(), "device");
+    CHECK_THROWS_WITH(scan(), test::Contains("the device is in the middle of another call"));
+    CHECK_THROWS_WITH(norm(), test::Contains("the device is in the middle of another call"));
+    CHECK_THROWS_WITH(route(), test::Contains("the device is in the middle of another call"));
+    CHECK(y == untouched);
+    CHECK(probabilities == std::vector<float>(12));
+  }
+  CHECK_THROWS_AS(cpu::rms_norm<float>(device, x, {}, 1e-5, y), std::invalid_argument);  // ends its call as well
+  CHECK_NOTHROW(scan());
+  CHECK_NOTHROW(norm());
+  CHECK_NOTHROW(route());
+}

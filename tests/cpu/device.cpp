@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <stdexcept>
 #include <thread>
 #include <vector>
 
@@ -91,4 +92,26 @@ TEST_CASE("a device that two threads call at once refuses one of them instead of
   std::atomic<int> done{0};
   device.parallel(5, [&](Index, int) { ++done; });
   CHECK(done == 5);
+}
+
+TEST_CASE("what a task throws is thrown to the caller, when no thread is in a task any more", "[cpu][device]") {
+  for (const int threads : {1, 2, 3, 8}) {
+    cpu::Device device(Threads{threads});
+    for (const Index tasks : {1, 2, 7, 50}) {
+      for (Index bad = 0; bad < tasks; ++bad) {
+        std::atomic<int> going_on{0};
+        const auto task = [&](Index index, int) {
+          ++going_on;
+          if (index % 3 == 0) std::this_thread::yield();
+          --going_on;
+          if (index >= bad) throw std::runtime_error("task");
+        };
+        CHECK_THROWS_WITH(device.parallel(tasks, task), "task");
+        REQUIRE(going_on == 0);
+        std::atomic<Index> sum{0};  // the device goes on, and has forgotten the failure
+        device.parallel(tasks, [&](Index index, int) { sum += index; });
+        REQUIRE(sum == tasks * (tasks - 1) / 2);
+      }
+    }
+  }
 }

@@ -213,5 +213,8 @@ TEST_CASE("a bad token is refused and changes nothing", "[generate]") {
   CHECK_THROWS_AS(decoder.prefill({}), std::invalid_argument);
   CHECK(test::numbers(decoder.state()) == test::numbers(before));
   CHECK(std::equal(logits.begin(), logits.end(), decoder.logits().begin()));
-  CHECK_THROWS_AS((Decoder(model, DecoderOptions{.chunk = 0})), std::invalid_argument);
+  for (const Index chunk : {Index{0}, Index{-1}, (Index{1} << 40) + 1, Index{1} << 62}) {
+    CHECK_THROWS_WITH((Decoder(model, DecoderOptions{.chunk = chunk})),
+                      "chunk is " + std::to_string(chunk) + "; allowed: 1 to 2^40 tokens");
+  }
 }

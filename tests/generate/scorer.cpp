@@ -128,7 +128,10 @@ TEST_CASE("scoring refuses what has no answer, and allocates nothing", "[generat
   CHECK_THROWS_WITH(scorer.continuation(bad, tokens), test::Contains("context[1] is 19"));
   CHECK_THROWS_WITH(scorer.text(bad), test::Contains("tokens[1] is 19"));
   CHECK_THROWS_WITH(scorer.windows(bad, 8, 4), test::Contains("tokens[1] is 19"));
-  CHECK_THROWS_AS((Scorer(model, ScorerOptions{.chunk = 0})), std::invalid_argument);
+  for (const Index chunk : {Index{0}, Index{-1}, (Index{1} << 40) + 1, Index{1} << 62}) {
+    CHECK_THROWS_WITH((Scorer(model, ScorerOptions{.chunk = chunk})),
+                      "chunk is " + std::to_string(chunk) + "; allowed: 1 to 2^40 tokens");
+  }
   const test::AllocationCounter control;
   ::operator delete(::operator new(8));
   CHECK(control.count() == 1);  // allocations are counted

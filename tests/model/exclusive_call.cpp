@@ -140,7 +140,66 @@ TEST_CASE("states shared by two threads, each with a workspace and a device of i
   CHECK(outputs == expected);
 }
 
-TEST_CASE("during a call on states none other begins, nor are their numbers changed; they may be read", "[model]") {
+TEST_CASE("calls that only read go on side by side, and none of them during another kind", "[model]") {
+  ExclusiveCall::Flag flag;
+  {
+    const ReadingCall first(flag, "States object"), second(flag, "States object");
+    CHECK_THROWS_WITH(ExclusiveCall(flag, "States object"), test::Contains("in the middle of another call"));
+    CHECK_NOTHROW(ReadingCall(flag, "States object"));
+    CHECK_THROWS_AS(ExclusiveCall(flag, "States object"), OrderError);
+  }
+  {
+    const ExclusiveCall call(flag, "States object");
+    CHECK_THROWS_WITH(ReadingCall(flag, "States object"),
+                      "the States object is in the middle of another call; allowed: one call at a time, so give each "
+                      "thread a States object of its own");
+  }
+  CHECK_NOTHROW(ExclusiveCall(flag, "States object"));
+}
+
+TEST_CASE("states copied during another thread's calls are whole or refused, and copied by several threads",
+          "[model]") {
+  using Series = SequenceModel<Inputs<2>, Outputs<1>, Width<6>, Mamba<State<2>>>;
+  const Model<Series> model(Seed{1});
+  const Index sequences = 200;
+  States<Series> states(sequences);
+  const auto alike = [&](const States<Series>& copy) {
+    for (Index i = 1; i < sequences; ++i) {
+      if (!std::ranges::equal(copy.sequence(i), copy.sequence(0))) return false;
+    }
+    return true;
+  };
+  Cpu device;
+  Workspace<Series> workspace(device, {sequences, 1});
+  const std::vector<float> inputs(static_cast<std::size_t>(2 * sequences), 1.f);
+  std::vector<float> outputs(static_cast<std::size_t>(sequences));
+  const auto step = [&] {
+    model.step(workspace, states, inputs, outputs);
+    return true;
+  };
+  States<Series> target(sequences);
+  CHECK_THAT(refusal([&] { return alike(States<Series>(states)); }, step),
+             test::Contains("the States object is in the middle of another call"));
+  CHECK_THAT(refusal([&] { return alike(target = states); }, step),
+             test::Contains("the States object is in the middle of another call"));
+
+  std::atomic<int> failed{0};
+  const auto copy = [&] {
+    for (int i = 0; i < 2000; ++i) {
+      try {
+        if (!(States<Series>(states) == states) || !states.is_finite()) ++failed;
+      } catch (const std::logic_error&) {
+        ++failed;
+      }
+    }
+  };
+  std::thread other(copy);
+  copy();
+  other.join();
+  CHECK(failed == 0);
+}
+
+TEST_CASE("during a call on states none other begins, nor are their numbers changed or copied", "[model]") {
   const Model<Net> model(Seed{1});
   const Shape shape{2, 6};
   Cpu device;
@@ -165,12 +224,19 @@ TEST_CASE("during a call on states none other begins, nor are their numbers chan
     refused([&] { states.reset(1); });
     refused([&] { states.write(before.values()); });
     refused([&] { states = other; });
+    std::vector<float> numbers(states.values().size());
+    refused([&] { other = states; });
+    refused([&] { const States<Net> copy(states); });
+    refused([&] { states.read(numbers); });
+    refused([&] { states.is_finite(); });
+    refused([&] { states.is_finite(1); });
     CHECK(states == before);
-    CHECK(states.is_finite());
-    CHECK_NOTHROW(other = states);
     CHECK_NOTHROW(model.forward(workspace, tokens, shape, outputs, &other));  // nothing else was left taken
   }
   CHECK_NOTHROW(model.backward(workspace, outputs, gradients, {}, &states));
+  CHECK_NOTHROW(other = states);
+  const States<Net>& itself = states;
+  CHECK_NOTHROW(states = itself);
   CHECK_THROWS_WITH(model.gradient(workspace, tokens, tokens, shape, gradients, &states, &states),
                     "dstates is the object that states is; allowed: another one, as both are read and written");
 }

@@ -327,6 +327,8 @@ TEST_CASE("options out of range are refused by name", "[train]") {
   CHECK_THROWS_WITH(largest({-5, -5}), "largest.batch is -5; allowed: 0 or more");
   CHECK_THROWS_WITH(largest({-1, 2}), "largest.batch is -1; allowed: 0 or more");
   CHECK_THROWS_WITH(largest({2, -1}), "largest.length is -1; allowed: 0 or more");
+  CHECK_THROWS_WITH(largest({4, 0}), "largest.length is 0; allowed: 1 or more, as largest.batch is");
+  CHECK_THROWS_WITH(largest({0, 10}), "largest.batch is 0; allowed: 1 or more, as largest.length is");
   Trainer trainer(model);
   CHECK_THROWS_AS(trainer.update(), std::logic_error);
 }

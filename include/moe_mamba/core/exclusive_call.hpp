@@ -20,28 +20,54 @@ class ExclusiveCall {
 
    private:
     friend class ExclusiveCall;
-    std::atomic<bool> taken_{false};
+    friend class ReadingCall;
+    static constexpr int taken = -1;
+    std::atomic<int> calls_{0};  // that only read; or taken
   };
 
   /// Throws std::logic_error where a call is going on; `what` is what serves it.
   ExclusiveCall(Flag& flag, const char* what) : ExclusiveCall(&flag, what) {}
   /// Null: there is nothing that could be called, as where an argument is left out.
   ExclusiveCall(Flag* flag, const char* what) : flag_(flag) {
-    if (flag != nullptr && flag->taken_.exchange(true, std::memory_order_acquire)) {
-      detail::raise<OrderError>(
-          std::string("the ") + what +
-          " is in the middle of another call; allowed: one call at a time, so give each thread a " + what +
-          " of its own");
-    }
+    int none = 0;
+    if (flag != nullptr &&
+        !flag->calls_.compare_exchange_strong(none, Flag::taken, std::memory_order_acquire, std::memory_order_relaxed))
+      refuse(what);
   }
   ~ExclusiveCall() {
-    if (flag_ != nullptr) flag_->taken_.store(false, std::memory_order_release);
+    if (flag_ != nullptr) flag_->calls_.store(0, std::memory_order_release);
   }
   ExclusiveCall(const ExclusiveCall&) = delete;
   ExclusiveCall& operator=(const ExclusiveCall&) = delete;
 
  private:
+  friend class ReadingCall;
+  [[noreturn]] static void refuse(const char* what) {
+    detail::raise<OrderError>(std::string("the ") + what +
+                              " is in the middle of another call; allowed: one call at a time, so give each thread a " +
+                              what + " of its own");
+  }
+
   Flag* flag_;
+};
+
+/// A call that only reads: any number of them at once, but none during an exclusive call and no such call during it.
+class ReadingCall {
+ public:
+  /// Throws std::logic_error where an exclusive call is going on.
+  ReadingCall(ExclusiveCall::Flag& flag, const char* what) : flag_(flag) {
+    int calls = flag.calls_.load(std::memory_order_relaxed);
+    do {
+      if (calls == ExclusiveCall::Flag::taken) ExclusiveCall::refuse(what);
+    } while (
+        !flag.calls_.compare_exchange_weak(calls, calls + 1, std::memory_order_acquire, std::memory_order_relaxed));
+  }
+  ~ReadingCall() { flag_.calls_.fetch_sub(1, std::memory_order_release); }
+  ReadingCall(const ReadingCall&) = delete;
+  ReadingCall& operator=(const ReadingCall&) = delete;
+
+ private:
+  ExclusiveCall::Flag& flag_;
 };
 
 }  // namespace moe_mamba::inline v0_2

@@ -1,21 +1,30 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
+#include <cstddef>
+#include <limits>
 #include <span>
 #include <string>
 
 #include "moe_mamba/core/check.hpp"
+#include "moe_mamba/core/exclusive_call.hpp"
 #include "moe_mamba/cpu/norm.hpp"
 #include "moe_mamba/cpu/router.hpp"
 #include "moe_mamba/cpu/selective_scan.hpp"
 
 /// Single operations on arrays of the caller's, each in one call that checks sizes: for whoever wants the scan, the norm
-/// or the router and no model. Nothing is allocated. Contracts and formulas are those of ops/.
+/// or the router and no model. Nothing is allocated. Contracts and formulas are those of ops/. They are calls on the device
+/// as a model's are: during another one, such as from a layer of a model, they throw std::logic_error before anything is
+/// done.
 namespace moe_mamba::inline v0_2::cpu {
 
 namespace detail {
 
-inline void require_size(const char* name, std::size_t size, Index wanted) {
+/// Throws unless there are `rows` times `columns` numbers, which may be more than an Index holds.
+inline void require_size(const char* name, std::size_t size, Index rows, Index columns = 1) {
+  Index wanted = 0;
+  if (__builtin_mul_overflow(rows, columns, &wanted)) wanted = std::numeric_limits<Index>::max();
   require(static_cast<Index>(size) == wanted, name, size, [&] { return std::to_string(wanted) + " numbers"; });
 }
 
@@ -38,17 +47,21 @@ struct ScanInputs {
 /// std::invalid_argument for a size that does not fit.
 template <ComputeScalar C, int N>
 void selective_scan(Device& device, Shape shape, const ScanInputs<C>& inputs, std::span<C> states, std::span<C> y) {
+  const ExclusiveCall call(device.in_use(), "device");
   require(shape.lengths == nullptr && shape.batch >= 0 && shape.length >= 0, "shape", "packed or negative",
           "sequences of equal lengths");
+  constexpr Index most = Index{1} << 40;
+  require(shape.batch <= most && shape.length <= most / std::max<Index>(shape.batch, 1), "shape.tokens()",
+          "more than 2^40", "2^40 or fewer");
   const Index tokens = shape.tokens(), channels = static_cast<Index>(inputs.delta_bias.size());
   const auto rows = [&](const char* name, std::span<const C> values, Index columns) {
-    detail::require_size(name, values.size(), tokens * columns);
+    detail::require_size(name, values.size(), tokens, columns);
     return matrix(values.data(), tokens, columns);
   };
-  detail::require_size("a_log", inputs.a_log.size(), channels * N);
+  detail::require_size("a_log", inputs.a_log.size(), channels, N);
   detail::require_size("d", inputs.d.size(), channels);
-  if (!states.empty()) detail::require_size("states", states.size(), shape.batch * channels * N);
-  detail::require_size("y", y.size(), tokens * channels);
+  if (!states.empty()) detail::require_size("states", states.size(), shape.batch, channels * N);
+  detail::require_size("y", y.size(), tokens, channels);
   selective_scan(device, SelectiveScan<C, C, N>{.shape = shape,
                                                 .u = rows("u", inputs.u, channels),
                                                 .delta = rows("delta", inputs.delta, channels),
@@ -68,6 +81,7 @@ void selective_scan(Device& device, Shape shape, const ScanInputs<C>& inputs, st
 /// for a size that does not fit.
 template <ComputeScalar C>
 void rms_norm(Device& device, std::span<const C> x, std::span<const C> gain, double epsilon, std::span<C> y) {
+  const ExclusiveCall call(device.in_use(), "device");
   const auto columns = static_cast<Index>(gain.size());
   require(columns >= 1, "gain", gain.size(), "1 number or more");
   const auto count = static_cast<Index>(x.size());
@@ -95,11 +109,12 @@ struct RouterOutputs {
 /// Chooses experts from logits, (T, E). Throws std::invalid_argument for a size that does not fit.
 template <ComputeScalar C, int E, int K>
 RouterMeans route(Device& device, std::span<const C> logits, GateOrder order, const RouterOutputs<C>& outputs) {
+  const ExclusiveCall call(device.in_use(), "device");
   const auto tokens = static_cast<Index>(outputs.log_sum_exp.size());
-  detail::require_size("logits", logits.size(), tokens * E);
-  detail::require_size("probabilities", outputs.probabilities.size(), tokens * E);
-  detail::require_size("experts", outputs.experts.size(), tokens * K);
-  detail::require_size("gates", outputs.gates.size(), tokens * K);
+  detail::require_size("logits", logits.size(), tokens, E);
+  detail::require_size("probabilities", outputs.probabilities.size(), tokens, E);
+  detail::require_size("experts", outputs.experts.size(), tokens, K);
+  detail::require_size("gates", outputs.gates.size(), tokens, K);
   detail::require_size("load", outputs.load.size(), E);
   std::array<double, std::size_t{E}> probability;
   double entropy, square_log_sum_exp, counted;

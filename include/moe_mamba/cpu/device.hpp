@@ -4,9 +4,11 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <thread>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "moe_mamba/core/arena.hpp"
@@ -64,6 +66,9 @@ class Device {
   /// thread takes which index is open, so a task's result must not depend on it. Does not nest, allocates nothing. Of a
   /// device with several threads, throws std::logic_error where it is called while another thread's call is going on.
   ///
+  /// What a task throws is thrown here too, the first of several, when no task is going on any more; the others may have
+  /// been done or left.
+  ///
   /// Does not wait for threads that are late, because the system runs something else: the others do their share.
   template <class Task>
   void parallel(Index tasks, const Task& task) {
@@ -78,6 +83,7 @@ class Device {
       call_ = [](const void* object, Index index, int thread) { (*static_cast<const Task*>(object))(index, thread); };
       first_ = first;
       run(std::min(Turn::most, tasks - first));
+      rethrow();
     }
   }
 
@@ -116,11 +122,29 @@ class Device {
     Turn turn{turn_.load(std::memory_order_acquire)};
     while (turn.call() == call && turn.left() > 0) {
       if (!turn_.compare_exchange_weak(turn.word, turn.word - 1, std::memory_order_acquire)) continue;
-      call_(task_, first_ + turn.left() - 1, thread);
+      do_task(first_ + turn.left() - 1, thread);
       if (unfinished_.fetch_sub(1, std::memory_order_acq_rel) == 1) unfinished_.notify_one();
       turn.word = turn_.load(std::memory_order_acquire);
     }
   }
+
+#if defined(__cpp_exceptions)
+  void do_task(Index index, int thread) {
+    try {
+      call_(task_, index, thread);
+    } catch (...) {
+      if (!failed_.exchange(true, std::memory_order_relaxed)) failure_ = std::current_exception();
+    }
+  }
+  void rethrow() {
+    if (!failed_.load(std::memory_order_relaxed)) return;
+    failed_.store(false, std::memory_order_relaxed);
+    std::rethrow_exception(std::exchange(failure_, nullptr));
+  }
+#else
+  void do_task(Index index, int thread) { call_(task_, index, thread); }
+  void rethrow() {}
+#endif
 
   /// Spins for some microseconds, the time between two operations of a step, then sleeps.
   template <class T>
@@ -161,6 +185,8 @@ class Device {
   std::atomic<std::uint32_t> unfinished_{0};  // of 32 bits, as call_number_: what a system can wait on
   std::atomic<std::uint32_t> call_number_{0};
   std::atomic<bool> stopping_{false};
+  std::atomic<bool> failed_{false};  // whether a task of this call has thrown
+  std::exception_ptr failure_;       // what the first of them threw
   std::vector<std::thread> workers_;
 };
 

@@ -15,9 +15,11 @@
 #include <arm_neon.h>
 #endif
 
-#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+// Of the parts of -ffast-math g++ defines a macro for each, clang for that no number is NaN or infinite only.
+#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) || \
+    defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) || defined(__NO_SIGNED_ZEROS__)
 #error \
-    "moe_mamba: -ffast-math and -Ofast let the compiler assume that there is no NaN and reorder sums, which changes results and hides NaNs; allowed: -O3, with -fno-fast-math for the files that include moe_mamba"
+    "moe_mamba: -ffast-math and -Ofast let the compiler assume that there is no NaN and reorder sums, which changes results and hides NaNs, and so do parts such as -funsafe-math-optimizations; allowed: -O3, with -fno-fast-math for the files that include moe_mamba"
 #endif
 
 /// The foundation of packets: the compiler's own vector types (GCC's `vector_size` attribute, which clang has as well), and

@@ -115,7 +115,7 @@ class Scorer {
   static constexpr auto width = static_cast<std::size_t>(Definition::output_width);
 
   static Index checked(Index chunk) {
-    require(chunk >= 1, "chunk", chunk, "1 or more tokens");
+    require(chunk >= 1 && chunk <= Index{1} << 40, "chunk", chunk, "1 to 2^40 tokens");
     return chunk;
   }
 

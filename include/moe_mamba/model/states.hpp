@@ -17,8 +17,9 @@ namespace moe_mamba::inline v0_2 {
 /// Running states of any number of sequences: one block of plain numbers, state_size of them for each sequence, one
 /// sequence after the other, the same on every backend. A value: copies are independent of each other, so a state can be
 /// kept, forked, compared, sent or restored; its numbers may be copied as bytes. A new state is zero: nothing read so far.
-/// An object serves one call at a time: a model's call on one that another call is on, and a change of its numbers meanwhile,
-/// throw std::logic_error before anything is done.
+/// An object serves one call at a time: a model's call on one that another call is on, and a change or a copy of its numbers
+/// meanwhile, throw std::logic_error before anything is done. Any number of threads may copy from one object at once. values(),
+/// sequence() and the comparison look at the numbers as they are.
 ///
 /// The same type holds gradients with respect to states. `Memory` is that of the backend (`Model<…>::StatesType` knows it). On a
 /// device, calls return when they are done and do not wait for work that was queued in a stream (see runtime/array.hpp).
@@ -39,13 +40,18 @@ class States {
   }
 
   /// A copy has memory of its own, wherever the other's lies.
-  States(const States& other) : States(other.count_) { copy(other); }
+  States(const States& other) : States(other.count_) {
+    const ReadingCall reading(other.in_use_, "States object");
+    copy(other);
+  }
 
   /// Copies the numbers into this object's memory; both must be of as many sequences.
   States& operator=(const States& other) {
     require(other.count_ == count_, "count()", other.count_,
             [&] { return std::to_string(count_) + ", as the target's"; });
+    if (this == &other) return *this;
     const ExclusiveCall call(in_use_, "States object");
+    const ReadingCall reading(other.in_use_, "States object");
     copy(other);
     return *this;
   }
@@ -71,6 +77,7 @@ class States {
   }
   void read(std::span<Scalar> values) const {
     check(values.size());
+    const ReadingCall reading(in_use_, "States object");
     if (!values.empty()) Memory::read(values.data(), values_.data(), values.size_bytes());
   }
 
@@ -86,9 +93,16 @@ class States {
   }
 
   /// Whether all numbers are finite: a NaN or an infinity that was once read in stays in a state.
-  bool is_finite() const { return finite(values_); }
+  bool is_finite() const {
+    const ReadingCall reading(in_use_, "States object");
+    return finite(values_);
+  }
   /// The same of one sequence. Throws std::out_of_range for an index that is not there.
-  bool is_finite(Index index) const { return finite(sequence(index)); }
+  bool is_finite(Index index) const {
+    const auto state = sequence(index);
+    const ReadingCall reading(in_use_, "States object");
+    return finite(state);
+  }
 
   /// What a call on these states takes while it runs.
   ExclusiveCall::Flag& in_use() const { return in_use_; }

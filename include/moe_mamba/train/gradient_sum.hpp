@@ -29,6 +29,7 @@ class GradientSum {
   /// Adds the gradient of a batch of 1 or more targets.
   void add(SessionType& session, const Batch& batch, Index targets, const S* parameters) {
     const bool begins = unit_ == 0;
+    is_sum_ = false;
     if (!begins) rescale(session.device(), targets);
     unit_ = targets;
     targets_ += targets;
@@ -50,12 +51,15 @@ class GradientSum {
   /// others, such as other ranks'.
   void make_sum(Backend& device) {
     if (unit_ == 0) {
-      passes().clear(device, values_.data(), Definition::parameters);
-      return;
+      if (!is_sum_) passes().clear(device, values_.data(), Definition::parameters);
+    } else {
+      rescale(device, 1);
+      unit_ = 1;
     }
-    rescale(device, 1);
-    unit_ = 1;
+    is_sum_ = true;
   }
+  /// Whether values() is that sum: since make_sum(), until another batch is added.
+  bool is_sum() const { return is_sum_; }
   /// Counts targets whose gradient the caller has added to values() after make_sum(), and their losses.
   void count_others(const Losses& losses) {
     if (losses.targets > 0 && unit_ == 0) unit_ = 1;
@@ -74,6 +78,7 @@ class GradientSum {
   /// Begins a new sum.
   void reset() {
     unit_ = targets_ = 0;
+    is_sum_ = false;
     losses_ = {};
   }
 
@@ -95,6 +100,7 @@ class GradientSum {
   std::array<WorkRecording<Backend>, 2> recorded_;  // of the gradient of a first batch, and of one that is added to it
   Index targets_ = 0;
   Index unit_ = 0;  // values_ times this is the gradient of the sum over targets_; 0: there is none yet
+  bool is_sum_ = false;
   Losses losses_;
 };
 

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <concepts>
 #include <numbers>
+#include <stdexcept>
 #include <string>
 
 #include "moe_mamba/core/check.hpp"
@@ -12,7 +13,8 @@
 namespace moe_mamba::inline v0_2 {
 
 /// What a trainer takes: schedule(step) in [0, 1] for every step >= 0, and schedule.check(), which throws
-/// std::invalid_argument naming the option that is out of range.
+/// std::invalid_argument naming the option that is out of range. An update for which it gives anything else, or throws, is
+/// refused before it begins.
 template <class T>
 concept Schedule = requires(const T& schedule, Index step) {
   { schedule(step) } -> std::convertible_to<double>;
@@ -24,6 +26,15 @@ namespace detail {
 /// Linear from 1 / warmup in step 0 to 1 in step warmup - 1.
 constexpr double warmup_factor(Index step, Index warmup) {
   return static_cast<double>(step + 1) / static_cast<double>(warmup);
+}
+
+/// The factor of a step. Throws std::invalid_argument where it is none, NaN included.
+template <Schedule Rate>
+double checked_factor(const Rate& schedule, Index step) {
+  const double factor = schedule(step);
+  if (factor >= 0 && factor <= 1) return factor;
+  const std::string name = "the schedule's factor of step " + std::to_string(step);
+  raise<std::invalid_argument>(error_text(name.c_str(), factor, "0 to 1"));
 }
 
 }  // namespace detail

@@ -85,14 +85,19 @@ class Trainer {
   }
 
   /// One update from one batch: token ids, or a sequence model's numbers. Like the calls that follow it throws, with
-  /// nothing changed, std::invalid_argument for a size that does not fit and a number that is not finite, and
-  /// std::out_of_range for a token outside the vocabulary.
+  /// nothing changed, std::invalid_argument for a size that does not fit, a number that is not finite and a schedule's
+  /// factor outside [0, 1], and std::out_of_range for a token outside the vocabulary. What a layer's operation throws ends
+  /// the call in the middle of the batch: then the trainer forgets all batches since the last update, and carried states
+  /// begin from nothing again.
   StepReport step(const BatchType& batch) {
     const ExclusiveCall call = begin_call();
+    const double rate = learning_rate();
     queue_gradient(batch, call);
-    queue_update();
-    sum_.add_losses(workspace_->losses());
-    return finish();
+    return or_forget([&] {
+      queue_update(rate);
+      sum_.add_losses(workspace_->losses());
+      return finish(rate);
+    });
   }
 
   /// Adds a batch's gradient to what update() will average over all targets: the update is that of one batch of all of
@@ -102,9 +107,11 @@ class Trainer {
   Losses accumulate(const BatchType& batch) {
     const ExclusiveCall call = begin_call();
     queue_gradient(batch, call);
-    const Losses losses = workspace_->losses();
-    sum_.add_losses(losses);
-    return losses;
+    return or_forget([&] {
+      const Losses losses = workspace_->losses();
+      sum_.add_losses(losses);
+      return losses;
+    });
   }
 
   /// What was accumulated since the last update: times gradient_scale(), the gradient of the mean loss over targets()
@@ -116,8 +123,8 @@ class Trainer {
   Index targets() const { return sum_.targets(); }
 
   /// Makes gradients() those of the sum over the targets, to which others' may be added, and counts theirs: how many
-  /// targets and which losses they are of. This is how ranks reduce: make_sum(), their own reduction of gradients(),
-  /// count_others() with the other ranks' targets and losses, update().
+  /// targets and which losses they are of. This is how ranks reduce: make_gradient_sum(), their own reduction of
+  /// gradients(), count_others() with the other ranks' targets and losses, update(). Throws OrderError in another order.
   void make_gradient_sum() {
     const ExclusiveCall call = begin_call();
     sum_.make_sum(*device_);
@@ -127,6 +134,11 @@ class Trainer {
     require(losses.targets >= 0, "losses.targets", losses.targets, "0 or more");
     if (batches_ == 0)
       detail::raise<OrderError>("count_others() was called without a batch; allowed: after accumulate()");
+    if (!sum_.is_sum()) {
+      detail::raise<OrderError>(
+          "count_others() was called on the gradient of a mean; allowed: after make_gradient_sum(), before another "
+          "batch");
+    }
     sum_.count_others(losses);
   }
 
@@ -135,8 +147,11 @@ class Trainer {
   StepReport update() {
     const ExclusiveCall call = begin_call();
     if (batches_ == 0) detail::raise<OrderError>("update() was called without a batch; allowed: after accumulate()");
-    queue_update();
-    return finish();
+    const double rate = learning_rate();
+    return or_forget([&] {
+      queue_update(rate);
+      return finish(rate);
+    });
   }
 
   /// Forgets the gradients accumulated since the last update.
@@ -208,10 +223,7 @@ class Trainer {
   /// nothing changed, where a size does not fit.
   void restore(const Progress& progress) { restore(progress, begin_call()); }
   void restore(const Progress& progress, const ExclusiveCall&) {
-    require(progress.steps >= 0, "progress.steps", progress.steps, "0 or more");
-    check_size("progress.first_moment.size()", progress.first_moment.size(), count);
-    check_size("progress.second_moment.size()", progress.second_moment.size(), count);
-    check_size("progress.remainder.size()", progress.remainder.size(), keeps_remainder ? count : 0);
+    progress.check(count, keeps_remainder ? count : 0);
     std::unique_ptr<StatesType> states;
     if (!progress.states.empty()) {
       const auto size = static_cast<std::size_t>(std::max<Index>(StatesType::state_size, 1));
@@ -234,13 +246,9 @@ class Trainer {
   static const Passes<Definition, S, Backend>& passes() { return PassesOf<Definition, S, Backend>::get(); }
   static constexpr auto count = static_cast<std::size_t>(Definition::parameters);
 
-  static void check_size(const char* name, std::size_t size, std::size_t wanted) {
-    require(size == wanted, name, size, [&] { return std::to_string(wanted); });
-  }
-
   /// The end of construction.
   void begin() {
-    adamw_.check();
+    adamw_.template check<Compute>();
     rate_.check();
     options_.check();
     if (options_.largest == Shape{}) return;
@@ -253,6 +261,22 @@ class Trainer {
   void forget() {
     batches_ = 0;
     sum_.reset();
+  }
+
+  /// Returns work(), which changes gradients and states: where it throws, they are in the middle of a batch.
+  template <class Work>
+  auto or_forget(const Work& work) {
+    struct Guard {
+      Trainer* trainer;
+      ~Guard() {
+        if (trainer == nullptr) return;
+        trainer->carrying_ = false;
+        trainer->forget();
+      }
+    } guard{this};
+    const auto result = work();
+    guard.trainer = nullptr;
+    return result;
   }
 
   /// Takes the memory for batches up to this shape where there is not enough yet.
@@ -319,47 +343,46 @@ class Trainer {
     auto other_states = resized ? std::make_unique<StatesType>(shape.batch) : nullptr;
     if (options_.largest == Shape{}) reserve(shape);
     SessionType session(*workspace_, model_.parameters().data(), call);
-    // Nothing allocates or throws from here on, so that a batch that there is no memory for changes nothing.
-    if (resized) {
-      states_ = std::move(other_states);
-    } else if (anew) {
-      passes().clear(*device_, states_->values().data(), static_cast<Index>(states_->values().size()));
-    }
+    // Nothing of the library allocates or throws from here on, so that a batch that there is no memory for changes nothing.
+    if (resized) states_ = std::move(other_states);
+    batches_ = or_forget([&] {
+      if (anew && !resized)
+        passes().clear(*device_, states_->values().data(), static_cast<Index>(states_->values().size()));
+      const auto work = staged(session, batch, states_ ? states_->view() : StateView<Compute>{});
+      const Index counted = count_targets(batch.targets);
+      if (counted == 0) {
+        session.loss(work);
+      } else {
+        sum_.add(session, work, counted, model_.parameters().data());
+      }
+      return batches_ + 1;
+    });
     carrying_ = options_.carry_states;
-    const auto work = staged(session, batch, states_ ? states_->view() : StateView<Compute>{});
-    ++batches_;
-    const Index counted = count_targets(batch.targets);
-    if (counted == 0) {
-      session.loss(work);
-    } else {
-      sum_.add(session, work, counted, model_.parameters().data());
-    }
   }
 
-  double learning_rate() const { return adamw_.learning_rate * rate_(steps_); }
+  /// That of the next update. Throws std::invalid_argument for a factor that no schedule may give.
+  double learning_rate() const { return adamw_.learning_rate * detail::checked_factor(rate_, steps_); }
 
   /// Clips the gradient where it is too large and changes the parameters; where that is not finite, leaves all as it is.
-  void queue_update() {
+  void queue_update(double rate) {
     if (sum_.targets() == 0) return;
     optimizer_.sum_squares(*device_, sum_.values().data());
-    optimizer_.update(*device_, model_.parameters().data(), sum_.values().data(), adamw_,
-                      {.scale = sum_.scale(),
-                       .learning_rate = learning_rate(),
-                       .number = steps_ + 1,
-                       .clip_norm = options_.clip_norm});
+    optimizer_.update(
+        *device_, model_.parameters().data(), sum_.values().data(), adamw_,
+        {.scale = sum_.scale(), .learning_rate = rate, .number = steps_ + 1, .clip_norm = options_.clip_norm});
   }
 
   /// Waits for the update and reports it.
-  StepReport finish() {
+  StepReport finish(double rate) {
     if (sum_.targets() == 0) {
       forget();
-      return {.learning_rate = learning_rate()};
+      return {.learning_rate = rate};
     }
     const Losses losses = sum_.losses();
     StepReport report{.loss = losses.prediction,
                       .auxiliary = losses.auxiliary,
                       .gradient_norm = sum_.scale() * std::sqrt(optimizer_.squares(*device_)),
-                      .learning_rate = learning_rate(),
+                      .learning_rate = rate,
                       .targets = losses.targets};
     report.applied = std::isfinite(report.gradient_norm);
     if (report.applied) {

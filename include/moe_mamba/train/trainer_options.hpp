@@ -1,9 +1,14 @@
 #pragma once
 
 #include <cmath>
+#include <concepts>
+#include <cstddef>
 #include <cstdint>
+#include <limits>
+#include <string>
 
 #include "moe_mamba/core/check.hpp"
+#include "moe_mamba/core/scalar.hpp"
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/model/workspace.hpp"
 #include "moe_mamba/runtime/array.hpp"
@@ -18,21 +23,31 @@ struct AdamW {
   double beta1 = 0.9;           ///< in [0, 1)
   double beta2 = 0.95;          ///< in [0, 1)
   double epsilon = 1e-8;        ///< > 0
-  double weight_decay = 0.1;    ///< >= 0
+  double weight_decay = 0.1;    ///< in [0, 1 / learning_rate]
 
-  /// Throws std::invalid_argument.
+  /// Throws std::invalid_argument for what is out of range, and for what C, which updates are computed in, does not hold.
+  template <ComputeScalar C = double>
   void check() const {
-    require(std::isfinite(learning_rate) && learning_rate > 0, "learning_rate", learning_rate, "finite, above 0");
+    using Range = std::numeric_limits<C>;
+    const auto held = [](double value) { return value >= double{Range::min()} && value <= double{Range::max()}; };
+    const auto range = [] {
+      return detail::exact_text(Range::min()) + " to " + detail::exact_text(Range::max()) +
+             ", as updates are computed in " + (std::same_as<C, float> ? "float" : "double");
+    };
+    require(held(learning_rate), "learning_rate", learning_rate, range);
     require(beta1 >= 0 && beta1 < 1, "beta1", beta1, "0 <= beta1 < 1");
     require(beta2 >= 0 && beta2 < 1, "beta2", beta2, "0 <= beta2 < 1");
-    require(std::isfinite(epsilon) && epsilon > 0, "epsilon", epsilon, "finite, above 0");
-    require(std::isfinite(weight_decay) && weight_decay >= 0, "weight_decay", weight_decay, "finite, 0 or more");
+    require(held(epsilon), "epsilon", epsilon, range);
+    require(weight_decay >= 0 && weight_decay <= 1 / learning_rate, "weight_decay", weight_decay, [&] {
+      return "0 to " + detail::exact_text(1 / learning_rate) +
+             ", 1 / learning_rate: more would change parameters' signs";
+    });
   }
 };
 
 struct TrainerOptions {
-  /// The largest batch to come: memory is taken once, in the constructor. Left out, it is taken in the first step, and
-  /// again where a later batch is larger.
+  /// The largest batch to come, 1 or more sequences of 1 or more steps: memory is taken once, in the constructor. Left out, it
+  /// is taken in the first step, and again where a later batch is larger.
   Shape largest = {};
   double clip_norm = 1.0;  ///< gradients of a larger global norm are scaled down to it; 0: never
   /// Truncated back-propagation through time: running states are carried from batch to batch where the batch says that
@@ -44,6 +59,10 @@ struct TrainerOptions {
     require(std::isfinite(clip_norm) && clip_norm >= 0, "clip_norm", clip_norm, "finite, 0 or more");
     require(largest.batch >= 0, "largest.batch", largest.batch, "0 or more");
     require(largest.length >= 0, "largest.length", largest.length, "0 or more");
+    require(largest.batch == 0 || largest.length > 0, "largest.length", largest.length,
+            "1 or more, as largest.batch is");
+    require(largest.length == 0 || largest.batch > 0, "largest.batch", largest.batch,
+            "1 or more, as largest.length is");
   }
 };
 
@@ -79,6 +98,17 @@ struct TrainerProgress {
   HostNumbers<T> first_moment, second_moment;
   HostNumbers<std::int16_t> remainder;  ///< of bfloat16 parameters; else empty
   HostNumbers<T> states;                ///< of carried states: (B, state_size); else empty
+
+  /// Throws std::invalid_argument unless it is of as many parameters and of a remainder of that size.
+  void check(std::size_t parameters, std::size_t kept) const {
+    const auto size = [](const char* name, std::size_t given, std::size_t wanted) {
+      require(given == wanted, name, given, [&] { return std::to_string(wanted); });
+    };
+    require(steps >= 0, "progress.steps", steps, "0 or more");
+    size("progress.first_moment.size()", first_moment.size(), parameters);
+    size("progress.second_moment.size()", second_moment.size(), parameters);
+    size("progress.remainder.size()", remainder.size(), kept);
+  }
 };
 
 }  // namespace moe_mamba::inline v0_2
