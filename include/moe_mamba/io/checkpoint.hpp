@@ -58,10 +58,12 @@ std::span<const T> training_numbers(const SafetensorsFile& file, const char* nam
 }  // namespace detail
 
 /// Writes a checkpoint of a trainer between two updates, whole or not at all. Throws std::runtime_error where it cannot
-/// be written, and std::logic_error during another thread's call of the trainer and between accumulate() and update().
+/// be written, std::invalid_argument for metadata whose key begins with "moe_mamba.", as the library's own do, and
+/// std::logic_error during another thread's call of the trainer and between accumulate() and update().
 template <class Definition, StorageScalar S, class Backend, Schedule Rate>
 void save_checkpoint(const std::filesystem::path& path, Trainer<Definition, S, Backend, Rate>& trainer,
                      const WindowsState& windows = {}, std::map<std::string, std::string> metadata = {}) {
+  detail::check_keys(metadata);
   const ExclusiveCall call(trainer.device().in_use(), "trainer");
   const auto progress = trainer.progress(call);
   const auto values =

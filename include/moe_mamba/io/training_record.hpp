@@ -19,7 +19,6 @@
 /// What a checkpoint keeps in words: what makes a training the run that it is, and where its data stood.
 namespace moe_mamba::detail {
 
-inline constexpr std::string_view own_prefix = "moe_mamba.";  // of all metadata that the library writes
 inline constexpr const char* step_key = "moe_mamba.step";
 
 /// A number among the metadata; without one that is `otherwise`, where there is such.
