@@ -151,7 +151,7 @@ CheckpointInfo load_checkpoint(const std::filesystem::path& path, Trainer<Defini
   try {
     trainer.restore({steps, first.span(), second.span(), remainder.span(), states.span()}, call);
   } catch (const std::invalid_argument& error) {
-    throw FileError(path.string() + ": " + error.what());
+    throw FileError(detail::shown_path(path.string()) + ": " + error.what());
   }
   detail::read_parameters(file, trainer.model());
   return info;
