@@ -23,6 +23,15 @@ set_tests_properties(packaging.find_package PROPERTIES FIXTURES_REQUIRED install
 packaging_test(add_subdirectory -DCONSUME=add_subdirectory -DMOE_MAMBA_SOURCE=${PROJECT_SOURCE_DIR})
 packaging_test(fetch_content -DCONSUME=fetch_content -DFETCHCONTENT_SOURCE_DIR_MOE_MAMBA=${PROJECT_SOURCE_DIR})
 
+# The same kernels asked for twice.
+add_test(NAME packaging.kernels_twice
+         COMMAND ${CMAKE_COMMAND} -S ${PROJECT_SOURCE_DIR}/tests/packaging/kernels_twice -B ${packaging}/kernels_twice
+                 -DMOE_MAMBA_SOURCE=${PROJECT_SOURCE_DIR})
+set_tests_properties(
+  packaging.kernels_twice
+  PROPERTIES LABELS packaging PASS_REGULAR_EXPRESSION
+             "the target program has[ \n]+::Other with parameters of bfloat16 on the backend cpu already; allowed: each[ \n]+once")
+
 # Objects for two instruction sets in one program, with each compiler of CompileTests.cmake.
 foreach(compiler IN LISTS compilers)
   add_test(NAME packaging.instruction_sets.${compiler}

@@ -4,8 +4,20 @@
 #   moe_mamba_kernels(<target> HEADER <file> DEFINITIONS <type>... [SCALARS <type>...] [BACKENDS cpu|cuda...] [FILES])
 #
 # adds to <target> a file for each backend (cpu unless told) that includes HEADER, where the definitions are, and holds
-# their kernels for each type of parameters (float unless told). With FILES the first holds the reader of files too. HEADER and the other files of the target include
-# <moe_mamba/inference.hpp>, training.hpp, files.hpp or, for a CUDA device, cuda.hpp, and not moe_mamba.hpp or kernels.hpp.
+# their kernels for each type of parameters (float unless told). With FILES the first holds the reader of files too. It may
+# be called more than once for a target, with other definitions, types or backends each time. HEADER and the other files of
+# the target include <moe_mamba/inference.hpp>, training.hpp, files.hpp or, for a CUDA device, cuda.hpp, and not
+# moe_mamba.hpp or kernels.hpp.
+
+# Notes that a target has these kernels, which would be compiled twice otherwise.
+function(moe_mamba_kernels_once target kernels)
+  get_target_property(all ${target} MOE_MAMBA_KERNELS)
+  if(kernels IN_LIST all)
+    message(FATAL_ERROR "moe_mamba_kernels: the target ${target} has ${kernels} already; allowed: each once")
+  endif()
+  set_property(TARGET ${target} APPEND PROPERTY MOE_MAMBA_KERNELS "${kernels}")
+endfunction()
+
 function(moe_mamba_kernels target)
   cmake_parse_arguments(PARSE_ARGV 1 kernels "FILES" "HEADER" "DEFINITIONS;SCALARS;BACKENDS")
   if(NOT TARGET ${target})
@@ -45,6 +57,7 @@ function(moe_mamba_kernels target)
     string(APPEND text "namespace moe_mamba {\n")
     foreach(definition IN LISTS kernels_DEFINITIONS)
       foreach(scalar IN LISTS kernels_SCALARS)
+        moe_mamba_kernels_once(${target} "::${definition} with parameters of ${scalar} on the backend ${backend}")
         string(APPEND text "template struct PassesOf<::${definition}, ${scalar}, ${type}>;\n")
       endforeach()
     endforeach()
@@ -54,7 +67,9 @@ function(moe_mamba_kernels target)
     set(with_files OFF)
     string(APPEND text "}  // namespace moe_mamba\n")
     get_filename_component(name ${kernels_HEADER} NAME_WE)
-    set(file ${CMAKE_CURRENT_BINARY_DIR}/${target}_${name}_kernels.${extension})
+    string(SHA256 hash "${text}")
+    string(SUBSTRING ${hash} 0 12 hash)
+    set(file ${CMAKE_CURRENT_BINARY_DIR}/${target}_${name}_kernels_${hash}.${extension})
     file(CONFIGURE OUTPUT ${file} CONTENT "${text}" @ONLY)
     target_sources(${target} PRIVATE ${file})
   endforeach()

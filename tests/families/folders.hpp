@@ -7,12 +7,13 @@
 
 #include "families/definitions.hpp"
 #include "families/fixture.hpp"
+#include "support/floating_point_traps.hpp"
 #include "support/folder.hpp"
 
 /// Copies of the fixtures' folders that something was done to.
 namespace test {
 
-/// Opening a copy of a fixture after `change(folder)`, and the message that comes of it.
+/// Opening a copy of a fixture after `change(folder)`, with floating-point traps on, and the message that comes of it.
 template <class Definition = SmallMamba, class Change>
 std::string refusal(const Change& change, const char* fixture = "mamba") {
   const Folder folder;
@@ -20,6 +21,7 @@ std::string refusal(const Change& change, const char* fixture = "mamba") {
     std::filesystem::copy(entry.path(), folder.path() / entry.path().filename());
   }
   change(folder);
+  const FloatingPointTraps traps;
   return message_of<std::runtime_error>([&] { (void)load<Definition>(Pretrained{folder.path()}); });
 }
 

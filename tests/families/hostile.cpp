@@ -44,6 +44,13 @@ TEST_CASE("A config of wrong kinds and sizes is refused with field, value and wh
     CHECK_THAT(with_field("\"hidden_size\": 12", std::string("\"hidden_size\": ") + value),
                Contains("hidden_size is ") && Contains("allowed: an integer from 1 to 1048576"));
   }
+  for (const char* value : {"NaN", "Infinity", "-Infinity", "1e400", "1e308", "-1e308"}) {
+    INFO(value);
+    for (const char* field : {"\"hidden_size\": 12", "\"layer_norm_epsilon\": 1e-05"}) {
+      const std::string name = std::string(field).substr(0, std::string(field).find(' ') + 1);
+      CHECK_THAT(with_field(field, name + value), Contains(name.substr(1, name.size() - 4) + " is "));
+    }
+  }
   CHECK_THAT(with_field("\"hidden_size\"", "\"hidden\""), Contains("hidden_size is missing"));
   CHECK_THAT(with_field("\"hidden_size\": 12", "\"hidden_size\": null"), Contains("hidden_size is missing"));
   CHECK_THAT(with_field("\"hidden_size\": 12", "\"hidden_size\": 12, \"hidden_size\": 12"),

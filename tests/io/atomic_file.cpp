@@ -68,6 +68,35 @@ TEST_CASE("A committed file holds all that was written, and nothing else is left
   }
 }
 
+TEST_CASE("A file of any name that the file system has can be saved", "[io]") {
+  const test::Folder folder;
+  for (const std::size_t length : {1u, 100u, 249u, 250u, 251u, 254u, 255u}) {
+    INFO(length);
+    const auto path = folder / std::string(length, 'n');
+    save(path, "old");
+    {
+      AtomicFile file(path);
+      file.write(std::as_bytes(std::span("new")));
+      CHECK(folder.entries() == 2);
+    }
+    save(path, "newer");
+    CHECK(test::read_bytes(path) == "newer");
+    CHECK(folder.entries() == 1);
+    std::filesystem::remove(path);
+  }
+}
+
+TEST_CASE("A path in a message is one line of UTF-8", "[io]") {
+  const test::Folder folder;
+  const auto message = [&](const std::string& name) { return failure([&] { save(folder / name / "a", "new"); }); };
+  CHECK(message("plain ä").starts_with(folder.path().string() + "/plain ä/a: "));
+  CHECK(message("a\nb").starts_with("\"" + folder.path().string() + "/a\\x0ab/a\": "));
+  CHECK(message("a\xff\x1b[31m").starts_with("\"" + folder.path().string() + "/a\\xff\\x1b[31m/a\": "));
+  const std::string longest = std::string(200, 'n') + "\n";
+  CHECK(holds(message(longest), std::string(200, 'n') + "\\x0a/a\": "));
+  CHECK(failure([] { detail::throw_content_error("a\nb", "size", "1", "2"); }) == "\"a\\x0ab\": size is 1; allowed: 2");
+}
+
 TEST_CASE("Without a commit the old file stays and the temporary goes", "[io]") {
   const test::Folder folder;
   save(folder / "a", "old");
@@ -139,7 +168,7 @@ TEST_CASE("An unwritable path is named, and no temporary file remains", "[io]") 
   CHECK(holds(message("/dev/null"), "/dev/null: cannot be replaced: it is not a regular file"));
   CHECK(holds(message(""), "the path names no file"));
   CHECK(holds(message(folder / ""), "the path names no file"));
-  CHECK(holds(message(folder / std::string(253, 'n')), "File name too long"));
+  CHECK(holds(message(folder / std::string(256, 'n')), "File name too long"));
   CHECK(folder.entries() == 1);
   CHECK(test::read_bytes(folder / "file") == "old");
 }

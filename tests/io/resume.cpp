@@ -102,3 +102,22 @@ TEST_CASE("a model can be loaded from a checkpoint", "[io]") {
   save_checkpoint(folder.path() / "c", trainer);
   CHECK(test::numbers(load<Net, float, test::Backend>(folder.path() / "c")) == test::numbers(model));
 }
+
+TEST_CASE("Metadata under a name of the library's own are refused and no file is written", "[io]") {
+  const test::Folder folder;
+  const auto path = folder.path() / "run.safetensors";
+  Model<Net> model(Seed{1});
+  Trainer trainer(model, AdamW{}, rate);
+  for (const char* key : {"moe_mamba.step", "moe_mamba.definition", "moe_mamba.mine", "moe_mamba."}) {
+    const auto message = test::Contains("metadata key is \"" + std::string(key) +
+                                        "\"; allowed: any that does not begin with \"moe_mamba.\"");
+    CHECK_THROWS_AS(save(model, path, {{key, "1"}}), std::invalid_argument);
+    CHECK_THROWS_WITH(save(model, path, {{key, "1"}}), message);
+    CHECK_THROWS_AS(save_checkpoint(path, trainer, {}, {{key, "1"}}), std::invalid_argument);
+    CHECK_THROWS_WITH(save_checkpoint(path, trainer, {}, {{"mood", "good"}, {key, "1"}}), message);
+  }
+  CHECK(!std::filesystem::exists(path));
+  const std::map<std::string, std::string> near = {{"moe_mamba", "1"}, {"moe_mambo.step", "2"}, {"step", "3"}};
+  save_checkpoint(path, trainer, {}, near);
+  CHECK(load_checkpoint(path, trainer).metadata == near);
+}

@@ -48,10 +48,18 @@ TEST_CASE("A save of which a system call fails leaves the old file or the new on
 
 TEST_CASE("A killed writer's temporary file does no harm if a system call fails", "[io]") {
   const test::Folder folder;
+  std::filesystem::path temporary, next;
+  {
+    const AtomicFile file(folder / "a");
+    temporary = std::filesystem::directory_iterator(folder.path())->path();
+    const std::string name = temporary.string();
+    REQUIRE(name.back() == '0');
+    next = name.substr(0, name.size() - 1) + '1';
+  }
   const auto prepare = [&] {
     test::write_bytes(folder / "a", old_bytes);
-    std::filesystem::remove(folder / "a.tmp1");
-    test::write_bytes(folder / "a.tmp0", "half of");
+    std::filesystem::remove(next);
+    test::write_bytes(temporary, "half of");
   };
   const auto save = [&] {
     AtomicFile file(folder / "a");
@@ -61,7 +69,7 @@ TEST_CASE("A killed writer's temporary file does no harm if a system call fails"
   const auto check = [&](const std::string& message) {
     const bool written = message.empty() || message.find("is written") != message.npos;
     REQUIRE(test::read_bytes(folder / "a") == (written ? new_bytes : old_bytes));
-    REQUIRE_FALSE(std::filesystem::exists(folder / "a.tmp1"));
+    REQUIRE_FALSE(std::filesystem::exists(next));
   };
   CHECK(fail_each_call(prepare, save, check).contains("unlink"));
 }

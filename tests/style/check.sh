@@ -1,32 +1,41 @@
-#!/ bin / sh
-#sh tests / style / check.sh < check>[compiler flags]
-#format clang - format 14 would change nothing
-#words no unfinished work, no file without end
-#rooms every include goes along an arrow of docs / architecture.md, and the arrows make no circle
-#tidy clang - tidy finds nothing in a file that includes everything
-#Only the repository's own files are read, never what a build or a run has left beside them: those that git tracks, or,
-#where there is no git, those outside the folders that.gitignore names.Exits with 77 where the tool is missing.
-set - u cd "$(dirname " $0 ")/../.." || exit 1 check = $1 shift failures = 0
+#!/bin/sh
+# sh tests/style/check.sh <check> [compiler flags]
+#   format   clang-format 14 would change nothing
+#   words    no unfinished work, no file without end
+#   rooms    every include goes along an arrow of docs/architecture.md, and the arrows make no circle
+#   tidy     clang-tidy finds nothing in a file that includes everything
+# Only the repository's own files are read, never what a build or a run has left beside them: those that git tracks, or,
+# where there is no git, those outside the folders that .gitignore names. Exits with 77 where the tool is missing.
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+check=$1
+shift
+failures=0
 
-    complain(){echo "$*" failures = $((failures + 1))}
-
-tracked = $(git ls - files 2 > / dev / null) files() {
-#files[extended regular expression] : the repository's files whose paths match it, one a line if[-n "$tracked"];
-  then printf '%s\n' "$tracked" | grep - E - e "${1:-.}" | while IFS = read - r file;
-  do
-    if
-      [-f "$file"];
-  then printf '%s\n' "$file";
-  fi # and not removed since done else find. \(-path './build*' - o - path./ quickstart - run - o - path./ out - o -
-                                               path./.cache - o - path./.git - o - name __pycache__ \) -
-                   prune - o - type f !-name compile_commands.json - print |
-               sed 's|^\./||' | grep - E - e "${1:-.}" fi | sort
+complain() {
+  echo "$*"
+  failures=$((failures + 1))
 }
-code() { files '\.([ch]pp|cuh?)$'; }
-#every file of C++
-#search < paths> < options and pattern for grep>... : the matches in those of the repository's files, as path:line:text
-    search() {
-  paths = $1 shift files "$paths" | tr '\n' '\0' | xargs - 0 grep - nHE "$@"
+
+tracked=$(git ls-files 2>/dev/null)
+files() { # files [extended regular expression]: the repository's files whose paths match it, one a line
+  if [ -n "$tracked" ]; then
+    printf '%s\n' "$tracked" | grep -E -e "${1:-.}" | while IFS= read -r file; do
+      if [ -f "$file" ]; then printf '%s\n' "$file"; fi # and not removed since
+    done
+  else
+    find . \( -path './build*' -o -path ./quickstart-run -o -path ./out -o -path ./.cache -o -path ./.git \
+      -o -name __pycache__ \) -prune -o -type f ! -name compile_commands.json -print |
+      sed 's|^\./||' | grep -E -e "${1:-.}"
+  fi | sort
+}
+code() { files '\.([ch]pp|cuh?)$'; } # every file of C++
+
+# search <paths> <options and pattern for grep>...: the matches in those of the repository's files, as path:line:text
+search() {
+  paths=$1
+  shift
+  files "$paths" | tr '\n' '\0' | xargs -0 grep -nHE "$@"
 }
 
 case $check in
@@ -35,7 +44,7 @@ format)
   trap 'rm -f "$list"' EXIT
   for tool in clang-format-14 clang-format; do
     if $tool --version 2>/dev/null | grep -q 'version 14\.'; then
-#Not with-- dry - run, for which version 14 finds fault with the end of `namespace a::inline b`.
+      # Not with --dry-run, for which version 14 finds fault with the end of `namespace a::inline b`.
       code | xargs -P 2 -n 20 sh -c 'for file; do '$tool' "$file" | cmp -s - "$file" || echo "$file"; done' sh >"$list"
       [ -s "$list" ] || exit 0
       cat "$list"
@@ -47,7 +56,7 @@ format)
   exit 77
   ;;
 words)
-#The brackets keep these lines from finding themselves.
+  # The brackets keep these lines from finding themselves.
   search . 'T[O]DO|F[I]XME' && complain "words of unfinished work"
   search . -i 's[t]ub|p[l]aceholder' && complain "words of unfinished work"
   for file in $(code); do
@@ -56,7 +65,7 @@ words)
   done
   ;;
 rooms)
-#docs / architecture.md has a row for every room : | `room /` | what it may include besides itself | … |
+  # docs/architecture.md has a row for every room: | `room/` | what it may include besides itself | … |
   arrows=$(sed -n 's/^| `\([a-z_]*\)\/` | *\([a-z_, ]*\)|.*/\1 \2/p' docs/architecture.md | tr -d ,)
   stated=$(printf '%s\n' "$arrows" | cut -d ' ' -f 1 | sort)
   rooms=$(files '^include/moe_mamba/[^/]+/' | cut -d / -f 3 | sort -u)
@@ -78,7 +87,7 @@ $arrows
 EOF
   search ^include/moe_mamba/cuda/common/ '#include "moe_mamba/' | grep -vE '"moe_mamba/(core/|cuda/(common/|check\.hpp|device\.hpp))' &&
     complain "cuda/common may include core, cuda/common and the device only"
-#The calls that the page shows, from a training step to a kernel, are there.
+  # The calls that the page shows, from a training step to a kernel, are there.
   hops=$(sed -n 's/^| [0-9]* | `\([^`]*\)` | `\([^`]*\)` | `*\([^`|]*\)`* *|$/\1 \2 \3/p' docs/architecture.md)
   [ "$(printf '%s\n' "$hops" | wc -l)" = 10 ] || complain "docs/architecture.md does not show ten hops"
   while read -r function file called; do

@@ -1,15 +1,18 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <span>
+#include <string_view>
 
 #include "moe_mamba/blocks/parameter.hpp"
+#include "moe_mamba/core/static_check.hpp"
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/ops/linear.hpp"
 
-/// A layer's weights: one struct, `template <class Bind> struct Weights`, with a member for each parameter and a
-/// constructor that asks the binder for them in the order in which they lie in memory. It is built in three ways:
+/// A layer's weights: one struct, `template <class Bind> struct Weights`, with a member for each parameter and a constructor
+/// that asks the binder for them in the order in which they lie in memory, no two by one name. It is built in three ways:
 ///
 ///   DescribeWeights          at compile time: names, shapes, initialisers and offsets
 ///   BindWeights<const S>     views of the parameters
@@ -133,6 +136,44 @@ inline constexpr DescribeWeights counted_weights = [] {
   return counting;
 }();
 
+/// The parameters of a layer, listed.
+template <class Layer>
+inline constexpr auto listed_weights = [] {
+  std::array<Parameter, counted_weights<Layer>.count()> list{};
+  DescribeWeights describe(list);
+  (void)typename Layer::template Weights<DescribeWeights>(describe);
+  return list;
+}();
+
+/// A name that compilers show in their reports; "" is none.
+struct ShownName {
+  char text[ParameterName::capacity + 1] = {};
+};
+
+/// The first name of a layer's parameters that an earlier one of them has.
+template <class Layer>
+constexpr ShownName repeated_name() {
+  const auto& list = listed_weights<Layer>;
+  ShownName shown;
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    const std::string_view name = list[i].name.view();
+    for (std::size_t before = 0; before < i; ++before) {
+      if (list[before].name.view() != name) continue;
+      std::copy(name.begin(), name.end(), shown.text);
+      if (name.empty()) shown.text[0] = '?';  // two without a name
+      return shown;
+    }
+  }
+  return shown;
+}
+
+template <class Layer, ShownName Name>
+struct NamesOfParameters {
+  static_assert(Name.text[0] == '\0',
+                "two parameters of a layer have one name, by which files know them: give each parameter in the layer's "
+                "Weights another name, and each block another prefix: NamesOfParameters<layer, the name>");
+};
+
 }  // namespace detail
 
 /// Elements of a layer's parameters.
@@ -142,10 +183,8 @@ inline constexpr Index parameters_of = detail::counted_weights<Layer>.size();
 /// The parameters of a layer, which lie one after the other without gaps.
 template <class Layer>
 inline constexpr auto layer_parameters = [] {
-  std::array<Parameter, detail::counted_weights<Layer>.count()> list{};
-  DescribeWeights describe(list);
-  (void)typename Layer::template Weights<DescribeWeights>(describe);
-  return list;
+  detail::check<detail::NamesOfParameters<Layer, detail::repeated_name<Layer>()>>();
+  return detail::listed_weights<Layer>;
 }();
 
 /// The weights of a layer, or gradients with respect to them, which begin at `first`.

@@ -14,6 +14,7 @@
 #include "moe_mamba/families/families.hpp"
 #include "moe_mamba/families/folder_files.hpp"
 #include "moe_mamba/io/checksum.hpp"
+#include "moe_mamba/io/floating_point_guard.hpp"
 #include "moe_mamba/io/mapped_file.hpp"
 #include "moe_mamba/io/safetensors.hpp"
 #include "moe_mamba/io/safetensors_reader.hpp"
@@ -62,7 +63,10 @@ class CheckpointFolder {
   const std::filesystem::path& path() const { return folder_; }
   const Config& config() const { return config_; }
   const Family& family() const { return *family_; }
-  Architecture architecture() const { return family_->architecture(config_); }
+  Architecture architecture() const {
+    const moe_mamba::detail::FloatingPointGuard guard;
+    return family_->architecture(config_);
+  }
 
   /// Maps the files of tensors and checks that they hold exactly what the index lists.
   void open_tensors() {

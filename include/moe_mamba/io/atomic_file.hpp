@@ -15,12 +15,13 @@
 
 #include "moe_mamba/io/descriptor.hpp"
 #include "moe_mamba/io/file_error.hpp"
+#include "moe_mamba/io/hash.hpp"
 
 namespace moe_mamba::inline v0_2 {
 
 /// A file that appears whole or not at all.
 ///
-/// The bytes go to a temporary file "<path>.tmp<n>" in the same folder; commit() makes it durable and atomically
+/// The bytes go to a temporary file "moe_mamba-<hash of the name>.tmp<n>" in the same folder; commit() makes it durable and atomically
 /// renames it over the old file. Whenever the program or the machine stops, `path` holds the complete old or the
 /// complete new contents. Failures throw a std::runtime_error that names path, step and reason; the temporary file is
 /// then removed and the old file unchanged.
@@ -49,6 +50,7 @@ class AtomicFile {
 
  private:
   void create();
+  std::filesystem::path temporary(int number) const;
   bool remove_if_stale(const std::filesystem::path& name) const;
   std::optional<struct stat> follow_links();
   static std::optional<bool> names(const std::filesystem::path& name, int descriptor);
@@ -100,12 +102,17 @@ inline std::optional<struct stat> AtomicFile::follow_links() {
   }
 }
 
+/// As long as any other: the name of the file may be as long as names can be.
+inline std::filesystem::path AtomicFile::temporary(int number) const {
+  const std::string hash = detail::hexadecimal(detail::hash_text(path_.filename().string(), 0));
+  return path_.parent_path() / ("moe_mamba-" + hash + ".tmp" + std::to_string(number));
+}
+
 /// Finds a free name for the temporary file. It stays locked while it is written; an unlocked one is stale.
 inline void AtomicFile::create() {
   constexpr int names_tried = 1000;
   for (int n = 0; n < names_tried;) {
-    temporary_ = path_;
-    temporary_ += ".tmp" + std::to_string(n);
+    temporary_ = temporary(n);
     file_ = detail::open_descriptor(temporary_, O_WRONLY | O_CREAT | O_EXCL, 0666);
     if (!file_) {
       if (errno != EEXIST) detail::throw_system_error(path_, "cannot create a temporary file beside it", errno);
@@ -126,7 +133,9 @@ inline void AtomicFile::create() {
     file_ = detail::Descriptor();
     ++n;
   }
-  detail::throw_file_error(path_, "cannot create a temporary file beside it", "the names .tmp0 to .tmp999 are taken");
+  detail::throw_file_error(
+      path_, "cannot create a temporary file beside it",
+      "the names " + temporary(0).filename().string() + " to .tmp" + std::to_string(names_tried - 1) + " are taken");
 }
 
 /// Whether the temporary file was stale and has been removed. If that cannot be determined, it counts as in use.

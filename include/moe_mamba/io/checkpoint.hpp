@@ -59,10 +59,12 @@ std::span<const T> training_numbers(const SafetensorsFile& file, const char* nam
 }  // namespace detail
 
 /// Atomically writes a checkpoint of a trainer between two updates. Throws std::runtime_error if it cannot be written,
-/// and std::logic_error during another thread's call of the trainer and between accumulate() and update().
+/// std::invalid_argument for metadata whose key begins with "moe_mamba.", as the library's own do, and std::logic_error
+/// during another thread's call of the trainer and between accumulate() and update().
 template <class Definition, StorageScalar S, class Backend, Schedule Rate>
 void save_checkpoint(const std::filesystem::path& path, Trainer<Definition, S, Backend, Rate>& trainer,
                      const WindowsState& windows = {}, std::map<std::string, std::string> metadata = {}) {
+  detail::check_keys(metadata);
   const ExclusiveCall call(trainer.device().in_use(), "trainer");
   const auto progress = trainer.progress(call);
   const auto values =
@@ -149,7 +151,7 @@ CheckpointInfo load_checkpoint(const std::filesystem::path& path, Trainer<Defini
   try {
     trainer.restore({steps, first.span(), second.span(), remainder.span(), states.span()}, call);
   } catch (const std::invalid_argument& error) {
-    throw FileError(path.string() + ": " + error.what());
+    throw FileError(detail::shown_path(path.string()) + ": " + error.what());
   }
   detail::read_parameters(file, trainer.model());
   return info;

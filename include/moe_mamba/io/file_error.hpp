@@ -8,6 +8,7 @@
 
 #include "moe_mamba/core/check.hpp"
 #include "moe_mamba/core/error.hpp"
+#include "moe_mamba/io/quoted_text.hpp"
 
 /// Errors of files: FileError naming the path, what went wrong and why.
 namespace moe_mamba::inline v0_2 {
@@ -20,7 +21,7 @@ namespace detail {
 /// "<path>: <what>: <reason>"
 [[noreturn]] inline void throw_file_error(const std::filesystem::path& path, const std::string& what,
                                           const std::string& reason) {
-  throw FileError(path.string() + ": " + what + ": " + reason);
+  throw FileError(shown_path(path.string()) + ": " + what + ": " + reason);
 }
 
 /// The same with the system's message for an error number.
@@ -31,7 +32,7 @@ namespace detail {
 /// "<file>: <field> is <value>; allowed: <allowed>"
 [[noreturn]] inline void throw_content_error(const std::string& file, const std::string& field,
                                              const std::string& value, const std::string& allowed) {
-  throw FileError(file + ": " + error_text(field.c_str(), value, allowed));
+  throw FileError(shown_path(file) + ": " + error_text(field.c_str(), value, allowed));
 }
 
 /// "<file>: duplicate <what>"

@@ -16,6 +16,7 @@
 
 #include "moe_mamba/io/classic_locale.hpp"
 #include "moe_mamba/io/file_error.hpp"
+#include "moe_mamba/io/floating_point_guard.hpp"
 #include "moe_mamba/io/safetensors_header.hpp"
 #include "moe_mamba/io/text_order.hpp"
 
@@ -289,6 +290,7 @@ auto read_json(std::string_view text, const std::string& file, Arguments... argu
   JsonEvents<Reader> events(file, arguments...);
   events.file = &file;
   const ClassicLocale locale;
+  const FloatingPointGuard guard;
   const NonFiniteNumbers python(text);
   if (!python.text.empty()) text = python.text;
   events.non_finite = python.numbers;

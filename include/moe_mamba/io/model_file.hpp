@@ -28,7 +28,16 @@ namespace detail {
 inline constexpr std::array<std::string_view, 4> training_tensors = {"training.first_moment", "training.second_moment",
                                                                      "training.remainder", "training.states"};
 
+inline constexpr std::string_view own_prefix = "moe_mamba.";  // of all metadata that the library writes
 inline constexpr const char* definition_key = "moe_mamba.definition";
+
+/// Throws std::invalid_argument for a caller's metadata under a name that the library's own may have.
+inline void check_keys(const std::map<std::string, std::string>& metadata) {
+  for (const auto& [key, value] : metadata) {
+    require(!key.starts_with(own_prefix), "metadata key", in_quotes(key),
+            "any that does not begin with \"moe_mamba.\"");
+  }
+}
 
 /// The metadata with the definition added.
 template <class Definition>
@@ -146,11 +155,13 @@ void read_parameters(const SafetensorsFile& file, Model<Definition, S, Backend>&
 
 }  // namespace detail
 
-/// Atomically writes a model's parameters, in their storage type, and its definition. Throws std::runtime_error if the
-/// file cannot be written.
+/// Atomically writes a model's parameters, in their storage type, its definition and the caller's metadata. Throws
+/// std::runtime_error if the file cannot be written, and std::invalid_argument for metadata whose key begins with
+/// "moe_mamba.", as the library's own do.
 template <class Definition, StorageScalar S, class Backend>
 void save(const Model<Definition, S, Backend>& model, const std::filesystem::path& path,
           const std::map<std::string, std::string>& metadata = {}) {
+  detail::check_keys(metadata);
   const auto values = HostNumbers<S>::template of<typename Backend::Memory>(model.parameters());
   const auto tensors = detail::parameter_tensors<Definition, S>(values.span());
   save_safetensors(path, tensors, detail::with_checksum(detail::with_definition<Definition>(metadata), tensors));

@@ -12,6 +12,7 @@
 #include "moe_mamba/core/check.hpp"
 #include "moe_mamba/core/nearest_names.hpp"
 #include "moe_mamba/io/atomic_file.hpp"
+#include "moe_mamba/io/floating_point_guard.hpp"
 #include "moe_mamba/io/mapped_file.hpp"
 #include "moe_mamba/io/safetensors_header.hpp"
 #include "moe_mamba/io/text_order.hpp"
@@ -215,6 +216,7 @@ void copy_converted(const TensorEntry& tensor, T* out) {
     if (count != 0) std::memcpy(out, from, tensor.data.size());
     return;
   }
+  const detail::FloatingPointGuard guard;
   switch (tensor.type) {
     case DataType::F64:
       return detail::convert_elements<double>(from, count, out, [](double x) { return T(x); });

@@ -14,6 +14,7 @@
 
 #include "moe_mamba/io/classic_locale.hpp"
 #include "moe_mamba/io/file_error.hpp"
+#include "moe_mamba/io/floating_point_guard.hpp"
 #include "moe_mamba/io/safetensors_header.hpp"
 #include "moe_mamba/io/text_order.hpp"
 
@@ -284,6 +285,7 @@ Contents SafetensorsReader<Contents>::read(std::span<const std::byte> bytes, con
   }
   detail::SafetensorsHeaderReader reader(file, bytes.subspan(8 + header.size()));
   const detail::ClassicLocale locale;
+  const detail::FloatingPointGuard guard;
   nlohmann::json::sax_parse(text.begin(), text.end(), &reader);
   return reader.finish();
 }

@@ -19,7 +19,6 @@
 /// A checkpoint's metadata: what identifies the training run, and the position in its data.
 namespace moe_mamba::inline v0_2::detail {
 
-inline constexpr std::string_view own_prefix = "moe_mamba.";  // of all metadata keys that the library writes
 inline constexpr const char* step_key = "moe_mamba.step";
 
 /// An integer of the metadata, or `otherwise`, if given, for a missing key.

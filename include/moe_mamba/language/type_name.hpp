@@ -34,10 +34,26 @@ constexpr std::string_view compilers_name() {
 constexpr bool is_digit(char c) { return c >= '0' && c <= '9'; }
 constexpr bool in_word(char c) { return c == '_' || is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
 
-/// Whether a compiler may give two types this name: clang abbreviates arrays after ten elements with "...", and prints
-/// numbers with six decimal places.
+/// Whether a name has a lambda or another type without a name in it. Compilers name them by their parameters, by a count or
+/// by a line of a source, which other types have as well, or not at all: clang writes an argument that is a lambda "{}".
+constexpr bool has_unnamed_type(std::string_view name) {
+  for (const std::string_view mark : {"<lambda", "{lambda", "(lambda", "'lambda", "auto:", "<unnamed ", "(unnamed ",
+                                      "{unnamed ", "'unnamed", "<anonymous ", "(anonymous "}) {
+    for (std::size_t i = name.find(mark); i != name.npos; i = name.find(mark, i + 1)) {
+      const std::string_view rest = name.substr(i + mark.size());
+      if (mark != "auto:" ? !rest.starts_with("namespace") : !rest.empty() && is_digit(rest[0])) return true;
+    }
+  }
+  for (std::size_t i = name.find("{}"); i != name.npos; i = name.find("{}", i + 1)) {
+    if (i > 0 && !in_word(name[i - 1]) && name[i - 1] != '>') return true;
+  }
+  return false;
+}
+
+/// Whether a compiler may give two types this name: types without a name have none of their own, clang ends arrays after ten
+/// elements with "...", and has six digits behind the point of every number.
 constexpr bool leaves_out(std::string_view name) {
-  if (name.find("...") != name.npos) return true;
+  if (has_unnamed_type(name) || name.find("...") != name.npos) return true;
   for (std::size_t point = name.find('.'); point != name.npos; point = name.find('.', point + 1)) {
     const std::string_view rest = name.substr(point + 1);
     const auto digits = static_cast<std::size_t>(std::find_if_not(rest.begin(), rest.end(), is_digit) - rest.begin());
