@@ -92,8 +92,8 @@ void check_switch(Device& device, const Reference& reference, Index width) {
     for (std::size_t i = 0; i < gradients.size(); ++i) gradients[i] += layer.gradients[i];
     balance += layer.report[0] / static_cast<double>(shape.batch);
     z += layer.report[1] / static_cast<double>(shape.batch);
-    CHECK(layer.report[3] == dropped[static_cast<std::size_t>(sequence)]);
-    CHECK(layer.report[3] > 0);
+    CHECK(layer.report[2] == dropped[static_cast<std::size_t>(sequence)]);
+    CHECK(layer.report[2] > 0);
   }
   const auto check = [&](const std::string& tensor, const auto& found) {
     INFO(tensor);

@@ -26,6 +26,8 @@ class Buffer {
       : count_(values.size()), memory_(2 * guard + (count_ * sizeof(T) + guard - 1) / guard * guard) {
     moe_mamba::cuda::check(cudaMemset(memory_.data(), mark, memory_.size()), "cudaMemset");
     moe_mamba::cuda::check(cudaMemcpy(data(), values.data(), count_ * sizeof(T), cudaMemcpyHostToDevice), "cudaMemcpy");
+    // The copy may return before it is done, and the device's stream does not wait for it.
+    moe_mamba::cuda::check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
   }
 
   /// `bytes` that hold nothing in particular.

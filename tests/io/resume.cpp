@@ -106,7 +106,7 @@ TEST_CASE("a model can be loaded from a checkpoint", "[io]") {
 TEST_CASE("Metadata under a name of the library's own are refused and no file is written", "[io]") {
   const test::Folder folder;
   const auto path = folder.path() / "run.safetensors";
-  Model<Net> model(Seed{1});
+  test::ModelOf<Net> model(Seed{1});
   Trainer trainer(model, AdamW{}, rate);
   for (const char* key : {"moe_mamba.step", "moe_mamba.definition", "moe_mamba.mine", "moe_mamba."}) {
     const auto message = test::Contains("metadata key is \"" + std::string(key) +

@@ -148,6 +148,7 @@ class Trainer {
     const ExclusiveCall call = begin_call();
     if (batches_ == 0) detail::raise<OrderError>("update() was called without a batch; allowed: after accumulate()");
     const double rate = learning_rate();
+    model_.require_parameters();
     return or_forget([&] {
       queue_update(rate);
       return finish(rate);
