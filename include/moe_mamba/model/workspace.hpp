@@ -22,6 +22,16 @@
 
 namespace moe_mamba {
 
+namespace detail {
+
+/// `chunk`, which is how many tokens are read at a time. Throws std::invalid_argument where no workspace takes as many.
+inline Index checked_chunk(Index chunk) {
+  require(chunk >= 1 && chunk <= Index{1} << 40, "chunk", chunk, "1 to 2^40 tokens");
+  return chunk;
+}
+
+}  // namespace detail
+
 /// What a workspace is for. Training keeps what a backward pass needs and takes far more memory.
 enum class Purpose { inference, training };
 
