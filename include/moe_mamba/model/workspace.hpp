@@ -86,6 +86,18 @@ class Workspace {
            PassesOf<Definition, S, Backend>::get().scratch_bytes(device, largest, training);
   }
 
+  /// The largest shape of a workspace that takes a batch of this shape, and all that one of `old` takes.
+  static Shape largest_for(Backend& device, Shape shape, Shape old, Purpose purpose) {
+    Shape largest{std::max({Index{1}, shape.batch, old.batch}), std::max({Index{1}, shape.length, old.length})};
+    if (shape.lengths != nullptr) {
+      // As long as the mean, and a little more for what each sequence begins anew; twice that until it is enough.
+      largest.length = std::max(shape.total / largest.batch + 64, old.length);
+      const std::size_t wanted = bytes(device, shape, purpose);
+      while (bytes(device, largest, purpose) < wanted) largest.length *= 2;
+    }
+    return largest;
+  }
+
   Backend& device() const { return device_; }
   Shape largest() const { return largest_; }
   Purpose purpose() const { return purpose_; }
