@@ -90,10 +90,11 @@ void check_switch(Device& device, const Reference& reference, Index width) {
     const auto dx = layer.backward(part(cotangent), test::poison<C>(shape.length * width), dstates);
     dhidden.insert(dhidden.end(), dx.begin(), dx.end());
     for (std::size_t i = 0; i < gradients.size(); ++i) gradients[i] += layer.gradients[i];
-    balance += layer.report[0] / static_cast<double>(shape.batch);
-    z += layer.report[1] / static_cast<double>(shape.batch);
-    CHECK(layer.report[2] == dropped[static_cast<std::size_t>(sequence)]);
-    CHECK(layer.report[2] > 0);
+    const typename Layer::Choice::template Statistics<const double> statistics(layer.report.data());
+    balance += statistics.means().balance / static_cast<double>(shape.batch);
+    z += statistics.means().square_log_sum_exp / static_cast<double>(shape.batch);
+    CHECK(*statistics.dropped == dropped[static_cast<std::size_t>(sequence)]);
+    CHECK(*statistics.dropped > 0);
   }
   const auto check = [&](const std::string& tensor, const auto& found) {
     INFO(tensor);

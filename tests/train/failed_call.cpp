@@ -148,7 +148,8 @@ TEST_CASE("others' targets are counted on a gradient's sum only", "[train]") {
   Run run;
   const Losses losses{.prediction = 1, .targets = 5};
   const auto refused = [&] {
-    CHECK_THROWS_WITH(run.trainer.count_others(losses), test::Contains("allowed: after make_gradient_sum()"));
+    CHECK_THROWS_WITH(run.trainer.count_others(losses),
+                      test::Contains("allowed: after accumulate() and then make_gradient_sum()"));
     CHECK_THROWS_AS(run.trainer.count_others(losses), OrderError);
   };
   run.trainer.accumulate(batch(0, 3));

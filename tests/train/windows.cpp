@@ -213,3 +213,31 @@ TEST_CASE("Texts and shapes that do not fit are refused by name", "[train]") {
   CHECK_NOTHROW(sequential_windows(text, Length{3}, Batch{3}));
   CHECK_THROWS_AS(windows(text, Length{10}, Batch{1}), std::invalid_argument);
 }
+
+TEMPLATE_TEST_CASE("a target that is no token is refused, not masked, wherever a window ends", "[train]", std::int32_t,
+                   std::uint32_t, std::int16_t) {
+  for (std::size_t bad = 2; bad < 9; ++bad) {
+    std::vector<TestType> text(9, 5);
+    text[bad] = static_cast<TestType>(-1);
+    const auto check = [&](auto batches) {
+      for (int i = 0; i < 60; ++i) {
+        const auto before = batches.state();
+        try {
+          const TokenBatch batch = batches.next();
+          // What is let through, a trainer refuses: wherever the number is a target, it is an input too.
+          for (Index row = 0; row < batch.shape.batch; ++row)
+            CHECK(batch.targets[static_cast<std::size_t>(3 * row + 2)] >= 0);
+        } catch (const std::out_of_range& error) {
+          CHECK_THAT(error.what(), test::Contains("text[" + std::to_string(bad) + "] is ") &&
+                                       test::Contains("; allowed: 0 to 2147483647"));
+          CHECK(batches.state() == before);
+          return true;
+        }
+      }
+      return false;
+    };
+    const bool random_refused = check(windows(text, Length{3}, Batch{2}, Seed{bad}));
+    CHECK(random_refused == (bad >= 3));
+    CHECK(check(sequential_windows(text, Length{3}, Batch{2})) == (bad == 3 || bad == 7));
+  }
+}

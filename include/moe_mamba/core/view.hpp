@@ -31,6 +31,15 @@ struct Shape {
     }
     return shape;
   }
+  /// Of a temporary, whose lengths would be gone before they are read.
+  template <class Range>
+  requires(!std::is_lvalue_reference_v<Range> &&
+           std::is_convertible_v<Range, std::span<const Index>>) static constexpr Shape packed(Range&& lengths) {
+    static_assert(std::ranges::enable_borrowed_range<std::remove_cv_t<Range>>,
+                  "Shape::packed() borrows the lengths: give it a variable that lives as long as the shape, not a "
+                  "temporary");
+    return packed(std::span<const Index>(lengths));
+  }
 
   MOE_MAMBA_HOST_DEVICE constexpr Index tokens() const { return lengths == nullptr ? batch * length : total; }
   constexpr Index length_of(Index sequence) const { return lengths == nullptr ? length : lengths[sequence]; }

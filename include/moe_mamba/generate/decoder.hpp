@@ -67,7 +67,7 @@ class Decoder {
   explicit Decoder(const ModelType& model, DecoderOptions options = {})
       : model_(model),
         called_("decoder"),
-        workspace_(*device_, {1, checked(options.chunk)}),
+        workspace_(*device_, {1, detail::checked_chunk(options.chunk)}),
         chunk_(static_cast<std::size_t>(options.chunk)) {
     take_device_memory();
   }
@@ -77,7 +77,7 @@ class Decoder {
       : model_(model),
         device_(device),
         called_("device"),
-        workspace_(device, {1, checked(options.chunk)}),
+        workspace_(device, {1, detail::checked_chunk(options.chunk)}),
         chunk_(static_cast<std::size_t>(options.chunk)) {
     take_device_memory();
   }
@@ -87,7 +87,8 @@ class Decoder {
   Decoder(const ModelType&&, Backend&, DecoderOptions = {}) = delete;
 
   /// Reads tokens, in pieces of `chunk`; returns the logits of the token that comes next. Throws, with the decoder as
-  /// it was, std::out_of_range for a token outside the vocabulary and std::invalid_argument for no token at all.
+  /// it was, std::out_of_range for a token outside the vocabulary and std::invalid_argument for no token at all. Where a
+  /// layer's operation throws, the state is lost: reading and state() throw OrderError until restore() or reset().
   std::span<const Compute> prefill(std::span<const Token> tokens) {
     require(!tokens.empty(), "tokens.size()", tokens.size(), "1 or more");
     const ExclusiveCall call = begin_call();
@@ -120,6 +121,7 @@ class Decoder {
 
   /// The running state: a value to copy, keep and restore. On a device, waits for what was read.
   const StatesType& state() const {
+    require_state();
     if constexpr (!Memory::on_host) device_->synchronize();
     return states_;
   }
@@ -134,7 +136,7 @@ class Decoder {
     states_ = state;
     has_logits_ = !logits.empty();
     if (has_logits_) logits_.write(logits);
-    mirrored_ = false;
+    mirrored_ = lost_ = false;
   }
 
   /// Forgets everything read.
@@ -144,7 +146,7 @@ class Decoder {
     states_.reset();
     has_logits_ = false;
     logits_.clear();
-    mirrored_ = false;
+    mirrored_ = lost_ = false;
   }
 
   /// Shows visit(RouterReport) what each mixture-of-experts layer reports of the last call.
@@ -304,6 +306,7 @@ class Decoder {
       const Shape shape{1, static_cast<Index>(chunk.size())};
       begin_reading();
       read(session, session.stage_inputs(chunk, shape), shape);
+      end_reading();
     }
   }
 
@@ -314,6 +317,7 @@ class Decoder {
     recorded_ = parameters;
     begin_reading();
     recording_.run(*device_, [&] { read(session, token, {1, 1}); });
+    end_reading();
   }
   /// A token that was drawn on the device lies there already.
   void step_on_device(const Token& token, const ExclusiveCall& call) {
@@ -322,9 +326,18 @@ class Decoder {
     step_on(token_.data(), call);
   }
   void begin_reading() {
-    mirrored_ = false;
-    has_logits_ = true;
+    require_state();
+    lost_ = true;  // until end_reading()
+    mirrored_ = has_logits_ = false;
     workspace_.invalidate();
+  }
+  void end_reading() {
+    lost_ = false;
+    has_logits_ = true;
+  }
+  void require_state() const {
+    if (lost_)
+      detail::raise<OrderError>("the decoder's state was lost as a call failed; allowed: restore() or reset()");
   }
   /// Reads tokens that lie where the device works, and leaves the logits there.
   void read(SessionType& session, const Token* tokens, Shape shape) {
@@ -356,11 +369,6 @@ class Decoder {
     return token;
   }
 
-  static Index checked(Index chunk) {
-    require(chunk >= 1 && chunk <= Index{1} << 40, "chunk", chunk, "1 to 2^40 tokens");
-    return chunk;
-  }
-
   const ModelType& model_;
   DeviceHandle<Backend> device_;
   const char* called_;  // what serves one call at a time
@@ -379,6 +387,7 @@ class Decoder {
   Memory scratch_;
   std::size_t chunk_;
   bool has_logits_ = false;
+  bool lost_ = false;              // whether states_ are those in the middle of a call that failed
   std::uint64_t generations_ = 0;  // that have begun
 };
 

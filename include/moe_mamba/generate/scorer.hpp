@@ -49,13 +49,16 @@ class Scorer {
   /// On a device of its own: one thread of the Cpu, or the current CUDA device. Throws std::invalid_argument for an
   /// option out of range.
   explicit Scorer(const ModelType& model, ScorerOptions options = {})
-      : model_(model), workspace_(*device_, {1, checked(options.chunk)}), rows_(rows_of(options.chunk)) {
+      : model_(model), workspace_(*device_, {1, detail::checked_chunk(options.chunk)}), rows_(rows_of(options.chunk)) {
     inputs_.reserve(static_cast<std::size_t>(rows_));
   }
 
   /// On the caller's device, which must outlive the scorer.
   Scorer(const ModelType& model, Backend& device, ScorerOptions options = {})
-      : model_(model), device_(device), workspace_(device, {1, checked(options.chunk)}), rows_(rows_of(options.chunk)) {
+      : model_(model),
+        device_(device),
+        workspace_(device, {1, detail::checked_chunk(options.chunk)}),
+        rows_(rows_of(options.chunk)) {
     inputs_.reserve(static_cast<std::size_t>(rows_));
   }
 
@@ -113,11 +116,6 @@ class Scorer {
 
  private:
   static constexpr auto width = static_cast<std::size_t>(Definition::output_width);
-
-  static Index checked(Index chunk) {
-    require(chunk >= 1 && chunk <= Index{1} << 40, "chunk", chunk, "1 to 2^40 tokens");
-    return chunk;
-  }
 
   /// How many rows of logits are held at a time.
   static Index rows_of(Index chunk) { return std::clamp<Index>((Index{1} << 22) / Definition::output_width, 1, chunk); }

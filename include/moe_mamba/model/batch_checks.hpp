@@ -84,6 +84,13 @@ struct BatchChecks {
     states("states.count()", running, shape);
   }
 
+  /// How many targets count.
+  static Index targets(std::span<const Input> targets) {
+    auto counted = static_cast<Index>(targets.size());
+    if constexpr (takes_tokens) counted -= std::count(targets.begin(), targets.end(), masked_target);
+    return counted;
+  }
+
   /// Of gradients w.r.t. parameters and states.
   static void gradients(const WorkspaceType& workspace, std::size_t size, Shape shape, const StatesType* dstates) {
     require(workspace.purpose() == Purpose::training, "workspace.purpose()", "inference", "training, for gradients");

@@ -22,6 +22,16 @@
 
 namespace moe_mamba::inline v0_2 {
 
+namespace detail {
+
+/// `chunk`, which is how many tokens are read at a time. Throws std::invalid_argument where no workspace takes as many.
+inline Index checked_chunk(Index chunk) {
+  require(chunk >= 1 && chunk <= Index{1} << 40, "chunk", chunk, "1 to 2^40 tokens");
+  return chunk;
+}
+
+}  // namespace detail
+
 /// What a workspace is for. Training keeps what a backward pass needs and takes far more memory.
 enum class Purpose { inference, training };
 
@@ -74,6 +84,18 @@ class Workspace {
     const bool training = purpose == Purpose::training;
     return Buffers::bytes(largest, training) +
            PassesOf<Definition, S, Backend>::get().scratch_bytes(device, largest, training);
+  }
+
+  /// The largest shape of a workspace that takes a batch of this shape, and all that one of `old` takes.
+  static Shape largest_for(Backend& device, Shape shape, Shape old, Purpose purpose) {
+    Shape largest{std::max({Index{1}, shape.batch, old.batch}), std::max({Index{1}, shape.length, old.length})};
+    if (shape.lengths != nullptr) {
+      // As long as the mean, and a little more for what each sequence begins anew; twice that until it is enough.
+      largest.length = std::max(shape.total / largest.batch + 64, old.length);
+      const std::size_t wanted = bytes(device, shape, purpose);
+      while (bytes(device, largest, purpose) < wanted) largest.length *= 2;
+    }
+    return largest;
   }
 
   Backend& device() const { return device_; }

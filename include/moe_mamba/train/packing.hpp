@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -15,7 +16,7 @@
 namespace moe_mamba::inline v0_2 {
 
 /// A batch that owns its tokens. It may be used again and again; memory grows to the largest that it has held. A call that
-/// throws, std::bad_alloc among what it may, leaves the batch as it was.
+/// throws, std::bad_alloc among what it may, leaves the batch as it was. What is added may lie in the batch itself.
 class PackedBatch {
  public:
   /// Removes all sequences.
@@ -27,12 +28,15 @@ class PackedBatch {
 
   /// Adds a text of which every token but the last is an input and every token but the first the target of the one before
   /// it. The targets of its first `prompt` tokens do not count: what is to be learned is how to go on. Throws
-  /// std::invalid_argument for a text of fewer than 2 tokens, and for a prompt that leaves no target.
+  /// std::invalid_argument for a text of fewer than 2 tokens, and for a prompt that leaves no target, and std::out_of_range
+  /// for a negative last token, which as a target would be a masked one.
   void add(std::span<const Token> text, Index prompt = 1) {
     require(text.size() >= 2, "text.size()", text.size(), "2 or more tokens");
     const auto last = static_cast<Index>(text.size()) - 1;
     require(prompt >= 1 && prompt <= last, "prompt", prompt,
             [&] { return detail::range_text<Index>(1, last) + ", so that a target is left"; });
+    require_range(text.back() >= 0, "the last token", text.back(), "0 or more");
+    if (inside(text)) return add(copy(text), prompt);
     make_room(1, static_cast<std::size_t>(last));
     inputs_.insert(inputs_.end(), text.begin(), text.end() - 1);
     targets_.insert(targets_.end(), static_cast<std::size_t>(prompt - 1), masked_target);
@@ -45,6 +49,7 @@ class PackedBatch {
   void add(std::span<const Token> inputs, std::span<const Token> targets) {
     require(targets.size() == inputs.size(), "targets.size()", targets.size(),
             [&] { return std::to_string(inputs.size()) + ", as the inputs"; });
+    if (inside(inputs) || inside(targets)) return add(copy(inputs), copy(targets));
     make_room(1, inputs.size());
     inputs_.insert(inputs_.end(), inputs.begin(), inputs.end());
     targets_.insert(targets_.end(), targets.begin(), targets.end());
@@ -65,6 +70,8 @@ class PackedBatch {
       require(length >= 0 && length <= shape.length, "a length", length,
               [&] { return detail::range_text<Index>(0, shape.length) + ", the padded length"; });
     }
+    if (inside(inputs) || inside(targets) || inside(lengths))
+      return add_padded(copy(inputs), copy(targets), shape, copy(lengths));
     make_room(lengths.size(), inputs.size());
     for (std::size_t b = 0; b < lengths.size(); ++b) {
       const std::size_t begin = b * static_cast<std::size_t>(shape.length), size = static_cast<std::size_t>(lengths[b]);
@@ -81,6 +88,21 @@ class PackedBatch {
   TokenBatch batch() const { return {inputs_, targets_, shape(), false}; }
 
  private:
+  template <class T>
+  static std::vector<T> copy(std::span<const T> values) {
+    return {values.begin(), values.end()};
+  }
+  /// Whether some values lie in this object, which moves when it grows.
+  template <class T>
+  bool inside(std::span<const T> values) const {
+    const auto within = [&](const auto& own) {
+      const std::less<const void*> before;
+      return !values.empty() && !before(values.data(), own.data()) &&
+             before(values.data(), own.data() + own.capacity());
+    };
+    return within(inputs_) || within(targets_) || within(lengths_);
+  }
+
   /// After this as many sequences and tokens more are added without taking memory.
   void make_room(std::size_t sequences, std::size_t tokens) {
     const auto grow = [](auto& values, std::size_t more) {

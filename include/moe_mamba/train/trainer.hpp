@@ -6,8 +6,6 @@
 #include <cstdint>
 #include <memory>
 #include <span>
-#include <stdexcept>
-#include <string>
 #include <type_traits>
 #include <utility>
 
@@ -16,8 +14,6 @@
 #include "moe_mamba/model/batch_checks.hpp"
 #include "moe_mamba/model/model.hpp"
 #include "moe_mamba/model/session.hpp"
-#include "moe_mamba/ops/masked_target.hpp"
-#include "moe_mamba/runtime/array.hpp"
 #include "moe_mamba/runtime/backend.hpp"
 #include "moe_mamba/train/batch.hpp"
 #include "moe_mamba/train/gradient_sum.hpp"
@@ -76,9 +72,7 @@ class Trainer {
         sum_(memory.gradients),
         optimizer_(memory.first_moment, memory.second_moment, memory.remainder) {
     if (workspace_ != nullptr) {
-      require(workspace_->purpose() == Purpose::training, "memory.workspace->purpose()", "inference", "training");
-      require(&workspace_->device() == &device, "memory.workspace->device()", "another", "the trainer's");
-      require(options.largest == Shape{}, "options.largest", "given", "left out where memory.workspace says it");
+      memory.check(device, options.largest);
       options_.largest = workspace_->largest();
     }
     begin();
@@ -86,9 +80,8 @@ class Trainer {
 
   /// One update from one batch: token ids, or a sequence model's numbers. Like the calls that follow it throws, with
   /// nothing changed, std::invalid_argument for a size that does not fit, a number that is not finite and a schedule's
-  /// factor outside [0, 1], and std::out_of_range for a token outside the vocabulary. What a layer's operation throws ends
-  /// the call in the middle of the batch: then the trainer forgets all batches since the last update, and carried states
-  /// begin from nothing again.
+  /// factor outside [0, 1], and std::out_of_range for a token outside the vocabulary. Where a layer's operation throws, the
+  /// trainer forgets all batches since the last update, and carried states begin from nothing again.
   StepReport step(const BatchType& batch) {
     const ExclusiveCall call = begin_call();
     const double rate = learning_rate();
@@ -132,12 +125,9 @@ class Trainer {
   void count_others(const Losses& losses) {
     const ExclusiveCall call = begin_call();
     require(losses.targets >= 0, "losses.targets", losses.targets, "0 or more");
-    if (batches_ == 0)
-      detail::raise<OrderError>("count_others() was called without a batch; allowed: after accumulate()");
-    if (!sum_.is_sum()) {
+    if (batches_ == 0 || !sum_.is_sum()) {
       detail::raise<OrderError>(
-          "count_others() was called on the gradient of a mean; allowed: after make_gradient_sum(), before another "
-          "batch");
+          "count_others() was called on no gradient's sum; allowed: after accumulate() and then make_gradient_sum()");
     }
     sum_.count_others(losses);
   }
@@ -174,18 +164,15 @@ class Trainer {
   /// Batches of another kind.
   template <class Other>
   requires(!std::convertible_to<const Other&, BatchType>) StepReport step(const Other&) {
-    refuse_batch<Other>();
-    return {};
+    return refuse_batch<Other, StepReport>();
   }
   template <class Other>
   requires(!std::convertible_to<const Other&, BatchType>) Losses accumulate(const Other&) {
-    refuse_batch<Other>();
-    return {};
+    return refuse_batch<Other, Losses>();
   }
   template <class Other>
   requires(!std::convertible_to<const Other&, BatchType>) Losses evaluate(const Other&) {
-    refuse_batch<Other>();
-    return {};
+    return refuse_batch<Other, Losses>();
   }
 
   /// Shows visit(RouterReport) what each mixture-of-experts layer reports of the last batch.
@@ -284,13 +271,7 @@ class Trainer {
   void reserve(Shape shape) {
     if (workspace_ != nullptr && workspace_->fits(shape)) return;
     const Shape old = workspace_ != nullptr ? workspace_->largest() : Shape{};
-    Shape largest{std::max({Index{1}, shape.batch, old.batch}), std::max({Index{1}, shape.length, old.length})};
-    if (shape.lengths != nullptr) {
-      // As long as the mean, and a little more for what each sequence begins anew; twice that until it is enough.
-      largest.length = std::max(shape.total / largest.batch + 64, old.length);
-      const std::size_t wanted = WorkspaceType::bytes(*device_, shape, Purpose::training);
-      while (WorkspaceType::bytes(*device_, largest, Purpose::training) < wanted) largest.length *= 2;
-    }
+    const Shape largest = WorkspaceType::largest_for(*device_, shape, old, Purpose::training);
     auto larger = std::make_unique<WorkspaceType>(*device_, largest, Purpose::training);
     // What was recorded works in the old memory, and a later workspace may come to lie where the old one did.
     sum_.forget_recordings();
@@ -313,18 +294,13 @@ class Trainer {
     }
   }
 
-  template <class Other>
-  static void refuse_batch() {
+  template <class Other, class Result>
+  static Result refuse_batch() {
     static_assert(
         std::same_as<Other, BatchType>,
         "a trainer takes a TokenBatch of a LanguageModel and a SeriesBatch<T> of a SequenceModel, where T is float, or "
         "double where parameters are: refuse_batch<what was given>");
-  }
-
-  static Index count_targets(std::span<const Input> targets) {
-    auto counted = static_cast<Index>(targets.size());
-    if constexpr (ModelType::takes_tokens) counted -= std::count(targets.begin(), targets.end(), masked_target);
-    return counted;
+    return {};
   }
 
   static typename SessionType::Batch staged(SessionType& session, const BatchType& batch, StateView<Compute> states) {
@@ -350,7 +326,7 @@ class Trainer {
       if (anew && !resized)
         passes().clear(*device_, states_->values().data(), static_cast<Index>(states_->values().size()));
       const auto work = staged(session, batch, states_ ? states_->view() : StateView<Compute>{});
-      const Index counted = count_targets(batch.targets);
+      const Index counted = Checks::targets(batch.targets);
       if (counted == 0) {
         session.loss(work);
       } else {

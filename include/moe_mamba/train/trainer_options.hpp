@@ -75,6 +75,13 @@ struct TrainerMemory {
   Workspace<Definition, S, Backend>* workspace = nullptr;  ///< for training, on the trainer's device
   Span<compute_t<S>> gradients = {}, first_moment = {}, second_moment = {};
   Span<std::int16_t> remainder = {};  ///< with bfloat16 parameters only
+
+  /// Throws std::invalid_argument for a workspace that a trainer on this device, with this `largest`, does not take.
+  void check(const Backend& device, Shape largest) const {
+    require(workspace->purpose() == Purpose::training, "memory.workspace->purpose()", "inference", "training");
+    require(&workspace->device() == &device, "memory.workspace->device()", "another", "the trainer's");
+    require(largest == Shape{}, "options.largest", "given", "left out where memory.workspace says it");
+  }
 };
 
 /// What a training step did.

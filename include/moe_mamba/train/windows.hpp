@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
+#include <limits>
 #include <ranges>
 #include <span>
 #include <string>
@@ -119,6 +120,19 @@ class WindowsBase {
     targets_.resize(inputs_.size());
   }
 
+  /// Throws std::out_of_range where the window from `start` on ends with a negative target, which a trainer would take for a
+  /// masked one. (It refuses other negative tokens, as inputs.)
+  void check_last_target([[maybe_unused]] Index start) const {
+    if constexpr (sizeof(Symbol) > 1) {
+      const Index last = start + shape_.length;
+      const Symbol symbol = text_[static_cast<std::size_t>(last)];
+      if (token_of(symbol) >= 0) return;
+      const std::string element = "text[" + std::to_string(last) + "]";
+      require_range(false, element.c_str(), static_cast<std::int64_t>(symbol),
+                    range_text<Token>(0, std::numeric_limits<Token>::max()));
+    }
+  }
+
   /// Row `row` of the batch becomes the window from `start` on.
   void fill(Index row, Index start) {
     const Symbol* symbols = text_.data() + start;
@@ -169,11 +183,15 @@ class Windows : public detail::WindowsBase<Windows<Symbol>, Symbol> {
     this->allocate();
   }
 
-  /// The next batch. It depends on text, shape, seed and position alone.
+  /// The next batch. It depends on text, shape, seed and position alone. Throws std::out_of_range, with nothing changed, where
+  /// a window's last target is negative.
   TokenBatch next() {
     // A stream of random numbers for each batch: no draw depends on how many words the ones before it took.
     Random random(Seed{seed_}, (std::uint64_t{0x77696e64} << 32) + position_);
+    Random same = random;
     const auto starts = static_cast<std::uint64_t>(this->size() - this->shape().length);
+    for (Index row = 0; row < this->shape().batch; ++row)
+      this->check_last_target(static_cast<Index>(same.below(starts)));
     for (Index row = 0; row < this->shape().batch; ++row) this->fill(row, static_cast<Index>(random.below(starts)));
     ++position_;
     return this->filled(false);
@@ -210,10 +228,12 @@ class SequentialWindows : public detail::WindowsBase<SequentialWindows<Symbol>, 
     this->allocate();
   }
 
-  /// The next batch.
+  /// The next batch. Throws std::out_of_range, with nothing changed, where a window's last target is negative.
   TokenBatch next() {
     const auto window = static_cast<Index>(position_ % static_cast<std::uint64_t>(batches_per_pass()));
-    for (Index row = 0; row < this->shape().batch; ++row) this->fill(row, row * part_ + window * this->shape().length);
+    const auto start = [&](Index row) { return row * part_ + window * this->shape().length; };
+    for (Index row = 0; row < this->shape().batch; ++row) this->check_last_target(start(row));
+    for (Index row = 0; row < this->shape().batch; ++row) this->fill(row, start(row));
     ++position_;
     return this->filled(window != 0);
   }
