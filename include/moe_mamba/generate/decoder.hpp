@@ -193,7 +193,7 @@ class Decoder {
     Generation(Decoder& decoder, Draws draws, Index count)
         : decoder_(decoder), draws_(std::move(draws)), left_(count), number_(++decoder.generations_) {}
     /// A copy would be another one on the same decoder.
-    Generation(Generation&&) = default;
+    Generation(Generation&&) noexcept = default;
 
     Iterator begin() { return Iterator(*this); }
     std::default_sentinel_t end() const { return {}; }
