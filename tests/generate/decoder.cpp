@@ -191,6 +191,23 @@ TEST_CASE("reading and sampling allocate nothing", "[generate]") {
   }
 }
 
+TEST_CASE("generating allocates for its sampler and a prompt of bytes, and going on nothing", "[generate]") {
+  const test::ModelOf<Net> model(Seed{1});
+  const auto prompt = some_tokens(50);
+  auto device = test::open(1);
+  Decoder decoder(model, device, DecoderOptions{.chunk = 16});
+  for (int times = 0; times < 3; ++times) {
+    const test::AllocationCounter of_tokens;
+    auto generation = decoder.generate(prompt, TopP{0.9f}, Seed{1}, 30);
+    CHECK(of_tokens.count() == (test::Backend::Memory::on_host ? 1 : 0));
+    for (const Token token : generation) CHECK_NOTHROW((void)token);
+    CHECK(of_tokens.count() == (test::Backend::Memory::on_host ? 1 : 0));
+    const test::AllocationCounter of_bytes;
+    for (const Token token : decoder.generate("\x1\x2\x3", TopP{0.9f}, Seed{1}, 30)) CHECK_NOTHROW((void)token);
+    CHECK(of_bytes.count() == (test::Backend::Memory::on_host ? 2 : 1));
+  }
+}
+
 TEST_CASE("a bad token is refused and changes nothing", "[generate]") {
   const test::ModelOf<Net> model(Seed{1});
   Decoder decoder(model, DecoderOptions{.chunk = 2});

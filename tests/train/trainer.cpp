@@ -250,6 +250,27 @@ TEMPLATE_TEST_CASE("a step on reserved memory allocates nothing", "[train]", flo
   }
 }
 
+TEST_CASE("carried states take memory where the number of sequences changes, and else none", "[train]") {
+  const auto text = pattern(3000);
+  auto two = sequential_windows(text, Length{9}, Batch{2});
+  auto three = sequential_windows(text, Length{9}, Batch{3});
+  test::ModelOf<Net, float> model(Seed{1});
+  auto device = test::open(1);
+  Trainer trainer(model, device, AdamW{}, Constant{}, TrainerOptions{.largest = {3, 9}, .carry_states = true});
+  const auto allocates = [&](TokenBatch batch, bool continues) {
+    batch.continues = continues;
+    const test::AllocationCounter counter;
+    trainer.step(batch);
+    return counter.count() > 0;
+  };
+  allocates(two.next(), false);
+  CHECK(!allocates(two.next(), true));
+  CHECK(!allocates(two.next(), false));
+  CHECK(allocates(three.next(), false));
+  CHECK(!allocates(three.next(), true));
+  CHECK(allocates(two.next(), false));
+}
+
 TEST_CASE("carried states continue from the end of the previous batch", "[train]") {
   const auto text = pattern(200);
   auto batches = sequential_windows(text, Length{9}, Batch{2});

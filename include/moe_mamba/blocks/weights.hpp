@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <initializer_list>
 #include <span>
 #include <string_view>
 
@@ -27,6 +28,25 @@
 ///   block<Block>(prefix, arguments...)                  the weights of a block or layer inside the layer, whose
 ///                                                       constructor is given the binder and these arguments
 namespace moe_mamba::inline v0_2 {
+
+namespace detail {
+
+/// Where counts of a definition stop, so that one that is too large can be said to be so (NumberOfParameters).
+inline constexpr Index most_counted = Index{1} << 60;
+
+constexpr Index capped_sum(std::initializer_list<Index> counts) {
+  Index sum = 0;
+  for (const Index count : counts) sum = std::min(most_counted, sum + std::min(most_counted, count));
+  return sum;
+}
+constexpr Index capped_product(std::initializer_list<Index> counts) {
+  Index product = 1;
+  for (const Index count : counts)
+    product = count != 0 && product > most_counted / count ? most_counted : product * count;
+  return product;
+}
+
+}  // namespace detail
 
 /// Lists parameters, or only counts them where there is no room to list them in.
 class DescribeWeights {
@@ -74,7 +94,7 @@ class DescribeWeights {
       list_[count_] = {full.append(name), shape, rank, kind, initializer, size_, start};
     }
     ++count_;
-    size_ += shape[0] * shape[1] * shape[2];
+    size_ = detail::capped_sum({size_, detail::capped_product({shape[0], shape[1], shape[2]})});
     return {};
   }
 

@@ -48,8 +48,8 @@ struct DecoderOptions {
   Index chunk = 128;  ///< tokens of a prompt that are read at a time
 };
 
-/// Reads and writes text, token by token: one running state, and the logits of the next token. Nothing is allocated
-/// after construction. The model must outlive the decoder. It serves one call at a time: a second one of another thread
+/// Reads and writes text, token by token: one running state, and the logits of the next token. All memory is taken in the
+/// constructor, but for what generate() says. The model must outlive the decoder. It serves one call at a time: a second one of another thread
 /// throws std::logic_error.
 template <class Definition, StorageScalar S, class Backend = Cpu>
 class Decoder {
@@ -195,7 +195,7 @@ class Decoder {
     Generation(Decoder& decoder, Draws draws, Index count)
         : decoder_(decoder), draws_(std::move(draws)), left_(count), number_(++decoder.generations_) {}
     /// A copy would be another one on the same decoder.
-    Generation(Generation&&) = default;
+    Generation(Generation&&) noexcept = default;
 
     Iterator begin() { return Iterator(*this); }
     std::default_sentinel_t end() const { return {}; }
@@ -242,7 +242,7 @@ class Decoder {
   };
 
   /// Reads the prompt and goes on with `count` tokens, without end if it is left out. The prompt may be empty where
-  /// something was read before.
+  /// something was read before. On the host it takes memory once, for the sampler; going on takes none.
   Generation generate(std::span<const Token> prompt, Sampling sampling, Seed seed,
                       Index count = std::numeric_limits<Index>::max()) & {
     require(count >= 0, "count", count, "0 or more tokens");
@@ -259,7 +259,7 @@ class Decoder {
   template <class... Arguments>
   Generation generate(Arguments&&...) && = delete;
 
-  /// The same with a prompt of bytes, for models over bytes.
+  /// The same with a prompt of bytes, for models over bytes, for which it takes memory as well.
   Generation generate(std::string_view prompt, Sampling sampling, Seed seed,
                       Index count = std::numeric_limits<Index>::max()) & {
     std::vector<Token> tokens(prompt.size());

@@ -24,7 +24,11 @@ struct SeriesModel {
   static constexpr Index output_offset = norm_offset + parameters_of<Norm>;
   static constexpr Index output_bias = output_offset + Index{output_width} * width;
 
-  static constexpr Index parameters = output_bias + output_width;
+  static constexpr Index parameters = [] {
+    constexpr Index count = output_bias + output_width;
+    check<NumberOfParameters<count>>();
+    return count;
+  }();
   static constexpr Index parameter_count =
       Body::parameter_count + static_cast<Index>(layer_parameters<Norm>.size()) + 4;
   static constexpr Index active_parameters = parameters - Body::parameters + Body::active_parameters;

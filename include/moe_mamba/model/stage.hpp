@@ -34,6 +34,12 @@ struct WholeModel {
                 "WholeModel<what was given>");
 };
 
+template <Index Parameters>
+struct NumberOfParameters {
+  static_assert(Parameters < most_counted,
+                "a model must have fewer than 2^60 parameters, and this definition has as many or more");
+};
+
 /// Shows `visit` every parameter of a layer or norm with its offset in the model and `prefix` before its name.
 template <class Layer, class Visit>
 constexpr void visit_named(const Visit& visit, Index& offset, const ParameterName& prefix) {

@@ -11,15 +11,15 @@ namespace moe_mamba::inline v0_2::detail {
 /// Stages one after the other.
 template <class... Stages>
 struct StageList {
-  static constexpr Index layers = (Index{0} + ... + Stages::layers);
-  static constexpr Index branches = (Index{0} + ... + Stages::branches);
-  static constexpr Index auxiliary_count = (Index{0} + ... + Stages::auxiliary_count);
-  static constexpr Index parameter_count = (Index{0} + ... + Stages::parameter_count);
-  static constexpr Index parameters = (Index{0} + ... + Stages::parameters);
-  static constexpr Index active_parameters = (Index{0} + ... + Stages::active_parameters);
+  static constexpr Index layers = capped_sum({Stages::layers...});
+  static constexpr Index branches = capped_sum({Stages::branches...});
+  static constexpr Index auxiliary_count = capped_sum({Stages::auxiliary_count...});
+  static constexpr Index parameter_count = capped_sum({Stages::parameter_count...});
+  static constexpr Index parameters = capped_sum({Stages::parameters...});
+  static constexpr Index active_parameters = capped_sum({Stages::active_parameters...});
   static constexpr double flops_per_token = (0.0 + ... + Stages::flops_per_token);
-  static constexpr Index state_size = (Index{0} + ... + Stages::state_size);
-  static constexpr Index report_size = (Index{0} + ... + Stages::report_size);
+  static constexpr Index state_size = capped_sum({Stages::state_size...});
+  static constexpr Index report_size = capped_sum({Stages::report_size...});
   static constexpr bool takes_packed = (true && ... && Stages::takes_packed);
 
   template <class Visit>
@@ -88,15 +88,15 @@ struct StageList {
 /// The same stages Times times, each time with their own parameters. Compiled once, looped over at run time.
 template <int Times, class Body>
 struct RepeatStage {
-  static constexpr Index layers = Times * Body::layers;
-  static constexpr Index branches = Times * Body::branches;
-  static constexpr Index auxiliary_count = Times * Body::auxiliary_count;
-  static constexpr Index parameter_count = Times * Body::parameter_count;
-  static constexpr Index parameters = Times * Body::parameters;
-  static constexpr Index active_parameters = Times * Body::active_parameters;
+  static constexpr Index layers = capped_product({Times, Body::layers});
+  static constexpr Index branches = capped_product({Times, Body::branches});
+  static constexpr Index auxiliary_count = capped_product({Times, Body::auxiliary_count});
+  static constexpr Index parameter_count = capped_product({Times, Body::parameter_count});
+  static constexpr Index parameters = capped_product({Times, Body::parameters});
+  static constexpr Index active_parameters = capped_product({Times, Body::active_parameters});
   static constexpr double flops_per_token = Times * Body::flops_per_token;
-  static constexpr Index state_size = Times * Body::state_size;
-  static constexpr Index report_size = Times * Body::report_size;
+  static constexpr Index state_size = capped_product({Times, Body::state_size});
+  static constexpr Index report_size = capped_product({Times, Body::report_size});
   static constexpr bool takes_packed = Body::takes_packed;
 
   template <class Visit>

@@ -27,7 +27,11 @@ struct TokenModel {
   static constexpr Index norm_offset = body_offset + Body::parameters;
   static constexpr Index head_offset = tied_head ? 0 : norm_offset + parameters_of<Norm>;
 
-  static constexpr Index parameters = norm_offset + parameters_of<Norm> + (tied_head ? Index{0} : embedding_size);
+  static constexpr Index parameters = [] {
+    constexpr Index count = norm_offset + parameters_of<Norm> + (tied_head ? Index{0} : embedding_size);
+    check<NumberOfParameters<count>>();
+    return count;
+  }();
   static constexpr Index parameter_count =
       Body::parameter_count + static_cast<Index>(layer_parameters<Norm>.size()) + (tied_head ? 1 : 2);
   /// The head counts whole; an embedding of its own counts one row.

@@ -72,4 +72,15 @@ struct Cosine {
   }
 };
 
+namespace detail {
+
+template <class Rate>
+struct OptimizerBefore {
+  static_assert(!sizeof(Rate),
+                "a Trainer takes the optimizer before the schedule: Trainer trainer(model, AdamW{}, Cosine{...}): "
+                "OptimizerBefore<the schedule>");
+};
+
+}  // namespace detail
+
 }  // namespace moe_mamba::inline v0_2

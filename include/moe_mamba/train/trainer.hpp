@@ -11,6 +11,7 @@
 
 #include "moe_mamba/core/check.hpp"
 #include "moe_mamba/core/exclusive_call.hpp"
+#include "moe_mamba/core/static_check.hpp"
 #include "moe_mamba/model/batch_checks.hpp"
 #include "moe_mamba/model/model.hpp"
 #include "moe_mamba/model/session.hpp"
@@ -76,6 +77,16 @@ class Trainer {
       options_.largest = workspace_->largest();
     }
     begin();
+  }
+
+  /// A schedule without an optimizer before it, said in words.
+  template <class... Rest>
+  Trainer(ModelType& model, Rate, Rest...) : Trainer(model) {
+    detail::check<detail::OptimizerBefore<Rate>>();
+  }
+  template <class... Rest>
+  Trainer(ModelType& model, Backend& device, Rate, Rest...) : Trainer(model, device) {
+    detail::check<detail::OptimizerBefore<Rate>>();
   }
 
   /// One update from one batch: token ids, or a sequence model's numbers. Like the calls that follow it throws, with
@@ -396,5 +407,9 @@ Trainer(Model<Definition, S, Backend>&, Backend&, AdamW = {}) -> Trainer<Definit
 template <class Definition, StorageScalar S, class Backend, Schedule Rate>
 Trainer(Model<Definition, S, Backend>&, Backend&, AdamW, Rate, TrainerOptions = {},
         TrainerMemory<Definition, S, Backend> = {}) -> Trainer<Definition, S, Backend, Rate>;
+template <class Definition, StorageScalar S, class Backend, Schedule Rate, class... Rest>
+Trainer(Model<Definition, S, Backend>&, Rate, Rest...) -> Trainer<Definition, S, Backend, Rate>;
+template <class Definition, StorageScalar S, class Backend, Schedule Rate, class... Rest>
+Trainer(Model<Definition, S, Backend>&, Backend&, Rate, Rest...) -> Trainer<Definition, S, Backend, Rate>;
 
 }  // namespace moe_mamba::inline v0_2

@@ -51,7 +51,8 @@ struct TrainerOptions {
   Shape largest = {};
   double clip_norm = 1.0;  ///< gradients of a larger global norm are scaled down to it; 0: never
   /// Truncated back-propagation through time: running states are carried from batch to batch where the batch says that
-  /// it continues the one before, and are reset where it does not.
+  /// it continues the one before, and are reset where it does not. Memory for them is taken with the rest, and again
+  /// where a batch that continues none has another number of sequences than the one before, whatever `largest` is.
   bool carry_states = false;
 
   /// Throws std::invalid_argument.
