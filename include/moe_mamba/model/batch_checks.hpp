@@ -91,6 +91,20 @@ struct BatchChecks {
     return counted;
   }
 
+  /// Of a batch to train on, on this workspace, or on any if it is null: numbers must be finite.
+  static void training(const WorkspaceType* workspace, std::span<const Input> inputs, std::span<const Input> targets,
+                       Shape shape) {
+    if (workspace == nullptr) {
+      batch(inputs, targets, shape);
+    } else {
+      batch(*workspace, inputs, targets, shape);
+    }
+    if constexpr (!takes_tokens) {
+      require_finite("inputs", inputs);
+      require_finite("targets", targets);
+    }
+  }
+
   /// Of gradients w.r.t. parameters and states.
   static void gradients(const WorkspaceType& workspace, std::size_t size, Shape shape, const StatesType* dstates) {
     require(workspace.purpose() == Purpose::training, "workspace.purpose()", "inference", "training, for gradients");

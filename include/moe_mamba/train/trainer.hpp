@@ -30,10 +30,9 @@ namespace moe_mamba::inline v0_2 {
 /// step() is accumulate(), then update(). Between the two gradients() may be read and changed, as whoever clips in
 /// another way or reduces them over ranks does.
 ///
-/// Of bfloat16 parameters it trains floats, of which the parameters are the rounding (to nearest, ties away from zero):
-/// beside each it keeps the 16 bits that are missing (core/split_float.hpp). Parameters may be written between two steps,
-/// and training goes on from what was written. Of bfloat16 ones the 16 bits stay as they were, so that a float may be off
-/// from what was written by up to half a unit in the last place of bfloat16; a new trainer begins from just that.
+/// Of bfloat16 parameters it trains floats, of which the parameters are the rounding (to nearest, ties away from zero); it
+/// keeps the 16 bits that each lacks (core/split_float.hpp). Parameters may be written between two steps: training goes on
+/// from them, for bfloat16 to half a unit in the last place, as the 16 bits stay; a new trainer begins from just them.
 ///
 /// On a CUDA device the work of a batch is recorded as a graph when a shape comes for the second time in a row, and one
 /// launch from then on; a step waits for the device at its end only.
@@ -223,14 +222,7 @@ class Trainer {
   void restore(const Progress& progress) { restore(progress, begin_call()); }
   void restore(const Progress& progress, const ExclusiveCall&) {
     progress.check(count, keeps_remainder ? count : 0);
-    std::unique_ptr<StatesType> states;
-    if (!progress.states.empty()) {
-      const auto size = static_cast<std::size_t>(std::max<Index>(StatesType::state_size, 1));
-      require(options_.carry_states && progress.states.size() % size == 0, "progress.states.size()",
-              progress.states.size(), "a multiple of state_size, and 0 without carry_states");
-      states = std::make_unique<StatesType>(static_cast<Index>(progress.states.size() / size));
-      states->write(progress.states);
-    }
+    auto states = progress.template carried<StatesType>(options_.carry_states);
     forget();
     steps_ = progress.steps;
     if constexpr (!Memory::on_host) device_->synchronize();
@@ -292,17 +284,9 @@ class Trainer {
 
   /// Throws, before anything has changed, what is wrong with a batch.
   void check(const BatchType& batch) const {
-    const std::span<const Input> inputs(batch.inputs), targets(batch.targets);
     model_.require_parameters();
-    if (options_.largest == Shape{}) {
-      Checks::batch(inputs, targets, batch.shape);
-    } else {
-      Checks::batch(*workspace_, inputs, targets, batch.shape);
-    }
-    if constexpr (!ModelType::takes_tokens) {
-      require_finite("inputs", inputs);
-      require_finite("targets", targets);
-    }
+    Checks::training(options_.largest == Shape{} ? nullptr : workspace_, std::span<const Input>(batch.inputs),
+                     std::span<const Input>(batch.targets), batch.shape);
   }
 
   template <class Other, class Result>

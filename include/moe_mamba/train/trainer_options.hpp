@@ -1,10 +1,12 @@
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <memory>
 #include <string>
 
 #include "moe_mamba/core/check.hpp"
@@ -116,6 +118,18 @@ struct TrainerProgress {
     size("progress.first_moment.size()", first_moment.size(), parameters);
     size("progress.second_moment.size()", second_moment.size(), parameters);
     size("progress.remainder.size()", remainder.size(), kept);
+  }
+
+  /// The carried states, null where there are none. Throws std::invalid_argument where they do not fit.
+  template <class StatesType>
+  std::unique_ptr<StatesType> carried(bool carry_states) const {
+    if (states.empty()) return nullptr;
+    const auto size = static_cast<std::size_t>(std::max<Index>(StatesType::state_size, 1));
+    require(carry_states && states.size() % size == 0, "progress.states.size()", states.size(),
+            "a multiple of state_size, and 0 without carry_states");
+    auto carried = std::make_unique<StatesType>(static_cast<Index>(states.size() / size));
+    carried->write(states);
+    return carried;
   }
 };
 
