@@ -39,10 +39,13 @@ constexpr Index capped_sum(std::initializer_list<Index> counts) {
   for (const Index count : counts) sum = std::min(most_counted, sum + std::min(most_counted, count));
   return sum;
 }
+/// 0 where a count is negative, which an option out of range makes it and its own check says.
 constexpr Index capped_product(std::initializer_list<Index> counts) {
   Index product = 1;
-  for (const Index count : counts)
-    product = count != 0 && product > most_counted / count ? most_counted : product * count;
+  for (const Index count : counts) {
+    if (count <= 0) return 0;
+    product = product > most_counted / count ? most_counted : product * count;
+  }
   return product;
 }
 

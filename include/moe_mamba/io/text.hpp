@@ -48,6 +48,19 @@ inline void append_file(const std::filesystem::path& path, std::vector<unsigned 
   text.resize(size);
 }
 
+/// Whether two paths lead to the same file or folder; not if one leads nowhere. (std::filesystem::equivalent() takes an
+/// error of stat() for another file, with some standard libraries.)
+inline bool is_same(const std::filesystem::path& a, const std::filesystem::path& b) {
+  struct stat found[2];
+  const std::filesystem::path* paths[2] = {&a, &b};
+  for (int i = 0; i < 2; ++i) {
+    if (::stat(paths[i]->c_str(), &found[i]) == 0) continue;
+    if (errno == ENOENT || errno == ENOTDIR || errno == ELOOP) return false;
+    throw_system_error(*paths[i], "cannot be examined", errno);
+  }
+  return found[0].st_dev == found[1].st_dev && found[0].st_ino == found[1].st_ino;
+}
+
 /// All regular files below a folder, except those in the folder `except`, sorted by path, which gives the same order on
 /// every machine.
 inline std::vector<std::filesystem::path> files_below(const std::filesystem::path& folder,
@@ -69,11 +82,7 @@ inline std::vector<std::filesystem::path> files_below(const std::filesystem::pat
     const auto type = entry->status(failure).type();
     check(failure);
     if (type == fs::file_type::regular) files.push_back(at);
-    if (type == fs::file_type::directory && !except.empty()) {
-      const bool is_excluded = fs::equivalent(at, except, failure);
-      check(failure);
-      if (is_excluded) entry.disable_recursion_pending();
-    }
+    if (type == fs::file_type::directory && !except.empty() && is_same(at, except)) entry.disable_recursion_pending();
     entry.increment(error);
   }
   if (error) throw_system_error(at, "cannot be listed", error.value());
