@@ -4,7 +4,7 @@
 
 /// One program, one instruction set: objects whose kernels are compiled for different ones do not link with each other.
 ///
-/// A kernel is an inline function, of which a linker keeps one copy, whoever asked for it. Between an object compiled
+/// A kernel is an inline function, of which a linker keeps one copy, whichever object it came from. Between an object compiled
 /// with -march=native and one without, that copy would be chosen by their order on the linker's command line, and with it
 /// the results and the machines on which the program runs. The function below is in a section of its own, which is named
 /// after the instruction set and kept once. The symbol in it is not: a second such section defines it a second time, and

@@ -86,7 +86,7 @@ class Decoder {
   explicit Decoder(const ModelType&&, DecoderOptions = {}) = delete;
   Decoder(const ModelType&&, Backend&, DecoderOptions = {}) = delete;
 
-  /// Reads tokens, in pieces of `chunk`; returns the logits of the token that comes next. Throws, with the decoder as
+  /// Reads tokens, in chunks of `chunk` tokens; returns the logits of the token that comes next. Throws, with the decoder as
   /// it was, std::out_of_range for a token outside the vocabulary and std::invalid_argument for no token at all. Where a
   /// layer's operation throws, the state is lost: reading and state() throw OrderError until restore() or reset().
   std::span<const Compute> prefill(std::span<const Token> tokens) {
@@ -165,7 +165,7 @@ class Decoder {
   };
   using Draws = std::conditional_t<Memory::on_host, Sampler, DeviceDraws>;
 
-  /// The tokens that a decoder goes on to write, drawn as they are asked for; each is read back in when the iterator goes
+  /// The tokens that a decoder goes on to write, drawn on demand; each is read back in when the iterator goes
   /// on, the last one too, so that afterwards state and logits are those of the whole text. (A token at which a loop is
   /// left by `break` has not been read back.) Where another has begun on the decoder, or nothing is left in it to go
   /// on from, the next token throws std::logic_error.

@@ -18,7 +18,7 @@ struct Cost {
   /// for a token that sees a whole window) for one token; element-wise work between them is not counted.
   double flops_per_token;
   /// Forward and backward pass: three times the forward pass, as a product's backward pass is two products. (A sequence
-  /// model that is not asked for the gradient with respect to its inputs saves one of the first layer's.)
+  /// model saves, without the gradient with respect to its inputs, one of the first layer's.)
   double training_flops_per_token;
   Index state_bytes;  ///< what one sequence carries from step to step
   /// Memory that a training step keeps for its backward pass, for one token of a sequence of 4096: on the CPU, and on a

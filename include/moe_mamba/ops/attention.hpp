@@ -20,7 +20,7 @@
 ///
 /// A running state is the cache of the last N keys and values, [G, N, d] each, and the position (ops/position.hpp). The row
 /// of position p lies in slot p mod N: nothing moves, and what was never written is never read. Since the window is as
-/// long as the cache, a sequence read in pieces is the sequence read whole, whatever its length. A call of length 0 leaves
+/// long as the cache, a sequence read in chunks is the sequence read whole, whatever its length. A call of length 0 leaves
 /// the state as it is.
 ///
 /// Softmax runs in C, sums in blocks of keys; a key outside a step's window does not touch it, not even as a NaN. Results

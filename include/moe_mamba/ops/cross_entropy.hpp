@@ -5,7 +5,7 @@
 #include "moe_mamba/ops/linear.hpp"
 #include "moe_mamba/ops/masked_target.hpp"
 
-/// The head of a language model and its loss in one: logits, softmax and cross-entropy over pieces of the batch, so
+/// The head of a language model and its loss in one: logits, softmax and cross-entropy over blocks of the batch, so
 /// that never all logits are held.
 ///
 ///   head_cross_entropy(device, HeadCrossEntropy<C, S>{…})  totals[0] = the sum over unmasked targets of

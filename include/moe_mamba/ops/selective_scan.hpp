@@ -23,10 +23,10 @@
 /// [N, E], channels contiguous.
 namespace moe_mamba::inline v0_2 {
 
-/// Steps between two saved states. The backward pass recomputes the states inside a piece of this length.
+/// Steps between two saved states. The backward pass recomputes the states inside a segment of this length.
 inline constexpr Index scan_checkpoint_interval = 32;
 
-/// Saved states of one sequence: one in front of each piece, the initial one first; none for an empty sequence.
+/// Saved states of one sequence: one before each segment, the initial one first; none for an empty sequence.
 constexpr Index scan_checkpoints(Index length) {
   return (length + scan_checkpoint_interval - 1) / scan_checkpoint_interval;
 }

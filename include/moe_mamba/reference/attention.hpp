@@ -118,7 +118,7 @@ void causal_attention(const Device& device, const CausalAttention<C, d>& attenti
 ///   dv_j += p_j dy                              dp_j = dy · v_j
 ///   ds_j  = p_j (dp_j - Σ_i p_i dp_i)           dq = Σ_j ds_j k_j / sqrt(d);  dk_j += ds_j q / sqrt(d)
 ///
-/// A row that the call has written into the cache also gets the gradient by its slot there; the slot's own is then that by
+/// A row that the call has written into the cache also gets the gradient w.r.t. its slot there; the slot's own is then that w.r.t.
 /// what it held before.
 template <class C, int d>
 void causal_attention_backward(const Device& device, const CausalAttentionBackward<C, d>& attention) {

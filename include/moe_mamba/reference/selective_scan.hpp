@@ -26,7 +26,7 @@ struct ScanChannel {
   double bias = 0, d = 0;
   std::vector<double> u, x, delta, z;  // (L); x = delta + bias before, delta = Δ after softplus
   std::vector<double> b, c;            // (L, N)
-  std::vector<double> h;               // (L + 1, N): h[t] is the state in front of step t
+  std::vector<double> h;               // (L + 1, N): h[t] is the state before step t
   std::vector<double> decay;           // (L, N): exp(Δ_t A)
   std::vector<double> before_gate;     // (L): Σ_n C_t[n] h_t[n] + d u_t
 
@@ -55,7 +55,7 @@ struct ScanChannel {
     }
   }
 
-  /// Index into b, c, decay, and into h for the state in front of step t.
+  /// Index into b, c, decay, and into h for the state before step t.
   static std::size_t at(Index t, int n) { return static_cast<std::size_t>(t * States + n); }
 };
 
@@ -65,7 +65,7 @@ struct ScanChannel {
 template <class C, class S, int States>
 void selective_scan(const Device& device, const SelectiveScan<C, S, States>& scan) {
   if (each_packed_scan(scan, [&](const auto& part) { selective_scan(device, part); })) return;
-  const Index channels = scan.y.columns, length = scan.shape.length, pieces = scan_checkpoints(length);
+  const Index channels = scan.y.columns, length = scan.shape.length, segments = scan_checkpoints(length);
   for (Index sequence = 0; sequence < scan.shape.batch; ++sequence) {
     for (Index channel = 0; channel < channels; ++channel) {
       auto* const state = scan.state ? scan.state.sequence(sequence) : nullptr;
@@ -77,9 +77,9 @@ void selective_scan(const Device& device, const SelectiveScan<C, S, States>& sca
         scan.y(sequence * length + t, channel) = static_cast<C>(run.before_gate[step] * silu(run.z[step]));
       }
       for (int n = 0; n < States; ++n) {
-        for (Index piece = 0; scan.checkpoints != nullptr && piece < pieces; ++piece) {
-          scan.checkpoints[((sequence * pieces + piece) * States + n) * channels + channel] =
-              static_cast<compute_t<C>>(run.h[run.at(piece * scan_checkpoint_interval, n)]);
+        for (Index segment = 0; scan.checkpoints != nullptr && segment < segments; ++segment) {
+          scan.checkpoints[((sequence * segments + segment) * States + n) * channels + channel] =
+              static_cast<compute_t<C>>(run.h[run.at(segment * scan_checkpoint_interval, n)]);
         }
         if (state != nullptr) state[n * channels + channel] = static_cast<compute_t<C>>(run.h[run.at(length, n)]);
       }
@@ -100,14 +100,14 @@ void selective_scan(const Device& device, const SelectiveScan<C, S, States>& sca
 template <class C, class S, int States>
 void selective_scan_backward(const Device& device, const SelectiveScanBackward<C, S, States>& scan) {
   if (each_packed_scan(scan, [&](const auto& part) { selective_scan_backward(device, part); })) return;
-  const Index channels = scan.du.columns, length = scan.shape.length, pieces = scan_checkpoints(length);
+  const Index channels = scan.du.columns, length = scan.shape.length, segments = scan_checkpoints(length);
   const auto count = [](Index n) { return static_cast<std::size_t>(n); };
   std::vector<double> db(count(scan.shape.tokens() * States)), dc(db.size());
   std::vector<double> da_log(count(channels * States)), dd(count(channels)), dbias(count(channels));
   for (Index sequence = 0; sequence < scan.shape.batch && length > 0; ++sequence) {
     for (Index channel = 0; channel < channels; ++channel) {
       const detail::ScanChannel<States> run(scan, sequence, channel, [&](int n) {
-        return static_cast<double>(scan.checkpoints[(sequence * pieces * States + n) * channels + channel]);
+        return static_cast<double>(scan.checkpoints[(sequence * segments * States + n) * channels + channel]);
       });
       auto* const dstate = scan.dstate ? scan.dstate.sequence(sequence) : nullptr;
       double carried[array_size<States>];  // the gradient with respect to h_t that comes from the steps after t

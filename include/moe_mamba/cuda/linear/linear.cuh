@@ -20,7 +20,7 @@
 /// in launches that do not depend on the groups' sizes: the device alone knows them. Results are the same from run to
 /// run.
 ///
-/// double is multiplied as double, and float as float unless the device was asked for TF32; as float even then in
+/// double is multiplied as double, and float as float unless the device is for TF32; as float even then in
 /// products of a few rows and in grouped ones of rows that are not aligned to 16 bytes. With bfloat16 weights
 /// activations are bfloat16 as well, or are rounded to it first (but in products of a few rows), and all is summed in
 /// float. Grouped products with such weights of sizes that 8 does not divide are multiplied as floats, which is slow;
