@@ -75,7 +75,8 @@ step() {
 suite() {
   folder=$1 name=$2 target=$3 selection=$4
   shift 4
-  cmake -S . -B "$folder" -G Ninja -DCMAKE_BUILD_TYPE=Release -DMOE_MAMBA_WERROR=$werror $launcher "$@" || {
+  cmake -S . -B "$folder" -G Ninja -DCMAKE_BUILD_TYPE=Release -DMOE_MAMBA_WERROR=$werror \
+    -DMOE_MAMBA_TESTS_TOGETHER=ON $launcher "$@" || {
     echo "could not configure $folder"
     exit 1
   }

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "attention_problem.hpp"
+#include "cpu/attention_problem.hpp"
 #include "moe_mamba/cpu/attention_backward.hpp"
 #include "support/catch.hpp"
 

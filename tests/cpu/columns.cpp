@@ -7,7 +7,7 @@
 #include <string>
 #include <utility>
 
-#include "sequence_operations.hpp"
+#include "cpu/sequence_operations.hpp"
 #include "support/catch.hpp"
 
 using namespace test::columns;

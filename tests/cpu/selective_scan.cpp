@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "selective_scan_problem.hpp"
+#include "cpu/selective_scan_problem.hpp"
 #include "support/catch.hpp"
 
 using namespace test::scan;

@@ -2,7 +2,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "selective_scan_problem.hpp"
+#include "cpu/selective_scan_problem.hpp"
 #include "support/catch.hpp"
 
 using namespace test::scan;

@@ -1,13 +1,13 @@
 #pragma once
 
-#include "attention_problem.hpp"
-#include "column_operations.hpp"
+#include "cpu/attention_problem.hpp"
+#include "cpu/column_operations.hpp"
+#include "cpu/selective_scan_problem.hpp"
 #include "moe_mamba/cpu/attention_backward.hpp"
 #include "moe_mamba/cpu/causal_convolution.hpp"
 #include "moe_mamba/cpu/cross_entropy.hpp"
 #include "moe_mamba/cpu/rotary.hpp"
 #include "moe_mamba/cpu/router.hpp"
-#include "selective_scan_problem.hpp"
 
 /// Those operations of column_operations.hpp that mix the rows of a sequence or end in a softmax.
 namespace test::columns {

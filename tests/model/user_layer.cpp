@@ -316,11 +316,11 @@ TEST_CASE("A user's layer that says so takes packed sequences, each as it is alo
 
 TEST_CASE("A user's layer without takes_packed is refused on packed sequences at any position", "[model][user]") {
   using user::Unaware;
-  const auto check_refused = []<class Definition>(Definition*, const char* name) {
+  const auto check_refused = []<class Definition>(Definition*, const std::string& name) {
     const std::vector<Index> lengths{2, 3};
     const std::vector<Token> tokens{1, 2, 3, 4, 5};
     const Shape shape = Shape::packed(lengths);
-    const auto refusal = "shape.lengths is given; allowed: none, as the layer " + std::string(name) +
+    const auto refusal = "shape.lengths is given; allowed: none, as the layer " + name +
                          " does not say takes_packed: sequences must be equally long";
     Cpu device;
     Model<Definition> model(Seed{1});
@@ -335,13 +335,12 @@ TEST_CASE("A user's layer without takes_packed is refused on packed sequences at
   using V = Vocabulary<7>;
   using W = Width<5>;
   using user::UnawareOf;
-  check_refused(static_cast<LanguageModel<V, W, Unaware>*>(nullptr), "user::Unaware");
-  check_refused(static_cast<LanguageModel<V, W, Mlp<>, Repeat<2, Integrator, Unaware>, Mlp<>>*>(nullptr),
-                "user::Unaware");
-  check_refused(static_cast<LanguageModel<V, Sequence<Mlp<>, Parallel<Integrator, Unaware>>, W>*>(nullptr),
-                "user::Unaware");
-  check_refused(static_cast<LanguageModel<V, W, Residual<NoNorm, Parallel<Unaware, Mlp<>>>>*>(nullptr),
-                "user::Unaware");
-  check_refused(static_cast<LanguageModel<V, W, UnawareOf<int>, Unaware>*>(nullptr), "user::UnawareOf<int>");
+  const std::string name = detail::shown_name<Unaware>();
+  check_refused(static_cast<LanguageModel<V, W, Unaware>*>(nullptr), name);
+  check_refused(static_cast<LanguageModel<V, W, Mlp<>, Repeat<2, Integrator, Unaware>, Mlp<>>*>(nullptr), name);
+  check_refused(static_cast<LanguageModel<V, Sequence<Mlp<>, Parallel<Integrator, Unaware>>, W>*>(nullptr), name);
+  check_refused(static_cast<LanguageModel<V, W, Residual<NoNorm, Parallel<Unaware, Mlp<>>>>*>(nullptr), name);
+  check_refused(static_cast<LanguageModel<V, W, UnawareOf<int>, Unaware>*>(nullptr),
+                detail::shown_name<UnawareOf<int>>());
   check_refused(static_cast<LanguageModel<V, W, Parallel<Mlp<>, UnawareOf<float>>>*>(nullptr), "Unaware of float");
 }
