@@ -10,8 +10,8 @@
 #include <utility>
 #include <vector>
 
+#include "moe_mamba/families/architecture_of.hpp"
 #include "moe_mamba/families/checkpoint_folder.hpp"
-#include "moe_mamba/families/definition_words.hpp"
 #include "moe_mamba/io/model_file.hpp"
 
 /// Loads checkpoints of public families, folders with config.json and safetensors files, and writes checkpoints that

@@ -268,7 +268,7 @@ class Decoder {
     return generate(std::span<const Token>(tokens), sampling, seed, count);
   }
 
-  /// What cannot be generated from, said in words.
+  /// Other arguments do not compile, with a message that says what generate() takes.
   template <class... Arguments>
       Generation generate(Arguments&&...) & requires(!detail::generates<Arguments...>) {
     detail::check<detail::GenerateTakes<Arguments...>>();
