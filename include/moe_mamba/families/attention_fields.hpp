@@ -10,7 +10,8 @@
 namespace moe_mamba::inline v0_2::families::detail {
 
 /// Rotary positions: `rope_parameters` (transformers 5 and later), `rope_scaling` (before), or `rope_theta` by itself.
-/// The former two may have an object per kind of layer with the base. All bases given must agree.
+/// The former two may have an object per kind of layer with the base. All bases given must agree. A head is rotated as a
+/// whole: `partial_rotary_factor`, in any of these places or beside them, must be 1.
 inline OptionSpec rotary_option(const Config& config, Index otherwise) {
   constexpr Index highest = 1 << 30;
   Index base = 0;
@@ -23,10 +24,14 @@ inline OptionSpec rotary_option(const Config& config, Index otherwise) {
     if (base == 0) option = from.from(integer("Rotary", here, 10'000), "rope_theta");
     base = here;
   };
-  const auto check_scaling = [](const Config& rotary) {
-    for (const char* kind : {"rope_type", "type"}) rotary.require_text(kind, "default");
-    if (rotary.has("partial_rotary_factor")) (void)rotary.whole_number("partial_rotary_factor", 1, 1);
+  const auto check_factor = [](const Config& from) {
+    if (from.has("partial_rotary_factor")) (void)from.whole_number("partial_rotary_factor", 1, 1);
   };
+  const auto check_scaling = [&](const Config& rotary) {
+    for (const char* kind : {"rope_type", "type"}) rotary.require_text(kind, "default");
+    check_factor(rotary);
+  };
+  check_factor(config);
   constexpr const char* kinds_of_layers[] = {"full_attention", "sliding_attention"};
   for (const char* name : {"rope_parameters", "rope_scaling"}) {
     const Config inner = config.inside(name);
