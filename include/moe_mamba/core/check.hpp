@@ -33,6 +33,12 @@ std::string range_text(Integer lowest, std::type_identity_t<Integer> highest, co
                            : before + std::to_string(lowest) + " to " + std::to_string(highest);
 }
 
+/// Whether lowest <= number <= highest. False for a NaN, for which it raises no floating-point exception.
+template <std::floating_point Number>
+bool in_range(Number number, std::type_identity_t<Number> lowest, std::type_identity_t<Number> highest) {
+  return std::isgreaterequal(number, lowest) && std::islessequal(number, highest);
+}
+
 }  // namespace detail
 
 /// "<argument> is <value>; allowed: <allowed>"

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <limits>
 
 #include "moe_mamba/core/annotation.hpp"
 #include "moe_mamba/core/arena.hpp"
@@ -46,7 +47,7 @@ struct Temperature {
 
 /// The k most probable tokens (Fan et al. 2018).
 struct TopKSampling {
-  Index k = 1;
+  Index k = 1;  // >= 0; 0 keeps all, as top_k does
   float temperature = 1;
 
   constexpr operator Sampling() const { return {.temperature = temperature, .top_k = k, .top_p = 1}; }
@@ -62,10 +63,10 @@ struct TopP {
 
 /// Throws std::invalid_argument naming the option that is out of range.
 inline void check(const Sampling& sampling) {
-  require(std::isfinite(sampling.temperature) && sampling.temperature >= 0, "temperature", sampling.temperature,
-          "a finite number >= 0");
+  require(detail::in_range(sampling.temperature, 0, std::numeric_limits<float>::max()), "temperature",
+          sampling.temperature, "a finite number >= 0");
   require(sampling.top_k >= 0, "top_k", sampling.top_k, "an integer >= 0 (0: all tokens)");
-  require(sampling.top_p > 0 && sampling.top_p <= 1, "top_p", sampling.top_p, "0 < top_p <= 1");
+  require(detail::in_range(sampling.top_p, 0, 1) && sampling.top_p > 0, "top_p", sampling.top_p, "0 < top_p <= 1");
 }
 
 /// The largest vocabulary that tokens are drawn from.

@@ -32,7 +32,7 @@ constexpr double warmup_factor(Index step, Index warmup) {
 template <Schedule Rate>
 double checked_factor(const Rate& schedule, Index step) {
   const double factor = schedule(step);
-  if (factor >= 0 && factor <= 1) return factor;
+  if (in_range(factor, 0, 1)) return factor;
   const std::string name = "the schedule's factor of step " + std::to_string(step);
   raise<std::invalid_argument>(error_text(name.c_str(), factor, "0 to 1"));
 }
@@ -61,7 +61,7 @@ struct Cosine {
     require(steps >= 1, "steps", steps, "an integer >= 1, the steps of the whole run, which must be given");
     require(warmup >= 0 && warmup <= steps, "warmup", warmup,
             [&] { return "an integer from 0 to steps, which is " + std::to_string(steps); });
-    require(floor >= 0 && floor <= 1, "floor", floor, "0 <= floor <= 1");
+    require(detail::in_range(floor, 0, 1), "floor", floor, "0 <= floor <= 1");
   }
 
   double operator()(Index step) const noexcept {
