@@ -41,7 +41,7 @@ struct Uninitialised {};
 /// the host's copy them and return when they are done. Those with DeviceSpans put their work into the device's stream and
 /// return at once: what they are given must stay until it is done (of a recorded forward pass, until backward() is), and
 /// token ids, which the host cannot see, must be right.
-template <class Definition, StorageScalar S = float, class Backend = Cpu>
+template <class Definition, class S = float, class Backend = Cpu>
 class Model {
  public:
   using Storage = S;
@@ -286,6 +286,19 @@ class Model {
 
   Memory memory_;
   S* data_ = nullptr;
+};
+
+/// Parameters of any other type do not compile, with a message that says so; the rest of the program is compiled as if
+/// they were float.
+template <class Definition, class S, class Backend>
+requires(!StorageScalar<S>) class Model<Definition, S, Backend> : public Model<Definition, float, Backend> {
+ public:
+  using Model<Definition, float, Backend>::Model;
+
+  // The last member, since clang drops those after a failed assertion.
+  static_assert(
+      StorageScalar<S>,
+      "a Model's parameters are float, double or moe_mamba::bfloat16: Model<definition, parameters, backend>");
 };
 
 }  // namespace moe_mamba::inline v0_2
