@@ -135,7 +135,8 @@ std::string shown_name() {
   }
 }
 
-/// The name of a type in files: the same, but guaranteed unique.
+/// The name of a type in files: the same, but unique, except that clang gives local types of one name in two functions
+/// the same name, which cannot be detected: it omits their scope.
 template <class T>
 std::string type_name() {
   if constexpr (!NamesItself<T>) check<NameOfType<T>>();
