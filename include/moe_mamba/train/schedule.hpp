@@ -9,12 +9,12 @@
 #include "moe_mamba/core/check.hpp"
 #include "moe_mamba/core/scalar.hpp"
 
-/// Learning-rate schedules: functions of the step, counted from 0, that give the factor on the peak learning rate.
+/// Learning-rate schedules: functions of the step, counted from 0, that return the factor of the peak learning rate.
 namespace moe_mamba::inline v0_2 {
 
-/// What a trainer takes: schedule(step) in [0, 1] for every step >= 0, and schedule.check(), which throws
-/// std::invalid_argument naming the option that is out of range. An update for which it gives anything else, or throws, is
-/// refused before it begins.
+/// A schedule for a trainer: schedule(step) is in [0, 1] for every step >= 0, and schedule.check() throws
+/// std::invalid_argument naming the option that is out of range. An update for which schedule(step) is anything else, or
+/// throws, is refused before it begins.
 template <class T>
 concept Schedule = requires(const T& schedule, Index step) {
   { schedule(step) } -> std::convertible_to<double>;
@@ -28,7 +28,7 @@ constexpr double warmup_factor(Index step, Index warmup) {
   return static_cast<double>(step + 1) / static_cast<double>(warmup);
 }
 
-/// The factor of a step. Throws std::invalid_argument where it is none, NaN included.
+/// The factor of a step. Throws std::invalid_argument if it is outside [0, 1] or NaN.
 template <Schedule Rate>
 double checked_factor(const Rate& schedule, Index step) {
   const double factor = schedule(step);
@@ -51,10 +51,10 @@ struct Constant {
 };
 
 /// Linear warm-up to the peak, then half a cosine down to `floor` times the peak (Loshchilov & Hutter 2016, without
-/// restarts), which is reached at `steps` and kept from there on.
+/// restarts), which is reached at `steps` and kept afterwards.
 struct Cosine {
   Index warmup = 0;    // steps, 0 … steps
-  Index steps = 0;     // of the whole run, warm-up included; to be given, >= 1
+  Index steps = 0;     // of the whole run, warm-up included; required, >= 1
   double floor = 0.1;  // in [0, 1]
 
   void check() const {
