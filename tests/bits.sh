@@ -84,6 +84,6 @@ awk '
   { delete stored[$0] }
   END {
     for (line in stored) { print "missing: " line; others++ }
-    print same + 0 " hashes unchanged, " others + 0 " changed, new or missing"
+    print same + 0 " hashes unchanged, " others + 0 " changed or missing"
     exit others > 0
   }' "$stored" "$build/now.txt"
