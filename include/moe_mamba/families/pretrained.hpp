@@ -224,6 +224,9 @@ Model<Definition, S, Backend> load(const Pretrained& pretrained) {
   families::detail::read_tensors(tensors, model);
   return model;
 }
+/// With parameters of any other type: does not compile, as Model says.
+template <class Definition, class S, class Backend = Cpu>
+requires(!StorageScalar<S>) Model<Definition, S, Backend> load(const Pretrained& pretrained);
 
 /// Writes a folder with config.json and model.safetensors, which the family's code can load. Creates the folder if it
 /// is missing. If the program is interrupted at any point, load() finds either the complete old model or the complete
