@@ -1,8 +1,8 @@
 #!/bin/sh
 # sh benchmarks/compile_cost.sh [build folder] [repeats]
-# Processor seconds and peak memory to compile (-O2) a file that only includes Eigen, and a program that trains a model and
-# generates from it with 2 and 48 repeats of its blocks, which must cost the same. With g++ and clang++ where they
-# are there. Prints medians of 3 compilations, and writes them to <build folder>/compile_cost.json.
+# Measures the CPU seconds and the peak memory that it takes to compile (-O2) a file that only includes Eigen, and a program
+# that trains a model and generates from it, with 2 and with 48 repeats of its blocks, which must cost the same. Uses g++ and
+# clang++, whichever are installed. Prints medians of 3 compilations and writes them to <build folder>/compile_cost.json.
 set -eu
 cd "$(dirname "$0")/.."
 build=${1:-build-benchmarks}
@@ -21,7 +21,7 @@ done
 flags="-std=c++20 -O2 -Iinclude -isystem $eigen -c"
 
 echo
-echo "compile-cost: processor seconds and peak memory to compile, medians of $repeats"
+echo "compile-cost: CPU seconds and peak memory to compile, medians of $repeats"
 results=""
 for compiler in g++ clang++; do
   command -v $compiler >/dev/null 2>&1 || continue

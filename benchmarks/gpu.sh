@@ -1,7 +1,7 @@
 #!/bin/sh
 # sh benchmarks/gpu.sh [build folder]
-# Builds the benchmarks of the CUDA side with nvcc and runs them, beside ceilings taken in the same run. Needs a device of
-# compute capability 9.0 (H100, H200), the CUDA Toolkit and g++. The build folder is build-gpu/ by default.
+# Builds the CUDA benchmarks with nvcc and runs them, together with the device's ceilings, measured in the same run. Needs a
+# device of compute capability 9.0 (H100, H200), the CUDA Toolkit and g++. The build folder is build-gpu/ by default.
 set -eu
 cd "$(dirname "$0")/.."
 build=${1:-build-gpu}
@@ -9,7 +9,7 @@ nvcc=$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)
 toolkit=$(dirname "$(dirname "$(readlink -f "$nvcc")")")
 gencode=arch=compute_90a,code=sm_90a
 mkdir -p "$build"
-# What takes longest comes first.
+# The slowest to compile come first.
 {
   for source in benchmarks/gpu/models/*.cu; do
     echo "$nvcc -std=c++20 -O3 -gencode=$gencode -Iinclude -Ibenchmarks -c $source" \

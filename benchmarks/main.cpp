@@ -43,30 +43,30 @@ bool known(std::string_view name) {
 }
 
 /// Throws std::invalid_argument for an invalid argument.
-Settings parse(int count, char** words) {
+Settings parse(int count, char** arguments) {
   Settings settings;
   settings.json = "results.json";
   int threads = static_cast<int>(std::thread::hardware_concurrency());
   for (int i = 1; i < count; ++i) {
-    const std::string_view word = words[i];
+    const std::string_view argument = arguments[i];
     const auto value = [&]() -> std::string {
-      if (i + 1 == count) throw std::invalid_argument(std::string(word) + " needs a value");
-      return words[++i];
+      if (i + 1 == count) throw std::invalid_argument(std::string(argument) + " needs a value");
+      return arguments[++i];
     };
-    if (word == "--quick") {
+    if (argument == "--quick") {
       settings.quick = true;
-    } else if (word == "--processor-time") {
+    } else if (argument == "--processor-time") {
       settings.processor_time = true;
-    } else if (word == "--only") {
+    } else if (argument == "--only") {
       settings.only.push_back(value());
       if (!known(settings.only.back())) throw std::invalid_argument("unknown group: " + settings.only.back());
-    } else if (word == "--threads") {
+    } else if (argument == "--threads") {
       threads = std::atoi(value().c_str());
       if (threads < 1) throw std::invalid_argument("--threads needs a number of 1 or more");
-    } else if (word == "--json") {
+    } else if (argument == "--json") {
       settings.json = value();
     } else {
-      throw std::invalid_argument("unknown option: " + std::string(word));
+      throw std::invalid_argument("unknown option: " + std::string(argument));
     }
   }
   if (threads > 1) settings.threads.push_back(threads);
@@ -96,10 +96,10 @@ void show_ceilings(Report& report) {
   }
 }
 
-int run(int count, char** words) {
+int run(int count, char** arguments) {
   Settings settings;
   try {
-    settings = parse(count, words);
+    settings = parse(count, arguments);
   } catch (const std::invalid_argument& error) {
     std::fprintf(stderr, "%s\n%s", error.what(), usage);
     return 2;
@@ -123,9 +123,9 @@ int run(int count, char** words) {
 
 }  // namespace benchmarks
 
-int main(int count, char** words) {
+int main(int count, char** arguments) {
   try {
-    return benchmarks::run(count, words);
+    return benchmarks::run(count, arguments);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "benchmarks: %s\n", error.what());
     return 1;

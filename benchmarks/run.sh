@@ -1,8 +1,8 @@
 #!/bin/sh
 # sh benchmarks/run.sh [build folder] [options]
-# Builds the benchmarks for this machine and runs them. Prints a table and writes <build folder>/results.json; then
-# measures what the library costs to compile. The build folder is build-benchmarks/ by default. Options, see
-# docs/benchmarks.md: --quick, --only GROUP (leaves compile cost out), --threads COUNT, --processor-time, --json FILE.
+# Builds the benchmarks for this machine and runs them. Prints a table and writes <build folder>/results.json, then
+# measures how long the library takes to compile. The build folder is build-benchmarks/ by default. Options (see
+# docs/benchmarks.md): --quick, --only GROUP (skips the compile cost), --threads COUNT, --processor-time, --json FILE.
 set -eu
 cd "$(dirname "$0")/.."
 build=build-benchmarks
@@ -33,8 +33,8 @@ cmake --build "$build" --target benchmarks -j "$(getconf _NPROCESSORS_ONLN 2>/de
 "$build/benchmarks/benchmarks" --json "$build/results.json" "$@"
 
 compile_cost=yes repeats=3
-for word in "$@"; do
-  case $word in
+for argument in "$@"; do
+  case $argument in
   --quick) repeats=1 ;;
   --only) compile_cost=no ;;
   esac

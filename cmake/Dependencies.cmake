@@ -1,8 +1,8 @@
-# What the library needs: nlohmann-json and threads. Whatever the including project or the system already has is
-# taken; only what is missing is downloaded, from its release and checked against a pinned hash.
+# The library's dependencies: nlohmann-json and threads. The including project's targets and the system's packages are
+# preferred; what is missing is downloaded from its release and checked against a pinned hash.
 include(FetchContent)
 if(POLICY CMP0135)
-  cmake_policy(SET CMP0135 NEW) # files of an archive get the time of extraction
+  cmake_policy(SET CMP0135 NEW) # extracted files get the time of extraction
 endif()
 
 set(THREADS_PREFER_PTHREAD_FLAG ON)

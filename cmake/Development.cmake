@@ -1,9 +1,10 @@
-# moe_mamba_development: how our own tests, examples and benchmarks are compiled. Nobody else's code sees it.
+# moe_mamba_development: the options that our own tests, examples and benchmarks are compiled with. Users' targets do not
+# get them.
 if(PROJECT_IS_TOP_LEVEL AND NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
   set(CMAKE_BUILD_TYPE Release CACHE STRING "The kind of build" FORCE)
 endif()
 
-# Eigen is for the tests of eigen.hpp and for the text that the quickstart reads by default.
+# Eigen is needed by the tests of eigen.hpp; its sources are also the text that the quickstart reads by default.
 if(NOT TARGET Eigen3::Eigen)
   find_package(Eigen3 QUIET NO_MODULE)
 endif()
@@ -18,7 +19,7 @@ target_compile_options(
 
 if(MOE_MAMBA_NATIVE)
   include(CheckCXXCompilerFlag)
-  foreach(flag -march=native -mcpu=native) # clang spells it the second way on ARM
+  foreach(flag -march=native -mcpu=native) # the latter is clang's on ARM
     string(MAKE_C_IDENTIFIER "MOE_MAMBA_HAS${flag}" known)
     check_cxx_compiler_flag(${flag} ${known})
     if(${known})
@@ -28,8 +29,8 @@ if(MOE_MAMBA_NATIVE)
   endforeach()
 endif()
 
-# cuda_tests: whether the tests and examples for CUDA devices are built and run, or only the few files that show that the
-# kernels compile. nvcc takes longer than all other compilers together, so it is not started for what nobody here can run.
+# cuda_tests: whether all tests and examples for CUDA devices are built and run, or only the few files that show that the
+# kernels compile. nvcc takes longer than all other compilers together, so it does not compile what this machine cannot run.
 set(cuda_tests OFF)
 if(NOT MOE_MAMBA_CUDA_TESTS MATCHES "^(AUTO|ON|OFF)$")
   message(FATAL_ERROR "MOE_MAMBA_CUDA_TESTS is ${MOE_MAMBA_CUDA_TESTS}; allowed: AUTO, ON, OFF")
@@ -47,9 +48,9 @@ elseif(MOE_MAMBA_CUDA_TESTS STREQUAL "ON")
 endif()
 
 if(MOE_MAMBA_SANITIZE)
-  # Instrumented in full, unrolled kernels take minutes to compile. Calls instead of inline code for every access, and
-  # without the checks that sit on every access and that others make up for (the address sanitizer and aligned loads
-  # fault on what null, alignment, object-size and pointer-overflow would find), they take as long as without.
+  # With full instrumentation, unrolled kernels take minutes to compile. Two things make them compile as fast as without:
+  # accesses are checked by calls instead of inline code, and the checks of every access that are redundant are left out
+  # (what null, alignment, object-size and pointer-overflow would find makes the address sanitizer or an aligned load fail).
   list(JOIN MOE_MAMBA_SANITIZE "," sanitizers)
   set(sanitize -fsanitize=${sanitizers} -fno-sanitize-recover=all -fno-omit-frame-pointer)
   if("undefined" IN_LIST MOE_MAMBA_SANITIZE)

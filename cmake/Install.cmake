@@ -1,4 +1,4 @@
-# The headers and a CMake package, for find_package(moe_mamba). Nothing in it depends on the machine.
+# Installs the headers and a CMake package for find_package(moe_mamba). Neither depends on the architecture.
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 

@@ -1,4 +1,4 @@
-# Catch2, version 2.13 or 3 (the system's, else 3.5.2 fetched), as one library with main(): moe_mamba_test_main.
+# moe_mamba_test_main: Catch2 2.13 or 3 (the system's, otherwise 3.5.2 is downloaded) with a main().
 if(NOT TARGET Catch2::Catch2)
   find_package(Catch2 QUIET CONFIG)
   if(NOT Catch2_FOUND)
@@ -19,5 +19,5 @@ else()
   add_library(moe_mamba_test_main OBJECT ${CMAKE_CURRENT_LIST_DIR}/../tests/support/main.cpp)
   target_compile_features(moe_mamba_test_main PUBLIC cxx_std_20)
   target_link_libraries(moe_mamba_test_main PUBLIC Catch2::Catch2)
-  target_compile_options(moe_mamba_test_main PRIVATE -O0) # in half the time of -O3, and tests run no slower for it
+  target_compile_options(moe_mamba_test_main PRIVATE -O0) # compiles in half the time of -O3, and tests run as fast
 endif()

@@ -1,19 +1,19 @@
-# The kernels of a program's models in files of their own, so that what trains, generates or reads can be edited without
-# compiling them again, in this tree and in an installed package:
+# Compiles the kernels of a program's models in files of their own, so that code that trains, generates or reads files can be
+# edited without compiling them again. In this tree and in an installed package:
 #
 #   moe_mamba_kernels(<target> HEADER <file> DEFINITIONS <type>... [SCALARS <type>...] [BACKENDS cpu|cuda...] [FILES])
 #
-# adds to <target> a file for each backend (cpu unless told) that includes HEADER, where the definitions are, and holds
-# their kernels for each type of parameters (float unless told). With FILES the first holds the reader of files too. It may
-# be called more than once for a target, with other definitions, types or backends each time. HEADER and the other files of
-# the target include <moe_mamba/inference.hpp>, training.hpp, files.hpp or, for a CUDA device, cuda.hpp, and not
+# adds to <target> one file per backend (default: cpu), which includes HEADER, where the definitions are, and holds their
+# kernels for each type of parameters (default: float). With FILES, the first of these files also holds the file reader. The
+# function may be called several times for a target, each time with other definitions, types or backends. HEADER and the other
+# files of the target must include <moe_mamba/inference.hpp>, training.hpp, files.hpp or, for a CUDA device, cuda.hpp, but not
 # moe_mamba.hpp or kernels.hpp.
 
-# Notes that a target has these kernels, which would be compiled twice otherwise.
+# Records that a target has these kernels, and fails if it has them already.
 function(moe_mamba_kernels_once target kernels)
   get_target_property(all ${target} MOE_MAMBA_KERNELS)
   if(kernels IN_LIST all)
-    message(FATAL_ERROR "moe_mamba_kernels: the target ${target} has ${kernels} already; allowed: each once")
+    message(FATAL_ERROR "moe_mamba_kernels: the target ${target} already has ${kernels}; allowed: each once")
   endif()
   set_property(TARGET ${target} APPEND PROPERTY MOE_MAMBA_KERNELS "${kernels}")
 endfunction()
@@ -21,7 +21,7 @@ endfunction()
 function(moe_mamba_kernels target)
   cmake_parse_arguments(PARSE_ARGV 1 kernels "FILES" "HEADER" "DEFINITIONS;SCALARS;BACKENDS")
   if(NOT TARGET ${target})
-    message(FATAL_ERROR "moe_mamba_kernels: the target ${target} is missing; allowed: one that was added before")
+    message(FATAL_ERROR "moe_mamba_kernels: the target is ${target}; allowed: an existing target")
   endif()
   if(kernels_UNPARSED_ARGUMENTS)
     message(FATAL_ERROR "moe_mamba_kernels: the argument is ${kernels_UNPARSED_ARGUMENTS}; allowed: HEADER, DEFINITIONS, "

@@ -1,5 +1,5 @@
-# The target moe_mamba::tokenizers, in this tree and in an installed package: the tokenizers of public checkpoints, which
-# need utf8proc. It is found by its files, as not every distribution's package of it comes with CMake's.
+# Defines the target moe_mamba::tokenizers, in this tree and in an installed package: the tokenizers of public checkpoints, which
+# need utf8proc. Searches for its header and library, since not every distribution's package has CMake files.
 # Sets moe_mamba_tokenizers_FOUND.
 if(NOT TARGET moe_mamba::tokenizers)
   find_path(MOE_MAMBA_UTF8PROC_FOLDER utf8proc.h DOC "The folder of utf8proc.h")

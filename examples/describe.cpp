@@ -13,14 +13,14 @@
 
 namespace {
 
-using moe_mamba::families::Word;
+using moe_mamba::families::OptionSpec;
 
 /// Prints, as a comment, the first non-empty `sentence` about an option of a layer.
 void print_first(const moe_mamba::families::Architecture& model,
-                 const std::function<std::string(const Word&)>& sentence) {
+                 const std::function<std::string(const OptionSpec&)>& sentence) {
   for (const auto& layer : model.layers) {
-    for (const Word& word : layer.words) {
-      const std::string text = sentence(word);
+    for (const OptionSpec& option : layer.options) {
+      const std::string text = sentence(option);
       if (text.empty()) continue;
       std::cout << "// " << text << '\n';
       return;
@@ -32,15 +32,16 @@ void describe(const char* path) {
   const moe_mamba::families::CheckpointFolder folder(path, moe_mamba::Links::followed);
   const auto model = folder.architecture();
   std::cout << "// " << path << ": " << folder.family().name << ", layers: " << model.layers.size() << '\n';
-  print_first(model, [](const Word& word) {
-    return word.also.empty() ? ""
-                             : word.spelling + " is what the public code computes; " + word.also + " matches as well";
+  print_first(model, [](const OptionSpec& option) {
+    return option.alternative.empty()
+               ? ""
+               : option.spelling + " is what the public code computes; " + option.alternative + " matches as well";
   });
-  print_first(model, [](const Word& word) {
-    return !word.free ? ""
-                      : word.spelling +
-                            " is the longest supported; a shorter context takes less memory and gives the same "
-                            "results for texts up to its length";
+  print_first(model, [](const OptionSpec& option) {
+    return !option.any_value ? ""
+                             : option.spelling +
+                                   " is the longest supported; a shorter context takes less memory and gives the same "
+                                   "results for texts up to its length";
   });
   std::cout << "using Net = " << model.spelling() << ";\n";
 }

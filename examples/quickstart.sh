@@ -1,7 +1,7 @@
 #!/bin/sh
 # sh examples/quickstart.sh [files or folders…] [options]
-# Installs what is missing (Debian, Ubuntu), builds the quickstart for this machine and runs it with the arguments given;
-# --help tells what it takes. The build folder is build-quickstart/ beside this repository's files.
+# Installs missing packages (Debian, Ubuntu), builds the quickstart for this machine and runs it with the given arguments;
+# --help lists them. The build folder is build-quickstart/ in this repository.
 set -u
 here=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd) || exit 1
 build=$here/build-quickstart
@@ -11,10 +11,10 @@ have() { command -v "$1" >/dev/null 2>&1; }
 have_header() { [ -e "/usr/include/$1" ] || [ -e "/usr/local/include/$1" ]; }
 complain() { printf 'quickstart: %s\n' "$*" >&2; }
 
-# The program's own words, which need no program to be shown; and whether there must be kernels for a CUDA device.
+# --help is answered without building; --cuda needs the kernels for a CUDA device.
 cuda=OFF
-for word in "$@"; do
-  case $word in
+for argument in "$@"; do
+  case $argument in
   --) break ;;
   --cuda) cuda=ON ;;
   --help | -h)
@@ -31,7 +31,7 @@ have ninja || missing="$missing ninja-build"
 have_header eigen3/Eigen/Core || missing="$missing libeigen3-dev"
 have_header nlohmann/json.hpp || missing="$missing nlohmann-json3-dev"
 
-in_words() {
+explain_requirements() {
   complain "please install a C++20 compiler (g++ 12, clang 14 or newer), CMake 3.22 or newer, Ninja, Eigen 3.4 (the text to train on) and"
   complain "nlohmann-json 3.9 or newer, and run this again; Debian and Ubuntu call what is missing:$missing"
 }
@@ -46,26 +46,26 @@ if [ -n "$missing" ]; then
       echo "installing:$missing"
     fi
     $sudo apt-get -q update >/dev/null || complain "apt-get update failed; trying without"
-    # shellcheck disable=SC2086 # the words are packages
+    # shellcheck disable=SC2086 # a list of packages
     $sudo env DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install $missing >/dev/null || {
       complain "could not install:$missing"
-      in_words
+      explain_requirements
       exit 1
     }
   else
-    in_words
-    # CMake fetches the two libraries that it does not find; without the tools there is nothing to go on with.
+    explain_requirements
+    # CMake downloads the libraries that it does not find, but the tools are needed.
     have cmake && have ninja && { have c++ || have g++ || have clang++; } || exit 1
-    complain "going on: CMake will try to download the libraries"
+    complain "continuing: CMake will try to download the libraries"
   fi
 fi
 
-# A build folder that came along with a copy of this one knows the other's paths only.
+# A build folder that was copied along with the repository contains the paths of the original.
 if [ -e "$build/CMakeCache.txt" ] && ! grep -qF "CMAKE_HOME_DIRECTORY:INTERNAL=$here" "$build/CMakeCache.txt"; then
   rm -rf "$build"
 fi
 
-# Compute capability 9.0 has instructions that are only in code for 9.0a.
+# Some instructions of compute capability 9.0 exist in code for 9.0a only.
 capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d .)
 case $capability in
 '' | 90) gencode=arch=compute_90a,code=sm_90a ;;
@@ -74,7 +74,7 @@ esac
 
 log=$build/build.log
 mkdir -p "$build" || {
-  complain "$build: cannot be made a folder"
+  complain "$build: cannot be created"
   exit 1
 }
 [ -e "$build/examples/quickstart" ] || echo "building, which takes a minute or two"
@@ -85,7 +85,7 @@ mkdir -p "$build" || {
     cmake --build "$build" --target example.quickstart -j "$jobs"
 } >"$log" 2>&1 || {
   tail -n 30 "$log" >&2
-  complain "could not be built; the whole of the compiler's words are in $log"
+  complain "the build failed; its whole output is in $log"
   exit 1
 }
 exec "$build/examples/quickstart" "$@"

@@ -1,13 +1,13 @@
 #!/bin/sh
 # sh tests/bits.sh [write] [cuda]
-# Whether every bit is still the same: builds the programs of tests/bits, each of some definitions, and compares what they
-# print, hashes of outputs, gradients, trained parameters and more, with what is kept in tests/fixtures/bits. `write`
-# keeps what they print now instead. `cuda` builds them for this machine's CUDA device.
-# Bits depend on compiler, C library and instruction set, so there is a file for each compiler and library, and the
-# instruction set is fixed. With another compiler (CXX) or other flags (CXXFLAGS) keep a file of your own before you
-# change something: MOE_MAMBA_BITS names it. What differs as it is and not with CXXFLAGS="-O1 -ffp-contract=off", which
-# gives the same bits otherwise, are products and sums that the compiler takes together in other places than before.
-# Builds in build-bits/; exits with 77 where nothing is kept.
+# Checks that results are bitwise unchanged: builds the programs of tests/bits, each with some definitions, and compares the
+# hashes that they print (of outputs, gradients, trained parameters and more) with those stored in tests/fixtures/bits.
+# `write` stores the new hashes instead. `cuda` builds the programs for this machine's CUDA device.
+# Bits depend on the compiler, the C library and the instruction set, so there is one file per compiler and library, and the
+# instruction set is fixed. With another compiler (CXX) or other flags (CXXFLAGS), store hashes in a file of your own, which
+# MOE_MAMBA_BITS names, before you change anything. If hashes differ by default, but not with CXXFLAGS="-O1 -ffp-contract=off"
+# before and after the change, the compiler merely fuses multiplications and additions in other places than before.
+# Builds in build-bits/; exits with 77 if there are no stored hashes.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 write=false
@@ -17,7 +17,7 @@ for argument; do
   write) write=true ;;
   cuda) backend=cuda ;;
   *)
-    echo "the argument is '$argument'; allowed: write, cuda"
+    echo "an argument is '$argument'; allowed: write, cuda"
     exit 1
     ;;
   esac
@@ -36,7 +36,7 @@ cuda)
   compiler=$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)
   capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d .)
   case $capability in
-  '' | 90) capability=90a ;; # some instructions are in code for 9.0a only
+  '' | 90) capability=90a ;; # some instructions exist in code for 9.0a only
   esac
   dependencies=${MOE_MAMBA_DEPENDENCIES:+-I$MOE_MAMBA_DEPENDENCIES}
   flags="-std=c++20 ${CXXFLAGS:--O1} -gencode=arch=compute_$capability,code=sm_$capability -x cu -DMOE_MAMBA_TEST_CUDA
@@ -45,7 +45,7 @@ cuda)
   name=nvcc-$("$compiler" --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')-sm_$capability
   ;;
 esac
-kept=${MOE_MAMBA_BITS:-tests/fixtures/bits/$name.txt}
+stored=${MOE_MAMBA_BITS:-tests/fixtures/bits/$name.txt}
 build=build-bits/$name
 rm -rf "$build"
 mkdir -p "$build" || exit 1
@@ -66,24 +66,24 @@ echo "$(wc -l <"$build/now.txt") hashes in $(($(date +%s) - started)) s"
 [ $status -eq 0 ] || exit 1
 
 if $write; then
-  mkdir -p "$(dirname "$kept")"
-  cp "$build/now.txt" "$kept"
-  echo "written: $kept"
+  mkdir -p "$(dirname "$stored")"
+  cp "$build/now.txt" "$stored"
+  echo "written: $stored"
   exit 0
 fi
-[ -f "$kept" ] || {
-  echo "nothing to compare with: $kept is missing; with the argument write an older commit writes it"
+[ -f "$stored" ] || {
+  echo "no stored hashes: $stored is missing; to create it, check out an older commit and run: sh tests/bits.sh write"
   exit 77
 }
 awk '
   { hash = $NF; sub(/: [0-9a-f]+$/, "") }
-  FNR == NR { kept[$0] = hash; next }
-  !($0 in kept) { print "new:     " $0; next }
-  kept[$0] == hash { same++ }
-  kept[$0] != hash { print "differs: " $0; others++ }
-  { delete kept[$0] }
+  FNR == NR { stored[$0] = hash; next }
+  !($0 in stored) { print "new:     " $0; next }
+  stored[$0] == hash { same++ }
+  stored[$0] != hash { print "differs: " $0; others++ }
+  { delete stored[$0] }
   END {
-    for (line in kept) { print "missing: " line; others++ }
-    print same + 0 " hashes are as kept, " others + 0 " are not"
+    for (line in stored) { print "missing: " line; others++ }
+    print same + 0 " hashes unchanged, " others + 0 " changed or missing"
     exit others > 0
-  }' "$kept" "$build/now.txt"
+  }' "$stored" "$build/now.txt"

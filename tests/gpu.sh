@@ -1,8 +1,8 @@
 #!/bin/sh
 # sh tests/gpu.sh [build folder]
-# Builds the tests of the CUDA side for this machine's device and runs them one after the other; ends with a table. The
-# operations' tests need the CUDA Toolkit and nothing else; those of models also g++, Catch2 and nlohmann-json, which are
-# looked for in MOE_MAMBA_DEPENDENCIES, a folder with catch2/ and nlohmann/ in it, or /usr/include without it.
+# Builds the CUDA tests for this machine's device, runs them one after another and prints a table. The operations' tests need
+# only the CUDA Toolkit; the models' tests also need g++, Catch2 and nlohmann-json, which are looked for in the folder
+# MOE_MAMBA_DEPENDENCIES, with catch2/ and nlohmann/ in it, or in /usr/include if that is not set.
 # The build folder is build-gpu/ by default.
 set -u
 cd "$(dirname "$0")/.." || exit 1
@@ -13,7 +13,7 @@ nvcc=$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)
   exit 1
 }
 toolkit=$(dirname "$(dirname "$(readlink -f "$nvcc")")")
-# The instructions of compute capability 9.0 that have no successor are only in code for 9.0a.
+# Some instructions of compute capability 9.0, which later ones lack, exist in code for 9.0a only.
 capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d .)
 case $capability in
 '' | 90) gencode=arch=compute_90a,code=sm_90a ;;
@@ -22,14 +22,14 @@ esac
 dependencies=${MOE_MAMBA_DEPENDENCIES:-/usr/include}
 include=
 [ "$dependencies" = /usr/include ] || include=-I$dependencies
-# Version 3 of Catch2, which the compiler may find where it finds everything, has a library.
+# Catch2 3, which may also be on the compiler's default path, needs to be linked; Catch2 2 is header-only.
 catch2=
 echo '#include <catch2/catch_all.hpp>' | g++ $include -x c++ -E - >/dev/null 2>&1 && catch2=-lCatch2
 
 mkdir -p "$build" || exit 1
 rm -f "$build/portable.o"
 started=$(date +%s)
-# What takes longest comes first.
+# The slowest to compile come first.
 {
   if [ -f "$dependencies/nlohmann/json.hpp" ] && [ -d "$dependencies/catch2" ]; then
     for source in tests/gpu/passes/*.cu; do
@@ -67,7 +67,7 @@ for name in $names models; do
     cat "$build/$name.log"
     outcome=$(grep -v '^$' "$build/$name.log" | tail -n 1)
   elif [ "$name" = models ] && [ ! -f "$build/models.gpu.main.o" ]; then
-    code=0 outcome="left out: no Catch2 and nlohmann-json in $dependencies (MOE_MAMBA_DEPENDENCIES)"
+    code=0 outcome="skipped: no Catch2 and nlohmann-json in $dependencies (MOE_MAMBA_DEPENDENCIES)"
   else
     code=1 outcome="does not compile"
   fi

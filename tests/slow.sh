@@ -1,12 +1,12 @@
 #!/bin/sh
 # sh tests/slow.sh [build folder] [lines]
-# What took longest to compile and to run in a build folder (build/ by default), in seconds of the last time.
+# Lists what took longest to compile and to run in a build folder (build/ by default), in seconds.
 set -eu
 cd "$(dirname "$0")/.."
 build=${1:-build}
 lines=${2:-15}
 [ -f "$build/.ninja_log" ] || {
-  echo "$build/.ninja_log is missing; this takes a folder that Ninja has built in"
+  echo "$build/.ninja_log is missing; the folder must have been built by Ninja"
   exit 1
 }
 echo "compiled or linked:"

@@ -9,21 +9,21 @@
 #include <unistd.h>
 #include <vector>
 
-int main(int count, char** words) {
+int main(int count, char** arguments) {
   if (count < 3) return std::fprintf(stderr, "usage: measure REPEATS COMMAND...\n"), 2;
   std::vector<double> seconds;
   double mebibytes = 0;
-  for (int left = std::max(1, std::atoi(words[1])); left > 0; --left) {
+  for (int left = std::max(1, std::atoi(arguments[1])); left > 0; --left) {
     const pid_t child = fork();
     if (child == 0) {
-      execvp(words[2], words + 2);
-      std::perror(words[2]);
+      execvp(arguments[2], arguments + 2);
+      std::perror(arguments[2]);
       _exit(127);
     }
     int status = 0;
     rusage usage{};
     if (child < 0 || wait4(child, &status, 0, &usage) != child || !WIFEXITED(status) || WEXITSTATUS(status) != 0) {
-      std::fprintf(stderr, "%s failed\n", words[2]);
+      std::fprintf(stderr, "%s failed\n", arguments[2]);
       return 1;
     }
     const auto in_seconds = [](const timeval& time) {

@@ -12,8 +12,8 @@ using namespace moe_mamba;
 using Net = LanguageModel<Vocabulary<256>, Width<128>,
                           Repeat<REPEATS, Mamba<State<16>>, Moe<Experts<8>, TopK<1>, Hidden<256>>>>;
 
-int main(int count, char** words) {
-  const std::string text(1 << 16, count > 1 ? words[1][0] : 'a');
+int main(int count, char** arguments) {
+  const std::string text(1 << 16, count > 1 ? arguments[1][0] : 'a');
   Model<Net> model(Seed{1});
   Cpu cpu(Threads{2});
   Trainer trainer(model, cpu, AdamW{.learning_rate = 1e-3}, Cosine{.warmup = 10, .steps = 100});

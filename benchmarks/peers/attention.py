@@ -2,7 +2,7 @@
 """python3 benchmarks/peers/attention.py
 
 Times PyTorch's scaled_dot_product_attention on this machine's device, at the shapes of benchmarks/gpu/attention.cu: causal,
-forward and backward, in bfloat16 and float. Medians of event times; operations are counted as there.
+forward and backward, in bfloat16 and float. Prints medians of event times; operations are counted as in that benchmark.
 """
 import statistics
 import sys
@@ -10,7 +10,7 @@ import sys
 try:
     import torch
 except ImportError:
-    sys.exit("PyTorch is not installed; please install it (2.11 is the one tried): pip install torch")
+    sys.exit("PyTorch is not installed; please install it (tested with 2.11): pip install torch")
 import torch.nn.functional as functional
 
 

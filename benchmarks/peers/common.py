@@ -1,4 +1,4 @@
-"""What the scripts of this folder share: the machine, times, and functions compiled where that works."""
+"""Shared by the scripts of this folder: the device, timing, and torch.compile with a fallback."""
 import statistics
 import sys
 import time
@@ -6,25 +6,25 @@ import time
 try:
     import torch
 except ImportError:
-    sys.exit("PyTorch is not installed; please install it (2.11 is the one tried): pip install torch")
+    sys.exit("PyTorch is not installed; please install it (tested with 2.11): pip install torch")
 
 
 def add_device_argument(parser):
-    parser.add_argument("--device", default="cuda", help="cpu only shows that a script runs")
+    parser.add_argument("--device", default="cuda", help="cuda, or cpu to check that the script runs")
     parser.add_argument("--eager", action="store_true", help="without torch.compile")
-    parser.add_argument("--repetitions", type=int, default=15, help="of what is timed; medians are shown")
+    parser.add_argument("--repetitions", type=int, default=15, help="number of measurements, of which the median is printed")
 
 
 def describe(arguments):
-    """Prints what was found; ends the program where there is no device."""
+    """Prints the device and the versions; exits if there is no device."""
     if arguments.device == "cuda" and not torch.cuda.is_available():
-        sys.exit("no CUDA device here")
+        sys.exit("no CUDA device")
     name = torch.cuda.get_device_name() if arguments.device == "cuda" else "CPU"
     print(f"{name}, PyTorch {torch.__version__}, CUDA {torch.version.cuda}", flush=True)
 
 
 def mark(device):
-    """A moment: on a device, when it has done everything up to here."""
+    """A point in time; on a device, the moment when it has finished all work queued so far."""
     if device != "cuda":
         return time.perf_counter()
     event = torch.cuda.Event(enable_timing=True)
@@ -33,7 +33,7 @@ def mark(device):
 
 
 def milliseconds(begin, end):
-    """From one mark to another; waits for the second."""
+    """The time from one mark to another, for which it waits."""
     if isinstance(begin, float):
         return (end - begin) * 1e3
     end.synchronize()
@@ -41,7 +41,8 @@ def milliseconds(begin, end):
 
 
 def median_milliseconds(work, device, repetitions, least=20):
-    """Of one call. As many in a row as take `least` milliseconds, so that the host may run ahead of the device."""
+    """The time of one call, measured over as many calls in a row as take `least` milliseconds, so that the host runs ahead of
+    the device."""
     for _ in range(3):
         work()
     times, calls = [], 1
@@ -58,7 +59,7 @@ def median_milliseconds(work, device, repetitions, least=20):
 
 
 def compiled(function, eager=False, dynamic=None):
-    """torch.compile of a function; the function itself, with a line that says so, where that fails."""
+    """The function compiled by torch.compile; if that fails, the function itself, after printing why."""
     if eager:
         return function
     attempt, state = torch.compile(function, dynamic=dynamic), {"failed": False}
@@ -68,9 +69,9 @@ def compiled(function, eager=False, dynamic=None):
             return function(*arguments)
         try:
             return attempt(*arguments)
-        except Exception as error:  # whatever the compiler's stages raise
+        except Exception as error:  # the compiler's stages raise many types
             reason = (str(error).strip().splitlines() or [""])[0][:160]
-            print(f"torch.compile fails for {function.__name__} ({type(error).__name__}: {reason}); eager", flush=True)
+            print(f"torch.compile fails for {function.__name__} ({type(error).__name__}: {reason}); running it eagerly", flush=True)
             state["failed"] = True
             return function(*arguments)
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """python3 benchmarks/peers/decode.py [--batch 1,64]
 
-Decoding with a model of mamba-2.8b's shape (64 Mamba layers, width 2560, state 16, vocabulary 50280, tied head) in PyTorch: bfloat16
-weights and activations, states of the scan in float, greedy, a whole step as one CUDA graph. Once as plain operations, once with each
-layer's operations fused by torch.compile. Weights are random, which changes nothing about time.
+Measures greedy decoding in PyTorch with a model of mamba-2.8b's shape (64 Mamba layers, width 2560, state 16, vocabulary 50280, tied
+head): bfloat16 weights and activations, the scan's states in float, a whole step as one CUDA graph. Measured once with plain
+operations and once with each layer's operations fused by torch.compile. Weights are random, which does not affect the time.
 """
 import argparse
 import math
@@ -13,7 +13,7 @@ import torch.nn.functional as functional
 
 
 def step_inputs(x, taps_state, gain, in_proj, conv_weight, conv_bias, x_proj, dt_proj, states):
-    """Norm, projections and convolution of one position; the convolution's state is moved on in place."""
+    """Norm, projections and convolution of one position; updates the convolution's state in place."""
     xz = functional.linear(functional.rms_norm(x, x.shape[-1:], gain, 1e-5), in_proj)
     u, z = xz.chunk(2, -1)
     moved = torch.cat((taps_state[..., 1:], u[..., None]), -1)
@@ -24,7 +24,7 @@ def step_inputs(x, taps_state, gain, in_proj, conv_weight, conv_bias, x_proj, dt
 
 
 def step_output(x, u, delta, b, c, z, state, dt_bias, a, skip, out_proj):
-    """The scan's one step, in place, gate and residual."""
+    """One step of the scan, whose state is updated in place, then gate and residual."""
     delta = functional.softplus(delta.float() + dt_bias)
     state.copy_(state * torch.exp(delta[..., None] * a) + (delta * u)[..., None] * b[:, None].float())
     y = (state * c[:, None].float()).sum(-1) + skip * u
@@ -70,7 +70,7 @@ class Decoder:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", default="1,64")
-    parser.add_argument("--small", action="store_true", help="a tiny model, to see that everything runs")
+    parser.add_argument("--small", action="store_true", help="use a tiny model, to check that the script runs")
     add_device_argument(parser)
     arguments = parser.parse_args()
     describe(arguments)
@@ -93,7 +93,7 @@ def main():
                     work = graph.replay
                 time = median_milliseconds(work, arguments.device, arguments.repetitions)
             name = "plain operations" if eager else "torch.compile"
-            print(f"batch {batch:3}, {name:17}: {time:8.3f} ms a step, {batch / time * 1e3:8.0f} tokens/s, "
+            print(f"batch {batch:3}, {name:17}: {time:8.3f} ms per step, {batch / time * 1e3:8.0f} tokens/s, "
                   f"{decoder.bytes() / time * 1e-6:6.0f} GB/s of weights and states", flush=True)
             del decoder, work
             graph = None

@@ -1,5 +1,5 @@
-"""The layers of a MoE-Mamba as functions of tensors, defined as moe_mamba defines them (docs/layers.md): functions, so that all layers of a
-model share what torch.compile makes of one."""
+"""The layers of a MoE-Mamba, defined as in moe_mamba (docs/layers.md), as functions of tensors, so that all layers of a model share the
+code that torch.compile generates for one."""
 import torch
 import torch.nn.functional as functional
 
@@ -28,13 +28,13 @@ def mamba_output(x, y, out_proj):
 
 
 def grouped_products(rows, up, down, offsets):
-    """Each expert's two products, over rows sorted by expert."""
+    """Both matrix products of every expert, on rows sorted by expert."""
     hidden = functional.relu(functional.grouped_mm(rows, up.transpose(1, 2), offs=offsets))
     return functional.grouped_mm(hidden, down.transpose(1, 2), offs=offsets)
 
 
 def padded_products(rows, up, down, offsets):
-    """The same as batched products over rows padded to the fullest expert, which the host has to wait for."""
+    """The same as batched products on rows padded to the largest number of rows per expert, for which the host waits."""
     experts, counts = up.shape[0], offsets.diff(prepend=offsets.new_zeros(1))
     most = int(counts.max())
     place = torch.arange(rows.shape[0], device=rows.device)
@@ -52,7 +52,8 @@ def best_products():
 
 
 def route(x, router, top_k):
-    """Gates, rows in the order of their experts, where these end, and the balance loss without its factor."""
+    """Returns the gates and the rows' numbers, both sorted by expert, the end of each expert's rows, and the balance loss
+    without its factor."""
     tokens, experts = x.shape[0], router.shape[0]
     with torch.autocast(x.device.type, enabled=False):
         probabilities = functional.linear(x.float(), router.float()).softmax(-1)
@@ -66,7 +67,7 @@ def route(x, router, top_k):
 
 
 def mixture(x, router, up, down, top_k, products):
-    """A dropless mixture of experts (rows, width), gates as factors; its balance loss."""
+    """A dropless mixture of experts on (rows, width), weighted by the gates; returns its output and balance loss."""
     gates, source, offsets, balance = route(x, router, top_k)
     rows = x.to(torch.bfloat16)[source]
     y = products(rows, up.to(torch.bfloat16), down.to(torch.bfloat16), offsets)
@@ -75,7 +76,7 @@ def mixture(x, router, up, down, top_k, products):
 
 
 def mixture_block(x, gain, router, up, down):
-    """Switch: one expert a token, with norm and residual."""
+    """Switch: one expert per token, with norm and residual."""
     y, balance = mixture(rms_norm(x, gain).flatten(0, 1), router, up, down, 1, best_products()[0])
     return x + y.view_as(x), balance
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """python3 benchmarks/peers/moe.py [--experts 8,32,128] [--top-k 1,2] [--tokens 4096,16384,65536]
 
-A mixture-of-experts layer in PyTorch, forward and backward, beside one dense feed-forward layer of as many operations: width 1024,
-hidden 4096, ReLU, dropless. Routing, sorting, products, gates and balance loss are in the time of the mixture. Weights are bfloat16 already
-(in training under autocast a conversion of all of them comes on top), activations bfloat16, router and gates float.
+Times a mixture-of-experts layer in PyTorch, forward and backward, and a dense feed-forward layer with the same number of operations:
+width 1024, hidden 4096, ReLU, dropless. The mixture's time includes routing, sorting, products, gates and balance loss. Weights and
+activations are bfloat16 (training under autocast also has to convert all weights), router and gates float.
 """
 import argparse
 
@@ -22,7 +22,7 @@ def main():
     parser.add_argument("--tokens", type=numbers, default=[4096, 16384, 65536])
     parser.add_argument("--width", type=int, default=1024)
     parser.add_argument("--hidden", type=int, default=4096)
-    parser.add_argument("--padded", action="store_true", help="batched products over padded rows, not grouped_mm")
+    parser.add_argument("--padded", action="store_true", help="use batched products on padded rows instead of grouped_mm")
     add_device_argument(parser)
     arguments = parser.parse_args()
     describe(arguments)

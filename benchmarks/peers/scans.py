@@ -1,4 +1,4 @@
-"""The selective scan of Mamba with gradients, by the fastest of what is installed. Tensors are (batch, channels, length), B and C
+"""Mamba's selective scan with gradients, by the fastest implementation that is installed. Tensors are (batch, channels, length), B and C
 (batch, states, length)."""
 import importlib.machinery
 import importlib.util
@@ -32,19 +32,19 @@ class KernelScan(torch.autograd.Function):
 
 
 def combine(first, second):
-    """h -> a h + b after h -> a' h + b', as one such map."""
+    """The composition of two maps h -> a h + b, as one such map."""
     return first[0] * second[0], second[0] * first[1] + second[1]
 
 
 def states_of(decay, drive, reverse=False):
-    """h with h_t = decay_t h_(t-1) + drive_t along the last dimension (backwards: h_(t+1)), from zero."""
+    """Solves h_t = decay_t h_(t-1) + drive_t along the last dimension, starting from zero; in reverse, with h_(t+1)."""
     if decay.is_cuda and torch.compiler.is_compiling():
         from torch._higher_order_ops.associative_scan import associative_scan
 
         return associative_scan(combine, (decay, drive), dim=-1, reverse=reverse, combine_mode="pointwise")[1]
     if reverse:
         return states_of(decay.flip(-1), drive.flip(-1)).flip(-1)
-    distance = 1  # Hillis and Steele: the span that is summed up doubles
+    distance = 1  # Hillis and Steele: the span that has been summed doubles in every iteration
     while distance < decay.shape[-1]:
         before = functional.pad(drive, (distance, 0))[..., : drive.shape[-1]]
         drive = drive + decay * before
@@ -66,7 +66,7 @@ def scan_forward(u, delta, a, b, c, d, z, bias):
 
 
 def scan_backward(gradient, u, delta, a, b, c, d, z, bias):
-    """Everything again, then the same recurrence from the end for the gradient of the states."""
+    """Recomputes the forward pass, then runs the same recurrence from the end for the states' gradient."""
     x, gate = u.float(), z.float()
     step, decay, drive = inputs_of(u, delta, a, b, bias)
     h = states_of(decay, drive)
@@ -88,7 +88,7 @@ def scan_backward(gradient, u, delta, a, b, c, d, z, bias):
 
 
 class TorchScan(torch.autograd.Function):
-    """PyTorch alone. Nothing of size batch x length x channels x states outlives a call, but inside of one there are several."""
+    """PyTorch only. Tensors of size batch x length x channels x states exist during a call only, but several at a time."""
 
     run_forward, run_backward = scan_forward, scan_backward
 
@@ -103,7 +103,7 @@ class TorchScan(torch.autograd.Function):
 
 
 def kernels(path):
-    """mamba_ssm's compiled module, or None and why."""
+    """mamba_ssm's compiled module, or None and the reason."""
     try:
         if not path:
             import selective_scan_cuda
@@ -119,7 +119,7 @@ def kernels(path):
 
 
 def loop(u, delta, a, b, c, d, z, bias):
-    """The definition, step by step."""
+    """The recurrence as defined, step by step."""
     step = functional.softplus(delta + bias[:, None])
     h, outputs = torch.zeros(*u.shape[:2], a.shape[1], device=u.device, dtype=u.dtype), []
     for t in range(u.shape[2]):
@@ -129,7 +129,7 @@ def loop(u, delta, a, b, c, d, z, bias):
 
 
 def worst_error(scan, device):
-    """Of a scan's output and gradients in float, relative, against the loop in double."""
+    """The largest relative error of a scan's output and gradients in float, compared with the loop in double."""
     batch, channels, states, length = 2, 64, 16, 200
     wide, narrow = (batch, channels, length), (batch, states, length)
     shapes = dict(u=wide, delta=wide, a=(channels, states), b=narrow, c=narrow, d=(channels,), z=wide, bias=(channels,))
@@ -145,12 +145,12 @@ def worst_error(scan, device):
 
 
 def choose(device, extension=None, eager=False, torch_only=False):
-    """scan(u, delta, a, b, c, d, z, bias), and what it is."""
-    module, reason = (None, "not asked for") if torch_only else kernels(extension)
+    """Returns a function scan(u, delta, a, b, c, d, z, bias) and its description."""
+    module, reason = (None, "not requested") if torch_only else kernels(extension)
     if module is not None:
         KernelScan.module = module
         return KernelScan.apply, "mamba_ssm's kernels"
-    eager = eager or device != "cuda"  # the associative scan is for CUDA devices and compiled code only
+    eager = eager or device != "cuda"  # the associative scan needs a CUDA device and compiled code
     TorchScan.run_forward, TorchScan.run_backward = (
         compiled(function, eager, dynamic=False) for function in (scan_forward, scan_backward)
     )

@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
 """python3 benchmarks/peers/selective_scan.py [--extension selective_scan_cuda….so] [--shapes 8x2048x2048,…] [--types bf16,fp32]
 
-Times the selective scan of others on this machine's device, at the shapes of benchmarks/gpu/selective_scan.cu: state 16,
-bias, softplus, skip and gate included, parameters in float. Medians of event times, forward and backward apart.
+Times other implementations of the selective scan on this machine's device, at the shapes of benchmarks/gpu/selective_scan.cu:
+state 16, with bias, softplus, skip and gate, parameters in float. Prints medians of event times, separately for forward and backward.
 
-- mamba_ssm: its compiled kernels, from the module selective_scan_cuda (pip install mamba-ssm), or from the file that
-  --extension names. Its tensors are (batch, channels, length); what it allocates and zeroes for its results is part of a call.
-- Without it PyTorch alone: a loop over time of operations on all sequences and channels, captured as one graph,
-  so that launches cost what they do at best; the backward pass is autograd's, through all states, timed with a forward
-  pass and less that. Nothing in PyTorch itself does a scan, so this is a floor to compare with and not a contender.
+- mamba_ssm's compiled kernels, from the module selective_scan_cuda (pip install mamba-ssm) or from the file given by
+  --extension. Tensors are (batch, channels, length); the time of a call includes allocating and zeroing its results.
+- If that is not installed, PyTorch alone: a loop over time, each step of which works on all sequences and channels, captured as one
+  graph to minimise the cost of launches. The backward pass is autograd's, through all states; its time is that of forward and backward
+  minus that of forward. PyTorch itself has no scan, so this is a baseline rather than a competitor.
 
-A first table line says how far each is from a loop in double at a small shape.
+The first line shows the implementation's error at a small shape, compared with a loop in double.
 """
 import argparse
 import importlib.machinery
@@ -21,7 +21,7 @@ import sys
 try:
     import torch
 except ImportError:
-    sys.exit("PyTorch is not installed; please install it (2.11 is the one tried): pip install torch")
+    sys.exit("PyTorch is not installed; please install it (tested with 2.11): pip install torch")
 import torch.nn.functional as functional
 
 STATES = 16
@@ -41,12 +41,12 @@ def extension(path):
 
         return selective_scan_cuda
     except ImportError as error:
-        print(f"mamba_ssm's kernels are not installed ({error}); with them: pip install mamba-ssm, or --extension FILE")
+        print(f"mamba_ssm's kernels are not installed ({error}); to use them: pip install mamba-ssm, or --extension FILE")
         return None
 
 
 def problem(batch, length, channels, kind):
-    """Random inputs, as in our benchmark: steps from about 0.02 to 1.3, decays over them from near 1 to 0."""
+    """Random inputs as in our benchmark: step sizes from about 0.02 to 1.3, decays per step from nearly 1 to 0."""
     generator = torch.Generator(device="cuda").manual_seed(1)
 
     def uniform(shape, low, high, kind=torch.float32):
@@ -67,7 +67,7 @@ def problem(batch, length, channels, kind):
 
 
 def loop(p):
-    """The scan in operations of PyTorch, in the type of its inputs' sums."""
+    """The scan in PyTorch operations, computed in the type of A."""
     delta = functional.softplus(p["delta"].to(p["A"].dtype) + p["bias"][:, None])
     u, b, c = p["u"].to(delta.dtype), p["B"][:, 0].to(delta.dtype), p["C"][:, 0].to(delta.dtype)
     h = torch.zeros(*u.shape[:2], STATES, device=u.device, dtype=delta.dtype)
@@ -81,7 +81,7 @@ def loop(p):
 
 
 def median(work, least=9):
-    """Milliseconds of a call, on the device: of several calls between two events, so that launches run ahead."""
+    """Milliseconds per call on the device, measured over several calls between two events, so that launches run ahead."""
     work()
     torch.cuda.synchronize()
     times, calls = [], 1
@@ -152,12 +152,12 @@ class Loop:
 
 def main():
     arguments = argparse.ArgumentParser()
-    arguments.add_argument("--extension", help="path of a built selective_scan_cuda")
+    arguments.add_argument("--extension", help="path of the compiled module selective_scan_cuda")
     arguments.add_argument("--shapes", default="8x1024x2048,8x2048x2048,8x16384x2048,8x65536x2048,8x2048x8192,1x2048x2048")
     arguments.add_argument("--types", default="bf16,fp32")
     arguments = arguments.parse_args()
     if not torch.cuda.is_available():
-        sys.exit("no CUDA device here")
+        sys.exit("no CUDA device")
     module = extension(arguments.extension)
     peer = Kernels(module) if module else Loop()
     print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}")
@@ -165,14 +165,14 @@ def main():
     small = problem(2, 600, 64, torch.float32)
     exact = loop({k: v.double() for k, v in small.items()})
     error = (peer.output(small).double() - exact).norm() / exact.norm()
-    print(f"{peer.name}: off by {error:.1e} in fp32 at 2 x 600 x 64")
+    print(f"{peer.name}: error {error:.1e} in fp32 at 2 x 600 x 64")
 
     print(f"{'':12}{'type':6}{'batch x length x channels':>26}{'forward ms':>12}{'backward ms':>13}")
     for shape in arguments.shapes.split(","):
         batch, length, channels = (int(n) for n in shape.split("x"))
         for kind in arguments.types.split(","):
             if isinstance(peer, Loop) and batch * length * channels > 1 << 25:
-                continue  # autograd keeps all states
+                continue  # autograd would keep all states
             p = problem(batch, length, channels, TYPES[kind])
             forward, backward = peer.times(p)
             print(f"{peer.name:12}{kind:6}{shape:>26}{forward:12.3f}{backward:13.3f}", flush=True)

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """python3 benchmarks/peers/training.py [--batch 8] [--extension selective_scan_cuda….so] [--torch-scan]
 
-Tokens a second of training the paper's MoE-Mamba (Pióro et al. 2024, version 2, 25M active parameters) in PyTorch: 8 x (Mamba, Moe),
-width 512, 42 experts of hidden 1536, one for each token, 50257 tokens, context 1024. The definition is moe_mamba's own:
-LanguageModel<Vocabulary<50257>, Width<512>, Repeat<8, Mamba<>, Moe<Experts<42>, Hidden<1536>>>>, that is RMSNorm before each layer and
-before a tied head (the paper: LayerNorm, none before the head, which is untied), dropless.
+Measures the training throughput, in tokens per second, of the paper's MoE-Mamba (Pióro et al. 2024, version 2, 25M active parameters)
+in PyTorch: 8 x (Mamba, Moe), width 512, 42 experts of hidden width 1536, one per token, a vocabulary of 50257, context 1024. The model is
+defined as in moe_mamba, LanguageModel<Vocabulary<50257>, Width<512>, Repeat<8, Mamba<>, Moe<Experts<42>, Hidden<1536>>>>: dropless, with
+RMSNorm before each layer and before a tied head (the paper has LayerNorm, and an untied head without a norm before it).
 
-bfloat16 autocast over float parameters, fused AdamW, norm clipped, torch.compile of each layer's parts, random tokens.
+Uses bfloat16 autocast on float parameters, fused AdamW, gradient clipping, torch.compile for the parts of each layer, and random tokens.
 """
 import argparse
 import math
@@ -71,7 +71,7 @@ class MoeMamba(torch.nn.Module):
         return self.head_loss(x, self.final_norm, self.embedding, targets), 0.01 * balance
 
     def operations_per_token(self):
-        """Forward, as moe_mamba's cost<> counts: products, convolution, seven a state update."""
+        """Of the forward pass, counted as in moe_mamba's cost<>: products, convolution, and seven per state update."""
         blocks, width, inner, experts, hidden, vocabulary, states, taps = self.sizes
         mamba = 2 * (3 * inner * width + (self.rank + 2 * states) * inner + inner * self.rank) + 2 * taps * inner + 7 * states * inner
         return blocks * (mamba + 2 * (experts * width + 2 * width * hidden)) + 2 * vocabulary * width
@@ -81,16 +81,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--length", type=int, default=1024)
-    parser.add_argument("--extension", help="path of mamba_ssm's compiled selective_scan_cuda, where it is not installed")
-    parser.add_argument("--torch-scan", action="store_true", help="not mamba_ssm's kernels even if they are installed")
-    parser.add_argument("--peak", type=float, default=989, help="TFLOP/s that utilisation is taken of: H100, dense bfloat16")
-    parser.add_argument("--small", action="store_true", help="a tiny model, to see that everything runs")
+    parser.add_argument("--extension", help="path of mamba_ssm's compiled module selective_scan_cuda, if it is not installed")
+    parser.add_argument("--torch-scan", action="store_true", help="do not use mamba_ssm's kernels, even if they are installed")
+    parser.add_argument("--peak", type=float, default=989, help="TFLOP/s that utilisation refers to; default: H100, dense bfloat16")
+    parser.add_argument("--small", action="store_true", help="use a tiny model, to check that the script runs")
     add_device_argument(parser)
     arguments = parser.parse_args()
     describe(arguments)
     torch.manual_seed(1)
     scan, name = scans.choose(arguments.device, arguments.extension, arguments.eager, arguments.torch_scan)
-    print(f"scan: {name}, off by {scans.worst_error(scan, arguments.device):.1e} with its gradients")
+    print(f"scan: {name}, error {scans.worst_error(scan, arguments.device):.1e}, gradients included")
     print(f"experts: {layers.best_products()[1]}", flush=True)
     sizes = dict(blocks=2, width=32, experts=4, hidden=64, vocabulary=101) if arguments.small else {}
     model = MoeMamba(scan=scan, eager=arguments.eager, **sizes).to(arguments.device)
@@ -100,7 +100,7 @@ def main():
                                   lr=5e-4, betas=(0.9, 0.95), fused=True)
     count = sum(p.numel() for p in model.parameters())
     shape = (arguments.batch, arguments.length + 1)
-    print(f"{count / 1e6:.1f}M parameters, {arguments.batch} x {arguments.length} tokens a step", flush=True)
+    print(f"{count / 1e6:.1f}M parameters, {arguments.batch} x {arguments.length} tokens per step", flush=True)
 
     def step():
         tokens = torch.randint(0, model.sizes[5], shape, device=arguments.device)
@@ -120,10 +120,10 @@ def main():
     median, tokens = statistics.median(times), arguments.batch * arguments.length
     rate = tokens / median
     print(f"loss {losses[0].item():.3f} -> {losses[-1].item():.3f}")
-    print(f"{median * 1e3:.1f} ms a step (fastest {min(times) * 1e3:.1f}), {rate / 1e3:.1f}k tokens/s, "
+    print(f"{median * 1e3:.1f} ms per step (fastest {min(times) * 1e3:.1f}), {rate / 1e3:.1f}k tokens/s, "
           f"{100 * 3 * model.operations_per_token() * rate / (arguments.peak * 1e12):.1f} % of {arguments.peak:g} TFLOP/s")
     if arguments.device == "cuda":
-        print(f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB at most")
+        print(f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB peak memory")
 
 
 if __name__ == "__main__":

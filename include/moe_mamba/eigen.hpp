@@ -1,7 +1,7 @@
 #pragma once
 
-/// Eigen's arrays as what models take, and matrices of the library as Eigen's, without a copy. For programs that have Eigen
-/// (eigen.tuxfamily.org, 3.4 or newer) in their include path: the library itself does not need it.
+/// Eigen's arrays as arguments of models, and the library's matrices as Eigen's, without copying. For programs with Eigen
+/// (eigen.tuxfamily.org, 3.4 or newer) on their include path; the library itself does not need it.
 
 #include <cstddef>
 #include <span>
@@ -13,9 +13,8 @@
 
 namespace moe_mamba::inline v0_2 {
 
-/// The numbers of a matrix, vector or array of Eigen's, in the order in which they lie in memory. Eigen's matrices are stored
-/// by columns unless told otherwise: one of (Inputs, B) numbers has a column for each sequence, which is what a model's
-/// inputs (B, Inputs) are.
+/// The numbers of an Eigen matrix, vector or array in their order in memory. Eigen's matrices are column-major by default: a
+/// matrix (Inputs, B) has a column per sequence, which is the layout of a model's inputs (B, Inputs).
 template <class Derived>
 std::span<const typename Derived::Scalar> as_span(const Eigen::PlainObjectBase<Derived>& array) {
   return {array.data(), static_cast<std::size_t>(array.size())};
@@ -25,7 +24,7 @@ std::span<typename Derived::Scalar> as_span(Eigen::PlainObjectBase<Derived>& arr
   return {array.data(), static_cast<std::size_t>(array.size())};
 }
 
-/// A matrix of T, (rows, columns), as Eigen sees it; `view` may have rows further apart than their length.
+/// A matrix of the library as an Eigen map; the rows of `view` may be further apart than their length.
 template <class T>
 using EigenMap = Eigen::Map<
     std::conditional_t<std::is_const_v<T>,

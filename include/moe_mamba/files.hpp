@@ -1,7 +1,7 @@
 #pragma once
 
-/// Files: models, checkpoints of a training, texts. Their reader is compiled where io/safetensors_reader.hpp is
-/// included: in the same file, or in one file of the program, which says that it holds it:
+/// Files: models, training checkpoints, texts. The reader is in io/safetensors_reader.hpp, to be included in the same file, or in
+/// one file of the program that instantiates it:
 ///
 ///   #include <moe_mamba/io/safetensors_reader.hpp>
 ///   template struct moe_mamba::SafetensorsReader<moe_mamba::SafetensorsContents>;

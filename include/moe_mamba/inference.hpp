@@ -1,12 +1,13 @@
 #pragma once
 
-/// Definitions, models on the CPU, running states, generation and scores: without training, files and kernels. It compiles
-/// without exceptions too (-fno-exceptions), where an error ends the program with its text. The kernels are in kernels.hpp: in the same file, or in one file of the program, which says what it holds:
+/// Definitions, models on the CPU, running states, generation and scores, without training, files and kernels. Also compiles
+/// without exceptions (-fno-exceptions): an error then ends the program with its message. The kernels are in kernels.hpp, to be
+/// included in the same file, or in one file of the program that instantiates them:
 ///
 ///   #include <moe_mamba/kernels.hpp>
 ///   template struct moe_mamba::PassesOf<Net, float, moe_mamba::Cpu>;
 ///
-/// Without either the linker misses PassesOf<Net, float, cpu::Device>::get().
+/// Without either, the linker reports that PassesOf<Net, float, cpu::Device>::get() is undefined.
 
 #include "moe_mamba/cpu/device.hpp"
 #include "moe_mamba/generate/decoder.hpp"

@@ -1,7 +1,7 @@
 #pragma once
 
-/// What a program compiles once: the operations on the CPU, and the passes of models in terms of them. What includes this
-/// compiles the kernels of each model that it uses; other files need not. See inference.hpp.
+/// The operations on the CPU, and the passes of models, which call them. A file that includes this compiles the kernels of each
+/// model that it uses; other files need not. See inference.hpp.
 
 #include "moe_mamba/cpu/activation.hpp"
 #include "moe_mamba/cpu/attention.hpp"

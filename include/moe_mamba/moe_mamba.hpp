@@ -1,7 +1,7 @@
 #pragma once
 
-/// Everything a host compiler can take: definitions, models on the CPU with their kernels, training, generation and files.
-/// For less, include what of these is used; the operations alone are cpu/*.hpp.
+/// Everything for a host compiler: definitions, models on the CPU with their kernels, training, generation and files. Programs
+/// that use less of it may include only the headers that they need; single operations are in cpu/*.hpp.
 
 #include "moe_mamba/files.hpp"
 #include "moe_mamba/inference.hpp"

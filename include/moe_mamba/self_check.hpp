@@ -12,21 +12,21 @@
 #include "moe_mamba/cuda.hpp"
 #include "moe_mamba/moe_mamba.hpp"
 
-/// Does a device compute what the Cpu computes? A program's own answer, for its own definition.
+/// Checks, for a program's own definition, that a device computes the same as the Cpu.
 namespace moe_mamba::inline v0_2 {
 
-/// How far a device is from the Cpu, each relative to the Cpu's numbers, in root mean squares.
+/// Differences between a device's results and the Cpu's: root mean squares, relative to that of the Cpu's results.
 struct SelfCheck {
   double outputs = 0;    ///< of all steps
-  double states = 0;     ///< behind the last step
+  double states = 0;     ///< after the last step
   double loss = 0;       ///< of the total
   double gradients = 0;  ///< of all parameters
-  double allowed = 0;    ///< what rounding explains: see self_check()
+  double allowed = 0;    ///< the bound for rounding errors: see self_check()
 
   /// NaN does not pass.
   bool passed() const { return outputs <= allowed && states <= allowed && loss <= allowed && gradients <= allowed; }
 
-  /// One line that says all of it.
+  /// The result in one line.
   std::string text() const {
     std::ostringstream line;
     line.imbue(std::locale::classic());
@@ -38,7 +38,7 @@ struct SelfCheck {
 
 namespace detail {
 
-/// The root of the mean square of a difference over that of what was expected; NaN stays.
+/// The root mean square of the difference, relative to that of the expected values; a NaN results in NaN.
 template <class T>
 double relative_difference(std::span<const T> actual, std::span<const T> expected) {
   double difference = 0, magnitude = 0;
@@ -50,7 +50,7 @@ double relative_difference(std::span<const T> actual, std::span<const T> expecte
   return magnitude > 0 ? std::sqrt(difference / magnitude) : std::sqrt(difference);
 }
 
-/// Inputs or targets that are right for a definition.
+/// Random inputs or targets that are valid for a definition.
 template <class Definition, StorageScalar S>
 std::vector<InputOf<Definition, S>> random_numbers(Index count, Random& random) {
   std::vector<InputOf<Definition, S>> values(static_cast<std::size_t>(count));
@@ -66,15 +66,14 @@ std::vector<InputOf<Definition, S>> random_numbers(Index count, Random& random) 
 
 }  // namespace detail
 
-/// Runs a batch of this shape, forward and backward, through one model on both, with parameters and data drawn from the
-/// seed. Differences are those of root mean squares. Allowed are 1e-10 for double, 1e-3 for float, and 5e-2 for bfloat16
-/// and with products in TF32, where a device rounds what the CPU does not: far above rounding and far below what a wrong
-/// kernel gives. Where a router has two experts equal to rounding, the two may choose differently; with bfloat16 some
-/// tokens of every batch meet such a pair and come out otherwise, so that a mixture is allowed 0.4 there, which tells a
-/// broken kernel from a sound one and no more: its float check is the sharp one.
+/// Runs a batch of this shape, forward and backward, through one model on both, with random parameters and data from the seed.
+/// Allowed differences are 1e-10 for double, 1e-3 for float, and 5e-2 for bfloat16 and for products in TF32, where a device
+/// rounds values that the CPU does not: far above rounding errors and far below the errors of a wrong kernel. If two experts of
+/// a router are equal up to rounding, the device and the Cpu may select different ones. With bfloat16 this happens to some tokens
+/// of every batch, so that models with experts are allowed 0.4, which only detects broken kernels; the float check is precise.
 ///
-/// Needs moe_mamba.hpp's and cuda.hpp's dependencies and the definition's kernels. Throws what models, workspaces and
-/// calls on them throw.
+/// Needs the dependencies of moe_mamba.hpp and cuda.hpp and the definition's kernels. Throws as models, workspaces and calls on
+/// them do.
 template <class Definition, StorageScalar S>
 SelfCheck self_check(cuda::Device& device, Shape shape = {2, 67}, Seed seed = {1}) {
   using C = compute_t<S>;

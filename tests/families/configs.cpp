@@ -8,37 +8,37 @@ using namespace moe_mamba;
 
 namespace {
 
-constexpr const char* words_with_numbers[] = {
+constexpr const char* numeric_options[] = {
     "State",  "Convolution",   "Expand",    "StepRank", "ProjectionBias", "Heads", "NoConvolutionBias",
     "Hidden", "KeyValueHeads", "HeadWidth", "Experts",  "TopK",           "Rotary"};
 
 std::string text_or_empty(const JsonValue* value) { return value == nullptr ? "" : value->string; }
-std::string spelling_or_empty(const families::Word* word) { return word == nullptr ? "" : word->spelling; }
+std::string spelling_or_empty(const families::OptionSpec* option) { return option == nullptr ? "" : option->spelling; }
 
-void check_layer(const families::LayerWords& ours, const JsonValue& theirs) {
+void check_layer(const families::LayerSpec& ours, const JsonValue& theirs) {
   REQUIRE(ours.name == theirs.find("layer")->string);
   CHECK(ours.norm.number == theirs.find("norm")->number);
-  for (const char* option : words_with_numbers) {
-    INFO(option);
-    const JsonValue* expected = theirs.find(option);
+  for (const char* name : numeric_options) {
+    INFO(name);
+    const JsonValue* expected = theirs.find(name);
     if (expected == nullptr) {
-      const auto* word = ours.find(option);  // Jamba's attention has no positions
-      CHECK((word == nullptr || word->spelling == "NoPositions"));
+      const auto* option = ours.find(name);  // Jamba's attention has no positions
+      CHECK((option == nullptr || option->spelling == "NoPositions"));
     } else {
-      CHECK(static_cast<double>(ours[option]) == expected->number);
+      CHECK(static_cast<double>(ours[name]) == expected->number);
     }
   }
   CHECK(spelling_or_empty(ours.find("the activation")) == text_or_empty(theirs.find("activation")));
   CHECK(spelling_or_empty(ours.find("the biases")) == text_or_empty(theirs.find("biases")));
-  if (const families::Word* norm = ours.find("InnerNorm")) {
+  if (const families::OptionSpec* norm = ours.find("InnerNorm")) {
     const JsonValue* epsilon = theirs.find("InnerNorm");
     CHECK((epsilon == nullptr) == (norm->spelling == "no InnerNorm"));
     if (epsilon != nullptr) CHECK(norm->number == epsilon->number);
   }
   // A context that the config leaves open is any.
-  if (const families::Word* context = ours.find("Context")) {
-    CHECK(context->free == (theirs.find("Context") == nullptr));
-    if (!context->free) CHECK(context->number == theirs.find("Context")->number);
+  if (const families::OptionSpec* context = ours.find("Context")) {
+    CHECK(context->any_value == (theirs.find("Context") == nullptr));
+    if (!context->any_value) CHECK(context->number == theirs.find("Context")->number);
   }
 }
 

@@ -1,5 +1,6 @@
 // Configs whose fields say more than a family's own fields do: it must be the same, or something the library computes.
 #include <string>
+#include <vector>
 
 #include "moe_mamba/families/families.hpp"
 #include "support/catch.hpp"
@@ -83,6 +84,36 @@ TEST_CASE("The base of rotary positions may be given per kind of layer", "[famil
       CHECK_THROWS_WITH(base(R"("main\n": {"rope_theta": 5000})"),
                         Contains(field + ".\"main\\x0a\" is an object of 1; allowed: no nested objects except "
                                          "full_attention, sliding_attention"));
+    }
+  }
+}
+
+TEST_CASE("Heads that are rotated in part are refused wherever a config says so", "[families]") {
+  struct Place {
+    std::string before, after, path;
+  };
+  std::vector<Place> places{{"", "", ""}};
+  for (const std::string field : {"rope_parameters", "rope_scaling"}) {
+    places.push_back({"\"" + field + R"(": {"rope_theta": 5000, )", "}", field + "."});
+    for (const std::string kind : {"full_attention", "sliding_attention"}) {
+      places.push_back(
+          {"\"" + field + "\": {\"" + kind + R"(": {"rope_theta": 5000, )", "}}", field + "." + kind + "."});
+    }
+  }
+  for (const char* family : {"llama", "mistral", "mixtral", "qwen2"}) {
+    for (const Place& place : places) {
+      INFO(family << ' ' << place.path);
+      const auto with = [&](const std::string& factor) {
+        return config_of(family, place.before + "\"partial_rotary_factor\": " + factor + place.after);
+      };
+      for (const char* whole : {"1", "1.0", "null"}) {
+        INFO(whole);
+        CHECK_NOTHROW(described(with(whole)));
+      }
+      for (const std::string part : {"0.5", "0.25", "0", "2", "\"half\"", "true"}) {
+        CHECK_THROWS_WITH(described(with(part)),
+                          Contains("config.json: " + place.path + "partial_rotary_factor is " + part + "; allowed: 1"));
+      }
     }
   }
 }

@@ -124,7 +124,7 @@ class Reference {
 template <class Definition, class S>
 void check_states(const Reference& reference, const States<Definition, S>& states) {
   Index context = 1;
-  for (const families::LayerWords& layer : families::architecture_of(families::Of<Definition>{}).layers) {
+  for (const families::LayerSpec& layer : families::architecture_of(families::Of<Definition>{}).layers) {
     if (layer.find("Context") != nullptr) context = layer["Context"];
   }
   std::map<std::string, std::vector<double>> found, expected;

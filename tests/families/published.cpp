@@ -4,8 +4,8 @@
 #include <string>
 #include <string_view>
 
+#include "moe_mamba/families/architecture_of.hpp"
 #include "moe_mamba/families/checkpoint_folder.hpp"
-#include "moe_mamba/families/definition_words.hpp"
 #include "moe_mamba/model/cost.hpp"
 #include "support/catch.hpp"
 #include "support/folder.hpp"
@@ -58,7 +58,7 @@ families::Architecture described(const std::string& text) {
 }
 
 template <class Definition>
-families::Architecture words_of() {
+families::Architecture architecture() {
   return families::architecture_of(families::Of<Definition>{});
 }
 
@@ -75,15 +75,15 @@ TEST_CASE("Configs of published models describe their definitions", "[families]"
   check(described(R"({"model_type": "mamba", "vocab_size": 50280, "hidden_size": 768, "num_hidden_layers": 24,
           "state_size": 16, "conv_kernel": 4, "expand": 2, "intermediate_size": 1536, "time_step_rank": 48,
           "use_bias": false, "use_conv_bias": true, "layer_norm_epsilon": 1e-05, "hidden_act": "silu"})"),
-        words_of<Mamba130m>(), "LanguageModel<Vocabulary<50280>, Width<768>, Repeat<24, Mamba<>>>");
+        architecture<Mamba130m>(), "LanguageModel<Vocabulary<50280>, Width<768>, Repeat<24, Mamba<>>>");
   check(described(R"({"d_model": 2560, "n_layer": 64, "vocab_size": 50277, "ssm_cfg": {}, "rms_norm": true,
           "residual_in_fp32": true, "fused_add_norm": true, "pad_vocab_size_multiple": 8})"),
-        words_of<Mamba2800m>(), "LanguageModel<Vocabulary<50280>, Width<2560>, Repeat<64, Mamba<>>>");
+        architecture<Mamba2800m>(), "LanguageModel<Vocabulary<50280>, Width<2560>, Repeat<64, Mamba<>>>");
   check(described(R"({"model_type": "falcon_mamba", "vocab_size": 65024, "hidden_size": 4096, "num_hidden_layers": 64,
           "state_size": 16, "conv_kernel": 4, "expand": 16, "intermediate_size": 8192, "time_step_rank": 256,
           "use_bias": false, "use_conv_bias": true, "layer_norm_epsilon": 1e-05, "mixer_rms_eps": 1e-06,
           "tie_word_embeddings": false})"),
-        words_of<FalconMamba7b>(),
+        architecture<FalconMamba7b>(),
         "LanguageModel<Vocabulary<65024>, Width<4096>, Head, Repeat<64, Mamba<InnerNorm<RmsNorm<NoGain, "
         "Epsilon<1, 1000000>>>>>>");
   std::string layers;
@@ -92,12 +92,12 @@ TEST_CASE("Configs of published models describe their definitions", "[families]"
           "vocab_size": 50304, "expansion_factor": 2, "ffn_hidden_size": 3072, "add_bias_linear": false, "swiglu": true,
           "max_sequence_length": 2048, "mamba_moe_layers": [)" +
                                layers + "]}");
-  check(black, words_of<BlackMamba1500m>(),
+  check(black, architecture<BlackMamba1500m>(),
         "LanguageModel<Vocabulary<50304>, Width<1152>, FinalNorm<LayerNorm<>>, Repeat<15, Mamba<>, Moe<Experts<8>, "
         "Hidden<3072>, GeGlu, SigmoidThenTopK, RouterBias>>>");
   // What the paper says does as well, another activation does not.
-  CHECK_FALSE(families::difference(black, words_of<BlackMambaOf<15, 1152, 3072, SwiGlu>>()).has_value());
-  CHECK(families::difference(black, words_of<BlackMambaOf<15, 1152, 3072, Gelu>>())->field == "layer 1: swiglu");
+  CHECK_FALSE(families::difference(black, architecture<BlackMambaOf<15, 1152, 3072, SwiGlu>>()).has_value());
+  CHECK(families::difference(black, architecture<BlackMambaOf<15, 1152, 3072, Gelu>>())->field == "layer 1: swiglu");
 }
 
 TEST_CASE("Configs of published models with attention describe their definitions", "[families]") {
@@ -112,12 +112,12 @@ TEST_CASE("Configs of published models with attention describe their definitions
           "sliding_window": null, "attention_dropout": 0.0, "num_local_experts": 8, "num_experts_per_tok": 2,
           "output_router_logits": false, "router_aux_loss_coef": 0.02, "tie_word_embeddings": false, "use_cache": true})";
   const auto mixtral = described(mixtral_config);
-  check(mixtral, words_of<Mixtral8x7b>());
+  check(mixtral, architecture<Mixtral8x7b>());
   CHECK(mixtral.spelling() ==
         "LanguageModel<Vocabulary<32000>, Width<4096>, Head, Repeat<32, Attention<Heads<32>, KeyValueHeads<8>, "
         "Context<32768>, Rotary<1000000>>, Moe<Experts<8>, TopK<2>, Hidden<14336>, SwiGlu, TopKThenSoftmax>>>");
   // No window is said, so that how long the cache is remains the definition's own choice.
-  CHECK_FALSE(families::difference(mixtral, words_of<Mixtral8x7bOf<512>>()).has_value());
+  CHECK_FALSE(families::difference(mixtral, architecture<Mixtral8x7bOf<512>>()).has_value());
 
   const auto jamba = described(R"({"model_type": "jamba", "vocab_size": 65536, "hidden_size": 4096,
           "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 14336,
@@ -127,31 +127,31 @@ TEST_CASE("Configs of published models with attention describe their definitions
           "mamba_inner_layernorms": true, "mamba_proj_bias": false, "attention_dropout": 0.0, "num_experts": 16,
           "num_experts_per_tok": 2, "num_logits_to_keep": 1, "output_router_logits": false, "use_mamba_kernels": true,
           "router_aux_loss_coef": 0.001, "tie_word_embeddings": false})");
-  CHECK_FALSE(families::difference(jamba, words_of<Jamba>()).has_value());
-  CHECK_FALSE(families::difference(words_of<Jamba>(), jamba).has_value());
-  CHECK_FALSE(families::difference(jamba, words_of<JambaOf<4096>>()).has_value());
+  CHECK_FALSE(families::difference(jamba, architecture<Jamba>()).has_value());
+  CHECK_FALSE(families::difference(architecture<Jamba>(), jamba).has_value());
+  CHECK_FALSE(families::difference(jamba, architecture<JambaOf<4096>>()).has_value());
 
   const std::string mistral_config = R"({"model_type": "mistral", "vocab_size": 32000, "hidden_size": 4096,
           "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 14336,
           "hidden_act": "silu", "max_position_embeddings": 32768, "rms_norm_eps": 1e-05, "rope_theta": 10000.0,
           "sliding_window": 4096, "tie_word_embeddings": false})";
-  check(described(mistral_config), words_of<Mistral7b>());
+  check(described(mistral_config), architecture<Mistral7b>());
   check(described(R"({"model_type": "llama", "vocab_size": 32000, "hidden_size": 4096, "num_hidden_layers": 32,
           "num_attention_heads": 32, "num_key_value_heads": 32, "intermediate_size": 11008, "hidden_act": "silu",
           "max_position_embeddings": 4096, "rms_norm_eps": 1e-05, "rope_scaling": null, "pretraining_tp": 1,
           "tie_word_embeddings": false})"),
-        words_of<Llama2Of7b>());
+        architecture<Llama2Of7b>());
   check(described(R"({"model_type": "qwen2", "vocab_size": 151936, "hidden_size": 896, "num_hidden_layers": 24,
           "num_attention_heads": 14, "num_key_value_heads": 2, "intermediate_size": 4864, "hidden_act": "silu",
           "max_position_embeddings": 131072, "rms_norm_eps": 1e-06, "rope_theta": 1000000.0, "max_window_layers": 24,
           "sliding_window": 131072, "use_sliding_window": false, "tie_word_embeddings": true})"),
-        words_of<Qwen2Of500m>());
+        architecture<Qwen2Of500m>());
 
   // A window is what a definition must say, to the position.
   using OtherWindow =
       LanguageModel<Vocabulary<32000>, Width<4096>, Head,
                     Repeat<32, Attention<Heads<32>, KeyValueHeads<8>, Context<4095>>, Mlp<Hidden<14336>, SwiGlu>>>;
-  const auto found = families::difference(described(mistral_config), words_of<OtherWindow>());
+  const auto found = families::difference(described(mistral_config), architecture<OtherWindow>());
   REQUIRE(found.has_value());
   CHECK(found->field == "layer 0: sliding_window");
   CHECK(found->given == "4096, which means Context<4096>");
@@ -261,14 +261,14 @@ TEST_CASE("A definition's options are reproduced by its spelling", "[families]")
       LanguageModel<Vocabulary<9>, Width<6>, Attention<Heads<3>, Context<8>>,
                     Attention<Heads<4>, KeyValueHeads<2>, HeadWidth<6>, Context<5>, Rotary<77>, RotaryWidth<4>, Biases>,
                     Attention<Heads<2>, KeyValueHeads<2>, HeadWidth<3>, Context<5>, NoPositions, InputBiases>>;
-  CHECK(words_of<Attentive>().spelling() ==
+  CHECK(architecture<Attentive>().spelling() ==
         "LanguageModel<Vocabulary<9>, Width<6>, Attention<Heads<3>, Context<8>>, Attention<Heads<4>, KeyValueHeads<2>, "
         "HeadWidth<6>, Context<5>, Rotary<77>, RotaryWidth<4>, Biases>, Attention<Heads<2>, Context<5>, NoPositions, "
         "InputBiases>>");
   using Mixed = LanguageModel<Vocabulary<9>, Width<6>, Head, PreNorm<LayerNorm<>>, Mamba<State<3>, Expand<1>>,
                               Residual<RmsNorm<Epsilon<2, 4000>>, Mlp<Hidden<5>, SwiGlu>>, Repeat<2, Mlp<>>,
                               Moe<Experts<4>, TopK<2>, TopKThenSoftmax, SharedExperts<1>, Capacity<5, 4>>>;
-  CHECK(words_of<Mixed>().spelling() ==
+  CHECK(architecture<Mixed>().spelling() ==
         "LanguageModel<Vocabulary<9>, Width<6>, Head, PreNorm<LayerNorm<>>, Mamba<State<3>, Expand<1>>, "
         "Residual<RmsNorm<Epsilon<1, 2000>>, Mlp<Hidden<5>, SwiGlu>>, Repeat<2, Mlp<>>, Moe<Experts<4>, TopK<2>, "
         "SharedExperts<1>, TopKThenSoftmax, Capacity<5, 4>>>");

@@ -42,7 +42,7 @@ TEST_CASE("a file of the same shapes that computes something else is opened only
   using TwoExperts =
       LanguageModel<Vocabulary<11>, Width<8>, Repeat<2, Mamba<State<3>>, Moe<Experts<4>, Hidden<12>, TopK<2>>>>;
   // Equivalent definitions with another spelling, and those with other auxiliary losses.
-  using SameWords = LanguageModel<Width<8>, Vocabulary<11>, Mamba<State<3>, Expand<2>>, Moe<Hidden<12>, Experts<4>>,
+  using Reordered = LanguageModel<Width<8>, Vocabulary<11>, Mamba<State<3>, Expand<2>>, Moe<Hidden<12>, Experts<4>>,
                                   Mamba<State<3>>, Moe<Experts<4>, Hidden<12>, BalanceLoss<1, 7>>>;
   const test::Folder folder;
   const auto path = folder / "model";
@@ -52,7 +52,7 @@ TEST_CASE("a file of the same shapes that computes something else is opened only
   const auto agrees = [&](const auto& other) {
     return std::equal(model.parameters().begin(), model.parameters().end(), other.parameters().begin());
   };
-  CHECK(agrees(load<SameWords>(path)));
+  CHECK(agrees(load<Reordered>(path)));
   const auto check = [&]<class Other>(const Model<Other>&) {
     INFO(spelling<Other>());
     CHECK_THROWS_WITH(load<Other>(path), Contains(spelling<Net>()) && Contains(spelling<Other>()) &&

@@ -17,7 +17,7 @@
 #include "moe_mamba/language/sequence_model.hpp"
 #include "moe_mamba/model/cost.hpp"
 
-/// Whole models in plain loops: a definition is read again from its words alone and computed with the naive layers.
+/// Whole models in plain loops: a definition is read again from its options alone and computed with the naive layers.
 namespace naive {
 
 template <class T>
@@ -191,13 +191,13 @@ void item(Tag<T> tag, Stream& stream) {
 
 /// A definition's options, for both kinds of model.
 template <class Definition>
-struct Words;
+struct ArgumentsOf;
 template <class... Arguments>
-struct Words<moe_mamba::LanguageModel<Arguments...>> {
+struct ArgumentsOf<moe_mamba::LanguageModel<Arguments...>> {
   using type = moe_mamba::Sequence<Arguments...>;
 };
 template <class... Arguments>
-struct Words<moe_mamba::SequenceModel<Arguments...>> {
+struct ArgumentsOf<moe_mamba::SequenceModel<Arguments...>> {
   using type = moe_mamba::Sequence<Arguments...>;
 };
 
@@ -226,8 +226,8 @@ struct Outcome {
 template <class Definition, class Input>
 Outcome forward(const Vector& parameters, const std::vector<Input>& inputs, Index batch, Index length,
                 const std::vector<Vector>& states, std::vector<bool> counted = {}) {
-  const Tag<typename Words<Definition>::type> words;
-  const Settings settings = settings_of_model(words);
+  const Tag<typename ArgumentsOf<Definition>::type> arguments;
+  const Settings settings = settings_of_model(arguments);
   Weights weights;
   for (const auto& parameter : moe_mamba::parameter_list<Definition>()) {
     weights.add(std::string(parameter.name.view()), parameters.data() + parameter.offset);
@@ -252,7 +252,7 @@ Outcome forward(const Vector& parameters, const std::vector<Input>& inputs, Inde
       for (Index i = 0; i < D; ++i) stream.x(t, i) = embedding[Index{inputs[at(t)]} * D + i];
     }
   }
-  item(words, stream);
+  item(arguments, stream);
   const Matrix normed = norm(settings.final_norm, weights, "norm_f.", stream.x);
   const bool series = std::is_same_v<Input, double>;
   const char* head = series ? "output.weight" : (settings.own_head ? "lm_head.weight" : "embedding.weight");

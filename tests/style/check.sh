@@ -1,11 +1,11 @@
 #!/bin/sh
 # sh tests/style/check.sh <check> [compiler flags]
 #   format   clang-format 14 would change nothing
-#   words    no unfinished work, no file without end
-#   rooms    every include goes along an arrow of docs/architecture.md, and the arrows make no circle
+#   words    no markers of unfinished work, no file over 500 lines
+#   rooms    every include is allowed by the table of docs/architecture.md, which has no cycle
 #   tidy     clang-tidy finds nothing in a file that includes everything
-# Only the repository's own files are read, never what a build or a run has left beside them: those that git tracks, or,
-# where there is no git, those outside the folders that .gitignore names. Exits with 77 where the tool is missing.
+# Reads the repository's own files only, not what builds or runs have left among them: the files that git tracks or, without
+# git, those outside the folders that .gitignore lists. Exits with 77 if the tool is missing.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 check=$1
@@ -21,7 +21,7 @@ tracked=$(git ls-files 2>/dev/null)
 files() { # files [extended regular expression]: the repository's files whose paths match it, one a line
   if [ -n "$tracked" ]; then
     printf '%s\n' "$tracked" | grep -E -e "${1:-.}" | while IFS= read -r file; do
-      if [ -f "$file" ]; then printf '%s\n' "$file"; fi # and not removed since
+      if [ -f "$file" ]; then printf '%s\n' "$file"; fi # unless removed since
     done
   else
     find . \( -path './build*' -o -path ./quickstart-run -o -path ./out -o -path ./.cache -o -path ./.git \
@@ -29,7 +29,7 @@ files() { # files [extended regular expression]: the repository's files whose pa
       sed 's|^\./||' | grep -E -e "${1:-.}"
   fi | sort
 }
-code() { files '\.([ch]pp|cuh?)$'; } # every file of C++
+code() { files '\.([ch]pp|cuh?)$'; } # the C++ and CUDA files
 
 # search <paths> <options and pattern for grep>...: the matches in those of the repository's files, as path:line:text
 search() {
@@ -44,11 +44,11 @@ format)
   trap 'rm -f "$list"' EXIT
   for tool in clang-format-14 clang-format; do
     if $tool --version 2>/dev/null | grep -q 'version 14\.'; then
-      # Not with --dry-run, for which version 14 finds fault with the end of `namespace a::inline b`.
+      # Without --dry-run, with which version 14 reports the end of every `namespace a::inline b`.
       code | xargs -P 2 -n 20 sh -c 'for file; do '$tool' "$file" | cmp -s - "$file" || echo "$file"; done' sh >"$list"
       [ -s "$list" ] || exit 0
       cat "$list"
-      echo "to put this right: $tool -i <the files above>"
+      echo "to format them: $tool -i <the files above>"
       exit 1
     fi
   done
@@ -57,8 +57,8 @@ format)
   ;;
 words)
   # The brackets keep these lines from finding themselves.
-  search . 'T[O]DO|F[I]XME' && complain "words of unfinished work"
-  search . -i 's[t]ub|p[l]aceholder' && complain "words of unfinished work"
+  search . 'T[O]DO|F[I]XME' && complain "marked as unfinished"
+  search . -i 's[t]ub|p[l]aceholder' && complain "marked as unfinished"
   for file in $(code); do
     lines=$(wc -l <"$file")
     [ "$lines" -le 500 ] || complain "$file has $lines lines; allowed: 500"
@@ -75,7 +75,7 @@ rooms)
     for other in $included; do
       case " $above " in
       *" $other "*) ;;
-      *) complain "docs/architecture.md: $room may include $other, which does not stand above it" ;;
+      *) complain "docs/architecture.md: $room may include $other, which is not in a row above" ;;
       esac
     done
     others=$(echo $room $included | tr ' ' '|')
@@ -87,7 +87,7 @@ $arrows
 EOF
   search ^include/moe_mamba/cuda/common/ '#include "moe_mamba/' | grep -vE '"moe_mamba/(core/|cuda/(common/|check\.hpp|device\.hpp))' &&
     complain "cuda/common may include core, cuda/common and the device only"
-  # The calls that the page shows, from a training step to a kernel, are there.
+  # The calls from a training step to a kernel that the page lists must exist.
   hops=$(sed -n 's/^| [0-9]* | `\([^`]*\)` | `\([^`]*\)` | `*\([^`|]*\)`* *|$/\1 \2 \3/p' docs/architecture.md)
   [ "$(printf '%s\n' "$hops" | wc -l)" = 10 ] || complain "docs/architecture.md does not show ten hops"
   while read -r function file called; do
@@ -99,17 +99,17 @@ EOF
   done <<EOF
 $hops
 EOF
-  search ^include/ '#include *<(Eigen|unsupported)/' | grep -v '^include/moe_mamba/eigen.hpp' && complain "Eigen lives in eigen.hpp only"
+  search ^include/ '#include *<(Eigen|unsupported)/' | grep -v '^include/moe_mamba/eigen.hpp' && complain "Eigen may be included in eigen.hpp only"
   search ^include/ '#include *<(immintrin|arm_neon)' | grep -v '^include/moe_mamba/cpu/native_vector.hpp' &&
-    complain "intrinsics live in cpu/native_vector.hpp only"
+    complain "intrinsics may be included in cpu/native_vector.hpp only"
   search ^include/ '#include *<utf8proc' | grep -v '^include/moe_mamba/tokenizers/unicode.hpp' &&
-    complain "utf8proc lives in tokenizers/unicode.hpp only"
+    complain "utf8proc may be included in tokenizers/unicode.hpp only"
   files '^include/.*\.(hpp|cuh)$' | grep -v '^include/moe_mamba/core/standard.hpp' | xargs grep -L '^#include "moe_mamba/' |
-    grep . && complain "every header comes to core/standard.hpp first: includes that, or another header of ours"
+    grep . && complain "a header that does not include core/standard.hpp or another of the library's headers"
   files '^include/.*\.(hpp|cuh)$' | xargs grep -LE '^#pragma once' | grep . && complain "a header without #pragma once"
-  search ^include/ '#include *<cu' | grep -v '^include/moe_mamba/cuda/' && complain "CUDA lives in cuda only"
+  search ^include/ '#include *<cu' | grep -v '^include/moe_mamba/cuda/' && complain "CUDA headers may be included in cuda only"
   search '^(include|tests)/' '#include *<cub/cub.cuh>' && complain "<cub/cub.cuh> takes 8 seconds to compile"
-  search ^include/ '#include *<iostream>' && complain "<iostream> brings a global object into every file"
+  search ^include/ '#include *<iostream>' && complain "<iostream> adds a global object to every file"
   ;;
 tidy)
   command -v clang-tidy >/dev/null || {

@@ -12,7 +12,7 @@ using namespace moe_mamba;
 
 using Norm = RmsNorm<Epsilon<1, 1'000'000>>;
 using LocalAttention = Attention<Heads<4>, KeyValueHeads<2>, HeadWidth<6>, Context<40>, Rotary<100>, Biases>;
-using Words =
+using Tokens =
     LanguageModel<Vocabulary<256>, Width<12>, TiedHead, AverageAuxiliaryLosses, PreNorm<Norm>, FinalNorm<LayerNorm<>>,
                   Repeat<2, Mamba<State<3>, Convolution<3>, InnerNorm<RmsNorm<NoGain>>, ProjectionBias>,
                          Moe<Experts<5>, TopK<2>, Hidden<7>, SwiGlu, TopKThenSoftmax, ZLoss<1, 1000>>>,
@@ -28,8 +28,8 @@ using Mixture = LanguageModel<Vocabulary<16>, Width<12>, Head,
 
 /// Training, files and generation of a model that reads tokens.
 template <StorageScalar S>
-void words(const std::filesystem::path& path) {
-  Model<Words, S> model(Seed{1});
+void tokens(const std::filesystem::path& path) {
+  Model<Tokens, S> model(Seed{1});
   const std::vector<unsigned char> text = read_text(path);
   auto batches = windows(text, Length{16}, Batch{4}, Seed{2});
   Cpu cpu(Threads{2});
@@ -75,9 +75,9 @@ void files(const std::filesystem::path& path) {
 }  // namespace user
 
 int main(int, char** arguments) {
-  user::words<float>(arguments[0]);
-  user::words<double>(arguments[0]);
-  user::words<moe_mamba::bfloat16>(arguments[0]);
+  user::tokens<float>(arguments[0]);
+  user::tokens<double>(arguments[0]);
+  user::tokens<moe_mamba::bfloat16>(arguments[0]);
   user::numbers<float>();
   user::numbers<double>();
   user::files(arguments[0]);

@@ -10,9 +10,9 @@ namespace moe_mamba::inline v0_2 {
 
 /// A bump allocator: sub-allocates one block of memory, each allocation aligned to 64 bytes (a cache line).
 ///
-/// An arena is a value: a copy continues where the original stood, and what it took is free again when the copy is gone, so
-/// a function that takes its arena by value needs no release. An arena without memory only counts: structs of buffers
-/// are built once on a counting arena to learn their size, and again on a real one to be used; the two cannot disagree.
+/// An arena is a value: a copy continues from the original's position and leaves the original unchanged, so that memory which a
+/// function allocates from an arena passed by value is released when it returns. An arena without memory only counts: structs
+/// of buffers are constructed once on a counting arena to determine their size, and again on a real one; the two cannot differ.
 class Arena {
  public:
   static constexpr std::size_t alignment = 64;
@@ -20,10 +20,10 @@ class Arena {
   /// A counting arena: every allocation is null, used() is the number of bytes that a real one must have.
   constexpr Arena() = default;
 
-  /// `base` must be aligned to `alignment` and hold as many bytes as a counting arena has used.
+  /// `base` must be aligned to `alignment` and have as many bytes as a counting arena has used.
   constexpr explicit Arena(std::byte* base) : base_(base) {}
 
-  /// Room for `count` uninitialised elements.
+  /// Allocates `count` uninitialised elements.
   template <class T>
   constexpr T* take(Index count) {
     const std::size_t offset = used_;
@@ -47,7 +47,7 @@ class Arena {
   /// Bytes allocated so far, padding included.
   constexpr std::size_t used() const { return used_; }
 
-  /// This arena, `bytes` (a multiple of the alignment) further on, as if that much had been allocated.
+  /// This arena after an allocation of `bytes`, a multiple of the alignment.
   constexpr Arena advanced(std::size_t bytes) const {
     Arena arena = *this;
     arena.used_ += bytes;
@@ -59,7 +59,7 @@ class Arena {
   std::size_t used_ = 0;
 };
 
-/// Bytes that a struct of buffers takes: `Buffers` is built from a counting arena and `arguments`.
+/// The number of bytes of a struct of buffers: `Buffers` is constructed from a counting arena and `arguments`.
 template <class Buffers, class... Arguments>
 constexpr std::size_t bytes_of(Arguments&&... arguments) {
   Arena counting;

@@ -17,20 +17,26 @@ namespace moe_mamba::inline v0_2 {
 
 namespace detail {
 
-/// The shortest text that gives the same number again.
+/// The shortest text that is parsed as the same number.
 template <std::floating_point Number>
 std::string exact_text(Number number) {
   char buffer[32];
   return std::string(buffer, std::to_chars(buffer, buffer + sizeof buffer, number).ptr);
 }
 
-/// What is allowed from `lowest` to `highest`: "an integer from 0 to 5" where `before` is "an integer from "; "0" where that is
-/// the only one, and "none" where there is none.
+/// The allowed integers: "an integer from 0 to 5" if `before` is "an integer from "; "0" if that is the only one, and "none" if
+/// there are none.
 template <std::integral Integer>
 std::string range_text(Integer lowest, std::type_identity_t<Integer> highest, const std::string& before = "") {
   if (highest < lowest) return "none";
   return highest == lowest ? std::to_string(lowest)
                            : before + std::to_string(lowest) + " to " + std::to_string(highest);
+}
+
+/// Whether lowest <= number <= highest. False for a NaN, for which it raises no floating-point exception.
+template <std::floating_point Number>
+bool in_range(Number number, std::type_identity_t<Number> lowest, std::type_identity_t<Number> highest) {
+  return std::isgreaterequal(number, lowest) && std::islessequal(number, highest);
 }
 
 }  // namespace detail
@@ -50,8 +56,8 @@ std::string error_text(const char* argument, const Value& value, const std::stri
   return text.str();
 }
 
-/// Throws std::invalid_argument unless `ok`. `allowed` is a string, or a function that makes it, called on failure
-/// only.
+/// Throws std::invalid_argument unless `ok`. `allowed` is a string, or a function that returns one, called only
+/// on failure.
 template <class Value, class Allowed>
 void require(bool ok, const char* argument, const Value& value, const Allowed& allowed) {
   if (ok) return;

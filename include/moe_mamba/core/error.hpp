@@ -11,16 +11,16 @@
 #include "moe_mamba/core/standard.hpp"
 
 /// The library's exceptions. std::invalid_argument is for values and sizes of arguments, std::out_of_range for token ids and
-/// indices, std::bad_alloc for memory; these are for the rest.
+/// indices, std::bad_alloc for memory; these are for all other errors.
 namespace moe_mamba::inline v0_2 {
 
-/// A call at the wrong time, as on a model that was moved from, or during another call.
+/// A call at the wrong time, for example on a moved-from model or during another call.
 class OrderError : public std::logic_error {
  public:
   using std::logic_error::logic_error;
 };
 
-/// A file that cannot be read or written, or that does not hold what it should.
+/// A file that cannot be read or written, or has invalid content.
 class FileError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
@@ -28,8 +28,8 @@ class FileError : public std::runtime_error {
 
 namespace detail {
 
-/// Throws. Inference compiles without exceptions too (-fno-exceptions): there the text goes to the standard error stream and
-/// the program ends.
+/// Throws. Inference also compiles without exceptions (-fno-exceptions): the message is then written to standard error, and the
+/// program aborts.
 template <class Error>
 [[noreturn]] inline void raise(const std::string& text) {
 #if defined(__cpp_exceptions)

@@ -7,11 +7,11 @@
 
 namespace moe_mamba::inline v0_2 {
 
-/// A call on something that serves one call at a time. Two calls at once would wait for each other for ever, or work in
-/// each other's memory: the second throws instead, before it has done anything.
+/// A call on an object that only one call may use at a time. Concurrent calls would deadlock or corrupt each other's memory:
+/// the second throws instead, before doing anything.
 class ExclusiveCall {
  public:
-  /// Whether a call is going on. Belongs to what is called; a copy or a moved one has calls of its own.
+  /// Whether a call is running; a member of the object that is called. Copies and moved objects have their own.
   class Flag {
    public:
     Flag() = default;
@@ -25,9 +25,9 @@ class ExclusiveCall {
     std::atomic<int> calls_{0};  // that only read; or taken
   };
 
-  /// Throws std::logic_error where a call is going on; `what` is what serves it.
+  /// Throws std::logic_error if a call is running; `what` names the object.
   ExclusiveCall(Flag& flag, const char* what) : ExclusiveCall(&flag, what) {}
-  /// Null: there is nothing that could be called, as where an argument is left out.
+  /// Null: no object, such as an omitted argument.
   ExclusiveCall(Flag* flag, const char* what) : flag_(flag) {
     int none = 0;
     if (flag != nullptr &&
@@ -51,10 +51,10 @@ class ExclusiveCall {
   Flag* flag_;
 };
 
-/// A call that only reads: any number of them at once, but none during an exclusive call and no such call during it.
+/// A call that only reads: any number may run at a time, but none at the same time as an exclusive call.
 class ReadingCall {
  public:
-  /// Throws std::logic_error where an exclusive call is going on.
+  /// Throws std::logic_error if an exclusive call is running.
   ReadingCall(ExclusiveCall::Flag& flag, const char* what) : flag_(flag) {
     int calls = flag.calls_.load(std::memory_order_relaxed);
     do {

@@ -10,10 +10,10 @@
 
 #include "moe_mamba/core/standard.hpp"
 
-/// For messages about a name that is not there.
+/// Suggestions for messages about an unknown name.
 namespace moe_mamba::inline v0_2::detail {
 
-/// How many characters must be added, left out or changed to turn a name into another (Levenshtein 1966), of names cut
+/// The number of characters to insert, delete or replace to turn one name into another (Levenshtein 1966), of names truncated
 /// to 100 characters.
 inline std::size_t edit_distance(std::string_view a, std::string_view b) {
   constexpr std::size_t longest = 100;
@@ -31,7 +31,8 @@ inline std::size_t edit_distance(std::string_view a, std::string_view b) {
   return row[b.size()];
 }
 
-/// The names most similar to a given one; those that contain it are. Of the first thousands, so that no file can make it slow.
+/// The names most similar to a given one; one that contains it counts as similar. Considers only the first thousands, so that
+/// no file can make it slow.
 class NearestNames {
  public:
   explicit NearestNames(std::string_view wanted) : wanted_(wanted) {}
@@ -49,7 +50,7 @@ class NearestNames {
     }
   }
 
-  /// Up to three of them, the nearest first: "a, b, c", each as `spell` has it.
+  /// Up to three of them, the nearest first: "a, b, c", each converted by `spell`.
   template <class Spell>
   std::string text(const Spell& spell) const {
     std::string all;

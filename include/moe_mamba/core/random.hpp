@@ -8,12 +8,12 @@
 
 namespace moe_mamba::inline v0_2 {
 
-/// The seed of everything that is drawn at random. Equal seeds give equal bits.
+/// The seed of random numbers. Equal seeds give equal bits.
 struct Seed {
   std::uint64_t value = 0;
 };
 
-/// Four words: what the generator counts with, and what it gives.
+/// Four 32-bit words: the generator's counter and its output.
 struct PhiloxBlock {
   std::uint32_t words[4];
 
@@ -21,7 +21,7 @@ struct PhiloxBlock {
 };
 
 /// The counter-based generator Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011):
-/// four words that depend on nothing but key and counter. For host and device.
+/// four words that depend only on key and counter. For host and device.
 MOE_MAMBA_HOST_DEVICE constexpr PhiloxBlock philox(PhiloxBlock counter, std::uint64_t key) {
   auto key0 = static_cast<std::uint32_t>(key), key1 = static_cast<std::uint32_t>(key >> 32);
   for (int round = 0; round < 10; ++round) {
@@ -36,8 +36,8 @@ MOE_MAMBA_HOST_DEVICE constexpr PhiloxBlock philox(PhiloxBlock counter, std::uin
   return counter;
 }
 
-/// A stream of random numbers that is a plain value: seed, stream and position say all, so it can be copied, stored and
-/// continued, and different streams of one seed are independent.
+/// A stream of random numbers as a plain value: seed, stream and position are its whole state, so that it can be copied, stored
+/// and continued. Different streams of one seed are independent.
 class Random {
  public:
   constexpr Random() = default;
@@ -46,7 +46,7 @@ class Random {
 
   constexpr std::uint64_t seed() const { return seed_; }
   constexpr std::uint64_t stream() const { return stream_; }
-  /// How many 64-bit words have been drawn.
+  /// The number of 64-bit words drawn so far.
   MOE_MAMBA_HOST_DEVICE constexpr std::uint64_t position() const { return position_; }
 
   /// 64 random bits.
@@ -74,13 +74,13 @@ class Random {
     return draw % bound;
   }
 
-  /// Standard normal, by Box and Muller's method; two words a draw.
+  /// Standard normal, by Box and Muller's method; uses two words.
   double normal() {
     const double radius = std::sqrt(-2.0 * std::log(1.0 - uniform()));
     return radius * std::cos(2.0 * std::numbers::pi * uniform());
   }
 
-  /// Standard normal, redrawn until it lies within ± `bound`.
+  /// Standard normal, redrawn until it is within ± `bound`.
   double truncated_normal(double bound) {
     double draw = normal();
     while (std::abs(draw) > bound) draw = normal();

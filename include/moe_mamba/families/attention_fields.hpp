@@ -4,29 +4,34 @@
 #include <vector>
 
 #include "moe_mamba/families/config.hpp"
-#include "moe_mamba/families/layer_words.hpp"
+#include "moe_mamba/families/layer_spec.hpp"
 
 /// The attention fields of config.json, as in transformers: positions, windows, heads.
 namespace moe_mamba::inline v0_2::families::detail {
 
 /// Rotary positions: `rope_parameters` (transformers 5 and later), `rope_scaling` (before), or `rope_theta` by itself.
-/// The former two may have an object per kind of layer with the base. All bases given must agree.
-inline Word rotary_word(const Config& config, Index otherwise) {
+/// The former two may have an object per kind of layer with the base. All bases given must agree. A head is rotated as a
+/// whole: `partial_rotary_factor`, in any of these places or beside them, must be 1.
+inline OptionSpec rotary_option(const Config& config, Index otherwise) {
   constexpr Index highest = 1 << 30;
   Index base = 0;
-  Word word;
+  OptionSpec option;
   const auto read = [&](const Config& from) {
     const Index here = from.whole_number("rope_theta", 2, highest);
     if (base != 0 && here != base) {
-      from.refuse("rope_theta", std::to_string(here), std::to_string(base) + ", as in " + word.field);
+      from.refuse("rope_theta", std::to_string(here), std::to_string(base) + ", as in " + option.field);
     }
-    if (base == 0) word = from.from(integer("Rotary", here, 10'000), "rope_theta");
+    if (base == 0) option = from.from(integer("Rotary", here, 10'000), "rope_theta");
     base = here;
   };
-  const auto check_scaling = [](const Config& rotary) {
-    for (const char* kind : {"rope_type", "type"}) rotary.require_text(kind, "default");
-    if (rotary.has("partial_rotary_factor")) (void)rotary.whole_number("partial_rotary_factor", 1, 1);
+  const auto check_factor = [](const Config& from) {
+    if (from.has("partial_rotary_factor")) (void)from.whole_number("partial_rotary_factor", 1, 1);
   };
+  const auto check_scaling = [&](const Config& rotary) {
+    for (const char* kind : {"rope_type", "type"}) rotary.require_text(kind, "default");
+    check_factor(rotary);
+  };
+  check_factor(config);
   constexpr const char* kinds_of_layers[] = {"full_attention", "sliding_attention"};
   for (const char* name : {"rope_parameters", "rope_scaling"}) {
     const Config inner = config.inside(name);
@@ -42,7 +47,7 @@ inline Word rotary_word(const Config& config, Index otherwise) {
     }
   }
   if (config.has("rope_theta")) read(config);
-  return base != 0 ? word : config.from(integer("Rotary", otherwise, 10'000), "rope_theta");
+  return base != 0 ? option : config.from(integer("Rotary", otherwise, 10'000), "rope_theta");
 }
 
 /// The meaning of `sliding_window` for a family: no such field, the window of all layers, or that of some layers, if
@@ -95,9 +100,9 @@ inline std::vector<bool> windowed_layers(const Config& config, const AttentionDe
 
 /// An attention layer of a config.json. `is_window`: its window is `sliding_window`. `rotary`: its rotary positions, or
 /// null for none.
-inline LayerWords attention_words(const Config& config, Index width, const AttentionDefaults& defaults, bool is_window,
-                                  const Word* rotary, const char* biases) {
-  AttentionWords attention{.width = width, .rotary_base = rotary == nullptr ? 0 : 10'000, .biases = biases};
+inline LayerSpec attention_layer(const Config& config, Index width, const AttentionDefaults& defaults, bool is_window,
+                                 const OptionSpec* rotary, const char* biases) {
+  AttentionSpec attention{.width = width, .rotary_base = rotary == nullptr ? 0 : 10'000, .biases = biases};
   attention.heads = config.integer("num_attention_heads", 1, 1024);
   const bool is_left_out = !config.names("num_key_value_heads") && defaults.key_value_heads != 0;
   attention.key_value_heads =
@@ -122,17 +127,17 @@ inline LayerWords attention_words(const Config& config, Index width, const Atten
   }
   const char* context = is_window ? "sliding_window" : "max_position_embeddings";
   attention.context = config.integer(context, 1, 1 << 24, is_window ? defaults.window : defaults.positions);
-  LayerWords layer = attention.layer();
+  LayerSpec layer = attention.layer();
   config.note(layer, "Heads", "num_attention_heads");
   config.note(layer, "KeyValueHeads", "num_key_value_heads");
   config.note(layer, "HeadWidth", "head_dim");
   config.note(layer, "Context", context);
   config.note(layer, "the biases", "attention_bias");
-  for (Word& word : layer.words) {
+  for (OptionSpec& option : layer.options) {
     // Without a window the public code attends to the whole sequence: any context gives the same result up to its
     // length.
-    if (word.option == "Context") word.free = !is_window;
-    if (word.option == "Rotary" && rotary != nullptr) word = *rotary;
+    if (option.name == "Context") option.any_value = !is_window;
+    if (option.name == "Rotary" && rotary != nullptr) option = *rotary;
   }
   return layer;
 }

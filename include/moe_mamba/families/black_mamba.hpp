@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "moe_mamba/families/family.hpp"
-#include "moe_mamba/families/layer_words.hpp"
+#include "moe_mamba/families/layer_spec.hpp"
 
 /// BlackMamba (Anthony et al. 2024, arXiv 2402.01771; github.com/Zyphra/BlackMamba): Mamba layers and top-1 mixtures of
 /// experts, selected and weighted by the sigmoid, in the order listed by `mamba_moe_layers`: "r" is a Mamba layer, a
@@ -22,19 +22,19 @@ inline std::vector<TensorPart> expert_parts(const Parameter& parameter, const st
                      [&](Index expert, Index) { return mixer + "local_experts." + std::to_string(expert) + matrix; });
 }
 
-inline LayerWords black_mamba_layer(const Config& config, const JsonValue& code, Index width, const NormWords& norm) {
+inline LayerSpec black_mamba_layer(const Config& config, const JsonValue& code, Index width, const NormSpec& norm) {
   const std::string text = code.kind == JsonValue::Kind::string ? code.string : "";
   const bool is_digit = text.size() == 1 && text[0] >= '1' && text[0] <= '9';
   if (text != "r" && !is_digit) {
     config.refuse("mamba_moe_layers element", code.text(),
                   "\"r\" for Mamba or a digit from \"1\" to \"9\" for as many experts (not both in one layer)");
   }
-  LayerWords layer;
+  LayerSpec layer;
   const bool gated = config.boolean("swiglu");
   const std::string activation = gated ? "GeGlu" : "Gelu";
   const Index hidden = config.integer("ffn_hidden_size", 1, 1 << 24);
   if (text == "r") {
-    MambaWords mamba{.width = width};
+    MambaSpec mamba{.width = width};
     mamba.state = config.integer("state_size", 1, 4096);
     mamba.convolution = config.integer("conv_dimension", 1, 64);
     mamba.expand = config.integer("expansion_factor", 1, 64);
@@ -44,9 +44,9 @@ inline LayerWords black_mamba_layer(const Config& config, const JsonValue& code,
     config.note(layer, "Expand", "expansion_factor");
     config.note(layer, "StepRank", "hidden_size");
   } else if (text == "1") {
-    layer = MlpWords{.width = width, .hidden = hidden, .activation = activation}.layer();
+    layer = MlpSpec{.width = width, .hidden = hidden, .activation = activation}.layer();
   } else {
-    MoeWords moe{.width = width, .experts = text[0] - '0', .hidden = hidden, .activation = activation};
+    MoeSpec moe{.width = width, .experts = text[0] - '0', .hidden = hidden, .activation = activation};
     moe.order = "SigmoidThenTopK";
     moe.router_bias = true;
     layer = moe.layer();
@@ -54,8 +54,8 @@ inline LayerWords black_mamba_layer(const Config& config, const JsonValue& code,
   }
   config.note(layer, "Hidden", "ffn_hidden_size");
   config.note(layer, "the activation", "swiglu");
-  for (Word& word : layer.words) {
-    if (word.option == "the activation" && gated) word.also = "SwiGlu";
+  for (OptionSpec& option : layer.options) {
+    if (option.name == "the activation" && gated) option.alternative = "SwiGlu";
   }
   layer.norm = pre_norm(norm);
   return layer;
@@ -70,7 +70,7 @@ inline constexpr Family black_mamba{
         [](const Config& config) {
           config.require_false("add_bias_linear", "the library's experts have no biases");
           const Index width = config.integer("hidden_size", 1, 1 << 20);
-          const RatioWord epsilon = config.epsilon("layernorm_epsilon", {});
+          const Fraction epsilon = config.epsilon("layernorm_epsilon", {});
           Architecture model =
               language_model(config.integer("vocab_size", 1, 1 << 28), width, true, {"LayerNorm", epsilon});
           config.note(model, "Vocabulary", "vocab_size");
@@ -112,8 +112,8 @@ inline constexpr Family black_mamba{
         [](const Architecture& model, const std::string&) {
           ConfigWriter config;
           std::string codes;
-          LayerWords scan = MambaWords{}.layer(), experts = MoeWords{.activation = "GeGlu"}.layer();
-          for (const LayerWords& layer : model.layers) {
+          LayerSpec scan = MambaSpec{}.layer(), experts = MoeSpec{.activation = "GeGlu"}.layer();
+          for (const LayerSpec& layer : model.layers) {
             const bool is_mamba = layer.name == "Mamba";
             (is_mamba ? scan : experts) = layer;
             const std::string code = is_mamba ? "r" : std::to_string(layer.name == "Mlp" ? 1 : layer["Experts"]);

@@ -6,8 +6,9 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
-#include "moe_mamba/families/words.hpp"
+#include "moe_mamba/families/architecture.hpp"
 #include "moe_mamba/io/json.hpp"
 
 namespace moe_mamba::inline v0_2::families {
@@ -71,11 +72,11 @@ class Config {
   }
 
   /// A norm's epsilon; definitions can represent decimal fractions of up to nine places.
-  RatioWord epsilon(const char* name, RatioWord otherwise) const {
+  Fraction epsilon(const char* name, Fraction otherwise) const {
     const JsonValue* value = find(name);
     if (value == nullptr) return otherwise;
     const bool is_number = value->kind == JsonValue::Kind::number || value->kind == JsonValue::Kind::integer;
-    const auto ratio = is_number ? RatioWord::of(value->number) : std::nullopt;
+    const auto ratio = is_number ? Fraction::of(value->number) : std::nullopt;
     if (!ratio) refuse(name, value->text(), "a number of at least 1e-9 with at most nine decimal places");
     return *ratio;
   }
@@ -131,24 +132,22 @@ class Config {
   }
 
   /// Records which field an option comes from.
-  Word from(Word word, const char* name) const {
-    word.field = prefix_ + name;
-    word.given = has(name) ? find(name)->text() : "missing";
-    return word;
+  OptionSpec from(OptionSpec option, const char* field) const {
+    option.field = prefix_ + field;
+    option.given = has(field) ? find(field)->text() : "missing";
+    return option;
   }
   /// The same for an option of a layer or model.
-  void note(LayerWords& layer, const char* option, const char* name) const {
-    for (Word& word : layer.words) {
-      if (word.option == option) word = from(std::move(word), name);
-    }
-  }
-  void note(Architecture& model, const char* option, const char* name) const {
-    for (Word& word : model.words) {
-      if (word.option == option) word = from(std::move(word), name);
+  void note(LayerSpec& layer, const char* name, const char* field) const { note(layer.options, name, field); }
+  void note(Architecture& model, const char* name, const char* field) const { note(model.options, name, field); }
+
+ private:
+  void note(std::vector<OptionSpec>& options, const char* name, const char* field) const {
+    for (OptionSpec& option : options) {
+      if (option.name == name) option = from(std::move(option), field);
     }
   }
 
- private:
   const JsonValue& at(const char* name, const char* allowed) const {
     const JsonValue* value = find(name);
     if (value == nullptr) refuse(name, "missing", allowed);

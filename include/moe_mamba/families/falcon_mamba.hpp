@@ -10,7 +10,7 @@ inline constexpr Family falcon_mamba{
     .recognises = [](const Config& config) { return config.is_text("model_type", "falcon_mamba"); },
     .architecture =
         [](const Config& config) {
-          const RatioWord epsilon = config.epsilon("mixer_rms_eps", {1, 1'000'000});
+          const Fraction epsilon = config.epsilon("mixer_rms_eps", {1, 1'000'000});
           return detail::mamba_architecture(config, {"RmsNorm", epsilon, false}, "mixer_rms_eps");
         },
     .parts = mamba.parts,
@@ -19,7 +19,7 @@ inline constexpr Family falcon_mamba{
     .config =
         [](const Architecture& model, const std::string& type) {
           auto config = detail::mamba_config(model, type);
-          const Word* norm = model.layers.empty() ? nullptr : model.layers.front().find("InnerNorm");
+          const OptionSpec* norm = model.layers.empty() ? nullptr : model.layers.front().find("InnerNorm");
           config.number("mixer_rms_eps", norm == nullptr ? 1e-6 : norm->number);
           config.text("model_type", "falcon_mamba").raw("architectures", "[\"FalconMambaForCausalLM\"]");
           return config.finish();

@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "moe_mamba/blocks/parameter.hpp"
+#include "moe_mamba/families/architecture.hpp"
 #include "moe_mamba/families/config.hpp"
-#include "moe_mamba/families/words.hpp"
 
 namespace moe_mamba::inline v0_2::families {
 

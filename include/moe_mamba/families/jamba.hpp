@@ -54,8 +54,8 @@ void require_list(const Config& config, const char* name, Index layers, const st
   }
 }
 
-inline LayerWords jamba_mamba_words(const Config& config, Index width, const NormWords& norm) {
-  MambaWords mamba{.width = width, .inner_norm = norm};
+inline LayerSpec jamba_mamba_layer(const Config& config, Index width, const NormSpec& norm) {
+  MambaSpec mamba{.width = width, .inner_norm = norm};
   mamba.state = config.integer("mamba_d_state", 1, 4096, 16);
   mamba.convolution = config.integer("mamba_d_conv", 1, 64, 4);
   mamba.expand = config.integer("mamba_expand", 1, 64, 2);
@@ -65,7 +65,7 @@ inline LayerWords jamba_mamba_words(const Config& config, Index width, const Nor
   if (!config.boolean("mamba_inner_layernorms", true)) {
     config.refuse("mamba_inner_layernorms", "false", "true, the only value that the family's code supports");
   }
-  LayerWords layer = mamba.layer();
+  LayerSpec layer = mamba.layer();
   config.note(layer, "State", "mamba_d_state");
   config.note(layer, "Convolution", "mamba_d_conv");
   config.note(layer, "Expand", "mamba_expand");
@@ -77,9 +77,9 @@ inline LayerWords jamba_mamba_words(const Config& config, Index width, const Nor
 }
 
 inline Architecture jamba_architecture(const Config& config) {
-  const NormWords norm{"RmsNorm", config.epsilon("rms_norm_eps", {1, 1'000'000})};
+  const NormSpec norm{"RmsNorm", config.epsilon("rms_norm_eps", {1, 1'000'000})};
   config.require_silu("hidden_act");  // which the convolutions have as well
-  Architecture model = outer_words(config, norm);
+  Architecture model = outer_architecture(config, norm);
   const Index width = model["Width"], layers = config.integer("num_hidden_layers", 1, 4096);
   const auto attentions = Recurring::read(config, "attn_layer_period", "attn_layer_offset", {8, 4});
   const auto mixtures = Recurring::read(config, "expert_layer_period", "expert_layer_offset", {2, 1});
@@ -94,19 +94,19 @@ inline Architecture jamba_architecture(const Config& config) {
   (void)windowed_layers(config, defaults);  // none
   // Fields of layer kinds that the model does not have are ignored.
   const auto mixer = [&](Index i) {
-    return attentions.has(i) ? attention_words(config, width, defaults, false, nullptr, "none")
-                             : jamba_mamba_words(config, width, norm);
+    return attentions.has(i) ? attention_layer(config, width, defaults, false, nullptr, "none")
+                             : jamba_mamba_layer(config, width, norm);
   };
   const auto feed_forward = [&](Index i) {
     const bool is_mixture = experts > 1 && mixtures.has(i);  // with one expert, the public code has a plain layer
-    return is_mixture ? noted(config, expert_words(config, width, "num_experts", experts).layer(), "num_experts")
-                      : gated_words(config, width);
+    return is_mixture ? moe_layer(config, expert_spec(config, width, "num_experts", experts), "num_experts")
+                      : gated_mlp_layer(config, width);
   };
   for (Index i = 0; i < layers; ++i) {
     model.layers.push_back(mixer(i));
     model.layers.push_back(feed_forward(i));
   }
-  for (LayerWords& layer : model.layers) layer.norm = config.from(pre_norm(norm), "rms_norm_eps");
+  for (LayerSpec& layer : model.layers) layer.norm = config.from(pre_norm(norm), "rms_norm_eps");
   return model;
 }
 
@@ -119,16 +119,16 @@ inline std::string jamba_config(const Architecture& model, const std::string& ty
     if (model.layers[first + 1].name == "Moe") mixtures.push_back(i);
   }
   // Fields of layer kinds that the model does not have still need valid values.
-  LayerWords mamba = first_layer(model, "Mamba"), attention = first_layer(model, "Attention");
-  const LayerWords moe = first_layer(model, "Moe");
-  if (mamba.words.empty()) mamba = MambaWords{.width = model["Width"]}.layer();
-  if (attention.words.empty()) attention = AttentionWords{.context = 1 << 18, .head_width = 1}.layer();
-  ConfigWriter config = outer_config(model, attention, moe.words.empty() ? first_layer(model, "Mlp") : moe, type);
+  LayerSpec mamba = first_layer(model, "Mamba"), attention = first_layer(model, "Attention");
+  const LayerSpec moe = first_layer(model, "Moe");
+  if (mamba.options.empty()) mamba = MambaSpec{.width = model["Width"]}.layer();
+  if (attention.options.empty()) attention = AttentionSpec{.context = 1 << 18, .head_width = 1}.layer();
+  ConfigWriter config = outer_config(model, attention, moe.options.empty() ? first_layer(model, "Mlp") : moe, type);
   const auto every = Recurring::of(attentions, layers), experts = Recurring::of(mixtures, layers);
   config.add("attn_layer_period", every.period).add("attn_layer_offset", every.offset);
   config.add("expert_layer_period", experts.period).add("expert_layer_offset", experts.offset);
-  config.add("num_experts", moe.words.empty() ? 1 : moe["Experts"]);
-  config.add("num_experts_per_tok", moe.words.empty() ? 1 : moe["TopK"]);
+  config.add("num_experts", moe.options.empty() ? 1 : moe["Experts"]);
+  config.add("num_experts_per_tok", moe.options.empty() ? 1 : moe["TopK"]);
   config.add("mamba_d_state", mamba["State"]).add("mamba_d_conv", mamba["Convolution"]);
   config.add("mamba_expand", mamba["Expand"]).add("mamba_dt_rank", mamba["StepRank"]);
   config.flag("mamba_proj_bias", mamba["ProjectionBias"] != 0).flag("mamba_conv_bias", mamba["NoConvolutionBias"] == 0);

@@ -7,7 +7,7 @@
 
 #include "moe_mamba/families/attention_fields.hpp"
 #include "moe_mamba/families/family.hpp"
-#include "moe_mamba/families/layer_words.hpp"
+#include "moe_mamba/families/layer_spec.hpp"
 
 /// Transformers with the layers of Llama (Touvron et al. 2023, arXiv 2302.13971), attention and a gated feed-forward
 /// layer, each after a norm: Llama, Mistral (Jiang et al. 2023, arXiv 2310.06825), Qwen2 (Yang et al. 2024, arXiv
@@ -64,7 +64,7 @@ inline std::vector<TensorPart> llama_parts(const Parameter& parameter) {
 }
 
 /// The options of the whole model in a config.json of these families, without layers.
-inline Architecture outer_words(const Config& config, const NormWords& norm) {
+inline Architecture outer_architecture(const Config& config, const NormSpec& norm) {
   Architecture model =
       language_model(config.integer("vocab_size", 1, 1 << 28), config.integer("hidden_size", 1, 1 << 20),
                      config.boolean("tie_word_embeddings", false), norm);
@@ -85,22 +85,22 @@ inline std::string gated_activation(const Config& config) {
 }
 
 /// A feed-forward layer.
-inline LayerWords gated_words(const Config& config, Index width) {
-  LayerWords layer = MlpWords{.width = width,
-                              .hidden = config.integer("intermediate_size", 1, 1 << 24),
-                              .activation = gated_activation(config)}
-                         .layer();
+inline LayerSpec gated_mlp_layer(const Config& config, Index width) {
+  LayerSpec layer = MlpSpec{.width = width,
+                            .hidden = config.integer("intermediate_size", 1, 1 << 24),
+                            .activation = gated_activation(config)}
+                        .layer();
   config.note(layer, "the activation", "hidden_act");
   config.note(layer, "Hidden", "intermediate_size");
   return layer;
 }
 
 /// Attention and the feed-forward layer, `num_hidden_layers` times.
-inline void add_layers(const Config& config, Architecture& model, const AttentionDefaults& defaults, const Word& rotary,
-                       const char* biases, LayerWords feed_forward, const NormWords& norm) {
+inline void add_layers(const Config& config, Architecture& model, const AttentionDefaults& defaults,
+                       const OptionSpec& rotary, const char* biases, LayerSpec feed_forward, const NormSpec& norm) {
   feed_forward.norm = config.from(pre_norm(norm), "rms_norm_eps");
   for (const bool is_window : windowed_layers(config, defaults)) {
-    model.layers.push_back(attention_words(config, model["Width"], defaults, is_window, &rotary, biases));
+    model.layers.push_back(attention_layer(config, model["Width"], defaults, is_window, &rotary, biases));
     model.layers.back().norm = feed_forward.norm;
     model.layers.push_back(feed_forward);
   }
@@ -108,31 +108,32 @@ inline void add_layers(const Config& config, Architecture& model, const Attentio
 
 /// The three families without experts.
 inline Architecture dense_architecture(const Config& config, const AttentionDefaults& defaults, const char* biases) {
-  const NormWords norm{"RmsNorm", config.epsilon("rms_norm_eps", {1, 1'000'000})};
-  Architecture model = outer_words(config, norm);
-  add_layers(config, model, defaults, rotary_word(config, 10'000), biases, gated_words(config, model["Width"]), norm);
+  const NormSpec norm{"RmsNorm", config.epsilon("rms_norm_eps", {1, 1'000'000})};
+  Architecture model = outer_architecture(config, norm);
+  add_layers(config, model, defaults, rotary_option(config, 10'000), biases, gated_mlp_layer(config, model["Width"]),
+             norm);
   return model;
 }
 
 /// The first layer of that name, or one without options.
-inline LayerWords first_layer(const Architecture& model, const char* name) {
-  for (const LayerWords& layer : model.layers) {
+inline LayerSpec first_layer(const Architecture& model, const char* name) {
+  for (const LayerSpec& layer : model.layers) {
     if (layer.name == name) return layer;
   }
   return {name, {}};
 }
 
 /// The attention layer with the largest context, or a layer without options.
-inline LayerWords farthest_attention(const Architecture& model) {
-  LayerWords farthest = first_layer(model, "Attention");
-  for (const LayerWords& layer : model.layers) {
+inline LayerSpec farthest_attention(const Architecture& model) {
+  LayerSpec farthest = first_layer(model, "Attention");
+  for (const LayerSpec& layer : model.layers) {
     if (layer.name == "Attention" && layer["Context"] > farthest["Context"]) farthest = layer;
   }
   return farthest;
 }
 
 /// The fields that these families share. `hidden` is the layer with the hidden width.
-inline ConfigWriter outer_config(const Architecture& model, const LayerWords& attention, const LayerWords& hidden,
+inline ConfigWriter outer_config(const Architecture& model, const LayerSpec& attention, const LayerSpec& hidden,
                                  const std::string& type) {
   ConfigWriter config;
   config.add("vocab_size", model["Vocabulary"]).add("hidden_size", model["Width"]);
@@ -140,7 +141,7 @@ inline ConfigWriter outer_config(const Architecture& model, const LayerWords& at
   config.add("num_attention_heads", attention["Heads"]).add("num_key_value_heads", attention["KeyValueHeads"]);
   config.add("head_dim", attention["HeadWidth"]).add("max_position_embeddings", attention["Context"]);
   config.add("intermediate_size", hidden["Hidden"]);
-  const Word* activation = hidden.find("the activation");
+  const OptionSpec* activation = hidden.find("the activation");
   config.text("hidden_act", activation != nullptr && activation->spelling == "GeGlu" ? "gelu" : "silu");
   config.number("rms_norm_eps", model.at("FinalNorm").number).flag("tie_word_embeddings", model.tied_head());
   // The name until transformers 4.55, and the one since.
@@ -149,7 +150,7 @@ inline ConfigWriter outer_config(const Architecture& model, const LayerWords& at
 }
 
 /// Rotary positions in the format of transformers 4, and in that of 5.
-inline void add_rotary(ConfigWriter& config, const LayerWords& attention) {
+inline void add_rotary(ConfigWriter& config, const LayerSpec& attention) {
   ConfigWriter inner;
   inner.add("rope_theta", attention["Rotary"]).text("rope_type", "default");
   config.add("rope_theta", attention["Rotary"]).raw("rope_parameters", inner.finish());
@@ -159,13 +160,13 @@ inline void add_rotary(ConfigWriter& config, const LayerWords& attention) {
 inline void add_windows(ConfigWriter& config, const Architecture& model) {
   const Index farthest = farthest_attention(model)["Context"];
   Index nearest = farthest;
-  for (const LayerWords& layer : model.layers) {
+  for (const LayerSpec& layer : model.layers) {
     if (layer.name == "Attention") nearest = std::min(nearest, layer["Context"]);
   }
   config.flag("use_sliding_window", nearest != farthest);
   if (nearest == farthest) return;
   std::string types;
-  for (const LayerWords& layer : model.layers) {
+  for (const LayerSpec& layer : model.layers) {
     if (layer.name != "Attention") continue;
     types += (types.empty() ? "" : ", ") +
              std::string(layer["Context"] == nearest ? "\"sliding_attention\"" : "\"full_attention\"");
@@ -174,7 +175,7 @@ inline void add_windows(ConfigWriter& config, const Architecture& model) {
 }
 
 inline ConfigWriter dense_config(const Architecture& model, const std::string& type) {
-  const LayerWords attention = farthest_attention(model);
+  const LayerSpec attention = farthest_attention(model);
   ConfigWriter config = outer_config(model, attention, first_layer(model, "Mlp"), type);
   add_rotary(config, attention);
   return config;
@@ -203,8 +204,8 @@ inline constexpr Family llama{
     .config =
         [](const Architecture& model, const std::string& type) {
           auto config = detail::dense_config(model, type);
-          const LayerWords attention = detail::first_layer(model, "Attention");
-          const Word* biases = attention.find("the biases");
+          const LayerSpec attention = detail::first_layer(model, "Attention");
+          const OptionSpec* biases = attention.find("the biases");
           config.flag("attention_bias", biases != nullptr && biases->spelling == "Biases").flag("mlp_bias", false);
           config.text("model_type", "llama").raw("architectures", "[\"LlamaForCausalLM\"]");
           return config.finish();

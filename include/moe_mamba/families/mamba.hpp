@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "moe_mamba/families/family.hpp"
-#include "moe_mamba/families/layer_words.hpp"
+#include "moe_mamba/families/layer_spec.hpp"
 
 /// Mamba (Gu & Dao 2023) in its two published formats: that of transformers (`state-spaces/mamba-130m-hf` and larger
 /// ones) and that of the authors' code (`state-spaces/mamba-130m`), with other configs and one different tensor name.
@@ -21,17 +21,17 @@ inline std::vector<TensorPart> backbone_parts(const Parameter& parameter, const 
 }
 
 /// The same layer, `count` times.
-inline void repeat_layer(const Config& config, Architecture& model, const LayerWords& layer, const char* count) {
+inline void repeat_layer(const Config& config, Architecture& model, const LayerSpec& layer, const char* count) {
   const Index layers = config.integer(count, 1, 1 << 16);
   model.layers.assign(static_cast<std::size_t>(layers), layer);
   model.depth.field = count;
 }
 
 /// Models whose configs have the fields of transformers' Mamba.
-inline Architecture mamba_architecture(const Config& config, const NormWords& inner_norm, const char* inner_epsilon) {
+inline Architecture mamba_architecture(const Config& config, const NormSpec& inner_norm, const char* inner_epsilon) {
   config.require_silu("hidden_act");
-  const NormWords norm{"RmsNorm", config.epsilon("layer_norm_epsilon", {})};
-  MambaWords mamba;
+  const NormSpec norm{"RmsNorm", config.epsilon("layer_norm_epsilon", {})};
+  MambaSpec mamba;
   mamba.width = config.integer("hidden_size", 1, 1 << 20);
   mamba.state = config.integer("state_size", 1, 4096, 16);
   mamba.convolution = config.integer("conv_kernel", 1, 64, 4);
@@ -58,7 +58,7 @@ inline Architecture mamba_architecture(const Config& config, const NormWords& in
   config.note(model, "Width", "hidden_size");
   config.note(model, "the head", "tie_word_embeddings");
   config.note(model, "FinalNorm", "layer_norm_epsilon");
-  LayerWords layer = mamba.layer();
+  LayerSpec layer = mamba.layer();
   layer.norm = config.from(pre_norm(norm), "layer_norm_epsilon");
   config.note(layer, "State", "state_size");
   config.note(layer, "Convolution", "conv_kernel");
@@ -73,7 +73,7 @@ inline Architecture mamba_architecture(const Config& config, const NormWords& in
 
 /// The fields that transformers' Mamba and Falcon-Mamba share.
 inline ConfigWriter mamba_config(const Architecture& model, const std::string& type) {
-  const LayerWords layer = model.layers.empty() ? MambaWords{}.layer() : model.layers.front();
+  const LayerSpec layer = model.layers.empty() ? MambaSpec{}.layer() : model.layers.front();
   ConfigWriter config;
   config.add("vocab_size", model["Vocabulary"]).add("hidden_size", model["Width"]);
   config.add("num_hidden_layers", static_cast<Index>(model.layers.size()));
@@ -129,24 +129,24 @@ inline constexpr Family mamba_ssm{
           if (config.has("attn_layer_idx") && !config.array("attn_layer_idx").empty()) {
             config.refuse("attn_layer_idx", config.find("attn_layer_idx")->text(), "none: Mamba layers only");
           }
-          const NormWords norm{config.boolean("rms_norm", true) ? "RmsNorm" : "LayerNorm"};
-          MambaWords words;
-          words.width = config.integer("d_model", 1, 1 << 20);
-          words.state = inner.integer("d_state", 1, 4096, 16);
-          words.convolution = inner.integer("d_conv", 1, 64, 4);
-          words.expand = inner.integer("expand", 1, 64, 2);
-          if (!inner.is_text("dt_rank", "auto")) words.step_rank = inner.integer("dt_rank", 1, 1 << 20, 0);
-          words.projection_bias = inner.boolean("bias", false);
-          words.convolution_bias = inner.boolean("conv_bias", true);
+          const NormSpec norm{config.boolean("rms_norm", true) ? "RmsNorm" : "LayerNorm"};
+          MambaSpec spec;
+          spec.width = config.integer("d_model", 1, 1 << 20);
+          spec.state = inner.integer("d_state", 1, 4096, 16);
+          spec.convolution = inner.integer("d_conv", 1, 64, 4);
+          spec.expand = inner.integer("expand", 1, 64, 2);
+          if (!inner.is_text("dt_rank", "auto")) spec.step_rank = inner.integer("dt_rank", 1, 1 << 20, 0);
+          spec.projection_bias = inner.boolean("bias", false);
+          spec.convolution_bias = inner.boolean("conv_bias", true);
           const Index multiple = config.integer("pad_vocab_size_multiple", 1, 1 << 20, 8);
           const Index vocabulary = config.integer("vocab_size", 1, (1 << 28) - multiple);
-          Architecture model = language_model((vocabulary + multiple - 1) / multiple * multiple, words.width,
+          Architecture model = language_model((vocabulary + multiple - 1) / multiple * multiple, spec.width,
                                               config.boolean("tie_embeddings", true), norm);
           config.note(model, "Vocabulary", "vocab_size");
           config.note(model, "Width", "d_model");
           config.note(model, "the head", "tie_embeddings");
           config.note(model, "FinalNorm", "rms_norm");
-          LayerWords layer = words.layer();
+          LayerSpec layer = spec.layer();
           layer.norm = config.from(pre_norm(norm), "rms_norm");
           inner.note(layer, "State", "d_state");
           inner.note(layer, "Convolution", "d_conv");
@@ -165,7 +165,7 @@ inline constexpr Family mamba_ssm{
     .stores_tied_head = true,
     .config =
         [](const Architecture& model, const std::string&) {
-          const LayerWords layer = model.layers.empty() ? MambaWords{}.layer() : model.layers.front();
+          const LayerSpec layer = model.layers.empty() ? MambaSpec{}.layer() : model.layers.front();
           ConfigWriter inner, config;
           inner.add("d_state", layer["State"]).add("d_conv", layer["Convolution"]).add("expand", layer["Expand"]);
           inner.add("dt_rank", layer["StepRank"]).flag("bias", layer["ProjectionBias"] != 0);

@@ -16,20 +16,22 @@ namespace moe_mamba::inline v0_2::families {
 namespace detail {
 
 /// The experts of a layer, with K of them per token.
-inline MoeWords expert_words(const Config& config, Index width, const char* experts, Index otherwise) {
-  MoeWords moe{.width = width, .activation = gated_activation(config)};
+inline MoeSpec expert_spec(const Config& config, Index width, const char* experts, Index otherwise) {
+  MoeSpec moe{.width = width, .activation = gated_activation(config)};
   moe.experts = config.integer(experts, 1, 1 << 16, otherwise);
   moe.top_k = config.integer("num_experts_per_tok", 1, moe.experts, 2);
   moe.hidden = config.integer("intermediate_size", 1, 1 << 24);
   return moe;
 }
 
-inline LayerWords noted(const Config& config, LayerWords moe, const char* experts) {
-  config.note(moe, "Experts", experts);
-  config.note(moe, "TopK", "num_experts_per_tok");
-  config.note(moe, "Hidden", "intermediate_size");
-  config.note(moe, "the activation", "hidden_act");
-  return moe;
+/// That layer, with the fields that its options come from.
+inline LayerSpec moe_layer(const Config& config, const MoeSpec& moe, const char* experts) {
+  LayerSpec layer = moe.layer();
+  config.note(layer, "Experts", experts);
+  config.note(layer, "TopK", "num_experts_per_tok");
+  config.note(layer, "Hidden", "intermediate_size");
+  config.note(layer, "the activation", "hidden_act");
+  return layer;
 }
 
 }  // namespace detail
@@ -39,18 +41,18 @@ inline constexpr Family mixtral{
     .recognises = [](const Config& config) { return config.is_text("model_type", "mixtral"); },
     .architecture =
         [](const Config& config) {
-          const NormWords norm{"RmsNorm", config.epsilon("rms_norm_eps", {})};
-          Architecture model = detail::outer_words(config, norm);
+          const NormSpec norm{"RmsNorm", config.epsilon("rms_norm_eps", {})};
+          Architecture model = detail::outer_architecture(config, norm);
           const Index width = model["Width"];
-          const Word rotary = detail::rotary_word(config, 1'000'000);
-          MoeWords moe = detail::expert_words(config, width, "num_local_experts", 8);
+          const OptionSpec rotary = detail::rotary_option(config, 1'000'000);
+          MoeSpec moe = detail::expert_spec(config, width, "num_local_experts", 8);
           if (moe.top_k == 1) {
             config.refuse("num_experts_per_tok", "1", "2 or more, as the gate of a single selected expert is always 1");
           }
           moe.order = "TopKThenSoftmax";
           detail::add_layers(config, model,
                              {.windows = detail::Windows::throughout, .positions = 1 << 17, .key_value_heads = 8},
-                             rotary, "none", detail::noted(config, moe.layer(), "num_local_experts"), norm);
+                             rotary, "none", detail::moe_layer(config, moe, "num_local_experts"), norm);
           return model;
         },
     .parts = [](const Parameter& parameter) -> std::vector<TensorPart> {
@@ -76,7 +78,7 @@ inline constexpr Family mixtral{
     .stores_tied_head = false,
     .config =
         [](const Architecture& model, const std::string& type) {
-          const LayerWords attention = detail::first_layer(model, "Attention"), moe = detail::first_layer(model, "Moe");
+          const LayerSpec attention = detail::first_layer(model, "Attention"), moe = detail::first_layer(model, "Moe");
           auto config = detail::outer_config(model, attention, moe, type);
           detail::add_rotary(config, attention);
           config.add("sliding_window", attention["Context"]);

@@ -10,8 +10,8 @@
 #include <utility>
 #include <vector>
 
+#include "moe_mamba/families/architecture_of.hpp"
 #include "moe_mamba/families/checkpoint_folder.hpp"
-#include "moe_mamba/families/definition_words.hpp"
 #include "moe_mamba/io/model_file.hpp"
 
 /// Loads checkpoints of public families, folders with config.json and safetensors files, and writes checkpoints that
@@ -224,6 +224,9 @@ Model<Definition, S, Backend> load(const Pretrained& pretrained) {
   families::detail::read_tensors(tensors, model);
   return model;
 }
+/// With parameters of any other type: does not compile, as Model says.
+template <class Definition, class S, class Backend = Cpu>
+requires(!StorageScalar<S>) Model<Definition, S, Backend> load(const Pretrained& pretrained);
 
 /// Writes a folder with config.json and model.safetensors, which the family's code can load. Creates the folder if it
 /// is missing. If the program is interrupted at any point, load() finds either the complete old model or the complete

@@ -23,7 +23,7 @@ namespace moe_mamba::inline v0_2 {
 
 namespace detail {
 
-/// What Decoder::generate() can be called with.
+/// Whether Decoder::generate() accepts these arguments.
 template <class... Arguments>
 inline constexpr bool generates = false;
 template <class Prompt, class How, class From, class... Count>
@@ -45,12 +45,12 @@ struct GenerateTakes {
 }  // namespace detail
 
 struct DecoderOptions {
-  Index chunk = 128;  ///< tokens of a prompt that are read at a time
+  Index chunk = 128;  ///< number of a prompt's tokens that are read at a time
 };
 
-/// Reads and writes text, token by token: one running state, and the logits of the next token. All memory is taken in the
-/// constructor, but for what generate() says. The model must outlive the decoder. It serves one call at a time: a second one of another thread
-/// throws std::logic_error.
+/// Reads and generates text token by token, with one running state and the logits of the next token. All memory is allocated
+/// in the constructor, except as documented for generate(). The model must outlive the decoder. Only one thread may call a
+/// decoder at a time; a concurrent call throws std::logic_error.
 template <class Definition, StorageScalar S, class Backend = Cpu>
 class Decoder {
   static_assert(TokenDefinition<Definition>,
@@ -82,13 +82,13 @@ class Decoder {
     take_device_memory();
   }
 
-  /// A model that would be gone before the decoder.
+  /// Deleted: a temporary model would be destroyed before the decoder.
   explicit Decoder(const ModelType&&, DecoderOptions = {}) = delete;
   Decoder(const ModelType&&, Backend&, DecoderOptions = {}) = delete;
 
-  /// Reads tokens, in chunks of `chunk` tokens; returns the logits of the token that comes next. Throws, with the decoder as
-  /// it was, std::out_of_range for a token outside the vocabulary and std::invalid_argument for no token at all. Where a
-  /// layer's operation throws, the state is lost: reading and state() throw OrderError until restore() or reset().
+  /// Reads tokens, in chunks of `chunk` tokens; returns the logits of the next token. Throws, leaving the decoder unchanged,
+  /// std::out_of_range for a token outside the vocabulary and std::invalid_argument if there are no tokens. If an operation of
+  /// a layer throws, the state is lost: reading and state() throw OrderError until restore() or reset().
   std::span<const Compute> prefill(std::span<const Token> tokens) {
     require(!tokens.empty(), "tokens.size()", tokens.size(), "1 or more");
     const ExclusiveCall call = begin_call();
@@ -108,7 +108,7 @@ class Decoder {
     return logits();
   }
 
-  /// The logits of the token that comes next; of no meaning where nothing has been read since the last restore().
+  /// The logits of the next token; meaningless until a token has been read or logits have been restored.
   std::span<const Compute> logits() const {
     if constexpr (Memory::on_host) {
       return logits_.span();
@@ -119,15 +119,15 @@ class Decoder {
     }
   }
 
-  /// The running state: a value to copy, keep and restore. On a device, waits for what was read.
+  /// The running state, a value that can be copied, stored and restored. On a device, waits for queued work.
   const StatesType& state() const {
     require_state();
     if constexpr (!Memory::on_host) device_->synchronize();
     return states_;
   }
 
-  /// Goes on from a kept state, and the logits kept with it. Without logits, read a token before sampling. Throws
-  /// std::invalid_argument where a size does not fit.
+  /// Continues from a saved state and its logits. Without logits, a token must be read before sampling. Throws
+  /// std::invalid_argument if a size does not match.
   void restore(const StatesType& state, std::span<const Compute> logits = {}) {
     require(logits.empty() || logits.size() == logits_.size(), "logits.size()", logits.size(),
             [&] { return std::to_string(logits_.size()) + ", the vocabulary, or none"; });
@@ -139,7 +139,7 @@ class Decoder {
     mirrored_ = lost_ = false;
   }
 
-  /// Forgets everything read.
+  /// Returns to the initial state, in which nothing has been read.
   void reset() {
     const ExclusiveCall call = begin_call();
     if constexpr (!Memory::on_host) device_->synchronize();
@@ -149,7 +149,7 @@ class Decoder {
     mirrored_ = lost_ = false;
   }
 
-  /// Shows visit(RouterReport) what each mixture-of-experts layer reports of the last call.
+  /// Calls visit(RouterReport) with the report of each mixture-of-experts layer on the last call.
   template <class Visit>
   void visit_routers(const Visit& visit) const {
     const ExclusiveCall call = begin_call();
@@ -165,10 +165,10 @@ class Decoder {
   };
   using Draws = std::conditional_t<Memory::on_host, Sampler, DeviceDraws>;
 
-  /// The tokens that a decoder goes on to write, drawn on demand; each is read back in when the iterator goes
-  /// on, the last one too, so that afterwards state and logits are those of the whole text. (A token at which a loop is
-  /// left by `break` has not been read back.) Where another has begun on the decoder, or nothing is left in it to go
-  /// on from, the next token throws std::logic_error.
+  /// The tokens that a decoder generates, drawn on demand. Each is read back when the iterator is incremented, including the
+  /// last one, so that state and logits are then those of the whole text. (A token at which a loop is left by `break` has
+  /// not been read back.) If another generation has begun on the decoder, or it has no logits to continue from, the next
+  /// token throws std::logic_error.
   class Generation {
    public:
     class Iterator {
@@ -194,7 +194,7 @@ class Decoder {
 
     Generation(Decoder& decoder, Draws draws, Index count)
         : decoder_(decoder), draws_(std::move(draws)), left_(count), number_(++decoder.generations_) {}
-    /// A copy would be another one on the same decoder.
+    /// Not copyable: a copy would be a second generation on the same decoder.
     Generation(Generation&&) noexcept = default;
 
     Iterator begin() { return Iterator(*this); }
@@ -237,12 +237,12 @@ class Decoder {
     Decoder& decoder_;
     Draws draws_;
     Index left_;
-    std::uint64_t number_;  // among the decoder's
+    std::uint64_t number_;  // among the decoder's generations
     Token token_ = 0;
   };
 
-  /// Reads the prompt and goes on with `count` tokens, without end if it is left out. The prompt may be empty where
-  /// something was read before. On the host it takes memory once, for the sampler; going on takes none.
+  /// Reads the prompt and generates `count` tokens, without end if it is omitted. The prompt may be empty if something was
+  /// read before. On the host it allocates once, for the sampler; drawing tokens does not allocate.
   Generation generate(std::span<const Token> prompt, Sampling sampling, Seed seed,
                       Index count = std::numeric_limits<Index>::max()) & {
     require(count >= 0, "count", count, "0 or more tokens");
@@ -255,11 +255,11 @@ class Decoder {
     return Generation(*this, std::move(draws), count);
   }
 
-  /// A decoder that would be gone before the first token is drawn: give it a name.
+  /// Deleted: a temporary decoder would be destroyed before the first token is drawn.
   template <class... Arguments>
   Generation generate(Arguments&&...) && = delete;
 
-  /// The same with a prompt of bytes, for models over bytes, for which it takes memory as well.
+  /// The same with a prompt of bytes, for models over bytes; allocates memory for the prompt's tokens.
   Generation generate(std::string_view prompt, Sampling sampling, Seed seed,
                       Index count = std::numeric_limits<Index>::max()) & {
     std::vector<Token> tokens(prompt.size());
@@ -268,7 +268,7 @@ class Decoder {
     return generate(std::span<const Token>(tokens), sampling, seed, count);
   }
 
-  /// What cannot be generated from, said in words.
+  /// Other arguments do not compile, with a message that says what generate() takes.
   template <class... Arguments>
       Generation generate(Arguments&&...) & requires(!detail::generates<Arguments...>) {
     detail::check<detail::GenerateTakes<Arguments...>>();
@@ -296,7 +296,7 @@ class Decoder {
     }
   }
 
-  /// Reads the tokens of an argument in chunks.
+  /// Reads tokens in chunks.
   void read_all(const char* argument, std::span<const Token> tokens, const ExclusiveCall& call) {
     model_.require_parameters();
     require_tokens(argument, tokens, 0, Definition::vocabulary);
@@ -319,7 +319,7 @@ class Decoder {
     recording_.run(*device_, [&] { read(session, token, {1, 1}); });
     end_reading();
   }
-  /// A token that was drawn on the device lies there already.
+  /// A token that was drawn on the device is already there.
   void step_on_device(const Token& token, const ExclusiveCall& call) {
     if (on_device_ != token) device_->upload(token_.data(), &token, sizeof token);
     on_device_ = token;
@@ -339,13 +339,13 @@ class Decoder {
     if (lost_)
       detail::raise<OrderError>("the decoder's state was lost as a call failed; allowed: restore() or reset()");
   }
-  /// Reads tokens that lie where the device works, and leaves the logits there.
+  /// Reads tokens in the device's memory, and leaves the logits there.
   void read(SessionType& session, const Token* tokens, Shape shape) {
     session.body({shape, tokens, nullptr, states_.view()});
     session.outputs(shape, {shape.length - 1, 1, 1}, logits_.data());
   }
 
-  /// The next token, drawn where the logits are. Throws what a Sampler would.
+  /// The next token, drawn on the device that has the logits. Throws as a Sampler does.
   Token draw(DeviceDraws& draws) {
     on_device_ = -1;
     device_->upload(position_.data(), &draws.position, sizeof draws.position);
@@ -371,24 +371,24 @@ class Decoder {
 
   const ModelType& model_;
   DeviceHandle<Backend> device_;
-  const char* called_;  // what serves one call at a time
+  const char* called_;  // what to name in the error of a concurrent call
   Workspace<Definition, S, Backend> workspace_;
   StatesType states_{1};
   typename Backend::Recording recording_;  // of step()
-  const S* recorded_ = nullptr;            // the parameters that it is of
+  const S* recorded_ = nullptr;            // the parameters that it uses
   Array<Compute, Memory> logits_{static_cast<std::size_t>(Definition::output_width)};
-  // Where the device's memory is not the host's: a copy of the logits that the host can read, and what drawing takes.
+  // If the device's memory is not the host's: a copy of the logits for the host, and the memory that drawing needs.
   mutable std::vector<Compute> mirror_;
   mutable bool mirrored_ = false;
   Array<Token, Memory> token_;
-  Token on_device_ = -1;  // what token_ holds
+  Token on_device_ = -1;  // the value of token_
   Array<std::uint64_t, Memory> position_;
   Array<std::uint32_t, Memory> status_;
   Memory scratch_;
   std::size_t chunk_;
   bool has_logits_ = false;
-  bool lost_ = false;              // whether states_ are those in the middle of a call that failed
-  std::uint64_t generations_ = 0;  // that have begun
+  bool lost_ = false;              // whether a call failed halfway, so that states_ are invalid
+  std::uint64_t generations_ = 0;  // number begun so far
 };
 
 template <class Definition, StorageScalar S, class Backend>

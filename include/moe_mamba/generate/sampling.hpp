@@ -14,17 +14,17 @@
 #include "moe_mamba/core/scalar.hpp"
 #include "moe_mamba/ops/sampling.hpp"
 
-/// How the next token is chosen from a model's logits on the host; the ways to choose are in ops/sampling.hpp.
+/// Chooses the next token from a model's logits on the host; the methods are documented in ops/sampling.hpp.
 namespace moe_mamba::inline v0_2 {
 
-/// Draws tokens. A value: a copy draws what the original would have drawn. Each draw takes one random word, a greedy
-/// one none, so seed and position say all of its state. Nothing is allocated after construction.
+/// Draws tokens. It is a value: a copy draws the same tokens as the original. A draw uses one random number, a greedy one
+/// none, so that seed and position are the whole state. Nothing is allocated after construction.
 ///
-/// It is the operation of ops/sampling.hpp for one row, token for token, with exceptions in the place of a status; so
-/// there is no such operation for CPU devices besides.
+/// It gives the same tokens as the operation of ops/sampling.hpp for one row, with exceptions instead of a status; CPU
+/// devices have no such operation.
 class Sampler {
  public:
-  /// For logits of `vocabulary` tokens. Samplers of one seed and different `stream` (one a sequence, say) draw
+  /// For logits of `vocabulary` tokens. Samplers of one seed and different `stream` (such as one per sequence) draw
   /// independently. Throws std::invalid_argument for options out of range.
   Sampler(Sampling sampling, Seed seed, Index vocabulary, std::uint64_t stream = 0)
       : sampling_(sampling), random_(sampling_random(seed, stream)) {
@@ -35,15 +35,15 @@ class Sampler {
 
   /// The next token, in 0 … vocabulary - 1. A logit of minus infinity excludes its token.
   ///
-  /// Throws, with the sampler as it was, std::invalid_argument if there are not `vocabulary` logits, and
-  /// std::runtime_error if one is NaN or plus infinity, or all are minus infinity: a broken model is never hidden.
+  /// Throws, leaving the sampler unchanged, std::invalid_argument if there are not `vocabulary` logits, and
+  /// std::runtime_error if one is NaN or plus infinity, or all are minus infinity, so that a broken model is noticed.
   Token operator()(std::span<const float> logits) { return draw(logits); }
   Token operator()(std::span<const double> logits) { return draw(logits); }
 
   const Sampling& sampling() const { return sampling_; }
   Index vocabulary() const { return static_cast<Index>(candidates_.size()); }
 
-  /// The state, to be kept and restored.
+  /// The state, which can be saved and restored.
   const Random& random() const { return random_; }
   void restore(const Random& random) { random_ = random; }
 
@@ -95,7 +95,7 @@ Token Sampler::draw(std::span<const T> logits) {
   const std::size_t best = most_probable(logits);
   if (sampling_.temperature == 0) return static_cast<Token>(best);
 
-  // What is kept is said by the last of it, in the order of rank.
+  // The tokens that are kept are those up to this one in the order of rank.
   Candidate last{-static_cast<double>(INFINITY), 0, std::numeric_limits<Token>::max()};
   if (sampling_.top_k > 0 && sampling_.top_k < vocabulary()) {
     for (std::size_t i = 0; i < logits.size(); ++i) {
@@ -119,11 +119,11 @@ Token Sampler::draw(std::span<const T> logits) {
   return token;
 }
 
-/// Puts the tokens up to `last`, in the order of rank, to the front in the order of their indices, with their weights.
-/// Returns how many there are.
+/// Stores the tokens up to `last` in the order of rank at the front of the candidates, sorted by index, with their weights.
+/// Returns their number.
 template <class T>
 std::size_t Sampler::gather(std::span<const T> logits, double largest, const Candidate& last) {
-  const Candidate end = last;  // which may be among those overwritten
+  const Candidate end = last;  // a copy, since `last` may be overwritten
   std::size_t count = 0;
   for (std::size_t i = 0; i < logits.size(); ++i) {
     const Candidate candidate{static_cast<double>(logits[i]), 0, static_cast<Token>(i)};
@@ -140,12 +140,12 @@ inline double Sampler::total_weight(std::size_t count) const {
   return total;
 }
 
-/// The last, in the order of rank, of the nucleus of the first `count` candidates; their order is lost.
+/// The last token, in the order of rank, of the nucleus of the first `count` candidates, which it reorders.
 inline Sampler::Candidate Sampler::last_of_nucleus(std::size_t count) {
   const auto begin = candidates_.begin(), end = begin + static_cast<Index>(count);
   const double total = total_weight(count), wanted = static_cast<double>(sampling_.top_p) * total;
-  // Tokens below (1 - p) / n of the total sum to less than 1 - p, so the nucleus lies in the others: few to be sorted.
-  // Halved, so that rounding cannot cost a token.
+  // Tokens below (1 - p) / n of the total sum to less than 1 - p, so the nucleus is among the others, and only these few are
+  // sorted. The bound is halved, so that rounding cannot exclude a token of the nucleus.
   const double least = 0.5 * (total - wanted) / static_cast<double>(count);
   const auto middle = std::partition(begin, end, [least](const Candidate& c) { return c.weight >= least; });
   std::sort(begin, middle, ranks_before);

@@ -14,30 +14,30 @@
 #include "moe_mamba/model/model.hpp"
 #include "moe_mamba/runtime/backend.hpp"
 
-/// How probable a model finds a text: what published figures of language models are made of.
+/// The probability that a model assigns to a text, as in published evaluations of language models.
 namespace moe_mamba::inline v0_2 {
 
-/// The log-likelihood of some tokens after others.
+/// The log-likelihood of tokens, given those before them.
 struct Score {
-  double log_likelihood = 0;  ///< natural logarithm of the probability of all of them, in their order
-  Index tokens = 0;           ///< how many there are
+  double log_likelihood = 0;  ///< natural logarithm of the probability of the whole sequence
+  Index tokens = 0;           ///< number of scored tokens
   bool greedy = true;         ///< whether each was the most probable one (the first of equals)
 
-  /// exp of the mean negative log-likelihood of a token; 1 of none.
+  /// exp of the mean negative log-likelihood per token; 1 if there are none.
   double perplexity() const { return std::exp(-log_likelihood / static_cast<double>(std::max<Index>(tokens, 1))); }
 
-  /// Bits for each of `bytes` bytes of text that the tokens stand for.
+  /// Bits per byte, for tokens that represent `bytes` bytes of text.
   double bits_per_byte(Index bytes) const {
     return -log_likelihood / (std::numbers::ln2 * static_cast<double>(std::max<Index>(bytes, 1)));
   }
 };
 
 struct ScorerOptions {
-  Index chunk = 512;  ///< tokens that are read at a time
+  Index chunk = 512;  ///< number of tokens that are read at a time
 };
 
-/// Scores texts by a language model. Nothing is allocated after construction. The model must outlive the scorer. It
-/// serves one call at a time: a second one of another thread throws std::logic_error.
+/// Scores texts with a language model. Nothing is allocated after construction. The model must outlive the scorer. Only one
+/// thread may call a scorer at a time; a concurrent call throws std::logic_error.
 template <class Definition, StorageScalar S, class Backend = Cpu>
 class Scorer {
   static_assert(TokenDefinition<Definition>, "a Scorer needs a LanguageModel, which predicts tokens");
@@ -62,13 +62,13 @@ class Scorer {
     inputs_.reserve(static_cast<std::size_t>(rows_));
   }
 
-  /// A model that would be gone before the scorer.
+  /// Deleted: a temporary model would be destroyed before the scorer.
   explicit Scorer(const ModelType&&, ScorerOptions = {}) = delete;
   Scorer(const ModelType&&, Backend&, ScorerOptions = {}) = delete;
 
-  /// The score of `continuation` after `context`, as benchmarks with a choice of answers want it: log-likelihood, and
-  /// whether greedy decoding would have given it. The context must have a token at least, for the first of the
-  /// continuation is predicted from it; where there is none, pass the model's token for a beginning. Throws
+  /// The score of `continuation` after `context`, as used by multiple-choice benchmarks: its log-likelihood, and whether
+  /// greedy decoding would have generated it. The context must have at least one token, from which the first token of the
+  /// continuation is predicted; without a context, pass the model's token for the beginning of a text. Throws
   /// std::invalid_argument for an empty context and std::out_of_range for a token outside the vocabulary.
   Score continuation(std::span<const Token> context, std::span<const Token> continuation) {
     require(!context.empty(), "context.size()", context.size(), "1 or more tokens");
@@ -78,8 +78,8 @@ class Scorer {
     return scored(context, continuation);
   }
 
-  /// The score of a text read from its first token to its last: all but the first are predicted from everything before
-  /// them. A recurrent model needs no window for that.
+  /// The score of a whole text: every token but the first is predicted from all tokens before it. A recurrent model needs no
+  /// window for that.
   Score text(std::span<const Token> tokens) {
     require(!tokens.empty(), "tokens.size()", tokens.size(), "1 or more");
     check("tokens", tokens);
@@ -87,10 +87,10 @@ class Scorer {
     return scored(tokens.first(1), drop(tokens, 1));
   }
 
-  /// The score of a text in windows of `length` tokens, each `stride` further on, that know nothing from before: every
-  /// token but the first is predicted once, by the first window that reaches it, so that all but the first window's have
-  /// length - stride tokens before them at least. This is how figures of models with a limited context are taken.
-  /// Throws std::invalid_argument unless 1 <= stride < length.
+  /// The score of a text in windows of `length` tokens, `stride` tokens apart, each scored from an empty state. Every token
+  /// but the first is predicted once, in the first window that contains it, and thus from at least length - stride tokens,
+  /// except in the first window. Models with a limited context are evaluated like this. Throws std::invalid_argument unless
+  /// 1 <= stride < length.
   Score windows(std::span<const Token> tokens, Index length, Index stride) {
     require(!tokens.empty(), "tokens.size()", tokens.size(), "1 or more");
     require(length >= 2, "length", length, "2 or more tokens");
@@ -99,7 +99,7 @@ class Scorer {
     check("tokens", tokens);
     const ExclusiveCall call(in_use_, "scorer");
     Score total;
-    std::size_t predicted = 1;  // tokens that have been, or need not be
+    std::size_t predicted = 1;  // tokens that are predicted already, and the first
     for (std::size_t begin = 0; predicted < tokens.size(); begin += static_cast<std::size_t>(stride)) {
       const std::size_t end = std::min(tokens.size(), begin + static_cast<std::size_t>(length));
       if (end <= predicted) continue;
@@ -117,7 +117,7 @@ class Scorer {
  private:
   static constexpr auto width = static_cast<std::size_t>(Definition::output_width);
 
-  /// How many rows of logits are held at a time.
+  /// The number of rows of logits in memory at a time.
   static Index rows_of(Index chunk) { return std::clamp<Index>((Index{1} << 22) / Definition::output_width, 1, chunk); }
 
   static void check(const char* name, std::span<const Token> tokens) {
@@ -128,7 +128,7 @@ class Scorer {
     return tokens.subspan(std::min(count, tokens.size()));
   }
 
-  /// continuation() of checked tokens.
+  /// continuation() without checks of the tokens.
   Score scored(std::span<const Token> context, std::span<const Token> continuation) {
     states_.reset();
     Score score;
@@ -173,7 +173,7 @@ class Scorer {
   DeviceHandle<Backend> device_;
   Workspace<Definition, S, Backend> workspace_;
   States<Definition, S, typename Backend::Memory> states_{1};
-  Index rows_;  // of logits that are held at a time
+  Index rows_;  // of logits in memory at a time
   std::vector<Compute> logits_ = std::vector<Compute>(static_cast<std::size_t>(rows_) * width);
   std::vector<Token> inputs_;
   ExclusiveCall::Flag in_use_;

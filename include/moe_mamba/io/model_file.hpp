@@ -190,5 +190,9 @@ Model<Definition, S, Backend> load(const std::filesystem::path& path,
   detail::read_parameters(file, model);
   return model;
 }
+/// With parameters of any other type: does not compile, as Model says.
+template <class Definition, class S, class Backend = Cpu>
+requires(!StorageScalar<S>) Model<Definition, S, Backend> load(const std::filesystem::path& path,
+                                                               OtherDefinition other = OtherDefinition::refused);
 
 }  // namespace moe_mamba::inline v0_2

@@ -287,7 +287,8 @@ struct SpellingOf<SequenceModel<Arguments...>> {
 
 /// A model's definition as text, such as "LanguageModel<Vocabulary<256>, Width<64>, Repeat<2, Mamba<>>>". Definitions
 /// with the same text compute the same from the same parameters. User-defined layers, norms and activations appear
-/// under the qualified names of their types, or their members `spelling`.
+/// under the qualified names of their types, or their members `spelling`. Two types that functions define under the same
+/// name need a member `spelling` to be told apart: clang omits the function from the name of a local type.
 template <class Definition>
 std::string spelling(AuxiliaryLosses losses = AuxiliaryLosses::left_out) {
   return detail::spelled<Definition>(1, losses);

@@ -32,7 +32,9 @@ constexpr std::string_view compilers_name() {
 }
 
 constexpr bool is_digit(char c) { return c >= '0' && c <= '9'; }
-constexpr bool in_word(char c) { return c == '_' || is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
+constexpr bool is_identifier_character(char c) {
+  return c == '_' || is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
 
 /// Whether a name has a lambda or another type without a name in it. Compilers name them by their parameters, by a count or
 /// by a line of a source, which other types have as well, or not at all: clang writes an argument that is a lambda "{}".
@@ -45,7 +47,7 @@ constexpr bool has_unnamed_type(std::string_view name) {
     }
   }
   for (std::size_t i = name.find("{}"); i != name.npos; i = name.find("{}", i + 1)) {
-    if (i > 0 && !in_word(name[i - 1]) && name[i - 1] != '>') return true;
+    if (i > 0 && !is_identifier_character(name[i - 1]) && name[i - 1] != '>') return true;
   }
   return false;
 }
@@ -84,13 +86,13 @@ inline std::size_t literal_end(std::string_view text, std::size_t begin) {
 }
 
 /// A compiler's name of a type in a form common to g++ and clang: qualified, except by the library's namespace and by
-/// scopes that only g++ writes, with spaces after commas and between words. "Relu" is the library's, "::Relu" a user's.
+/// scopes that only g++ writes, with spaces after commas and between identifiers. "Relu" is the library's, "::Relu" a user's.
 inline std::string common_name(std::string_view written) {
   constexpr std::string_view unnamed = "(anonymous namespace)", own = "moe_mamba::";
-  const auto word_length = [](std::string_view text) {
-    return static_cast<std::size_t>(std::find_if_not(text.begin(), text.end(), in_word) - text.begin());
+  const auto identifier_length = [](std::string_view text) {
+    return static_cast<std::size_t>(std::find_if_not(text.begin(), text.end(), is_identifier_character) - text.begin());
   };
-  const std::size_t first = word_length(written);
+  const std::size_t first = identifier_length(written);
   std::string name = first > 0 && !written.substr(first).starts_with("::") ? "::" : "";
   for (std::size_t i = written.starts_with(own) ? own.size() : 0; i < written.size();) {
     const std::string_view rest = written.substr(i);
@@ -102,8 +104,8 @@ inline std::string common_name(std::string_view written) {
     } else if (rest.starts_with("{anonymous}") || rest.starts_with("<unnamed>")) {
       name += unnamed;
       i += rest.find(c == '{' ? '}' : '>') + 1;
-    } else if (in_word(c)) {
-      const std::size_t length = word_length(rest);
+    } else if (is_identifier_character(c)) {
+      const std::size_t length = identifier_length(rest);
       // Such as std::__cxx11:: and moe_mamba::v0_2::, inline namespaces of versions.
       const bool versioned =
           rest.starts_with("__") || (rest.starts_with("v0_2::") && written.substr(0, i).ends_with(own));
@@ -112,9 +114,9 @@ inline std::string common_name(std::string_view written) {
       if (!left_out) name += rest.starts_with("_GLOBAL__N_") ? unnamed : rest.substr(0, length);
       i += left_out ? length + 2 : length;
     } else {
-      const bool between_words =
-          c == ' ' && !name.empty() && in_word(name.back()) && rest.size() > 1 && in_word(rest[1]);
-      if (c != ' ' || between_words) name += c;
+      const bool between_identifiers = c == ' ' && !name.empty() && is_identifier_character(name.back()) &&
+                                       rest.size() > 1 && is_identifier_character(rest[1]);
+      if (c != ' ' || between_identifiers) name += c;
       if (c == ',') name += ' ';
       ++i;
     }
@@ -133,7 +135,8 @@ std::string shown_name() {
   }
 }
 
-/// The name of a type in files: the same, but guaranteed unique.
+/// The name of a type in files: the same, but unique, except that clang gives local types of one name in two functions
+/// the same name, which cannot be detected: it omits their scope.
 template <class T>
 std::string type_name() {
   if constexpr (!NamesItself<T>) check<NameOfType<T>>();

@@ -13,8 +13,8 @@
 
 namespace moe_mamba::inline v0_2 {
 
-/// What the calls of a model check of their arguments: std::invalid_argument for a size that does not fit, and
-/// std::out_of_range for a token outside the vocabulary, which the host can see in a std::span only.
+/// The checks of the arguments of a model's calls. They throw std::invalid_argument for a size that does not match, and
+/// std::out_of_range for a token outside the vocabulary, which can be checked in a std::span only.
 template <class Definition, StorageScalar S, class Backend>
 struct BatchChecks {
   using Input = InputOf<Definition, S>;
@@ -45,7 +45,7 @@ struct BatchChecks {
     outputs(size, shape.batch);
   }
 
-  /// Of a forward pass.
+  /// For a forward pass.
   template <class Inputs>
   static void inputs(const WorkspaceType& workspace, Inputs inputs, Shape shape, const StatesType* running) {
     workspace.check(shape);
@@ -54,7 +54,7 @@ struct BatchChecks {
     states("states.count()", running, shape);
   }
 
-  /// Of one step, which has no shape but that of its states.
+  /// For one step, whose batch size is that of its states.
   static void step(const WorkspaceType& workspace, const StatesType& states, std::size_t inputs) {
     require(states.count() <= workspace.largest().batch, "states.count()", states.count(),
             [&] { return "0 to " + std::to_string(workspace.largest().batch) + ", the workspace's largest batch"; });
@@ -64,7 +64,7 @@ struct BatchChecks {
     });
   }
 
-  /// Of a batch with targets, on any workspace, however large.
+  /// For a batch with targets, on a workspace of any size.
   template <class Inputs>
   static void batch(Inputs inputs, Inputs targets, Shape shape) {
     WorkspaceType::check_shape(shape);
@@ -75,7 +75,7 @@ struct BatchChecks {
     tokens("inputs", inputs, 0);
     tokens("targets", targets, masked_target);
   }
-  /// On this one.
+  /// The same on this workspace.
   template <class Inputs>
   static void batch(const WorkspaceType& workspace, Inputs inputs, Inputs targets, Shape shape,
                     const StatesType* running = nullptr) {
@@ -84,14 +84,14 @@ struct BatchChecks {
     states("states.count()", running, shape);
   }
 
-  /// How many targets count.
+  /// The number of unmasked targets.
   static Index targets(std::span<const Input> targets) {
     auto counted = static_cast<Index>(targets.size());
     if constexpr (takes_tokens) counted -= std::count(targets.begin(), targets.end(), masked_target);
     return counted;
   }
 
-  /// Of a batch to train on, on this workspace, or on any if it is null: numbers must be finite.
+  /// For a training batch, whose numbers must be finite, on this workspace or, if it is null, on any.
   static void training(const WorkspaceType* workspace, std::span<const Input> inputs, std::span<const Input> targets,
                        Shape shape) {
     if (workspace == nullptr) {
@@ -105,14 +105,14 @@ struct BatchChecks {
     }
   }
 
-  /// Of gradients w.r.t. parameters and states.
+  /// For gradients w.r.t. parameters and states.
   static void gradients(const WorkspaceType& workspace, std::size_t size, Shape shape, const StatesType* dstates) {
     require(workspace.purpose() == Purpose::training, "workspace.purpose()", "inference", "training, for gradients");
     parameters("gradients.size()", size);
     states("dstates.count()", dstates, shape);
   }
 
-  /// Of a backward pass.
+  /// For a backward pass.
   static void backward(const WorkspaceType& workspace, std::size_t doutputs, std::size_t gradient_count,
                        std::size_t dinputs, const StatesType* dstates) {
     require(workspace.purpose() == Purpose::training, "workspace.purpose()", "inference", "training, for gradients");

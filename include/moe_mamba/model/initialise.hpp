@@ -9,8 +9,8 @@
 /// Initialisation of parameters.
 namespace moe_mamba::inline v0_2 {
 
-/// Fills one parameter by its initialiser. Draws come from a stream of the parameter's own, so that a parameter's
-/// values depend on the seed and its number in the model only.
+/// Fills one parameter by its initialiser. Each parameter has its own stream of random numbers, so that its values depend only
+/// on the seed and on its number in the model.
 template <StorageScalar S>
 void initialise(const Parameter& parameter, Seed seed, Index number, Index branches, S* values) {
   Random random(seed, static_cast<std::uint64_t>(number));

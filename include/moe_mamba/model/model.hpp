@@ -24,24 +24,24 @@
 
 namespace moe_mamba::inline v0_2 {
 
-/// Asks for memory as it is.
+/// Tag: construct without initialising the parameters.
 struct Uninitialised {};
 
-/// The parameters of a definition, stored as S, and what can be done with them.
+/// The parameters of a definition, stored as S, and the passes of the model.
 ///
 /// Inputs are token ids of a LanguageModel, (B, L), or the numbers of a SequenceModel, (B, L, Inputs). Outputs are
-/// logits, (B, L, Vocabulary), or (B, L, Outputs). B and L may be 0. With Shape::packed(lengths) sequences are of different lengths and lie
-/// end to end: each begins anew, or from its own running state, and is as it would be alone. Running states that are passed are read and brought up to date;
-/// without states, sequences begin from nothing and the final states are dropped. Bad arguments throw before anything
-/// has changed: std::invalid_argument, or std::out_of_range for a token id. With good ones no call allocates, locks or
-/// throws. Calls are const: several threads may use one model at a time, each with a workspace and a device of its own; a call
-/// on a workspace or device that is in the middle of another throws std::logic_error.
+/// logits, (B, L, Vocabulary), or (B, L, Outputs). B and L may be 0. With Shape::packed(lengths), sequences of different
+/// lengths are stored end to end; each starts from zero or from its own running state, and its results are the same as in a
+/// batch of its own. Given running states are read and updated; without states, sequences start from zero and their final
+/// states are dropped. Invalid arguments throw before anything has changed: std::invalid_argument, or std::out_of_range for a
+/// token id. With valid ones no call allocates, locks or throws. Calls are const: several threads may use one model at a time,
+/// each with its own workspace and device; a call on a workspace or device that another call is using throws std::logic_error.
 ///
-/// On a device other than the host, parameters, states and gradients are in its memory. Calls with inputs and outputs of
-/// the host's copy them and return when they are done. Those with DeviceSpans put their work into the device's stream and
-/// return at once: what they are given must stay until it is done (of a recorded forward pass, until backward() is), and
-/// token ids, which the host cannot see, must be right.
-template <class Definition, StorageScalar S = float, class Backend = Cpu>
+/// On a device other than the host, parameters, states and gradients are in its memory. Calls with inputs and outputs in the
+/// host's memory copy them and return when they are done. Calls with DeviceSpans queue their work in the device's stream and
+/// return immediately: their arguments must stay valid until it is done (for a recorded forward pass, until backward() is),
+/// and token ids, which the host cannot check, must be valid.
+template <class Definition, class S = float, class Backend = Cpu>
 class Model {
  public:
   using Storage = S;
@@ -53,12 +53,12 @@ class Model {
   static constexpr bool takes_tokens = TokenDefinition<Definition>;
   static constexpr bool on_host = Memory::on_host;
 
-  /// Owns its parameters, which are yet to be written, as when a file is read.
+  /// Owns its parameters, which are uninitialised, for example because they will be read from a file.
   explicit Model(Uninitialised)
       : memory_(static_cast<std::size_t>(Definition::parameters) * sizeof(S)),
         data_(reinterpret_cast<S*>(memory_.data())) {}
 
-  /// Owns its parameters, initialised from the seed: the same on every backend.
+  /// Owns its parameters, initialised from the seed, with the same values on every backend.
   explicit Model(Seed seed) : Model(Uninitialised{}) {
     if constexpr (on_host) {
       initialise<Definition>(seed, data_);
@@ -69,13 +69,13 @@ class Model {
     }
   }
 
-  /// Borrows the caller's array of Definition::parameters elements, which must outlive the model, as it is.
+  /// Borrows the caller's array of Definition::parameters elements with its values; it must outlive the model.
   explicit Model(SpanOf<S, Memory> parameters) : data_(parameters.data()) {
     Checks::parameters("parameters.size()", parameters.size());
   }
 
-  /// The model moved from has no parameters left: it may be assigned to and destroyed, and every other call on it throws
-  /// std::logic_error. Trainers, decoders and scorers keep to the object that they were made with, and throw as well.
+  /// A moved-from model has no parameters: it may be assigned to and destroyed; every other call on it throws
+  /// std::logic_error. Trainers, decoders and scorers still refer to the object that they were constructed with, and throw too.
   Model(Model&& other) noexcept : memory_(std::move(other.memory_)), data_(std::exchange(other.data_, nullptr)) {}
   Model& operator=(Model&& other) noexcept {
     memory_ = std::move(other.memory_);
@@ -83,14 +83,14 @@ class Model {
     return *this;
   }
 
-  /// All parameters, laid out as parameter_list<Definition>() says.
+  /// All parameters, in the layout of parameter_list<Definition>().
   SpanOf<S, Memory> parameters() {
     require_parameters();
     return {data_, static_cast<std::size_t>(Definition::parameters)};
   }
   SpanOf<const S, Memory> parameters() const { return const_cast<Model*>(this)->parameters(); }
 
-  /// Throws std::logic_error where they have been moved to another model.
+  /// Throws std::logic_error if they have been moved to another model.
   void require_parameters() const {
     if (data_ == nullptr) {
       detail::raise<OrderError>(
@@ -99,8 +99,8 @@ class Model {
     }
   }
 
-  /// Copies all parameters from or to the host, and returns when that is done. On a device, work that was queued in a
-  /// stream is not waited for. Throws std::invalid_argument where there are not Definition::parameters of them.
+  /// Copies all parameters from or to the host, and returns when that is done. On a device, does not wait for work queued in a
+  /// stream. Throws std::invalid_argument unless there are Definition::parameters values.
   void write(std::span<const S> values) {
     Checks::parameters("values.size()", values.size());
     require_parameters();
@@ -112,8 +112,7 @@ class Model {
     Memory::read(values.data(), data_, values.size_bytes());
   }
 
-  /// One parameter by its name. Throws std::invalid_argument for a name that is not there, and names those that are
-  /// most like it.
+  /// A parameter by its name. Throws std::invalid_argument for an unknown name, with the most similar names in the message.
   SpanOf<S, Memory> parameter(std::string_view name) {
     SpanOf<S, Memory> found;
     bool known = false;
@@ -142,7 +141,7 @@ class Model {
     forward_any(workspace, inputs, shape, outputs, states);
   }
 
-  /// Outputs of the last step of each sequence, (B, Vocabulary) or (B, Outputs): how a prompt is read in. The length
+  /// Outputs of the last step of each sequence, (B, Vocabulary) or (B, Outputs), as for reading a prompt. The length
   /// must be 1 or more.
   void forward_last(WorkspaceType& workspace, std::span<const Input> inputs, Shape shape, std::span<Compute> outputs,
                     StatesType* states = nullptr) const {
@@ -166,9 +165,9 @@ class Model {
   }
 
   /// The gradient of a loss from its gradient w.r.t. the outputs of the forward pass just recorded on this training
-  /// workspace. Adds to `gradients` (laid out as the parameters), the auxiliary losses' share included. `dinputs`, of a
-  /// sequence model, may be empty. `dstates` holds the gradient w.r.t. the final states on entry and w.r.t. the initial
-  /// ones on return.
+  /// workspace. Adds to `gradients` (laid out as the parameters), including the auxiliary losses' gradient. `dinputs`, only
+  /// for a sequence model, may be empty. `dstates` is the gradient w.r.t. the final states on entry and w.r.t. the initial
+  /// states on return.
   void backward(WorkspaceType& workspace, std::span<const Compute> doutputs, SpanOf<Compute, Memory> gradients,
                 std::span<Compute> dinputs = {}, StatesType* dstates = nullptr) const {
     backward_any(workspace, doutputs, gradients, dinputs, dstates);
@@ -178,9 +177,9 @@ class Model {
     backward_any(workspace, doutputs, gradients, dinputs, dstates);
   }
 
-  /// The losses of a batch against targets: token ids, (B, L), or masked_target for those that do not count; of a
-  /// sequence model numbers, (B, L, Outputs), and the loss is the mean of the squared errors. With DeviceSpans,
-  /// workspace.losses() has them once the device is done.
+  /// The losses of a batch with targets: token ids, (B, L), or masked_target where there is none; for a sequence model
+  /// numbers, (B, L, Outputs), with the mean squared error as loss. With DeviceSpans, workspace.losses() returns them once the
+  /// device has finished.
   Losses loss(WorkspaceType& workspace, std::span<const Input> inputs, std::span<const Input> targets, Shape shape,
               StatesType* states = nullptr) const {
     loss_any(workspace, inputs, targets, shape, states);
@@ -191,9 +190,9 @@ class Model {
     loss_any(workspace, inputs, targets, shape, states);
   }
 
-  /// The same, and adds the gradient of the total loss to `gradients`. On a training workspace only. `dstates` as in
-  /// backward(). With a normaliser n > 0 it is that of the targets' losses summed and divided by n, where the batch is a
-  /// part of one with n targets; else of their mean.
+  /// The same, and adds the gradient of the total loss to `gradients`. Needs a training workspace. `dstates` as in
+  /// backward(). With a normaliser n > 0, the gradient is that of the sum of the targets' losses divided by n, for a batch that
+  /// is a part of one with n targets; otherwise that of their mean.
   Losses gradient(WorkspaceType& workspace, std::span<const Input> inputs, std::span<const Input> targets, Shape shape,
                   SpanOf<Compute, Memory> gradients, StatesType* states = nullptr, StatesType* dstates = nullptr,
                   Index normaliser = 0) const {
@@ -210,7 +209,7 @@ class Model {
   using Checks = BatchChecks<Definition, S, Backend>;
   using SessionType = Session<Definition, S, Backend>;
 
-  /// What a call holds while it runs.
+  /// The exclusive access that a call holds while it runs.
   struct Call {
     SessionType session;
     ExclusiveCall on_states, on_dstates;
@@ -286,6 +285,19 @@ class Model {
 
   Memory memory_;
   S* data_ = nullptr;
+};
+
+/// Parameters of any other type do not compile, with a message that says so; the rest of the program is compiled as if
+/// they were float.
+template <class Definition, class S, class Backend>
+requires(!StorageScalar<S>) class Model<Definition, S, Backend> : public Model<Definition, float, Backend> {
+ public:
+  using Model<Definition, float, Backend>::Model;
+
+  // The last member, since clang drops those after a failed assertion.
+  static_assert(
+      StorageScalar<S>,
+      "a Model's parameters are float, double or moe_mamba::bfloat16: Model<definition, parameters, backend>");
 };
 
 }  // namespace moe_mamba::inline v0_2

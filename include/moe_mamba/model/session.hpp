@@ -11,22 +11,22 @@
 
 namespace moe_mamba::inline v0_2 {
 
-/// One batch on its way through a model, where the backend can read it.
+/// A batch, in memory that the backend can read.
 template <class Definition, StorageScalar S>
 struct SessionBatch {
   Shape shape;
   const InputOf<Definition, S>* inputs;             ///< (T) tokens or (T, I)
   const InputOf<Definition, S>* targets = nullptr;  ///< (T) tokens or masked_target, or (T, O); null: without a loss
-  StateView<compute_t<S>> states = {};              ///< running states, read and brought up to date; null: none
+  StateView<compute_t<S>> states = {};              ///< running states, read and updated; null: none
   Index normaliser = 0;  ///< the number of targets that a loss's gradient is the mean over; 0: the batch's own
 };
 
-/// Calls of a model's passes on a workspace. While a session lives, nobody else may use the workspace or its device.
+/// Calls of a model's passes on a workspace. While a session exists, no other call may use the workspace or its device.
 ///
-/// Models, trainers and decoders check what they are given and open a session for each call; so does whoever wants passes
-/// with something in between, such as a reduction over ranks. Nothing here checks or allocates, and but for copies to the
-/// host nothing waits: `data` that is not a std::span lies where the backend works, and must stay there until the device
-/// has done its work.
+/// Models, trainers and decoders check their arguments and open a session for each call. A program that needs something
+/// between passes, such as a reduction over ranks, opens a session itself. A session does not check or allocate, and waits
+/// only to copy to the host: `data` that is not a std::span is in the backend's memory and must stay valid until the device
+/// has finished.
 template <class Definition, StorageScalar S, class Backend>
 class Session {
  public:
@@ -37,20 +37,20 @@ class Session {
   using Batch = SessionBatch<Definition, S>;
   static constexpr bool on_host = Memory::on_host;
 
-  /// Throws std::logic_error where another session is open on the workspace, or another call runs on its device.
+  /// Throws std::logic_error if another session is open on the workspace, or another call is running on its device.
   Session(WorkspaceType& workspace, const S* parameters)
       : workspace_(workspace),
         parameters_(parameters),
         on_workspace_(workspace.in_use(), "workspace"),
         on_device_(workspace.device().in_use(), "device") {}
-  /// During a call of the caller's on the device.
+  /// During a call that the caller has begun on the device.
   Session(WorkspaceType& workspace, const S* parameters, const ExclusiveCall&)
       : workspace_(workspace),
         parameters_(parameters),
         on_workspace_(workspace.in_use(), "workspace"),
         on_device_(nullptr, "device") {}
 
-  /// Inputs and targets of the host's where the backend can read them. A copy, but for what a pass on the host reads once.
+  /// The host's inputs and targets in memory that the backend can read: copied, unless the host reads them only once.
   const Input* stage_inputs(std::span<const Input> inputs, Shape shape) {
     if (on_host && workspace_.purpose() == Purpose::inference) return inputs.data();
     return stage(inputs, workspace_.buffers(shape).inputs);
@@ -62,14 +62,14 @@ class Session {
   const Input* stage_inputs(DeviceSpan<const Input> inputs, Shape) { return inputs.data(); }
   const Input* stage_targets(DeviceSpan<const Input> targets, Shape) { return targets.data(); }
 
-  /// Everything but the head; outputs() then gives rows of outputs. Recorded on a training workspace.
+  /// Everything but the head; outputs() then computes rows of outputs. Recorded on a training workspace.
   void body(const Batch& batch) {
     workspace_.invalidate();
     passes().body(call(batch));
     if (workspace_.purpose() == Purpose::training) workspace_.record({batch.shape, batch.inputs});
   }
 
-  /// Outputs of some rows of the batch that body() went through, to where the backend works or to the host.
+  /// Outputs of some rows of the batch of the last body(), written to the backend's memory or to the host's.
   void outputs(Shape shape, OutputRows rows, C* to) { passes().outputs(call(shape), rows, to); }
   void outputs(Shape shape, OutputRows rows, DeviceSpan<C> to) { outputs(shape, rows, to.data()); }
   void outputs(Shape shape, OutputRows rows, std::span<C> to) {
@@ -86,16 +86,16 @@ class Session {
     }
   }
 
-  /// The losses of a batch, without gradients, into the workspace's report.
+  /// Computes the losses of a batch, without gradients, for the workspace's report.
   void loss(const Batch& batch) {
     workspace_.invalidate();
     passes().body(call(batch));
     passes().loss(call(batch));
   }
 
-  /// Forward to the losses, as loss() does, and to the gradients w.r.t. the head's parameters and the final norm's output.
-  /// They are added to `gradients`, or assigned where a sum of batches begins. backward() goes on from there; what the
-  /// report sums over a batch may be summed over batches of others in between. `ready` is called as gradients are formed.
+  /// Computes the losses, as loss() does, and the gradients w.r.t. the head's parameters and the final norm's output, which are
+  /// added to `gradients`, or assigned to begin a sum over batches. backward() continues from there; in between, the sums of
+  /// the report may be added up over other batches. `ready` is called as gradients are completed.
   void forward(const Batch& batch, C* gradients, Into into) {
     workspace_.invalidate();
     if (into == Into::assign) passes().clear_gradients(device(), gradients);
@@ -114,8 +114,8 @@ class Session {
     passes().body_backward(pass);
   }
 
-  /// From the gradients w.r.t. the outputs of all rows of the recorded forward pass to those w.r.t. the head's parameters
-  /// and the final norm's output.
+  /// From the gradients w.r.t. all outputs of the recorded forward pass, computes those w.r.t. the head's parameters and the
+  /// final norm's output.
   void outputs_backward(DeviceSpan<const C> doutputs, C* gradients) {
     const Shape shape = workspace_.recorded()->shape;
     passes().outputs_backward(gradient_call(shape, gradients), {0, 1, shape.tokens()}, doutputs.data());
@@ -135,13 +135,13 @@ class Session {
     }
   }
 
-  /// From there to the inputs; the forward pass is not recorded any more then. `dinputs` may be empty.
+  /// From there back to the inputs; uses up the recorded forward pass. `dinputs` may be empty.
   void body_backward(C* gradients, DeviceSpan<C> dinputs, StateView<C> dstates) {
     body_backward_to(gradients, dinputs.data(), dstates);
   }
   void body_backward(C* gradients, std::span<C> dinputs, StateView<C> dstates) {
     C* to = dinputs.data();
-    // The copy of the inputs is not needed any more when their gradient is formed.
+    // The copy of the inputs is no longer needed when their gradient is computed.
     if constexpr (std::is_same_v<Input, C> && !on_host) {
       if (!dinputs.empty()) to = workspace_.buffers(workspace_.recorded()->shape).inputs;
     }

@@ -14,15 +14,15 @@
 
 namespace moe_mamba::inline v0_2 {
 
-/// Running states of any number of sequences: one block of plain numbers, state_size of them for each sequence, one
-/// sequence after the other, the same on every backend. A value: copies are independent of each other, so a state can be
-/// kept, forked, compared, sent or restored; its numbers may be copied as bytes. A new state is zero: nothing read so far.
-/// An object serves one call at a time: a model's call on one that another call is on, and a change or a copy of its numbers
-/// meanwhile, throw std::logic_error before anything is done. Any number of threads may copy from one object at once. values(),
-/// sequence() and the comparison look at the numbers as they are.
+/// Running states of any number of sequences: one array with state_size numbers for each sequence, in the same layout on
+/// every backend. It is a value: copies are independent, so that a state can be saved, forked, compared, sent or restored; its
+/// numbers may be copied as bytes. A new state is zero, as before the first token.
+/// Only one call may use an object at a time: while a model's call uses it, another call, and changing or copying its numbers,
+/// throw std::logic_error before doing anything. Any number of threads may copy from an object at a time. values(), sequence()
+/// and comparisons do not check this.
 ///
-/// The same type holds gradients with respect to states. `Memory` is that of the backend (`Model<…>::StatesType` knows it). On a
-/// device, calls return when they are done and do not wait for work that was queued in a stream (see runtime/array.hpp).
+/// The same type holds gradients with respect to states. `Memory` is the backend's (see `Model<…>::StatesType`). On a device,
+/// calls return when they are done and do not wait for work queued in a stream (see runtime/array.hpp).
 template <class Definition, StorageScalar S = float, class Memory = HostMemory>
 class States {
  public:
@@ -32,20 +32,19 @@ class States {
   /// States of `count` sequences in memory of their own.
   explicit States(Index count = 1) : count_(checked(count)), own_(elements(count_)) { values_ = own_.span(); }
 
-  /// States of `count` sequences in the caller's memory, which must outlive them and is taken as it is; reset() clears
-  /// it.
+  /// States of `count` sequences in the caller's memory, with its values; it must outlive them.
   States(SpanOf<Scalar, Memory> memory, Index count) : count_(checked(count)), values_(memory) {
     require(static_cast<Index>(memory.size()) == count * state_size, "memory.size()", memory.size(),
             [&] { return std::to_string(count * state_size) + ", the count times state_size"; });
   }
 
-  /// A copy has memory of its own, wherever the other's lies.
+  /// A copy owns its memory, even if the original borrows it.
   States(const States& other) : States(other.count_) {
     const ReadingCall reading(other.in_use_, "States object");
     copy(other);
   }
 
-  /// Copies the numbers into this object's memory; both must be of as many sequences.
+  /// Copies the numbers into this object's memory; both must have the same number of sequences.
   States& operator=(const States& other) {
     require(other.count_ == count_, "count()", other.count_,
             [&] { return std::to_string(count_) + ", as the target's"; });
@@ -69,7 +68,7 @@ class States {
   }
   SpanOf<const Scalar, Memory> sequence(Index index) const { return const_cast<States*>(this)->sequence(index); }
 
-  /// Copies all numbers from or to the host. Throws std::invalid_argument where there are not as many.
+  /// Copies all numbers from or to the host. Throws std::invalid_argument unless the sizes are equal.
   void write(std::span<const Scalar> values) {
     check(values.size());
     const ExclusiveCall call(in_use_, "States object");
@@ -81,7 +80,7 @@ class States {
     if (!values.empty()) Memory::read(values.data(), values_.data(), values.size_bytes());
   }
 
-  /// Back to nothing read.
+  /// Sets all states to zero, as before the first token.
   void reset() {
     const ExclusiveCall call(in_use_, "States object");
     if (!values_.empty()) Memory::clear(values_.data(), values_.size() * sizeof(Scalar));
@@ -92,19 +91,19 @@ class States {
     if (!state.empty()) Memory::clear(state.data(), state.size() * sizeof(Scalar));
   }
 
-  /// Whether all numbers are finite: a NaN or an infinity that was once read in stays in a state.
+  /// Whether all numbers are finite: a NaN or an infinity that has entered a state stays in it.
   bool is_finite() const {
     const ReadingCall reading(in_use_, "States object");
     return finite(values_);
   }
-  /// The same of one sequence. Throws std::out_of_range for an index that is not there.
+  /// The same for one sequence. Throws std::out_of_range for an invalid index.
   bool is_finite(Index index) const {
     const auto state = sequence(index);
     const ReadingCall reading(in_use_, "States object");
     return finite(state);
   }
 
-  /// What a call on these states takes while it runs.
+  /// The exclusive access that a call on these states holds while it runs.
   ExclusiveCall::Flag& in_use() const { return in_use_; }
 
   StateView<Scalar> view() { return {values_.data(), state_size}; }

@@ -9,10 +9,10 @@
 ///   activate(device, Activation{}, h, a)                      a = f(h)              (T, H) → (T, H)
 ///                                                             a = f(gate) · up      (T, 2H) → (T, H), h = [gate | up]
 ///   activate_backward(device, Activation{}, h, da, dh)        dh = da ∂a/∂h, overwritten
-///   grouped_activate…(device, groups, …)                      the same two for the rows of all groups; rows behind them
-///                                                             are left alone
+///   grouped_activate…(device, groups, …)                      the same two for the rows of all groups; rows after them
+///                                                             are left unchanged
 ///
-/// where Activation is one of the types below, or a user's own of the same form: `gated`, `value(x)` and
+/// where Activation is one of the types below, or a user-defined type with the same members: `gated`, `value(x)` and
 /// `derivative(x)`.
 namespace moe_mamba::inline v0_2 {
 

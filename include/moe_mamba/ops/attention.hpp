@@ -11,24 +11,24 @@
 /// 2305.13245), over a window of the last N positions. With d the width of a head and g = h G / H rounded down, the step at
 /// position p of a sequence gets, for each head h:
 ///
-///   s_j = q_p · k_j / sqrt(d)                   p - N < j <= p: itself and the N - 1 before it, as far as there are any
+///   s_j = q_p · k_j / sqrt(d)                   p - N < j <= p: the position itself and up to N - 1 before it
 ///   y_p = Σ_j softmax(s)_j v_j                  q, y of head h; k, v of head g
 ///
 ///   causal_attention(device, CausalAttention<C, d>{…})                     forward, any length from 0
 ///   causal_attention_backward(device, CausalAttentionBackward<C, d>{…})
-///   causal_attention_scratch<C, d>(device, shape, heads)                   bytes of scratch that either needs at most
+///   causal_attention_scratch<C, d>(device, shape, heads)                   maximum bytes of scratch of either
 ///
 /// A running state is the cache of the last N keys and values, [G, N, d] each, and the position (ops/position.hpp). The row
-/// of position p lies in slot p mod N: nothing moves, and what was never written is never read. Since the window is as
-/// long as the cache, a sequence read in chunks is the sequence read whole, whatever its length. A call of length 0 leaves
-/// the state as it is.
+/// of position p is in slot p mod N: rows never move, and slots that were not written are not read. Since the window is as
+/// long as the cache, reading a sequence of any length in chunks is the same as reading it whole. A call of length 0 leaves
+/// the state unchanged.
 ///
-/// Softmax runs in C, sums in blocks of keys; a key outside a step's window does not touch it, not even as a NaN. Results
-/// do not depend on the other sequences of the batch nor on the number of threads; how a sequence is cut into calls changes
-/// them by rounding.
+/// Softmax is computed in C, with sums over blocks of keys; a key outside a step's window does not affect it, even if it is NaN.
+/// Results do not depend on the other sequences of the batch nor on the number of threads; dividing a sequence into calls
+/// changes them by rounding only.
 namespace moe_mamba::inline v0_2 {
 
-/// Heads of queries, those of keys and values (which divide the former), and the window.
+/// The number of query heads, that of key/value heads (a divisor of it), and the window.
 struct AttentionHeads {
   Index queries = 1;     // H
   Index key_values = 1;  // G
@@ -37,7 +37,7 @@ struct AttentionHeads {
   MOE_MAMBA_HOST_DEVICE constexpr Index group() const { return queries / key_values; }
 };
 
-/// Where things lie in the running state of a sequence.
+/// The layout of a sequence's running state.
 template <int HeadWidth>
 struct AttentionCache {
   Index key_values, context;
@@ -52,8 +52,8 @@ struct AttentionCache {
   MOE_MAMBA_HOST_DEVICE constexpr Index size() const { return position() + position_digits; }
 };
 
-/// What the steps of one sequence can see, in the order of positions: `cached` rows of the cache, then the call's own. Row
-/// j lies in the cache for j < cached and is row j - cached of the call otherwise.
+/// The rows that the steps of a sequence may attend to, in the order of positions: first `cached` rows of the cache, then those
+/// of the call. Row j is in the cache for j < cached, otherwise it is row j - cached of the call.
 struct SeenRows {
   Index position;  // of the call's first step
   Index cached;
@@ -68,7 +68,7 @@ struct SeenRows {
     if (from_first < context) return from_first;
     return from_first < 2 * context ? from_first - context : from_first % context;
   }
-  /// The rows that step t sees are first(t) … last(t) - 1.
+  /// Step t attends to the rows first(t) … last(t) - 1.
   MOE_MAMBA_HOST_DEVICE constexpr Index last(Index step) const { return cached + step + 1; }
   MOE_MAMBA_HOST_DEVICE constexpr Index first(Index step) const {
     const Index from = last(step) - context;
@@ -83,10 +83,10 @@ struct CausalAttention {
   MatrixView<const C> q;          // (T, H d)
   MatrixView<const C> k, v;       // (T, G d)
   StateView<compute_t<C>> state;  // AttentionCache::size() a sequence: in and out; may be null (empty, dropped)
-  compute_t<C>* saved_state;  // (B, AttentionCache::size()): receives what was read of the initial states, and their
-                              // positions; null where no backward pass follows
+  compute_t<C>* saved_state;  // (B, AttentionCache::size()): receives the rows read from the initial states, and their
+                              // positions; null if no backward pass follows
   MatrixView<C> y;            // (T, H d), must not overlap q, k, v
-  compute_t<C>* log_sums;     // (T, H): log Σ_j exp(s_j), for the backward pass; null where none follows
+  compute_t<C>* log_sums;     // (T, H): log Σ_j exp(s_j), for the backward pass; null if none follows
   Arena scratch;              // causal_attention_scratch(…) bytes
 
   constexpr CausalAttention slice(const SequenceRun& run) const {
@@ -117,8 +117,8 @@ struct CausalAttentionBackward {
   MatrixView<C> dq;                 // (T, H d)
   MatrixView<C> dk, dv;             // (T, G d)
   StateView<compute_t<C>>
-      dstate;     // with respect to the final state on entry, to the initial one on return, where that by
-                  // the position is 0; may be null. A length of 0 leaves it as it is
+      dstate;     // with respect to the final state on entry, to the initial one on return, with a gradient of 0
+                  // for the position; may be null. A length of 0 leaves it unchanged
   Arena scratch;  // causal_attention_scratch(…) bytes
 
   constexpr CausalAttentionBackward slice(const SequenceRun& run) const {

@@ -5,16 +5,16 @@
 #include "moe_mamba/ops/linear.hpp"
 #include "moe_mamba/ops/masked_target.hpp"
 
-/// The head of a language model and its loss in one: logits, softmax and cross-entropy over blocks of the batch, so
-/// that never all logits are held.
+/// The head of a language model fused with its loss: logits, softmax and cross-entropy are computed for blocks of the batch, so
+/// that all logits never exist at a time.
 ///
 ///   head_cross_entropy(device, HeadCrossEntropy<C, S>{…})  totals[0] = the sum over unmasked targets of
 ///                                                          logsumexp(W x_t) - (W x_t)[target_t], in double
-///                                                          totals[1] = how many there are
-///   head_cross_entropy_scratch<C>(device, tokens, vocabulary, width)   bytes of scratch it needs for that many rows of x
+///                                                          totals[1] = their number
+///   head_cross_entropy_scratch<C>(device, tokens, vocabulary, width)   bytes of scratch for this many rows of x
 ///
-/// With dx given, the gradients of the mean, totals[0] / max(totals[1], 1), are formed as well, in the same pass; with a
-/// normaliser n > 0, those of totals[0] / n, as where a batch is a part of a larger one.
+/// If dx is given, the same pass also computes the gradients of the mean, totals[0] / max(totals[1], 1), or with a normaliser
+/// n > 0, for a batch that is a part of a larger one, those of totals[0] / n.
 namespace moe_mamba::inline v0_2 {
 
 template <class C, class S>
@@ -24,7 +24,7 @@ struct HeadCrossEntropy {
   const Token* targets;              // (T), 0 … V - 1 or masked_target
   MatrixView<C> dx;                  // (T, D), overwritten; null data: no gradients
   MatrixView<compute_t<C>> dweight;  // (V, D), added to
-  double* totals;        // (2), overwritten; they stay where the device works, so that nobody has to wait for them
+  double* totals;        // (2), overwritten, in the device's memory, so that the host need not wait for them
   Arena scratch;         // head_cross_entropy_scratch(…) bytes
   Index normaliser = 0;  // number of targets that gradients are the mean over; 0: the batch's own
 };

@@ -9,4 +9,4 @@
 ///   fill(device, value, y)          y = value
 ///   scale(device, factor, y)        y *= factor
 ///   squared_error(device, x, target, scale, dx, sum)   *sum = Σ (x - target)², in double;
-///                                                      dx = 2 · scale · (x - target) where dx has data
+///                                                      dx = 2 · scale · (x - target) unless dx is null

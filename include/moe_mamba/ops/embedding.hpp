@@ -7,4 +7,4 @@
 ///   embed(device, tokens, weight, x)                     x[t] = weight[tokens[t]]           (V, D) → (T, D)
 ///   embed_backward(device, tokens, dx, dweight)          dweight[tokens[t]] += dx[t]
 ///
-/// Tokens must lie in 0 … V - 1; that is checked where they enter the library, not here.
+/// Tokens must be in 0 … V - 1, which is not checked here but by the library's entry points.

@@ -4,8 +4,8 @@
 
 /// Matrix products with weights stored [out, in], as public checkpoints store them.
 ///
-/// On every backend, found by its device argument (T tokens, I in, O out, G groups; S the type of weights, C that of activations,
-/// where x and y may be of two types):
+/// On every backend, selected by the device argument (T tokens, I inputs, O outputs, G groups; S is the type of weights, C that of
+/// activations; x and y may have different types):
 ///
 ///   linear(device, x, weight, y)                            y = x Wᵀ                 (T, I) (O, I) → (T, O)
 ///   linear_backward_input(device, dy, weight, dx, into)     dx = dy W  or  dx += …   (T, O) (O, I) → (T, I)
@@ -15,15 +15,13 @@
 ///   add_bias(device, bias, y)                               y += bias, for each row
 ///   bias_backward(device, dy, dbias)                        dbias += the sum of dy's rows
 ///
-/// A backend may round the factors of a product to S, which weights are stored in: the activations and gradients that
-/// weights are multiplied by, and both factors of a gradient of weights, which is told S because nothing else there says
-/// so. Sums are in compute_t<C>, gradients of weights too, and where S is C
-/// nothing is rounded but what is written. The CPU and the reference round nothing.
+/// A backend may round the factors of a product to S, the type in which weights are stored: the activations and gradients that are
+/// multiplied by weights, and both factors of a weight gradient, which therefore has S as a template argument. Sums and weight
+/// gradients are in compute_t<C>; if S is C, only results are rounded. The CPU and the reference do not round factors.
 ///
-/// Outputs must not overlap inputs. Sums run over the inner index in an order that depends on the inner size alone, so a
-/// row's result does not change with the other rows of the same call nor with the number of threads; calls of at most
-/// a few rows may take another order than larger ones. On a CUDA device the order of an ungrouped product is cuBLAS's,
-/// which may be another one for another number of rows.
+/// Outputs must not overlap inputs. Sums over the inner index have an order that depends only on the inner size, so that a row's
+/// result does not depend on the other rows of the call nor on the number of threads; calls with a few rows may use another order
+/// than larger ones. On a CUDA device the order of an ungrouped product is cuBLAS's, which may depend on the number of rows.
 namespace moe_mamba::inline v0_2 {
 
 /// Whether an operation overwrites its output or adds to it.
@@ -35,7 +33,7 @@ struct Groups {
   Index count = 0;
 };
 
-/// One matrix [rows, columns] for each group, one after the other.
+/// One matrix [rows, columns] per group, contiguous.
 template <class T>
 struct MatrixStack {
   T* data = nullptr;

@@ -4,7 +4,7 @@
 
 namespace moe_mamba::inline v0_2 {
 
-/// A target that takes no part in the loss.
+/// A target that is not part of the loss.
 inline constexpr Token masked_target = -1;
 
 }  // namespace moe_mamba::inline v0_2

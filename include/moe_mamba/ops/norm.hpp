@@ -11,23 +11,22 @@
 ///   layer_norm(device, x, gain, bias, epsilon, y, mean, inverse)                  (Ba, Kiros & Hinton 2016)
 ///                                                           y = (x - mean) · inverse · gain + bias
 ///   layer_norm_backward(device, x, gain, mean, inverse, dy, dx, dgain, dbias)
-///   add_rms_norm(device, Joined{rows, x, kept}, gain, epsilon, y, inverse)        x += rows, kept = x, y as above, in one
+///   add_rms_norm(device, Joined{rows, x, kept}, gain, epsilon, y, inverse)        x += rows, kept = x, y as above, in one pass
 ///   add_layer_norm(device, Joined{rows, x, kept}, gain, bias, epsilon, y, mean, inverse)
 ///
-/// The backward passes take one more argument, kept, (T, D), if asked to: a copy of dx in the type of dy.
+/// The backward passes have an optional last argument kept, (T, D), which receives a copy of dx in the type of dy.
 ///
-/// x, y, dy, dx are (T, D); gain and bias (D); mean and inverse (T), written by the forward pass. dx, dgain and dbias
-/// are added to: the residual stream carries a gradient already. rms_norm takes null for a gain of ones that has no
-/// gradient; dgain is null then as well. epsilon is a double and is added to the mean square or
-/// variance. A row that holds a NaN comes out as NaN.
+/// x, y, dy, dx are (T, D); gain and bias (D); mean and inverse (T), written by the forward pass. Results are added to dx,
+/// dgain and dbias, since the residual stream already has a gradient. rms_norm accepts a null gain, for ones without a gradient;
+/// dgain is then null too. epsilon is a double, added to the mean square or variance. A row that contains a NaN results in NaN.
 namespace moe_mamba::inline v0_2 {
 
-/// A residual stream, what is still to be added to it, and where a copy of the sum is kept.
+/// A residual stream, rows to be added to it, and the destination of a copy of the sum.
 template <class X, class Y>
 struct Joined {
-  MatrixView<const Y> rows;  // (T, D); null data: nothing
+  MatrixView<const Y> rows;  // (T, D); null data: nothing to add
   MatrixView<X> x;           // (T, D)
-  MatrixView<X> kept;        // (T, D); null data: nowhere
+  MatrixView<X> kept;        // (T, D); null data: no copy
 };
 
 }  // namespace moe_mamba::inline v0_2

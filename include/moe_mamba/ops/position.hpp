@@ -3,11 +3,10 @@
 #include "moe_mamba/core/annotation.hpp"
 #include "moe_mamba/core/scalar.hpp"
 
-/// How many tokens a sequence has read, as a part of its running state: two numbers, the digits to base 2^20, lowest first,
-/// so that float holds it exactly up to 2^44 (one float would end at 2^24). Zeros are none.
+/// The number of tokens that a sequence has read, as a part of its running state: two digits to base 2^20, lowest first, which
+/// are exact in float up to 2^44 (a single float is exact up to 2^24). A new state, with zeros, has read none.
 ///
-/// Any numbers can be read: a digit is rounded to the nearest integer; one below a half, or NaN, counts as 0, and one above
-/// 2^22 as that.
+/// Any numbers are valid: a digit is rounded to the nearest integer, and limited to 0 … 2^22; NaN counts as 0.
 namespace moe_mamba::inline v0_2 {
 
 inline constexpr Index position_digits = 2;
@@ -29,7 +28,7 @@ MOE_MAMBA_HOST_DEVICE constexpr void write_position(Index position, C* digits) {
   digits[1] = static_cast<C>(position / base);
 }
 
-/// The number of tokens that a sequence has read, whose digits are the state's first numbers; 0 without states.
+/// The number of tokens that a sequence has read, from the first two numbers of its state; 0 without states.
 template <class View>
 MOE_MAMBA_HOST_DEVICE constexpr Index position_of(const View& digits, Index sequence) {
   return digits ? read_position(digits.sequence(sequence)) : 0;

@@ -5,16 +5,16 @@
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/ops/position.hpp"
 
-/// Rotary positions (Su et al. 2021, arXiv 2104.09864, section 3.2), in the form of Llama's checkpoints, where the halves
-/// of a head are the two parts of its complex numbers. At position p, for each head and i of R / 2:
+/// Rotary positions (Su et al. 2021, arXiv 2104.09864, section 3.2), in the form of Llama's checkpoints, in which the
+/// halves of a head are the real and imaginary parts of complex numbers. At position p, for each head and i of R / 2:
 ///
 ///   angle = p · base^(-2i / R)
 ///   x[i], x[i + R/2] = x[i] cos(angle) - x[i + R/2] sin(angle),  x[i + R/2] cos(angle) + x[i] sin(angle)
 ///
-///   rotary_embedding(device, RotaryEmbedding<C>{…})        in place; what of a head lies beyond R stays as it is
+///   rotary_embedding(device, RotaryEmbedding<C>{…})        in place; components of a head from R on are unchanged
 ///
-/// The backward pass of a rotation is the rotation back. Angles are formed in double and their sines and cosines rounded
-/// to C, so that positions far from zero are as good as those near it.
+/// The backward pass of a rotation is the inverse rotation. Angles are computed in double and their sines and cosines rounded to
+/// C, so that large positions are as accurate as small ones.
 namespace moe_mamba::inline v0_2 {
 
 template <class C>
@@ -23,9 +23,9 @@ struct RotaryEmbedding {
   MatrixView<C> x;                          // (T, heads · head_width)
   Index head_width;                         // columns of a head
   Index rotary_width;                       // R of them are rotated: even, at most head_width
-  double base;                              // of the wavelengths
-  StateView<const compute_t<C>> positions;  // (2) a sequence, see ops/position.hpp: that of its first step; null for 0
-  bool backward;                            // rotates back
+  double base;                              // of the frequencies
+  StateView<const compute_t<C>> positions;  // (2) a sequence, of its first step, see ops/position.hpp; null for 0
+  bool backward;                            // the inverse rotation
 
   constexpr RotaryEmbedding slice(const SequenceRun& run) const {
     RotaryEmbedding part = *this;
@@ -36,7 +36,7 @@ struct RotaryEmbedding {
   }
 };
 
-/// The angle that pair i turns by from one position to the next.
+/// The angle by which pair i is rotated from one position to the next.
 inline double rotary_frequency(double base, Index i, Index rotary_width) {
   return std::pow(base, -2.0 * static_cast<double>(i) / static_cast<double>(rotary_width));
 }

@@ -12,12 +12,12 @@
 /// p = softmax(logits); the K experts with the largest p are chosen, ties go to the lowest expert index, best first. Gates:
 /// softmax_then_top_k: g = p (Switch); top_k_then_softmax: g = softmax over the chosen logits (Mixtral);
 /// sigmoid_then_top_k: g = sigmoid(logit) (BlackMamba), which grows with the logit as p does, so that the same experts are
-/// chosen; a NaN or infinity among a token's logits makes its gates NaN in every order.
+/// chosen; a NaN or infinity among a token's logits makes its gates NaN in all three.
 /// Balance loss: balance · E · Σ_i f_i P_i with f_i the share of the T·K assignments that went to i (before any capacity
-/// limit; no gradient) and P_i the mean of p_i over the tokens: it equals `balance` when all is even, whatever K.
+/// limit; no gradient) and P_i the mean of p_i over the tokens: it equals `balance` for an even distribution and any K.
 /// z-loss (Zoph et al. 2022, arXiv 2202.08906): z · mean over tokens of logsumexp(logits)².
-/// Where targets are given, tokens whose target is masked are routed like any other, but count neither in a load, a mean or
-/// an entropy nor as one of the T tokens of the losses, and get no gradient from these.
+/// If targets are given, tokens with a masked target are routed like others, but are not counted in loads, means, entropies and
+/// the T tokens of the losses, and get no gradient from these.
 namespace moe_mamba::inline v0_2 {
 
 enum class GateOrder { softmax_then_top_k, top_k_then_softmax, sigmoid_then_top_k };
@@ -30,13 +30,13 @@ struct Router {
   C* log_sum_exp;               // (T)
   Index* experts;               // (T, K), best first
   C* gates;                     // (T, K)
-  // Sums over the tokens that count, overwritten. Those of several batches may be added up; router_means() divides.
+  // Sums over the counted tokens, overwritten. They may be added up over several batches; router_means() divides them.
   double* load;                    // (E): assignments to each expert
   double* probability;             // (E): p
   double* entropy;                 // -Σ p log p, in nats
   double* square_log_sum_exp;      // log_sum_exp²
-  double* counted;                 // 1: how many tokens count
-  const Token* targets = nullptr;  // (T), token ids or masked_target; null: all tokens count
+  double* counted;                 // 1: the number of counted tokens
+  const Token* targets = nullptr;  // (T), token ids or masked_target; null: all tokens are counted
 };
 
 template <class C, int Experts, int TopK>
@@ -47,17 +47,17 @@ struct RouterBackward {
   const Index* experts;
   const C* gates;
   const double* load;
-  const C* dgates;        // (T, K): gradient of the loss by each gate; 0 for a dropped assignment
-  double balance;         // coefficient of the balance loss, any loss scale included
+  const C* dgates;        // (T, K): gradient of the loss w.r.t. each gate; 0 for a dropped assignment
+  double balance;         // coefficient of the balance loss, including a loss scale
   double z;               // coefficient of the z-loss, likewise
   MatrixView<C> dlogits;  // (T, E), overwritten
   const double* counted;  // as written by the forward pass
   const Token* targets = nullptr;
 };
 
-/// What follows from the sums over the tokens that count; all 0 where none does.
+/// Means over the counted tokens; all 0 if there are none.
 struct RouterMeans {
-  double balance;             ///< E · Σ_i f_i P_i: the balance loss without its factor, 1 where all is even
+  double balance;             ///< E · Σ_i f_i P_i: the balance loss without its factor, 1 for an even distribution
   double square_log_sum_exp;  ///< mean of log_sum_exp²: the z-loss without its factor
   double entropy;             ///< mean of -Σ p log p, in nats
 };
@@ -71,7 +71,7 @@ constexpr RouterMeans router_means(int experts, int top_k, const double* load, c
   return {balance * experts / (divisor * top_k), square_log_sum_exp / divisor, entropy / divisor};
 }
 
-/// Whether a token counts.
+/// Whether a token is counted.
 MOE_MAMBA_HOST_DEVICE constexpr bool counts(const Token* targets, Index token) {
   return targets == nullptr || targets[token] != masked_target;
 }

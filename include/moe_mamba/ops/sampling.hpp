@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <limits>
 
 #include "moe_mamba/core/annotation.hpp"
 #include "moe_mamba/core/arena.hpp"
@@ -11,22 +12,22 @@
 
 /// The choice of the next token of each sequence from a model's logits.
 ///
-///   sample(device, SampleTokens<C>{…})               a token for each row of logits; random words are counted on
-///   sample_scratch<C>(device, rows, vocabulary)      bytes of scratch it needs for that many rows;
-///                                                    without <C>, enough for any
+///   sample(device, SampleTokens<C>{…})               draws a token for each row of logits; advances the positions
+///   sample_scratch<C>(device, rows, vocabulary)      the bytes of scratch that it needs for this many rows;
+///                                                    without <C>, enough for any type
 ///
-/// Of the tokens that `Sampling` keeps, the one is drawn at which the sum of their weights exp((logit - largest) /
-/// temperature), in the order of their indices, first exceeds u times the sum of all of them, with u uniform in [0, 1).
-/// Weights and sums are in double. On a CPU the class Sampler does the same, and reports errors by exceptions.
+/// Draws one of the tokens that `Sampling` keeps: the first, in the order of indices, at which the running sum of the weights
+/// exp((logit - largest) / temperature) exceeds u times their total, with u uniform in [0, 1). Weights and sums are in double.
+/// On a CPU, the class Sampler does the same and reports errors by exceptions.
 namespace moe_mamba::inline v0_2 {
 
-/// Everything that shapes the choice, and what the shorter forms below convert to. In this order: logits are divided by
+/// All options of the choice, which the shorter forms below convert to. In this order: logits are divided by
 /// the temperature, the `top_k` most probable tokens are kept, then of these the fewest whose probabilities, among
 /// those kept, sum to `top_p` or more; one of them is drawn in proportion to its probability. Tokens of equal logits
 /// rank by their index, lowest first.
 struct Sampling {
-  float temperature = 1;  // >= 0; 0 takes the most probable token and draws nothing
-  Index top_k = 0;        // >= 0; 0, or more than there are, keeps all
+  float temperature = 1;  // >= 0; 0 takes the most probable token without drawing
+  Index top_k = 0;        // >= 0; 0 keeps all tokens
   float top_p = 1;        // in (0, 1]; at least one token is kept
 
   friend constexpr bool operator==(const Sampling&, const Sampling&) = default;
@@ -46,13 +47,13 @@ struct Temperature {
 
 /// The k most probable tokens (Fan et al. 2018).
 struct TopKSampling {
-  Index k = 1;
+  Index k = 1;  // >= 0; 0 keeps all, as top_k does
   float temperature = 1;
 
   constexpr operator Sampling() const { return {.temperature = temperature, .top_k = k, .top_p = 1}; }
 };
 
-/// The most probable tokens that together reach the probability p, the nucleus (Holtzman et al. 2020).
+/// The nucleus: the fewest most probable tokens whose probabilities sum to p or more (Holtzman et al. 2020).
 struct TopP {
   float p = 1;
   float temperature = 1;
@@ -62,16 +63,16 @@ struct TopP {
 
 /// Throws std::invalid_argument naming the option that is out of range.
 inline void check(const Sampling& sampling) {
-  require(std::isfinite(sampling.temperature) && sampling.temperature >= 0, "temperature", sampling.temperature,
-          "a finite number >= 0");
+  require(detail::in_range(sampling.temperature, 0, std::numeric_limits<float>::max()), "temperature",
+          sampling.temperature, "a finite number >= 0");
   require(sampling.top_k >= 0, "top_k", sampling.top_k, "an integer >= 0 (0: all tokens)");
-  require(sampling.top_p > 0 && sampling.top_p <= 1, "top_p", sampling.top_p, "0 < top_p <= 1");
+  require(detail::in_range(sampling.top_p, 0, 1) && sampling.top_p > 0, "top_p", sampling.top_p, "0 < top_p <= 1");
 }
 
 /// The largest vocabulary that tokens are drawn from.
 inline constexpr Index most_sampled_tokens = Index{1} << 28;
 
-/// Why a row got no token; a status holds the sum of them.
+/// The reasons why a row has no token; flags of a status.
 inline constexpr std::uint32_t logit_not_finite = 1;     // a logit is NaN or plus infinity
 inline constexpr std::uint32_t all_tokens_excluded = 2;  // all logits are minus infinity
 
@@ -81,10 +82,9 @@ struct SampleTokens {
   MatrixView<const C> logits;  // (B, V), V from 1 to most_sampled_tokens; minus infinity excludes a token
   Seed seed;
   std::uint64_t stream;      // of row 0; row b draws from stream + b, as a Sampler of that stream would
-  std::uint64_t* positions;  // (B): words drawn so far; one more where a word was drawn
-  Token* tokens;             // (B), overwritten: -1 where there is none to be had
-  std::uint32_t* status;     // (B): why is added to it; left as it is where all is well, so that one look at the end
-                             // of many steps is enough
+  std::uint64_t* positions;  // (B): random numbers used so far; incremented if one is used
+  Token* tokens;             // (B), overwritten: -1 if there is none
+  std::uint32_t* status;     // (B): flags are OR-ed in and never cleared, so that one check after many steps suffices
   Arena scratch;             // sample_scratch(…) bytes
 };
 

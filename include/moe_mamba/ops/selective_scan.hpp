@@ -16,11 +16,10 @@
 ///
 ///   selective_scan(device, SelectiveScan<C, S, N>{…})                 forward, any length from 0 (a step has length 1)
 ///   selective_scan_backward(device, SelectiveScanBackward<C, S, N>{…})
-///   selective_scan_scratch<C>(device, shape, channels, states)        bytes of scratch that either needs at most
+///   selective_scan_scratch<C>(device, shape, channels, states)        maximum bytes of scratch of either
 ///
-/// A_t is discretised by zero-order hold and B_t by Euler's rule, as in the published code. Everything runs in
-/// compute_t<C> (float at least), whatever the types of activations and parameters are, C and S. A running state is
-/// [N, E], channels contiguous.
+/// A_t is discretised by zero-order hold and B_t by Euler's rule, as in the published code. All arithmetic is in compute_t<C>
+/// (at least float), for any types C of activations and S of parameters. A running state is [N, E], channels contiguous.
 namespace moe_mamba::inline v0_2 {
 
 /// Steps between two saved states. The backward pass recomputes the states inside a segment of this length.
@@ -31,7 +30,7 @@ constexpr Index scan_checkpoints(Index length) {
   return (length + scan_checkpoint_interval - 1) / scan_checkpoint_interval;
 }
 
-/// Those of all sequences of a batch.
+/// The number for all sequences of a batch.
 constexpr Index scan_checkpoints(const Shape& shape) {
   if (shape.lengths == nullptr) return shape.batch * scan_checkpoints(shape.length);
   Index count = 0;
@@ -52,12 +51,12 @@ struct SelectiveScan {
   const S* d;                 // (E)
   StateView<compute_t<C>>
       state;                  // (N, E) a sequence: the initial states on entry, the final ones on return; may be null
-  compute_t<C>* checkpoints;  // (B, scan_checkpoints(L), N, E), or null where no backward pass follows
+  compute_t<C>* checkpoints;  // (B, scan_checkpoints(L), N, E), or null if no backward pass follows
   MatrixView<C> y;            // (T, E)
   Arena scratch;              // selective_scan_scratch<C>(…) bytes
 
   static constexpr int states = States;
-  /// All but the checkpoints, see each_packed_scan().
+  /// The arguments for a run, except the checkpoints: see each_packed_scan().
   constexpr SelectiveScan slice(const SequenceRun& run) const {
     SelectiveScan part = *this;
     part.shape = run.shape;
@@ -88,7 +87,7 @@ struct SelectiveScanBackward {
   Arena scratch;                    // selective_scan_scratch<C>(…) bytes
 
   static constexpr int states = States;
-  /// All but the checkpoints, see each_packed_scan().
+  /// The arguments for a run, except the checkpoints: see each_packed_scan().
   constexpr SelectiveScanBackward slice(const SequenceRun& run) const {
     SelectiveScanBackward part = *this;
     part.shape = run.shape;
@@ -99,7 +98,7 @@ struct SelectiveScanBackward {
   }
 };
 
-/// each_packed_run() of a scan or its backward pass: the checkpoints of a sequence lie behind those of the one before it.
+/// each_packed_run() for a scan or its backward pass, in which each sequence's checkpoints follow those of the previous one.
 template <class Scan, class Call>
 constexpr bool each_packed_scan(const Scan& scan, const Call& call) {
   auto* checkpoints = scan.checkpoints;

@@ -11,10 +11,10 @@
 #include "moe_mamba/core/scalar.hpp"
 #include "moe_mamba/runtime/memory.hpp"
 
-/// Arrays in the kind of memory that a backend works in, and views of them.
+/// Arrays in a backend's kind of memory, and views of them.
 namespace moe_mamba::inline v0_2 {
 
-/// A contiguous range of a device's memory, for which std::span is not: the host must not touch what it points to.
+/// A contiguous range of a device's memory, which the host must not access, unlike that of a std::span.
 template <class T>
 class DeviceSpan {
  public:
@@ -35,11 +35,11 @@ class DeviceSpan {
   std::size_t size_ = 0;
 };
 
-/// A view of memory of some kind: std::span where that is the host's, else DeviceSpan.
+/// A view of a kind of memory: std::span for the host's, otherwise DeviceSpan.
 template <class T, class Memory>
 using SpanOf = std::conditional_t<Memory::on_host, std::span<T>, DeviceSpan<T>>;
 
-/// Numbers in memory of some kind. New ones are zero.
+/// An array of numbers in a kind of memory, initially zero.
 ///
 /// read(), write(), clear() and copies return when they are done. They do not wait for work that was queued in a
 /// device's stream: synchronize the device first if there is any.
@@ -71,7 +71,7 @@ class Array {
   operator SpanOf<T, Memory>() { return span(); }
   operator SpanOf<const T, Memory>() const { return span(); }
 
-  /// Copies all elements from or to the host. Throws std::invalid_argument where there are not as many.
+  /// Copies all elements from or to the host. Throws std::invalid_argument unless the sizes are equal.
   void write(std::span<const T> values) {
     check(values.size());
     if (size_ > 0) Memory::write(memory_.data(), values.data(), values.size_bytes());
@@ -93,8 +93,8 @@ class Array {
   std::size_t size_ = 0;
 };
 
-/// Zeros in the caller's memory, or where that is left empty in memory of one's own. Throws std::invalid_argument where
-/// the caller's is of another size.
+/// Zeros in the caller's memory or, if that is empty, in memory that it owns. Throws std::invalid_argument if the caller's
+/// memory has another size.
 template <class T, class Memory>
 class Zeros {
  public:
@@ -114,7 +114,7 @@ class Zeros {
   T* data() const { return values_.data(); }
   std::size_t size() const { return values_.size(); }
   SpanOf<T, Memory> span() const { return values_; }
-  /// Copies as many numbers from the host.
+  /// Copies equally many numbers from the host.
   void write(std::span<const T> values) const {
     if (!values.empty()) Memory::write(values_.data(), values.data(), values.size_bytes());
   }
@@ -124,7 +124,7 @@ class Zeros {
   SpanOf<T, Memory> values_;
 };
 
-/// Numbers that the host reads: borrowed from its own memory, or copied to it from another.
+/// Numbers that the host can read: borrowed if they are in its memory, otherwise copied to it.
 template <class T>
 class HostNumbers {
  public:
@@ -134,7 +134,7 @@ class HostNumbers {
   HostNumbers(std::span<const T> values) : values_(values) {}
   HostNumbers(const std::vector<T>& values) : values_(values) {}
 
-  /// Copies what lies in another kind of memory.
+  /// Copies from another kind of memory.
   template <class Memory>
   static HostNumbers of(SpanOf<const T, Memory> values) {
     if constexpr (Memory::on_host) {
@@ -148,7 +148,7 @@ class HostNumbers {
     }
   }
 
-  HostNumbers(HostNumbers&&) noexcept = default;  // a vector that is moved keeps its place
+  HostNumbers(HostNumbers&&) noexcept = default;  // moving a vector keeps the address of its elements
   HostNumbers& operator=(HostNumbers&&) noexcept = default;
 
   std::span<const T> span() const { return values_; }

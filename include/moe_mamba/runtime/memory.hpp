@@ -13,18 +13,18 @@
 
 namespace moe_mamba::inline v0_2 {
 
-/// A block of uninitialised memory of its own. Large blocks are aligned to 2 MiB and ask for pages of that size, which
-/// makes streaming through weights a third faster where the system grants them.
+/// A block of uninitialised memory. Large blocks are aligned to 2 MiB and request pages of that size, with which reading
+/// through weights is a third faster.
 class HostMemory {
  public:
   HostMemory() = default;
 
-  /// Aligned to 64 bytes at least. Throws std::bad_alloc.
+  /// Aligned to at least 64 bytes. Throws std::bad_alloc.
   explicit HostMemory(std::size_t bytes) : bytes_(bytes), alignment_(bytes >= large ? huge_page : cache_line) {
     if (bytes == 0) return;
     data_ = static_cast<std::byte*>(::operator new (bytes, std::align_val_t{alignment_}));
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
-    // Only advice: a refusal changes nothing but speed.
+    // Only a hint: without these pages the memory is just slower.
     if (alignment_ == huge_page) (void)madvise(data_, bytes / huge_page * huge_page, MADV_HUGEPAGE);
 #endif
   }
@@ -41,7 +41,7 @@ class HostMemory {
   std::byte* data() const { return data_; }
   std::size_t size() const { return bytes_; }
 
-  /// The host may read and write it where it lies.
+  /// Whether the host may read and write it directly.
   static constexpr bool on_host = true;
 
   /// Copies `bytes` bytes to memory of this kind from the host's, from it to the host's, and within it.

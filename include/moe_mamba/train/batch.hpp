@@ -9,8 +9,8 @@
 
 namespace moe_mamba::inline v0_2 {
 
-/// Numbers of a batch, borrowed from a variable: like std::span<const T>, but made of a temporary, which would be gone
-/// before they are read, it does not compile.
+/// Numbers of a batch, borrowed from a variable: like std::span<const T>, but construction from a temporary, which would be
+/// destroyed before they are read, does not compile.
 template <class T>
 class BorrowedSpan : public std::span<const T> {
  public:
@@ -29,17 +29,16 @@ class BorrowedSpan : public std::span<const T> {
   }
 };
 
-/// What a language model trains on in one step: sequences, and for each of their tokens the one that comes next.
-/// Borrowed: the memory belongs to whoever made it.
+/// A batch for training a language model: sequences and, for each of their tokens, the next one. Borrows its memory.
 struct TokenBatch {
   BorrowedSpan<Token> inputs;   // (B, L)
   BorrowedSpan<Token> targets;  // (B, L), a token or masked_target
   Shape shape;
-  /// Each sequence goes on where the same row of the batch before it ended: running states may be carried over.
+  /// Whether each sequence continues the same row of the previous batch, so that running states may be carried over.
   bool continues = false;
 };
 
-/// What a sequence model trains on in one step: numbers that go in, and those that should come out.
+/// A batch for training a sequence model: input numbers and target outputs.
 template <ComputeScalar C>
 struct SeriesBatch {
   BorrowedSpan<C> inputs;   // (B, L, Inputs), finite

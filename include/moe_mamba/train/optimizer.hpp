@@ -19,7 +19,7 @@ struct IndexRange {
   Index begin = 0, end = 0;
 };
 
-/// What AdamW keeps of each parameter between updates, and its updates, of all parameters or of a part of them.
+/// AdamW's state for each parameter, and its updates of all parameters or of a range of them.
 template <class Definition, StorageScalar S, class Backend>
 class Optimizer {
  public:
@@ -28,8 +28,8 @@ class Optimizer {
   static constexpr bool keeps_remainder = AdamWUpdate<C, S>::keeps_remainder;
   static constexpr IndexRange all{0, Definition::parameters};
 
-  /// In the caller's memory, of Definition::parameters numbers each, where that is not empty. (A remainder is kept with
-  /// bfloat16 parameters only.)
+  /// In the caller's memory, Definition::parameters numbers each, if that is not empty. (Only bfloat16 parameters have a
+  /// remainder.)
   explicit Optimizer(SpanOf<C, Memory> first_moment = {}, SpanOf<C, Memory> second_moment = {},
                      SpanOf<std::int16_t, Memory> remainder = {})
       : first_moment_("first_moment.size()", first_moment, count),
@@ -46,17 +46,17 @@ class Optimizer {
 
   /// One update.
   struct Step {
-    double scale = 1;          ///< that makes the mean gradient of the gradients
+    double scale = 1;          ///< the mean gradient is the gradients times this
     double learning_rate = 0;  ///< of this step
-    Index number = 1;          ///< from 1 on
+    Index number = 1;          ///< counted from 1
     double clip_norm = 0;      ///< mean gradients of a larger norm are scaled down to it; 0: never
   };
 
-  /// Sums the squares of gradients for the global norm that update() reads.
+  /// Sums the squares of gradients for the global norm, which update() needs.
   void sum_squares(Backend& device, const C* gradients) {
     passes().sum_of_squares(device, gradients, Definition::parameters, squares_.data());
   }
-  /// That sum, in memory of the backend's, to which ranks may add theirs; squares() waits for it.
+  /// That sum, in the backend's memory, to which ranks may add theirs; squares() waits for it.
   SpanOf<double, Memory> squares_sum() { return squares_.span(); }
   double squares(Backend& device) const {
     double squares = 0;
@@ -68,8 +68,8 @@ class Optimizer {
     return squares;
   }
 
-  /// Updates the parameters of a range from their gradients, both arrays given whole, after sum_squares(). Leaves all as
-  /// it is where the norm is not finite.
+  /// Updates a range of the parameters from the gradients, given the whole arrays, after sum_squares(). Changes nothing if
+  /// the norm is not finite.
   void update(Backend& device, S* parameters, const C* gradients, const AdamW& adamw, const Step& step,
               IndexRange range = all) {
     const double time = static_cast<double>(step.number);
@@ -94,12 +94,12 @@ class Optimizer {
                              .first = range.begin});
   }
 
-  /// (Definition::parameters) each; the remainder is empty where parameters are stored whole.
+  /// (Definition::parameters) each; the remainder is empty unless parameters are bfloat16.
   SpanOf<C, Memory> first_moment() const { return first_moment_.span(); }
   SpanOf<C, Memory> second_moment() const { return second_moment_.span(); }
   SpanOf<std::int16_t, Memory> remainder() const { return remainder_.span(); }
 
-  /// Copies all from the host; sizes are right.
+  /// Copies everything from the host; sizes must match.
   void write(std::span<const C> first_moment, std::span<const C> second_moment,
              std::span<const std::int16_t> remainder) {
     first_moment_.write(first_moment);
@@ -113,7 +113,7 @@ class Optimizer {
 
   Zeros<C, Memory> first_moment_, second_moment_;
   Zeros<std::int16_t, Memory> remainder_;
-  Array<Index, Memory> decay_boundaries_;          // where parameters begin to decay, and cease
+  Array<Index, Memory> decay_boundaries_;          // where ranges of decaying parameters begin and end
   Array<double, Memory> squares_{std::size_t{1}};  // the sum of the squares of the gradients
 };
 

@@ -15,8 +15,8 @@
 /// Sequences of different lengths in one batch: packed end to end, so that no work is done for padding.
 namespace moe_mamba::inline v0_2 {
 
-/// A batch that owns its tokens. It may be used again and again; memory grows to the largest that it has held. A call that
-/// throws, std::bad_alloc among what it may, leaves the batch as it was. What is added may lie in the batch itself.
+/// A batch that owns its tokens. It may be reused; its memory grows to that of the largest content so far. A call that throws,
+/// including std::bad_alloc, leaves the batch unchanged. Added sequences may be part of the batch itself.
 class PackedBatch {
  public:
   /// Removes all sequences.
@@ -27,9 +27,9 @@ class PackedBatch {
   }
 
   /// Adds a text of which every token but the last is an input and every token but the first the target of the one before
-  /// it. The targets of its first `prompt` tokens do not count: what is to be learned is how to go on. Throws
-  /// std::invalid_argument for a text of fewer than 2 tokens, and for a prompt that leaves no target, and std::out_of_range
-  /// for a negative last token, which as a target would be a masked one.
+  /// it. Its first `prompt` tokens are not targets: they are masked, so that the continuation of the prompt is learned. Throws
+  /// std::invalid_argument for a text of fewer than 2 tokens and for a prompt that leaves no target, and std::out_of_range
+  /// for a negative last token, which would be a masked target.
   void add(std::span<const Token> text, Index prompt = 1) {
     require(text.size() >= 2, "text.size()", text.size(), "2 or more tokens");
     const auto last = static_cast<Index>(text.size()) - 1;
@@ -44,8 +44,8 @@ class PackedBatch {
     lengths_.push_back(last);
   }
 
-  /// Adds a sequence with targets of its own, as many as inputs: token ids or masked_target. Throws
-  /// std::invalid_argument where they are not as many.
+  /// Adds a sequence with given targets, token ids or masked_target. Throws std::invalid_argument unless there are as many
+  /// targets as inputs.
   void add(std::span<const Token> inputs, std::span<const Token> targets) {
     require(targets.size() == inputs.size(), "targets.size()", targets.size(),
             [&] { return std::to_string(inputs.size()) + ", as the inputs"; });
@@ -56,8 +56,8 @@ class PackedBatch {
     lengths_.push_back(static_cast<Index>(inputs.size()));
   }
 
-  /// Adds the rows of a padded batch, (B, L), of which the first lengths[b] tokens count. Throws std::invalid_argument
-  /// where a size does not fit.
+  /// Adds the rows of a padded batch, (B, L), of which the first lengths[b] tokens are used. Throws
+  /// std::invalid_argument if a size does not match.
   void add_padded(std::span<const Token> inputs, std::span<const Token> targets, Shape shape,
                   std::span<const Index> lengths) {
     require(static_cast<Index>(inputs.size()) == shape.tokens(), "inputs.size()", inputs.size(),
@@ -79,12 +79,12 @@ class PackedBatch {
     }
   }
 
-  /// Sequences in it.
+  /// Number of sequences.
   Index size() const { return static_cast<Index>(lengths_.size()); }
   std::span<const Index> lengths() const { return lengths_; }
   Shape shape() const { return Shape::packed(lengths_); }
 
-  /// What a trainer takes; borrowed from this object until it is changed.
+  /// The batch for a trainer; valid until this object is changed.
   TokenBatch batch() const { return {inputs_, targets_, shape(), false}; }
 
  private:
@@ -92,7 +92,7 @@ class PackedBatch {
   static std::vector<T> copy(std::span<const T> values) {
     return {values.begin(), values.end()};
   }
-  /// Whether some values lie in this object, which moves when it grows.
+  /// Whether values are stored in this object, whose memory is reallocated when it grows.
   template <class T>
   bool inside(std::span<const T> values) const {
     const auto within = [&](const auto& own) {
@@ -103,7 +103,7 @@ class PackedBatch {
     return within(inputs_) || within(targets_) || within(lengths_);
   }
 
-  /// After this as many sequences and tokens more are added without taking memory.
+  /// Reserves memory for this many more sequences and tokens.
   void make_room(std::size_t sequences, std::size_t tokens) {
     const auto grow = [](auto& values, std::size_t more) {
       const std::size_t wanted = values.size() + more;

@@ -9,12 +9,12 @@
 #include "moe_mamba/core/check.hpp"
 #include "moe_mamba/core/scalar.hpp"
 
-/// Learning-rate schedules: functions of the step, counted from 0, that give the factor on the peak learning rate.
+/// Learning-rate schedules: functions of the step, counted from 0, that return the factor of the peak learning rate.
 namespace moe_mamba::inline v0_2 {
 
-/// What a trainer takes: schedule(step) in [0, 1] for every step >= 0, and schedule.check(), which throws
-/// std::invalid_argument naming the option that is out of range. An update for which it gives anything else, or throws, is
-/// refused before it begins.
+/// A schedule for a trainer: schedule(step) is in [0, 1] for every step >= 0, and schedule.check() throws
+/// std::invalid_argument naming the option that is out of range. An update for which schedule(step) is anything else, or
+/// throws, is refused before it begins.
 template <class T>
 concept Schedule = requires(const T& schedule, Index step) {
   { schedule(step) } -> std::convertible_to<double>;
@@ -28,11 +28,11 @@ constexpr double warmup_factor(Index step, Index warmup) {
   return static_cast<double>(step + 1) / static_cast<double>(warmup);
 }
 
-/// The factor of a step. Throws std::invalid_argument where it is none, NaN included.
+/// The factor of a step. Throws std::invalid_argument if it is outside [0, 1] or NaN.
 template <Schedule Rate>
 double checked_factor(const Rate& schedule, Index step) {
   const double factor = schedule(step);
-  if (factor >= 0 && factor <= 1) return factor;
+  if (in_range(factor, 0, 1)) return factor;
   const std::string name = "the schedule's factor of step " + std::to_string(step);
   raise<std::invalid_argument>(error_text(name.c_str(), factor, "0 to 1"));
 }
@@ -51,17 +51,17 @@ struct Constant {
 };
 
 /// Linear warm-up to the peak, then half a cosine down to `floor` times the peak (Loshchilov & Hutter 2016, without
-/// restarts), which is reached at `steps` and kept from there on.
+/// restarts), which is reached at `steps` and kept afterwards.
 struct Cosine {
   Index warmup = 0;    // steps, 0 … steps
-  Index steps = 0;     // of the whole run, warm-up included; to be given, >= 1
+  Index steps = 0;     // of the whole run, warm-up included; required, >= 1
   double floor = 0.1;  // in [0, 1]
 
   void check() const {
     require(steps >= 1, "steps", steps, "an integer >= 1, the steps of the whole run, which must be given");
     require(warmup >= 0 && warmup <= steps, "warmup", warmup,
             [&] { return "an integer from 0 to steps, which is " + std::to_string(steps); });
-    require(floor >= 0 && floor <= 1, "floor", floor, "0 <= floor <= 1");
+    require(detail::in_range(floor, 0, 1), "floor", floor, "0 <= floor <= 1");
   }
 
   double operator()(Index step) const noexcept {

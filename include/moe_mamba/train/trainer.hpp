@@ -78,7 +78,7 @@ class Trainer {
     begin();
   }
 
-  /// A schedule without an optimizer before it, said in words.
+  /// A schedule without an optimizer before it does not compile, with a message that says so.
   template <class... Rest>
   Trainer(ModelType& model, Rate, Rest...) : Trainer(model) {
     detail::check<detail::OptimizerBefore<Rate>>();

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -31,16 +30,17 @@ struct AdamW {
   template <ComputeScalar C = double>
   void check() const {
     using Range = std::numeric_limits<C>;
-    const auto held = [](double value) { return value >= double{Range::min()} && value <= double{Range::max()}; };
+    const auto held = [](double value) { return detail::in_range(value, Range::min(), Range::max()); };
+    const auto decays = [](double value) { return detail::in_range(value, 0, 1) && value < 1; };
     const auto range = [] {
       return detail::exact_text(Range::min()) + " to " + detail::exact_text(Range::max()) +
              ", as updates are computed in " + (std::same_as<C, float> ? "float" : "double");
     };
     require(held(learning_rate), "learning_rate", learning_rate, range);
-    require(beta1 >= 0 && beta1 < 1, "beta1", beta1, "0 <= beta1 < 1");
-    require(beta2 >= 0 && beta2 < 1, "beta2", beta2, "0 <= beta2 < 1");
+    require(decays(beta1), "beta1", beta1, "0 <= beta1 < 1");
+    require(decays(beta2), "beta2", beta2, "0 <= beta2 < 1");
     require(held(epsilon), "epsilon", epsilon, range);
-    require(weight_decay >= 0 && weight_decay <= 1 / learning_rate, "weight_decay", weight_decay, [&] {
+    require(detail::in_range(weight_decay, 0, 1 / learning_rate), "weight_decay", weight_decay, [&] {
       return "0 to " + detail::exact_text(1 / learning_rate) +
              ", 1 / learning_rate: more would change parameters' signs";
     });
@@ -59,7 +59,8 @@ struct TrainerOptions {
 
   /// Throws std::invalid_argument.
   void check() const {
-    require(std::isfinite(clip_norm) && clip_norm >= 0, "clip_norm", clip_norm, "finite, 0 or more");
+    require(detail::in_range(clip_norm, 0, std::numeric_limits<double>::max()), "clip_norm", clip_norm,
+            "a finite number >= 0");
     require(largest.batch >= 0, "largest.batch", largest.batch, "0 or more");
     require(largest.length >= 0, "largest.length", largest.length, "0 or more");
     require(largest.batch == 0 || largest.length > 0, "largest.length", largest.length,
@@ -114,7 +115,7 @@ struct TrainerProgress {
     const auto size = [](const char* name, std::size_t given, std::size_t wanted) {
       require(given == wanted, name, given, [&] { return std::to_string(wanted); });
     };
-    require(steps >= 0, "progress.steps", steps, "0 or more");
+    require(steps >= 0 && steps <= Index{1} << 53, "progress.steps", steps, "0 to 2^53");
     size("progress.first_moment.size()", first_moment.size(), parameters);
     size("progress.second_moment.size()", second_moment.size(), parameters);
     size("progress.remainder.size()", remainder.size(), kept);

@@ -16,15 +16,14 @@
 #include "moe_mamba/core/scalar.hpp"
 #include "moe_mamba/train/batch.hpp"
 
-/// Batches of windows of a text: tokens, and targets that lie one token further on.
+/// Batches of windows of a text: tokens, and as targets the tokens one position later.
 ///
 ///   for (auto batch : windows(text, Length{256}, Batch{32}, Seed{1}))              random windows, without end
-///   for (auto batch : sequential_windows(text, Length{256}, Batch{32}))            the text from begin to end, again
-///   and again
+///   for (auto batch : sequential_windows(text, Length{256}, Batch{32}))            the text in order, repeatedly
 ///
-/// The text is borrowed, bytes or tokens; one byte is one token, 0 … 255, whatever the sign of char. A batch lies in
-/// buffers of the object, until the next one is drawn; drawing allocates nothing. The position is the number of batches
-/// drawn, and with it batches can be drawn again: windows restored to a kept state() go on as if never interrupted.
+/// The text is borrowed and has bytes or tokens; a byte is a token in 0 … 255, whatever the signedness of char. A batch is
+/// stored in buffers of the object and valid until the next one is drawn; drawing allocates nothing. The position is the
+/// number of batches drawn: windows restored to a saved state() continue as if never interrupted.
 namespace moe_mamba::inline v0_2 {
 
 /// Tokens in a window.
@@ -45,13 +44,13 @@ concept TextSymbol =
 /// How windows follow each other.
 enum class WindowsOrder { unknown, random, sequential };
 
-/// Where windows stand: all that a checkpoint has to keep of them.
+/// The state of windows, which a checkpoint stores.
 struct WindowsState {
   std::uint64_t seed = 0;
   std::uint64_t position = 0;  ///< batches drawn
 
-  /// Whose position it is. Windows of others draw other batches, so that restore() refuses them; what is 0 or unknown is
-  /// not compared, nor is what the text says.
+  /// The windows that the position belongs to. restore() refuses a state of others, as they draw other batches; fields that
+  /// are 0 or unknown are not compared, nor is the content of the text.
   WindowsOrder order = WindowsOrder::unknown;
   Index tokens = 0;  ///< of the text
   Index length = 0;  ///< tokens in a window
@@ -71,7 +70,7 @@ constexpr Token token_of(Symbol symbol) {
   }
 }
 
-/// What both kinds of windows share: the borrowed text, the buffers and the range that draws from `Derived`.
+/// Common base of both kinds of windows: the borrowed text, the buffers, and the range that draws from `Derived`.
 template <class Derived, TextSymbol Symbol>
 class WindowsBase {
  public:
@@ -120,8 +119,8 @@ class WindowsBase {
     targets_.resize(inputs_.size());
   }
 
-  /// Throws std::out_of_range where the window from `start` on ends with a negative target, which a trainer would take for a
-  /// masked one. (It refuses other negative tokens, as inputs.)
+  /// Throws std::out_of_range if the window at `start` ends with a negative target, which a trainer would treat as masked.
+  /// (Other negative tokens are also inputs, which a trainer refuses.)
   void check_last_target([[maybe_unused]] Index start) const {
     if constexpr (sizeof(Symbol) > 1) {
       const Index last = start + shape_.length;
@@ -133,7 +132,7 @@ class WindowsBase {
     }
   }
 
-  /// Row `row` of the batch becomes the window from `start` on.
+  /// Copies the window at `start` to row `row` of the batch.
   void fill(Index row, Index start) {
     const Symbol* symbols = text_.data() + start;
     Token* inputs = inputs_.data() + row * shape_.length;
@@ -173,7 +172,7 @@ class WindowsBase {
 
 }  // namespace detail
 
-/// Windows that begin anywhere in the text, each start equally likely.
+/// Windows that start at random positions of the text, all equally likely.
 template <TextSymbol Symbol>
 class Windows : public detail::WindowsBase<Windows<Symbol>, Symbol> {
  public:
@@ -183,10 +182,10 @@ class Windows : public detail::WindowsBase<Windows<Symbol>, Symbol> {
     this->allocate();
   }
 
-  /// The next batch. It depends on text, shape, seed and position alone. Throws std::out_of_range, with nothing changed, where
-  /// a window's last target is negative.
+  /// The next batch, which depends only on text, shape, seed and position. Throws std::out_of_range, with nothing changed, if
+  /// the last target of a window is negative.
   TokenBatch next() {
-    // A stream of random numbers for each batch: no draw depends on how many words the ones before it took.
+    // Each batch has its own stream of random numbers, so that it does not depend on how many the previous ones used.
     Random random(Seed{seed_}, (std::uint64_t{0x77696e64} << 32) + position_);
     Random same = random;
     const auto starts = static_cast<std::uint64_t>(this->size() - this->shape().length);
@@ -198,8 +197,8 @@ class Windows : public detail::WindowsBase<Windows<Symbol>, Symbol> {
   }
 
   WindowsState state() const { return this->state_at(WindowsOrder::random, seed_, position_); }
-  /// Goes on from a state, also one of another seed. Throws std::invalid_argument, with nothing changed, for one of other
-  /// windows.
+  /// Continues from a state, which may have another seed. Throws std::invalid_argument, with nothing changed, for a state of
+  /// other windows.
   void restore(const WindowsState& state) {
     this->check_state(WindowsOrder::random, state);
     seed_ = state.seed;
@@ -212,12 +211,12 @@ class Windows : public detail::WindowsBase<Windows<Symbol>, Symbol> {
 
 /// Windows that follow each other, for truncated back-propagation through time: the text is cut into as many equal
 /// parts as the batch has rows, and each row goes through its part window by window. After the last full window all
-/// rows begin again; the batch that begins a pass has `continues` false, all others true. What remains behind the last
-/// full window of a part, fewer tokens than one window, is left out.
+/// rows start again; the first batch of a pass has `continues` false, all others true. The tokens after the last full window
+/// of a part, fewer than a window, are not used.
 template <TextSymbol Symbol>
 class SequentialWindows : public detail::WindowsBase<SequentialWindows<Symbol>, Symbol> {
  public:
-  /// Throws std::invalid_argument for a length or batch below 1 and for a text that does not hold one window a row.
+  /// Throws std::invalid_argument for a length or batch below 1 and for a text shorter than one window per row.
   SequentialWindows(std::span<const Symbol> text, Length length, Batch batch)
       : detail::WindowsBase<SequentialWindows<Symbol>, Symbol>(text, length, batch),
         part_((this->size() - 1) / batch.value) {
@@ -228,7 +227,7 @@ class SequentialWindows : public detail::WindowsBase<SequentialWindows<Symbol>, 
     this->allocate();
   }
 
-  /// The next batch. Throws std::out_of_range, with nothing changed, where a window's last target is negative.
+  /// The next batch. Throws std::out_of_range, with nothing changed, if the last target of a window is negative.
   TokenBatch next() {
     const auto window = static_cast<Index>(position_ % static_cast<std::uint64_t>(batches_per_pass()));
     const auto start = [&](Index row) { return row * part_ + window * this->shape().length; };
@@ -238,11 +237,11 @@ class SequentialWindows : public detail::WindowsBase<SequentialWindows<Symbol>, 
     return this->filled(window != 0);
   }
 
-  /// Batches from the begin of the text to its end.
+  /// Number of batches in a pass over the text.
   Index batches_per_pass() const { return part_ / this->shape().length; }
 
   WindowsState state() const { return this->state_at(WindowsOrder::sequential, 0, position_); }
-  /// Goes on from a state. Throws std::invalid_argument, with nothing changed, for one of other windows.
+  /// Continues from a state. Throws std::invalid_argument, with nothing changed, for a state of other windows.
   void restore(const WindowsState& state) {
     this->check_state(WindowsOrder::sequential, state);
     position_ = state.position;

@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include "moe_mamba/families/layer_words.hpp"
+#include "moe_mamba/families/layer_spec.hpp"
 #include "moe_mamba/language/attention.hpp"
 #include "moe_mamba/language/composition.hpp"
 #include "moe_mamba/language/language_model.hpp"
@@ -12,7 +12,7 @@
 #include "moe_mamba/language/norm.hpp"
 #include "moe_mamba/language/parallel.hpp"
 
-/// A definition, which is a type, as data. A new layer of the library gets an overload of layer_words() here.
+/// A definition, which is a type, as data. A new layer of the library gets an overload of layer_spec() here.
 namespace moe_mamba::inline v0_2::families {
 
 /// A type as a value.
@@ -20,20 +20,20 @@ template <class T>
 struct Of {};
 
 template <class T>
-NormWords norm_words(Of<T>) {
+NormSpec norm_spec(Of<T>) {
   return {.kind = "an unsupported norm"};
 }
 template <class... Options>
-NormWords norm_words(Of<RmsNorm<Options...>>) {
+NormSpec norm_spec(Of<RmsNorm<Options...>>) {
   constexpr NormOptions norm = RmsNorm<Options...>::options;
   return {"RmsNorm", {norm.epsilon.numerator, norm.epsilon.denominator}, norm.gain};
 }
 template <class... Options>
-NormWords norm_words(Of<LayerNorm<Options...>>) {
+NormSpec norm_spec(Of<LayerNorm<Options...>>) {
   constexpr Ratio epsilon = LayerNorm<Options...>::options.epsilon;
   return {"LayerNorm", {epsilon.numerator, epsilon.denominator}};
 }
-inline NormWords norm_words(Of<NoNorm>) { return {.kind = "NoNorm"}; }
+inline NormSpec norm_spec(Of<NoNorm>) { return {.kind = "NoNorm"}; }
 
 template <class T>
 std::string activation_name(Of<T>) {
@@ -47,58 +47,58 @@ inline std::string activation_name(Of<SwiGlu>) { return "SwiGlu"; }
 inline std::string activation_name(Of<GeGlu>) { return "GeGlu"; }
 
 template <class T>
-LayerWords layer_words(Of<T>, Index /*width*/) {
+LayerSpec layer_spec(Of<T>, Index /*width*/) {
   return {"an unsupported layer", {}};
 }
 template <class... Options>
-LayerWords layer_words(Of<Mamba<Options...>>, Index width) {
+LayerSpec layer_spec(Of<Mamba<Options...>>, Index width) {
   constexpr MambaOptions options = Mamba<Options...>::options;
-  return MambaWords{.width = width,
-                    .state = options.states,
-                    .convolution = options.taps,
-                    .expand = options.expand,
-                    .step_rank = options.step_rank,
-                    .inner_norm = norm_words(Of<typename Mamba<Options...>::inner_norm>{}),
-                    .projection_bias = options.projection_bias,
-                    .convolution_bias = options.convolution_bias}
+  return MambaSpec{.width = width,
+                   .state = options.states,
+                   .convolution = options.taps,
+                   .expand = options.expand,
+                   .step_rank = options.step_rank,
+                   .inner_norm = norm_spec(Of<typename Mamba<Options...>::inner_norm>{}),
+                   .projection_bias = options.projection_bias,
+                   .convolution_bias = options.convolution_bias}
       .layer();
 }
 template <class... Options>
-LayerWords layer_words(Of<Attention<Options...>>, Index width) {
+LayerSpec layer_spec(Of<Attention<Options...>>, Index width) {
   constexpr AttentionOptions options = Attention<Options...>::options;
-  return AttentionWords{.width = width,
-                        .heads = options.heads,
-                        .context = options.context,
-                        .key_value_heads = options.key_value_heads,
-                        .head_width = options.head_width,
-                        .rotary_base = options.positions ? options.rotary_base : 0,
-                        .rotary_width = options.rotary_width,
-                        .biases = options.biases == AttentionBiases::all     ? "Biases"
-                                  : options.biases == AttentionBiases::input ? "InputBiases"
-                                                                             : "none"}
+  return AttentionSpec{.width = width,
+                       .heads = options.heads,
+                       .context = options.context,
+                       .key_value_heads = options.key_value_heads,
+                       .head_width = options.head_width,
+                       .rotary_base = options.positions ? options.rotary_base : 0,
+                       .rotary_width = options.rotary_width,
+                       .biases = options.biases == AttentionBiases::all     ? "Biases"
+                                 : options.biases == AttentionBiases::input ? "InputBiases"
+                                                                            : "none"}
       .layer();
 }
 template <class... Options>
-LayerWords layer_words(Of<Mlp<Options...>>, Index width) {
-  return MlpWords{.width = width,
-                  .hidden = Mlp<Options...>::hidden,
-                  .activation = activation_name(Of<typename Mlp<Options...>::activation>{})}
+LayerSpec layer_spec(Of<Mlp<Options...>>, Index width) {
+  return MlpSpec{.width = width,
+                 .hidden = Mlp<Options...>::hidden,
+                 .activation = activation_name(Of<typename Mlp<Options...>::activation>{})}
       .layer();
 }
 template <class... Options>
-LayerWords layer_words(Of<Moe<Options...>>, Index width) {
+LayerSpec layer_spec(Of<Moe<Options...>>, Index width) {
   constexpr MoeOptions options = Moe<Options...>::options;
-  return MoeWords{.width = width,
-                  .experts = options.experts,
-                  .top_k = options.top_k,
-                  .hidden = options.hidden,
-                  .shared_experts = options.shared_experts,
-                  .activation = activation_name(Of<typename Moe<Options...>::activation>{}),
-                  .order = options.order == GateOrder::top_k_then_softmax   ? "TopKThenSoftmax"
-                           : options.order == GateOrder::sigmoid_then_top_k ? "SigmoidThenTopK"
-                                                                            : "SoftmaxThenTopK",
-                  .router_bias = options.router_bias,
-                  .capacity = {options.capacity.numerator, options.capacity.denominator}}
+  return MoeSpec{.width = width,
+                 .experts = options.experts,
+                 .top_k = options.top_k,
+                 .hidden = options.hidden,
+                 .shared_experts = options.shared_experts,
+                 .activation = activation_name(Of<typename Moe<Options...>::activation>{}),
+                 .order = options.order == GateOrder::top_k_then_softmax   ? "TopKThenSoftmax"
+                          : options.order == GateOrder::sigmoid_then_top_k ? "SigmoidThenTopK"
+                                                                           : "SoftmaxThenTopK",
+                 .router_bias = options.router_bias,
+                 .capacity = {options.capacity.numerator, options.capacity.denominator}}
       .layer();
 }
 
@@ -108,7 +108,7 @@ namespace detail {
 struct BodyReader {
   Architecture& model;
   Index width;
-  NormWords norm;
+  NormSpec norm;
 
   template <class Item>
   void add(Of<Item> item) {
@@ -117,12 +117,12 @@ struct BodyReader {
     } else if constexpr (NormDefinition<Item>) {
       model.layers.push_back({"a norm of the residual stream", {}});
     } else {
-      add_layer(layer_words(item, width), norm);
+      add_layer(layer_spec(item, width), norm);
     }
   }
   template <class Norm, class Layer>
   void add(Of<Residual<Norm, Layer>>) {
-    add_layer(layer_words(Of<Layer>{}, width), norm_words(Of<Norm>{}));
+    add_layer(layer_spec(Of<Layer>{}, width), norm_spec(Of<Norm>{}));
   }
   template <class... Items>
   void add(Of<Sequence<Items...>>) {
@@ -134,7 +134,7 @@ struct BodyReader {
   }
 
  private:
-  void add_layer(LayerWords layer, const NormWords& norm_before) {
+  void add_layer(LayerSpec layer, const NormSpec& norm_before) {
     layer.norm = pre_norm(norm_before);
     model.layers.push_back(std::move(layer));
   }
@@ -148,8 +148,8 @@ Architecture architecture_of(Of<LanguageModel<Arguments...>>) {
   using Parts = typename LanguageModel<Arguments...>::Parts;
   Architecture model =
       language_model(LanguageModel<Arguments...>::vocabulary, Parts::width, LanguageModel<Arguments...>::tied_head,
-                     norm_words(Of<typename Parts::FinalNormDefinition>{}));
-  detail::BodyReader reader{model, Parts::width, norm_words(Of<typename Parts::PreNormDefinition>{})};
+                     norm_spec(Of<typename Parts::FinalNormDefinition>{}));
+  detail::BodyReader reader{model, Parts::width, norm_spec(Of<typename Parts::PreNormDefinition>{})};
   (reader.add(Of<Arguments>{}), ...);
   return model;
 }
