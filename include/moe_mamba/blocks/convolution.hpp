@@ -25,7 +25,8 @@ struct DepthwiseConvolution : LayerDefaults {
 
   template <class C>
   struct Saved {
-    constexpr Saved(Arena& arena, Shape shape) : state(arena.rows<compute_t<C>>(shape.batch, state_size)) {}
+    template <class Device>
+    constexpr Saved(Arena& arena, Device&, Shape shape) : state(arena.rows<compute_t<C>>(shape.batch, state_size)) {}
     MatrixView<compute_t<C>> state;  // (B, (Taps - 1) · Channels): the initial states
   };
 

@@ -62,16 +62,18 @@ struct ExpertMlp : LayerDefaults {
 
   template <class C>
   struct Saved {
-    constexpr Saved(Arena& arena, Index assignments)
-        : hidden(arena.rows<C>(assignments, rows)), active(arena.rows<C>(assignments, Hidden)) {}
+    template <class Device>
+    constexpr Saved(Arena& arena, Device&, Shape shape)
+        : hidden(arena.rows<C>(shape.tokens(), rows)), active(arena.rows<C>(shape.tokens(), Hidden)) {}
     MatrixView<C> hidden;  // (T·K, H or 2H): before the activation
     MatrixView<C> active;  // (T·K, H)
   };
 
   template <class C>
   struct BackwardScratch {
-    constexpr BackwardScratch(Arena& arena, Index assignments)
-        : dhidden(arena.rows<C>(assignments, rows)), dactive(arena.rows<C>(assignments, Hidden)) {}
+    template <class Device>
+    BackwardScratch(Arena& arena, Device&, Shape shape)
+        : dhidden(arena.rows<C>(shape.tokens(), rows)), dactive(arena.rows<C>(shape.tokens(), Hidden)) {}
     MatrixView<C> dhidden;  // (T·K, H or 2H)
     MatrixView<C> dactive;  // (T·K, H)
   };
@@ -111,27 +113,31 @@ struct ExpertProjection : LayerDefaults {
   static constexpr double flops_per_token = Routing::K * Expert::flops_per_token;
   static constexpr bool takes_packed = true;
 
+  /// What experts see of a batch: a row for each assignment.
+  template <class Device>
+  static constexpr Shape rows(Device&, Shape shape) {
+    return {1, shape.tokens() * Routing::K};
+  }
+
   template <class C>
   struct Saved {
-    constexpr Saved(Arena& arena, Shape shape) : Saved(arena, shape.tokens() * Routing::K) {}
+    template <class Device>
+    constexpr Saved(Arena& arena, Device& device, Shape shape)
+        : x(arena.rows<C>(rows(device, shape).tokens(), Expert::in)),
+          expert(arena, device, rows(device, shape)),
+          y(arena.rows<C>(rows(device, shape).tokens(), Expert::out)) {}
     MatrixView<C> x;  // (T·K, In): in the order of the experts
     typename Expert::template Saved<C> expert;
     MatrixView<C> y;  // (T·K, Out): in the order of the experts
-
-   private:
-    constexpr Saved(Arena& arena, Index assignments)
-        : x(arena.rows<C>(assignments, Expert::in)),
-          expert(arena, assignments),
-          y(arena.rows<C>(assignments, Expert::out)) {}
   };
 
   template <class C>
   struct BackwardScratch {
     template <class Device>
-    BackwardScratch(Arena& arena, Device&, Shape shape)
-        : dy(arena.rows<C>(shape.tokens() * Routing::K, Expert::out)),
-          dx(arena.rows<C>(shape.tokens() * Routing::K, Expert::in)),
-          expert(arena, shape.tokens() * Routing::K) {}
+    BackwardScratch(Arena& arena, Device& device, Shape shape)
+        : dy(arena.rows<C>(rows(device, shape).tokens(), Expert::out)),
+          dx(arena.rows<C>(rows(device, shape).tokens(), Expert::in)),
+          expert(arena, device, rows(device, shape)) {}
     MatrixView<C> dy;  // (T·K, Out)
     MatrixView<C> dx;  // (T·K, In)
     typename Expert::template BackwardScratch<C> expert;

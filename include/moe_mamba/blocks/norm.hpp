@@ -33,7 +33,8 @@ struct RmsNormLayer : LayerDefaults {
 
   template <class C>
   struct Saved {
-    constexpr Saved(Arena& arena, Shape shape) : inverse(arena.take<compute_t<C>>(shape.tokens())) {}
+    template <class Device>
+    constexpr Saved(Arena& arena, Device&, Shape shape) : inverse(arena.take<compute_t<C>>(shape.tokens())) {}
     compute_t<C>* inverse;  // (T)
   };
 
@@ -71,7 +72,8 @@ struct LayerNormLayer : LayerDefaults {
 
   template <class C>
   struct Saved {
-    constexpr Saved(Arena& arena, Shape shape)
+    template <class Device>
+    constexpr Saved(Arena& arena, Device&, Shape shape)
         : mean(arena.take<compute_t<C>>(shape.tokens())), inverse(arena.take<compute_t<C>>(shape.tokens())) {}
     compute_t<C>* mean;     // (T)
     compute_t<C>* inverse;  // (T)

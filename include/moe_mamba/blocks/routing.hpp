@@ -126,7 +126,8 @@ struct Routing : LayerDefaults {
 
   template <class C>
   struct Saved {
-    constexpr Saved(Arena& arena, Shape shape)
+    template <class Device>
+    constexpr Saved(Arena& arena, Device&, Shape shape)
         : probabilities(arena.rows<compute_t<C>>(shape.tokens(), E)),
           log_sum_exp(arena.take<compute_t<C>>(shape.tokens())),
           experts(arena.take<Index>(shape.tokens() * K)),

@@ -37,7 +37,8 @@ struct SelectiveStateSpace : LayerDefaults {
 
   template <class C>
   struct Saved {
-    constexpr Saved(Arena& arena, Shape shape)
+    template <class Device>
+    constexpr Saved(Arena& arena, Device&, Shape shape)
         : checkpoints(arena.rows<compute_t<C>>(scan_checkpoints(shape), state_size)) {}
     MatrixView<compute_t<C>> checkpoints;  // (scan_checkpoints(shape), States · Channels), sequence after sequence
   };

@@ -95,7 +95,8 @@ struct AttentionLayer : LayerDefaults {
 
   template <class C>
   struct Saved {
-    constexpr Saved(Arena& arena, Shape shape)
+    template <class Device>
+    constexpr Saved(Arena& arena, Device&, Shape shape)
         : qkv(arena.rows<C>(shape.tokens(), size)),
           mixed(arena.rows<C>(shape.tokens(), q_size)),
           log_sums(arena.rows<compute_t<C>>(shape.tokens(), heads.queries)),

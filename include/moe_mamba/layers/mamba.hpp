@@ -89,17 +89,18 @@ struct MambaLayer : LayerDefaults {
 
   template <class C>
   struct Saved {
-    constexpr Saved(Arena& arena, Shape shape)
+    template <class Device>
+    constexpr Saved(Arena& arena, Device& device, Shape shape)
         : xz(arena.rows<C>(shape.tokens(), 2 * E)),
-          conv(arena, shape),
+          conv(arena, device, shape),
           convolved(arena.rows<C>(shape.tokens(), E)),
           projected(arena.rows<C>(shape.tokens(), R + 2 * N)),
           normed(has_inner_norm ? arena.rows<C>(shape.tokens(), R + 2 * N) : projected),
-          step_norm(arena, shape),
-          b_norm(arena, shape),
-          c_norm(arena, shape),
+          step_norm(arena, device, shape),
+          b_norm(arena, device, shape),
+          c_norm(arena, device, shape),
           delta(arena.rows<C>(shape.tokens(), E)),
-          scan(arena, shape),
+          scan(arena, device, shape),
           gated(arena.rows<C>(shape.tokens(), E)) {}
     MatrixView<C> xz;  // (T, 2E): x before the convolution, and the gate z
     typename Convolution::template Saved<C> conv;

@@ -31,7 +31,8 @@ struct MlpLayer : LayerDefaults {
 
   template <class C>
   struct Saved {
-    constexpr Saved(Arena& arena, Shape shape)
+    template <class Device>
+    constexpr Saved(Arena& arena, Device&, Shape shape)
         : hidden(arena.rows<C>(shape.tokens(), rows)), active(arena.rows<C>(shape.tokens(), H)) {}
     MatrixView<C> hidden;  // (T, H or 2H): before the activation
     MatrixView<C> active;  // (T, H)

@@ -61,7 +61,9 @@ struct MoeLayer : LayerDefaults {
 
   template <class C>
   struct Saved {
-    constexpr Saved(Arena& arena, Shape shape) : choice(arena, shape), experts(arena, shape), shared(arena, shape) {}
+    template <class Device>
+    constexpr Saved(Arena& arena, Device& device, Shape shape)
+        : choice(arena, device, shape), experts(arena, device, shape), shared(arena, device, shape) {}
     typename Choice::template Saved<C> choice;
     typename Experts::template Saved<C> experts;
     typename SharedOrNone::template Saved<C> shared;

@@ -64,8 +64,8 @@ struct Passes {
   using Call = PassCall<Definition, S, Backend>;
   using Update = AdamWUpdate<C, S>;
 
-  /// Bytes that the passes need beside the workspace's own buffers.
-  std::size_t (*scratch_bytes)(Backend& device, Shape largest, bool training) = nullptr;
+  /// Bytes that a workspace needs for batches up to this shape.
+  std::size_t (*workspace_bytes)(Backend& device, Shape largest, bool training) = nullptr;
 
   /// Everything but the head: leaves the output of the final norm in the workspace, and of a training workspace what the
   /// backward pass needs. With targets of tokens, masked ones do not count in the routers' reports.

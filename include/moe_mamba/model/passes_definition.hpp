@@ -25,7 +25,7 @@ class PassesDefinition {
  public:
   static constexpr Table table() {
     Table table;
-    table.scratch_bytes = scratch_bytes;
+    table.workspace_bytes = workspace_bytes;
     table.body = body;
     table.outputs = outputs;
     table.loss = loss;
@@ -50,6 +50,10 @@ class PassesDefinition {
   }
 
  private:
+  static std::size_t workspace_bytes(Backend& device, Shape largest, bool training) {
+    return Buffers::bytes(device, largest, training) + scratch_bytes(device, largest, training);
+  }
+
   static std::size_t scratch_bytes(Backend& device, Shape largest, bool training) {
     const std::size_t body = Body::template scratch_bytes<A>(device, largest, training);
     if constexpr (TokenDefinition<Definition>) {
@@ -61,7 +65,7 @@ class PassesDefinition {
     }
   }
 
-  static Buffers buffers(const Call& call) { return Buffers(call.memory, call.shape, call.training); }
+  static Buffers buffers(const Call& call) { return Buffers(call.memory, call.device, call.shape, call.training); }
 
   /// The targets that say which tokens count in auxiliary losses; null: all.
   static const Token* token_targets(const Call& call) {

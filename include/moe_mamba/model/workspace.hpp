@@ -46,7 +46,7 @@ class Workspace {
  public:
   using Memory = typename Backend::Memory;
   using Input = InputOf<Definition, S>;
-  using Buffers = PassBuffers<Definition, S, Backend>;
+  using Buffers = StagingBuffers<Definition, S, Backend>;
   using Call = PassCall<Definition, S, Backend>;
 
   /// `device` must outlive the workspace. Throws std::invalid_argument for an empty shape, and std::bad_alloc or the
@@ -81,9 +81,7 @@ class Workspace {
 
   /// Bytes that a workspace of this size and purpose takes.
   static std::size_t bytes(Backend& device, Shape largest, Purpose purpose) {
-    const bool training = purpose == Purpose::training;
-    return Buffers::bytes(largest, training) +
-           PassesOf<Definition, S, Backend>::get().scratch_bytes(device, largest, training);
+    return PassesOf<Definition, S, Backend>::get().workspace_bytes(device, largest, purpose == Purpose::training);
   }
 
   /// The largest shape of a workspace that takes a batch of this shape, and all that one of `old` takes.
@@ -164,8 +162,11 @@ class Workspace {
 
   /// What a Session works with. Whether a session is open here:
   ExclusiveCall::Flag& in_use() const { return in_use_; }
-  /// The buffers of a batch of this shape, which fits:
-  Buffers buffers(Shape shape) const { return Buffers(Arena(data_), shape, purpose_ == Purpose::training); }
+  /// Its buffers for a batch of this shape, which fits:
+  Buffers buffers(Shape shape) const {
+    Arena arena(data_);
+    return Buffers(arena, shape, purpose_ == Purpose::training);
+  }
   /// A pass over such a batch:
   Call call(Shape shape, const S* parameters) const {
     return {device_, shape, purpose_ == Purpose::training, Arena(data_), parameters};
