@@ -22,6 +22,10 @@ struct DepthwiseConvolution : LayerDefaults {
   static constexpr double flops_per_token = 2.0 * Taps * Channels;
   static constexpr Index state_size = Index{Taps - 1} * Channels;
   static constexpr bool takes_packed = true;
+  template <class C>
+  static constexpr std::size_t thread_scratch(const auto&, Shape, bool) {
+    return 0;
+  }
 
   template <class C>
   struct Saved {

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "moe_mamba/blocks/layer.hpp"
+#include "moe_mamba/blocks/layer_of.hpp"
 #include "moe_mamba/blocks/routing.hpp"
 #include "moe_mamba/ops/activation.hpp"
 #include "moe_mamba/ops/dispatch.hpp"
@@ -25,6 +25,10 @@ struct ExpertLinear : LayerDefaults {
 
   static constexpr Index active_parameters = Index{In} * Out;
   static constexpr double flops_per_token = 2.0 * active_parameters;
+  template <class C>
+  static std::size_t thread_scratch(const auto& device, Shape shape, bool training) {
+    return linear_thread_scratch<C>(device, shape.tokens(), Index{In}, Index{Out}, training);
+  }
 
   template <class Device, class S, class C>
   static void forward(const Forward<Device, S, C>& run, const auto& w, Groups groups, NoBuffers, Input<C> x,
@@ -59,6 +63,10 @@ struct ExpertMlp : LayerDefaults {
 
   static constexpr Index active_parameters = Up::active_parameters + Down::active_parameters;
   static constexpr double flops_per_token = Up::flops_per_token + Down::flops_per_token;
+  template <class C>
+  static std::size_t thread_scratch(const auto& device, Shape shape, bool training) {
+    return LayerOf<Up, Down>::template thread_scratch<C>(device, shape, training);
+  }
 
   template <class C>
   struct Saved {
@@ -117,6 +125,11 @@ struct ExpertProjection : LayerDefaults {
   template <class Device>
   static constexpr Shape rows(Device&, Shape shape) {
     return {1, shape.tokens() * Routing::K};
+  }
+
+  template <class C>
+  static std::size_t thread_scratch(const auto& device, Shape shape, bool training) {
+    return moe_mamba::thread_scratch<Expert, C>(device, rows(device, shape), training);
   }
 
   template <class C>

@@ -9,6 +9,7 @@
 #include "moe_mamba/blocks/weights.hpp"
 #include "moe_mamba/core/arena.hpp"
 #include "moe_mamba/core/view.hpp"
+#include "moe_mamba/runtime/backend.hpp"
 
 /// What a layer is to a model, and a block to a layer.
 ///
@@ -29,6 +30,9 @@
 ///                         to step. A model's cost is that on a LoneDevice, so this constructor is constexpr there
 ///   ForwardScratch<C>, BackwardScratch<C>
 ///                         buffers of one call, likewise; nothing in them is kept between the passes
+///   thread_scratch<C>(device, shape, training)
+///                         bytes of scratch that its operations take of each of the device's threads at most, where
+///                         device is HasThreadScratch; left out: as many as any operation may
 ///   forward(run, w, saved, x, y)             y = f(x), (T, D) → (T, D), in terms of blocks and operations only
 ///   backward(run, w, g, saved, x, dy, dx)    dx = dy ∂f/∂x, overwritten; gradients of parameters are added to g
 ///
@@ -145,6 +149,18 @@ template <class Layer, class C, class Device>
 std::size_t scratch_bytes(Device& device, Shape shape, bool training) {
   const std::size_t forward = bytes_of<typename Layer::template ForwardScratch<C>>(device, shape);
   return training ? std::max(forward, bytes_of<typename Layer::template BackwardScratch<C>>(device, shape)) : forward;
+}
+
+/// Bytes of scratch that the operations of a layer, block or norm take of each of the device's threads at most.
+template <class Layer, class C, class Device>
+constexpr std::size_t thread_scratch(const Device& device, Shape shape, bool training) {
+  if constexpr (!HasThreadScratch<Device>) {
+    return 0;
+  } else if constexpr (requires { Layer::template thread_scratch<C>(device, shape, training); }) {
+    return Layer::template thread_scratch<C>(device, shape, training);
+  } else {
+    return Device::thread_scratch_bytes;
+  }
 }
 
 /// The requirements on a layer that can be checked without a device.

@@ -92,6 +92,11 @@ struct Routing : LayerDefaults {
   static constexpr Index active_parameters = Scores::active_parameters;
   static constexpr double flops_per_token = Scores::flops_per_token;
   static constexpr bool takes_packed = true;
+  template <class C>
+  static std::size_t thread_scratch(const auto& device, Shape shape, bool training) {
+    return std::max(Scores::template thread_scratch<C>(device, shape, training),
+                    route_thread_scratch<E>(device, shape.tokens()));
+  }
 
   template <class T>
   using Statistics = RoutingStatistics<T, E, K>;

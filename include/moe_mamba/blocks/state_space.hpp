@@ -34,6 +34,10 @@ struct SelectiveStateSpace : LayerDefaults {
   static constexpr double flops_per_token = 7.0 * States * Channels;
   static constexpr Index state_size = Index{States} * Channels;
   static constexpr bool takes_packed = true;
+  template <class C>
+  static std::size_t thread_scratch(const auto& device, Shape, bool training) {
+    return selective_scan_thread_scratch<C, States>(device, training);
+  }
 
   template <class C>
   struct Saved {

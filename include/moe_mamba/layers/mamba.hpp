@@ -78,6 +78,10 @@ struct MambaLayer : LayerDefaults {
   static constexpr double flops_per_token = Sum::flops_per_token;
   static constexpr Index state_size = Sum::state_size;
   static constexpr bool takes_packed = Sum::takes_packed;
+  template <class C>
+  static std::size_t thread_scratch(const auto& device, Shape shape, bool training) {
+    return Sum::template thread_scratch<C>(device, shape, training);
+  }
 
   /// The parts of (T, R + 2N).
   template <class T>

@@ -28,6 +28,10 @@ struct MlpLayer : LayerDefaults {
   static constexpr Index active_parameters = Sum::active_parameters;
   static constexpr double flops_per_token = Sum::flops_per_token;
   static constexpr bool takes_packed = true;
+  template <class C>
+  static std::size_t thread_scratch(const auto& device, Shape shape, bool training) {
+    return Sum::template thread_scratch<C>(device, shape, training);
+  }
 
   template <class C>
   struct Saved {

@@ -5,7 +5,7 @@
 #include <string_view>
 #include <type_traits>
 
-#include "moe_mamba/blocks/layer.hpp"
+#include "moe_mamba/blocks/layer_of.hpp"
 #include "moe_mamba/blocks/norm.hpp"
 #include "moe_mamba/core/static_check.hpp"
 #include "moe_mamba/ops/elementwise.hpp"
@@ -203,6 +203,11 @@ struct ResidualStage {
            moe_mamba::scratch_bytes<Layer, C>(device, shape, training);
   }
 
+  template <class C>
+  static std::size_t thread_scratch(const auto& device, Shape shape, bool training) {
+    return LayerOf<Norm, Layer>::template thread_scratch<C>(device, shape, training);
+  }
+
   template <class Device, class S, class C>
   static void forward(ForwardPass<Device, S, C> pass, Stream<C>& stream) {
     auto& run = pass.run;
@@ -299,6 +304,11 @@ struct NormStage {
   template <class C, class Device>
   static std::size_t scratch_bytes(Device& device, Shape shape, bool) {
     return tape_bytes<C>(device, shape);
+  }
+
+  template <class C>
+  static std::size_t thread_scratch(const auto& device, Shape shape, bool training) {
+    return moe_mamba::thread_scratch<Norm, C>(device, shape, training);
   }
 
   template <class Device, class S, class C>

@@ -46,6 +46,11 @@ struct StageList {
     return std::max({std::size_t{0}, Stages::template scratch_bytes<C>(device, shape, training)...});
   }
 
+  template <class C>
+  static std::size_t thread_scratch(const auto& device, [[maybe_unused]] Shape shape, [[maybe_unused]] bool training) {
+    return std::max({std::size_t{0}, Stages::template thread_scratch<C>(device, shape, training)...});
+  }
+
   template <class Device, class S, class C>
   static void forward(ForwardPass<Device, S, C> pass, Stream<C>& stream) {
     Extent at;
@@ -121,6 +126,11 @@ struct RepeatStage {
   template <class C, class Device>
   static std::size_t scratch_bytes(Device& device, Shape shape, bool training) {
     return Body::template scratch_bytes<C>(device, shape, training);
+  }
+
+  template <class C>
+  static std::size_t thread_scratch(const auto& device, Shape shape, bool training) {
+    return Body::template thread_scratch<C>(device, shape, training);
   }
 
   template <class Device, class S, class C>
