@@ -102,6 +102,9 @@ class Workspace {
   Shape largest() const { return largest_; }
   Purpose purpose() const { return purpose_; }
 
+  /// The memory that it works in, its own or the caller's.
+  SpanOf<std::byte, Memory> memory() const { return {data_, size_}; }
+
   /// Whether a batch of this shape finds enough memory here.
   bool fits(const Shape& shape) const {
     if (shape.lengths != nullptr) return bytes(device_, shape, purpose_) <= size_;
