@@ -31,7 +31,7 @@ class Alone {
         y_(shape.tokens() * width),
         dx_(shape.tokens() * width),
         report_(std::max<Index>(Layer::report_size, 1)),
-        tape_(static_cast<Index>(tape_bytes<Layer, float>(shape))),
+        tape_(static_cast<Index>(tape_bytes<Layer, float>(device, shape))),
         scratch_(static_cast<Index>(scratch_bytes<Layer, float>(device, shape, true))) {}
 
   double operations() const { return Layer::flops_per_token * static_cast<double>(shape_.tokens()); }
@@ -61,7 +61,7 @@ class Alone {
   auto weights() const { return bind_weights<Layer>(static_cast<const float*>(parameters_.data())); }
   auto saved() const {
     Arena arena(tape_.data());
-    return typename Layer::template Saved<float>(arena, shape_);
+    return typename Layer::template Saved<float>(arena, device_, shape_);
   }
   MatrixView<float> rows(const Buffer<float>& buffer) const { return matrix(buffer.data(), shape_.tokens(), width); }
 

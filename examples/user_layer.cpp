@@ -71,7 +71,8 @@ struct MovingAverageLayer : LayerDefaults {
   /// Saved for the backward pass.
   template <class C>
   struct Saved {
-    constexpr Saved(Arena& arena, Shape shape)
+    template <class Device>
+    constexpr Saved(Arena& arena, Device&, Shape shape)
         : initial(arena.rows<C>(shape.batch, D)), h(arena.rows<C>(shape.tokens(), D)) {}
     MatrixView<C> initial;  // (B, D)
     MatrixView<C> h;        // (T, D)

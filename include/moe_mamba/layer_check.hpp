@@ -54,7 +54,7 @@ class LayerBench {
   LayerBench(Device& device, Shape shape, Seed seed)
       : device_(device),
         shape_(shape),
-        tape_(tape_bytes<Layer, double>(shape)),
+        tape_(tape_bytes<Layer, double>(device, shape)),
         scratch_(scratch_bytes<Layer, double>(device, shape, true)),
         report_(static_cast<std::size_t>(Layer::report_size)) {
     Random random(seed, 1000);
@@ -138,7 +138,7 @@ class LayerBench {
   Arena scratch() const { return Arena(scratch_.data()); }
   typename Layer::template Saved<double> saved() const {
     Arena arena(tape_.data());
-    return typename Layer::template Saved<double>(arena, shape_);
+    return typename Layer::template Saved<double>(arena, device_, shape_);
   }
 
   Device& device_;

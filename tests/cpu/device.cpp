@@ -59,15 +59,36 @@ TEST_CASE("calls on several devices run side by side", "[cpu][device]") {
 
 TEST_CASE("a thread's scratch memory is its own", "[cpu][device]") {
   cpu::Device device(Threads{3});
-  for (int thread = 0; thread < 3; ++thread) {
-    CHECK(reinterpret_cast<std::uintptr_t>(device.scratch(thread)) % Arena::alignment == 0);
-    std::fill_n(device.scratch(thread), cpu::Device::scratch_bytes, std::byte(thread));
+  for (const std::size_t bytes : {std::size_t{1}, cpu::Device::thread_scratch_bytes}) {
+    const auto scratch = device.thread_scratch(bytes);
+    REQUIRE(scratch.bytes >= bytes);
+    for (int thread = 0; thread < 3; ++thread) {
+      CHECK(reinterpret_cast<std::uintptr_t>(scratch(thread)) % Arena::alignment == 0);
+      std::fill_n(scratch(thread), scratch.bytes, std::byte(thread));
+    }
+    for (int thread = 0; thread < 3; ++thread) {
+      CHECK(std::all_of(scratch(thread), scratch(thread) + scratch.bytes,
+                        [=](std::byte b) { return b == std::byte(thread); }));
+    }
   }
-  for (int thread = 0; thread < 3; ++thread) {
-    const std::byte* const memory = device.scratch(thread);
-    CHECK(
-        std::all_of(memory, memory + cpu::Device::scratch_bytes, [=](std::byte b) { return b == std::byte(thread); }));
+}
+
+TEST_CASE("threads work in scratch memory that is lent where it is enough", "[cpu][device]") {
+  cpu::Device device(Threads{2});
+  const HostMemory memory(256), smaller(128);
+  const auto own = device.thread_scratch(1);
+  {
+    const cpu::Device::ScratchLoan loan(device, {memory.data(), 128});
+    CHECK(device.thread_scratch(128)(1) == memory.data() + 128);
+    CHECK(device.thread_scratch(129).data == own.data);
+    {
+      const cpu::Device::ScratchLoan inner(device, {smaller.data(), 64});
+      CHECK(device.thread_scratch(64).data == smaller.data());
+      CHECK(device.thread_scratch(128).data == own.data);
+    }
+    CHECK(device.thread_scratch(128).data == memory.data());
   }
+  CHECK(device.thread_scratch(1).data == own.data);
 }
 
 TEST_CASE("a number of threads out of range is refused", "[cpu][device]") {

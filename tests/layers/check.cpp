@@ -24,7 +24,8 @@ struct DelayLayer : LayerDefaults {
 
   template <class C>
   struct Saved {
-    constexpr Saved(Arena& arena, Shape shape) : sum(arena.rows<C>(shape.tokens(), D)) {}
+    template <class Device>
+    constexpr Saved(Arena& arena, Device&, Shape shape) : sum(arena.rows<C>(shape.tokens(), D)) {}
     MatrixView<C> sum;
   };
 

@@ -20,10 +20,8 @@ struct GatedNorm {
     };
     template <class C>
     struct Saved {
-      constexpr Saved(Arena& arena, Shape shape)
-          : zu(arena, shape), gated(arena, shape), norm(arena, shape), normed(arena, shape) {}
-      template <class Device>
-      Saved(Arena& arena, Device&, Shape shape) : Saved(arena, shape) {}
+      constexpr Saved(Arena& arena, auto& at, Shape shape)
+          : zu(arena, at, shape), gated(arena, at, shape), norm(arena, at, shape), normed(arena, at, shape) {}
       RowBuffer<C, 2 * D> zu;
       RowBuffer<C, D> gated;
       typename Norm::template Saved<C> norm;

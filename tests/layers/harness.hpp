@@ -64,7 +64,7 @@ class LayerRun {
         device_(device),
         shape_(shape),
         width_(width),
-        tape_(moe_mamba::tape_bytes<Layer, C>(shape)),
+        tape_(moe_mamba::tape_bytes<Layer, C>(device, shape)),
         scratch_(scratch_size()) {}
 
   std::vector<C> forward(const std::vector<C>& x) {
@@ -102,7 +102,7 @@ class LayerRun {
   std::size_t scratch_size() const { return moe_mamba::scratch_bytes<Layer, C>(device_, shape_, true); }
   typename Layer::template Saved<C> saved() {
     Arena arena = tape_.arena();
-    return typename Layer::template Saved<C>(arena, shape_);
+    return typename Layer::template Saved<C>(arena, device_, shape_);
   }
   MatrixView<const C> view(const std::vector<C>& x) const {
     return moe_mamba::matrix(x.data(), shape_.tokens(), width_);

@@ -21,7 +21,8 @@ struct TwoExperts {
     };
     template <class C>
     struct Saved {
-      constexpr Saved(Arena& arena, Shape shape) : choice(arena, shape), a(arena, shape), b(arena, shape) {}
+      constexpr Saved(Arena& arena, auto& at, Shape shape)
+          : choice(arena, at, shape), a(arena, at, shape), b(arena, at, shape) {}
       typename Choice::template Saved<C> choice;
       typename A::template Saved<C> a;
       typename B::template Saved<C> b;

@@ -94,7 +94,8 @@ struct IntegratorLayer : moe_mamba::LayerDefaults {
 
   template <class C>
   struct Saved {
-    constexpr Saved(moe_mamba::Arena& arena, Shape shape)
+    template <class Device>
+    constexpr Saved(moe_mamba::Arena& arena, Device&, Shape shape)
         : x(arena.rows<C>(shape.tokens(), D)),
           y(arena.rows<C>(shape.tokens(), D)),
           initial(arena.take<C>(shape.batch * D)) {}

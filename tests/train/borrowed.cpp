@@ -64,6 +64,119 @@ TEMPLATE_TEST_CASE("a trainer in the caller's memory does what one in its own do
   CHECK_THROWS_WITH(borrowing.step(TokenBatch{long_text, long_text, {4, 6}}), Contains("0 to 3"));
 }
 
+TEST_CASE("states that a trainer carries are in the caller's memory where that is given", "[train]") {
+  using TrainerType = Trainer<Net, float, test::Backend, Constant>;
+  constexpr auto size = static_cast<std::size_t>(Net::Body::state_size);
+  const auto data = test::data<Net, float>({3, 5});
+  const auto batch = [&](Index sequences, Index length, bool continues) {
+    const auto part = [&](const std::vector<Token>& tokens) {
+      return std::span<const Token>(tokens).first(static_cast<std::size_t>(sequences * length));
+    };
+    return TokenBatch{part(data.inputs), part(data.targets), {sequences, length}, continues};
+  };
+  test::ModelOf<Net> model(Seed{1}), twin(Seed{1});
+  auto device = test::open();
+  const TrainerOptions options{.carry_states = true};
+  Array<float, Memory> states(2 * size + 3);
+  states.write(std::vector<float>(states.size(), 7.0f));
+  TrainerType borrowing(model, device, AdamW{}, Constant{}, options, {.states = states});
+  TrainerType owning(twin, AdamW{}, Constant{}, options);
+  CHECK(read(states) == std::vector<float>(states.size(), 7.0f));
+  const auto step = [&](Index sequences, Index length, bool continues) {
+    const TokenBatch next = batch(sequences, length, continues);
+    CHECK(borrowing.step(next).loss == owning.step(next).loss);
+    const auto kept = read(states);
+    const auto progress = owning.progress();
+    CHECK(progress.states.size() == static_cast<std::size_t>(sequences) * size);
+    CHECK(std::equal(progress.states.begin(), progress.states.end(), kept.begin()));
+    CHECK(std::equal(kept.end() - 3, kept.end(), std::vector<float>(3, 7.0f).begin()));
+  };
+  step(2, 5, false);
+  step(2, 4, true);
+  step(1, 5, false);
+  step(1, 3, true);
+  step(2, 2, false);
+
+  // Too many sequences are refused, in a batch and in a run to go on with, and nothing has changed.
+  using test::Contains;
+  const auto refused =
+      "memory.states.size() is " + std::to_string(2 * size + 3) + "; allowed: " + std::to_string(3 * size);
+  CHECK_THROWS_WITH(borrowing.step(batch(3, 5, false)), Contains(refused));
+  test::ModelOf<Net> third(Seed{2});
+  TrainerType larger(third, AdamW{}, Constant{}, options);
+  larger.step(batch(3, 5, false));
+  CHECK_THROWS_WITH(borrowing.restore(larger.progress()), Contains(refused));
+  step(2, 3, true);
+
+  TrainerType resumed(model, device, AdamW{}, Constant{}, options, {.states = states});
+  const auto progress = owning.progress();
+  resumed.restore(progress);
+  CHECK(std::equal(progress.states.begin(), progress.states.end(), read(states).begin()));
+  CHECK_THROWS_WITH(TrainerType(model, device, AdamW{}, Constant{}, {}, {.states = states}),
+                    Contains("0 without carry_states"));
+  CHECK_THROWS_WITH(
+      TrainerType(model, device, AdamW{}, Constant{}, {.largest = {3, 5}, .carry_states = true}, {.states = states}),
+      Contains(refused));
+}
+
+TEST_CASE("parts of a trainer's memory that overlap are refused in words before anything is written", "[train]") {
+  using TrainerType = Trainer<Net, bfloat16, test::Backend, Constant>;
+  using MemoryType = TrainerType::MemoryType;
+  constexpr auto count = static_cast<std::size_t>(Net::parameters);
+  test::ModelOf<Net, bfloat16> model(Seed{1});
+  const auto before = test::numbers(model);
+  auto device = test::open();
+  const std::size_t bytes = Workspace<Net, bfloat16, test::Backend>::bytes(device, {1, 2}, Purpose::training);
+  // Each array has its half of the memory; where one begins a little before its half, it overlaps the other.
+  const std::size_t half = std::max(bytes, count * sizeof(float)) / 64 * 64 + 64;
+  Array<std::byte, Memory> memory(2 * half);
+  const std::vector<std::byte> sevens(memory.size(), std::byte{7});
+  const auto block = [&](std::size_t offset, std::size_t size) { return memory.span().subspan(offset, size); };
+  const auto numbers = [&]<class T>(std::size_t offset, T) {
+    return SpanOf<T, Memory>(reinterpret_cast<T*>(block(offset, count * sizeof(T)).data()), count);
+  };
+  const auto with = [&](int part, std::size_t offset, MemoryType given) {
+    if (part == 0) given.gradients = numbers(offset, 0.0f);
+    if (part == 1) given.first_moment = numbers(offset, 0.0f);
+    if (part == 2) given.second_moment = numbers(offset, 0.0f);
+    if (part == 3) given.remainder = numbers(offset, std::int16_t{0});
+    if (part == 4) given.states = numbers(offset, 0.0f);
+    return given;
+  };
+  const char* const names[]{"memory.gradients", "memory.first_moment", "memory.second_moment", "memory.remainder",
+                            "memory.states"};
+  const auto make = [&](const MemoryType& given) {
+    TrainerType(model, device, AdamW{}, Constant{}, {.carry_states = true}, given);
+  };
+  const auto refuses = [&](const MemoryType& given, const std::string& text) {
+    memory.write(sevens);
+    CHECK_THROWS_WITH(make(given), test::Contains(text));
+    CHECK(read(memory) == sevens);
+  };
+  for (int one = 0; one < 5; ++one) {
+    for (int other = one + 1; other < 5; ++other) {
+      const std::string text = std::string(names[other]) + " is overlapping " + names[one];
+      const std::size_t size = count * (one == 3 ? sizeof(std::int16_t) : sizeof(float));
+      refuses(with(other, 0, with(one, 0, {})), text);
+      refuses(with(other, (size - 1) / 4 * 4, with(one, 0, {})), text);
+      CHECK_NOTHROW(make(with(other, half, with(one, 0, {}))));
+    }
+    Workspace<Net, bfloat16, test::Backend> workspace(device, {1, 2}, Purpose::training, block(0, bytes));
+    refuses(with(one, 64, {.workspace = &workspace}), std::string(names[one]) + " is overlapping memory.workspace");
+    memory.write(sevens);
+    CHECK_NOTHROW(make(with(one, half, {.workspace = &workspace})));
+  }
+  // The remainder of 16 bits is of the size of bfloat16 parameters.
+  MemoryType parameters;
+  parameters.remainder = {reinterpret_cast<std::int16_t*>(model.parameters().data()), count};
+  refuses(parameters, "memory.remainder is overlapping the model's parameters");
+  CHECK(test::numbers(model) == before);
+  // What is wrong with one array is said before another is cleared.
+  MemoryType given = with(0, 0, {});
+  given.first_moment = numbers(half, 0.0f).first(count - 1);
+  refuses(given, "first_moment.size() is");
+}
+
 TEST_CASE("gradients between accumulate() and update() are those of the model, and what is written there counts",
           "[train]") {
   const auto data = test::data<Net, double>({3, 5});

@@ -22,10 +22,15 @@ struct DepthwiseConvolution : LayerDefaults {
   static constexpr double flops_per_token = 2.0 * Taps * Channels;
   static constexpr Index state_size = Index{Taps - 1} * Channels;
   static constexpr bool takes_packed = true;
+  template <class C>
+  static constexpr std::size_t thread_scratch(const auto&, Shape, bool) {
+    return 0;
+  }
 
   template <class C>
   struct Saved {
-    constexpr Saved(Arena& arena, Shape shape) : state(arena.rows<compute_t<C>>(shape.batch, state_size)) {}
+    template <class Device>
+    constexpr Saved(Arena& arena, Device&, Shape shape) : state(arena.rows<compute_t<C>>(shape.batch, state_size)) {}
     MatrixView<compute_t<C>> state;  // (B, (Taps - 1) · Channels): the initial states
   };
 

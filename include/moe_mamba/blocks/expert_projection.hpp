@@ -1,6 +1,6 @@
 #pragma once
 
-#include "moe_mamba/blocks/layer.hpp"
+#include "moe_mamba/blocks/layer_of.hpp"
 #include "moe_mamba/blocks/routing.hpp"
 #include "moe_mamba/ops/activation.hpp"
 #include "moe_mamba/ops/dispatch.hpp"
@@ -25,6 +25,10 @@ struct ExpertLinear : LayerDefaults {
 
   static constexpr Index active_parameters = Index{In} * Out;
   static constexpr double flops_per_token = 2.0 * active_parameters;
+  template <class C>
+  static std::size_t thread_scratch(const auto& device, Shape shape, bool training) {
+    return linear_thread_scratch<C>(device, shape.tokens(), Index{In}, Index{Out}, training);
+  }
 
   template <class Device, class S, class C>
   static void forward(const Forward<Device, S, C>& run, const auto& w, Groups groups, NoBuffers, Input<C> x,
@@ -59,19 +63,25 @@ struct ExpertMlp : LayerDefaults {
 
   static constexpr Index active_parameters = Up::active_parameters + Down::active_parameters;
   static constexpr double flops_per_token = Up::flops_per_token + Down::flops_per_token;
+  template <class C>
+  static std::size_t thread_scratch(const auto& device, Shape shape, bool training) {
+    return LayerOf<Up, Down>::template thread_scratch<C>(device, shape, training);
+  }
 
   template <class C>
   struct Saved {
-    constexpr Saved(Arena& arena, Index assignments)
-        : hidden(arena.rows<C>(assignments, rows)), active(arena.rows<C>(assignments, Hidden)) {}
+    template <class Device>
+    constexpr Saved(Arena& arena, Device&, Shape shape)
+        : hidden(arena.rows<C>(shape.tokens(), rows)), active(arena.rows<C>(shape.tokens(), Hidden)) {}
     MatrixView<C> hidden;  // (T·K, H or 2H): before the activation
     MatrixView<C> active;  // (T·K, H)
   };
 
   template <class C>
   struct BackwardScratch {
-    constexpr BackwardScratch(Arena& arena, Index assignments)
-        : dhidden(arena.rows<C>(assignments, rows)), dactive(arena.rows<C>(assignments, Hidden)) {}
+    template <class Device>
+    BackwardScratch(Arena& arena, Device&, Shape shape)
+        : dhidden(arena.rows<C>(shape.tokens(), rows)), dactive(arena.rows<C>(shape.tokens(), Hidden)) {}
     MatrixView<C> dhidden;  // (T·K, H or 2H)
     MatrixView<C> dactive;  // (T·K, H)
   };
@@ -111,27 +121,36 @@ struct ExpertProjection : LayerDefaults {
   static constexpr double flops_per_token = Routing::K * Expert::flops_per_token;
   static constexpr bool takes_packed = true;
 
+  /// What experts see of a batch: a row for each assignment.
+  template <class Device>
+  static constexpr Shape rows(Device&, Shape shape) {
+    return {1, shape.tokens() * Routing::K};
+  }
+
+  template <class C>
+  static std::size_t thread_scratch(const auto& device, Shape shape, bool training) {
+    return moe_mamba::thread_scratch<Expert, C>(device, rows(device, shape), training);
+  }
+
   template <class C>
   struct Saved {
-    constexpr Saved(Arena& arena, Shape shape) : Saved(arena, shape.tokens() * Routing::K) {}
+    template <class Device>
+    constexpr Saved(Arena& arena, Device& device, Shape shape)
+        : x(arena.rows<C>(rows(device, shape).tokens(), Expert::in)),
+          expert(arena, device, rows(device, shape)),
+          y(arena.rows<C>(rows(device, shape).tokens(), Expert::out)) {}
     MatrixView<C> x;  // (T·K, In): in the order of the experts
     typename Expert::template Saved<C> expert;
     MatrixView<C> y;  // (T·K, Out): in the order of the experts
-
-   private:
-    constexpr Saved(Arena& arena, Index assignments)
-        : x(arena.rows<C>(assignments, Expert::in)),
-          expert(arena, assignments),
-          y(arena.rows<C>(assignments, Expert::out)) {}
   };
 
   template <class C>
   struct BackwardScratch {
     template <class Device>
-    BackwardScratch(Arena& arena, Device&, Shape shape)
-        : dy(arena.rows<C>(shape.tokens() * Routing::K, Expert::out)),
-          dx(arena.rows<C>(shape.tokens() * Routing::K, Expert::in)),
-          expert(arena, shape.tokens() * Routing::K) {}
+    BackwardScratch(Arena& arena, Device& device, Shape shape)
+        : dy(arena.rows<C>(rows(device, shape).tokens(), Expert::out)),
+          dx(arena.rows<C>(rows(device, shape).tokens(), Expert::in)),
+          expert(arena, device, rows(device, shape)) {}
     MatrixView<C> dy;  // (T·K, Out)
     MatrixView<C> dx;  // (T·K, In)
     typename Expert::template BackwardScratch<C> expert;

@@ -9,6 +9,7 @@
 #include "moe_mamba/blocks/weights.hpp"
 #include "moe_mamba/core/arena.hpp"
 #include "moe_mamba/core/view.hpp"
+#include "moe_mamba/runtime/backend.hpp"
 
 /// What a layer is to a model, and a block to a layer.
 ///
@@ -24,10 +25,14 @@
 ///   takes_packed          whether its passes support packed sequences, of shape.length_of(b) rows each; a model
 ///                         refuses them where a layer does not (a norm, which looks at one row at a time, need not say)
 ///   auxiliary_count       number of auxiliary losses, by which a model divides that averages them
-///   Saved<C>              buffers that the forward pass leaves for the backward pass: Saved(Arena&, Shape); C is the
-///                         type of activations, compute_t<C> that of what is summed or kept from step to step
+///   Saved<C>              buffers that the forward pass leaves for the backward pass, constructed from (Arena&, Device&,
+///                         Shape); C is the type of activations, compute_t<C> that of what is summed or kept from step
+///                         to step. A model's cost is that on a LoneDevice, so this constructor is constexpr there
 ///   ForwardScratch<C>, BackwardScratch<C>
-///                         buffers of one call: (Arena&, Device&, Shape); nothing in them is kept between the passes
+///                         buffers of one call, likewise; nothing in them is kept between the passes
+///   thread_scratch<C>(device, shape, training)
+///                         bytes of scratch that its operations take of each of the device's threads at most, where
+///                         device is HasThreadScratch; left out: as many as any operation may
 ///   forward(run, w, saved, x, y)             y = f(x), (T, D) → (T, D), in terms of blocks and operations only
 ///   backward(run, w, g, saved, x, dy, dx)    dx = dy ∂f/∂x, overwritten; gradients of parameters are added to g
 ///
@@ -101,19 +106,22 @@ struct RouterReport {
   std::span<const double> load;  ///< tokens assigned to each expert, dropped ones included
 };
 
+/// Stands for any device that works on its own, where sizes are constants: what layers keep is of the same size on all of
+/// those. (One that works with others may hold a part of the experts only, and rows that others sent.)
+struct LoneDevice {};
+
 /// No buffers: for layers that save nothing or need no scratch.
 struct NoBuffers {
   constexpr NoBuffers() = default;
-  template <class... Arguments>
-  constexpr explicit NoBuffers(Arena&, const Arguments&...) {}
+  template <class Device>
+  constexpr NoBuffers(Arena&, Device&, Shape) {}
 };
 
 /// One buffer, (T, Columns): for layers that save or need no other.
 template <class C, int Columns>
 struct RowBuffer {
-  constexpr RowBuffer(Arena& arena, Shape shape) : rows(arena.rows<C>(shape.tokens(), Columns)) {}
   template <class Device>
-  constexpr RowBuffer(Arena& arena, Device&, Shape shape) : RowBuffer(arena, shape) {}
+  constexpr RowBuffer(Arena& arena, Device&, Shape shape) : rows(arena.rows<C>(shape.tokens(), Columns)) {}
   MatrixView<C> rows;
 };
 
@@ -143,6 +151,18 @@ std::size_t scratch_bytes(Device& device, Shape shape, bool training) {
   return training ? std::max(forward, bytes_of<typename Layer::template BackwardScratch<C>>(device, shape)) : forward;
 }
 
+/// Bytes of scratch that the operations of a layer, block or norm take of each of the device's threads at most.
+template <class Layer, class C, class Device>
+constexpr std::size_t thread_scratch(const Device& device, Shape shape, bool training) {
+  if constexpr (!HasThreadScratch<Device>) {
+    return 0;
+  } else if constexpr (requires { Layer::template thread_scratch<C>(device, shape, training); }) {
+    return Layer::template thread_scratch<C>(device, shape, training);
+  } else {
+    return Device::thread_scratch_bytes;
+  }
+}
+
 /// The requirements on a layer that can be checked without a device.
 template <class T>
 concept LayerType = requires(const double* report) {
@@ -165,9 +185,9 @@ concept NormType = requires {
 };
 
 /// Bytes of tape that a layer takes for a batch of this shape.
-template <class Layer, class C>
-constexpr std::size_t tape_bytes(Shape shape) {
-  return bytes_of<typename Layer::template Saved<C>>(shape);
+template <class Layer, class C, class Device>
+constexpr std::size_t tape_bytes(Device& device, Shape shape) {
+  return bytes_of<typename Layer::template Saved<C>>(device, shape);
 }
 
 }  // namespace moe_mamba::inline v0_2

@@ -1,5 +1,8 @@
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
+
 #include "moe_mamba/blocks/layer.hpp"
 
 namespace moe_mamba::inline v0_2 {
@@ -26,7 +29,8 @@ consteval bool block_takes_packed() {
 
 }  // namespace detail
 
-/// The facts of a layer that is made of these blocks (or layers, or norms): the sums of theirs. Their states and
+/// The facts of a layer that is made of these blocks (or layers, or norms): the sums of theirs, and the most of the
+/// threads' scratch, where the layer has no operations besides. Their states and
 /// reports lie one after the other in this order: those of a block are where run.after<the blocks before it>() says.
 template <class... Blocks>
 struct LayerOf : LayerDefaults {
@@ -36,6 +40,11 @@ struct LayerOf : LayerDefaults {
   static constexpr bool takes_packed = (... && detail::block_takes_packed<Blocks>());
   static constexpr Index report_size = (Index{0} + ... + Blocks::report_size);
   static constexpr Index auxiliary_count = (Index{0} + ... + Blocks::auxiliary_count);
+
+  template <class C>
+  static std::size_t thread_scratch(const auto& device, [[maybe_unused]] Shape shape, [[maybe_unused]] bool training) {
+    return std::max({std::size_t{0}, moe_mamba::thread_scratch<Blocks, C>(device, shape, training)...});
+  }
 
   static constexpr double auxiliary_loss([[maybe_unused]] const double* report) {
     double loss = 0;

@@ -30,10 +30,15 @@ struct RmsNormLayer : LayerDefaults {
   };
   static constexpr Index active_parameters = parameters_of<RmsNormLayer>;
   static constexpr double epsilon = Options.epsilon.value();
+  template <class C>
+  static std::size_t thread_scratch(const auto& device, Shape shape, bool training) {
+    return training && Options.gain ? norm_thread_scratch<compute_t<C>>(device, shape.tokens(), Index{W}, 1) : 0;
+  }
 
   template <class C>
   struct Saved {
-    constexpr Saved(Arena& arena, Shape shape) : inverse(arena.take<compute_t<C>>(shape.tokens())) {}
+    template <class Device>
+    constexpr Saved(Arena& arena, Device&, Shape shape) : inverse(arena.take<compute_t<C>>(shape.tokens())) {}
     compute_t<C>* inverse;  // (T)
   };
 
@@ -68,10 +73,15 @@ struct LayerNormLayer : LayerDefaults {
   };
   static constexpr Index active_parameters = parameters_of<LayerNormLayer>;
   static constexpr double epsilon = Options.epsilon.value();
+  template <class C>
+  static std::size_t thread_scratch(const auto& device, Shape shape, bool training) {
+    return training ? norm_thread_scratch<compute_t<C>>(device, shape.tokens(), Index{W}, 2) : 0;
+  }
 
   template <class C>
   struct Saved {
-    constexpr Saved(Arena& arena, Shape shape)
+    template <class Device>
+    constexpr Saved(Arena& arena, Device&, Shape shape)
         : mean(arena.take<compute_t<C>>(shape.tokens())), inverse(arena.take<compute_t<C>>(shape.tokens())) {}
     compute_t<C>* mean;     // (T)
     compute_t<C>* inverse;  // (T)
@@ -100,6 +110,10 @@ struct LayerNormLayer : LayerDefaults {
 template <int W>
 struct NoNormLayer : LayerDefaults {
   static constexpr Index active_parameters = 0;
+  template <class C>
+  static constexpr std::size_t thread_scratch(const auto&, Shape, bool) {
+    return 0;
+  }
 
   template <class Device, class S, class C, class X, class Y>
   static void forward(Forward<Device, S, C> run, NoWeights, NoBuffers, MatrixView<const X> x, MatrixView<Y> y) {

@@ -50,6 +50,10 @@ struct Projection : detail::ProjectionPasses<HasBias> {
   static constexpr Index active_parameters = parameters_of<Projection>;
   static constexpr double flops_per_token = 2.0 * Out * In;
   static constexpr bool takes_packed = true;
+  template <class C>
+  static std::size_t thread_scratch(const auto& device, Shape shape, bool training) {
+    return linear_thread_scratch<C>(device, shape.tokens(), Index{In}, Index{Out}, training);
+  }
 };
 
 }  // namespace moe_mamba::inline v0_2

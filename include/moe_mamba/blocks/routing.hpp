@@ -92,6 +92,11 @@ struct Routing : LayerDefaults {
   static constexpr Index active_parameters = Scores::active_parameters;
   static constexpr double flops_per_token = Scores::flops_per_token;
   static constexpr bool takes_packed = true;
+  template <class C>
+  static std::size_t thread_scratch(const auto& device, Shape shape, bool training) {
+    return std::max(Scores::template thread_scratch<C>(device, shape, training),
+                    route_thread_scratch<E>(device, shape.tokens()));
+  }
 
   template <class T>
   using Statistics = RoutingStatistics<T, E, K>;
@@ -126,7 +131,8 @@ struct Routing : LayerDefaults {
 
   template <class C>
   struct Saved {
-    constexpr Saved(Arena& arena, Shape shape)
+    template <class Device>
+    constexpr Saved(Arena& arena, Device&, Shape shape)
         : probabilities(arena.rows<compute_t<C>>(shape.tokens(), E)),
           log_sum_exp(arena.take<compute_t<C>>(shape.tokens())),
           experts(arena.take<Index>(shape.tokens() * K)),

@@ -34,10 +34,15 @@ struct SelectiveStateSpace : LayerDefaults {
   static constexpr double flops_per_token = 7.0 * States * Channels;
   static constexpr Index state_size = Index{States} * Channels;
   static constexpr bool takes_packed = true;
+  template <class C>
+  static std::size_t thread_scratch(const auto& device, Shape, bool training) {
+    return selective_scan_thread_scratch<C, States>(device, training);
+  }
 
   template <class C>
   struct Saved {
-    constexpr Saved(Arena& arena, Shape shape)
+    template <class Device>
+    constexpr Saved(Arena& arena, Device&, Shape shape)
         : checkpoints(arena.rows<compute_t<C>>(scan_checkpoints(shape), state_size)) {}
     MatrixView<compute_t<C>> checkpoints;  // (scan_checkpoints(shape), States · Channels), sequence after sequence
   };

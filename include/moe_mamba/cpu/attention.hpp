@@ -248,7 +248,7 @@ class AttentionForward {
       const Product<C, C> product{
           queries, width,     k.row(first), k.stride(first), scores, Blocks::split_keys, block.rows,
           count,   HeadWidth, false};
-      dot_products(product, {0, block.rows}, {0, count}, device_.scratch(thread));
+      dot_products(product, {0, block.rows}, {0, count}, nullptr);  // no keys to widen
       const C* value_rows = v.row(first);
       Index value_stride = v.stride(first);
       if constexpr (width != HeadWidth) {

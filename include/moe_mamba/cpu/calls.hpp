@@ -14,7 +14,7 @@
 #include "moe_mamba/cpu/selective_scan.hpp"
 
 /// Single operations on arrays of the caller's, each in one call that checks sizes: for whoever wants the scan, the norm
-/// or the router and no model. Nothing is allocated. Contracts and formulas are those of ops/. They are calls on the device
+/// or the router and no model. Nothing is allocated but what Device::reserve_thread_scratch() does. Contracts and formulas are those of ops/. They are calls on the device
 /// as a model's are: during another one, such as from a layer of a model, they throw std::logic_error before anything is
 /// done.
 namespace moe_mamba::inline v0_2::cpu {

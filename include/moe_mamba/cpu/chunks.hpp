@@ -34,6 +34,11 @@ constexpr Chunks row_chunks(Index rows, Index columns, Index limit) {
   return {rows, std::max(row_chunks(rows, columns).length, ceiling_divide(rows, std::max<Index>(1, limit)))};
 }
 
+/// How many those are at most, for as many rows or fewer.
+constexpr Index most_row_chunks(Index rows, Index columns, Index limit) {
+  return std::min(std::max<Index>(1, limit), row_chunks(rows, columns).chunks());
+}
+
 /// task(first, last) for chunks of the rows 0 … rows - 1.
 template <class Task>
 void for_rows(Device& device, Index rows, Index columns, const Task& task) {

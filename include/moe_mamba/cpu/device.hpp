@@ -21,7 +21,8 @@
 
 namespace moe_mamba::inline v0_2::cpu {
 
-/// Where the operations of this folder run: a number of threads, each with scratch memory.
+/// Where the operations of this folder run: a number of threads. Operations take scratch memory of each thread: that of the
+/// workspace whose pass they belong to, or else the device's own, which it allocates when the first of them needs it.
 ///
 /// Every operation takes a device as its first argument. One thread (the default) means the caller's and no other. With
 /// more, the device keeps that many minus one threads of its own, asleep between calls. A device serves one call at a
@@ -34,12 +35,11 @@ class Device {
   using Activation = compute_t<S>;
   using Recording = DirectRecording;
 
-  /// Scratch memory of each thread in bytes: room for the packed blocks of a matrix product.
-  static constexpr std::size_t scratch_bytes = std::size_t{2} << 20;
+  /// Most scratch memory that an operation takes of each thread, in bytes.
+  static constexpr std::size_t thread_scratch_bytes = std::size_t{2} << 20;
 
   explicit Device(Threads threads = {}) : count_(threads.count) {
     require(threads.count >= 1 && threads.count <= 1024, "Threads", threads.count, "1 to 1024");
-    scratch_ = Memory(scratch_bytes * static_cast<std::size_t>(count_));
     workers_.reserve(static_cast<std::size_t>(count_ - 1));
     struct Stop {  // the threads that there are, where another cannot be made
       Device* device;
@@ -59,8 +59,40 @@ class Device {
   /// Whether a call on a model is running here; see core/exclusive_call.hpp.
   ExclusiveCall::Flag& in_use() const { return in_use_; }
 
-  /// Memory that belongs to `thread` while it runs a task; aligned to Arena::alignment.
-  std::byte* scratch(int thread) const { return scratch_.data() + scratch_bytes * static_cast<std::size_t>(thread); }
+  /// Memory that belongs to each thread while it runs tasks of one operation; aligned to Arena::alignment.
+  struct ThreadScratch {
+    std::byte* data = nullptr;
+    std::size_t bytes = 0;  ///< of each thread
+    std::byte* operator()(int thread) const { return data + bytes * static_cast<std::size_t>(thread); }
+  };
+
+  /// `bytes` bytes or more for each thread, at most thread_scratch_bytes, until the next operation: memory that is lent, or
+  /// where that is too small the device's own. Throws std::bad_alloc.
+  ThreadScratch thread_scratch(std::size_t bytes) {
+    if (bytes <= lent_.bytes) return lent_;
+    reserve_thread_scratch();
+    return {own_.data(), thread_scratch_bytes};
+  }
+
+  /// Allocates the device's own scratch memory, if it has none yet, so that no operation does. Throws std::bad_alloc.
+  void reserve_thread_scratch() {
+    if (own_.size() == 0) own_ = Memory(thread_scratch_bytes * static_cast<std::size_t>(count_));
+  }
+
+  /// While it lives, the device's threads have this memory.
+  class ScratchLoan {
+   public:
+    ScratchLoan(Device& device, ThreadScratch scratch) : device_(device), before_(device.lent_) {
+      device.lent_ = scratch;
+    }
+    ~ScratchLoan() { device_.lent_ = before_; }
+    ScratchLoan(const ScratchLoan&) = delete;
+    ScratchLoan& operator=(const ScratchLoan&) = delete;
+
+   private:
+    Device& device_;
+    ThreadScratch before_;
+  };
 
   /// Calls task(index, thread) for each index in 0 … tasks - 1, on all threads, and returns when all are done. Which
   /// thread takes which index is open, so a task's result must not depend on it. Does not nest, allocates nothing. Of a
@@ -177,7 +209,8 @@ class Device {
   mutable ExclusiveCall::Flag in_use_;
   ExclusiveCall::Flag in_parallel_;
   int count_ = 1;
-  Memory scratch_;
+  Memory own_;          // scratch of all threads, once it was needed
+  ThreadScratch lent_;  // what goes before it
   const void* task_ = nullptr;
   void (*call_)(const void*, Index, int) = nullptr;
   Index first_ = 0;

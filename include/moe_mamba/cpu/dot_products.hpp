@@ -114,12 +114,19 @@ void dot_rows(const Product<C, S>& product, Range rows, Index column, Index colu
   }
 }
 
+/// Bytes of widened rows of B, as many as a tile has columns; 0 where they are more than a thread's scratch can be and are
+/// widened wherever they are used.
+template <int Columns, ComputeScalar C>
+constexpr std::size_t widened_bytes(Index inner) {
+  const std::size_t bytes = Columns * static_cast<std::size_t>(inner) * sizeof(C);
+  return bytes <= Device::thread_scratch_bytes ? bytes : 0;
+}
+
 /// All rows over a few columns, then over the next few. Rows of B that are used by several tiles are widened once.
 template <int Rows, int Columns, class C, class S>
 void dot_columns(const Product<C, S>& product, Range rows, Range columns, C* scratch) {
   const Index tiles = (rows.last - rows.first + Rows - 1) / Rows, inner = product.inner;
-  [[maybe_unused]] const bool widen =
-      tiles > 1 && Columns * inner * static_cast<Index>(sizeof(C)) <= static_cast<Index>(Device::scratch_bytes);
+  [[maybe_unused]] const bool widen = tiles > 1 && widened_bytes<Columns, C>(inner) > 0;
   for (Index column = columns.first; column < columns.last; column += Columns) {
     const S* const b = product.b + column * product.b_stride;
     const Index left = columns.last - column, here = std::min<Index>(Columns, left);
@@ -142,8 +149,14 @@ void dot_columns(const Product<C, S>& product, Range rows, Range columns, C* scr
 
 }  // namespace detail
 
+/// Bytes of a thread's scratch that dot_products takes at most for up to so many rows; a B of type C takes none.
+template <ComputeScalar C>
+constexpr std::size_t dot_scratch(Index rows, Index inner) {
+  return rows > detail::dot_tile_rows ? detail::widened_bytes<4, C>(inner) : 0;
+}
+
 /// Computes the given rows and columns of a product that assigns and whose B is contiguous along the inner dimension.
-/// `scratch` is the thread's.
+/// `scratch` is the thread's, of dot_scratch() bytes.
 template <class C, class S>
 void dot_products(const Product<C, S>& product, Range rows, Range columns, std::byte* scratch) {
   if (rows.last - rows.first == 1) {

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstring>
 
+#include "moe_mamba/core/mathematics.hpp"
 #include "moe_mamba/cpu/device.hpp"
 #include "moe_mamba/cpu/packet_access.hpp"
 #include "moe_mamba/cpu/packet_shuffle.hpp"
@@ -51,6 +52,8 @@ struct GemmBlocks {
   static constexpr Index column_block(Index size) {
     return panel_elements / std::max<Index>(1, pass_length(size)) / columns * columns;
   }
+  /// Elements of the panels of so many columns, `length` long.
+  static constexpr Index panels(Index count, Index length) { return ceiling_divide(count, columns) * columns * length; }
 };
 
 /// Which of its two dimensions an operand is contiguous along: the inner one or its other one.
@@ -193,8 +196,8 @@ void pack_strips(const C* a, Index inner_stride, Index inner, Index rows, C* str
 template <Along a_along, Along b_along, class C, class S>
 void gemm_columns(const Product<C, S>& product, Range rows, Range columns, C* panels) {
   using Blocks = GemmBlocks<C>;
-  C* const strips = panels + Blocks::panel_elements;
   const Index length = Blocks::pass_length(product.inner);
+  C* const strips = panels + Blocks::panels(columns.last - columns.first, length);
   for (Index pass = 0; pass < Blocks::passes(product.inner); ++pass) {
     const Index first = std::min(pass * length, product.inner);
     const Index inner = std::min(length, product.inner - first);
@@ -241,11 +244,24 @@ void gemm_columns(const Product<C, S>& product, Range rows, Range columns, C* pa
 
 }  // namespace detail
 
-/// Computes the given rows and columns of a product. `scratch` is the thread's.
+/// Bytes of a thread's scratch that gemm_block takes at most, for a product of up to these sizes.
+template <Along a_along, Along b_along, ComputeScalar C>
+constexpr std::size_t gemm_scratch(Index rows, Index columns, Index inner) {
+  using Blocks = GemmBlocks<C>;
+  const Index length = std::min(inner, Blocks::inner);
+  const bool one_panel = b_along == Along::inner && rows <= Blocks::row_block;
+  const Index panels = std::min(Blocks::panel_elements, Blocks::panels(one_panel ? 1 : columns, length));
+  const Index height = ceiling_divide(std::min(rows, Blocks::row_block), Index{Blocks::rows}) * Blocks::rows;
+  const Index strips = a_along == Along::outer ? height * length : 0;
+  return static_cast<std::size_t>(panels + strips) * sizeof(C);
+}
+
+/// Computes the given rows and columns of a product. `scratch` is the thread's, of gemm_scratch() bytes.
 template <Along a_along, Along b_along, class C, class S>
 void gemm_block(const Product<C, S>& product, Range rows, Range columns, std::byte* scratch) {
   using Blocks = GemmBlocks<C>;
-  static_assert((Blocks::panel_elements + Blocks::row_block * Blocks::inner) * sizeof(C) <= Device::scratch_bytes);
+  static_assert((Blocks::panel_elements + Blocks::row_block * Blocks::inner) * sizeof(C) <=
+                Device::thread_scratch_bytes);
   // With few rows B is most of what moves: one panel through all of the inner dimension, then the next, reads a B that
   // is contiguous along it from front to back.
   const bool one_panel = b_along == Along::inner && rows.last - rows.first <= Blocks::row_block;

@@ -46,6 +46,14 @@ BlockShape block_shape(int threads, Index results, Index rows, Index largest, In
   return shape;
 }
 
+/// Bytes of each thread's scratch that multiply_groups takes at most where no group has more than `rows` rows.
+template <Along b_along, ComputeScalar C>
+constexpr std::size_t product_scratch(Index rows, Index columns, Index inner) {
+  const std::size_t dots = b_along == Along::inner ? dot_scratch<C>(std::min(rows, few_rows), inner) : 0;
+  if (b_along == Along::inner && are_few_rows<C>(rows, inner)) return dots;
+  return std::max(dots, gemm_scratch<Along::inner, b_along, C>(rows, columns, inner));
+}
+
 /// y = or += x B for rows in groups: B of group g starts at b + g * b_step, its columns are y's.
 template <Along b_along, class C, class S>
 void multiply_groups(Device& device, Groups groups, MatrixView<const C> x, const S* b, Index b_step, Index b_stride,
@@ -64,6 +72,7 @@ void multiply_groups(Device& device, Groups groups, MatrixView<const C> x, const
     row_blocks += ceiling_divide(groups.offsets[g + 1] - groups.offsets[g], shape.rows);
   }
   const Index column_blocks = ceiling_divide(y.columns, shape.columns);
+  const auto scratch = device.thread_scratch(product_scratch<b_along, C>(largest, y.columns, x.columns));
   device.parallel(row_blocks * column_blocks, [&](Index task, int thread) {
     Index block = task / column_blocks, g = 0;
     for (;; ++g) {
@@ -79,11 +88,11 @@ void multiply_groups(Device& device, Groups groups, MatrixView<const C> x, const
     const Range block_columns{column, std::min(column + shape.columns, y.columns)};
     if constexpr (b_along == Along::inner) {
       if (are_few_rows<C>(count, x.columns)) {
-        dot_products(product, block_rows, block_columns, device.scratch(thread));
+        dot_products(product, block_rows, block_columns, scratch(thread));
         return;
       }
     }
-    gemm_block<Along::inner, b_along>(product, block_rows, block_columns, device.scratch(thread));
+    gemm_block<Along::inner, b_along>(product, block_rows, block_columns, scratch(thread));
   });
 }
 
@@ -101,6 +110,7 @@ void multiply_transposed_groups(Device& device, Groups groups, MatrixView<const 
   const BlockShape shape = block_shape<C>(device.threads(), results, rows, dy.columns, x.columns, dy.columns);
   const Index row_blocks = ceiling_divide(dy.columns, shape.rows),
               column_blocks = ceiling_divide(x.columns, shape.columns);
+  const auto scratch = device.thread_scratch(gemm_scratch<Along::outer, Along::outer, C>(dy.columns, x.columns, rows));
   device.parallel(groups.count * row_blocks * column_blocks, [&](Index task, int thread) {
     const Index g = task / (row_blocks * column_blocks);
     const Index first = groups.offsets[g], count = groups.offsets[g + 1] - first;
@@ -109,12 +119,21 @@ void multiply_transposed_groups(Device& device, Groups groups, MatrixView<const 
                                 stride,        dy.columns, x.columns,    count,    true};
     const Index row = task / column_blocks % row_blocks * shape.rows, column = task % column_blocks * shape.columns;
     gemm_block<Along::outer, Along::outer>(product, {row, std::min(row + shape.rows, dy.columns)},
-                                           {column, std::min(column + shape.columns, x.columns)},
-                                           device.scratch(thread));
+                                           {column, std::min(column + shape.columns, x.columns)}, scratch(thread));
   });
 }
 
 }  // namespace detail
+
+/// Bytes of each thread's scratch that products with a matrix (out, in), or with one of a stack, take at most for up to
+/// `rows` rows; with `training` those of the backward passes too.
+template <ComputeScalar C>
+constexpr std::size_t linear_thread_scratch(const Device&, Index rows, Index in, Index out, bool training) {
+  const std::size_t forward = detail::product_scratch<Along::inner, C>(rows, out, in);
+  if (!training) return forward;
+  return std::max({forward, detail::product_scratch<Along::outer, C>(rows, in, out),
+                   gemm_scratch<Along::outer, Along::outer, C>(out, in, rows)});
+}
 
 /// y = x Wᵀ
 template <class C, class S>

@@ -16,6 +16,26 @@ namespace detail {
 /// the length of a segment and their number, not with the product of these.
 inline constexpr Index segment_rows = 16;
 
+/// Where for_rows_with_column_sums keeps its partial sums, of `arrays` arrays of `columns` elements.
+template <ComputeScalar C>
+struct ColumnSums {
+  static constexpr Index line = Arena::alignment / sizeof(C);
+  Index stride, set, room;  // of an array; of all of them; how many chunks' there is room for
+
+  constexpr ColumnSums(Index columns, int arrays)
+      : stride(ceiling_divide(columns, line) * line),
+        set(arrays * stride),  // a chunk has two of them: its sums and those of the current segment
+        room(static_cast<Index>(Device::thread_scratch_bytes / sizeof(C)) / std::max<Index>(1, 2 * set)) {}
+
+  constexpr bool are_partial(Index rows) const { return rows > segment_rows && room >= 1; }
+  constexpr Index most_chunks() const { return std::min<Index>(32, room); }
+  /// Bytes of scratch for up to so many rows.
+  constexpr std::size_t bytes(Index rows, Index columns) const {
+    if (!are_partial(rows)) return 0;
+    return static_cast<std::size_t>(most_row_chunks(rows, columns, most_chunks()) * 2 * set) * sizeof(C);
+  }
+};
+
 /// Calls row(t, sums) for each row, where `sums` are `arrays` arrays of `columns` elements to add to, and adds all to
 /// `totals` in the end. Chunks of rows have partial sums of their own, in the scratch memory of the first thread.
 template <ComputeScalar C, int arrays, class Row>
@@ -24,14 +44,12 @@ void for_rows_with_column_sums(Device& device, Index rows, Index columns, C* con
   struct Sums {
     C* array[array_size<arrays>];
   };
-  constexpr Index line = Arena::alignment / sizeof(C);
-  const Index stride = ceiling_divide(columns, line) * line;
-  const Index set = arrays * stride;  // a chunk has two of them: its sums and those of the current segment
-  const Index room = static_cast<Index>(Device::scratch_bytes / sizeof(C)) / std::max<Index>(1, 2 * set);
-  const Chunks chunks = row_chunks(rows, columns, std::min<Index>(32, room));
+  const ColumnSums<C> sizes(columns, arrays);
+  const Index stride = sizes.stride, set = sizes.set;
+  const Chunks chunks = row_chunks(rows, columns, sizes.most_chunks());
   Sums total;
   for (int array = 0; array < arrays; ++array) total.array[array] = totals[array];
-  if (rows <= segment_rows || room < 1) {
+  if (!sizes.are_partial(rows)) {
     for (Index t = 0; t < rows; ++t) row(t, total.array);
     return;
   }
@@ -47,7 +65,7 @@ void for_rows_with_column_sums(Device& device, Index rows, Index columns, C* con
       sweep<C>(columns, [=]<class P>(Index i) { store(sum + i, load<P>(sum + i) + load<P>(source + i)); });
     }
   };
-  C* const partial = reinterpret_cast<C*>(device.scratch(0));
+  C* const partial = reinterpret_cast<C*>(device.thread_scratch(sizes.bytes(rows, columns))(0));
   device.parallel(chunks.chunks(), [&](Index chunk, int) {
     C* const begin = partial + chunk * 2 * set;
     const Sums sums = sums_at(begin), segment = sums_at(begin + set);
@@ -62,6 +80,13 @@ void for_rows_with_column_sums(Device& device, Index rows, Index columns, C* con
 }
 
 }  // namespace detail
+
+/// Bytes of each thread's scratch that the backward pass of a norm takes at most, for up to `rows` rows and as many vectors
+/// of parameters.
+template <ComputeScalar C>
+constexpr std::size_t norm_thread_scratch(const Device&, Index rows, Index columns, int vectors) {
+  return detail::ColumnSums<C>(columns, vectors).bytes(rows, columns);
+}
 
 /// y = x · inverse · gain with inverse = 1 / sqrt(mean(x²) + epsilon); y may be x, gain null.
 template <ComputeScalar C, StorageScalar S>

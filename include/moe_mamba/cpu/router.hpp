@@ -22,6 +22,11 @@ struct alignas(Arena::alignment) RouterSums {
   double entropy;
   double square_log_sum_exp;
   double counted;
+
+  /// How many there are at most, one for each chunk of tokens.
+  static constexpr Index most() {
+    return std::min<Index>(64, static_cast<Index>(Device::thread_scratch_bytes / sizeof(RouterSums)));
+  }
 };
 
 /// The `TopK` largest of `values`, largest first, ties to the lowest index. With a NaN among the values the choice is
@@ -47,19 +52,25 @@ inline void select_top_k(const C* values, C largest, Index* chosen) {
 
 }  // namespace detail
 
+/// Bytes of each thread's scratch that route takes at most for up to so many tokens.
+template <int Experts>
+constexpr std::size_t route_thread_scratch(const Device&, Index tokens) {
+  using Sums = detail::RouterSums<Experts>;
+  return static_cast<std::size_t>(detail::most_row_chunks(tokens, 8 * Experts, Sums::most())) * sizeof(Sums);
+}
+
 /// Probabilities, chosen experts, gates and statistics.
 template <ComputeScalar C, int Experts, int TopK>
 void route(Device& device, const Router<C, Experts, TopK>& router) {
   static_assert(1 <= TopK && TopK <= Experts, "a router chooses 1 to Experts experts for each token");
   using Sums = detail::RouterSums<Experts>;
-  static_assert(sizeof(Sums) <= Device::scratch_bytes, "too many experts for a router");
-  constexpr Index limit = std::min<Index>(64, Index(Device::scratch_bytes / sizeof(Sums)));
+  static_assert(sizeof(Sums) <= Device::thread_scratch_bytes, "too many experts for a router");
   // A probability below exp(-700) (double) or exp(-80) (float) adds nothing to the entropy, not even 0 · infinity.
   constexpr C least = sizeof(C) == 8 ? C(-700) : C(-80);
 
   const Index tokens = router.logits.rows;
-  const detail::Chunks chunks = detail::row_chunks(tokens, 8 * Experts, limit);
-  Sums* const sums = reinterpret_cast<Sums*>(device.scratch(0));
+  const detail::Chunks chunks = detail::row_chunks(tokens, 8 * Experts, Sums::most());
+  Sums* const sums = reinterpret_cast<Sums*>(device.thread_scratch(route_thread_scratch<Experts>(device, tokens))(0));
   device.parallel(chunks.chunks(), [&](Index chunk, int) {
     Sums& sum = sums[chunk];
     sum = {};

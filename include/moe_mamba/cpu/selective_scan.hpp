@@ -42,18 +42,31 @@ constexpr Index scan_task_channels() {
   return std::max(width, std::min(std::max(width, Index{64}), fitting));
 }
 
+/// A thread's memory in the forward pass.
+template <PacketLike P>
+struct ScanMemory {
+  P* rates;          // (blocks, N)
+  P* states;         // (blocks, N)
+  ScanRow<P>* rows;  // of one chunk
+
+  ScanMemory(Arena& arena, Index blocks, Index count)
+      : rates(arena.take<P>(blocks * count)),
+        states(arena.take<P>(blocks * count)),
+        rows(arena.take<ScanRow<P>>(scan_chunk_steps)) {}
+};
+
 /// One task of the forward pass: some channels of some sequences.
 template <class C, class S, int States>
 class ScanTask {
   using P = Packet<C>;
   using Chunk = ScanChunk<P, ScanRow<P>>;
   static constexpr Index width = lanes<P>;
-  static constexpr Index max_blocks = scan_task_channels<C, States>() / width;
 
  public:
+  static constexpr Index max_blocks = scan_task_channels<C, States>() / width;
   static_assert(States >= 1, "selective_scan: State must be at least 1");
   static_assert(
-      2 * max_blocks * States * sizeof(P) + (Index{16} << 10) <= Device::scratch_bytes,
+      2 * max_blocks * States * sizeof(P) + (Index{16} << 10) <= Device::thread_scratch_bytes,
       "selective_scan: State is so large that the states of one packet of channels overflow a thread's scratch");
 
   ScanTask(const SelectiveScan<C, S, States>& scan, Index first_channel, Arena memory)
@@ -61,12 +74,10 @@ class ScanTask {
         first_(first_channel),
         channels_(scan.y.columns),
         blocks_(std::min(max_blocks, (channels_ - first_ + width - 1) / width)),
-        rates_(memory.take<P>(max_blocks * States)),
-        states_(memory.take<P>(max_blocks * States)),
-        rows_(memory.take<ScanRow<P>>(scan_chunk_steps)) {
+        memory_(memory, max_blocks, States) {
     for (Index block = 0; block < blocks_; ++block) {
       decay_rates<States>(scan.a_log + channel(block) * States, std::min(width, channels_ - channel(block)),
-                          rates_ + block * States);
+                          memory_.rates + block * States);
     }
   }
 
@@ -95,7 +106,7 @@ class ScanTask {
 
  private:
   Index channel(Index block) const { return first_ + block * width; }
-  P* states(Index block) const { return states_ + block * States; }
+  P* states(Index block) const { return memory_.states + block * States; }
 
   template <class Body>
   void each_block(const Body& body) const {
@@ -112,7 +123,7 @@ class ScanTask {
   template <class Lanes>
   void run_chunk(Index row, Index steps, Index block, const Lanes& lane) const {
     const Index at = channel(block);
-    const Chunk chunk{steps, rates_ + block * States, rows_, scan_.b.row_block(row, steps),
+    const Chunk chunk{steps, memory_.rates + block * States, memory_.rows, scan_.b.row_block(row, steps),
                       scan_.c.row_block(row, steps)};
     const P bias = lane.load_parameters(scan_.delta_bias + at), d = lane.load_parameters(scan_.d + at);
     for (Index t = 0; t < steps; ++t) {
@@ -158,14 +169,12 @@ class ScanTask {
   Index first_;
   Index channels_;
   Index blocks_;
-  P* rates_;          // (blocks, N)
-  P* states_;         // (blocks, N)
-  ScanRow<P>* rows_;  // of one chunk
+  ScanMemory<P> memory_;
 };
 
 }  // namespace detail
 
-/// See ops/selective_scan.hpp. `scratch` is not used. Only the views are read and written, nothing is allocated; y must
+/// See ops/selective_scan.hpp. `scratch` is not used. Only the views and the threads' scratch are read and written; y must
 /// not overlap any input.
 ///
 /// Errors: decays below 2^-126 (double: 2^-1022) count as that. A NaN in delta, u, B, C or z reaches y, one in delta,
@@ -184,9 +193,10 @@ void selective_scan(Device& device, const SelectiveScan<C, S, States>& scan) {
   const Index sharing = std::clamp(enough_steps / std::max<Index>(1, scan.shape.length), Index{1}, batch);
   const Index spread = std::max<Index>(1, batch * groups / enough_tasks);
   const Index span = std::min(sharing, spread);
+  const auto scratch = device.thread_scratch(bytes_of<detail::ScanMemory<Packet<C>>>(Task::max_blocks, Index{States}));
   device.parallel((batch + span - 1) / span * groups, [&](Index index, int thread) {
     const Index first = index / groups * span;
-    const Task task(scan, index % groups * task_channels, Arena(device.scratch(thread)));
+    const Task task(scan, index % groups * task_channels, Arena(scratch(thread)));
     for (Index sequence = first; sequence < std::min(batch, first + span); ++sequence) task.run(sequence);
   });
 }

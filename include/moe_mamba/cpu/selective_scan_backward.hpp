@@ -281,13 +281,23 @@ std::size_t selective_scan_scratch(const Device& device, Shape shape, Index chan
   Arena counting, thread;
   (void)detail::ScanPartialSums<C>(counting, shape, channels, states);
   (void)detail::ScanBackwardMemory<Packet<C>>(thread, states);
-  if (thread.used() > Device::scratch_bytes) {
+  if (thread.used() > Device::thread_scratch_bytes) {
     (void)counting.take<std::byte>(static_cast<Index>(thread.used()) * device.threads());
   }
   return counting.used();
 }
 
-/// See ops/selective_scan.hpp. Nothing is allocated; outputs must not overlap inputs or one another.
+/// Bytes of each thread's scratch that selective_scan takes, and with `training` selective_scan_backward too.
+template <ComputeScalar C, int States>
+std::size_t selective_scan_thread_scratch(const Device&, bool training) {
+  using P = Packet<C>;
+  constexpr Index blocks = detail::scan_task_channels<C, States>() / lanes<P>;
+  const std::size_t forward = bytes_of<detail::ScanMemory<P>>(blocks, Index{States});
+  const std::size_t backward = bytes_of<detail::ScanBackwardMemory<P>>(Index{States});
+  return training && backward <= Device::thread_scratch_bytes ? std::max(forward, backward) : forward;
+}
+
+/// See ops/selective_scan.hpp. Outputs must not overlap inputs or one another.
 ///
 /// A NaN in an input of a step comes out in the gradients of what that step and the ones before it read.
 template <class C, class S, int States>
@@ -300,11 +310,11 @@ void selective_scan_backward(Device& device, const SelectiveScanBackward<C, S, S
   const Index tasks = detail::scan_tasks(channels, detail::scan_backward_channels<C>);
 
   const std::size_t thread_bytes = bytes_of<detail::ScanBackwardMemory<Packet<C>>>(Index{States});
-  const bool fits = thread_bytes <= Device::scratch_bytes;
+  const bool fits = thread_bytes <= Device::thread_scratch_bytes;
   std::byte* const own = fits ? nullptr : arena.take<std::byte>(static_cast<Index>(thread_bytes) * device.threads());
+  const auto scratch = fits ? device.thread_scratch(thread_bytes) : Device::ThreadScratch{own, thread_bytes};
   device.parallel(batch * tasks, [&](Index task, int thread) {
-    std::byte* const memory = fits ? device.scratch(thread) : own + thread_bytes * static_cast<std::size_t>(thread);
-    detail::ScanBackwardTask<C, S, States>(scan, partial, task, Arena(memory)).run();
+    detail::ScanBackwardTask<C, S, States>(scan, partial, task, Arena(scratch(thread))).run();
   });
   detail::add_partial_sums(device, scan, partial);
 }

@@ -79,6 +79,10 @@ struct AttentionLayer : LayerDefaults {
   static constexpr Index active_parameters = Sum::active_parameters;
   static constexpr bool takes_packed = true;
   static constexpr Index state_size = AttentionCache<d>(heads).size();
+  template <class C>
+  static std::size_t thread_scratch(const auto& device, Shape shape, bool training) {
+    return Sum::template thread_scratch<C>(device, shape, training);
+  }
 
   /// The projections, and two products of d a head with each row that a step sees, where that sees a whole window.
   static constexpr double flops_per_token = Sum::flops_per_token + 4.0 * q_size * static_cast<double>(heads.context);
@@ -95,7 +99,8 @@ struct AttentionLayer : LayerDefaults {
 
   template <class C>
   struct Saved {
-    constexpr Saved(Arena& arena, Shape shape)
+    template <class Device>
+    constexpr Saved(Arena& arena, Device&, Shape shape)
         : qkv(arena.rows<C>(shape.tokens(), size)),
           mixed(arena.rows<C>(shape.tokens(), q_size)),
           log_sums(arena.rows<compute_t<C>>(shape.tokens(), heads.queries)),

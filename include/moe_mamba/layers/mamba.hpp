@@ -78,6 +78,10 @@ struct MambaLayer : LayerDefaults {
   static constexpr double flops_per_token = Sum::flops_per_token;
   static constexpr Index state_size = Sum::state_size;
   static constexpr bool takes_packed = Sum::takes_packed;
+  template <class C>
+  static std::size_t thread_scratch(const auto& device, Shape shape, bool training) {
+    return Sum::template thread_scratch<C>(device, shape, training);
+  }
 
   /// The parts of (T, R + 2N).
   template <class T>
@@ -89,17 +93,18 @@ struct MambaLayer : LayerDefaults {
 
   template <class C>
   struct Saved {
-    constexpr Saved(Arena& arena, Shape shape)
+    template <class Device>
+    constexpr Saved(Arena& arena, Device& device, Shape shape)
         : xz(arena.rows<C>(shape.tokens(), 2 * E)),
-          conv(arena, shape),
+          conv(arena, device, shape),
           convolved(arena.rows<C>(shape.tokens(), E)),
           projected(arena.rows<C>(shape.tokens(), R + 2 * N)),
           normed(has_inner_norm ? arena.rows<C>(shape.tokens(), R + 2 * N) : projected),
-          step_norm(arena, shape),
-          b_norm(arena, shape),
-          c_norm(arena, shape),
+          step_norm(arena, device, shape),
+          b_norm(arena, device, shape),
+          c_norm(arena, device, shape),
           delta(arena.rows<C>(shape.tokens(), E)),
-          scan(arena, shape),
+          scan(arena, device, shape),
           gated(arena.rows<C>(shape.tokens(), E)) {}
     MatrixView<C> xz;  // (T, 2E): x before the convolution, and the gate z
     typename Convolution::template Saved<C> conv;

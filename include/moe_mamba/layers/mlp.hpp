@@ -28,10 +28,15 @@ struct MlpLayer : LayerDefaults {
   static constexpr Index active_parameters = Sum::active_parameters;
   static constexpr double flops_per_token = Sum::flops_per_token;
   static constexpr bool takes_packed = true;
+  template <class C>
+  static std::size_t thread_scratch(const auto& device, Shape shape, bool training) {
+    return Sum::template thread_scratch<C>(device, shape, training);
+  }
 
   template <class C>
   struct Saved {
-    constexpr Saved(Arena& arena, Shape shape)
+    template <class Device>
+    constexpr Saved(Arena& arena, Device&, Shape shape)
         : hidden(arena.rows<C>(shape.tokens(), rows)), active(arena.rows<C>(shape.tokens(), H)) {}
     MatrixView<C> hidden;  // (T, H or 2H): before the activation
     MatrixView<C> active;  // (T, H)

@@ -52,6 +52,10 @@ struct MoeLayer : LayerDefaults {
   static constexpr double flops_per_token = Sum::flops_per_token;
   static constexpr bool takes_packed = true;
   static constexpr Index report_size = Sum::report_size;
+  template <class C>
+  static std::size_t thread_scratch(const auto& device, Shape shape, bool training) {
+    return Sum::template thread_scratch<C>(device, shape, training);
+  }
   static constexpr Index auxiliary_count = Sum::auxiliary_count;
   static constexpr double auxiliary_loss(const double* report) { return Sum::auxiliary_loss(report); }
   template <class Visit>
@@ -61,7 +65,9 @@ struct MoeLayer : LayerDefaults {
 
   template <class C>
   struct Saved {
-    constexpr Saved(Arena& arena, Shape shape) : choice(arena, shape), experts(arena, shape), shared(arena, shape) {}
+    template <class Device>
+    constexpr Saved(Arena& arena, Device& device, Shape shape)
+        : choice(arena, device, shape), experts(arena, device, shape), shared(arena, device, shape) {}
     typename Choice::template Saved<C> choice;
     typename Experts::template Saved<C> experts;
     typename SharedOrNone::template Saved<C> shared;

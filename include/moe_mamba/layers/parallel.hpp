@@ -20,7 +20,9 @@ struct ParallelLayer : LayerOf<First, Second> {
 
   template <class C>
   struct Saved {
-    constexpr Saved(Arena& arena, Shape shape) : first(arena, shape), second(arena, shape) {}
+    template <class Device>
+    constexpr Saved(Arena& arena, Device& device, Shape shape)
+        : first(arena, device, shape), second(arena, device, shape) {}
     typename First::template Saved<C> first;
     typename Second::template Saved<C> second;
   };

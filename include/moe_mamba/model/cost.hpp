@@ -34,8 +34,9 @@ inline constexpr Cost cost = [] {
     using C = compute_t<S>;
     using Body = typename Definition::Body;
     constexpr Shape shape{1, 4096};
+    constexpr LoneDevice device{};
     constexpr std::size_t kept =
-        Body::template tape_bytes<C>(shape) + 2 * sizeof(C) * shape.tokens() * Definition::width;
+        Body::template tape_bytes<C>(device, shape) + 2 * sizeof(C) * shape.tokens() * Definition::width;
     return Cost{.parameters = Definition::parameters,
                 .active_parameters = Definition::active_parameters,
                 .flops_per_token = Definition::flops_per_token,

@@ -33,8 +33,10 @@ struct PassCall {
 
   Backend& device;
   Shape shape;
-  bool training;                   ///< whether the workspace keeps what a backward pass needs
-  Arena memory;                    ///< the workspace's block, which model/pass_buffers.hpp divides
+  bool training;              ///< whether the workspace keeps what a backward pass needs
+  Arena memory;               ///< the workspace's block, which model/pass_buffers.hpp divides
+  std::byte* thread_scratch;  ///< at the block's end: scratch memory of all threads of the device's together
+  std::size_t thread_scratch_bytes;
   const S* parameters;             ///< (Definition::parameters)
   const Input* inputs = nullptr;   ///< (T) tokens or (T, I)
   const Input* targets = nullptr;  ///< (T) tokens or masked_target, or (T, O); null: without a loss
@@ -64,8 +66,10 @@ struct Passes {
   using Call = PassCall<Definition, S, Backend>;
   using Update = AdamWUpdate<C, S>;
 
-  /// Bytes that the passes need beside the workspace's own buffers.
-  std::size_t (*scratch_bytes)(Backend& device, Shape largest, bool training) = nullptr;
+  /// Bytes that a workspace needs for batches up to this shape, and how many of them at its end all threads of the
+  /// device's take together.
+  std::size_t (*workspace_bytes)(Backend& device, Shape largest, bool training) = nullptr;
+  std::size_t (*thread_scratch_bytes)(Backend& device, Shape largest, bool training) = nullptr;
 
   /// Everything but the head: leaves the output of the final norm in the workspace, and of a training workspace what the
   /// backward pass needs. With targets of tokens, masked ones do not count in the routers' reports.

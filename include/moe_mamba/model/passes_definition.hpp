@@ -25,7 +25,8 @@ class PassesDefinition {
  public:
   static constexpr Table table() {
     Table table;
-    table.scratch_bytes = scratch_bytes;
+    table.workspace_bytes = workspace_bytes;
+    table.thread_scratch_bytes = thread_scratch_bytes;
     table.body = body;
     table.outputs = outputs;
     table.loss = loss;
@@ -50,6 +51,23 @@ class PassesDefinition {
   }
 
  private:
+  static std::size_t workspace_bytes(Backend& device, Shape largest, bool training) {
+    return Buffers::bytes(device, largest, training) + scratch_bytes(device, largest, training) +
+           thread_scratch_bytes(device, largest, training);
+  }
+
+  static std::size_t thread_scratch_bytes(Backend& device, Shape largest, bool training) {
+    if constexpr (HasThreadScratch<Backend>) {
+      const std::size_t bytes = std::max({thread_scratch<Norm, A>(device, largest, training),
+                                          Body::template thread_scratch<A>(device, largest, training),
+                                          Definition::template thread_scratch<A>(device, largest, training)});
+      return static_cast<std::size_t>(device.threads()) *
+             ((bytes + Arena::alignment - 1) / Arena::alignment * Arena::alignment);
+    } else {
+      return 0;
+    }
+  }
+
   static std::size_t scratch_bytes(Backend& device, Shape largest, bool training) {
     const std::size_t body = Body::template scratch_bytes<A>(device, largest, training);
     if constexpr (TokenDefinition<Definition>) {
@@ -61,7 +79,17 @@ class PassesDefinition {
     }
   }
 
-  static Buffers buffers(const Call& call) { return Buffers(call.memory, call.shape, call.training); }
+  static Buffers buffers(const Call& call) { return Buffers(call.memory, call.device, call.shape, call.training); }
+
+  /// While what it returns lives, the device's threads have the workspace's scratch memory for them.
+  static auto lend_scratch(const Call& call) {
+    if constexpr (HasThreadScratch<Backend>) {
+      const auto threads = static_cast<std::size_t>(call.device.threads());
+      return typename Backend::ScratchLoan(call.device, {call.thread_scratch, call.thread_scratch_bytes / threads});
+    } else {
+      return 0;
+    }
+  }
 
   /// The targets that say which tokens count in auxiliary losses; null: all.
   static const Token* token_targets(const Call& call) {
@@ -74,6 +102,7 @@ class PassesDefinition {
 
   static void body(const Call& call) {
     const Buffers run = buffers(call);
+    [[maybe_unused]] const auto loan = lend_scratch(call);
     const detail::ForwardPass<Backend, S, A> pass{
         {call.device, call.shape, call.training, call.states, run.report, run.scratch, token_targets(call)},
         call.parameters,
@@ -87,6 +116,7 @@ class PassesDefinition {
 
   static void outputs(const Call& call, OutputRows rows, C* outputs) {
     const Buffers run = buffers(call);
+    [[maybe_unused]] const auto loan = lend_scratch(call);
     const MatrixView<const A> normed{run.normed.row(rows.first), rows.count, run.normed.columns,
                                      rows.step * run.normed.stride};
     Definition::leave(
@@ -97,6 +127,7 @@ class PassesDefinition {
 
   static void loss(const Call& call) {
     const Buffers run = buffers(call);
+    [[maybe_unused]] const auto loan = lend_scratch(call);
     double* const totals = run.report + Body::report_size;
     if constexpr (TokenDefinition<Definition>) {
       Definition::loss(call.device, call.parameters, MatrixView<const A>(run.normed), call.targets, call.normaliser,
@@ -116,6 +147,7 @@ class PassesDefinition {
 
   static void outputs_backward(const Call& call, OutputRows rows, const C* doutputs) {
     const Buffers run = buffers(call);
+    [[maybe_unused]] const auto loan = lend_scratch(call);
     Definition::leave_backward(
         backward_pass(call, run), MatrixView<const A>(run.normed.row_block(rows.first, rows.count)),
         matrix(doutputs, rows.count, Index{Definition::output_width}), run.dnormed.row_block(rows.first, rows.count));
@@ -123,6 +155,7 @@ class PassesDefinition {
 
   static void body_backward(const Call& call) {
     const Buffers run = buffers(call);
+    [[maybe_unused]] const auto loan = lend_scratch(call);
     const auto pass = backward_pass(call, run);
     fill(call.device, C(0), run.dx);
     Norm::backward(pass.run, bind_weights<Norm>(call.parameters + Definition::norm_offset),

@@ -1,5 +1,8 @@
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
+
 #include "moe_mamba/core/scalar.hpp"
 #include "moe_mamba/model/stage.hpp"
 #include "moe_mamba/ops/elementwise.hpp"
@@ -49,6 +52,13 @@ struct SeriesModel {
     visit_named<Norm>(visit, offset, "norm_f.");
     at(matrix_parameter("output.weight", output_width, width, out), output_offset);
     at(vector_parameter("output.bias", output_width, ParameterKind::bias, out), output_bias);
+  }
+
+  /// What the maps in and out take of each thread's.
+  template <class C>
+  static std::size_t thread_scratch(const auto& device, Shape shape, bool training) {
+    return std::max(linear_thread_scratch<C>(device, shape.tokens(), Index{Inputs}, Index{width}, training),
+                    linear_thread_scratch<C>(device, shape.tokens(), Index{width}, Index{Outputs}, training));
   }
 
   template <class Device, class S, class C>

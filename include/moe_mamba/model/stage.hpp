@@ -5,7 +5,7 @@
 #include <string_view>
 #include <type_traits>
 
-#include "moe_mamba/blocks/layer.hpp"
+#include "moe_mamba/blocks/layer_of.hpp"
 #include "moe_mamba/blocks/norm.hpp"
 #include "moe_mamba/core/static_check.hpp"
 #include "moe_mamba/ops/elementwise.hpp"
@@ -180,34 +180,40 @@ struct ResidualStage {
 
   template <class C>
   struct Saved {
-    constexpr Saved(Arena& arena, Shape shape)
+    template <class Device>
+    constexpr Saved(Arena& arena, Device& device, Shape shape)
         : x(arena.rows<compute_t<C>>(shape.tokens(), D)),
-          norm(arena, shape),
+          norm(arena, device, shape),
           normed(arena.rows<C>(shape.tokens(), D)),
-          layer(arena, shape) {}
+          layer(arena, device, shape) {}
     MatrixView<compute_t<C>> x;  // (T, D): the stream before the stage
     typename Norm::template Saved<C> norm;
     MatrixView<C> normed;  // (T, D): the layer's input
     typename Layer::template Saved<C> layer;
   };
 
-  template <class C>
-  static constexpr std::size_t tape_bytes(Shape shape) {
-    return bytes_of<Saved<C>>(shape);
+  template <class C, class Device>
+  static constexpr std::size_t tape_bytes(Device& device, Shape shape) {
+    return bytes_of<Saved<C>>(device, shape);
   }
 
   template <class C, class Device>
   static std::size_t scratch_bytes(Device& device, Shape shape, bool training) {
-    return bytes_of<Scratch<C>>(shape) + (training ? 0 : tape_bytes<C>(shape)) +
+    return bytes_of<Scratch<C>>(device, shape) + (training ? 0 : tape_bytes<C>(device, shape)) +
            moe_mamba::scratch_bytes<Layer, C>(device, shape, training);
+  }
+
+  template <class C>
+  static std::size_t thread_scratch(const auto& device, Shape shape, bool training) {
+    return LayerOf<Norm, Layer>::template thread_scratch<C>(device, shape, training);
   }
 
   template <class Device, class S, class C>
   static void forward(ForwardPass<Device, S, C> pass, Stream<C>& stream) {
     auto& run = pass.run;
     // What is pending lies where the rows of any stage do, which its layer overwrites.
-    const Scratch<C> scratch(run.scratch, run.shape);
-    const Saved<C> saved(run.training ? pass.tape : run.scratch, run.shape);
+    const Scratch<C> scratch(run.scratch, run.device, run.shape);
+    const Saved<C> saved(run.training ? pass.tape : run.scratch, run.device, run.shape);
     const auto w = bind_weights<ResidualStage>(pass.parameters);
     norm_of_stream<Norm>(run, w.norm, saved.norm, stream, run.training ? saved.x : MatrixView<compute_t<C>>{},
                          saved.normed);
@@ -220,8 +226,8 @@ struct ResidualStage {
   static void backward(BackwardPass<Device, S, C> pass, StreamGradient<C>& stream) {
     using T = compute_t<C>;
     auto& run = pass.run;
-    const Scratch<C> scratch(run.scratch, run.shape);
-    const Saved<C> saved(pass.tape, run.shape);
+    const Scratch<C> scratch(run.scratch, run.device, run.shape);
+    const Saved<C> saved(pass.tape, run.device, run.shape);
     const auto w = bind_weights<ResidualStage>(pass.parameters);
     const auto g = bind_weights<ResidualStage>(pass.gradients);
     MatrixView<const C> dy;
@@ -248,7 +254,8 @@ struct ResidualStage {
  private:
   template <class C>
   struct Scratch {
-    constexpr Scratch(Arena& arena, Shape shape)
+    template <class Device>
+    constexpr Scratch(Arena& arena, Device&, Shape shape)
         : rows(arena.rows<C>(shape.tokens(), D)),
           dy(std::is_same_v<C, compute_t<C>> ? MatrixView<C>{} : arena.rows<C>(shape.tokens(), D)) {}
     MatrixView<C> rows;  // (T, D): the layer's output, or the gradient w.r.t. its input
@@ -281,20 +288,27 @@ struct NormStage {
 
   template <class C>
   struct Saved {
-    constexpr Saved(Arena& arena, Shape shape) : x(arena.rows<compute_t<C>>(shape.tokens(), D)), norm(arena, shape) {}
+    template <class Device>
+    constexpr Saved(Arena& arena, Device& device, Shape shape)
+        : x(arena.rows<compute_t<C>>(shape.tokens(), D)), norm(arena, device, shape) {}
     MatrixView<compute_t<C>> x;  // (T, D)
     typename Norm::template Saved<C> norm;
   };
 
-  template <class C>
-  static constexpr std::size_t tape_bytes(Shape shape) {
-    return bytes_of<Saved<C>>(shape);
+  template <class C, class Device>
+  static constexpr std::size_t tape_bytes(Device& device, Shape shape) {
+    return bytes_of<Saved<C>>(device, shape);
   }
 
   /// Saved of an inference, or dy of the backward pass, which is no larger.
   template <class C, class Device>
-  static std::size_t scratch_bytes(Device&, Shape shape, bool) {
-    return tape_bytes<C>(shape);
+  static std::size_t scratch_bytes(Device& device, Shape shape, bool) {
+    return tape_bytes<C>(device, shape);
+  }
+
+  template <class C>
+  static std::size_t thread_scratch(const auto& device, Shape shape, bool training) {
+    return moe_mamba::thread_scratch<Norm, C>(device, shape, training);
   }
 
   template <class Device, class S, class C>
@@ -302,7 +316,7 @@ struct NormStage {
     auto& run = pass.run;
     if (stream.pending.data != nullptr) add(run.device, stream.pending, stream.x);
     stream.pending = {};
-    const Saved<C> saved(run.training ? pass.tape : run.scratch, run.shape);
+    const Saved<C> saved(run.training ? pass.tape : run.scratch, run.device, run.shape);
     copy(run.device, stream.x, saved.x);
     Norm::forward(run, bind_weights<Norm>(pass.parameters), saved.norm, MatrixView<const compute_t<C>>(saved.x),
                   stream.x);
@@ -312,7 +326,7 @@ struct NormStage {
   static void backward(BackwardPass<Device, S, C> pass, StreamGradient<C>& stream) {
     using T = compute_t<C>;
     auto& run = pass.run;
-    const Saved<C> saved(pass.tape, run.shape);
+    const Saved<C> saved(pass.tape, run.device, run.shape);
     const auto dy = run.scratch.template rows<T>(run.shape.tokens(), D);
     copy(run.device, stream.dx, dy);
     fill(run.device, T(0), stream.dx);

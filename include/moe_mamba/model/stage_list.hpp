@@ -36,14 +36,19 @@ struct StageList {
     return loss;
   }
 
-  template <class C>
-  static constexpr std::size_t tape_bytes(Shape shape) {
-    return (std::size_t{0} + ... + Stages::template tape_bytes<C>(shape));
+  template <class C, class Device>
+  static constexpr std::size_t tape_bytes([[maybe_unused]] Device& device, [[maybe_unused]] Shape shape) {
+    return (std::size_t{0} + ... + Stages::template tape_bytes<C>(device, shape));
   }
 
   template <class C, class Device>
   static std::size_t scratch_bytes(Device& device, Shape shape, bool training) {
     return std::max({std::size_t{0}, Stages::template scratch_bytes<C>(device, shape, training)...});
+  }
+
+  template <class C>
+  static std::size_t thread_scratch(const auto& device, [[maybe_unused]] Shape shape, [[maybe_unused]] bool training) {
+    return std::max({std::size_t{0}, Stages::template thread_scratch<C>(device, shape, training)...});
   }
 
   template <class Device, class S, class C>
@@ -52,17 +57,17 @@ struct StageList {
     (
         [&] {
           Stages::forward(pass.advanced(at), stream);
-          at = sum(at, extent<Stages, C>(pass.run.shape));
+          at = sum(at, extent<Stages, C>(pass.run.device, pass.run.shape));
         }(),
         ...);
   }
 
   template <class Device, class S, class C>
   static void backward(BackwardPass<Device, S, C> pass, StreamGradient<C>& stream) {
-    Extent at{parameters, state_size, report_size, tape_bytes<C>(pass.run.shape)};
+    Extent at{parameters, state_size, report_size, tape_bytes<C>(pass.run.device, pass.run.shape)};
     // An assignment evaluates its right side first, so this fold goes from the last stage to the first.
     (void)([&] {
-      at = difference(at, extent<Stages, C>(pass.run.shape));
+      at = difference(at, extent<Stages, C>(pass.run.device, pass.run.shape));
       Stages::backward(pass.advanced(at), stream);
       return Done{};
     }() = ... = Done{});
@@ -73,9 +78,9 @@ struct StageList {
     constexpr Done operator=(Done) const { return {}; }
   };
 
-  template <class Stage, class C>
-  static constexpr Extent extent(Shape shape) {
-    return {Stage::parameters, Stage::state_size, Stage::report_size, Stage::template tape_bytes<C>(shape)};
+  template <class Stage, class C, class Device>
+  static constexpr Extent extent(Device& device, Shape shape) {
+    return {Stage::parameters, Stage::state_size, Stage::report_size, Stage::template tape_bytes<C>(device, shape)};
   }
   static constexpr Extent sum(Extent a, Extent b) {
     return {a.parameters + b.parameters, a.state + b.state, a.report + b.report, a.tape + b.tape};
@@ -113,9 +118,9 @@ struct RepeatStage {
     return loss;
   }
 
-  template <class C>
-  static constexpr std::size_t tape_bytes(Shape shape) {
-    return Times * Body::template tape_bytes<C>(shape);
+  template <class C, class Device>
+  static constexpr std::size_t tape_bytes(Device& device, Shape shape) {
+    return Times * Body::template tape_bytes<C>(device, shape);
   }
 
   template <class C, class Device>
@@ -123,21 +128,28 @@ struct RepeatStage {
     return Body::template scratch_bytes<C>(device, shape, training);
   }
 
+  template <class C>
+  static std::size_t thread_scratch(const auto& device, Shape shape, bool training) {
+    return Body::template thread_scratch<C>(device, shape, training);
+  }
+
   template <class Device, class S, class C>
   static void forward(ForwardPass<Device, S, C> pass, Stream<C>& stream) {
-    for (Index time = 0; time < Times; ++time) Body::forward(pass.advanced(extent<C>(time, pass.run.shape)), stream);
+    for (Index time = 0; time < Times; ++time) Body::forward(at<C>(time, pass), stream);
   }
 
   template <class Device, class S, class C>
   static void backward(BackwardPass<Device, S, C> pass, StreamGradient<C>& stream) {
-    for (Index time = Times; time-- > 0;) Body::backward(pass.advanced(extent<C>(time, pass.run.shape)), stream);
+    for (Index time = Times; time-- > 0;) Body::backward(at<C>(time, pass), stream);
   }
 
  private:
-  template <class C>
-  static constexpr Extent extent(Index times, Shape shape) {
-    return {times * Body::parameters, times * Body::state_size, times * Body::report_size,
-            static_cast<std::size_t>(times) * Body::template tape_bytes<C>(shape)};
+  /// A pass when it comes to the stages for the time of this number.
+  template <class C, class Pass>
+  static constexpr Pass at(Index time, const Pass& pass) {
+    return pass.advanced(
+        {time * Body::parameters, time * Body::state_size, time * Body::report_size,
+         static_cast<std::size_t>(time) * Body::template tape_bytes<C>(pass.run.device, pass.run.shape)});
   }
 };
 

@@ -82,6 +82,12 @@ struct TokenModel {
     return head_cross_entropy_scratch<C>(device, tokens, Index{vocabulary}, Index{width});
   }
 
+  /// What the head takes of each thread's.
+  template <class C>
+  static std::size_t thread_scratch(const auto& device, Shape shape, bool training) {
+    return linear_thread_scratch<C>(device, shape.tokens(), Index{width}, Index{vocabulary}, training);
+  }
+
   /// totals[0] = the sum of the unmasked targets' cross-entropies, totals[1] their number; where dx has data, gradients of
   /// the sum over `normaliser`, or of the mean where that is 0.
   template <class Device, class S, class C>

@@ -46,7 +46,7 @@ class Workspace {
  public:
   using Memory = typename Backend::Memory;
   using Input = InputOf<Definition, S>;
-  using Buffers = PassBuffers<Definition, S, Backend>;
+  using Buffers = StagingBuffers<Definition, S, Backend>;
   using Call = PassCall<Definition, S, Backend>;
 
   /// `device` must outlive the workspace. Throws std::invalid_argument for an empty shape, and std::bad_alloc or the
@@ -57,7 +57,8 @@ class Workspace {
         purpose_(purpose),
         own_(bytes(device, largest, purpose)),
         data_(own_.data()),
-        size_(own_.size()) {
+        size_(own_.size()),
+        thread_scratch_(thread_scratch(device, largest, purpose)) {
     Memory::clear(data_, sizeof(double) * report_size);
   }
 
@@ -68,7 +69,8 @@ class Workspace {
         largest_(checked_shape(largest)),
         purpose_(purpose),
         data_(memory.data()),
-        size_(memory.size()) {
+        size_(memory.size() / Arena::alignment * Arena::alignment),
+        thread_scratch_(thread_scratch(device, largest, purpose)) {
     const std::size_t needed = bytes(device, largest, purpose);
     require(memory.size() >= needed, "memory.size()", memory.size(),
             [&] { return std::to_string(needed) + " bytes or more for this shape"; });
@@ -81,9 +83,7 @@ class Workspace {
 
   /// Bytes that a workspace of this size and purpose takes.
   static std::size_t bytes(Backend& device, Shape largest, Purpose purpose) {
-    const bool training = purpose == Purpose::training;
-    return Buffers::bytes(largest, training) +
-           PassesOf<Definition, S, Backend>::get().scratch_bytes(device, largest, training);
+    return PassesOf<Definition, S, Backend>::get().workspace_bytes(device, largest, purpose == Purpose::training);
   }
 
   /// The largest shape of a workspace that takes a batch of this shape, and all that one of `old` takes.
@@ -101,6 +101,9 @@ class Workspace {
   Backend& device() const { return device_; }
   Shape largest() const { return largest_; }
   Purpose purpose() const { return purpose_; }
+
+  /// The memory that it works in, its own or the caller's.
+  SpanOf<std::byte, Memory> memory() const { return {data_, size_}; }
 
   /// Whether a batch of this shape finds enough memory here.
   bool fits(const Shape& shape) const {
@@ -164,11 +167,17 @@ class Workspace {
 
   /// What a Session works with. Whether a session is open here:
   ExclusiveCall::Flag& in_use() const { return in_use_; }
-  /// The buffers of a batch of this shape, which fits:
-  Buffers buffers(Shape shape) const { return Buffers(Arena(data_), shape, purpose_ == Purpose::training); }
+  /// Its buffers for a batch of this shape, which fits:
+  Buffers buffers(Shape shape) const {
+    Arena arena(data_);
+    return Buffers(arena, shape, purpose_ == Purpose::training);
+  }
   /// A pass over such a batch:
   Call call(Shape shape, const S* parameters) const {
-    return {device_, shape, purpose_ == Purpose::training, Arena(data_), parameters};
+    // Packed sequences may need other parts of the same memory.
+    const std::size_t threads = shape.lengths == nullptr ? thread_scratch_ : thread_scratch(device_, shape, purpose_);
+    return {device_, shape,     purpose_ == Purpose::training, Arena(data_), data_ + (size_ - threads),
+            threads, parameters};
   }
   /// What is summed over a batch, where the device works: the routers' reports, the sum of the losses, their number.
   SpanOf<double, Memory> report() const { return {buffers({}).report, report_size}; }
@@ -189,6 +198,10 @@ class Workspace {
  private:
   static constexpr Index most_tokens = Index{1} << 40;
   static constexpr auto report_size = static_cast<std::size_t>(Buffers::report_size);
+
+  static std::size_t thread_scratch(Backend& device, Shape largest, Purpose purpose) {
+    return PassesOf<Definition, S, Backend>::get().thread_scratch_bytes(device, largest, purpose == Purpose::training);
+  }
 
   static Shape checked_shape(Shape largest) {
     require(largest.batch >= 1, "largest.batch", largest.batch, "1 or more sequences");
@@ -214,6 +227,7 @@ class Workspace {
   Memory own_;  // none where the memory is the caller's
   std::byte* data_;
   std::size_t size_;
+  std::size_t thread_scratch_;  // of that for all threads of the device's, for the largest shape
   std::optional<Recorded> recorded_;
   mutable std::array<double, Memory::on_host ? 0 : report_size> report_copy_;  // for the host
   mutable bool report_copied_ = false;                                         // since the last pass

@@ -22,6 +22,13 @@ using Cpu = cpu::Device;
 /// A CUDA device as a backend.
 using Cuda = cuda::Device;
 
+/// A device whose threads need scratch memory each, which a workspace then holds.
+template <class Device>
+concept HasThreadScratch = requires {
+  typename Device::ScratchLoan;
+  Device::thread_scratch_bytes;
+};
+
 /// How many threads a device uses, the caller's own included.
 struct Threads {
   int count = 1;

@@ -17,9 +17,11 @@
 #include "moe_mamba/model/session.hpp"
 #include "moe_mamba/runtime/backend.hpp"
 #include "moe_mamba/train/batch.hpp"
+#include "moe_mamba/train/carried_states.hpp"
 #include "moe_mamba/train/gradient_sum.hpp"
 #include "moe_mamba/train/optimizer.hpp"
 #include "moe_mamba/train/schedule.hpp"
+#include "moe_mamba/train/trainer_memory.hpp"
 #include "moe_mamba/train/trainer_options.hpp"
 
 namespace moe_mamba::inline v0_2 {
@@ -44,7 +46,6 @@ class Trainer {
   using ModelType = Model<Definition, S, Backend>;
   using Compute = compute_t<S>;
   using Memory = typename Backend::Memory;
-  using StatesType = States<Definition, S, Memory>;
   using WorkspaceType = Workspace<Definition, S, Backend>;
   using MemoryType = TrainerMemory<Definition, S, Backend>;
   using Input = typename ModelType::Input;
@@ -54,7 +55,7 @@ class Trainer {
   /// On a device of its own: one thread of the Cpu, or the current CUDA device. Throws std::invalid_argument for an
   /// option out of range.
   explicit Trainer(ModelType& model, AdamW optimizer = {}, Rate rate = {}, TrainerOptions options = {})
-      : model_(model), adamw_(optimizer), rate_(rate), options_(options), called_("trainer") {
+      : model_(model), adamw_(optimizer), rate_(rate), options_(options), workspace_(checked({}).workspace) {
     begin();
   }
 
@@ -68,13 +69,11 @@ class Trainer {
         options_(options),
         device_(device),
         called_("device"),
-        workspace_(memory.workspace),
+        workspace_(checked(memory).workspace),
+        states_(memory.states),
         sum_(memory.gradients),
         optimizer_(memory.first_moment, memory.second_moment, memory.remainder) {
-    if (workspace_ != nullptr) {
-      memory.check(device, options.largest);
-      options_.largest = workspace_->largest();
-    }
+    if (workspace_ != nullptr) options_.largest = workspace_->largest();
     begin();
   }
 
@@ -214,7 +213,7 @@ class Trainer {
     return {steps_, Numbers::template of<Memory>(optimizer_.first_moment()),
             Numbers::template of<Memory>(optimizer_.second_moment()),
             HostNumbers<std::int16_t>::template of<Memory>(optimizer_.remainder()),
-            carrying_ ? Numbers::template of<Memory>(std::as_const(*states_).values()) : Numbers()};
+            states_.are_carried() ? Numbers::template of<Memory>(states_.values()) : Numbers()};
   }
 
   /// Goes on from `progress`; putting back the parameters is the caller's. Throws std::invalid_argument, with
@@ -222,29 +221,33 @@ class Trainer {
   void restore(const Progress& progress) { restore(progress, begin_call()); }
   void restore(const Progress& progress, const ExclusiveCall&) {
     progress.check(count, keeps_remainder ? count : 0);
-    auto states = progress.template carried<StatesType>(options_.carry_states);
+    states_.reserve(progress.sequences(states_.state_size, options_.carry_states));
     forget();
     steps_ = progress.steps;
     if constexpr (!Memory::on_host) device_->synchronize();
     optimizer_.write(progress.first_moment, progress.second_moment, progress.remainder);
-    carrying_ = states != nullptr;
-    if (states) states_ = std::move(states);
+    states_.write(progress.states);
   }
 
  private:
   using SessionType = Session<Definition, S, Backend>;
   using Checks = BatchChecks<Definition, S, Backend>;
-  static const Passes<Definition, S, Backend>& passes() { return PassesOf<Definition, S, Backend>::get(); }
   static constexpr auto count = static_cast<std::size_t>(Definition::parameters);
 
-  /// The end of construction.
-  void begin() {
+  /// Throws what is wrong with the constructors' arguments, before anything has changed.
+  const MemoryType& checked(const MemoryType& memory) const {
     adamw_.template check<Compute>();
     rate_.check();
     options_.check();
+    memory.check(*device_, options_, model_.parameters());
+    return memory;
+  }
+
+  /// The end of construction.
+  void begin() {
     if (options_.largest == Shape{}) return;
     if (workspace_ == nullptr) reserve(options_.largest);
-    if (options_.carry_states) states_ = std::make_unique<StatesType>(options_.largest.batch);
+    if (options_.carry_states) states_.reserve(options_.largest.batch);
   }
 
   ExclusiveCall begin_call() const { return ExclusiveCall(device_->in_use(), called_); }
@@ -261,7 +264,7 @@ class Trainer {
       Trainer* trainer;
       ~Guard() {
         if (trainer == nullptr) return;
-        trainer->carrying_ = false;
+        trainer->states_.set_carried(false);
         trainer->forget();
       }
     } guard{this};
@@ -307,20 +310,17 @@ class Trainer {
   void queue_gradient(const BatchType& batch, const ExclusiveCall& call) {
     check(batch);
     const Shape shape = batch.shape;
-    const bool carried = carrying_ && batch.continues;
-    require(!carried || states_->count() == shape.batch, "shape.batch", shape.batch,
-            [&] { return std::to_string(states_->count()) + ", as in the batch that this one continues"; });
+    const bool carried = states_.are_carried() && batch.continues;
+    require(!carried || states_.count() == shape.batch, "shape.batch", shape.batch,
+            [&] { return std::to_string(states_.count()) + ", as in the batch that this one continues"; });
     const bool anew = options_.carry_states && !carried;
-    const bool resized = anew && (states_ == nullptr || states_->count() != shape.batch);
-    auto other_states = resized ? std::make_unique<StatesType>(shape.batch) : nullptr;
+    if (anew) states_.reserve(shape.batch);
     if (options_.largest == Shape{}) reserve(shape);
     SessionType session(*workspace_, model_.parameters().data(), call);
     // Nothing of the library allocates or throws from here on, so that a batch that there is no memory for changes nothing.
-    if (resized) states_ = std::move(other_states);
     batches_ = or_forget([&] {
-      if (anew && !resized)
-        passes().clear(*device_, states_->values().data(), static_cast<Index>(states_->values().size()));
-      const auto work = staged(session, batch, states_ ? states_->view() : StateView<Compute>{});
+      if (anew) states_.begin(*device_, shape.batch);
+      const auto work = staged(session, batch, options_.carry_states ? states_.view() : StateView<Compute>{});
       const Index counted = Checks::targets(batch.targets);
       if (counted == 0) {
         session.loss(work);
@@ -329,7 +329,7 @@ class Trainer {
       }
       return batches_ + 1;
     });
-    carrying_ = options_.carry_states;
+    states_.set_carried(options_.carry_states);
   }
 
   /// That of the next update. Throws std::invalid_argument for a factor that no schedule may give.
@@ -360,7 +360,7 @@ class Trainer {
     if (report.applied) {
       ++steps_;
     } else {
-      carrying_ = false;
+      states_.set_carried(false);
     }
     forget();
     return report;
@@ -371,11 +371,10 @@ class Trainer {
   Rate rate_;
   TrainerOptions options_;
   DeviceHandle<Backend> device_;
-  const char* called_;  // what serves one call at a time
+  const char* called_ = "trainer";  // what serves one call at a time
   std::unique_ptr<WorkspaceType> own_workspace_;
   WorkspaceType* workspace_ = nullptr;  // that, or the caller's; null until the first batch
-  std::unique_ptr<StatesType> states_;
-  bool carrying_ = false;  // whether states_ are those after a batch
+  CarriedStates<Definition, S, Backend> states_;
   GradientSum<Definition, S, Backend> sum_;
   Optimizer<Definition, S, Backend> optimizer_;
   Index steps_ = 0;

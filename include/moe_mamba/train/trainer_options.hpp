@@ -5,13 +5,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <memory>
 #include <string>
 
 #include "moe_mamba/core/check.hpp"
 #include "moe_mamba/core/scalar.hpp"
 #include "moe_mamba/core/view.hpp"
-#include "moe_mamba/model/workspace.hpp"
 #include "moe_mamba/runtime/array.hpp"
 
 /// Options of a trainer, and its reports.
@@ -54,7 +52,7 @@ struct TrainerOptions {
   double clip_norm = 1.0;  ///< gradients of a larger global norm are scaled down to it; 0: never
   /// Truncated back-propagation through time: running states are carried from batch to batch where the batch says that
   /// it continues the one before, and are reset where it does not. Memory for them is taken with the rest, and again
-  /// where a batch that continues none has another number of sequences than the one before, whatever `largest` is.
+  /// where a batch has more sequences than any before, whatever `largest` is.
   bool carry_states = false;
 
   /// Throws std::invalid_argument.
@@ -67,24 +65,6 @@ struct TrainerOptions {
             "1 or more, as largest.batch is");
     require(largest.length == 0 || largest.batch > 0, "largest.batch", largest.batch,
             "1 or more, as largest.length is");
-  }
-};
-
-/// Memory of the caller's that a trainer works in, and that must outlive it; what is left empty the trainer takes itself.
-/// Arrays are of Definition::parameters numbers, and are cleared.
-template <class Definition, StorageScalar S, class Backend>
-struct TrainerMemory {
-  template <class T>
-  using Span = SpanOf<T, typename Backend::Memory>;
-  Workspace<Definition, S, Backend>* workspace = nullptr;  ///< for training, on the trainer's device
-  Span<compute_t<S>> gradients = {}, first_moment = {}, second_moment = {};
-  Span<std::int16_t> remainder = {};  ///< with bfloat16 parameters only
-
-  /// Throws std::invalid_argument for a workspace that a trainer on this device, with this `largest`, does not take.
-  void check(const Backend& device, Shape largest) const {
-    require(workspace->purpose() == Purpose::training, "memory.workspace->purpose()", "inference", "training");
-    require(&workspace->device() == &device, "memory.workspace->device()", "another", "the trainer's");
-    require(largest == Shape{}, "options.largest", "given", "left out where memory.workspace says it");
   }
 };
 
@@ -121,16 +101,13 @@ struct TrainerProgress {
     size("progress.remainder.size()", remainder.size(), kept);
   }
 
-  /// The carried states, null where there are none. Throws std::invalid_argument where they do not fit.
-  template <class StatesType>
-  std::unique_ptr<StatesType> carried(bool carry_states) const {
-    if (states.empty()) return nullptr;
-    const auto size = static_cast<std::size_t>(std::max<Index>(StatesType::state_size, 1));
+  /// How many sequences the carried states are of. Throws std::invalid_argument where they do not fit.
+  Index sequences(Index state_size, bool carry_states) const {
+    if (states.empty()) return 0;
+    const auto size = static_cast<std::size_t>(std::max<Index>(state_size, 1));
     require(carry_states && states.size() % size == 0, "progress.states.size()", states.size(),
             "a multiple of state_size, and 0 without carry_states");
-    auto carried = std::make_unique<StatesType>(static_cast<Index>(states.size() / size));
-    carried->write(states);
-    return carried;
+    return static_cast<Index>(states.size() / size);
   }
 };
 
