@@ -13,6 +13,7 @@
 #include "layers/finite_differences.hpp"
 #include "layers/naive.hpp"
 #include "layers/naive_attention.hpp"
+#include "layers/naive_mamba.hpp"
 #include "moe_mamba/blocks/layer.hpp"
 #include "support/catch.hpp"
 #include "support/data.hpp"

@@ -116,13 +116,6 @@ inline Matrix norm(const Norm& which, const Weights& weights, const std::string&
   return y;
 }
 
-/// The Mamba block of inner width E, N states a channel, K taps and step rank R.
-struct Mamba {
-  Index E, N, K, R;
-  Norm inner = {NormKind::none, 0};  // of δ, B and C
-  bool projection_bias = false, convolution_bias = true;
-};
-
 /// Columns first … first + count - 1.
 inline Matrix columns(const Matrix& x, Index first, Index count) {
   Matrix y(x.rows, count);
@@ -139,61 +132,6 @@ inline Matrix with_bias(Matrix x, const double* bias) {
   return x;
 }
 
-inline Matrix mamba(const Mamba& sizes, Run& run, const std::string& prefix, const Matrix& u) {
-  const Index E = sizes.E, N = sizes.N, K = sizes.K, R = sizes.R;
-  const auto weight = [&](const char* name) { return run.weights(prefix + name); };
-  const double *taps = weight("conv1d.weight"), *taps_bias = sizes.convolution_bias ? weight("conv1d.bias") : nullptr;
-  const double *step = weight("dt_proj.weight"), *step_bias = weight("dt_proj.bias");
-  const double *a_log = weight("A_log"), *skip = weight("D");
-  Matrix xz = product(u, weight("in_proj.weight"), 2 * E);
-  if (sizes.projection_bias) xz = with_bias(xz, weight("in_proj.bias"));
-
-  Matrix x(run.tokens(), E);
-  for (Index b = 0; b < run.batch; ++b) {
-    double* state = run.states[at(b)].data() + run.state_position;  // (K - 1, E)
-    // The sequence with the inputs before it in front.
-    const auto input = [&](Index t, Index e) { return t < 0 ? state[(K - 1 + t) * E + e] : xz(b * run.length + t, e); };
-    for (Index t = 0; t < run.length; ++t) {
-      for (Index e = 0; e < E; ++e) {
-        double s = taps_bias == nullptr ? 0 : taps_bias[e];
-        for (Index k = 0; k < K; ++k) s += taps[e * K + k] * input(t - (K - 1) + k, e);
-        x(b * run.length + t, e) = silu(s);
-      }
-    }
-    Vector last;
-    for (Index k = 0; k < K - 1; ++k) {
-      for (Index e = 0; e < E; ++e) last.push_back(input(run.length - (K - 1) + k, e));
-    }
-    std::copy(last.begin(), last.end(), state);
-  }
-
-  const Matrix projected = product(x, weight("x_proj.weight"), R + 2 * N);
-  const Matrix low = norm(sizes.inner, run.weights, prefix + "dt_norm.", columns(projected, 0, R));  // δ
-  const Matrix b = norm(sizes.inner, run.weights, prefix + "b_norm.", columns(projected, R, N));
-  const Matrix c = norm(sizes.inner, run.weights, prefix + "c_norm.", columns(projected, R + N, N));
-  Matrix y(run.tokens(), E);
-  for (Index i = 0; i < run.batch; ++i) {
-    double* state = run.states[at(i)].data() + run.state_position + (K - 1) * E;  // (N, E)
-    for (Index row = i * run.length; row < (i + 1) * run.length; ++row) {
-      for (Index e = 0; e < E; ++e) {
-        double delta = step_bias[e];
-        for (Index r = 0; r < R; ++r) delta += step[e * R + r] * low(row, r);
-        delta = std::log(1 + std::exp(delta));
-        double read = skip[e] * x(row, e);
-        for (Index n = 0; n < N; ++n) {
-          double& h = state[n * E + e];
-          h = std::exp(-std::exp(a_log[e * N + n]) * delta) * h + delta * x(row, e) * b(row, n);
-          read += c(row, n) * h;
-        }
-        y(row, e) = read * silu(xz(row, E + e));
-      }
-    }
-  }
-  run.state_position += (K - 1) * E + N * E;
-  const Matrix out = product(y, weight("out_proj.weight"), u.columns);
-  return sizes.projection_bias ? with_bias(out, weight("out_proj.bias")) : out;
-}
-
 enum class Activation { relu, squared_relu, gelu, silu, swiglu, geglu };
 inline bool is_gated(Activation activation) {
   return activation == Activation::swiglu || activation == Activation::geglu;
@@ -201,13 +139,13 @@ inline bool is_gated(Activation activation) {
 
 /// down(f(up(x))), or down(f(gate) · up) with the gate's rows first.
 inline Vector feed_forward(Activation activation, Index hidden, Run& run, const double* up, const double* down,
-                           const double* x, Index width) {
+                           const double* x, Index width, Index out) {
   const auto dot = [&](Index row) {
     double total = 0;
     for (Index i = 0; i < width; ++i) total += up[row * width + i] * x[i];
     return total;
   };
-  Vector y(at(width));
+  Vector y(at(out));
   for (Index j = 0; j < hidden; ++j) {
     double h = dot(j);
     switch (activation) {
@@ -229,7 +167,7 @@ inline Vector feed_forward(Activation activation, Index hidden, Run& run, const 
         break;
     }
     if (is_gated(activation)) h *= dot(hidden + j);
-    for (Index i = 0; i < width; ++i) y[at(i)] += down[i * hidden + j] * h;
+    for (Index i = 0; i < out; ++i) y[at(i)] += down[i * hidden + j] * h;
   }
   return y;
 }
@@ -237,8 +175,9 @@ inline Vector feed_forward(Activation activation, Index hidden, Run& run, const 
 inline Matrix mlp(Activation activation, Index hidden, Run& run, const std::string& prefix, const Matrix& x) {
   Matrix y(x.rows, x.columns);
   for (Index t = 0; t < x.rows; ++t) {
-    const Vector row = feed_forward(activation, hidden, run, run.weights(prefix + "up.weight"),
-                                    run.weights(prefix + "down.weight"), &x.values[at(t * x.columns)], x.columns);
+    const Vector row =
+        feed_forward(activation, hidden, run, run.weights(prefix + "up.weight"), run.weights(prefix + "down.weight"),
+                     &x.values[at(t * x.columns)], x.columns, x.columns);
     std::copy(row.begin(), row.end(), &y.values[at(t * x.columns)]);
   }
   return y;
@@ -255,12 +194,17 @@ struct Moe {
   double balance = 0.01, z = 0;
 };
 
-inline Matrix moe(const Moe& config, Run& run, const std::string& prefix, const Matrix& x) {
-  const Index E = config.experts, K = config.top_k, F = config.hidden, D = x.columns, T = x.rows;
-  const Index up_size = (is_gated(config.activation) ? 2 : 1) * F * D;
-  const double *up = run.weights(prefix + "experts.up.weight"), *down = run.weights(prefix + "experts.down.weight");
-  Matrix logits = product(x, run.weights(prefix + "router.weight"), E);
-  if (config.router_bias) logits = with_bias(logits, run.weights(prefix + "router.bias"));
+/// Where a token goes: experts and gates, best first, without those that had no place left.
+struct Assignment {
+  Index expert;
+  double gate;
+};
+using Choice = std::vector<std::vector<Assignment>>;
+
+inline Choice route(const Moe& config, Run& run, const std::string& prefix, const Matrix& x) {
+  const Index E = config.experts, K = config.top_k, T = x.rows;
+  Matrix logits = product(x, run.weights(prefix + "weight"), E);
+  if (config.router_bias) logits = with_bias(logits, run.weights(prefix + "bias"));
   const bool limited = config.capacity_numerator > 0;
   const Index capacity = static_cast<Index>(std::ceil(static_cast<double>(config.capacity_numerator * T * K) /
                                                       static_cast<double>(config.capacity_denominator * E)));
@@ -269,7 +213,7 @@ inline Matrix moe(const Moe& config, Run& run, const std::string& prefix, const 
   Vector mean_probability(at(E)), places(at(E));
   double counted = 0;
   for (Index t = 0; t < T; ++t) counted += run.counts(t) ? 1 : 0;
-  Matrix y(T, D);
+  Choice choice(at(T));
   for (Index t = 0; t < T; ++t) {
     double total = 0;
     for (Index e = 0; e < E; ++e) total += std::exp(logits(t, e));
@@ -306,9 +250,7 @@ inline Matrix moe(const Moe& config, Run& run, const std::string& prefix, const 
       const double gate = config.sigmoid       ? sigmoid(logits(t, e))
                           : config.renormalise ? p[at(e)] / chosen_probability
                                                : p[at(e)];
-      const Vector row =
-          feed_forward(config.activation, F, run, up + e * up_size, down + e * D * F, &x.values[at(t * D)], D);
-      for (Index i = 0; i < D; ++i) y(t, i) += gate * row[at(i)];
+      choice[at(t)].push_back({e, gate});
     }
   }
   for (Index e = 0; e < E && counted > 0; ++e) {
@@ -316,6 +258,22 @@ inline Matrix moe(const Moe& config, Run& run, const std::string& prefix, const 
                            (report.load[at(e)] / (counted * static_cast<double>(K))) * mean_probability[at(e)];
   }
   run.routers.push_back(report);
+  return choice;
+}
+
+inline Matrix moe(const Moe& config, Run& run, const std::string& prefix, const Matrix& x) {
+  const Index F = config.hidden, D = x.columns;
+  const Index up_size = (is_gated(config.activation) ? 2 : 1) * F * D;
+  const double *up = run.weights(prefix + "experts.up.weight"), *down = run.weights(prefix + "experts.down.weight");
+  const Choice choice = route(config, run, prefix + "router.", x);
+  Matrix y(x.rows, D);
+  for (Index t = 0; t < x.rows; ++t) {
+    for (const auto& [e, gate] : choice[at(t)]) {
+      const Vector row =
+          feed_forward(config.activation, F, run, up + e * up_size, down + e * D * F, &x.values[at(t * D)], D, D);
+      for (Index i = 0; i < D; ++i) y(t, i) += gate * row[at(i)];
+    }
+  }
   if (config.shared == 0) return y;
   return sum(y, mlp(config.activation, config.shared * F, run, prefix + "shared.", x));
 }

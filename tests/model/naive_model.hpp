@@ -7,6 +7,7 @@
 
 #include "layers/naive.hpp"
 #include "layers/naive_attention.hpp"
+#include "layers/naive_mamba.hpp"
 #include "moe_mamba/language/attention.hpp"
 #include "moe_mamba/language/language_model.hpp"
 #include "moe_mamba/language/mamba.hpp"

@@ -96,9 +96,13 @@ struct GradientReady {
   }
 };
 
-/// What one mixture-of-experts layer reports of one call.
+/// Whose experts a router of a Mamba block chooses: those of one projection, or of all that have some.
+enum class RoutedProjection { all, input, gate, output };
+
+/// What one router reports of one call.
 struct RouterReport {
-  Index layer = 0;               ///< the layer's number in the model, as in its parameters' names
+  Index layer = 0;  ///< the layer's number in the model, as in its parameters' names
+  RoutedProjection projection = RoutedProjection::all;
   double balance_loss = 0;       ///< weighted, as it enters the loss
   double z_loss = 0;             ///< weighted, as it enters the loss
   double entropy = 0;            ///< mean entropy of the router's distribution over a token's experts, in nats

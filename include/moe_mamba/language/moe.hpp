@@ -4,6 +4,7 @@
 
 #include "moe_mamba/language/activation.hpp"
 #include "moe_mamba/language/options.hpp"
+#include "moe_mamba/language/routing.hpp"
 #include "moe_mamba/layers/moe.hpp"
 
 /// Moe<...>: its options, their checks, and the resulting layer.
@@ -14,10 +15,8 @@ namespace detail {
 template <class Layer, class Option>
 struct MoeTakes {
   static_assert(
-      is_integer_option<Experts, Option> || is_integer_option<TopK, Option> || is_integer_option<Hidden, Option> ||
-          is_integer_option<SharedExperts, Option> || is_ratio_option<Capacity, Option> ||
-          is_ratio_option<BalanceLoss, Option> || is_ratio_option<ZLoss, Option> ||
-          is_one_of<Option, SoftmaxThenTopK, TopKThenSoftmax, SigmoidThenTopK, RouterBias> || ActivationType<Option>,
+      is_integer_option<Experts, Option> || is_integer_option<Hidden, Option> ||
+          is_integer_option<SharedExperts, Option> || is_routing_option<Option> || ActivationType<Option>,
       "Moe takes only the options Experts<N>, TopK<K>, Hidden<H>, SharedExperts<N>, Capacity<n, d>, BalanceLoss<n, d>, "
       "ZLoss<n, d>, RouterBias, SoftmaxThenTopK, TopKThenSoftmax or SigmoidThenTopK, and an activation (Relu, "
       "SquaredRelu, Gelu, Silu, SwiGlu, GeGlu or your own with gated, value and derivative): MoeTakes<layer, option>");
@@ -28,47 +27,19 @@ struct MoeNeedsExperts {
   static_assert(Times >= 1, "Moe needs the option Experts<N> with N of 1 or more: MoeNeedsExperts<layer, times given>");
 };
 
-template <class Layer, class Chosen, class All>
-struct MoeTopK {
-  static_assert(Chosen::value <= All::value, "Moe: TopK must be from 1 to Experts: MoeTopK<layer, TopK, Experts>");
-};
-
-template <class Layer, class Router>
-struct TopOneNotRenormalised {
-  static_assert(
-      !std::is_same_v<Router, TopKThenSoftmax>,
-      "Moe: with TopK<1> a softmax over the single selected expert is always 1 and the router gets no gradient; "
-      "allowed: SoftmaxThenTopK or SigmoidThenTopK, or TopK of 2 or more");
-};
-
-template <class Layer, int Times>
-struct OneGateOrder {
-  static_assert(
-      Times <= 1,
-      "Moe: SoftmaxThenTopK, TopKThenSoftmax and SigmoidThenTopK exclude each other, and each may be given at most "
-      "once");
-};
-
 template <class Layer, class... Options>
 consteval bool check_moe() {
   check<MoeTakes<Layer, Options>...>();
   check<MoeNeedsExperts<Layer, (0 + ... + int(is_integer_option<Experts, Options>))>>();
   check<OneActivation<Layer, (0 + ... + int(ActivationType<Options>))>>();
-  constexpr bool experts_are_right = check_integer_option<Layer, Experts, 1, 1 << 16, Options...>();
-  constexpr bool top_k_is_right = check_integer_option<Layer, TopK, 1, 1 << 16, Options...>();
   check_integer_option<Layer, Hidden, 1, 1 << 24, Options...>();
   check_integer_option<Layer, SharedExperts, 0, 1 << 10, Options...>();
-  constexpr int top_k = option_value<TopK, 1, Options...>();
   constexpr int experts = option_value<Experts, 0, Options...>();
-  if constexpr (experts_are_right && top_k_is_right && experts > 0) {
-    check<MoeTopK<Layer, TopK<top_k>, Experts<experts>>>();
+  if constexpr (check_integer_option<Layer, Experts, 1, 1 << 16, Options...>() && experts > 0) {
+    check_routing<Layer, Options...>(std::type_identity<Experts<experts>>{});
+  } else {
+    check_routing<Layer, Options...>();
   }
-  if constexpr (top_k == 1) check<TopOneNotRenormalised<Layer, Options>...>();
-  check<OneGateOrder<Layer, (0 + ... + int(is_one_of<Options, SoftmaxThenTopK, TopKThenSoftmax, SigmoidThenTopK>))>>();
-  check<OptionGivenOnce<Layer, RouterBias, (0 + ... + int(std::is_same_v<Options, RouterBias>))>>();
-  check_ratio_option<Layer, BalanceLoss, 0, Options...>();
-  check_ratio_option<Layer, ZLoss, 0, Options...>();
-  check_ratio_option<Layer, Capacity, 1, Options...>();
   return true;
 }
 
@@ -79,10 +50,6 @@ constexpr void set(MoeOptions& options, std::type_identity<Experts<N>>) {
   options.experts = N;
 }
 template <int N>
-constexpr void set(MoeOptions& options, std::type_identity<TopK<N>>) {
-  options.top_k = N;
-}
-template <int N>
 constexpr void set(MoeOptions& options, std::type_identity<Hidden<N>>) {
   options.hidden = N;
 }
@@ -90,25 +57,6 @@ template <int N>
 constexpr void set(MoeOptions& options, std::type_identity<SharedExperts<N>>) {
   options.shared_experts = N;
 }
-template <int N, int D>
-constexpr void set(MoeOptions& options, std::type_identity<Capacity<N, D>>) {
-  options.capacity = {N, D};
-}
-template <int N, int D>
-constexpr void set(MoeOptions& options, std::type_identity<BalanceLoss<N, D>>) {
-  options.balance = {N, D};
-}
-template <int N, int D>
-constexpr void set(MoeOptions& options, std::type_identity<ZLoss<N, D>>) {
-  options.z = {N, D};
-}
-constexpr void set(MoeOptions& options, std::type_identity<TopKThenSoftmax>) {
-  options.order = GateOrder::top_k_then_softmax;
-}
-constexpr void set(MoeOptions& options, std::type_identity<SigmoidThenTopK>) {
-  options.order = GateOrder::sigmoid_then_top_k;
-}
-constexpr void set(MoeOptions& options, std::type_identity<RouterBias>) { options.router_bias = true; }
 
 }  // namespace detail
 
@@ -122,6 +70,7 @@ struct Moe {
   static constexpr MoeOptions options = [] {
     MoeOptions all;
     (detail::set(all, std::type_identity<Options>{}), ...);
+    (detail::set_routing(all, std::type_identity<Options>{}), ...);
     return all;
   }();
   using activation = detail::activation_of<Options...>;

@@ -18,11 +18,15 @@ template <int N> struct Outputs      { static constexpr int value = N; };  ///< 
 template <int N> struct State        { static constexpr int value = N; };  ///< states per channel
 template <int N> struct Convolution  { static constexpr int value = N; };  ///< taps of the causal convolution
 template <int N> struct Expand       { static constexpr int value = N; };  ///< inner width / width
+template <int N> struct Inner        { static constexpr int value = N; };  ///< inner width of a Mamba block
 template <int N> struct StepRank     { static constexpr int value = N; };  ///< rank of the step size's projection
 template <int N> struct Hidden       { static constexpr int value = N; };  ///< width between the two products of an MLP
 template <int N> struct Experts      { static constexpr int value = N; };  ///< number of routed experts
 template <int N> struct TopK         { static constexpr int value = N; };  ///< experts selected per token
 template <int N> struct SharedExperts{ static constexpr int value = N; };  ///< experts that every token uses
+template <int N> struct InputExperts { static constexpr int value = N; };  ///< of a Mamba block's projection to x
+template <int N> struct GateExperts  { static constexpr int value = N; };  ///< of that to the gate z
+template <int N> struct OutputExperts{ static constexpr int value = N; };  ///< of that out of the block
 template <int N> struct Heads        { static constexpr int value = N; };  ///< query heads
 template <int N> struct KeyValueHeads{ static constexpr int value = N; };  ///< key/value heads, shared by the query heads
 template <int N> struct HeadWidth    { static constexpr int value = N; };  ///< width of a head
@@ -40,6 +44,8 @@ struct SoftmaxThenTopK {};           ///< gates are probabilities over all exper
 struct TopKThenSoftmax {};           ///< gates are a softmax over the selected experts (Mixtral)
 struct SigmoidThenTopK {};           ///< gates are sigmoids of the selected experts' logits (BlackMamba)
 struct RouterBias {};                ///< the router has a bias
+struct SharedRouter {};              ///< one router for all projections of a Mamba block that have experts
+struct SeparateRouters {};           ///< a router for each of them
 struct ProjectionBias {};            ///< the projections into and out of a Mamba block have biases
 struct NoConvolutionBias {};         ///< the convolution of a Mamba block has none
 struct NoGain {};                    ///< an RmsNorm without parameters
@@ -62,8 +68,9 @@ struct TopK<std::numeric_limits<int>::min()> {
   static constexpr int value = std::numeric_limits<int>::min();
   template <class... Numbers>
   constexpr explicit TopK(Numbers...) {
-    static_assert(sizeof...(Numbers) == 0,
-                  "TopK<K> is an option of Moe; to sample from the K most probable tokens, use TopKSampling{K}");
+    static_assert(
+        sizeof...(Numbers) == 0,
+        "TopK<K> is an option of Moe and Mamba; to sample from the K most probable tokens, use TopKSampling{K}");
   }
   template <class T>
   constexpr operator T() const {

@@ -2,30 +2,10 @@
 
 #include <type_traits>
 
-#include "moe_mamba/blocks/convolution.hpp"
-#include "moe_mamba/blocks/layer_of.hpp"
-#include "moe_mamba/blocks/norm.hpp"
-#include "moe_mamba/blocks/projection.hpp"
-#include "moe_mamba/blocks/state_space.hpp"
+#include "moe_mamba/layers/mamba_blocks.hpp"
+#include "moe_mamba/layers/mamba_options.hpp"
 
 namespace moe_mamba::inline v0_2 {
-
-/// The numbers of a Mamba block.
-struct MambaOptions {
-  int states = 16;               ///< N, of each channel
-  int taps = 4;                  ///< K, of the convolution
-  int expand = 2;                ///< inner width over width
-  int step_rank = 0;             ///< R; 0: a sixteenth of the width, rounded up
-  bool projection_bias = false;  ///< of the projections into and out of the block
-  bool convolution_bias = true;
-
-  /// The same with nothing left to the width.
-  constexpr MambaOptions of_width(int width) const {
-    MambaOptions all = *this;
-    if (step_rank == 0) all.step_rank = (width + 15) / 16;
-    return all;
-  }
-};
 
 /// The Mamba block (Gu & Dao 2023, arXiv 2312.00752, section 3.4), of width D, inner width E, N states a channel, K
 /// taps and step rank R:
@@ -34,28 +14,32 @@ struct MambaOptions {
 ///   y = selective scan of x with step dt_proj(δ), gated by silu(z);  out = out_proj(y)
 ///
 /// With an inner norm other than NoNorm, δ, B and C are each normed first (Falcon-Mamba, Jamba); the projections in and
-/// out may have biases, and the convolution none.
+/// out may have biases, and the convolution none. Either or both halves of in_proj and out_proj may be experts, with one
+/// router for all (Routing Mamba: Zhan et al. 2025, arXiv 2506.18145) or with one each (Pióro et al. 2024, section 6).
 ///
 /// A sequence carries the last K - 1 inputs of the convolution and the scan's states: (K - 1) E + N E scalars.
-template <int D, MambaOptions Options, class InnerNorm>
-struct MambaLayer : LayerDefaults {
-  static constexpr int N = Options.states, E = Options.expand * D, R = Options.step_rank;
-  using InProjection = Projection<D, 2 * E, Options.projection_bias>;
-  using Convolution = DepthwiseConvolution<E, Options.taps, Options.convolution_bias>;
-  using ScanProjection = Projection<E, R + 2 * N>;
-  using StepNorm = typename InnerNorm::template Layer<R>;
-  using StateNorm = typename InnerNorm::template Layer<N>;
-  using StepProjection = Projection<R, E>;
-  using Scan = SelectiveStateSpace<E, N>;
-  using OutProjection = Projection<E, D, Options.projection_bias>;
-  using Sum = LayerOf<InProjection, Convolution, ScanProjection, StepNorm, StateNorm, StateNorm, StepProjection, Scan,
-                      OutProjection>;
+template <int D, MambaOptions Options, class InnerNorm, class ExpertActivation>
+struct MambaLayer : MambaBlocks<D, Options, InnerNorm, ExpertActivation>::Sum {
+  using Blocks = MambaBlocks<D, Options, InnerNorm, ExpertActivation>;
+  static constexpr int N = Blocks::N, E = Blocks::E, R = Blocks::R;
+  using Router = typename Blocks::Router;
+  using InProjection = typename Blocks::InProjection;
+  using Convolution = typename Blocks::Convolution;
+  using ScanProjection = typename Blocks::ScanProjection;
+  using StepNorm = typename Blocks::StepNorm;
+  using StateNorm = typename Blocks::StateNorm;
+  using StepProjection = typename Blocks::StepProjection;
+  using Scan = typename Blocks::Scan;
+  using OutProjection = typename Blocks::OutProjection;
+  template <class T>
+  using Parts = typename Blocks::template Parts<T>;
   static constexpr bool has_inner_norm = !std::is_same_v<StepNorm, NoNormLayer<R>>;
 
   template <class Bind>
   struct Weights {
     constexpr explicit Weights(Bind& bind)
-        : in_proj(bind.template block<InProjection>("in_proj.")),
+        : router(bind.template block<Router>("router.")),
+          in_proj(bind.template block<InProjection>("in_proj.", Initializer::uniform(D))),
           conv(bind.template block<Convolution>("conv1d.")),
           x_proj(bind.template block<ScanProjection>("x_proj.")),
           step_norm(bind.template block<StepNorm>("dt_norm.")),
@@ -64,6 +48,7 @@ struct MambaLayer : LayerDefaults {
           dt_proj(bind.template block<StepProjection>("dt_proj.")),
           scan(bind.template block<Scan>("")),
           out_proj(bind.template block<OutProjection>("out_proj.", Initializer::uniform(E).scaled_per_branch())) {}
+    typename Router::template Weights<Bind> router;
     typename InProjection::template Weights<Bind> in_proj;
     typename Convolution::template Weights<Bind> conv;
     typename ScanProjection::template Weights<Bind> x_proj;
@@ -74,28 +59,13 @@ struct MambaLayer : LayerDefaults {
     typename OutProjection::template Weights<Bind> out_proj;
   };
 
-  static constexpr Index active_parameters = Sum::active_parameters;
-  static constexpr double flops_per_token = Sum::flops_per_token;
-  static constexpr Index state_size = Sum::state_size;
-  static constexpr bool takes_packed = Sum::takes_packed;
-  template <class C>
-  static std::size_t thread_scratch(const auto& device, Shape shape, bool training) {
-    return Sum::template thread_scratch<C>(device, shape, training);
-  }
-
-  /// The parts of (T, R + 2N).
-  template <class T>
-  struct Parts {
-    constexpr explicit Parts(MatrixView<T> all)
-        : step(all.column_block(0, R)), b(all.column_block(R, N)), c(all.column_block(R + N, N)) {}
-    MatrixView<T> step, b, c;
-  };
-
   template <class C>
   struct Saved {
     template <class Device>
     constexpr Saved(Arena& arena, Device& device, Shape shape)
-        : xz(arena.rows<C>(shape.tokens(), 2 * E)),
+        : router(arena, device, shape),
+          in_proj(arena, device, shape),
+          xz(arena.rows<C>(shape.tokens(), 2 * E)),
           conv(arena, device, shape),
           convolved(arena.rows<C>(shape.tokens(), E)),
           projected(arena.rows<C>(shape.tokens(), R + 2 * N)),
@@ -105,7 +75,10 @@ struct MambaLayer : LayerDefaults {
           c_norm(arena, device, shape),
           delta(arena.rows<C>(shape.tokens(), E)),
           scan(arena, device, shape),
-          gated(arena.rows<C>(shape.tokens(), E)) {}
+          gated(arena.rows<C>(shape.tokens(), E)),
+          out_proj(arena, device, shape) {}
+    typename Router::template Saved<C> router;
+    typename InProjection::template Saved<C> in_proj;
     MatrixView<C> xz;  // (T, 2E): x before the convolution, and the gate z
     typename Convolution::template Saved<C> conv;
     MatrixView<C> convolved;  // (T, E)
@@ -116,13 +89,25 @@ struct MambaLayer : LayerDefaults {
     MatrixView<C> delta;  // (T, E): before bias and softplus
     typename Scan::template Saved<C> scan;
     MatrixView<C> gated;  // (T, E): the scan's output
+    typename OutProjection::template Saved<C> out_proj;
 
     /// What the scan reads.
     constexpr ScanInputs<C> scan_inputs() const { return inputs(convolved, delta, normed, xz); }
   };
 
   template <class C>
-  using ForwardScratch = typename Scan::template Scratch<C>;
+  struct ForwardScratch {
+    template <class Device>
+    ForwardScratch(Arena& arena, Device& device, Shape shape)
+        : router(arena, device, shape),
+          in_proj(arena, device, shape),
+          scan(arena, device, shape),
+          out_proj(arena, device, shape) {}
+    typename Router::template ForwardScratch<C> router;
+    typename InProjection::template ForwardScratch<C> in_proj;
+    typename Scan::template Scratch<C> scan;
+    typename OutProjection::template ForwardScratch<C> out_proj;
+  };
 
   template <class C>
   struct BackwardScratch {
@@ -134,11 +119,17 @@ struct MambaLayer : LayerDefaults {
           dxz(arena.rows<C>(shape.tokens(), 2 * E)),
           dprojected(arena.rows<C>(shape.tokens(), R + 2 * N)),
           dnormed(has_inner_norm ? arena.rows<C>(shape.tokens(), R + 2 * N) : dprojected),
-          scan(arena, device, shape) {}
+          router(arena, device, shape),
+          in_proj(arena, device, shape),
+          scan(arena, device, shape),
+          out_proj(arena, device, shape) {}
     MatrixView<C> dgated, dconvolved, ddelta;  // (T, E)
     MatrixView<C> dxz;                         // (T, 2E)
     MatrixView<C> dprojected, dnormed;         // (T, R + 2N)
+    typename Router::template BackwardScratch<C> router;
+    typename InProjection::template BackwardScratch<C> in_proj;
     typename Scan::template Scratch<C> scan;
+    typename OutProjection::template BackwardScratch<C> out_proj;
 
     constexpr ScanInputs<C> scan_inputs() const { return inputs(dconvolved, ddelta, dnormed, dxz); }
   };
@@ -147,7 +138,9 @@ struct MambaLayer : LayerDefaults {
   static void forward(Forward<Device, S, C> run, const auto& w, const Saved<C>& saved, MatrixView<const C> x,
                       MatrixView<C> y) {
     const ForwardScratch<C> scratch(run.scratch, run.device, run.shape);
-    InProjection::forward(run, w.in_proj, x, saved.xz);
+    Router::forward(run, w.router, saved.router, scratch.router, x);
+    InProjection::forward(run.template after<Router>(), w.in_proj, saved.router, saved.in_proj, scratch.in_proj, x,
+                          saved.xz);
     Convolution::forward(run, w.conv, saved.conv, saved.xz.column_block(0, E), saved.convolved);
     ScanProjection::forward(run, w.x_proj, saved.convolved, saved.projected);
     const Parts<const C> projected(saved.projected);
@@ -158,8 +151,10 @@ struct MambaLayer : LayerDefaults {
       StateNorm::forward(run, w.c_norm, saved.c_norm, projected.c, normed.c);
     }
     StepProjection::forward(run, w.dt_proj, normed.step, saved.delta);
-    Scan::forward(run.template after<Convolution>(), w.scan, saved.scan, scratch, saved.scan_inputs(), saved.gated);
-    OutProjection::forward(run, w.out_proj, saved.gated, y);
+    Scan::forward(run.template after<Convolution>(), w.scan, saved.scan, scratch.scan, saved.scan_inputs(),
+                  saved.gated);
+    OutProjection::forward(run.template after<Router, InProjection>(), w.out_proj, saved.router, saved.out_proj,
+                           scratch.out_proj, saved.gated, y);
   }
 
   template <class Device, class S, class C>
@@ -168,7 +163,9 @@ struct MambaLayer : LayerDefaults {
     const BackwardScratch<C> scratch(run.scratch, run.device, run.shape);
     const Parts<const C> projected(saved.projected), dnormed(scratch.dnormed);
     const Parts<C> dprojected(scratch.dprojected);
-    OutProjection::backward(run, w.out_proj, g.out_proj, saved.gated, dy, scratch.dgated);
+    auto dgates = scratch.router.gate_gradient();
+    OutProjection::backward(run.template after<Router, InProjection>(), w.out_proj, g.out_proj, saved.router, dgates,
+                            saved.out_proj, scratch.out_proj, saved.gated, dy, scratch.dgated);
     Scan::backward(run.template after<Convolution>(), w.scan, g.scan, saved.scan, scratch.scan, saved.scan_inputs(),
                    scratch.dgated, scratch.scan_inputs());
     StepProjection::backward(run, w.dt_proj, g.dt_proj, Parts<C>(saved.normed).step, scratch.ddelta,
@@ -183,7 +180,9 @@ struct MambaLayer : LayerDefaults {
                              Into::add);
     Convolution::backward(run, w.conv, g.conv, saved.conv, saved.xz.column_block(0, E), scratch.dconvolved,
                           scratch.dxz.column_block(0, E));
-    InProjection::backward(run, w.in_proj, g.in_proj, x, scratch.dxz, dx);
+    InProjection::backward(run.template after<Router>(), w.in_proj, g.in_proj, saved.router, dgates, saved.in_proj,
+                           scratch.in_proj, x, scratch.dxz, dx);
+    Router::backward(run, w.router, g.router, saved.router, scratch.router, dgates, x, dx);
   }
 
  private:
