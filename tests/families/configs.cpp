@@ -15,7 +15,7 @@ constexpr const char* numeric_options[] = {
 std::string text_or_empty(const JsonValue* value) { return value == nullptr ? "" : value->string; }
 std::string spelling_or_empty(const families::OptionSpec* option) { return option == nullptr ? "" : option->spelling; }
 
-void check_layer(const families::LayerSpec& ours, const JsonValue& theirs) {
+void check_layer(const families::LayerSpec& ours, const JsonValue& theirs, Index width) {
   REQUIRE(ours.name == theirs.find("layer")->string);
   CHECK(ours.norm.number == theirs.find("norm")->number);
   for (const char* name : numeric_options) {
@@ -25,7 +25,8 @@ void check_layer(const families::LayerSpec& ours, const JsonValue& theirs) {
       const auto* option = ours.find(name);  // Jamba's attention has no positions
       CHECK((option == nullptr || option->spelling == "NoPositions"));
     } else {
-      CHECK(static_cast<double>(ours[name]) == expected->number);
+      const Index unit = std::string_view(name) == "Expand" ? width : 1;  // ours is the inner width
+      CHECK(static_cast<double>(ours[name]) == expected->number * static_cast<double>(unit));
     }
   }
   CHECK(spelling_or_empty(ours.find("the activation")) == text_or_empty(theirs.find("activation")));
@@ -63,7 +64,7 @@ TEST_CASE("Configs describe the models that transformers makes of them", "[famil
     REQUIRE(model.layers.size() == layers.size());
     for (std::size_t i = 0; i < layers.size(); ++i) {
       INFO("layer " << i);
-      check_layer(model.layers[i], layers[i]);
+      check_layer(model.layers[i], layers[i], model["Width"]);
     }
   }
   CHECK(count >= 100);

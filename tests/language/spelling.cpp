@@ -68,6 +68,15 @@ std::string body() {
 TEST_CASE("Definitions that mean the same are spelled the same", "[model]") {
   CHECK(body<Mamba<>>() == "Mamba<>");
   CHECK(body<Mamba<StepRank<2>, Expand<2>, State<16>, Convolution<4>, InnerNorm<NoNorm>>>() == "Mamba<>");
+  CHECK(body<Mamba<Inner<64>>>() == "Mamba<>");
+  CHECK(body<Mamba<Inner<96>>>() == "Mamba<Expand<3>>");
+  CHECK(body<Mamba<Inner<65>>>() == "Mamba<Inner<65>>");
+  CHECK(body<Mamba<SharedRouter, OutputExperts<4>, GateExperts<4>, InputExperts<4>>>() ==
+        "Mamba<InputExperts<4>, GateExperts<4>, OutputExperts<4>>");
+  CHECK(body<Mamba<Capacity<1>, SeparateRouters, Relu, Hidden<9>, OutputExperts<4>, GateExperts<2>>>() ==
+        "Mamba<GateExperts<2>, OutputExperts<4>, Hidden<9>, SeparateRouters, Capacity<1, 1>>");
+  CHECK(body<Mamba<RouterBias, Gelu, Hidden<9>, OutputExperts<4>, TopK<2>, TopKThenSoftmax, BalanceLoss<0>>>() ==
+        "Mamba<OutputExperts<4>, TopK<2>, Hidden<9>, Gelu, TopKThenSoftmax, RouterBias>");
   CHECK(body<Mlp<Hidden<128>, Relu>>() == "Mlp<>");
   CHECK(body<Attention<Context<8>, Heads<4>, HeadWidth<8>, KeyValueHeads<4>, Rotary<10000>, RotaryWidth<8>>>() ==
         "Attention<Heads<4>, Context<8>>");

@@ -11,6 +11,8 @@ struct Own {
 using Net = LanguageModel<
     Width<64>, PreNorm<LayerNorm<Epsilon<1, 1000>>>, FinalNorm<NoNorm>, Head, AverageAuxiliaryLosses, RmsNorm<>,
     Repeat<2, Mamba<StepRank<3>, Convolution<3>, Expand<1>, State<16>>,
+           Mamba<Inner<65>, InputExperts<4>, GateExperts<4>, OutputExperts<4>, SharedRouter, TopK<2>, TopKThenSoftmax>,
+           Mamba<InputExperts<4>, OutputExperts<2>, SeparateRouters, Hidden<3>, Gelu, Capacity<1>, ZLoss<1, 1000>>,
            Moe<Experts<4>, TopK<4>, Hidden<5>, SharedExperts<1>, SwiGlu, TopKThenSoftmax, Capacity<5, 4>,
                BalanceLoss<0>, ZLoss<1, 1000>>>,
     Sequence<Own, Residual<NoNorm, Mlp<Gelu>>>,

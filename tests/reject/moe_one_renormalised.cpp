@@ -1,4 +1,4 @@
-// expect: Moe: with TopK<1> a softmax over the single selected expert is always 1.*allowed: SoftmaxThenTopK or SigmoidThenTopK
+// expect: with TopK<1> a softmax over the single selected expert is always 1.*allowed: SoftmaxThenTopK or SigmoidThenTopK
 #include "definition.hpp"
 
 using namespace moe_mamba;

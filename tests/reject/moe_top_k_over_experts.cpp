@@ -1,5 +1,5 @@
-// expect: Moe: TopK must be from 1 to Experts
-// expect: MoeTopK<.*Moe<.*, moe_mamba::TopK<8>, moe_mamba::Experts<4> ?>
+// expect: TopK must be from 1 to the number of experts
+// expect: TopKOfExperts<.*Moe<.*, moe_mamba::TopK<8>, moe_mamba::Experts<4> ?>
 #include "definition.hpp"
 
 using namespace moe_mamba;

@@ -1,4 +1,4 @@
-// expect: Moe: SoftmaxThenTopK, TopKThenSoftmax and SigmoidThenTopK exclude each other
+// expect: SoftmaxThenTopK, TopKThenSoftmax and SigmoidThenTopK exclude each other
 // expect: OneGateOrder<.*Moe<.*>, 2>
 #include "definition.hpp"
 

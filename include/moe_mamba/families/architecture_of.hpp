@@ -53,10 +53,11 @@ LayerSpec layer_spec(Of<T>, Index /*width*/) {
 template <class... Options>
 LayerSpec layer_spec(Of<Mamba<Options...>>, Index width) {
   constexpr MambaOptions options = Mamba<Options...>::options;
+  if (options.experts.most() > 0) return {"a Mamba block with experts", {}};
   return MambaSpec{.width = width,
                    .state = options.states,
                    .convolution = options.taps,
-                   .expand = options.expand,
+                   .inner = options.inner == 0 ? options.expand * width : options.inner,
                    .step_rank = options.step_rank,
                    .inner_norm = norm_spec(Of<typename Mamba<Options...>::inner_norm>{}),
                    .projection_bias = options.projection_bias,

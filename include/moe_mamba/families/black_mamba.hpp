@@ -37,7 +37,7 @@ inline LayerSpec black_mamba_layer(const Config& config, const JsonValue& code, 
     MambaSpec mamba{.width = width};
     mamba.state = config.integer("state_size", 1, 4096);
     mamba.convolution = config.integer("conv_dimension", 1, 64);
-    mamba.expand = config.integer("expansion_factor", 1, 64);
+    mamba.inner = config.integer("expansion_factor", 1, 64) * mamba.width;
     layer = mamba.layer();
     config.note(layer, "State", "state_size");
     config.note(layer, "Convolution", "conv_dimension");
@@ -112,7 +112,7 @@ inline constexpr Family black_mamba{
         [](const Architecture& model, const std::string&) {
           ConfigWriter config;
           std::string codes;
-          LayerSpec scan = MambaSpec{}.layer(), experts = MoeSpec{.activation = "GeGlu"}.layer();
+          LayerSpec scan = MambaSpec{.width = model["Width"]}.layer(), experts = MoeSpec{.activation = "GeGlu"}.layer();
           for (const LayerSpec& layer : model.layers) {
             const bool is_mamba = layer.name == "Mamba";
             (is_mamba ? scan : experts) = layer;
@@ -123,7 +123,7 @@ inline constexpr Family black_mamba{
               experts.find("the activation") == nullptr ? "" : experts.find("the activation")->spelling;
           config.add("num_layers", static_cast<Index>(model.layers.size())).add("hidden_size", model["Width"]);
           config.add("state_size", scan["State"]).add("vocab_size", model["Vocabulary"]);
-          config.add("expansion_factor", scan["Expand"]).add("conv_dimension", scan["Convolution"]);
+          config.add("expansion_factor", scan["Expand"] / model["Width"]).add("conv_dimension", scan["Convolution"]);
           config.raw("mamba_moe_layers", codes + "]").add("ffn_hidden_size", experts["Hidden"]);
           config.flag("add_bias_linear", false).flag("swiglu", activation == "GeGlu" || activation == "SwiGlu");
           config.number("layernorm_epsilon", model.at("FinalNorm").number).add("max_sequence_length", 2048);

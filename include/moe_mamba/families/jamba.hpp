@@ -58,7 +58,7 @@ inline LayerSpec jamba_mamba_layer(const Config& config, Index width, const Norm
   MambaSpec mamba{.width = width, .inner_norm = norm};
   mamba.state = config.integer("mamba_d_state", 1, 4096, 16);
   mamba.convolution = config.integer("mamba_d_conv", 1, 64, 4);
-  mamba.expand = config.integer("mamba_expand", 1, 64, 2);
+  mamba.inner = config.integer("mamba_expand", 1, 64, 2) * width;
   if (!config.is_text("mamba_dt_rank", "auto")) mamba.step_rank = config.integer("mamba_dt_rank", 1, 1 << 20, 0);
   mamba.projection_bias = config.boolean("mamba_proj_bias", false);
   mamba.convolution_bias = config.boolean("mamba_conv_bias", true);
@@ -130,7 +130,7 @@ inline std::string jamba_config(const Architecture& model, const std::string& ty
   config.add("num_experts", moe.options.empty() ? 1 : moe["Experts"]);
   config.add("num_experts_per_tok", moe.options.empty() ? 1 : moe["TopK"]);
   config.add("mamba_d_state", mamba["State"]).add("mamba_d_conv", mamba["Convolution"]);
-  config.add("mamba_expand", mamba["Expand"]).add("mamba_dt_rank", mamba["StepRank"]);
+  config.add("mamba_expand", mamba["Expand"] / model["Width"]).add("mamba_dt_rank", mamba["StepRank"]);
   config.flag("mamba_proj_bias", mamba["ProjectionBias"] != 0).flag("mamba_conv_bias", mamba["NoConvolutionBias"] == 0);
   config.text("model_type", "jamba").raw("architectures", "[\"JambaForCausalLM\"]");
   return config.finish();

@@ -9,15 +9,21 @@
 namespace moe_mamba::inline v0_2::families {
 
 struct MambaSpec {
-  Index width = 1, state = 16, convolution = 4, expand = 2;
+  Index width = 1, state = 16, convolution = 4;
+  Index inner = 0;      // 0: the default
   Index step_rank = 0;  // 0: the default
   NormSpec inner_norm = {.kind = "NoNorm"};
   bool projection_bias = false, convolution_bias = true;
 
   LayerSpec layer() const {
     const Index default_rank = (width + 15) / 16;
+    // The number is the inner width, however it is spelled.
+    const Index wide = inner == 0 ? 2 * width : inner;
+    OptionSpec inner_width = wide % width == 0 ? integer("Expand", wide / width, 2) : integer("Inner", wide, 0);
+    inner_width.name = "Expand";
+    inner_width.number = static_cast<double>(wide);
     return {"Mamba",
-            {integer("State", state, 16), integer("Convolution", convolution, 4), integer("Expand", expand, 2),
+            {integer("State", state, 16), integer("Convolution", convolution, 4), inner_width,
              integer("StepRank", step_rank == 0 ? default_rank : step_rank, default_rank),
              OptionSpec{"InnerNorm",
                         inner_norm.kind == "NoNorm" ? "no InnerNorm" : "InnerNorm<" + inner_norm.spelling() + ">",

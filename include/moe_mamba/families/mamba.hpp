@@ -38,14 +38,9 @@ inline Architecture mamba_architecture(const Config& config, const NormSpec& inn
   // If both are present, the public code uses the inner width and ignores `expand`.
   const char* inner_field = config.has("intermediate_size") ? "intermediate_size" : "expand";
   if (config.has("intermediate_size")) {
-    const Index inner = config.integer("intermediate_size", 1, Index{64} << 20);
-    if (inner % mamba.width != 0 || inner / mamba.width > 64) {
-      config.refuse("intermediate_size", std::to_string(inner),
-                    "1 to 64 times hidden_size, " + std::to_string(mamba.width) + ", which Expand<F> can represent");
-    }
-    mamba.expand = inner / mamba.width;
+    mamba.inner = config.integer("intermediate_size", 1, 1 << 24);
   } else {
-    mamba.expand = config.integer("expand", 1, 64, 2);
+    mamba.inner = config.integer("expand", 1, 64, 2) * mamba.width;
   }
   if (!config.is_text("time_step_rank", "auto")) mamba.step_rank = config.integer("time_step_rank", 1, 1 << 20, 0);
   mamba.projection_bias = config.boolean("use_bias", false);
@@ -73,12 +68,14 @@ inline Architecture mamba_architecture(const Config& config, const NormSpec& inn
 
 /// The fields that transformers' Mamba and Falcon-Mamba share.
 inline ConfigWriter mamba_config(const Architecture& model, const std::string& type) {
-  const LayerSpec layer = model.layers.empty() ? MambaSpec{}.layer() : model.layers.front();
+  const LayerSpec layer = model.layers.empty() ? MambaSpec{.width = model["Width"]}.layer() : model.layers.front();
   ConfigWriter config;
   config.add("vocab_size", model["Vocabulary"]).add("hidden_size", model["Width"]);
   config.add("num_hidden_layers", static_cast<Index>(model.layers.size()));
-  config.add("state_size", layer["State"]).add("conv_kernel", layer["Convolution"]).add("expand", layer["Expand"]);
-  config.add("intermediate_size", layer["Expand"] * model["Width"]).add("time_step_rank", layer["StepRank"]);
+  config.add("state_size", layer["State"]).add("conv_kernel", layer["Convolution"]);
+  // transformers takes the inner width where it is given, which need not be a multiple.
+  config.add("expand", layer["Expand"] / model["Width"]);
+  config.add("intermediate_size", layer["Expand"]).add("time_step_rank", layer["StepRank"]);
   config.flag("use_bias", layer["ProjectionBias"] != 0).flag("use_conv_bias", layer["NoConvolutionBias"] == 0);
   config.number("layer_norm_epsilon", model.at("FinalNorm").number);
   config.text("hidden_act", "silu").flag("residual_in_fp32", true);
@@ -134,7 +131,7 @@ inline constexpr Family mamba_ssm{
           spec.width = config.integer("d_model", 1, 1 << 20);
           spec.state = inner.integer("d_state", 1, 4096, 16);
           spec.convolution = inner.integer("d_conv", 1, 64, 4);
-          spec.expand = inner.integer("expand", 1, 64, 2);
+          spec.inner = inner.integer("expand", 1, 64, 2) * spec.width;
           if (!inner.is_text("dt_rank", "auto")) spec.step_rank = inner.integer("dt_rank", 1, 1 << 20, 0);
           spec.projection_bias = inner.boolean("bias", false);
           spec.convolution_bias = inner.boolean("conv_bias", true);
@@ -165,9 +162,11 @@ inline constexpr Family mamba_ssm{
     .stores_tied_head = true,
     .config =
         [](const Architecture& model, const std::string&) {
-          const LayerSpec layer = model.layers.empty() ? MambaSpec{}.layer() : model.layers.front();
+          const LayerSpec layer =
+              model.layers.empty() ? MambaSpec{.width = model["Width"]}.layer() : model.layers.front();
           ConfigWriter inner, config;
-          inner.add("d_state", layer["State"]).add("d_conv", layer["Convolution"]).add("expand", layer["Expand"]);
+          inner.add("d_state", layer["State"]).add("d_conv", layer["Convolution"]);
+          inner.add("expand", layer["Expand"] / model["Width"]);
           inner.add("dt_rank", layer["StepRank"]).flag("bias", layer["ProjectionBias"] != 0);
           inner.flag("conv_bias", layer["NoConvolutionBias"] == 0);
           config.add("d_model", model["Width"]).add("n_layer", static_cast<Index>(model.layers.size()));

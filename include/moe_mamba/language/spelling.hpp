@@ -82,20 +82,46 @@ struct SpellingOf<LayerNorm<Options...>> {
   }
 };
 
+/// Adds a router's options but for the numbers of experts.
+inline void add_routing(Spelling& spelling, const RoutingOptions& given, AuxiliaryLosses losses) {
+  const RoutingOptions standard;
+  spelling.flag("TopKThenSoftmax", given.order == GateOrder::top_k_then_softmax)
+      .flag("SigmoidThenTopK", given.order == GateOrder::sigmoid_then_top_k)
+      .flag("RouterBias", given.router_bias)
+      .ratio("Capacity", given.capacity, standard.capacity);
+  if (losses == AuxiliaryLosses::spelled) {
+    spelling.ratio("BalanceLoss", given.balance, standard.balance).ratio("ZLoss", given.z, standard.z);
+  }
+}
+
 template <class... Options>
 struct SpellingOf<Mamba<Options...>> {
-  static std::string text(int width, AuxiliaryLosses) {
+  static std::string text(int width, AuxiliaryLosses losses) {
     using InnerNorm = typename Mamba<Options...>::inner_norm;
+    using Activation = typename Mamba<Options...>::expert_activation;
     const MambaOptions given = Mamba<Options...>::options.of_width(width), standard = MambaOptions{}.of_width(width);
+    const MambaExperts& experts = given.experts;
     Spelling spelling("Mamba");
-    spelling.number("State", given.states, standard.states)
-        .number("Convolution", given.taps, standard.taps)
-        .number("Expand", given.expand, standard.expand)
-        .number("StepRank", given.step_rank, standard.step_rank);
+    spelling.number("State", given.states, standard.states).number("Convolution", given.taps, standard.taps);
+    if (given.inner % width == 0) {
+      spelling.number("Expand", given.inner / width, standard.expand);
+    } else {
+      spelling.number("Inner", given.inner);
+    }
+    spelling.number("StepRank", given.step_rank, standard.step_rank);
     if (!std::is_same_v<InnerNorm, NoNorm>) spelling.add("InnerNorm<" + spelled<InnerNorm>() + '>');
-    return spelling.flag("ProjectionBias", given.projection_bias)
-        .flag("NoConvolutionBias", !given.convolution_bias)
-        .text();
+    spelling.flag("ProjectionBias", given.projection_bias).flag("NoConvolutionBias", !given.convolution_bias);
+    if (experts.most() > 0) {
+      spelling.number("InputExperts", experts.input, 0)
+          .number("GateExperts", experts.gate, 0)
+          .number("OutputExperts", experts.output, 0)
+          .number("TopK", experts.routing.top_k, standard.experts.routing.top_k)
+          .number("Hidden", experts.hidden, 0);
+      if (!std::is_same_v<Activation, Relu>) spelling.add(spelled<Activation>());
+      spelling.flag("SeparateRouters", experts.separate_routers);
+      add_routing(spelling, experts.routing, losses);
+    }
+    return spelling.text();
   }
 };
 
@@ -143,13 +169,7 @@ struct SpellingOf<Moe<Options...>> {
         .number("Hidden", given.hidden, standard.hidden)
         .number("SharedExperts", given.shared_experts, standard.shared_experts);
     if (!std::is_same_v<Activation, Relu>) spelling.add(spelled<Activation>());
-    spelling.flag("TopKThenSoftmax", given.order == GateOrder::top_k_then_softmax)
-        .flag("SigmoidThenTopK", given.order == GateOrder::sigmoid_then_top_k)
-        .flag("RouterBias", given.router_bias)
-        .ratio("Capacity", given.capacity, standard.capacity);
-    if (losses == AuxiliaryLosses::spelled) {
-      spelling.ratio("BalanceLoss", given.balance, standard.balance).ratio("ZLoss", given.z, standard.z);
-    }
+    add_routing(spelling, given, losses);
     return spelling.text();
   }
 };

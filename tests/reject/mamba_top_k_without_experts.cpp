@@ -1,5 +1,5 @@
-// expect: Mamba takes only the options State<N>, Convolution<K>, Expand<F>, StepRank<R>, .*: MambaTakes
-// expect: MambaTakes<.*Mamba<.*, moe_mamba::TopK<2> ?>
+// expect: Mamba: this option is about experts, but no projection has any
+// expect: OptionOfExperts<.*Mamba<.*, moe_mamba::TopK<2> ?>
 #include "definition.hpp"
 
 using namespace moe_mamba;
