@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <type_traits>
@@ -27,9 +28,10 @@ struct Tag {};
 /// What the options of a layer or model say. Negative: not given.
 struct Settings {
   Index vocabulary = -1, width = -1, inputs = -1, outputs = -1;
-  Index state = 16, taps = 4, expand = 2, rank = -1, hidden = -1;
+  Index state = 16, taps = 4, expand = 2, inner = -1, rank = -1, hidden = -1;
   Attention attention{1, -1, -1, 1, -1, 10000, false, false};
   Moe moe;
+  MambaExperts experts;
   Activation activation = Activation::relu;
   Norm norm, pre_norm, final_norm, inner_norm = {NormKind::none, 0};
   bool projection_bias = false, convolution_bias = true;
@@ -44,6 +46,12 @@ template <int N> void read(Settings& s, Tag<moe_mamba::Outputs<N>>) { s.outputs 
 template <int N> void read(Settings& s, Tag<moe_mamba::State<N>>) { s.state = N; }
 template <int N> void read(Settings& s, Tag<moe_mamba::Convolution<N>>) { s.taps = N; }
 template <int N> void read(Settings& s, Tag<moe_mamba::Expand<N>>) { s.expand = N; }
+template <int N> void read(Settings& s, Tag<moe_mamba::Inner<N>>) { s.inner = N; }
+template <int N> void read(Settings& s, Tag<moe_mamba::InputExperts<N>>) { s.experts.input = N; }
+template <int N> void read(Settings& s, Tag<moe_mamba::GateExperts<N>>) { s.experts.gate = N; }
+template <int N> void read(Settings& s, Tag<moe_mamba::OutputExperts<N>>) { s.experts.output = N; }
+inline void read(Settings& s, Tag<moe_mamba::SharedRouter>) { s.experts.separate = false; }
+inline void read(Settings& s, Tag<moe_mamba::SeparateRouters>) { s.experts.separate = true; }
 template <int N> void read(Settings& s, Tag<moe_mamba::StepRank<N>>) { s.rank = N; }
 template <int N> void read(Settings& s, Tag<moe_mamba::Hidden<N>>) { s.hidden = N; }
 template <int N> void read(Settings& s, Tag<moe_mamba::Experts<N>>) { s.moe.experts = N; }
@@ -130,7 +138,12 @@ template <class... Options>
 Matrix layer(Tag<moe_mamba::Mamba<Options...>>, Run& run, const std::string& prefix, const Matrix& x) {
   const Settings s = settings_of<Options...>();
   const Index rank = s.rank < 0 ? (x.columns + 15) / 16 : s.rank;
-  return mamba({s.expand * x.columns, s.state, s.taps, rank, s.inner_norm, s.projection_bias, s.convolution_bias}, run,
+  MambaExperts experts = s.experts;
+  experts.hidden = std::max<Index>(0, s.hidden);
+  experts.routing = s.moe;
+  experts.routing.activation = s.activation;
+  const Index inner = s.inner < 0 ? s.expand * x.columns : s.inner;
+  return mamba({inner, s.state, s.taps, rank, s.inner_norm, s.projection_bias, s.convolution_bias, experts}, run,
                prefix, x);
 }
 template <class... Options>

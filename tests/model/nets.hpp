@@ -24,12 +24,14 @@ using MixtureNet =
     LanguageModel<Vocabulary<13>, Width<5>,
                   Repeat<2, Mamba<State<3>, Expand<2>>, Moe<Experts<4>, TopK<1>, Hidden<3>, ZLoss<1, 50>>>>;
 
-/// Every other way to mix: renormalised gates, shared experts, all experts, gated activations, averaged losses.
+/// Every other way to mix: renormalised gates, shared experts, all experts, gated activations, averaged losses, experts
+/// inside a Mamba block.
 using ManyWaysNet =
     LanguageModel<Vocabulary<7>, Width<5>, Head, AverageAuxiliaryLosses, PreNorm<LayerNorm<>>, FinalNorm<NoNorm>,
                   Moe<Experts<4>, TopK<2>, Hidden<3>, SwiGlu, TopKThenSoftmax, SharedExperts<1>, ZLoss<1, 10>>,
                   LayerNorm<Epsilon<1, 1000>>,
-                  Parallel<Mamba<State<2>>, Moe<Experts<3>, TopK<3>, Hidden<2>, Gelu, BalanceLoss<1, 5>>>,
+                  Parallel<Mamba<State<2>, InputExperts<3>, GateExperts<3>, OutputExperts<3>, TopK<2>, ZLoss<1, 10>>,
+                           Moe<Experts<3>, TopK<3>, Hidden<2>, Gelu, BalanceLoss<1, 5>>>,
                   Residual<NoNorm, Mlp<Hidden<4>, GeGlu>>>;
 
 /// What public families have beside: inner norms, biases here and not there, sigmoid gates.
@@ -56,9 +58,10 @@ using AttentionNet = LanguageModel<
 
 /// Experts without losses of their own: these are means over a call, which chunks and sequences of a batch have one each
 /// of.
-using PlainMixture =
-    LanguageModel<Vocabulary<7>, Width<5>,
-                  Repeat<2, Mamba<State<3>, Expand<1>>, Moe<Experts<4>, TopK<2>, Hidden<3>, Silu, BalanceLoss<0>>>>;
+using PlainMixture = LanguageModel<
+    Vocabulary<7>, Width<5>,
+    Repeat<2, Mamba<State<3>, Inner<6>, GateExperts<2>, OutputExperts<3>, SeparateRouters, Hidden<4>, BalanceLoss<0>>,
+           Moe<Experts<4>, TopK<2>, Hidden<3>, Silu, BalanceLoss<0>>>>;
 
 // Sizes around every edge: odd widths, numbers of states, of experts, of taps.
 
