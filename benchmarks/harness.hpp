@@ -127,6 +127,7 @@ void scan(Report& report);
 void convolution(Report& report);
 void attention(Report& report);
 void moe(Report& report);
+void mamba_experts(Report& report);
 void mamba_130m(Report& report);
 void moe_mamba_416m(Report& report);
 void sequence_model(Report& report);

@@ -22,6 +22,7 @@ constexpr struct {
               {"convolution", convolution},
               {"attention", attention},
               {"moe", moe},
+              {"mamba-experts", mamba_experts},
               {"mamba-130m", mamba_130m},
               {"moe-mamba-416m", moe_mamba_416m},
               {"sequence-model", sequence_model}};
@@ -29,7 +30,8 @@ constexpr struct {
 constexpr const char* usage =
     "usage: benchmarks [--quick] [--only GROUP]... [--threads COUNT] [--processor-time] [--json FILE]\n"
     "  --quick          small shapes, few repeats\n"
-    "  --only GROUP     gemm, scan, convolution, attention, moe, mamba-130m, moe-mamba-416m or sequence-model; may be "
+    "  --only GROUP     gemm, scan, convolution, attention, moe, mamba-experts, mamba-130m, moe-mamba-416m or "
+    "sequence-model; may be "
     "repeated\n"
     "  --threads COUNT  measure with 1 and COUNT threads (default: all hardware threads)\n"
     "  --processor-time measure CPU time instead of wall-clock time: an estimate on a busy machine, with one thread\n"

@@ -3,10 +3,14 @@
 #include "ceilings.hpp"
 #include "harness.hpp"
 #include "moe_mamba/cpu/activation.hpp"
+#include "moe_mamba/cpu/causal_convolution.hpp"
 #include "moe_mamba/cpu/dispatch.hpp"
 #include "moe_mamba/cpu/elementwise.hpp"
 #include "moe_mamba/cpu/linear.hpp"
+#include "moe_mamba/cpu/norm.hpp"
 #include "moe_mamba/cpu/router.hpp"
+#include "moe_mamba/cpu/selective_scan_backward.hpp"
+#include "moe_mamba/language/mamba.hpp"
 #include "moe_mamba/language/mlp.hpp"
 
 namespace benchmarks {
@@ -108,6 +112,20 @@ void moe(Report& report) {
     if (report.settings().quick && tokens > 512) continue;
     measure<Moe<Experts<32>, TopK<1>, Hidden<1536>>, Mlp<Hidden<1536>>>(report, "1 of 32", tokens);
     measure<Moe<Experts<8>, TopK<2>, Hidden<1536>>, Mlp<Hidden<3072>>>(report, "2 of 8", tokens);
+  }
+}
+
+void mamba_experts(Report& report) {
+  report.begin_group(
+      "mamba-experts",
+      "Mamba layers of width 512 with 8 experts in projections, compared to the dense layer with as many "
+      "active parameters");
+  using InAndOut = Mamba<InputExperts<8>, OutputExperts<8>>;
+  using All = Mamba<InputExperts<8>, GateExperts<8>, OutputExperts<8>>;
+  for (const Index tokens : {Index{512}, Index{2048}}) {
+    if (report.settings().quick && tokens > 512) continue;
+    measure<InAndOut, Mamba<>>(report, "input and output", tokens);
+    measure<All, Mamba<>>(report, "input, gate and output", tokens);
   }
 }
 

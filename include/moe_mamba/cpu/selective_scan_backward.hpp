@@ -5,6 +5,7 @@
 #include <numbers>
 
 #include "moe_mamba/cpu/channels.hpp"
+#include "moe_mamba/cpu/selective_scan.hpp"
 #include "moe_mamba/cpu/selective_scan_chunk.hpp"
 #include "moe_mamba/cpu/selective_scan_sums.hpp"
 
