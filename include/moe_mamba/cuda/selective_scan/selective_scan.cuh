@@ -188,7 +188,7 @@ void for_scan_launches(Device& device, const Scan& scan, std::size_t scratch_byt
     const ScanChunking chunking = chunking_of(1, length);
     return ScanLoad{length, length < shortest ? 0 : chunking.count, chunking.count > 1};
   };
-  const auto fits = [&](const ScanLoad& load) { return bytes_of(load) <= scratch_bytes; };
+  const auto fits = [&](const ScanLoad& load) { return table_bytes<ScanSequence> + bytes_of(load) <= scratch_bytes; };
   auto* checkpoints = scan.checkpoints;
   for_sequence_groups(scan.shape, Table::most, load_of, fits, [&](const SequenceRun& run) {
     if (run.shape.tokens() == 0) return;
@@ -214,8 +214,8 @@ void for_scan_launches(Device& device, const Scan& scan, std::size_t scratch_byt
       checkpoint += scan_checkpoints(sequence.length);
       return own.parts;
     });
-    Arena arena(device.scratch());
-    call(part, ScanChunks{put_sequences(device, table, arena), 0, load.parts}, load.carried());
+    const LaunchSequences<ScanSequence> sequences = put_sequences(device, table, part.scratch);
+    call(part, ScanChunks{sequences, 0, load.parts}, load.carried());
   });
 }
 
@@ -336,7 +336,8 @@ std::size_t selective_scan_scratch(const Device& device, Shape shape, Index chan
   const detail::ScanParts backward = parts(
       detail::scan_backward_resident, ceiling_divide(channels, Index{detail::scan_backward_width(sizeof(T), states)}));
   const Index tokens = shape.tokens();
-  return std::max(detail::scan_forward_bytes<C>(tokens, forward.chunked, channels, states),
+  return detail::table_bytes<detail::ScanSequence> +
+         std::max(detail::scan_forward_bytes<C>(tokens, forward.chunked, channels, states),
                   detail::scan_backward_bytes<C>(tokens, backward.all, backward.chunked, channels, states));
 }
 
