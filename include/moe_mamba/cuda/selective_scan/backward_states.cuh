@@ -47,10 +47,10 @@ class ScanBackwardStates {
   __device__ __forceinline__ const ScanChunks& chunks() const { return carry_.chunks; }
   /// The row of a step of the sequence.
   __device__ __forceinline__ Index row(Index step) const {
-    return chunks().sequences.row_of<kind>(tile_.sequence) + step;
+    return chunks().sequences.template row_of<kind>(tile_.sequence) + step;
   }
   /// The number of the sequence's chunk among those of all.
-  __device__ __forceinline__ Index part() const { return chunks().part<kind>(tile_.sequence, tile_.chunk); }
+  __device__ __forceinline__ Index part() const { return chunks().template part<kind>(tile_.sequence, tile_.chunk); }
 
   __device__ __forceinline__ void load_states() {
     const T* from = scan_.dstate.data == nullptr ? nullptr : scan_.dstate.data + tile_.sequence * scan_.dstate.stride;
@@ -78,7 +78,7 @@ class ScanBackwardStates {
   /// The states before step `first`.
   __device__ __forceinline__ void load_checkpoint(Index first, Registers& h) const {
     const T* const checkpoint =
-        scan_.checkpoints + chunks().checkpoint<kind>(tile_.sequence, first) * States * tile_.channels;
+        scan_.checkpoints + chunks().template checkpoint<kind>(tile_.sequence, first) * States * tile_.channels;
 #pragma unroll
     for (int k = 0; k < channels; ++k) {
 #pragma unroll

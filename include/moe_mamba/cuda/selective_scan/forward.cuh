@@ -96,7 +96,8 @@ class ScanForward {
     int stage = 0;
     for (Index first = tile_.begin; left > 0; first += Tuning::steps, left -= Tuning::steps, stage ^= 1) {
       if (!summary && scan_.checkpoints != nullptr && first % scan_checkpoint_interval == 0) {
-        save_states(scan_.checkpoints + chunks().checkpoint<kind>(tile_.sequence, first) * States * tile_.channels);
+        save_states(scan_.checkpoints +
+                    chunks().template checkpoint<kind>(tile_.sequence, first) * States * tile_.channels);
       }
       Loaded z[Tuning::rows], u[Tuning::rows];  // of the current tile
 #pragma unroll
@@ -117,15 +118,15 @@ class ScanForward {
  private:
   __device__ __forceinline__ const ScanChunks& chunks() const { return carry_.chunks; }
   __device__ __forceinline__ Index first_row() const {
-    return chunks().sequences.row_of<kind>(tile_.sequence) + tile_.begin;
+    return chunks().sequences.template row_of<kind>(tile_.sequence) + tile_.begin;
   }
   __device__ __forceinline__ bool is_last_chunk() const {
-    return tile_.end == chunks().sequences.length_of<kind>(tile_.sequence);
+    return tile_.end == chunks().sequences.template length_of<kind>(tile_.sequence);
   }
   __device__ __forceinline__ const T* initial_states() const {
     if (summary) return nullptr;
     if (carry_.states != nullptr)
-      return carry_.states + chunks().part<kind>(tile_.sequence, tile_.chunk) * States * tile_.channels;
+      return carry_.states + chunks().template part<kind>(tile_.sequence, tile_.chunk) * States * tile_.channels;
     return scan_.state.data == nullptr ? nullptr : scan_.state.data + tile_.sequence * scan_.state.stride;
   }
 

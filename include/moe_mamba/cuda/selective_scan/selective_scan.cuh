@@ -170,7 +170,6 @@ std::size_t scan_backward_bytes(Index tokens, Index parts, Index carried, Index 
 struct ScanLoad {
   Index tokens, parts;
   bool has_carry;
-
   constexpr Index carried() const { return has_carry ? parts : 0; }
   friend constexpr ScanLoad operator+(const ScanLoad& a, const ScanLoad& b) {
     return {a.tokens + b.tokens, a.parts + b.parts, a.has_carry || b.has_carry};
@@ -323,12 +322,13 @@ void launch_scan_backward(Device& device, const SelectiveScanBackward<C, S, Stat
 
 /// Bytes of device memory that selective_scan and selective_scan_backward need at most, for this shape and any smaller
 /// one: about E / 32 values of type compute_t<C> for each element of B, and one for each element of a_log, sequence and
-/// chunk. bfloat16 activations with more than 32 states need three more for each element of u. Packed sequences share
-/// what one of them needs at most, with what all their elements need: launches take as many as find room in it.
+/// chunk. bfloat16 activations with more than 32 states need three more for each element of u. Packed sequences need no
+/// more than as many of the longest; a launch takes those that find room in it.
 template <StorageScalar C>
 std::size_t selective_scan_scratch(const Device& device, Shape shape, Index channels, Index states) {
   using T = compute_t<C>;
-  const Index batch = shape.lengths == nullptr ? shape.batch : 1;
+  using Table = detail::SequenceTable<detail::ScanSequence>;
+  const Index batch = shape.lengths == nullptr ? shape.batch : std::min(shape.batch, Index{Table::most});
   const auto parts = [&](Index resident, Index groups) {
     return detail::most_scan_parts(device.processors(), resident, groups, batch, shape.length);
   };
