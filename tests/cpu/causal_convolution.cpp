@@ -332,3 +332,27 @@ TEST_CASE("NaN in an input of the convolution comes out of the taps that read it
   check(
       "state", [&](Case& p) { p.state[2 * channels + at_channel] = nan; }, 0, 2);
 }
+
+TEST_CASE("packed sequences without a place for their states are convolved as with one", "[cpu][convolution]") {
+  constexpr Index channels = 5;
+  const std::vector<Index> lengths{4, 0, 9, 1};
+  const Shape shape = Shape::packed(lengths);
+  const auto x = test::uniform<float>(shape.tokens() * channels, 81), weight = test::uniform<float>(channels * 4, 82),
+             bias = test::uniform<float>(channels, 83);
+  const auto run = [&](auto& device, float* saved) {
+    std::vector<float> y(x.size());
+    causal_convolution(device, CausalConvolution<float, float, 4>{.shape = shape,
+                                                                  .x = {x.data(), shape.tokens(), channels, channels},
+                                                                  .weight = weight.data(),
+                                                                  .bias = bias.data(),
+                                                                  .state = {},
+                                                                  .saved_state = saved,
+                                                                  .y = {y.data(), shape.tokens(), channels, channels}});
+    return y;
+  };
+  std::vector<float> saved(lengths.size() * 3 * channels);
+  cpu::Device device;
+  reference::Device plain;
+  CHECK(same_bits(run(device, nullptr), run(device, saved.data())));
+  CHECK(same_bits(run(plain, nullptr), run(plain, saved.data())));
+}

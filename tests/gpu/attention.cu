@@ -1,4 +1,5 @@
 #include "gpu/operations.cuh"
+#include "gpu/support.cuh"
 #include "moe_mamba/cuda/attention/backward.cuh"
 #include "moe_mamba/cuda/attention/forward.cuh"
 #include "moe_mamba/cuda/rotary.cuh"
@@ -41,31 +42,66 @@ void check_attention(test::Report& report, Shape shape, AttentionHeads heads, In
              v = test::uniform<C>(tokens * (k_columns + gap), 5);
   const auto dy = test::uniform<C>(tokens * q_columns, 6);
   const auto poison = [](Index count) { return test::poison<C>(count); };
-  report.check(
-      "attention " + name, bound,
+  const auto arrays =
       std::make_tuple(q, k, v, state, dy, dstate, test::poison<S>(shape.batch * cache.size()),
                       poison(tokens * q_columns), test::poison<S>(tokens * heads.queries), poison(tokens * q_columns),
-                      poison(tokens * k_columns), poison(tokens * k_columns)),
-      [&](auto& device, auto* qs, auto* ks, auto* vs, auto* states, auto* dys, auto* dstates, auto* saved, auto* ys,
-          auto* log_sums, auto* dqs, auto* dks, auto* dvs) {
-        using T = std::remove_reference_t<decltype(*ys)>;
-        const auto rows = [&](auto* data, Index columns) {
-          return MatrixView<const T>{data, tokens, columns, columns + gap};
-        };
-        const auto view = [&](auto* data) {
-          using State = StateView<compute_t<T>>;
-          return with_state ? State{data, stride} : State{};
-        };
-        causal_attention(device, CausalAttention<T, d>{shape, heads, rows(qs, q_columns), rows(ks, k_columns),
-                                                       rows(vs, k_columns), view(states), saved,
-                                                       matrix(ys, tokens, q_columns), log_sums, scratch_of(device)});
-        causal_attention_backward(
-            device, CausalAttentionBackward<T, d>{shape, heads, rows(qs, q_columns), rows(ks, k_columns),
-                                                  rows(vs, k_columns), saved, matrix(ys, tokens, q_columns), log_sums,
-                                                  matrix(dys, tokens, q_columns), matrix(dqs, tokens, q_columns),
-                                                  matrix(dks, tokens, k_columns), matrix(dvs, tokens, k_columns),
-                                                  view(dstates), scratch_of(device)});
-      });
+                      poison(tokens * k_columns), poison(tokens * k_columns));
+  const auto passes = [&](bool one_by_one) {
+    return [&, one_by_one](auto& device, auto* qs, auto* ks, auto* vs, auto* states, auto* dys, auto* dstates,
+                           auto* saved, auto* ys, auto* log_sums, auto* dqs, auto* dks, auto* dvs) {
+      using T = std::remove_reference_t<decltype(*ys)>;
+      const auto rows = [&](auto* data, Index columns) {
+        return MatrixView<const T>{data, tokens, columns, columns + gap};
+      };
+      const auto view = [&](auto* data) {
+        using State = StateView<compute_t<T>>;
+        return with_state ? State{data, stride} : State{};
+      };
+      const CausalAttention<T, d> forward{shape,
+                                          heads,
+                                          rows(qs, q_columns),
+                                          rows(ks, k_columns),
+                                          rows(vs, k_columns),
+                                          view(states),
+                                          saved,
+                                          matrix(ys, tokens, q_columns),
+                                          log_sums,
+                                          scratch_of(device)};
+      const CausalAttentionBackward<T, d> backward{shape,
+                                                   heads,
+                                                   rows(qs, q_columns),
+                                                   rows(ks, k_columns),
+                                                   rows(vs, k_columns),
+                                                   saved,
+                                                   matrix(ys, tokens, q_columns),
+                                                   log_sums,
+                                                   matrix(dys, tokens, q_columns),
+                                                   matrix(dqs, tokens, q_columns),
+                                                   matrix(dks, tokens, k_columns),
+                                                   matrix(dvs, tokens, k_columns),
+                                                   view(dstates),
+                                                   scratch_of(device)};
+      if (one_by_one) {
+        each_packed_run(forward, [&](const auto& part) { causal_attention(device, part); });
+        each_packed_run(backward, [&](const auto& part) { causal_attention_backward(device, part); });
+      } else {
+        causal_attention(device, forward);
+        causal_attention_backward(device, backward);
+      }
+    };
+  };
+  report.check("attention " + name, bound, arrays, passes(false));
+  if (shape.lengths != nullptr) report.same_bits("packed attention " + name, arrays, passes(false), passes(true));
+}
+
+/// Packed sequences: those of the reference, and bit for bit what each is alone.
+template <class C, int d>
+void check_packed(test::Report& report, Index gap = 3) {
+  for (const auto& lengths : test::gpu::packed_lengths()) {
+    const Shape shape = Shape::packed(lengths);
+    check_attention<C, d>(report, shape, {2, 1, 50}, 60, gap);
+    check_attention<C, d>(report, shape, {4, 2, 300}, 0, gap, false);
+  }
 }
 
 template <class C, int d>
@@ -140,7 +176,10 @@ void check_nan(test::Report& report) {
 
 template <class C>
 void check_rotary(test::Report& report) {
-  for (const Shape shape : {Shape{0, 3}, Shape{2, 0}, Shape{1, 1}, Shape{3, 50}}) {
+  const auto packed = test::gpu::packed_lengths();
+  std::vector<Shape> shapes{{0, 3}, {2, 0}, {1, 1}, {3, 50}};
+  for (const auto& lengths : packed) shapes.push_back(Shape::packed(lengths));
+  for (const Shape& shape : shapes) {
     for (const auto& [width, rotary] : {std::pair<Index, Index>{2, 2}, {5, 4}, {64, 64}, {300, 270}}) {
       for (const Index read : {Index{0}, Index{777}, Index{1} << 40}) {
         for (const bool backward : {false, true}) {
@@ -177,6 +216,11 @@ int main() {
     check_shapes<float, 128>(report);
     report.group("attention float, wide heads");
     check_attention<float, 256>(report, {1, 70}, {2, 1, 50}, 40);
+    report.group("attention of packed sequences");
+    check_packed<float, 5>(report);
+    check_packed<bfloat16, 64>(report);
+    check_packed<bfloat16, 64>(report, 8);
+    check_packed<double, 72>(report);
     report.group("attention bfloat16");
     check_shapes<bfloat16, 64>(report);
     check_shapes<bfloat16, 5>(report);

@@ -60,17 +60,25 @@ struct Problem {
 
   template <class Device, class Input, class Parameter, class Output, class Sum>
   void run(Device& device, const Input& input, const Parameter& parameter, const Output& output, const Sum& sum,
-           bool with_state) const {
+           bool with_state, bool one_by_one) const {
     const auto states = [&](const char* name) {
       return with_state ? StateView<T>{sum(name), state_stride} : StateView<T>{};
     };
     const auto out = [&](const char* name) { return MatrixView<C>{output(name), shape.tokens(), channels, stride}; };
-    causal_convolution(device, CausalConvolution<C, S, K>{shape, rows(input(x)), parameter(weight) + first_weight,
-                                                          parameter(bias), states("state"), sum("saved"), out("y")});
-    causal_convolution_backward(
-        device, CausalConvolutionBackward<C, S, K>{shape, rows(input(x)), parameter(weight) + first_weight,
-                                                   parameter(bias), sum("saved"), rows(input(dy)), out("dx"),
-                                                   sum("dweight"), sum("dbias"), states("dstate")});
+    const CausalConvolution<C, S, K> forward{shape,           rows(input(x)),  parameter(weight) + first_weight,
+                                             parameter(bias), states("state"), sum("saved"),
+                                             out("y")};
+    const CausalConvolutionBackward<C, S, K> backward{shape,           rows(input(x)), parameter(weight) + first_weight,
+                                                      parameter(bias), sum("saved"),   rows(input(dy)),
+                                                      out("dx"),       sum("dweight"), sum("dbias"),
+                                                      states("dstate")};
+    if (one_by_one) {
+      each_packed_run(forward, [&](const auto& part) { causal_convolution(device, part); });
+      each_packed_run(backward, [&](const auto& part) { causal_convolution_backward(device, part); });
+    } else {
+      causal_convolution(device, forward);
+      causal_convolution_backward(device, backward);
+    }
   }
 
   Results<C> on_reference(bool with_state) const {
@@ -79,11 +87,12 @@ struct Problem {
     const auto data = [](const auto& values) { return values.data(); };
     run(
         device, data, data, [&](const char* name) { return results.activations[name].data(); },
-        [&](const char* name) { return results.sums[name].data(); }, with_state);
+        [&](const char* name) { return results.sums[name].data(); }, with_state, false);
     return results;
   }
 
-  Results<C> on_gpu(cuda::Device& device, bool with_state, Checks& checks) const {
+  /// Packed sequences together, or one by one.
+  Results<C> on_gpu(cuda::Device& device, bool with_state, Checks& checks, bool one_by_one = false) const {
     const Buffer<C> x_buffer(x), dy_buffer(dy);
     const Buffer<S> weight_buffer(weight), bias_buffer(bias);
     const ResultBuffers<C> outputs(before());
@@ -91,7 +100,7 @@ struct Problem {
         device, [&](const auto& values) { return (&values == &x ? x_buffer : dy_buffer).data(); },
         [&](const auto& values) { return (&values == &weight ? weight_buffer : bias_buffer).data(); },
         [&](const char* name) { return outputs.activation(name); }, [&](const char* name) { return outputs.sum(name); },
-        with_state);
+        with_state, one_by_one);
     device.synchronize();
     return outputs.values(checks);
   }
@@ -155,6 +164,29 @@ void compare_shapes(cuda::Device& device, Checks& checks) {
   checks.group(test::gpu::types<C, S>() + ", K " + std::to_string(K));
 }
 
+/// Packed sequences: those of the reference, and bit for bit what each is alone.
+template <class C, class S, int K>
+void compare_packed(cuda::Device& device, Checks& checks) {
+  for (const auto& lengths : test::gpu::packed_lengths()) {
+    const Shape shape = Shape::packed(lengths);
+    // Of the many channels a block has several tiles of a sequence.
+    for (const Index channels : {6, 33, 12802}) {
+      if (channels > 100 && shape.tokens() > 700) continue;
+      const bool with_state = channels != 33;
+      compare<C, S, K>(device, checks, shape, channels, 2, lengths.size(), with_state);
+      const Problem<C, S, K> problem(shape, channels, 2, 5);
+      const auto together = problem.on_gpu(device, with_state, checks);
+      const auto one_by_one = problem.on_gpu(device, with_state, checks, true);
+      together.each([&]<class V>(const std::string& name, const std::vector<V>&) {
+        checks.check(together.same_bits(name, one_by_one),
+                     std::to_string(shape.batch) + " packed sequences, channels " + std::to_string(channels) + ", " +
+                         name + ": the bits of each alone");
+      });
+    }
+  }
+  checks.group(test::gpu::types<C, S>() + ", K " + std::to_string(K) + ", packed");
+}
+
 /// So many channels or sequences that a warp, on the way back, takes more steps or more pieces than it takes at least.
 template <class C>
 void compare_many(cuda::Device& device, Checks& checks) {
@@ -214,6 +246,10 @@ int main() {
     compare_shapes<bfloat16, float, 1>(device, checks);
     compare_shapes<bfloat16, bfloat16, 8>(device, checks);
     compare_shapes<bfloat16, bfloat16, 9>(device, checks);
+    compare_packed<float, float, 4>(device, checks);
+    compare_packed<bfloat16, bfloat16, 4>(device, checks);
+    compare_packed<bfloat16, bfloat16, 64>(device, checks);
+    compare_packed<double, double, 2>(device, checks);
     compare_many<bfloat16>(device, checks);
     compare_parts<float, 4>(device, checks, 3);
     for (const Index gap : {2, 3}) {

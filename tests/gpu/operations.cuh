@@ -125,6 +125,15 @@ class Report {
     expect(what + ": the same bits as a graph", same(first, run(arrays, call, true, intact), indices));
   }
 
+  /// Two calls on copies of the same arrays, which must leave the same bits.
+  template <class... T, class Call, class Other>
+  void same_bits(const std::string& what, const std::tuple<std::vector<T>...>& arrays, const Call& call,
+                 const Other& other) {
+    bool intact = true;
+    const auto first = run(arrays, call, false, intact), second = run(arrays, other, false, intact);
+    expect(what + ": the same bits", intact && same(first, second, std::index_sequence_for<T...>{}));
+  }
+
   void expect(const std::string& what, bool holds) {
     ++checks_;
     if (holds) return;

@@ -11,7 +11,7 @@ void compare(cuda::Device& device, Checks& checks, Shape shape, Index channels, 
   const auto exact = Problem<double, S, N>(problem).on_reference(with_state);
   const auto simple = problem.plain(with_state);
   const auto actual = problem.on_gpu(device, with_state, checks);
-  const auto again = problem.on_gpu(device, with_state, checks, true);
+  const auto again = problem.on_gpu(device, with_state, checks, Run::as_graph);
   const std::string where = "N " + std::to_string(N) + ", batch " + std::to_string(shape.batch) + ", length " +
                             std::to_string(shape.length) + ", channels " + std::to_string(channels) + ", ";
   actual.each([&]<class V>(const std::string& name, const std::vector<V>&) {
@@ -29,6 +29,27 @@ void compare(cuda::Device& device, Checks& checks, Shape shape, Index channels, 
   }
 }
 
+/// Packed sequences: those of the reference, and bit for bit what each is alone.
+template <class C, class S, int N>
+void compare_packed(cuda::Device& device, Checks& checks) {
+  for (const auto& lengths : test::gpu::packed_lengths()) {
+    const Shape shape = Shape::packed(lengths);
+    for (const Index channels : {1, 33, 130}) {
+      const bool with_state = channels != 33;
+      compare<C, S, N>(device, checks, shape, channels, lengths.size(), with_state);
+      const Problem<C, S, N> problem(shape, channels, 5);
+      const auto together = problem.on_gpu(device, with_state, checks);
+      const auto one_by_one = problem.on_gpu(device, with_state, checks, Run::one_by_one);
+      together.each([&]<class V>(const std::string& name, const std::vector<V>&) {
+        checks.check(together.same_bits(name, one_by_one),
+                     std::to_string(shape.batch) + " packed sequences, channels " + std::to_string(channels) + ", " +
+                         name + ": the bits of each alone");
+      });
+    }
+  }
+  checks.group(test::gpu::types<C, S>() + ", N " + std::to_string(N) + ", packed");
+}
+
 template <class C, class S, int N>
 void compare_shapes(cuda::Device& device, Checks& checks, Index longest = 1031) {
   const Index lengths[] = {0, 1, 63, 64, 65, 1031, 7, 130}, widths[] = {1, 3, 16, 33, 128, 130};
@@ -44,7 +65,8 @@ void compare_shapes(cuda::Device& device, Checks& checks, Index longest = 1031) 
 template <class C, class S, int N>
 void compare_narrow(cuda::Device& device, Checks& checks) {
   const Index processors = device.processors();
-  checks.check(cuda::detail::scan_takes_narrow<C, N>(device, {processors, 75}, 33), "blocks are narrow");
+  checks.check(cuda::detail::scan_takes_narrow<C, N>(device, cuda::detail::scan_blocks<C>(processors, 33)),
+               "blocks are narrow");
   compare<C, S, N>(device, checks, {processors, 75}, 33, 11, true);
   compare<C, S, N>(device, checks, {processors, 16}, 36, 12, false);
   compare<C, S, N>(device, checks, {processors, 2}, 64, 13, true);
@@ -123,6 +145,15 @@ void check_scratch(const cuda::Device& device, Checks& checks) {
       }
     }
   }
+  // Packed sequences take no more than as many of the longest.
+  for (const auto& lengths : test::gpu::packed_lengths()) {
+    const Shape packed = Shape::packed(lengths);
+    for (const Index channels : {40, 2048}) {
+      checks.check(selective_scan_scratch<C>(device, packed, channels, 16) <=
+                       selective_scan_scratch<C>(device, {packed.batch, packed.length}, channels, 16),
+                   "scratch of packed sequences");
+    }
+  }
   checks.group(test::gpu::types<C, C>() + ", scratch");
 }
 
@@ -158,6 +189,10 @@ int main(int arguments, char**) {
     compare<bfloat16, bfloat16, 16>(device, checks, {300, 200}, 36, 9, true);
     compare<double, double, 16>(device, checks, {300, 70}, 33, 10, false);
     checks.group("without chunks");
+    compare_packed<float, float, 16>(device, checks);
+    compare_packed<bfloat16, bfloat16, 16>(device, checks);
+    compare_packed<bfloat16, bfloat16, 96>(device, checks);
+    compare_packed<double, double, 20>(device, checks);
     compare_narrow<float, float, 1>(device, checks);
     compare_narrow<float, float, 16>(device, checks);
     compare_narrow<float, float, 32>(device, checks);

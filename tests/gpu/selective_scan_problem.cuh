@@ -14,6 +14,9 @@ namespace test::gpu::scan {
 using namespace moe_mamba;
 inline std::size_t count(Index n) { return static_cast<std::size_t>(n); }
 
+/// How a problem is run: launch by launch, captured as a graph, or packed sequences one by one.
+enum class Run { at_once, as_graph, one_by_one };
+
 /// A scan with random inputs. Rows and states lie further apart than they must, those of some widths so that several
 /// elements can be loaded at once.
 template <class C, class S, int N>
@@ -80,7 +83,7 @@ struct Problem {
              {"db", test::poison<C>(t * narrow_stride)},
              {"dc", test::poison<C>(t * narrow_stride)}},
             {{"state", state},
-             {"checkpoints", test::poison<T>(shape.batch * scan_checkpoints(shape.length) * N * e)},
+             {"checkpoints", test::poison<T>(scan_checkpoints(shape) * N * e)},
              {"dbias", test::uniform<T>(e, 1)},
              {"da_log", test::uniform<T>(e * N, 2)},
              {"dd", test::uniform<T>(e, 3)},
@@ -91,7 +94,7 @@ struct Problem {
   /// give, and `scratch`.
   template <class Device, class Input, class Parameter, class Output, class Sum>
   void run(Device& device, const Input& input, const Parameter& parameter, const Output& output, const Sum& sum,
-           Arena scratch, bool with_state) const {
+           Arena scratch, bool with_state, bool one_by_one) const {
     const Index t = shape.tokens();
     const auto out = [&](const char* name, Index columns, Index row) {
       return MatrixView<C>{output(name), t, columns, row};
@@ -101,30 +104,38 @@ struct Problem {
     };
     const auto u_rows = wide(input(u)), delta_rows = wide(input(delta)), z_rows = wide(input(z));
     const auto b_rows = narrow(input(b)), c_rows = narrow(input(c));
-    selective_scan(device, SelectiveScan<C, S, N>{shape, u_rows, delta_rows, b_rows, c_rows, z_rows, parameter(bias),
-                                                  parameter(a_log), parameter(d), states("state"), sum("checkpoints"),
-                                                  out("y", channels, stride), scratch});
-    selective_scan_backward(device, SelectiveScanBackward<C, S, N>{shape,
-                                                                   u_rows,
-                                                                   delta_rows,
-                                                                   b_rows,
-                                                                   c_rows,
-                                                                   z_rows,
-                                                                   parameter(bias),
-                                                                   parameter(a_log),
-                                                                   parameter(d),
-                                                                   sum("checkpoints"),
-                                                                   wide(input(dy)),
-                                                                   out("du", channels, stride),
-                                                                   out("ddelta", channels, stride),
-                                                                   out("dz", channels, stride),
-                                                                   out("db", N, narrow_stride),
-                                                                   out("dc", N, narrow_stride),
-                                                                   sum("dbias"),
-                                                                   sum("da_log"),
-                                                                   sum("dd"),
-                                                                   states("dstate"),
-                                                                   scratch});
+    const SelectiveScan<C, S, N> forward{shape,        u_rows,          delta_rows,         b_rows,
+                                         c_rows,       z_rows,          parameter(bias),    parameter(a_log),
+                                         parameter(d), states("state"), sum("checkpoints"), out("y", channels, stride),
+                                         scratch};
+    const SelectiveScanBackward<C, S, N> backward{shape,
+                                                  u_rows,
+                                                  delta_rows,
+                                                  b_rows,
+                                                  c_rows,
+                                                  z_rows,
+                                                  parameter(bias),
+                                                  parameter(a_log),
+                                                  parameter(d),
+                                                  sum("checkpoints"),
+                                                  wide(input(dy)),
+                                                  out("du", channels, stride),
+                                                  out("ddelta", channels, stride),
+                                                  out("dz", channels, stride),
+                                                  out("db", N, narrow_stride),
+                                                  out("dc", N, narrow_stride),
+                                                  sum("dbias"),
+                                                  sum("da_log"),
+                                                  sum("dd"),
+                                                  states("dstate"),
+                                                  scratch};
+    if (one_by_one) {
+      each_packed_scan(forward, [&](const auto& part) { selective_scan(device, part); });
+      each_packed_scan(backward, [&](const auto& part) { selective_scan_backward(device, part); });
+    } else {
+      selective_scan(device, forward);
+      selective_scan_backward(device, backward);
+    }
   }
 
   Results<C> on_reference(bool with_state) const {
@@ -133,12 +144,11 @@ struct Problem {
     const auto data = [](const auto& values) { return values.data(); };
     run(
         device, data, data, [&](const char* name) { return results.activations[name].data(); },
-        [&](const char* name) { return results.sums[name].data(); }, Arena(), with_state);
+        [&](const char* name) { return results.sums[name].data(); }, Arena(), with_state, false);
     return results;
   }
 
-  /// On the GPU, launch by launch or captured as a graph.
-  Results<C> on_gpu(cuda::Device& device, bool with_state, Checks& checks, bool as_graph = false) const {
+  Results<C> on_gpu(cuda::Device& device, bool with_state, Checks& checks, Run how = Run::at_once) const {
     std::map<const void*, Buffer<C>> inputs;
     std::map<const void*, Buffer<S>> parameters;
     const ResultBuffers<C> outputs(before());
@@ -151,9 +161,10 @@ struct Problem {
           device, [&](const auto& values) { return inputs.at(&values).data(); },
           [&](const auto& values) { return parameters.at(&values).data(); },
           [&](const char* name) { return outputs.activation(name); },
-          [&](const char* name) { return outputs.sum(name); }, Arena(scratch.data()), with_state);
+          [&](const char* name) { return outputs.sum(name); }, Arena(scratch.data()), with_state,
+          how == Run::one_by_one);
     };
-    if (as_graph) {
+    if (how == Run::as_graph) {
       cudaGraph_t graph;
       cudaGraphExec_t executable;
       cuda::check(cudaStreamBeginCapture(device.stream(), cudaStreamCaptureModeThreadLocal), "begin");
@@ -174,11 +185,13 @@ struct Problem {
 
   /// The scan in plain loops in the type of arithmetic: what a result may be off by is judged by what this is off by.
   std::map<std::string, std::vector<T>> plain(bool with_state) const {
-    const Index e = channels, length = shape.length;
+    const Index e = channels;
     std::map<std::string, std::vector<T>> results;
     before().each([&](const std::string& name, const auto& values) { results[name] = test::converted<T>(values); });
     for (const char* name : {"db", "dc"}) std::fill(results[name].begin(), results[name].end(), T(0));
+    Index first_row = 0, first_checkpoint = 0;
     for (Index s = 0; s < shape.batch; ++s) {
+      const Index length = shape.length_of(s);
       for (Index k = 0; k < e; ++k) {
         const auto at_state = [&](int n) { return count(s * state_stride + n * e + k); };
         std::vector<T> h, decay, sums;
@@ -190,12 +203,12 @@ struct Problem {
         }
         const T d_own = static_cast<T>(d[count(k)]), bias_own = static_cast<T>(bias[count(k)]);
         for (Index t = 0; t < length; ++t) {
-          const Index row = s * length + t;
+          const Index row = first_row + t;
           const T step = softplus(static_cast<T>(wide(delta)(row, k)) + bias_own), x = static_cast<T>(wide(u)(row, k));
           T sum = d_own * x;
           for (int n = 0; n < N; ++n) {
             if (t % scan_checkpoint_interval == 0) {
-              const Index piece = s * scan_checkpoints(length) + t / scan_checkpoint_interval;
+              const Index piece = first_checkpoint + t / scan_checkpoint_interval;
               results["checkpoints"][count((piece * N + n) * e + k)] = h[count(t * N + n)];
             }
             decay.push_back(std::exp(step * a[n]));
@@ -206,7 +219,7 @@ struct Problem {
           results["y"][count(row * stride + k)] = sum * silu(static_cast<T>(wide(z)(row, k)));
         }
         for (Index t = length - 1; t >= 0; --t) {
-          const Index row = s * length + t;
+          const Index row = first_row + t;
           const T raw = static_cast<T>(wide(delta)(row, k)) + bias_own, step = softplus(raw),
                   x = static_cast<T>(wide(u)(row, k));
           const T gradient = static_cast<T>(wide(dy)(row, k)), dp = gradient * silu(static_cast<T>(wide(z)(row, k)));
@@ -233,6 +246,8 @@ struct Problem {
           results["dstate"][at_state(n)] = carried[n];
         }
       }
+      first_row += length;
+      first_checkpoint += scan_checkpoints(length);
     }
     return results;
   }

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "moe_mamba/core/random.hpp"
 #include "moe_mamba/cuda/device.hpp"
 #include "support/data.hpp"
 
@@ -116,6 +117,19 @@ int run(const Body& body) {
     std::printf("FAILED: %s\n", error.what());
     return 1;
   }
+}
+
+/// Lengths of packed sequences: none, one and those around tiles and segments, one that is far longer, none but empty
+/// ones, and more than one launch takes.
+inline std::vector<std::vector<Index>> packed_lengths() {
+  std::vector<std::vector<Index>> all{
+      {5, 1, 0, 33, 2, 300, 1, 64}, {0, 1031, 63, 65, 0}, {1, 1, 1}, {0, 0}, {129, 3}, {40}};
+  std::vector<Index> many(300);
+  moe_mamba::Random random(moe_mamba::Seed{7});
+  for (Index& length : many) length = static_cast<Index>(random.below(9));
+  many[170] = 200;
+  all.push_back(many);
+  return all;
 }
 
 template <class C, class S>

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 
+#include "moe_mamba/core/arena.hpp"
 #include "moe_mamba/core/mathematics.hpp"
+#include "moe_mamba/cuda/common/put_sequences.cuh"
 #include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/ops/rotary.hpp"
 
@@ -19,15 +21,24 @@ struct RotaryFrequencies {
   double of[rotary_pairs];
 };
 
-/// Pairs first … first + count - 1 of every head.
+/// Pairs first … first + count - 1 of every head. Threads are numbered over the pairs of all rows or, where sequences are
+/// packed, over those of each sequence.
 template <class C>
 __global__ void __launch_bounds__(rotary_threads)
     rotary_kernel(const __grid_constant__ RotaryEmbedding<C> rotary,
-                  const __grid_constant__ RotaryFrequencies frequencies, int first, int count) {
-  const Index index = Index{blockIdx.x} * rotary_threads + threadIdx.x;
-  const Index row = index / count, i = index - row * count;
-  if (row >= rotary.shape.tokens()) return;
-  const Index sequence = row / rotary.shape.length, step = row - sequence * rotary.shape.length;
+                  const __grid_constant__ RotaryFrequencies frequencies,
+                  const __grid_constant__ LaunchSequences<PackedSequence> sequences, int first, int count) {
+  SequenceBlock place{0, 0, rotary.shape.tokens(), blockIdx.x};
+  if (sequences.packed != nullptr) place = sequences.at<SequenceKind::packed>(blockIdx.x);
+  const Index index = Index{place.block} * rotary_threads + threadIdx.x;
+  Index step = index / count;
+  const Index i = index - step * count, row = place.row + step;
+  if (step >= place.length) return;
+  Index sequence = place.sequence;
+  if (sequences.packed == nullptr) {
+    sequence = row / rotary.shape.length;
+    step = row - sequence * rotary.shape.length;
+  }
   const double angle =
       static_cast<double>(position_of(rotary.positions, sequence) + step) * frequencies.of[static_cast<int>(i)];
   double sine, cosine;
@@ -43,24 +54,41 @@ __global__ void __launch_bounds__(rotary_threads)
   }
 }
 
-}  // namespace detail
-
-/// See ops/rotary.hpp. Nothing is allocated and nothing waits. Throws Error where a kernel cannot be launched.
-template <StorageScalar C>
-void rotary_embedding(Device& device, const RotaryEmbedding<C>& rotary) {
-  if (each_packed_run(rotary, [&](const auto& part) { rotary_embedding(device, part); })) return;
-  const int half = static_cast<int>(rotary.rotary_width / 2);
+/// Equally long sequences, or no more packed ones than a table holds.
+template <class C>
+void launch_rotary(Device& device, const RotaryEmbedding<C>& rotary) {
   if (rotary.shape.tokens() == 0) return;
-  for (int first = 0; first < half; first += detail::rotary_pairs) {
-    const int count = std::min(detail::rotary_pairs, half - first);
-    detail::RotaryFrequencies frequencies{};
+  const int half = static_cast<int>(rotary.rotary_width / 2);
+  for (int first = 0; first < half; first += rotary_pairs) {
+    const int count = std::min(rotary_pairs, half - first);
+    RotaryFrequencies frequencies{};
     for (int i = 0; i < count; ++i) {
       frequencies.of[i] = rotary_frequency(rotary.base, first + i, rotary.rotary_width);
     }
-    const Index blocks = ceiling_divide(rotary.shape.tokens() * count, detail::rotary_threads);
-    detail::rotary_kernel<C><<<static_cast<unsigned>(blocks), detail::rotary_threads, 0, device.stream()>>>(
-        rotary, frequencies, first, count);
+    const auto blocks_of = [&](Index rows) { return ceiling_divide<Index>(rows * count, rotary_threads); };
+    Index blocks = blocks_of(rotary.shape.tokens());
+    LaunchSequences<PackedSequence> sequences;
+    if (rotary.shape.lengths != nullptr) {
+      const SequenceTable<PackedSequence> table(
+          rotary.shape, [&](const PackedSequence& sequence) { return blocks_of(sequence.length); });
+      Arena arena(device.scratch());
+      sequences = put_sequences(device, table, arena);
+      blocks = table.blocks;
+    }
+    rotary_kernel<C><<<static_cast<unsigned>(blocks), rotary_threads, 0, device.stream()>>>(rotary, frequencies,
+                                                                                            sequences, first, count);
   }
+}
+
+}  // namespace detail
+
+/// See ops/rotary.hpp. Nothing is allocated and nothing waits. Packed sequences take two launches for some 160 of them.
+/// Throws Error where a kernel cannot be launched.
+template <StorageScalar C>
+void rotary_embedding(Device& device, const RotaryEmbedding<C>& rotary) {
+  detail::for_sequence_groups(
+      rotary.shape, detail::SequenceTable<detail::PackedSequence>::most, [](Index) { return 0; },
+      [](int) { return true; }, [&](const SequenceRun& run) { detail::launch_rotary(device, rotary.slice(run)); });
   check_launch("rotary_embedding");
 }
 

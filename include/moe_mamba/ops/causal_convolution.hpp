@@ -30,7 +30,7 @@ struct CausalConvolution {
             .weight = weight,
             .bias = bias,
             .state = state.from(run.sequence),
-            .saved_state = saved_state + run.sequence * (Taps - 1) * x.columns,
+            .saved_state = saved_state == nullptr ? nullptr : saved_state + run.sequence * (Taps - 1) * x.columns,
             .y = run.rows(y)};
   }
 };

@@ -26,7 +26,12 @@ class GradientSum {
   explicit GradientSum(SpanOf<C, Memory> memory = {})
       : values_("gradients.size()", memory, static_cast<std::size_t>(Definition::parameters)) {}
 
-  /// Adds the gradient of a batch of 1 or more targets.
+  /// Takes the memory that add() needs for a batch of this shape.
+  void reserve(const Shape& shape) {
+    for (auto& recorded : recorded_) recorded.reserve(shape);
+  }
+
+  /// Adds the gradient of a batch of 1 or more targets. There has been a reserve() for its shape.
   void add(SessionType& session, const Batch& batch, Index targets, const S* parameters) {
     const bool begins = unit_ == 0;
     is_sum_ = false;
@@ -39,12 +44,8 @@ class GradientSum {
       session.forward(batch, values_.data(), into);
       session.backward(batch, values_.data(), into);
     };
-    if (batch.shape.lengths != nullptr) {
-      queue();  // kernels depend on the lengths, which are others each time
-    } else {
-      const RecordedWork work{batch.shape, &session.workspace(), batch.states.data, parameters};
-      recorded_[begins ? 0 : 1].run(session.device(), work, queue);
-    }
+    const RecordedWork work{batch.shape, &session.workspace(), batch.states.data, parameters};
+    recorded_[begins ? 0 : 1].run(session.device(), work, queue);
   }
 
   /// Makes values() the gradient of the sum itself, zeros where there are no targets, which can be added to those of

@@ -36,8 +36,8 @@ namespace moe_mamba::inline v0_2 {
 /// keeps the 16 bits that each lacks (core/split_float.hpp). Parameters may be written between two steps: training goes on
 /// from them, for bfloat16 to half a unit in the last place, as the 16 bits stay; a new trainer begins from just them.
 ///
-/// On a CUDA device the work of a batch is recorded as a graph when a shape comes for the second time in a row, and one
-/// launch from then on; a step waits for the device at its end only.
+/// On a CUDA device the work of a batch is recorded as a graph when a shape comes for the second time in a row, packed ones
+/// with the same lengths, and one launch from then on; a step waits for the device at its end only.
 template <class Definition, StorageScalar S, class Backend, class Rate>
 class Trainer {
   static_assert(Schedule<Rate>, "a Trainer takes a schedule after the optimizer, such as Constant or Cosine");
@@ -316,6 +316,7 @@ class Trainer {
     const bool anew = options_.carry_states && !carried;
     if (anew) states_.reserve(shape.batch);
     if (options_.largest == Shape{}) reserve(shape);
+    sum_.reserve(shape);
     SessionType session(*workspace_, model_.parameters().data(), call);
     // Nothing of the library allocates or throws from here on, so that a batch that there is no memory for changes nothing.
     batches_ = or_forget([&] {

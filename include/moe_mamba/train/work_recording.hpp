@@ -1,6 +1,12 @@
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
+#include <type_traits>
+#include <vector>
+
 #include "moe_mamba/core/view.hpp"
+#include "moe_mamba/runtime/recording.hpp"
 
 namespace moe_mamba::inline v0_2 {
 
@@ -13,15 +19,32 @@ struct RecordedWork {
   friend bool operator==(const RecordedWork&, const RecordedWork&) = default;
 };
 
-/// A recording of the work that is done again and again.
+/// A recording of the work that is done again and again. What is launched for packed sequences depends on their lengths:
+/// the same work is that of the same lengths, of which a copy is kept.
 template <class Backend>
 class WorkRecording {
  public:
-  /// Calls `queue`, or puts what it put into the device's stream before into it again where the work is the same.
+  /// Takes the memory that run() needs for this shape.
+  void reserve(const Shape& shape) {
+    if (records && shape.lengths != nullptr) lengths_.reserve(static_cast<std::size_t>(shape.batch));
+  }
+
+  /// Calls `queue`, or puts what it put into the device's stream before into it again where the work is the same. There
+  /// has been a reserve() for its shape.
   template <class Queue>
-  void run(Backend& device, const RecordedWork& work, const Queue& queue) {
-    if (work != work_) forget();
-    work_ = work;
+  void run(Backend& device, RecordedWork work, const Queue& queue) {
+    if constexpr (records) {
+      const Index* const lengths = work.shape.lengths;
+      const Index count = lengths == nullptr ? 0 : work.shape.batch;
+      const bool same_lengths = std::equal(lengths, lengths + count, lengths_.begin(), lengths_.end());
+      // The caller's lengths may lie elsewhere the next time.
+      work.shape.lengths = lengths == nullptr ? nullptr : lengths_.data();
+      if (!same_lengths || work != work_) {
+        forget();
+        lengths_.assign(lengths, lengths + count);
+      }
+      work_ = work;
+    }
     recording_.run(device, queue);
   }
 
@@ -31,8 +54,12 @@ class WorkRecording {
   }
 
  private:
-  typename Backend::Recording recording_;
+  using Recording = typename Backend::Recording;
+  static constexpr bool records = !std::is_same_v<Recording, DirectRecording>;
+
+  Recording recording_;
   RecordedWork work_;
+  std::vector<Index> lengths_;
 };
 
 }  // namespace moe_mamba::inline v0_2

@@ -31,10 +31,15 @@ namespace detail {
 /// written to; these slots then accumulate the gradients of cached rows.
 template <class C, int d>
 __global__ void __launch_bounds__(256)
-    attention_init_gradients_kernel(const __grid_constant__ CausalAttentionBackward<C, d> attention, Index blocks) {
+    attention_init_gradients_kernel(const __grid_constant__ CausalAttentionBackward<C, d> attention,
+                                    const __grid_constant__ LaunchSequences<AttentionSequence> sequences,
+                                    Index blocks) {
   using T = compute_t<C>;
   const AttentionCache<d> cache(attention.heads);
-  const Index sequence = blockIdx.x / blocks, block = blockIdx.x % blocks, length = attention.shape.length;
+  const Index sequence = blockIdx.x / blocks, block = blockIdx.x % blocks;
+  const Index first_row = sequences.row_of<SequenceKind::either>(sequence),
+              length = sequences.length_of<SequenceKind::either>(sequence);
+  if (length == 0) return;
   const SeenRows seen(read_position(attention.saved_state + sequence * cache.size() + cache.position()),
                       attention.heads.context);
   T* const slots = attention.dstate.data == nullptr ? nullptr : attention.dstate.sequence(sequence);
@@ -50,8 +55,8 @@ __global__ void __launch_bounds__(256)
       dk = *key, dv = *value;
       *key = *value = T(0);
     }
-    attention.dk(sequence * length + t, column) = static_cast<C>(dk);
-    attention.dv(sequence * length + t, column) = static_cast<C>(dv);
+    attention.dk(first_row + t, column) = static_cast<C>(dk);
+    attention.dv(first_row + t, column) = static_cast<C>(dv);
   }
   if (slots != nullptr && block == 0 && threadIdx.x < position_digits) slots[cache.position() + threadIdx.x] = T(0);
 }
@@ -82,17 +87,16 @@ struct AttentionBackwardStorage {
 /// Block: a tile of rows of queries of one task.
 template <class C, int d>
 __global__ void __launch_bounds__(AttentionTile<compute_t<C>, d>::threads)
-    attention_queries_backward_kernel(const __grid_constant__ CausalAttentionBackward<C, d> attention, Index tiles,
-                                      const compute_t<C>* means) {
+    attention_queries_backward_kernel(const __grid_constant__ CausalAttentionBackward<C, d> attention,
+                                      const __grid_constant__ AttentionTiles tiles, const compute_t<C>* means) {
   using T = compute_t<C>;
   using Tile = AttentionTile<T, d>;
   extern __shared__ __align__(16) unsigned char shared[];
   auto& storage = *reinterpret_cast<AttentionBackwardStorage<T, d>*>(shared);
   const int lane = lane_index(), warp = warp_index();
-  const AttentionBackwardTask<C, d> task(attention, blockIdx.x / tiles);
-  const Index group = attention.heads.group(), row = blockIdx.x % tiles * Tile::own_rows,
-              own_row = row + warp * Tile::own;
-  const int count = static_cast<int>(min(Index{Tile::own_rows}, query_rows(attention) - row));
+  const AttentionBackwardTask<C, d> task(attention, tiles.place());
+  const Index group = attention.heads.group(), row = task.tile * Tile::own_rows, own_row = row + warp * Tile::own;
+  const int count = static_cast<int>(min(Index{Tile::own_rows}, task.length * group - row));
   const auto at = [&](Index r, const MatrixView<const C>& rows) {
     return OwnRow<C>{rows.row(task.first_row + r / group) + (task.head * group + r % group) * d};
   };
@@ -144,16 +148,16 @@ __global__ void __launch_bounds__(AttentionTile<compute_t<C>, d>::threads)
 /// Block: a tile of keys of one task.
 template <class C, int d>
 __global__ void __launch_bounds__(AttentionTile<compute_t<C>, d>::threads)
-    attention_keys_backward_kernel(const __grid_constant__ CausalAttentionBackward<C, d> attention, Index tiles,
-                                   const compute_t<C>* means) {
+    attention_keys_backward_kernel(const __grid_constant__ CausalAttentionBackward<C, d> attention,
+                                   const __grid_constant__ AttentionTiles tiles, const compute_t<C>* means) {
   using T = compute_t<C>;
   using Tile = AttentionTile<T, d>;
   extern __shared__ __align__(16) unsigned char shared[];
   auto& storage = *reinterpret_cast<AttentionBackwardStorage<T, d>*>(shared);
   const int lane = lane_index(), warp = warp_index();
-  const AttentionBackwardTask<C, d> task(attention, blockIdx.x / tiles);
-  const Index group = attention.heads.group(), length = attention.shape.length, cached = task.seen.cached;
-  const Index key = blockIdx.x % tiles * Tile::own_rows, own_key = key + warp * Tile::own;
+  const AttentionBackwardTask<C, d> task(attention, tiles.place());
+  const Index group = attention.heads.group(), length = task.length, cached = task.seen.cached;
+  const Index key = task.tile * Tile::own_rows, own_key = key + warp * Tile::own;
   const int count = static_cast<int>(min(Index{Tile::own_rows}, cached + length - key));
   if (count <= 0) return;
   load_tile<T, d>([&](int j) { return task.keys.row(key + j); }, count, Tile::own_rows, T(1), storage.own[0][0]);
@@ -221,51 +225,68 @@ __global__ void __launch_bounds__(AttentionTile<compute_t<C>, d>::threads)
 }
 
 template <class C, int d>
-void attend_backward_in_tiles(Device& device, const CausalAttentionBackward<C, d>& attention, Index tasks,
-                              const compute_t<C>* means) {
+bool differentiates_on_tensor_cores(const CausalAttentionBackward<C, d>& attention) {
   if constexpr (attention_has_tensor_tiles<C, d>) {
-    if (can_vectorise<8>(attention.q, attention.k, attention.v, attention.dy, attention.dq)) {
-      return attend_backward_on_tensor_cores(device, attention, tasks, means);
+    return can_vectorise<8>(attention.q, attention.k, attention.v, attention.dy, attention.dq);
+  }
+  return false;
+}
+
+template <class C, int d>
+void attend_backward_in_tiles(Device& device, const CausalAttentionBackward<C, d>& attention,
+                              const AttentionTiles& queries, const AttentionTiles& keys, const compute_t<C>* means) {
+  if constexpr (attention_has_tensor_tiles<C, d>) {
+    if (differentiates_on_tensor_cores(attention)) {
+      return attend_backward_on_tensor_cores(device, attention, queries, keys, means);
     }
   }
   using T = compute_t<C>;
-  using Tile = AttentionTile<T, d>;
+  constexpr int threads = AttentionTile<T, d>::threads;
   constexpr std::size_t shared = sizeof(AttentionBackwardStorage<T, d>);
   allow_shared(attention_queries_backward_kernel<C, d>, shared);
   allow_shared(attention_keys_backward_kernel<C, d>, shared);
-  const auto tiles_of = [](Index count) { return ceiling_divide(count, Tile::own_rows); };
-  const Index query_tiles = tiles_of(query_rows(attention));
-  const Index key_tiles = tiles_of(attention.heads.context + attention.shape.length);
   attention_queries_backward_kernel<C, d>
-      <<<static_cast<unsigned>(tasks * query_tiles), Tile::threads, shared, device.stream()>>>(attention, query_tiles,
-                                                                                               means);
-  attention_keys_backward_kernel<C, d>
-      <<<static_cast<unsigned>(tasks * key_tiles), Tile::threads, shared, device.stream()>>>(attention, key_tiles,
-                                                                                             means);
+      <<<queries.blocks, threads, shared, device.stream()>>>(attention, queries, means);
+  attention_keys_backward_kernel<C, d><<<keys.blocks, threads, shared, device.stream()>>>(attention, keys, means);
+}
+
+/// The backward pass of equally long sequences, or of no more packed ones than a table holds.
+template <class C, int d>
+void differentiate_attention(Device& device, const CausalAttentionBackward<C, d>& attention) {
+  using T = compute_t<C>;
+  const Shape& shape = attention.shape;
+  const AttentionHeads& heads = attention.heads;
+  if (shape.tokens() == 0) return;
+  Arena arena = attention.scratch;
+  const Index own =
+      differentiates_on_tensor_cores(attention) ? AttentionBackwardTile<d>::own : AttentionTile<T, d>::own_rows;
+  const AttentionTiles queries(device, shape, heads.key_values, arena,
+                               [&](Index length) { return ceiling_divide(length * heads.group(), own); });
+  const AttentionTiles keys(device, shape, heads.key_values, arena, [&](Index length) {
+    return length == 0 ? 0 : ceiling_divide(heads.context + length, own);
+  });
+  const Index blocks = copying_blocks(device, shape.batch, shape.length * heads.key_values * d);
+  attention_init_gradients_kernel<C, d>
+      <<<static_cast<unsigned>(shape.batch * blocks), 256, 0, device.stream()>>>(attention, queries.sequences, blocks);
+  const Index rows = shape.tokens() * heads.queries;
+  T* const means = arena.take<T>(rows);
+  attention_means_kernel<C, d>
+      <<<static_cast<unsigned>(ceiling_divide(rows, 4)), 128, 0, device.stream()>>>(attention, means);
+  attend_backward_in_tiles(device, attention, queries, keys, means);
 }
 
 }  // namespace detail
 
 /// See ops/attention.hpp. Pointers are to device memory. Nothing is allocated and nothing waits. The same call gives
-/// the same bits each time. Throws Error where a kernel cannot be launched, as with heads of 256 doubles on a device
-/// whose blocks have less than 200 KB of shared memory.
+/// the same bits each time. Packed sequences take six launches for some 160 of them. Throws Error where a kernel cannot
+/// be launched, as with heads of 256 doubles on a device whose blocks have less than 200 KB of shared memory.
 template <class C, int d>
 void causal_attention_backward(Device& device, const CausalAttentionBackward<C, d>& attention) {
-  if (each_packed_run(attention, [&](const auto& part) { causal_attention_backward(device, part); })) return;
   static_assert(d >= 1 && d <= 256, "causal_attention_backward: HeadWidth must be from 1 to 256");
-  using T = compute_t<C>;
-  const Index batch = attention.shape.batch, length = attention.shape.length;
-  const Index tasks = batch * attention.heads.key_values;
-  if (batch == 0 || length == 0) return;
-  const Index blocks = detail::copying_blocks(device, batch, length * attention.heads.key_values * d);
-  detail::attention_init_gradients_kernel<C, d>
-      <<<static_cast<unsigned>(batch * blocks), 256, 0, device.stream()>>>(attention, blocks);
-  Arena arena = attention.scratch;
-  T* const means = arena.take<T>(attention.shape.tokens() * attention.heads.queries);
-  const Index rows = attention.shape.tokens() * attention.heads.queries;
-  detail::attention_means_kernel<C, d>
-      <<<static_cast<unsigned>(ceiling_divide(rows, 4)), 128, 0, device.stream()>>>(attention, means);
-  detail::attend_backward_in_tiles(device, attention, tasks, means);
+  detail::for_sequence_groups(
+      attention.shape, detail::SequenceTable<detail::AttentionSequence>::most, [](Index) { return 0; },
+      [](int) { return true; },
+      [&](const SequenceRun& run) { detail::differentiate_attention(device, attention.slice(run)); });
   check_launch("causal_attention_backward");
 }
 

@@ -32,10 +32,14 @@ __global__ void __launch_bounds__(256)
 /// advances the position.
 template <class C, int d>
 __global__ void __launch_bounds__(256)
-    attention_store_kernel(const __grid_constant__ CausalAttention<C, d> attention, Index blocks) {
+    attention_store_kernel(const __grid_constant__ CausalAttention<C, d> attention,
+                           const __grid_constant__ LaunchSequences<AttentionSequence> sequences, Index blocks) {
   using T = compute_t<C>;
   const AttentionCache<d> cache(attention.heads);
-  const Index sequence = blockIdx.x / blocks, block = blockIdx.x % blocks, length = attention.shape.length;
+  const Index sequence = blockIdx.x / blocks, block = blockIdx.x % blocks;
+  const Index first_row = sequences.row_of<SequenceKind::either>(sequence),
+              length = sequences.length_of<SequenceKind::either>(sequence);
+  if (length == 0) return;
   T* const state = attention.state.sequence(sequence);
   const SeenRows seen(read_position(state + cache.position()), attention.heads.context);
   const Index columns = attention.heads.key_values * d, kept = min(length, attention.heads.context);
@@ -43,20 +47,23 @@ __global__ void __launch_bounds__(256)
   for (Index i = block * 256 + threadIdx.x; i < kept * columns; i += blocks * 256) {
     const Index t = length - kept + i / columns, column = i % columns, head = column / d;
     const Index offset = seen.slot(seen.cached + t) * d + column % d;
-    state[cache.keys(head) + offset] = static_cast<T>(attention.k(sequence * length + t, column));
-    state[cache.values(head) + offset] = static_cast<T>(attention.v(sequence * length + t, column));
+    state[cache.keys(head) + offset] = static_cast<T>(attention.k(first_row + t, column));
+    state[cache.values(head) + offset] = static_cast<T>(attention.v(first_row + t, column));
   }
   if (blocks == 1 && threadIdx.x == 0) write_position(seen.position + length, state + cache.position());
 }
 
 template <class C, int d>
 __global__ void __launch_bounds__(128)
-    attention_advance_position_kernel(const __grid_constant__ CausalAttention<C, d> attention) {
+    attention_advance_position_kernel(const __grid_constant__ CausalAttention<C, d> attention,
+                                      const __grid_constant__ LaunchSequences<AttentionSequence> sequences) {
   using T = compute_t<C>;
   const Index sequence = Index{blockIdx.x} * 128 + threadIdx.x;
   if (sequence >= attention.shape.batch) return;
+  const Index length = sequences.length_of<SequenceKind::either>(sequence);
+  if (length == 0) return;
   T* const position = attention.state.sequence(sequence) + AttentionCache<d>(attention.heads).position();
-  write_position(read_position(position) + attention.shape.length, position);
+  write_position(read_position(position) + length, position);
 }
 
 /// The blocks of 256 threads among which `elements` of each of `batch` sequences are divided.

@@ -52,16 +52,16 @@ struct AttentionStorage {
 /// Block: a tile of rows of queries of one task.
 template <class C, int d>
 __global__ void __launch_bounds__(AttentionTile<compute_t<C>, d>::threads)
-    attention_kernel(const __grid_constant__ CausalAttention<C, d> attention, Index tiles) {
+    attention_kernel(const __grid_constant__ CausalAttention<C, d> attention,
+                     const __grid_constant__ AttentionTiles tiles) {
   using T = compute_t<C>;
   using Tile = AttentionTile<T, d>;
   extern __shared__ __align__(16) unsigned char shared[];
   auto& storage = *reinterpret_cast<AttentionStorage<T, d>*>(shared);
   const int lane = lane_index(), warp = warp_index();
-  const AttentionTask<C, d> task(attention, blockIdx.x / tiles);
-  const Index group = attention.heads.group(), row = blockIdx.x % tiles * Tile::own_rows,
-              own_row = row + warp * Tile::own;
-  const int count = static_cast<int>(min(Index{Tile::own_rows}, query_rows(attention) - row));
+  const AttentionTask<C, d> task(attention, tiles.place());
+  const Index group = attention.heads.group(), row = task.tile * Tile::own_rows, own_row = row + warp * Tile::own;
+  const int count = static_cast<int>(min(Index{Tile::own_rows}, task.length * group - row));
   const auto query = [&](Index r, const MatrixView<const C>& rows) {
     return OwnRow<C>{rows.row(task.first_row + r / group) + (task.head * group + r % group) * d};
   };
@@ -111,68 +111,89 @@ __global__ void __launch_bounds__(AttentionTile<compute_t<C>, d>::threads)
 }
 
 template <class C, int d>
-void attend_in_tiles(Device& device, const CausalAttention<C, d>& attention, Index tasks) {
+bool attends_on_tensor_cores(const CausalAttention<C, d>& attention) {
   if constexpr (attention_has_tensor_tiles<C, d>) {
-    if (can_vectorise<8>(attention.q, attention.k, attention.v, attention.y)) {
-      return attend_on_tensor_cores(device, attention, tasks);
-    }
+    return can_vectorise<8>(attention.q, attention.k, attention.v, attention.y);
+  }
+  return false;
+}
+
+template <class C, int d>
+void attend_in_tiles(Device& device, const CausalAttention<C, d>& attention, const AttentionTiles& tiles) {
+  if constexpr (attention_has_tensor_tiles<C, d>) {
+    if (attends_on_tensor_cores(attention)) return attend_on_tensor_cores(device, attention, tiles);
   }
   using Tile = AttentionTile<compute_t<C>, d>;
   constexpr std::size_t shared = sizeof(AttentionStorage<compute_t<C>, d>);
   allow_shared(attention_kernel<C, d>, shared);
-  const Index tiles = ceiling_divide(query_rows(attention), Tile::own_rows);
-  attention_kernel<C, d>
-      <<<static_cast<unsigned>(tasks * tiles), Tile::threads, shared, device.stream()>>>(attention, tiles);
+  attention_kernel<C, d><<<tiles.blocks, Tile::threads, shared, device.stream()>>>(attention, tiles);
+}
+
+/// Equally long sequences, or no more packed ones than a table holds.
+template <class C, int d>
+void attend(Device& device, const CausalAttention<C, d>& attention) {
+  const Shape& shape = attention.shape;
+  const AttentionHeads& heads = attention.heads;
+  const AttentionCache<d> cache(heads);
+  if (attention.saved_state != nullptr) {
+    const Index blocks = attention.state ? copying_blocks(device, shape.batch, cache.position()) : 1;
+    attention_save_kernel<C, d>
+        <<<static_cast<unsigned>(shape.batch * blocks), 256, 0, device.stream()>>>(attention, blocks);
+  }
+  if (shape.tokens() == 0) return;
+  Arena arena = attention.scratch;
+  const Index own =
+      attends_on_tensor_cores(attention) ? AttentionForwardTile<d>::own : AttentionTile<compute_t<C>, d>::own_rows;
+  const AttentionTiles tiles(device, shape, heads.key_values, arena, [&](Index length) {
+    return AttentionChunks::apply(length, heads) ? 0 : ceiling_divide(length * heads.group(), own);
+  });
+  if (tiles.blocks > 0) attend_in_tiles(device, attention, tiles);
+  // Of packed sequences those with a few queries follow one by one.
+  for_sequence_runs(shape, [&](const SequenceRun& run) {
+    if (run.shape.length == 0 || !AttentionChunks::apply(run.shape.length, heads)) return;
+    CausalAttention<C, d> part = attention.slice(run);
+    part.scratch = arena;
+    attend_by_key_chunks(device, part, run.shape.batch * heads.key_values);
+  });
+  if (attention.state) {
+    const Index kept = std::min(shape.length, heads.context);
+    const Index blocks = kept <= 8 ? 1 : copying_blocks(device, shape.batch, kept * heads.key_values * d);
+    attention_store_kernel<C, d>
+        <<<static_cast<unsigned>(shape.batch * blocks), 256, 0, device.stream()>>>(attention, tiles.sequences, blocks);
+    if (blocks > 1) {
+      attention_advance_position_kernel<C, d>
+          <<<static_cast<unsigned>(ceiling_divide(shape.batch, 128)), 128, 0, device.stream()>>>(attention,
+                                                                                                 tiles.sequences);
+    }
+  }
 }
 
 }  // namespace detail
 
 /// See ops/attention.hpp. Pointers are to device memory. Nothing is allocated and nothing waits. The same call gives
-/// the same bits each time. Throws Error where a kernel cannot be launched.
+/// the same bits each time. Packed sequences take five launches at most for some 160 of them, and two for each that has
+/// only a few queries. Throws Error where a kernel cannot be launched.
 template <class C, int d>
 void causal_attention(Device& device, const CausalAttention<C, d>& attention) {
-  if (each_packed_run(attention, [&](const auto& part) { causal_attention(device, part); })) return;
   static_assert(d >= 1 && d <= 256, "causal_attention: HeadWidth must be from 1 to 256");
-  const Index batch = attention.shape.batch, tasks = batch * attention.heads.key_values;
-  const AttentionCache<d> cache(attention.heads);
-  if (batch == 0) return;
-  if (attention.saved_state != nullptr) {
-    const Index blocks = attention.state ? detail::copying_blocks(device, batch, cache.position()) : 1;
-    detail::attention_save_kernel<C, d>
-        <<<static_cast<unsigned>(batch * blocks), 256, 0, device.stream()>>>(attention, blocks);
-  }
-  if (attention.shape.length == 0) return check_launch("causal_attention");
-  if (detail::AttentionChunks::apply(attention.shape, attention.heads)) {
-    detail::attend_by_key_chunks(device, attention, tasks);
-  } else {
-    detail::attend_in_tiles(device, attention, tasks);
-  }
-  if (attention.state) {
-    const Index kept = std::min(attention.shape.length, attention.heads.context);
-    const Index blocks = kept <= 8 ? 1 : detail::copying_blocks(device, batch, kept * attention.heads.key_values * d);
-    detail::attention_store_kernel<C, d>
-        <<<static_cast<unsigned>(batch * blocks), 256, 0, device.stream()>>>(attention, blocks);
-    if (blocks > 1) {
-      detail::attention_advance_position_kernel<C, d>
-          <<<static_cast<unsigned>(ceiling_divide(batch, 128)), 128, 0, device.stream()>>>(attention);
-    }
-  }
+  if (attention.shape.batch == 0) return;
+  detail::for_sequence_groups(
+      attention.shape, detail::SequenceTable<detail::AttentionSequence>::most, [](Index) { return 0; },
+      [](int) { return true; }, [&](const SequenceRun& run) { detail::attend(device, attention.slice(run)); });
   check_launch("causal_attention");
 }
 
-/// Bytes of scratch that either pass needs at most, for this shape and any smaller one.
+/// Bytes of scratch that either pass needs at most, for this shape and any smaller one; of packed sequences those with a
+/// few queries use the same memory one after the other.
 template <class C, int d>
 std::size_t causal_attention_scratch(const Device& device, Shape shape, const AttentionHeads& heads) {
-  if (shape.lengths != nullptr) {
-    return largest_run_scratch(shape, [&](Shape run) { return causal_attention_scratch<C, d>(device, run, heads); });
-  }
-  const Index tasks = shape.batch * heads.key_values,
-              rows = std::max(heads.group(), detail::AttentionChunks::most_rows);
+  const Index batch = shape.lengths == nullptr ? shape.batch : 1;
+  const Index tasks = batch * heads.key_values, rows = std::max(heads.group(), detail::AttentionChunks::most_rows);
   using T = compute_t<C>;
   Arena forward, backward;
   forward.take<T>(detail::AttentionChunks::most(device.processors(), tasks) * rows * detail::attention_part<T, d>);
   backward.take<T>(shape.tokens() * heads.queries);
-  return std::max(forward.used(), backward.used());
+  return 2 * detail::table_bytes<detail::AttentionSequence> + std::max(forward.used(), backward.used());
 }
 
 }  // namespace moe_mamba::inline v0_2::cuda

@@ -1,5 +1,7 @@
 #pragma once
 
+#include "moe_mamba/core/arena.hpp"
+#include "moe_mamba/cuda/common/put_sequences.cuh"
 #include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/ops/attention.hpp"
 
@@ -48,24 +50,65 @@ __device__ inline SeenSource<C, HeadWidth> seen_source(const SeenRows& seen, con
   return {seen, state == nullptr ? nullptr : state + cache_offset, rows.row(first_row) + head * HeadWidth, rows.stride};
 }
 
-/// Rows of queries that share the keys of one sequence and head.
+/// Rows of queries that share the keys of one sequence and head, where sequences are equally long.
 template <class Attention>
 __host__ __device__ inline Index query_rows(const Attention& attention) {
   return attention.shape.length * attention.heads.group();
 }
 
+/// A sequence and head of keys, and which of their tiles a block has.
+struct AttentionPlace {
+  Index sequence, head, first_row, length;
+  Index tile = 0, tiles = 0;
+};
+
+/// An entry of a packed sequence: it has `tiles` blocks for each head of keys.
+struct AttentionSequence {
+  Index row, length;
+  unsigned block, tiles;
+};
+
+/// The tiles of a launch, numbered sequence after sequence, head after head.
+struct AttentionTiles {
+  LaunchSequences<AttentionSequence> sequences;
+  unsigned tiles = 0;   // of a sequence and head, where sequences are equally long
+  unsigned blocks = 0;  // of all
+
+  /// tiles_of(length) is how many tiles a sequence and head has. The table of packed sequences is taken from `arena`.
+  template <class TilesOf>
+  AttentionTiles(Device& device, const Shape& shape, Index heads, Arena& arena, const TilesOf& tiles_of) {
+    const auto count = [&](Index length) { return static_cast<unsigned>(tiles_of(length)); };
+    if (shape.lengths == nullptr) {
+      tiles = count(shape.length);
+      sequences = {.length = shape.length, .blocks = static_cast<unsigned>(tiles * heads)};
+      blocks = static_cast<unsigned>(shape.batch * sequences.blocks);
+    } else {
+      const SequenceTable<AttentionSequence> table(shape, [&](AttentionSequence& sequence) {
+        sequence.tiles = count(sequence.length);
+        return sequence.tiles * heads;
+      });
+      sequences = put_sequences(device, table, arena);
+      blocks = table.blocks;
+    }
+  }
+
+  __device__ __forceinline__ AttentionPlace place() const {
+    const auto [sequence, row, length, block] = sequences.at<SequenceKind::either>(blockIdx.x);
+    const unsigned own = sequences.packed == nullptr ? tiles : sequences.packed[sequence].tiles;
+    const unsigned head = block / own;
+    return {sequence, head, row, length, block - head * own, own};
+  }
+};
+
 /// The task of a block or warp: a sequence and head of keys, and what its steps see.
 template <class C, int d>
-struct AttentionTask {
-  Index sequence, head, first_row;
+struct AttentionTask : AttentionPlace {
   const compute_t<C>* state;
   SeenRows seen;
   SeenSource<C, d> keys, values;
 
-  __device__ AttentionTask(const CausalAttention<C, d>& attention, Index task)
-      : sequence(task / attention.heads.key_values),
-        head(task - sequence * attention.heads.key_values),
-        first_row(sequence * attention.shape.length),
+  __device__ AttentionTask(const CausalAttention<C, d>& attention, const AttentionPlace& place)
+      : AttentionPlace(place),
         state(attention.state.data == nullptr ? nullptr : attention.state.sequence(sequence)),
         seen(state == nullptr ? 0 : read_position(state + AttentionCache<d>(attention.heads).position()),
              attention.heads.context),
@@ -82,16 +125,13 @@ __device__ inline T score_scale(int head_width) {
 
 /// The same for the backward pass.
 template <class C, int d>
-struct AttentionBackwardTask {
-  Index sequence, head, first_row;
+struct AttentionBackwardTask : AttentionPlace {
   const compute_t<C>* saved;
   SeenRows seen;
   SeenSource<C, d> keys, values;
 
-  __device__ AttentionBackwardTask(const CausalAttentionBackward<C, d>& attention, Index task)
-      : sequence(task / attention.heads.key_values),
-        head(task - sequence * attention.heads.key_values),
-        first_row(sequence * attention.shape.length),
+  __device__ AttentionBackwardTask(const CausalAttentionBackward<C, d>& attention, const AttentionPlace& place)
+      : AttentionPlace(place),
         saved(attention.saved_state + sequence * AttentionCache<d>(attention.heads).size()),
         seen(read_position(saved + AttentionCache<d>(attention.heads).position()), attention.heads.context),
         keys(seen_source<C, d>(seen, saved, AttentionCache<d>(attention.heads).keys(head), attention.k, first_row,

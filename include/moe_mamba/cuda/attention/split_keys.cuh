@@ -32,8 +32,8 @@ struct AttentionChunks {
 
   /// The most chunks of all tasks, for this number of tasks and any smaller one.
   static Index most(int processors, Index tasks) { return Index{processors} * 16 + 8 * tasks; }
-  static bool apply(Shape shape, const AttentionHeads& heads) {
-    return shape.length == 1 || shape.length * heads.group() <= most_rows;
+  static bool apply(Index length, const AttentionHeads& heads) {
+    return length == 1 || length * heads.group() <= most_rows;
   }
 };
 
@@ -51,7 +51,9 @@ __global__ void __launch_bounds__(128) attention_chunk_kernel(const __grid_const
   const int lane = lane_index();
   const Index index = Index{blockIdx.x} * 4 + warp_index();
   const Index task_index = index / chunks, chunk = index - task_index * chunks;
-  const AttentionTask<C, d> task(attention, task_index);
+  const Index length = attention.shape.length, sequence = task_index / attention.heads.key_values;
+  const AttentionTask<C, d> task(
+      attention, {sequence, task_index - sequence * attention.heads.key_values, sequence * length, length});
   const Index group = attention.heads.group(), rows = query_rows(attention);
   const int count = static_cast<int>(min(Index{Rows}, rows - first_query));
   const Index begin = task.seen.first(first_query / group);

@@ -46,18 +46,18 @@ struct QueryRows {
 /// Block: a tile of rows of queries of one task, those that see most keys first.
 template <int d>
 __global__ void __launch_bounds__(AttentionBackwardTile<d>::threads)
-    attention_queries_tensor_kernel(const __grid_constant__ CausalAttentionBackward<bfloat16, d> attention, Index tiles,
-                                    const float* means) {
+    attention_queries_tensor_kernel(const __grid_constant__ CausalAttentionBackward<bfloat16, d> attention,
+                                    const __grid_constant__ AttentionTiles tiles, const float* means) {
   using Tile = AttentionBackwardTile<d>;
   extern __shared__ __align__(16) unsigned char shared[];
   auto* const queries = reinterpret_cast<bfloat16*>(shared);
   bfloat16* const dys = queries + Tile::own * Tile::stride;
   bfloat16 *const keys = dys + Tile::own * Tile::stride, *const values = keys + Tile::others * Tile::stride;
   const int lane = lane_index(), warp = warp_index();
-  const AttentionBackwardTask<bfloat16, d> task(attention, blockIdx.x / tiles);
+  const AttentionBackwardTask<bfloat16, d> task(attention, tiles.place());
   const QueryRows<d> rows(attention, task);
-  const Index row = (tiles - 1 - blockIdx.x % tiles) * Tile::own;
-  const int count = int(min(Index{Tile::own}, query_rows(attention) - row));
+  const Index row = (task.tiles - 1 - task.tile) * Tile::own;
+  const int count = int(min(Index{Tile::own}, task.length * rows.group - row));
   TileVectors<d, Tile::own>([&](int r) { return rows.row(attention.q, row + r); }, count).store(queries);
   TileVectors<d, Tile::own>([&](int r) { return rows.row(attention.dy, row + r); }, count).store(dys);
   Index seen_from[2], seen_to[2];
@@ -128,8 +128,8 @@ struct SeenRowsOfKey {
 /// Block: a tile of keys of one task.
 template <int d>
 __global__ void __launch_bounds__(AttentionBackwardTile<d>::threads)
-    attention_keys_tensor_kernel(const __grid_constant__ CausalAttentionBackward<bfloat16, d> attention, Index tiles,
-                                 const float* means) {
+    attention_keys_tensor_kernel(const __grid_constant__ CausalAttentionBackward<bfloat16, d> attention,
+                                 const __grid_constant__ AttentionTiles tiles, const float* means) {
   using Tile = AttentionBackwardTile<d>;
   extern __shared__ __align__(16) unsigned char shared[];
   auto* const keys = reinterpret_cast<bfloat16*>(shared);
@@ -138,9 +138,9 @@ __global__ void __launch_bounds__(AttentionBackwardTile<d>::threads)
   __shared__ float log_sums[Tile::others], row_means[Tile::others];
   __shared__ int seen_from[Tile::others], seen_to[Tile::others];
   const int lane = lane_index(), warp = warp_index();
-  const AttentionBackwardTask<bfloat16, d> task(attention, blockIdx.x / tiles);
+  const AttentionBackwardTask<bfloat16, d> task(attention, tiles.place());
   const QueryRows<d> rows(attention, task);
-  const Index length = attention.shape.length, cached = task.seen.cached, key = blockIdx.x % tiles * Tile::own;
+  const Index length = task.length, cached = task.seen.cached, key = task.tile * Tile::own;
   const int count = int(min(Index{Tile::own}, cached + length - key));
   if (count <= 0) return;
   TileVectors<d, Tile::own>([&](int j) { return task.keys.row(key + j); }, count).store(keys);
@@ -223,19 +223,15 @@ __global__ void __launch_bounds__(AttentionBackwardTile<d>::threads)
 }
 
 template <int d>
-void attend_backward_on_tensor_cores(Device& device, const CausalAttentionBackward<bfloat16, d>& attention, Index tasks,
-                                     const float* means) {
+void attend_backward_on_tensor_cores(Device& device, const CausalAttentionBackward<bfloat16, d>& attention,
+                                     const AttentionTiles& queries, const AttentionTiles& keys, const float* means) {
   using Tile = AttentionBackwardTile<d>;
   constexpr std::size_t bytes = attention_backward_bytes<d>;
   allow_shared(attention_queries_tensor_kernel<d>, bytes);
   allow_shared(attention_keys_tensor_kernel<d>, bytes);
-  const Index query_tiles = ceiling_divide(query_rows(attention), Index{Tile::own});
-  const Index key_tiles = ceiling_divide(attention.heads.context + attention.shape.length, Index{Tile::own});
   attention_queries_tensor_kernel<d>
-      <<<static_cast<unsigned>(tasks * query_tiles), Tile::threads, bytes, device.stream()>>>(attention, query_tiles,
-                                                                                              means);
-  attention_keys_tensor_kernel<d><<<static_cast<unsigned>(tasks * key_tiles), Tile::threads, bytes, device.stream()>>>(
-      attention, key_tiles, means);
+      <<<queries.blocks, Tile::threads, bytes, device.stream()>>>(attention, queries, means);
+  attention_keys_tensor_kernel<d><<<keys.blocks, Tile::threads, bytes, device.stream()>>>(attention, keys, means);
 }
 
 }  // namespace moe_mamba::inline v0_2::cuda::detail

@@ -24,15 +24,16 @@ inline constexpr float attention_log2e = std::numbers::log2e_v<float>;
 /// Block: a tile of rows of queries of one task, those that see most keys first.
 template <int d>
 __global__ void __launch_bounds__(AttentionForwardTile<d>::threads)
-    attention_tensor_kernel(const __grid_constant__ CausalAttention<bfloat16, d> attention, Index tiles) {
+    attention_tensor_kernel(const __grid_constant__ CausalAttention<bfloat16, d> attention,
+                            const __grid_constant__ AttentionTiles tiles) {
   using Tile = AttentionForwardTile<d>;
   extern __shared__ __align__(16) unsigned char shared[];
   auto* const queries = reinterpret_cast<bfloat16*>(shared);
   bfloat16 *const keys = queries + Tile::own * Tile::stride, *const values = keys + Tile::others * Tile::stride;
   const int lane = lane_index(), warp = warp_index();
-  const AttentionTask<bfloat16, d> task(attention, blockIdx.x / tiles);
-  const Index group = attention.heads.group(), row = (tiles - 1 - blockIdx.x % tiles) * Tile::own;
-  const int count = int(min(Index{Tile::own}, query_rows(attention) - row));
+  const AttentionTask<bfloat16, d> task(attention, tiles.place());
+  const Index group = attention.heads.group(), row = (task.tiles - 1 - task.tile) * Tile::own;
+  const int count = int(min(Index{Tile::own}, task.length * group - row));
   TileVectors<d, Tile::own>(
       [&](int r) {
         const Index step = (row + r) / group;
@@ -123,13 +124,12 @@ __global__ void __launch_bounds__(AttentionForwardTile<d>::threads)
 }
 
 template <int d>
-void attend_on_tensor_cores(Device& device, const CausalAttention<bfloat16, d>& attention, Index tasks) {
+void attend_on_tensor_cores(Device& device, const CausalAttention<bfloat16, d>& attention,
+                            const AttentionTiles& tiles) {
   using Tile = AttentionForwardTile<d>;
   constexpr std::size_t bytes = sizeof(bfloat16) * (Tile::own + 2 * Tile::others) * Tile::stride;
   allow_shared(attention_tensor_kernel<d>, bytes);
-  const Index tiles = ceiling_divide(query_rows(attention), Index{Tile::own});
-  attention_tensor_kernel<d>
-      <<<static_cast<unsigned>(tasks * tiles), Tile::threads, bytes, device.stream()>>>(attention, tiles);
+  attention_tensor_kernel<d><<<tiles.blocks, Tile::threads, bytes, device.stream()>>>(attention, tiles);
 }
 
 }  // namespace moe_mamba::inline v0_2::cuda::detail

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstddef>
 
+#include "moe_mamba/core/arena.hpp"
 #include "moe_mamba/core/mathematics.hpp"
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/cuda/causal_convolution/pairs.cuh"
@@ -10,6 +11,7 @@
 #include "moe_mamba/cuda/causal_convolution/tile.cuh"
 #include "moe_mamba/cuda/common/launch.cuh"
 #include "moe_mamba/cuda/common/mathematics.cuh"
+#include "moe_mamba/cuda/common/put_sequences.cuh"
 #include "moe_mamba/cuda/common/rounding.cuh"
 #include "moe_mamba/cuda/common/vector.cuh"
 #include "moe_mamba/cuda/device.hpp"
@@ -40,22 +42,25 @@ struct ConvolutionBackwardStorage {
 
 /// A block takes `span` tiles, one after the other, and keeps sums of its own for the parameters; they go to `parts`
 /// (blocks of the same channels, K + 1, E), or where that is null, there being one block, to the gradients.
-template <class C, class S, int Taps>
+template <class C, class S, int Taps, SequenceKind kind>
 __global__ void __launch_bounds__(convolution_width* convolution_warps)
     convolution_backward_kernel(const __grid_constant__ CausalConvolutionBackward<C, S, Taps> convolution,
-                                ConvolutionTiles tiles, Index span, compute_t<C>* parts) {
+                                const __grid_constant__ LaunchSequences<ConvolutionSequence> sequences, unsigned span,
+                                unsigned total, compute_t<C>* parts) {
   extern __shared__ __align__(16) unsigned char shared[];
   using T = compute_t<C>;
   using Storage = ConvolutionBackwardStorage<T, Taps>;
   Storage& storage = *reinterpret_cast<Storage*>(shared);
   constexpr int around = Storage::around, warps = convolution_warps;
-  const Index channels = convolution.x.columns, length = convolution.shape.length;
-  const ConvolutionThread thread(tiles.groups, channels);
+  const Index channels = convolution.x.columns;
+  const ConvolutionThread thread(convolution_groups(channels), channels);
   const ConvolutionWeights<T, S, Taps> weights(convolution.weight, convolution.bias, thread.channel, thread.inside);
   T dweight[Taps] = {}, dbias = T(0);
-  const Index end = min((thread.block + 1) * span, tiles.total);
-  for (Index index = thread.block * span; index < end; ++index) {
-    const Index sequence = index / tiles.tiles, first = (index - sequence * tiles.tiles) * convolution_steps;
+  const ConvolutionSpan<kind> tiles(sequences, thread.block, span, total);
+  for (unsigned index = tiles.begin; index < tiles.end; ++index) {
+    const SequenceBlock place = tiles.tile(index);
+    const Index sequence = place.sequence, length = place.length;
+    const Index first = Index{place.block} * convolution_steps, first_row = place.row + first;  // of the tile
     const int steps = static_cast<int>(min(Index{convolution_steps}, length - first));
     const T* const saved = convolution.saved_state + sequence * around * channels;
     const T* const dstate =
@@ -65,9 +70,9 @@ __global__ void __launch_bounds__(convolution_width* convolution_warps)
     const int reached = static_cast<int>(min(Index{steps + around}, length - first));  // steps whose ds matters here
     constexpr int rows = ceiling_divide(convolution_steps + around, warps);
     stage_convolution_inputs<Taps, warps, convolution_steps + 2 * around, C>(
-        convolution.x, convolution.shape, saved, sequence, first - around, reached + around, thread, storage.inputs);
+        convolution.x, saved, first_row - around, first - around, reached + around, thread, storage.inputs);
     C dy[rows];
-    const Index row = sequence * length + first + thread.warp;
+    const Index row = first_row + thread.warp;
     const C* dy_at = convolution.dy.data + row * convolution.dy.stride + thread.channel;
     C* dx_at = convolution.dx.data + row * convolution.dx.stride + thread.channel;
 #pragma unroll
@@ -118,7 +123,7 @@ __global__ void __launch_bounds__(convolution_width* convolution_warps)
   for (int k = thread.warp; k < Taps + 1; k += warps) {
     const T sum = sums[k][thread.lane];
     if (parts != nullptr) {
-      parts[(thread.block * (Taps + 1) + k) * channels + thread.channel] = sum;
+      parts[(Index{thread.block} * (Taps + 1) + k) * channels + thread.channel] = sum;
     } else if (k < Taps) {
       convolution.dweight[thread.channel * Taps + k] += sum;
     } else if (convolution.dbias != nullptr) {
@@ -127,55 +132,84 @@ __global__ void __launch_bounds__(convolution_width* convolution_warps)
   }
 }
 
-/// Launches the backward kernel with at most `room` blocks of the same channels, and returns their number. Where there
-/// are several their sums go to `parts`.
-template <class C, class S, int Taps>
-Index launch_convolution_backward(Device& device, const CausalConvolutionBackward<C, S, Taps>& convolution, Index room,
-                                  compute_t<C>* parts) {
-  const ConvolutionTiles tiles(convolution.shape, convolution.x.columns);
+/// Tiles that a block takes, of `total`, with at most `room` blocks of the same channels.
+inline Index convolution_span(const Device& device, Index channels, Index room, Index total) {
   // As many as fill the device, and as their sums have room for.
-  const Index wanted = ceiling_divide(Index{8} * device.processors(), tiles.groups);
-  const Index most = std::clamp(std::min(room, wanted), Index{1}, tiles.total);
-  const Index span = ceiling_divide(tiles.total, most), blocks = ceiling_divide(tiles.total, span);
-  const auto grid = static_cast<unsigned>(blocks * tiles.groups);
+  const Index wanted = ceiling_divide(Index{8} * device.processors(), convolution_groups(channels));
+  return ceiling_divide(total, std::clamp(std::min(room, wanted), Index{1}, total));
+}
+
+/// How a packed sequence of one step or more is cut: its tiles are shared out as those of a batch of its own. Returns its
+/// blocks.
+inline Index cut_convolution_backward(const Device& device, Index channels, Index room, ConvolutionSequence& sequence) {
+  const Index total = ceiling_divide<Index>(sequence.length, convolution_steps);
+  sequence.steps = convolution_steps;
+  sequence.span = static_cast<unsigned>(convolution_span(device, channels, room, total));
+  return ceiling_divide<Index>(total, sequence.span);
+}
+
+/// Launches the backward kernel over packed sequences, which take `blocks` blocks of the same channels, or over equally
+/// long ones, with at most `room` blocks. Returns their number. Where sequences are packed or there are several, their
+/// sums go to `parts`.
+template <class C, class S, int Taps>
+Index launch_convolution_backward(Device& device, const CausalConvolutionBackward<C, S, Taps>& convolution,
+                                  const LaunchSequences<ConvolutionSequence>& sequences, Index blocks, Index room,
+                                  compute_t<C>* parts) {
+  const Index channels = convolution.x.columns;
+  LaunchSequences<ConvolutionSequence> tiles = sequences;
+  Index span = 1, total = 0;
+  if (sequences.packed == nullptr) {
+    tiles.blocks = static_cast<unsigned>(ceiling_divide<Index>(tiles.length, convolution_steps));
+    total = convolution.shape.batch * tiles.blocks;
+    span = convolution_span(device, channels, room, total);
+    blocks = ceiling_divide(total, span);
+    if (blocks == 1) parts = nullptr;
+  }
+  const auto grid = static_cast<unsigned>(blocks * convolution_groups(channels));
   constexpr int shared = sizeof(ConvolutionBackwardStorage<compute_t<C>, Taps>);
-  const auto kernel = convolution_backward_kernel<C, S, Taps>;
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "cudaFuncSetAttribute");
   constexpr int threads = convolution_width * convolution_warps;
-  kernel<<<grid, threads, shared, device.stream()>>>(convolution, tiles, span, blocks == 1 ? nullptr : parts);
+  sequences.with_kind([&](auto kind) {
+    const auto kernel = convolution_backward_kernel<C, S, Taps, decltype(kind)::value>;
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "cudaFuncSetAttribute");
+    kernel<<<grid, threads, shared, device.stream()>>>(convolution, tiles, static_cast<unsigned>(span),
+                                                       static_cast<unsigned>(total), parts);
+  });
   return blocks;
 }
 
-/// Adds the sums of `count` blocks to the gradients of the parameters, in order.
+/// Adds the sums of the blocks of a sequence, or of all equally long ones, to the gradients of the parameters, in order:
+/// `count` blocks in all.
 template <class T, int Taps>
 __global__ void __launch_bounds__(256)
-    convolution_parameter_gradients_kernel(const T* parts, Index count, Index channels, T* dweight, T* dbias) {
+    convolution_parameter_gradients_kernel(const T* parts, LaunchSequences<ConvolutionSequence> sequences, Index count,
+                                           Index channels, T* dweight, T* dbias) {
   await_stream();
   const Index index = Index{blockIdx.x} * blockDim.x + threadIdx.x, size = (Taps + 1) * channels;
   if (index >= size) return;
-  constexpr int at_once = 8;
-  T sum = T(0);
-  for (Index part = 0; part < count; part += at_once) {
-    T values[at_once];  // all loaded before the first is needed
-#pragma unroll
-    for (int i = 0; i < at_once; ++i) values[i] = part + i < count ? parts[(part + i) * size + index] : T(0);
-#pragma unroll
-    for (int i = 0; i < at_once; ++i) sum += values[i];
-  }
   const Index k = index / channels, channel = index - k * channels;
-  if (k < Taps) {
-    dweight[channel * Taps + k] += sum;
-  } else if (dbias != nullptr) {
-    dbias[channel] += sum;
-  }
+  if (k == Taps && dbias == nullptr) return;
+  T* const to = k < Taps ? dweight + channel * Taps + k : dbias + channel;
+  T total = *to;
+  sequences.each_run_of_blocks(count, [&](Index begin, Index end) {
+    constexpr int at_once = 8;
+    T sum = T(0);
+    for (Index part = begin; part < end; part += at_once) {
+      T values[at_once];  // all loaded before the first is needed
+#pragma unroll
+      for (int i = 0; i < at_once; ++i) values[i] = part + i < end ? parts[(part + i) * size + index] : T(0);
+#pragma unroll
+      for (int i = 0; i < at_once; ++i) sum += values[i];
+    }
+    total += sum;
+  });
+  *to = total;
 }
 
-/// Input `step` of a sequence; those before 0 are its initial state.
+/// Input `step` of the sequence that begins with `row`; those before 0 are its initial state.
 template <int Taps, class C>
-__device__ __forceinline__ compute_t<C> convolution_input(const MatrixView<const C>& x, Shape shape,
-                                                          const compute_t<C>* state, Index sequence, Index step,
-                                                          Index channel) {
-  if (step >= 0) return static_cast<compute_t<C>>(x.data[(sequence * shape.length + step) * x.stride + channel]);
+__device__ __forceinline__ compute_t<C> convolution_input(const MatrixView<const C>& x, const compute_t<C>* state,
+                                                          Index row, Index step, Index channel) {
+  if (step >= 0) return static_cast<compute_t<C>>(x.data[(row + step) * x.stride + channel]);
   return state[(step + Taps - 1) * x.columns + channel];
 }
 
@@ -183,24 +217,26 @@ __device__ __forceinline__ compute_t<C> convolution_input(const MatrixView<const
 /// thread takes a channel of a sequence.
 template <class C, class S, int Taps>
 __global__ void __launch_bounds__(128)
-    convolution_state_gradient_kernel(const __grid_constant__ CausalConvolutionBackward<C, S, Taps> convolution) {
+    convolution_state_gradient_kernel(const __grid_constant__ CausalConvolutionBackward<C, S, Taps> convolution,
+                                      LaunchSequences<ConvolutionSequence> sequences) {
   using T = compute_t<C>;
-  const Index channels = convolution.x.columns, length = convolution.shape.length;
+  const Index channels = convolution.x.columns;
   const Index index = Index{blockIdx.x} * blockDim.x + threadIdx.x;
   const Index sequence = index / channels, channel = index - sequence * channels;
   if (sequence >= convolution.shape.batch) return;
+  const Index row = sequences.row_of<SequenceKind::either>(sequence),
+              length = sequences.length_of<SequenceKind::either>(sequence);
+  if (length == 0) return;
   const S* const weight = convolution.weight + channel * Taps;
   const T* const saved = convolution.saved_state + sequence * (Taps - 1) * channels;
   T* const dstate = convolution.dstate.data + sequence * convolution.dstate.stride + channel;
   const auto ds = [&](Index t) {
     T sum = convolution.bias == nullptr ? T(0) : static_cast<T>(convolution.bias[channel]);
     for (int k = 0; k < Taps; ++k) {
-      sum = fma(
-          static_cast<T>(weight[k]),
-          convolution_input<Taps, C>(convolution.x, convolution.shape, saved, sequence, t + k - (Taps - 1), channel),
-          sum);
+      sum = fma(static_cast<T>(weight[k]),
+                convolution_input<Taps, C>(convolution.x, saved, row, t + k - (Taps - 1), channel), sum);
     }
-    return static_cast<T>(convolution.dy.data[(sequence * length + t) * convolution.dy.stride + channel]) *
+    return static_cast<T>(convolution.dy.data[(row + t) * convolution.dy.stride + channel]) *
            silu_and_slope_of<C>(sum).slope;
   };
   // From the last, as an element depends on what an earlier one was before.
@@ -214,37 +250,75 @@ __global__ void __launch_bounds__(128)
   }
 }
 
+/// The backward pass of equally long sequences, or of no more packed ones than a table holds and `parts` has room for.
+/// cut(sequence) is how a packed one is cut; `paired`: whether by pairs of channels.
+template <class C, class S, int Taps, class Cut>
+void differentiate_convolution(Device& device, const CausalConvolutionBackward<C, S, Taps>& convolution, Index room,
+                               bool paired, const Cut& cut) {
+  using T = compute_t<C>;
+  const Index channels = convolution.x.columns;
+  const Shape& shape = convolution.shape;
+  if (shape.tokens() == 0) return;
+  Arena arena(device.scratch());
+  LaunchSequences<ConvolutionSequence> sequences{.length = shape.length};
+  Index blocks = 0;  // of the same channels
+  if (shape.lengths != nullptr) {
+    const SequenceTable<ConvolutionSequence> table(shape, cut);
+    sequences = put_sequences(device, table, arena);
+    blocks = table.blocks;
+  }
+  T* const parts = arena.take<T>(0);
+  if constexpr (has_convolution_pairs<C, Taps>) {
+    if (paired) blocks = launch_convolution_pairs_backward(device, convolution, sequences, blocks, room, parts);
+  }
+  if (!paired) blocks = launch_convolution_backward(device, convolution, sequences, blocks, room, parts);
+  if (blocks > 1 || shape.lengths != nullptr) {
+    const auto grid = static_cast<unsigned>(ceiling_divide(channels * (Taps + 1), 256));
+    launch_dependent(device, convolution_parameter_gradients_kernel<T, Taps>, grid, 256, 0, parts, sequences, blocks,
+                     channels, convolution.dweight, convolution.dbias);
+  }
+  if (convolution.dstate.data != nullptr && Taps > 1) {
+    const auto grid = static_cast<unsigned>(ceiling_divide(shape.batch * channels, 128));
+    convolution_state_gradient_kernel<C, S, Taps><<<grid, 128, 0, device.stream()>>>(convolution, sequences);
+  }
+  check_launch("causal_convolution_backward");
+}
+
 }  // namespace detail
 
 /// See ops/causal_convolution.hpp. Nothing is allocated and nothing waits; the same call gives the same bits each time.
-/// Throws Error where a kernel cannot be launched.
+/// Packed sequences take four launches for some 120 of them. Throws Error where a kernel cannot be launched.
 template <class C, class S, int Taps>
 void causal_convolution_backward(Device& device, const CausalConvolutionBackward<C, S, Taps>& convolution) {
-  if (each_packed_run(convolution, [&](const auto& part) { causal_convolution_backward(device, part); })) return;
   static_assert(Taps >= 1 && Taps <= detail::convolution_steps + 1,
                 "causal_convolution: Convolution must be from 1 to 65 on a GPU");
   using T = compute_t<C>;
+  using Table = detail::SequenceTable<detail::ConvolutionSequence>;
   const Index channels = convolution.x.columns;
-  if (convolution.shape.tokens() == 0 || channels == 0) return;
-  const Index room = static_cast<Index>(Device::scratch_bytes / sizeof(T)) / (channels * (Taps + 1));
-  T* const parts = reinterpret_cast<T*>(device.scratch());
-  Index blocks = 0;  // of the same channels
+  if (channels == 0) return;
+  const Index row_size = channels * (Taps + 1);  // of a block's sums
+  const Index room = static_cast<Index>(Device::scratch_bytes / sizeof(T)) / row_size;
+  const std::size_t beside_table = Device::scratch_bytes - detail::table_bytes<detail::ConvolutionSequence>;
+  const Index room_beside_table = static_cast<Index>(beside_table / sizeof(T)) / row_size;
+  bool paired = false;
   if constexpr (detail::has_convolution_pairs<C, Taps>) {
-    if (detail::can_vectorise<2>(convolution.x, convolution.dy, convolution.dx)) {
-      blocks = detail::launch_convolution_pairs_backward(device, convolution, room, parts);
-    }
+    paired = detail::can_vectorise<2>(convolution.x, convolution.dy, convolution.dx);
   }
-  if (blocks == 0) blocks = detail::launch_convolution_backward(device, convolution, room, parts);
-  if (blocks > 1) {
-    const auto grid = static_cast<unsigned>(ceiling_divide(channels * (Taps + 1), 256));
-    detail::launch_dependent(device, detail::convolution_parameter_gradients_kernel<T, Taps>, grid, 256, 0, parts,
-                             blocks, channels, convolution.dweight, convolution.dbias);
-  }
-  if (convolution.dstate.data != nullptr && Taps > 1) {
-    const auto grid = static_cast<unsigned>(ceiling_divide(convolution.shape.batch * channels, 128));
-    detail::convolution_state_gradient_kernel<C, S, Taps><<<grid, 128, 0, device.stream()>>>(convolution);
-  }
-  check_launch("causal_convolution_backward");
+  const auto cut = [&](detail::ConvolutionSequence& sequence) {
+    if (sequence.length == 0) return Index{0};
+    if (paired) return detail::cut_convolution_pairs_backward<Taps>(device, channels, room, sequence);
+    return detail::cut_convolution_backward(device, channels, room, sequence);
+  };
+  detail::for_sequence_groups(
+      convolution.shape, Table::most,
+      [&](Index length) {
+        detail::ConvolutionSequence sequence{.length = length};
+        return cut(sequence);
+      },
+      [&](Index blocks) { return blocks <= room_beside_table; },
+      [&](const SequenceRun& run) {
+        detail::differentiate_convolution(device, convolution.slice(run), room, paired, cut);
+      });
 }
 
 }  // namespace moe_mamba::inline v0_2::cuda

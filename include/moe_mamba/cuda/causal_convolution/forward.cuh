@@ -6,6 +6,7 @@
 
 #include "moe_mamba/cuda/causal_convolution/pairs.cuh"
 #include "moe_mamba/cuda/causal_convolution/pairs_forward.cuh"
+#include "moe_mamba/cuda/causal_convolution/pieces.cuh"
 #include "moe_mamba/cuda/causal_convolution/tile.cuh"
 #include "moe_mamba/cuda/common/launch.cuh"
 #include "moe_mamba/cuda/common/mathematics.cuh"
@@ -32,24 +33,26 @@ namespace detail {
 
 /// A block has one tile of its channels. Only that with the first tile of a sequence reads and writes the running
 /// state.
-template <class C, class S, int Taps, int Warps>
+template <class C, class S, int Taps, int Warps, SequenceKind kind>
 __global__ void __launch_bounds__(convolution_width* Warps)
-    convolution_kernel(const __grid_constant__ CausalConvolution<C, S, Taps> convolution, ConvolutionTiles tiles) {
+    convolution_kernel(const __grid_constant__ CausalConvolution<C, S, Taps> convolution,
+                       const __grid_constant__ LaunchSequences<ConvolutionSequence> sequences) {
   using T = compute_t<C>;
   __shared__ T inputs[convolution_steps + Taps - 1][convolution_width];
-  const Index channels = convolution.x.columns, length = convolution.shape.length;
-  const ConvolutionThread thread(tiles.groups, channels);
-  const Index sequence = thread.block / tiles.tiles, tile = thread.block - sequence * tiles.tiles;
-  const Index first = tile * convolution_steps;
+  const Index channels = convolution.x.columns;
+  const ConvolutionThread thread(convolution_groups(channels), channels);
+  const SequenceBlock place = sequences.at<kind>(thread.block);
+  const Index sequence = place.sequence, length = place.length;
+  const Index first = Index{place.block} * convolution_steps, row = place.row + first;  // of the tile
   const int steps = static_cast<int>(min(Index{convolution_steps}, length - first));
   T* const state =
       convolution.state.data == nullptr ? nullptr : convolution.state.data + sequence * convolution.state.stride;
   stage_convolution_inputs<Taps, Warps, convolution_steps + Taps - 1, C>(
-      convolution.x, convolution.shape, state, sequence, first - (Taps - 1), steps + Taps - 1, thread, inputs);
+      convolution.x, state, row - (Taps - 1), first - (Taps - 1), steps + Taps - 1, thread, inputs);
   const ConvolutionWeights<T, S, Taps> weights(convolution.weight, convolution.bias, thread.channel, thread.inside);
   __syncthreads();
   if (!thread.inside) return;
-  C* y = convolution.y.data + (sequence * length + first + thread.warp) * convolution.y.stride + thread.channel;
+  C* y = convolution.y.data + (row + thread.warp) * convolution.y.stride + thread.channel;
 #pragma unroll(Taps > 8 ? 1 : 8)
   for (int t = thread.warp; t < convolution_steps; t += Warps) {
     if (t < steps) *y = stored_as<C>(silu_of<C>(weights.convolve(inputs + t, thread.lane)));
@@ -63,9 +66,8 @@ __global__ void __launch_bounds__(convolution_width* Warps)
     if (state != nullptr) {
       const Index step = length - (Taps - 1) + j;
       state[j * channels + thread.channel] =
-          step < 0
-              ? inputs[length + j][thread.lane]
-              : static_cast<T>(convolution.x.data[(sequence * length + step) * convolution.x.stride + thread.channel]);
+          step < 0 ? inputs[length + j][thread.lane]
+                   : static_cast<T>(convolution.x.data[(row + step) * convolution.x.stride + thread.channel]);
     }
   }
 }
@@ -112,41 +114,61 @@ __global__ void __launch_bounds__(StepGrid::most_threads)
   }
 }
 
+/// A batch of equally long sequences, or of no more packed ones than a table holds.
+template <class C, class S, int Taps>
+void launch_convolution(Device& device, const CausalConvolution<C, S, Taps>& convolution) {
+  const Index channels = convolution.x.columns;
+  const Shape& shape = convolution.shape;
+  if constexpr (Taps <= most_step_taps) {
+    if (shape.lengths == nullptr && shape.length == 1) {
+      const auto kernel = can_vectorise<vector_divisor<S, Taps>>(convolution.weight, Taps)
+                              ? convolution_step_kernel<C, S, Taps, true>
+                              : convolution_step_kernel<C, S, Taps, false>;
+      const StepGrid grid(device, shape.batch, channels);
+      return launch_dependent(device, kernel, grid.blocks, grid.threads, 0, convolution);
+    }
+  }
+  if constexpr (has_convolution_pairs<C, Taps>) {
+    if (can_vectorise<2>(convolution.x, convolution.y)) {
+      launch_convolution_pairs(device, convolution);
+      return check_launch("causal_convolution");
+    }
+  }
+  const auto grid = static_cast<unsigned>(convolution_pieces(shape, convolution_steps) * convolution_groups(channels));
+  const LaunchSequences<ConvolutionSequence> sequences =
+      shape.lengths == nullptr
+          ? LaunchSequences<ConvolutionSequence>{.length = shape.length,
+                                                 .blocks = static_cast<unsigned>(
+                                                     convolution_pieces(shape.length, convolution_steps))}
+          : put_convolution_pieces(device, shape, convolution_steps);
+  const auto launch = [&](auto warps, auto kind) {
+    convolution_kernel<C, S, Taps, decltype(warps)::value, decltype(kind)::value>
+        <<<grid, convolution_width * warps, 0, device.stream()>>>(convolution, sequences);
+  };
+  sequences.with_kind([&](auto kind) {
+    // One warp where sequences are too short for more.
+    if constexpr (decltype(kind)::value == SequenceKind::equal) {
+      if (shape.length < convolution_warps) return launch(std::integral_constant<int, 1>{}, kind);
+    }
+    launch(std::integral_constant<int, convolution_warps>{}, kind);
+  });
+  check_launch("causal_convolution");
+}
+
 }  // namespace detail
 
 /// See ops/causal_convolution.hpp. Pointers are to device memory. saved_state may be null where no backward pass
 /// follows. Nothing is allocated and nothing waits. Results of the forward pass do not depend on how a sequence is cut
-/// into chunks. Throws Error where a kernel cannot be launched.
+/// into chunks. Packed sequences take two launches for some 120 of them. Throws Error where a kernel cannot be launched.
 template <class C, class S, int Taps>
 void causal_convolution(Device& device, const CausalConvolution<C, S, Taps>& convolution) {
-  if (each_packed_run(convolution, [&](const auto& part) { causal_convolution(device, part); })) return;
   static_assert(Taps >= 1 && Taps <= detail::convolution_steps + 1,
                 "causal_convolution: Convolution must be from 1 to 65 on a GPU");
-  const Index channels = convolution.x.columns;
-  if (convolution.shape.batch == 0 || channels == 0) return;
-  if constexpr (Taps <= detail::most_step_taps) {
-    if (convolution.shape.length == 1) {
-      const auto kernel = detail::can_vectorise<detail::vector_divisor<S, Taps>>(convolution.weight, Taps)
-                              ? detail::convolution_step_kernel<C, S, Taps, true>
-                              : detail::convolution_step_kernel<C, S, Taps, false>;
-      const detail::StepGrid grid(device, convolution.shape.batch, channels);
-      return detail::launch_dependent(device, kernel, grid.blocks, grid.threads, 0, convolution);
-    }
-  }
-  if constexpr (detail::has_convolution_pairs<C, Taps>) {
-    if (detail::can_vectorise<2>(convolution.x, convolution.y)) {
-      detail::launch_convolution_pairs(device, convolution);
-      return check_launch("causal_convolution");
-    }
-  }
-  // An empty sequence has a tile too: its state is saved.
-  detail::ConvolutionTiles tiles({convolution.shape.batch, std::max<Index>(1, convolution.shape.length)}, channels);
-  const auto grid = static_cast<unsigned>(tiles.total * tiles.groups);
-  detail::with_convolution_warps(convolution.shape.length, [&](auto warps) {
-    detail::convolution_kernel<C, S, Taps, decltype(warps)::value>
-        <<<grid, detail::convolution_width * warps, 0, device.stream()>>>(convolution, tiles);
-  });
-  check_launch("causal_convolution");
+  if (convolution.shape.batch == 0 || convolution.x.columns == 0) return;
+  constexpr Index most = detail::SequenceTable<detail::ConvolutionSequence>::most;
+  detail::for_sequence_groups(
+      convolution.shape, most, [](Index) { return 0; }, [](int) { return true; },
+      [&](const SequenceRun& run) { detail::launch_convolution(device, convolution.slice(run)); });
 }
 
 }  // namespace moe_mamba::inline v0_2::cuda

@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "moe_mamba/core/mathematics.hpp"
+#include "moe_mamba/cuda/causal_convolution/sequence.hpp"
 #include "moe_mamba/cuda/common/row_cursor.cuh"
 #include "moe_mamba/cuda/common/thread.cuh"
 #include "moe_mamba/cuda/common/vector.cuh"
@@ -30,29 +31,14 @@ inline constexpr bool has_convolution_pairs = Taps <= most_pair_taps&& std::is_s
 
 using ChannelPair = Vector<float, 2>;
 
-/// How sequences are cut into chunks, of which a warp takes one at a time, and the grid over groups of channels and
-/// blocks of chunks.
-struct PairChunks {
-  int steps;                          // of a chunk: whole batches
-  unsigned of_sequence, total, span;  // span: those that a warp takes, one after the other
-  int warps;                          // of a block
-
-  /// An empty sequence has a chunk too: its state is saved.
-  PairChunks(Shape shape, Index steps_of_chunk, Index chunks_of_warp, int warps_of_block)
-      : steps(static_cast<int>(steps_of_chunk)),
-        of_sequence(static_cast<unsigned>(ceiling_divide(std::max<Index>(1, shape.length), steps_of_chunk))),
-        total(static_cast<unsigned>(shape.batch) * of_sequence),
-        span(static_cast<unsigned>(chunks_of_warp)),
-        warps(warps_of_block) {}
-
-  Index blocks() const { return ceiling_divide<Index>(total, Index{span} * warps); }
-
+/// The grid over groups of channels and blocks of chunks.
+struct PairGrid {
   static Index groups(Index channels) { return ceiling_divide<Index>(channels, pair_width); }
 
-  dim3 grid(Index channels) const {
+  static dim3 of(Index channels, Index blocks) {
     constexpr Index most_rows = 65535;  // of a grid
-    return dim3(static_cast<unsigned>(groups(channels)), static_cast<unsigned>(std::min(blocks(), most_rows)),
-                static_cast<unsigned>(ceiling_divide(blocks(), most_rows)));
+    return dim3(static_cast<unsigned>(groups(channels)), static_cast<unsigned>(std::min(blocks, most_rows)),
+                static_cast<unsigned>(ceiling_divide(blocks, most_rows)));
   }
 
   static __device__ __forceinline__ unsigned block() { return blockIdx.z * gridDim.y + blockIdx.y; }
@@ -60,8 +46,27 @@ struct PairChunks {
   static __device__ __forceinline__ int warp() { return warp_index(); }
   /// The first channel of a lane.
   static __device__ __forceinline__ Index channel() { return Index{blockIdx.x} * pair_width + 2 * lane(); }
-  /// The first chunk of a warp.
-  __device__ __forceinline__ unsigned first() const { return (block() * warps + warp()) * span; }
+};
+
+/// How sequences are cut into chunks, of which a warp takes `span`, one after the other.
+struct PairChunks {
+  LaunchSequences<ConvolutionSequence> sequences;  // forward in chunks, one after the other; backward packed in blocks
+  int steps;                                       // of a chunk: whole batches
+  unsigned total, span;                            // chunks of all sequences, and those that a warp takes
+  int warps;                                       // of a block
+
+  /// Of equally long sequences.
+  PairChunks(const Shape& shape, Index steps_of_chunk, Index chunks_of_warp, int warps_of_block)
+      : sequences{.length = shape.length,
+                  .blocks = static_cast<unsigned>(convolution_pieces(shape.length, steps_of_chunk))},
+        steps(static_cast<int>(steps_of_chunk)),
+        total(static_cast<unsigned>(convolution_pieces(shape, steps_of_chunk))),
+        span(static_cast<unsigned>(chunks_of_warp)),
+        warps(warps_of_block) {}
+
+  Index blocks() const { return ceiling_divide<Index>(total, Index{span} * warps); }
+  /// The first chunk of a warp of a block.
+  __device__ __forceinline__ unsigned first(unsigned block) const { return (block * warps + PairGrid::warp()) * span; }
 };
 
 template <int Taps>

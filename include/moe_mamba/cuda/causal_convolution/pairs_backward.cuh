@@ -97,8 +97,8 @@ struct PairsBackward {
   }
 
   /// `steps` steps of a sequence from `first` on, in whole batches, or those until its end.
-  __device__ __forceinline__ void run(Index sequence, Index first, int steps) {
-    const Index length = convolution.shape.length, row = sequence * length + first;
+  __device__ __forceinline__ void run(const SequenceBlock& of, Index first, int steps) {
+    const Index sequence = of.sequence, length = of.length, row = of.row + first;
     Chunk chunk{
         {convolution.x, row, channel},
         {convolution.dy, row, channel},
@@ -131,23 +131,34 @@ template <int Taps>
 inline constexpr int pairs_backward_blocks = Taps <= 4 ? 3 : 2;
 
 /// Sums for the parameters go where those of convolution_backward_kernel go.
-template <class C, class S, int Taps>
+template <class C, class S, int Taps, SequenceKind kind>
 __global__ void __launch_bounds__(warp_size* most_pair_warps, pairs_backward_blocks<Taps>)
     convolution_pairs_backward_kernel(const __grid_constant__ CausalConvolutionBackward<C, S, Taps> convolution,
                                       const __grid_constant__ PairChunks chunks, float* parts) {
   __shared__ ChannelPair sums[most_pair_warps][Taps + 1][warp_size];
-  const Index channels = convolution.x.columns, channel = chunks.channel();
+  const Index channels = convolution.x.columns, channel = PairGrid::channel();
+  const int warp = PairGrid::warp(), lane = PairGrid::lane();
   PairsBackward<C, S, Taps> backward(convolution, channel, channel < channels);
   if (channel < channels) {
-    const unsigned end = min(chunks.first() + chunks.span, chunks.total);
-    for (unsigned index = chunks.first(); index < end; ++index) {
-      const unsigned sequence = index / chunks.of_sequence;
-      backward.run(sequence, Index{index - sequence * chunks.of_sequence} * chunks.steps, chunks.steps);
+    if constexpr (kind == SequenceKind::packed) {
+      const SequenceBlock of = chunks.sequences.at<kind>(PairGrid::block());
+      const ConvolutionSequence& sequence = chunks.sequences.packed[of.sequence];
+      const int steps = static_cast<int>(sequence.steps);
+      const unsigned total = static_cast<unsigned>(ceiling_divide<Index>(of.length, steps));
+      const unsigned first = (of.block * most_pair_warps + warp) * sequence.span;
+      const unsigned end = min(first + sequence.span, total);
+      for (unsigned index = first; index < end; ++index) backward.run(of, Index{index} * steps, steps);
+    } else {
+      const unsigned first = chunks.first(PairGrid::block()), end = min(first + chunks.span, chunks.total);
+      for (unsigned index = first; index < end; ++index) {
+        const SequenceBlock of = chunks.sequences.at<kind>(index);
+        backward.run(of, Index{of.block} * chunks.steps, chunks.steps);
+      }
     }
   }
 #pragma unroll
-  for (int k = 0; k < Taps; ++k) sums[chunks.warp()][k][chunks.lane()] = backward.dweight[k];
-  sums[chunks.warp()][Taps][chunks.lane()] = backward.dbias;
+  for (int k = 0; k < Taps; ++k) sums[warp][k][lane] = backward.dweight[k];
+  sums[warp][Taps][lane] = backward.dbias;
   __syncthreads();
   // The warps' sums, one after the other.
   const Index first_channel = Index{blockIdx.x} * pair_width;
@@ -156,9 +167,9 @@ __global__ void __launch_bounds__(warp_size* most_pair_warps, pairs_backward_blo
     if (first_channel + c >= channels) continue;
     float sum = 0.0f;
 #pragma unroll
-    for (int warp = 0; warp < most_pair_warps; ++warp) sum += sums[warp][k][c / 2].values[c % 2];
+    for (int other = 0; other < most_pair_warps; ++other) sum += sums[other][k][c / 2].values[c % 2];
     if (parts != nullptr) {
-      parts[(Index{chunks.block()} * (Taps + 1) + k) * channels + first_channel + c] = sum;
+      parts[(Index{PairGrid::block()} * (Taps + 1) + k) * channels + first_channel + c] = sum;
     } else if (k < Taps) {
       convolution.dweight[(first_channel + c) * Taps + k] += sum;
     } else if (convolution.dbias != nullptr) {
@@ -167,30 +178,57 @@ __global__ void __launch_bounds__(warp_size* most_pair_warps, pairs_backward_blo
   }
 }
 
-/// Launches the backward kernel with at most `room` blocks of the same channels, and returns their number. Where there
-/// are several their sums go to `parts`.
+/// How sequences are cut: steps of a chunk, and chunks that a warp takes.
+struct PairCut {
+  Index steps = 0, span = 0;
+};
+
+/// The least work for the busiest warp, with at most `room` blocks of the same channels; each chunk costs K - 1
+/// additional steps.
+template <int Taps>
+PairCut pairs_backward_cut(const Device& device, Index columns, Index room, Index batch, Index length) {
+  const Index held = pairs_backward_blocks<Taps> * device.processors() / PairGrid::groups(columns);
+  const Index warps = std::clamp<Index>(room, 1, std::max<Index>(1, held)) * most_pair_warps;
+  const Index least = ceiling_divide(batch, warps);
+  PairCut best;
+  for (Index span = least; span < least + 4; ++span) {
+    const Index whole = ceiling_divide(length, span * warps / batch);
+    const Index steps = std::max<Index>(2, ceiling_divide<Index>(whole, pair_batch)) * pair_batch;
+    if (best.span == 0 || span * (steps + Taps - 1) < best.span * (best.steps + Taps - 1)) best = {steps, span};
+  }
+  return best;
+}
+
+/// As cut_convolution_backward.
+template <int Taps>
+Index cut_convolution_pairs_backward(const Device& device, Index columns, Index room, ConvolutionSequence& sequence) {
+  const PairCut cut = pairs_backward_cut<Taps>(device, columns, room, 1, sequence.length);
+  sequence.steps = static_cast<unsigned>(cut.steps);
+  sequence.span = static_cast<unsigned>(cut.span);
+  return ceiling_divide(ceiling_divide(sequence.length, cut.steps), cut.span * most_pair_warps);
+}
+
+/// As launch_convolution_backward.
 template <class C, class S, int Taps>
 Index launch_convolution_pairs_backward(Device& device, const CausalConvolutionBackward<C, S, Taps>& convolution,
-                                        Index room, float* parts) {
-  const Index batch = convolution.shape.batch, length = convolution.shape.length, columns = convolution.x.columns;
-  const Index held = pairs_backward_blocks<Taps> * device.processors() / PairChunks::groups(columns);
-  const Index warps = std::clamp<Index>(room, 1, std::max<Index>(1, held)) * most_pair_warps;
-  // The least work for the busiest warp; each chunk costs K - 1 additional steps.
-  Index steps = 0, span = 0;
-  const Index least = ceiling_divide(batch, warps);
-  for (Index candidate = least; candidate < least + 4; ++candidate) {
-    const Index whole = ceiling_divide(length, candidate * warps / batch);
-    const Index rounded = std::max<Index>(2, ceiling_divide<Index>(whole, pair_batch)) * pair_batch;
-    if (span == 0 || candidate * (rounded + Taps - 1) < span * (steps + Taps - 1)) {
-      span = candidate;
-      steps = rounded;
-    }
+                                        const LaunchSequences<ConvolutionSequence>& sequences, Index blocks, Index room,
+                                        float* parts) {
+  const Shape& shape = convolution.shape;
+  const Index columns = convolution.x.columns;
+  PairCut cut{pair_batch, 1};
+  if (sequences.packed == nullptr) cut = pairs_backward_cut<Taps>(device, columns, room, shape.batch, shape.length);
+  PairChunks chunks(shape, cut.steps, cut.span, most_pair_warps);
+  if (sequences.packed == nullptr) {
+    blocks = chunks.blocks();
+    if (blocks == 1) parts = nullptr;
+  } else {
+    chunks.sequences = sequences;
   }
-  const PairChunks chunks(convolution.shape, steps, span, most_pair_warps);
-  const Index blocks = chunks.blocks();
-  convolution_pairs_backward_kernel<C, S, Taps>
-      <<<chunks.grid(columns), static_cast<unsigned>(warp_size * most_pair_warps), 0, device.stream()>>>(
-          convolution, chunks, blocks == 1 ? nullptr : parts);
+  sequences.with_kind([&](auto kind) {
+    convolution_pairs_backward_kernel<C, S, Taps, decltype(kind)::value>
+        <<<PairGrid::of(columns, blocks), static_cast<unsigned>(warp_size * most_pair_warps), 0, device.stream()>>>(
+            convolution, chunks, parts);
+  });
   return blocks;
 }
 

@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "moe_mamba/cuda/causal_convolution/pairs.cuh"
+#include "moe_mamba/cuda/causal_convolution/pieces.cuh"
 #include "moe_mamba/cuda/common/mathematics.cuh"
 #include "moe_mamba/cuda/common/row_cursor.cuh"
 #include "moe_mamba/cuda/common/thread.cuh"
@@ -18,16 +19,16 @@ template <int Taps>
 inline constexpr int pairs_forward_blocks = Taps <= 4 ? 5 : 3;
 
 /// A warp has a chunk. Only that with the first steps of a sequence reads and writes the running state.
-template <class C, class S, int Taps>
+template <class C, class S, int Taps, SequenceKind kind>
 __global__ void __launch_bounds__(warp_size* most_pair_warps, pairs_forward_blocks<Taps>)
     convolution_pairs_kernel(const __grid_constant__ CausalConvolution<C, S, Taps> convolution,
                              const __grid_constant__ PairChunks chunks) {
   constexpr int around = Taps - 1;
-  const Index channels = convolution.x.columns, length = convolution.shape.length, channel = chunks.channel();
-  const unsigned chunk = chunks.first();
+  const Index channels = convolution.x.columns, channel = PairGrid::channel();
+  const unsigned chunk = chunks.first(PairGrid::block());
   if (chunk >= chunks.total || channel >= channels) return;
-  const unsigned sequence = chunk / chunks.of_sequence;
-  const Index first = Index{chunk - sequence * chunks.of_sequence} * chunks.steps, row = sequence * length + first;
+  const auto [sequence, first_row, length, piece] = chunks.sequences.at<kind>(chunk);
+  const Index first = Index{piece} * chunks.steps, row = first_row + first;
   float* const state =
       convolution.state.data == nullptr ? nullptr : convolution.state.data + sequence * convolution.state.stride;
   const PairWeights<Taps> weights(convolution.weight, convolution.bias, channel, true);
@@ -74,7 +75,7 @@ __global__ void __launch_bounds__(warp_size* most_pair_warps, pairs_forward_bloc
   for (int j = 0; j < around; ++j) {
     // What a short sequence leaves of the state moves to the front; it has not been written over yet.
     const Index step = length - around + j;
-    const C* const input = convolution.x.data + (sequence * length + step) * convolution.x.stride + channel;
+    const C* const input = convolution.x.data + (first_row + step) * convolution.x.stride + channel;
 #pragma unroll
     for (int c = 0; c < 2; ++c) {
       state[j * channels + channel + c] =
@@ -86,16 +87,22 @@ __global__ void __launch_bounds__(warp_size* most_pair_warps, pairs_forward_bloc
 template <class C, class S, int Taps>
 void launch_convolution_pairs(Device& device, const CausalConvolution<C, S, Taps>& convolution) {
   const Index columns = convolution.x.columns;
+  const Shape& shape = convolution.shape;
   // Long chunks load weights less often; short ones, and small blocks, are for few multiprocessors with work.
-  PairChunks chunks(convolution.shape, 4 * pair_batch, 1, most_pair_warps);
-  const auto few = [&](int blocks) { return chunks.blocks() * chunks.groups(columns) < blocks * device.processors(); };
+  PairChunks chunks(shape, 4 * pair_batch, 1, most_pair_warps);
+  const auto few = [&](int blocks) {
+    return chunks.blocks() * PairGrid::groups(columns) < blocks * device.processors();
+  };
   for (int batches = 2; batches > 0 && few(3); batches /= 2) {
-    chunks = PairChunks(convolution.shape, batches * pair_batch, 1, most_pair_warps);
+    chunks = PairChunks(shape, batches * pair_batch, 1, most_pair_warps);
   }
   if (few(1)) chunks.warps = 1;
-  convolution_pairs_kernel<C, S, Taps>
-      <<<chunks.grid(columns), static_cast<unsigned>(warp_size * chunks.warps), 0, device.stream()>>>(convolution,
-                                                                                                      chunks);
+  if (shape.lengths != nullptr) chunks.sequences = put_convolution_pieces(device, shape, chunks.steps);
+  chunks.sequences.with_kind([&](auto kind) {
+    const dim3 grid = PairGrid::of(columns, chunks.blocks());
+    convolution_pairs_kernel<C, S, Taps, decltype(kind)::value>
+        <<<grid, static_cast<unsigned>(warp_size * chunks.warps), 0, device.stream()>>>(convolution, chunks);
+  });
 }
 
 }  // namespace moe_mamba::inline v0_2::cuda::detail

@@ -1,8 +1,7 @@
 #pragma once
 
-#include <type_traits>
-
 #include "moe_mamba/core/mathematics.hpp"
+#include "moe_mamba/cuda/causal_convolution/sequence.hpp"
 #include "moe_mamba/ops/causal_convolution.hpp"
 
 /// What the kernels of the convolution share that stage tiles of steps in shared memory.
@@ -12,40 +11,52 @@ inline constexpr int convolution_width = 32;  // channels of a block: the lanes 
 inline constexpr int convolution_steps = 64;  // of a tile; K - 1 at least, so that only the first reads the state
 inline constexpr int convolution_warps = 8;
 
-/// Calls launch(warps) with the warps of a block: one where sequences are too short for more.
-template <class Launch>
-void with_convolution_warps(Index length, const Launch& launch) {
-  if (length < convolution_warps) {
-    launch(std::integral_constant<int, 1>{});
-  } else {
-    launch(std::integral_constant<int, convolution_warps>{});
-  }
+/// Groups of channels, of which a block has one.
+MOE_MAMBA_HOST_DEVICE constexpr Index convolution_groups(Index channels) {
+  return ceiling_divide<Index>(channels, convolution_width);
 }
-
-/// Channels and tiles of all sequences.
-struct ConvolutionTiles {
-  Index groups;  // of channels
-  Index tiles;   // of a sequence
-  Index total;   // tiles of all sequences
-
-  ConvolutionTiles(Shape shape, Index channels)
-      : groups(ceiling_divide(channels, convolution_width)),
-        tiles(ceiling_divide(shape.length, convolution_steps)),
-        total(shape.batch * tiles) {}
-};
 
 /// The place of a thread.
 struct ConvolutionThread {
   int lane, warp;
-  Index channel, block;  // block: among those of the same channels
+  Index channel;
+  unsigned block;  // among those of the same channels
   bool inside;
 
   __device__ __forceinline__ ConvolutionThread(Index groups, Index channels)
       : lane(static_cast<int>(threadIdx.x) % convolution_width),
         warp(static_cast<int>(threadIdx.x) / convolution_width),
         channel(blockIdx.x % groups * convolution_width + lane),
-        block(blockIdx.x / groups),
+        block(static_cast<unsigned>(blockIdx.x / groups)),
         inside(channel < channels) {}
+};
+
+/// The tiles that a block goes through, backward: neighbours, and of one sequence where sequences are packed.
+template <SequenceKind kind>
+struct ConvolutionSpan {
+  const LaunchSequences<ConvolutionSequence>& sequences;
+  SequenceBlock of = {};  // the sequence, where sequences are packed
+  unsigned begin, end;
+
+  /// Of `total` tiles of equally long sequences each block has `span`.
+  __device__ __forceinline__ ConvolutionSpan(const LaunchSequences<ConvolutionSequence>& all, unsigned block,
+                                             unsigned span, unsigned total)
+      : sequences(all) {
+    if constexpr (kind == SequenceKind::packed) {
+      of = all.at<kind>(block);
+      span = all.packed[of.sequence].span;
+      total = static_cast<unsigned>(ceiling_divide<Index>(of.length, convolution_steps));
+      block = of.block;
+    }
+    begin = block * span;
+    end = min(begin + span, total);
+  }
+
+  /// The sequence of a tile, and the tile's number in it.
+  __device__ __forceinline__ SequenceBlock tile(unsigned index) const {
+    if constexpr (kind == SequenceKind::packed) return {of.sequence, of.row, of.length, index};
+    return sequences.at<kind>(index);
+  }
 };
 
 template <class T, class S, int Taps>
@@ -67,17 +78,17 @@ struct ConvolutionWeights {
   }
 };
 
-/// Stages the `count` inputs of a sequence from step `first` on, in the rows of `inputs`.
+/// Stages the `count` inputs from step `first` on of a sequence, which is in row `row`, in the rows of `inputs`.
 template <int Taps, int Warps, int AtMost, class C>
-__device__ __forceinline__ void stage_convolution_inputs(const MatrixView<const C>& x, Shape shape,
-                                                         const compute_t<C>* state, Index sequence, Index first,
-                                                         int count, const ConvolutionThread& thread,
+__device__ __forceinline__ void stage_convolution_inputs(const MatrixView<const C>& x, const compute_t<C>* state,
+                                                         Index row, Index first, int count,
+                                                         const ConvolutionThread& thread,
                                                          compute_t<C> (*inputs)[convolution_width]) {
   if (!thread.inside) count = 0;
   const int missing = first < 0 ? static_cast<int>(-first) : 0;  // inputs before the sequence
   constexpr int rows = ceiling_divide(AtMost, Warps);
   C values[rows];  // all loaded before the first is needed
-  const C* at = x.data + (sequence * shape.length + first + thread.warp) * x.stride + thread.channel;
+  const C* at = x.data + (row + thread.warp) * x.stride + thread.channel;
 #pragma unroll
   for (int i = 0; i < rows; ++i) {
     const int j = thread.warp + i * Warps;

@@ -6,13 +6,14 @@
 #include "moe_mamba/core/mathematics.hpp"
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/cuda/common/mathematics.cuh"
+#include "moe_mamba/cuda/common/rounding.cuh"
 #include "moe_mamba/cuda/common/row_cursor.cuh"
 #include "moe_mamba/cuda/common/vector.cuh"
 #include "moe_mamba/cuda/selective_scan/backward_states.cuh"
 #include "moe_mamba/cuda/selective_scan/tile.cuh"
 #include "moe_mamba/ops/selective_scan.hpp"
 
-/// The kernel of the selective scan's backward pass. With the symbols of forward.cuh, p = Σ_n C h + d u and y = p
+/// The kernels of the selective scan's backward pass. With the symbols of forward.cuh, p = Σ_n C h + d u and y = p
 /// silu(z); g is the gradient with respect to h, summed over all later steps, and c what later steps contribute to it:
 ///
 ///   dp = dy silu(z)                     dz = dy silu'(z) p
@@ -273,5 +274,64 @@ class ScanBackward : ScanBackwardStates<C, S, States> {
   typename Storage::ElementVector dgate_[Tuning::rows], slope_[Tuning::rows];
   Loaded tile_u_[Tuning::rows];
 };
+
+template <class C, class S, int States>
+__global__ void __launch_bounds__(ScanBackwardTuning<compute_t<C>, States>::threads,
+                                  ScanBackwardTuning<compute_t<C>, States>::blocks)
+    scan_backward_kernel(const __grid_constant__ SelectiveScanBackward<C, S, States> scan,
+                         const __grid_constant__ ScanCarry<compute_t<C>> carry,
+                         const __grid_constant__ ScanPartialSums<compute_t<C>> partial,
+                         const __grid_constant__ ScanPassSums<C, 3> sums, int first_state, bool vectorised) {
+  using Backward = ScanBackward<C, S, States>;
+  extern __shared__ __align__(16) unsigned char shared[];
+  auto& storage = *reinterpret_cast<typename Backward::Storage*>(shared);
+  Backward(scan, carry, partial, sums, first_state, vectorised, storage).run();
+}
+
+/// db and dc of all steps, over groups of channels. A thread takes an element of both.
+template <class C>
+__global__ void __launch_bounds__(256)
+    scan_coefficient_gradients_kernel(ScanPartialSums<compute_t<C>> partial, Index groups, Index rows, Index states,
+                                      MatrixView<C> db, MatrixView<C> dc) {
+  const Index index = Index{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (index >= rows * states) return;
+  using T = compute_t<C>;
+  T db_sum = T(0), dc_sum = T(0);
+  for (Index group = 0; group < groups; ++group) {
+    db_sum += partial.db[group * rows * states + index];
+    dc_sum += partial.dc[group * rows * states + index];
+  }
+  const Index row = index / states, n = index - row * states;
+  db.data[row * db.stride + n] = stored_as<C>(db_sum);
+  dc.data[row * dc.stride + n] = stored_as<C>(dc_sum);
+}
+
+/// to[i] += Σ_part parts[part][i] for the gradients of a_log, d and the bias; packed sequences are added one after the
+/// other.
+template <class C>
+__global__ void __launch_bounds__(256)
+    scan_parameter_gradients_kernel(ScanPartialSums<C> partial, ScanChunks chunks, Index channels, Index states,
+                                    C* da_log, C* dd, C* dbias) {
+  Index i = Index{blockIdx.x} * blockDim.x + threadIdx.x;
+  Index size = channels * states;
+  const C* from = partial.da_log;
+  C* to = da_log;
+  if (i >= size) {
+    i -= size;
+    size = channels;
+    const bool bias = i >= channels;
+    from = bias ? partial.dbias : partial.dd;
+    to = bias ? dbias : dd;
+    if (bias) i -= channels;
+    if (i >= channels) return;
+  }
+  C total = to[i];
+  chunks.sequences.each_run_of_blocks(chunks.parts, [&](Index begin, Index end) {
+    C sum = C(0);
+    for (Index part = begin; part < end; ++part) sum += from[part * size + i];
+    total += sum;
+  });
+  to[i] = total;
+}
 
 }  // namespace moe_mamba::inline v0_2::cuda::detail

@@ -19,7 +19,8 @@ class ScanBackwardStates {
   using T = compute_t<C>;
   using Tuning = ScanBackwardTuning<T, States>;
   using Scan = SelectiveScanBackward<C, S, States>;
-  using Tile = ThreadTile<Tuning, States>;
+  static constexpr SequenceKind kind = SequenceKind::either;
+  using Tile = ThreadTile<Tuning, States, kind>;
   static constexpr int states = Tuning::padded;  // of a thread, some of which may not exist
   static constexpr int channels = Tuning::channels, held = Tuning::held, summed = Tuning::summed_steps;
   using Registers = T[channels][states];
@@ -34,7 +35,7 @@ class ScanBackwardStates {
         carry_(carry),
         partial_(partial),
         storage_(storage),
-        tile_(scan.u.columns, scan.shape.length, carry.chunking, first_state),
+        tile_(scan.u.columns, carry.chunks, first_state),
         last_tile_(row(tile_.end - 1 - (tile_.end - 1) % Tuning::steps)) {}
 
   /// The index of the state that the thread has in place r: lanes from 16 on have the two halves swapped, see
@@ -43,10 +44,13 @@ class ScanBackwardStates {
   __device__ __forceinline__ int copy() const { return Tuning::copies == 1 ? 0 : tile_.lane / 16; }
   __device__ __forceinline__ bool has(int k, int r) const { return tile_.has(k, state(r)); }
   __device__ __forceinline__ Index state_offset(int k, int r) const { return tile_.state_offset(k, state(r)); }
+  __device__ __forceinline__ const ScanChunks& chunks() const { return carry_.chunks; }
   /// The row of a step of the sequence.
-  __device__ __forceinline__ Index row(Index step) const { return tile_.sequence * scan_.shape.length + step; }
+  __device__ __forceinline__ Index row(Index step) const {
+    return chunks().sequences.template row_of<kind>(tile_.sequence) + step;
+  }
   /// The number of the sequence's chunk among those of all.
-  __device__ __forceinline__ Index part() const { return tile_.sequence * carry_.chunking.count + tile_.chunk; }
+  __device__ __forceinline__ Index part() const { return chunks().template part<kind>(tile_.sequence, tile_.chunk); }
 
   __device__ __forceinline__ void load_states() {
     const T* from = scan_.dstate.data == nullptr ? nullptr : scan_.dstate.data + tile_.sequence * scan_.dstate.stride;
@@ -73,9 +77,8 @@ class ScanBackwardStates {
 
   /// The states before step `first`.
   __device__ __forceinline__ void load_checkpoint(Index first, Registers& h) const {
-    const Index segments = ceiling_divide(scan_.shape.length, scan_checkpoint_interval);
     const T* const checkpoint =
-        scan_.checkpoints + (tile_.sequence * segments + first / Tuning::segment) * States * tile_.channels;
+        scan_.checkpoints + chunks().template checkpoint<kind>(tile_.sequence, first) * States * tile_.channels;
 #pragma unroll
     for (int k = 0; k < channels; ++k) {
 #pragma unroll

@@ -33,12 +33,38 @@
 /// bfloat16 activations are converted to float after loading and rounded before storing; states and sums are float.
 namespace moe_mamba::inline v0_2::cuda::detail {
 
-template <class C, class S, int States, bool narrow_blocks, bool summary>
+/// Writes a chunk's summary: states, or gradients of them, and the sums of Δ, which the threads of a channel have for
+/// their rows and which are added in the order of rows. `sums` is a tile of shared memory that is read no more.
+template <int States, SequenceKind kind, class Tile, class C, int channels, int states, class Elements, int steps,
+          int width>
+__device__ __forceinline__ void write_summary(const Tile& tile, const ScanCarry<C>& carry,
+                                              const C (&h)[channels][states], const Elements& delta_sum,
+                                              C (&sums)[steps][width]) {
+  const ScanChunks& chunks = carry.chunks;
+  const Index part = chunks.part<kind>(tile.sequence, tile.chunk);
+#pragma unroll
+  for (int k = 0; k < channels; ++k) {
+#pragma unroll
+    for (int n = 0; n < states; ++n) {
+      if (tile.has(k, n)) carry.states[part * States * tile.channels + tile.state_offset(k, n)] = h[k][n];
+    }
+  }
+  as_vector<Elements>(sums[Tile::row()][Tile::column()]) = delta_sum;
+  __syncthreads();
+  for (int column = static_cast<int>(threadIdx.x); column < width; column += Tile::threads) {
+    if (tile.channel0 + column >= tile.channels) break;
+    C sum = C(0);
+    for (int row = 0; row < Tile::row_step; ++row) sum += sums[row][column];
+    carry.delta_sums[part * tile.channels + tile.channel0 + column] = sum;
+  }
+}
+
+template <class C, class S, int States, bool narrow_blocks, bool summary, SequenceKind kind>
 class ScanForward {
   using T = compute_t<C>;
   using Tuning = ScanForwardTuning<T, States, narrow_blocks>;
   using Scan = SelectiveScan<C, S, States>;
-  using Tile = ThreadTile<Tuning, States>;
+  using Tile = ThreadTile<Tuning, States, kind>;
   using Loaded = Packed<C, Tuning::vector>;
   static constexpr int states = Tuning::states, channels = Tuning::channels;
 
@@ -50,7 +76,7 @@ class ScanForward {
       : scan_(scan),
         carry_(carry),
         storage_(storage),
-        tile_(scan.u.columns, scan.shape.length, carry.chunking, first_state),
+        tile_(scan.u.columns, carry.chunks, first_state),
         vectorised_(vectorised),
         delta_(scan.delta, first_row() + Tile::row(), tile_.vector_channel()),
         u_(scan.u, first_row() + Tile::row(), tile_.vector_channel()),
@@ -60,7 +86,7 @@ class ScanForward {
         c_(scan.c, first_row() + Tile::coefficient_row(), tile_.coefficient_state()) {}
 
   __device__ __forceinline__ void run() {
-    if (summary && tile_.chunk + 1 == carry_.chunking.count) return;
+    if (summary && is_last_chunk()) return;
     load_parameters();
     Index left = tile_.end - tile_.begin;  // steps from the current tile on
     load_inputs(left);
@@ -70,9 +96,8 @@ class ScanForward {
     int stage = 0;
     for (Index first = tile_.begin; left > 0; first += Tuning::steps, left -= Tuning::steps, stage ^= 1) {
       if (!summary && scan_.checkpoints != nullptr && first % scan_checkpoint_interval == 0) {
-        const Index segments = ceiling_divide(scan_.shape.length, scan_checkpoint_interval);
         save_states(scan_.checkpoints +
-                    (tile_.sequence * segments + first / scan_checkpoint_interval) * States * tile_.channels);
+                    chunks().template checkpoint<kind>(tile_.sequence, first) * States * tile_.channels);
       }
       Loaded z[Tuning::rows], u[Tuning::rows];  // of the current tile
 #pragma unroll
@@ -84,18 +109,24 @@ class ScanForward {
       if (!summary) reduce_outputs(storage_.tiles[stage], z, u, left);
     }
     if (summary) {
-      write_summary<States>(tile_, carry_, h_, delta_sum_, storage_.tiles[0].outputs[0]);
-    } else if (scan_.state.data != nullptr && tile_.end == scan_.shape.length) {
+      write_summary<States, kind>(tile_, carry_, h_, delta_sum_, storage_.tiles[0].outputs[0]);
+    } else if (scan_.state.data != nullptr && is_last_chunk()) {
       save_states(scan_.state.data + tile_.sequence * scan_.state.stride);
     }
   }
 
  private:
-  __device__ __forceinline__ Index first_row() const { return tile_.sequence * scan_.shape.length + tile_.begin; }
-  __device__ __forceinline__ Index chunk() const { return tile_.sequence * carry_.chunking.count + tile_.chunk; }
+  __device__ __forceinline__ const ScanChunks& chunks() const { return carry_.chunks; }
+  __device__ __forceinline__ Index first_row() const {
+    return chunks().sequences.template row_of<kind>(tile_.sequence) + tile_.begin;
+  }
+  __device__ __forceinline__ bool is_last_chunk() const {
+    return tile_.end == chunks().sequences.template length_of<kind>(tile_.sequence);
+  }
   __device__ __forceinline__ const T* initial_states() const {
     if (summary) return nullptr;
-    if (carry_.states != nullptr) return carry_.states + chunk() * States * tile_.channels;
+    if (carry_.states != nullptr)
+      return carry_.states + chunks().template part<kind>(tile_.sequence, tile_.chunk) * States * tile_.channels;
     return scan_.state.data == nullptr ? nullptr : scan_.state.data + tile_.sequence * scan_.state.stride;
   }
 
@@ -261,7 +292,7 @@ class ScanForward {
 /// The summary of a chunk for the backward pass, in forward tiles: the gradient of the states before the chunk where
 /// that of the states after it is zero, g ← decay (g + dy silu(z) C) from the last step to the first, and the sum of
 /// its Δ.
-template <class C, class S, int States>
+template <class C, class S, int States, SequenceKind kind>
 __global__ void __launch_bounds__(ScanForwardTuning<compute_t<C>, States, false>::threads)
     scan_backward_summary_kernel(const __grid_constant__ SelectiveScanBackward<C, S, States> scan,
                                  const __grid_constant__ ScanCarry<compute_t<C>> carry, int first_state,
@@ -271,10 +302,11 @@ __global__ void __launch_bounds__(ScanForwardTuning<compute_t<C>, States, false>
   using Storage = ScanStorage<T, Tuning>;
   using ElementVector = typename Storage::ElementVector;
   using Loaded = Packed<C, Tuning::vector>;
-  using Tile = ThreadTile<Tuning, States>;
+  using Tile = ThreadTile<Tuning, States, kind>;
   constexpr int channels = Tuning::channels, states = Tuning::states;
   __shared__ typename Storage::Tile storage;
-  const Tile tile(scan.u.columns, scan.shape.length, carry.chunking, first_state);
+  const ScanChunks& chunks = carry.chunks;
+  const Tile tile(scan.u.columns, chunks, first_state);
   if (tile.chunk == 0) return;  // nothing is carried on from there
   ElementVector bias = {}, delta_sum = {};
   for (int j = 0; j < tile.present; ++j) bias.values[j] = static_cast<T>(scan.delta_bias[tile.vector_channel() + j]);
@@ -288,7 +320,7 @@ __global__ void __launch_bounds__(ScanForwardTuning<compute_t<C>, States, false>
   }
   const Index tiles = ceiling_divide(tile.end - tile.begin, Tuning::steps);
   for (Index first = tile.begin + (tiles - 1) * Tuning::steps; first >= tile.begin; first -= Tuning::steps) {
-    const Index first_row = tile.sequence * scan.shape.length + first;
+    const Index first_row = chunks.sequences.row_of<kind>(tile.sequence) + first;
     Loaded delta[Tuning::rows], dy[Tuning::rows], z[Tuning::rows];  // all loaded before the first is needed
 #pragma unroll
     for (int i = 0; i < Tuning::rows; ++i) {
@@ -334,7 +366,7 @@ __global__ void __launch_bounds__(ScanForwardTuning<compute_t<C>, States, false>
     }
     __syncthreads();
   }
-  write_summary<States>(tile, carry, g, delta_sum, storage.outputs[0]);
+  write_summary<States, kind>(tile, carry, g, delta_sum, storage.outputs[0]);
 }
 
 }  // namespace moe_mamba::inline v0_2::cuda::detail

@@ -7,6 +7,7 @@
 #include "moe_mamba/core/mathematics.hpp"
 #include "moe_mamba/cuda/common/launch.cuh"
 #include "moe_mamba/cuda/common/mathematics.cuh"
+#include "moe_mamba/cuda/common/put_sequences.cuh"
 #include "moe_mamba/cuda/common/rounding.cuh"
 #include "moe_mamba/cuda/common/single_step.cuh"
 #include "moe_mamba/cuda/common/vector.cuh"
@@ -22,28 +23,15 @@ namespace moe_mamba::inline v0_2::cuda {
 
 namespace detail {
 
-template <class C, class S, int States, bool narrow_blocks, bool summary>
+template <class C, class S, int States, bool narrow_blocks, bool summary, SequenceKind kind>
 __global__ void __launch_bounds__(ScanForwardTuning<compute_t<C>, States, narrow_blocks>::threads)
     scan_kernel(const __grid_constant__ SelectiveScan<C, S, States> scan,
                 const __grid_constant__ ScanCarry<compute_t<C>> carry, const __grid_constant__ ScanPassSums<C, 1> sums,
                 int first_state, bool vectorised) {
-  using Forward = ScanForward<C, S, States, narrow_blocks, summary>;
+  using Forward = ScanForward<C, S, States, narrow_blocks, summary, kind>;
   static_assert(sizeof(typename Forward::Storage) <= 48 * 1024, "more than a block is given");
   __shared__ typename Forward::Storage storage;
   Forward(scan, carry, sums, first_state, vectorised, storage).run();
-}
-
-template <class C, class S, int States>
-__global__ void __launch_bounds__(ScanBackwardTuning<compute_t<C>, States>::threads,
-                                  ScanBackwardTuning<compute_t<C>, States>::blocks)
-    scan_backward_kernel(const __grid_constant__ SelectiveScanBackward<C, S, States> scan,
-                         const __grid_constant__ ScanCarry<compute_t<C>> carry,
-                         const __grid_constant__ ScanPartialSums<compute_t<C>> partial,
-                         const __grid_constant__ ScanPassSums<C, 3> sums, int first_state, bool vectorised) {
-  using Backward = ScanBackward<C, S, States>;
-  extern __shared__ __align__(16) unsigned char shared[];
-  auto& storage = *reinterpret_cast<typename Backward::Storage*>(shared);
-  Backward(scan, carry, partial, sums, first_state, vectorised, storage).run();
 }
 
 /// Carries states over the chunks of a sequence: what a chunk makes of zero states becomes what it begins with, h ←
@@ -57,11 +45,12 @@ __global__ void __launch_bounds__(128)
   const Index channel = index % channels, n = index / channels % States, sequence = index / channels / States;
   const C rate = decay_rate<C>(a_log[channel * States + n]);
   C h = initial.data == nullptr ? C(0) : initial.data[sequence * initial.stride + n * channels + channel];
-  const Index count = carry.chunking.count;
+  const ScanChunks& chunks = carry.chunks;
+  const Index count = chunks.count_of(sequence), first_part = chunks.part<SequenceKind::either>(sequence, 0);
   constexpr int prefetched = 8;  // chunks whose values are loaded before the first is needed
   for (Index first = 0; first < count; first += prefetched) {
     C own[prefetched], sums[prefetched];
-    const auto chunk = [&](int i) { return sequence * count + (backward ? count - 1 - first - i : first + i); };
+    const auto chunk = [&](int i) { return first_part + (backward ? count - 1 - first - i : first + i); };
     const auto state = [&](int i) { return carry.states + (chunk(i) * States + n) * channels + channel; };
 #pragma unroll
     for (int i = 0; i < prefetched; ++i) {
@@ -86,22 +75,28 @@ inline constexpr int step_group = States <= 16       ? States
                                   : States % 4 == 0  ? 4
                                                      : 1;
 
-/// A single step: a thread has a channel of a sequence, state after state, and needs no other thread. With `vectorised`
-/// rows of a_log, b and c are loaded in vectors.
+/// A single step, of packed sequences those that have just one: a thread has a channel of a sequence, state after state,
+/// and needs no other thread. With `vectorised` rows of a_log, b and c are loaded in vectors.
 template <class C, class S, int States, bool vectorised>
 __global__ void __launch_bounds__(StepGrid::most_threads, sizeof(compute_t<C>) == 4 ? 4 : 2)
-    scan_step_kernel(const __grid_constant__ SelectiveScan<C, S, States> scan) {
+    scan_step_kernel(const __grid_constant__ SelectiveScan<C, S, States> scan,
+                     LaunchSequences<ScanSequence> sequences) {
   await_stream();
   release_stream();
   using T = compute_t<C>;
   constexpr int group = step_group<States>;
   const Index channels = scan.u.columns, sequence = StepGrid::sequence(), channel = StepGrid::channel();
   if (sequence >= scan.shape.batch || channel >= channels) return;
+  Index row = sequence, checkpoint = sequence;
+  if (sequences.packed != nullptr) {
+    if (sequences.packed[sequence].length != 1) return;
+    row = sequences.packed[sequence].row, checkpoint = sequences.packed[sequence].checkpoint;
+  }
   T* const state = scan.state.data == nullptr ? nullptr : scan.state.data + sequence * scan.state.stride + channel;
   const S* const a_log = scan.a_log + channel * States;
-  const C* const b = scan.b.data + sequence * scan.b.stride;
-  const C* const c = scan.c.data + sequence * scan.c.stride;
-  const auto at = [&](const MatrixView<const C>& rows) { return rows.data[sequence * rows.stride + channel]; };
+  const C* const b = scan.b.data + row * scan.b.stride;
+  const C* const c = scan.c.data + row * scan.c.stride;
+  const auto at = [&](const MatrixView<const C>& rows) { return rows.data[row * rows.stride + channel]; };
   T h[group];
   S a_logs[group];
   C bs[group], cs[group];
@@ -113,9 +108,9 @@ __global__ void __launch_bounds__(StepGrid::most_threads, sizeof(compute_t<C>) =
     load_array<vectorised>(a_log + first, a_logs);
     load_array<vectorised>(b + first, bs), load_array<vectorised>(c + first, cs);
     if (scan.checkpoints != nullptr) {
-      T* const checkpoint = scan.checkpoints + (sequence * States + first) * channels + channel;
+      T* const saved = scan.checkpoints + (checkpoint * States + first) * channels + channel;
 #pragma unroll
-      for (int i = 0; i < group; ++i) checkpoint[i * channels] = h[i];
+      for (int i = 0; i < group; ++i) saved[i * channels] = h[i];
     }
   };
   begin(0);
@@ -137,181 +132,245 @@ __global__ void __launch_bounds__(StepGrid::most_threads, sizeof(compute_t<C>) =
       for (int i = 0; i < group; ++i) state[(first + i) * channels] = h[i];
     }
   }
-  scan.y.data[sequence * scan.y.stride + channel] = stored_as<C>(sum * silu_of<C>(static_cast<T>(z_loaded)));
-}
-
-/// db and dc of all steps, over groups of channels. A thread takes an element of both.
-template <class C>
-__global__ void __launch_bounds__(256)
-    scan_coefficient_gradients_kernel(ScanPartialSums<compute_t<C>> partial, Index groups, Index rows, Index states,
-                                      MatrixView<C> db, MatrixView<C> dc) {
-  const Index index = Index{blockIdx.x} * blockDim.x + threadIdx.x;
-  if (index >= rows * states) return;
-  using T = compute_t<C>;
-  T db_sum = T(0), dc_sum = T(0);
-  for (Index group = 0; group < groups; ++group) {
-    db_sum += partial.db[group * rows * states + index];
-    dc_sum += partial.dc[group * rows * states + index];
-  }
-  const Index row = index / states, n = index - row * states;
-  db.data[row * db.stride + n] = stored_as<C>(db_sum);
-  dc.data[row * dc.stride + n] = stored_as<C>(dc_sum);
-}
-
-/// to[i] += Σ_part parts[part][i] for the gradients of a_log, d and the bias.
-template <class C>
-__global__ void __launch_bounds__(256)
-    scan_parameter_gradients_kernel(ScanPartialSums<C> partial, Index parts, Index channels, Index states, C* da_log,
-                                    C* dd, C* dbias) {
-  Index i = Index{blockIdx.x} * blockDim.x + threadIdx.x;
-  Index size = channels * states;
-  const C* from = partial.da_log;
-  C* to = da_log;
-  if (i >= size) {
-    i -= size;
-    size = channels;
-    const bool bias = i >= channels;
-    from = bias ? partial.dbias : partial.dd;
-    to = bias ? dbias : dd;
-    if (bias) i -= channels;
-    if (i >= channels) return;
-  }
-  C sum = C(0);
-  for (Index part = 0; part < parts; ++part) sum += from[part * size + i];
-  to[i] += sum;
+  scan.y.data[row * scan.y.stride + channel] = stored_as<C>(sum * silu_of<C>(static_cast<T>(z_loaded)));
 }
 
 /// Blocks of a launch over whole sequences.
 template <class C>
-Index scan_blocks(Shape shape, Index channels) {
-  return shape.batch * ceiling_divide(channels, Index{scan_forward_width(sizeof(compute_t<C>))});
+Index scan_blocks(Index batch, Index channels) {
+  return batch * ceiling_divide(channels, Index{scan_forward_width(sizeof(compute_t<C>))});
 }
 
 template <class C, int States>
-bool scan_takes_narrow(const Device& device, Shape shape, Index channels) {
+bool scan_takes_narrow(const Device& device, Index blocks) {
   return scan_has_narrow<compute_t<C>, States> &&
-         scan_takes_narrow(device.processors(), scan_forward_resident<compute_t<C>>, scan_blocks<C>(shape, channels));
+         scan_takes_narrow(device.processors(), scan_forward_resident<compute_t<C>>, blocks);
 }
 
-template <class C, int States>
-ScanChunking scan_forward_chunking(const Device& device, Shape shape, Index channels) {
-  if (scan_takes_narrow<C, States>(device, shape, channels)) return whole_scan(shape.length);
-  return scan_chunking(device.processors(), scan_forward_resident<compute_t<C>>, scan_blocks<C>(shape, channels),
-                       shape.length);
-}
-
-/// Carried states of as many sequences times chunks, where there are chunks.
-template <class T>
-void count_scan_carry(Arena& counting, ScanParts parts, Index channels, Index states) {
-  (void)ScanCarry<T>(counting, {0, std::max<Index>(1, parts.chunked)}, 1, channels, states);
-}
-
-/// What selective_scan takes of its scratch for this shape and any smaller one.
+/// What selective_scan and selective_scan_backward take of their scratch. `carried`: chunks whose states are carried.
 template <class C>
-std::size_t scan_forward_scratch(const Device& device, Shape shape, Index channels, Index states) {
+std::size_t scan_forward_bytes(Index tokens, Index carried, Index channels, Index states) {
   using T = compute_t<C>;
-  const Index groups = scan_blocks<C>({1, shape.length}, channels);
   Arena counting;
-  count_scan_carry<T>(
-      counting,
-      most_scan_parts(device.processors(), scan_forward_resident<compute_t<C>>, groups, shape.batch, shape.length),
-      channels, states);
-  (void)ScanPassSums<C, 1>(counting, shape, channels, ceiling_divide(states, Index{scan_forward_pass<T>}));
+  (void)ScanCarry<T>(counting, {}, carried, channels, states);
+  (void)ScanPassSums<C, 1>(counting, tokens, channels, ceiling_divide(states, Index{scan_forward_pass<T>}));
+  return counting.used();
+}
+template <class C>
+std::size_t scan_backward_bytes(Index tokens, Index parts, Index carried, Index channels, Index states) {
+  using T = compute_t<C>;
+  Arena counting;
+  (void)ScanPartialSums<T>(counting, tokens, parts, channels, states);
+  (void)ScanCarry<T>(counting, {}, carried, channels, states);
+  (void)ScanPassSums<C, 3>(counting, tokens, channels, ceiling_divide(states, Index{scan_backward_pass<T>}));
   return counting.used();
 }
 
-template <class C>
-ScanChunking scan_backward_chunking(const Device& device, Shape shape, Index channels, Index states) {
-  const Index groups = ceiling_divide(channels, Index{scan_backward_width(sizeof(compute_t<C>), states)});
-  return scan_chunking(device.processors(), scan_backward_resident, shape.batch * groups, shape.length);
+/// What of its scratch a launch over packed sequences takes depends on these sums over them.
+struct ScanLoad {
+  Index tokens, parts;
+  bool has_carry;
+  constexpr Index carried() const { return has_carry ? parts : 0; }
+  friend constexpr ScanLoad operator+(const ScanLoad& a, const ScanLoad& b) {
+    return {a.tokens + b.tokens, a.parts + b.parts, a.has_carry || b.has_carry};
+  }
+};
+
+/// Calls call(part, chunks, carried) for a scan of equally long sequences, or for groups of packed ones whose
+/// bytes_of(load) are within the scan's scratch. chunking_of(batch, length) cuts sequences, a packed one as it would cut it
+/// alone. Sequences of less than `shortest` steps get no chunks.
+template <class Scan, class ChunkingOf, class BytesOf, class Call>
+void for_scan_launches(Device& device, const Scan& scan, std::size_t scratch_bytes, Index shortest,
+                       const ChunkingOf& chunking_of, const BytesOf& bytes_of, const Call& call) {
+  using Table = SequenceTable<ScanSequence>;
+  const auto load_of = [&](Index length) {
+    const ScanChunking chunking = chunking_of(1, length);
+    return ScanLoad{length, length < shortest ? 0 : chunking.count, chunking.count > 1};
+  };
+  const auto fits = [&](const ScanLoad& load) { return table_bytes<ScanSequence> + bytes_of(load) <= scratch_bytes; };
+  auto* checkpoints = scan.checkpoints;
+  for_sequence_groups(scan.shape, Table::most, load_of, fits, [&](const SequenceRun& run) {
+    if (run.shape.tokens() == 0) return;
+    Scan part = scan.slice(run);
+    part.checkpoints = checkpoints;
+    if (checkpoints != nullptr) checkpoints += scan_checkpoints(run.shape) * Scan::states * scan.u.columns;
+    if (run.shape.lengths == nullptr) {
+      const Index batch = run.shape.batch, length = run.shape.length;
+      const ScanChunking chunking = chunking_of(batch, length);
+      const Index parts = length < shortest ? 0 : batch * chunking.count;
+      call(part,
+           ScanChunks{{.length = length, .blocks = static_cast<unsigned>(chunking.count)}, chunking.length, parts},
+           chunking.count > 1 ? parts : 0);
+      return;
+    }
+    ScanLoad load{};
+    Index checkpoint = 0;
+    const Table table(run.shape, [&](ScanSequence& sequence) {
+      const ScanLoad own = load_of(sequence.length);
+      load = load + own;
+      sequence.segments = static_cast<unsigned>(chunking_of(1, sequence.length).length / scan_checkpoint_interval);
+      sequence.checkpoint = checkpoint;
+      checkpoint += scan_checkpoints(sequence.length);
+      return own.parts;
+    });
+    const LaunchSequences<ScanSequence> sequences = put_sequences(device, table, part.scratch);
+    call(part, ScanChunks{sequences, 0, load.parts}, load.carried());
+  });
 }
 
-template <class C>
-std::size_t scan_backward_scratch(const Device& device, Shape shape, Index channels, Index states) {
+/// Sequences of a single step each, or those of packed ones.
+template <class C, class S, int States>
+void launch_scan_steps(Device& device, const SelectiveScan<C, S, States>& scan,
+                       const LaunchSequences<ScanSequence>& sequences) {
+  constexpr int group = step_group<States>;
+  constexpr int of_states = vector_divisor<S, group>, of_coefficients = vector_divisor<C, group>;
+  const bool vectorised = can_vectorise<of_states>(scan.a_log, States) &&
+                          can_vectorise<of_coefficients>(scan.b.data, scan.b.stride) &&
+                          can_vectorise<of_coefficients>(scan.c.data, scan.c.stride);
+  const StepGrid grid(device, scan.shape.batch, scan.u.columns);
+  const auto kernel = vectorised ? scan_step_kernel<C, S, States, true> : scan_step_kernel<C, S, States, false>;
+  launch_dependent(device, kernel, grid.blocks, grid.threads, 0, scan, sequences);
+}
+
+/// Sequences of several steps each, or those of packed ones.
+template <class C, class S, int States>
+void launch_scan(Device& device, const SelectiveScan<C, S, States>& scan, const ScanChunks& chunks, Index carried) {
   using T = compute_t<C>;
-  const Index groups = ceiling_divide(channels, Index{scan_backward_width(sizeof(T), states)});
-  const ScanParts parts =
-      most_scan_parts(device.processors(), scan_backward_resident, groups, shape.batch, shape.length);
-  Arena counting;
-  (void)ScanPartialSums<T>(counting, shape, parts.all, channels, states);
-  count_scan_carry<T>(counting, parts, channels, states);
-  (void)ScanPassSums<C, 3>(counting, shape, channels, ceiling_divide(states, Index{scan_backward_pass<T>}));
-  return counting.used();
+  using Tuning = ScanForwardTuning<T, States, false>;
+  const Index channels = scan.u.columns, blocks = scan_blocks<C>(chunks.parts, channels);
+  const bool vectorised = can_vectorise<Tuning::vector>(scan.u, scan.delta, scan.z, scan.y);
+  Arena arena = scan.scratch;
+  const ScanCarry<T> carry(arena, chunks, carried, channels, States);
+  const ScanPassSums<C, 1> sums(arena, scan.shape.tokens(), channels, Tuning::passes);
+  if constexpr (scan_has_narrow<T, States>) {
+    // Packed sequences have wide blocks only, for one kernel less to compile.
+    if (chunks.sequences.packed == nullptr && carried == 0 && scan_takes_narrow<C, States>(device, blocks)) {
+      using NarrowTuning = ScanForwardTuning<T, States, true>;
+      static_assert(NarrowTuning::vector <= Tuning::vector && NarrowTuning::passes == Tuning::passes);
+      const auto grid = static_cast<unsigned>(chunks.parts * ceiling_divide(channels, Index{NarrowTuning::width}));
+      for (int pass = 0; pass < Tuning::passes; ++pass) {
+        scan_kernel<C, S, States, true, false, SequenceKind::equal>
+            <<<grid, NarrowTuning::threads, 0, device.stream()>>>(scan, carry, sums, pass * Tuning::pass, vectorised);
+      }
+      return;
+    }
+  }
+  const auto grid = static_cast<unsigned>(blocks);
+  chunks.sequences.with_kind([&](auto is) {
+    constexpr SequenceKind kind = decltype(is)::value;
+    if (carried > 0) {
+      for (int pass = 0; pass < Tuning::passes; ++pass) {
+        scan_kernel<C, S, States, false, true, kind>
+            <<<grid, Tuning::threads, 0, device.stream()>>>(scan, carry, sums, pass * Tuning::pass, vectorised);
+      }
+      const auto carries = static_cast<unsigned>(ceiling_divide(scan.shape.batch * States * channels, Index{128}));
+      scan_carry_kernel<T, S, States, false>
+          <<<carries, 128, 0, device.stream()>>>(carry, scan.a_log, scan.state, scan.shape.batch, channels);
+    }
+    for (int pass = 0; pass < Tuning::passes; ++pass) {
+      scan_kernel<C, S, States, false, false, kind>
+          <<<grid, Tuning::threads, 0, device.stream()>>>(scan, carry, sums, pass * Tuning::pass, vectorised);
+    }
+  });
+}
+
+template <class C, class S, int States>
+void launch_scan_backward(Device& device, const SelectiveScanBackward<C, S, States>& scan, const ScanChunks& chunks,
+                          Index carried) {
+  using T = compute_t<C>;
+  using Tuning = ScanBackwardTuning<T, States>;
+  using Summary = ScanForwardTuning<T, States, false>;
+  const Index channels = scan.u.columns, tokens = scan.shape.tokens();
+  const Index groups = ceiling_divide(channels, Index{Tuning::width});
+  Arena arena = scan.scratch;
+  const ScanPartialSums<T> partial(arena, tokens, chunks.parts, channels, States);
+  const ScanCarry<T> carry(arena, chunks, carried, channels, States);
+  const ScanPassSums<C, 3> sums(arena, tokens, channels, Tuning::passes);
+  const bool vectorised =
+      can_vectorise<Tuning::vector>(scan.u, scan.delta, scan.z, scan.dy, scan.du, scan.ddelta, scan.dz);
+  const bool summary_vectorised = can_vectorise<Summary::vector>(scan.delta, scan.z, scan.dy);
+  if (carried > 0) {
+    const auto grid = static_cast<unsigned>(scan_blocks<C>(chunks.parts, channels));
+    chunks.sequences.with_kind([&](auto kind) {
+      for (int pass = 0; pass < Summary::passes; ++pass) {
+        scan_backward_summary_kernel<C, S, States, decltype(kind)::value>
+            <<<grid, Summary::threads, 0, device.stream()>>>(scan, carry, pass * Summary::pass, summary_vectorised);
+      }
+    });
+    const auto carries = static_cast<unsigned>(ceiling_divide(scan.shape.batch * States * channels, Index{128}));
+    scan_carry_kernel<T, S, States, true>
+        <<<carries, 128, 0, device.stream()>>>(carry, scan.a_log, scan.dstate, scan.shape.batch, channels);
+  }
+  const auto kernel = scan_backward_kernel<C, S, States>;
+  constexpr int shared = sizeof(typename ScanBackward<C, S, States>::Storage);
+  static_assert(shared <= 99 * 1024);
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "cudaFuncSetAttribute");
+  const auto grid = static_cast<unsigned>(groups * chunks.parts);
+  for (int pass = 0; pass < Tuning::passes; ++pass) {
+    kernel<<<grid, Tuning::threads, shared, device.stream()>>>(scan, carry, partial, sums, pass * Tuning::pass,
+                                                               vectorised);
+  }
+  const auto elements = static_cast<unsigned>(ceiling_divide(tokens * States, Index{256}));
+  scan_coefficient_gradients_kernel<C>
+      <<<elements, 256, 0, device.stream()>>>(partial, groups, tokens, States, scan.db, scan.dc);
+  const auto parameters = static_cast<unsigned>(ceiling_divide(channels * (States + 2), Index{256}));
+  scan_parameter_gradients_kernel<T><<<parameters, 256, 0, device.stream()>>>(partial, chunks, channels, States,
+                                                                              scan.da_log, scan.dd, scan.ddelta_bias);
 }
 
 }  // namespace detail
+
+/// Bytes of device memory that selective_scan and selective_scan_backward need at most, for this shape and any smaller
+/// one: about E / 32 values of type compute_t<C> for each element of B, and one for each element of a_log, sequence and
+/// chunk. bfloat16 activations with more than 32 states need three more for each element of u. Packed sequences need no
+/// more than as many of the longest; a launch takes those that find room in it.
+template <StorageScalar C>
+std::size_t selective_scan_scratch(const Device& device, Shape shape, Index channels, Index states) {
+  using T = compute_t<C>;
+  using Table = detail::SequenceTable<detail::ScanSequence>;
+  const Index batch = shape.lengths == nullptr ? shape.batch : std::min(shape.batch, Index{Table::most});
+  const auto parts = [&](Index resident, Index groups) {
+    return detail::most_scan_parts(device.processors(), resident, groups, batch, shape.length);
+  };
+  const detail::ScanParts forward = parts(detail::scan_forward_resident<T>, detail::scan_blocks<C>(1, channels));
+  const detail::ScanParts backward = parts(
+      detail::scan_backward_resident, ceiling_divide(channels, Index{detail::scan_backward_width(sizeof(T), states)}));
+  const Index tokens = shape.tokens();
+  return detail::table_bytes<detail::ScanSequence> +
+         std::max(detail::scan_forward_bytes<C>(tokens, forward.chunked, channels, states),
+                  detail::scan_backward_bytes<C>(tokens, backward.all, backward.chunked, channels, states));
+}
 
 /// See ops/selective_scan.hpp. Pointers are to device memory. Nothing is allocated and nothing waits; outputs must not
 /// overlap inputs. A length of 0 leaves the states as they are.
 ///
 /// Errors: decays below 2^-126 (double: 2^-1022) count as 0. A NaN in delta, u, B, C or z reaches y, one in delta, u,
 /// B, a_log or the state stays in the state. The same call gives the same bits each time; how a sequence is cut into
-/// calls, and the size of its batch, change them by rounding. Throws Error where a kernel cannot be launched.
+/// calls, and the size of its batch, change them by rounding, and a packed sequence has the bits that it has alone.
+/// Throws Error where a kernel cannot be launched.
 template <class C, class S, int States>
 void selective_scan(Device& device, const SelectiveScan<C, S, States>& scan) {
-  if (each_packed_scan(scan, [&](const auto& part) { selective_scan(device, part); })) return;
   static_assert(States >= 1, "selective_scan: State must be at least 1");
-  using T = compute_t<C>;
-  using Tuning = detail::ScanForwardTuning<T, States, false>;
-  const Index channels = scan.u.columns, batch = scan.shape.batch;
+  const Index channels = scan.u.columns;
   if (scan.shape.tokens() == 0 || channels == 0) return;
-  if (scan.shape.length == 1) {
-    constexpr int group = detail::step_group<States>;
-    constexpr int of_states = detail::vector_divisor<S, group>, of_coefficients = detail::vector_divisor<C, group>;
-    const bool vectorised = detail::can_vectorise<of_states>(scan.a_log, States) &&
-                            detail::can_vectorise<of_coefficients>(scan.b.data, scan.b.stride) &&
-                            detail::can_vectorise<of_coefficients>(scan.c.data, scan.c.stride);
-    const detail::StepGrid grid(device, batch, channels);
-    const auto kernel =
-        vectorised ? detail::scan_step_kernel<C, S, States, true> : detail::scan_step_kernel<C, S, States, false>;
-    return detail::launch_dependent(device, kernel, grid.blocks, grid.threads, 0, scan);
-  }
-  const Index blocks = detail::scan_blocks<C>(scan.shape, channels);
-  const detail::ScanChunking chunking = detail::scan_forward_chunking<C, States>(device, scan.shape, channels);
-  const bool vectorised = detail::can_vectorise<Tuning::vector>(scan.u, scan.delta, scan.z, scan.y);
-  Arena arena = scan.scratch;
-  const detail::ScanCarry<T> carry(arena, chunking, batch, channels, States);
-  const detail::ScanPassSums<C, 1> sums(arena, scan.shape, channels, Tuning::passes);
-  if constexpr (detail::scan_has_narrow<T, States>) {
-    if (detail::scan_takes_narrow<C, States>(device, scan.shape, channels)) {
-      using NarrowTuning = detail::ScanForwardTuning<T, States, true>;
-      static_assert(NarrowTuning::vector <= Tuning::vector && NarrowTuning::passes == Tuning::passes);
-      const auto narrow_grid = static_cast<unsigned>(batch * ceiling_divide(channels, Index{NarrowTuning::width}));
-      for (int pass = 0; pass < Tuning::passes; ++pass) {
-        detail::scan_kernel<C, S, States, true, false><<<narrow_grid, NarrowTuning::threads, 0, device.stream()>>>(
-            scan, carry, sums, pass * Tuning::pass, vectorised);
-      }
-      return check_launch("selective_scan");
-    }
-  }
-  const auto grid = static_cast<unsigned>(blocks * chunking.count);
-  if (chunking.count > 1) {
-    for (int pass = 0; pass < Tuning::passes; ++pass) {
-      detail::scan_kernel<C, S, States, false, true>
-          <<<grid, Tuning::threads, 0, device.stream()>>>(scan, carry, sums, pass * Tuning::pass, vectorised);
-    }
-    const auto carries = static_cast<unsigned>(ceiling_divide(batch * States * channels, Index{128}));
-    detail::scan_carry_kernel<T, S, States, false>
-        <<<carries, 128, 0, device.stream()>>>(carry, scan.a_log, scan.state, batch, channels);
-  }
-  for (int pass = 0; pass < Tuning::passes; ++pass) {
-    detail::scan_kernel<C, S, States, false, false>
-        <<<grid, Tuning::threads, 0, device.stream()>>>(scan, carry, sums, pass * Tuning::pass, vectorised);
-  }
+  detail::for_scan_launches(
+      device, scan, selective_scan_scratch<C>(device, scan.shape, channels, States), 2,
+      [&](Index batch, Index length) {
+        const Index blocks = detail::scan_blocks<C>(batch, channels);
+        if (detail::scan_takes_narrow<C, States>(device, blocks)) return detail::whole_scan(length);
+        return detail::scan_chunking(device.processors(), detail::scan_forward_resident<compute_t<C>>, blocks, length);
+      },
+      [&](const detail::ScanLoad& load) {
+        return detail::scan_forward_bytes<C>(load.tokens, load.carried(), channels, States);
+      },
+      [&](const auto& part, const detail::ScanChunks& chunks, Index carried) {
+        const Shape& shape = part.shape;
+        bool has_steps = shape.length == 1;
+        for (Index b = 0; shape.lengths != nullptr && b < shape.batch; ++b) has_steps |= shape.lengths[b] == 1;
+        if (has_steps) detail::launch_scan_steps(device, part, chunks.sequences);
+        if (chunks.parts > 0) detail::launch_scan(device, part, chunks, carried);
+      });
   check_launch("selective_scan");
-}
-
-/// Bytes of device memory that selective_scan and selective_scan_backward need at most, for this shape and any smaller
-/// one: about E / 32 values of type compute_t<C> for each element of B, and one for each element of a_log, sequence and
-/// chunk. bfloat16 activations with more than 32 states need three more for each element of u.
-template <StorageScalar C>
-std::size_t selective_scan_scratch(const Device& device, Shape shape, Index channels, Index states) {
-  if (shape.lengths != nullptr) {
-    return largest_run_scratch(shape,
-                               [&](Shape run) { return selective_scan_scratch<C>(device, run, channels, states); });
-  }
-  return std::max(detail::scan_forward_scratch<C>(device, shape, channels, states),
-                  detail::scan_backward_scratch<C>(device, shape, channels, states));
 }
 
 /// See ops/selective_scan.hpp. Pointers are to device memory. Nothing is allocated and nothing waits; outputs must not
@@ -321,46 +380,20 @@ std::size_t selective_scan_scratch(const Device& device, Shape shape, Index chan
 /// gives the same bits each time. Throws Error where a kernel cannot be launched.
 template <class C, class S, int States>
 void selective_scan_backward(Device& device, const SelectiveScanBackward<C, S, States>& scan) {
-  if (each_packed_scan(scan, [&](const auto& part) { selective_scan_backward(device, part); })) return;
-  using T = compute_t<C>;
-  using Tuning = detail::ScanBackwardTuning<T, States>;
-  using Summary = detail::ScanForwardTuning<T, States, false>;
-  const Index channels = scan.u.columns, batch = scan.shape.batch, tokens = scan.shape.tokens();
-  if (tokens == 0 || channels == 0) return;
-  const Index groups = ceiling_divide(channels, Index{Tuning::width});
-  const detail::ScanChunking chunking = detail::scan_backward_chunking<C>(device, scan.shape, channels, States);
-  Arena arena = scan.scratch;
-  const detail::ScanPartialSums<T> partial(arena, scan.shape, batch * chunking.count, channels, States);
-  const detail::ScanCarry<T> carry(arena, chunking, batch, channels, States);
-  const detail::ScanPassSums<C, 3> sums(arena, scan.shape, channels, Tuning::passes);
-  const bool vectorised =
-      detail::can_vectorise<Tuning::vector>(scan.u, scan.delta, scan.z, scan.dy, scan.du, scan.ddelta, scan.dz);
-  const bool summary_vectorised = detail::can_vectorise<Summary::vector>(scan.delta, scan.z, scan.dy);
-  if (chunking.count > 1) {
-    const auto grid = static_cast<unsigned>(detail::scan_blocks<C>(scan.shape, channels) * chunking.count);
-    for (int pass = 0; pass < Summary::passes; ++pass) {
-      detail::scan_backward_summary_kernel<C, S, States>
-          <<<grid, Summary::threads, 0, device.stream()>>>(scan, carry, pass * Summary::pass, summary_vectorised);
-    }
-    const auto carries = static_cast<unsigned>(ceiling_divide(batch * States * channels, Index{128}));
-    detail::scan_carry_kernel<T, S, States, true>
-        <<<carries, 128, 0, device.stream()>>>(carry, scan.a_log, scan.dstate, batch, channels);
-  }
-  const auto kernel = detail::scan_backward_kernel<C, S, States>;
-  constexpr int shared = sizeof(typename detail::ScanBackward<C, S, States>::Storage);
-  static_assert(shared <= 99 * 1024);
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "cudaFuncSetAttribute");
-  const auto grid = static_cast<unsigned>(batch * groups * chunking.count);
-  for (int pass = 0; pass < Tuning::passes; ++pass) {
-    kernel<<<grid, Tuning::threads, shared, device.stream()>>>(scan, carry, partial, sums, pass * Tuning::pass,
-                                                               vectorised);
-  }
-  const auto elements = static_cast<unsigned>(ceiling_divide(tokens * States, Index{256}));
-  detail::scan_coefficient_gradients_kernel<C>
-      <<<elements, 256, 0, device.stream()>>>(partial, groups, tokens, States, scan.db, scan.dc);
-  const auto parameters = static_cast<unsigned>(ceiling_divide(channels * (States + 2), Index{256}));
-  detail::scan_parameter_gradients_kernel<T><<<parameters, 256, 0, device.stream()>>>(
-      partial, batch * chunking.count, channels, States, scan.da_log, scan.dd, scan.ddelta_bias);
+  const Index channels = scan.u.columns;
+  const Index groups = ceiling_divide(channels, Index{detail::ScanBackwardTuning<compute_t<C>, States>::width});
+  if (scan.shape.tokens() == 0 || channels == 0) return;
+  detail::for_scan_launches(
+      device, scan, selective_scan_scratch<C>(device, scan.shape, channels, States), 1,
+      [&](Index batch, Index length) {
+        return detail::scan_chunking(device.processors(), detail::scan_backward_resident, batch * groups, length);
+      },
+      [&](const detail::ScanLoad& load) {
+        return detail::scan_backward_bytes<C>(load.tokens, load.parts, load.carried(), channels, States);
+      },
+      [&](const auto& part, const detail::ScanChunks& chunks, Index carried) {
+        detail::launch_scan_backward(device, part, chunks, carried);
+      });
   check_launch("selective_scan_backward");
 }
 

@@ -8,6 +8,7 @@
 #include "moe_mamba/core/arena.hpp"
 #include "moe_mamba/core/mathematics.hpp"
 #include "moe_mamba/cuda/common/mathematics.cuh"
+#include "moe_mamba/cuda/common/sequences.hpp"
 #include "moe_mamba/cuda/common/thread.cuh"
 #include "moe_mamba/cuda/common/vector.cuh"
 #include "moe_mamba/ops/selective_scan.hpp"
@@ -139,6 +140,45 @@ constexpr ScanChunking scan_chunking(int processors, Index resident, Index block
   return {chunk * scan_checkpoint_interval, std::max(Index{1}, ceiling_divide(segments, chunk))};
 }
 
+/// An entry of a packed sequence; `block` counts chunks.
+struct ScanSequence {
+  Index row, length;
+  unsigned block;
+  unsigned segments;  // of a chunk
+  Index checkpoint;   // of its first segment
+};
+
+/// The chunks of a launch, numbered sequence after sequence.
+struct ScanChunks {
+  LaunchSequences<ScanSequence> sequences;
+  Index length = 0;  // steps of a chunk, where sequences are equally long
+  Index parts = 0;   // chunks of all sequences
+
+  template <SequenceKind kind>
+  MOE_MAMBA_HOST_DEVICE constexpr Index length_of(Index sequence) const {
+    return sequences.is_packed<kind>() ? Index{sequences.packed[sequence].segments} * scan_checkpoint_interval : length;
+  }
+  /// The number among all chunks of one of a sequence's.
+  template <SequenceKind kind>
+  MOE_MAMBA_HOST_DEVICE constexpr Index part(Index sequence, Index chunk) const {
+    return (sequences.is_packed<kind>() ? sequences.packed[sequence].block : sequence * sequences.blocks) + chunk;
+  }
+  /// The checkpoint before step `first` of a sequence.
+  template <SequenceKind kind>
+  MOE_MAMBA_HOST_DEVICE constexpr Index checkpoint(Index sequence, Index first) const {
+    const Index before = sequences.is_packed<kind>()
+                             ? sequences.packed[sequence].checkpoint
+                             : sequence * ceiling_divide(sequences.length, scan_checkpoint_interval);
+    return before + first / scan_checkpoint_interval;
+  }
+  /// Chunks of a sequence.
+  MOE_MAMBA_HOST_DEVICE constexpr Index count_of(Index sequence) const {
+    if (sequences.packed == nullptr) return sequences.blocks;
+    const Index end = sequence + 1 < sequences.count ? sequences.packed[sequence + 1].block : parts;
+    return end - sequences.packed[sequence].block;
+  }
+};
+
 /// The most that sequences times chunks come to, for a batch and any smaller or shorter one: fewer sequences are cut
 /// into more chunks.
 struct ScanParts {
@@ -162,7 +202,7 @@ constexpr ScanParts most_scan_parts(int processors, Index resident, Index groups
 /// The states of a thread are `Tuning::channels` channels by `Tuning::states` states: channel(k), state0 + n. Its
 /// element-wise work is on rows row(), row() + row_step, … of a tile, the vector of channels from column() on; it loads
 /// one element of B and of C in rows coefficient_row(), coefficient_row() + coefficient_row_step, ….
-template <class Tuning, int States>
+template <class Tuning, int States, SequenceKind kind>
 struct ThreadTile {
   static constexpr int threads = Tuning::threads, row_step = Tuning::row_step;
 
@@ -175,14 +215,16 @@ struct ThreadTile {
   int state0;        // of the thread
   int present;       // elements of its vector that are channels of the scan
 
-  __device__ __forceinline__ ThreadTile(Index channels_, Index length, ScanChunking chunking, int first_state_)
+  __device__ __forceinline__ ThreadTile(Index channels_, const ScanChunks& chunks, int first_state_)
       : lane(lane_index()), warp(warp_index()) {
     const Index groups = ceiling_divide(channels_, Tuning::width), part = blockIdx.x / groups;
     channel0 = (blockIdx.x - part * groups) * Tuning::width;
-    sequence = part / chunking.count;
-    chunk = part - sequence * chunking.count;
-    begin = chunk * chunking.length;
-    end = min(begin + chunking.length, length);
+    const SequenceBlock place = chunks.sequences.at<kind>(static_cast<unsigned>(part));
+    sequence = place.sequence;
+    chunk = place.block;
+    const Index length = chunks.length_of<kind>(sequence);
+    begin = chunk * length;
+    end = min(begin + length, place.length);
     channels = channels_;
     first_state = first_state_;
     state0 = first_state + warp * Tuning::states;
@@ -307,25 +349,24 @@ struct ScanPassSums {
 
   static constexpr bool separate(Index passes) { return passes > 1 && !std::is_same_v<C, compute_t<C>>; }
 
-  ScanPassSums(Arena& arena, Shape shape, Index channels, Index passes) {
+  ScanPassSums(Arena& arena, Index tokens, Index channels, Index passes) {
     if (!separate(passes)) return;
-    for (auto& sums : of) {
-      sums = matrix(arena.take<compute_t<C>>(shape.tokens() * channels), shape.tokens(), channels);
-    }
+    for (auto& sums : of) sums = arena.rows<compute_t<C>>(tokens, channels);
   }
 };
 
 /// What crosses the chunks of a sequence.
 template <class C>
 struct ScanCarry {
-  ScanChunking chunking;
-  C* states = nullptr;      // (B, chunks, N, E): what a chunk makes of zero states, then the states that it begins with
-  C* delta_sums = nullptr;  // (B, chunks, E): Σ_t Δ_t
+  ScanChunks chunks;
+  C* states = nullptr;      // (parts, N, E): what a chunk makes of zero states, then the states that it begins with
+  C* delta_sums = nullptr;  // (parts, E): Σ_t Δ_t
 
-  ScanCarry(Arena& arena, ScanChunking cut, Index batch, Index channels, Index count) : chunking(cut) {
-    if (cut.count == 1) return;
-    states = arena.take<C>(batch * cut.count * count * channels);
-    delta_sums = arena.take<C>(batch * cut.count * channels);
+  /// `parts`: chunks of all sequences, or 0 where each has a single one.
+  ScanCarry(Arena& arena, const ScanChunks& cut, Index parts, Index channels, Index count) : chunks(cut) {
+    if (parts == 0) return;
+    states = arena.take<C>(parts * count * channels);
+    delta_sums = arena.take<C>(parts * channels);
   }
 };
 
@@ -334,43 +375,19 @@ template <class C>
 struct ScanPartialSums {
   C* db;      // (groups of channels, T, N)
   C* dc;      // (groups of channels, T, N)
-  C* da_log;  // (B, chunks, E, N)
-  C* dd;      // (B, chunks, E)
-  C* dbias;   // (B, chunks, E)
+  C* da_log;  // (parts, E, N)
+  C* dd;      // (parts, E)
+  C* dbias;   // (parts, E)
 
-  /// `parts`: sequences times chunks.
-  ScanPartialSums(Arena& arena, Shape shape, Index parts, Index channels, Index states) {
+  /// `parts`: chunks of all sequences.
+  ScanPartialSums(Arena& arena, Index tokens, Index parts, Index channels, Index states) {
     const Index groups = ceiling_divide(channels, Index{scan_backward_width(sizeof(C), states)});
-    db = arena.take<C>(groups * shape.tokens() * states);
-    dc = arena.take<C>(groups * shape.tokens() * states);
+    db = arena.take<C>(groups * tokens * states);
+    dc = arena.take<C>(groups * tokens * states);
     da_log = arena.take<C>(parts * channels * states);
     dd = arena.take<C>(parts * channels);
     dbias = arena.take<C>(parts * channels);
   }
 };
-
-/// Writes a chunk's summary: states, or gradients of them, and the sums of Δ, which the threads of a channel have for
-/// their rows and which are added in the order of rows. `sums` is a tile of shared memory that is read no more.
-template <int States, class Tile, class C, int channels, int states, class Elements, int steps, int width>
-__device__ __forceinline__ void write_summary(const Tile& tile, const ScanCarry<C>& carry,
-                                              const C (&h)[channels][states], const Elements& delta_sum,
-                                              C (&sums)[steps][width]) {
-  const Index part = tile.sequence * carry.chunking.count + tile.chunk;
-#pragma unroll
-  for (int k = 0; k < channels; ++k) {
-#pragma unroll
-    for (int n = 0; n < states; ++n) {
-      if (tile.has(k, n)) carry.states[part * States * tile.channels + tile.state_offset(k, n)] = h[k][n];
-    }
-  }
-  as_vector<Elements>(sums[Tile::row()][Tile::column()]) = delta_sum;
-  __syncthreads();
-  for (int column = static_cast<int>(threadIdx.x); column < width; column += Tile::threads) {
-    if (tile.channel0 + column >= tile.channels) break;
-    C sum = C(0);
-    for (int row = 0; row < Tile::row_step; ++row) sum += sums[row][column];
-    carry.delta_sums[part * tile.channels + tile.channel0 + column] = sum;
-  }
-}
 
 }  // namespace moe_mamba::inline v0_2::cuda::detail
