@@ -50,12 +50,12 @@ struct PairGrid {
 
 /// How sequences are cut into chunks, of which a warp takes `span`, one after the other.
 struct PairChunks {
-  LaunchSequences<ConvolutionSequence> sequences;  // forward in chunks, one after the other; backward packed in blocks
+  LaunchSequences<ConvolutionSequence> sequences;  // numbered by chunks, but packed ones backward by blocks
   int steps;                                       // of a chunk: whole batches
   unsigned total, span;                            // chunks of all sequences, and those that a warp takes
   int warps;                                       // of a block
 
-  /// Of equally long sequences.
+  /// For packed sequences without their table, which is to take the place of `sequences`.
   PairChunks(const Shape& shape, Index steps_of_chunk, Index chunks_of_warp, int warps_of_block)
       : sequences{.length = shape.length,
                   .blocks = static_cast<unsigned>(convolution_pieces(shape.length, steps_of_chunk))},
