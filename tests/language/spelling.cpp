@@ -165,6 +165,13 @@ TEST_CASE("Weights of auxiliary losses are spelled on request", "[model]") {
         "Repeat<2, Moe<Experts<4>, BalanceLoss<1, 50>, ZLoss<1, 1000>>>>");
 }
 
+TEST_CASE("How parameters are initialised is spelled on request", "[model]") {
+  using Other = Net<UnitFanIn, Head, Repeat<2, Moe<JointFanIn, Experts<4>>>>;
+  CHECK(spelling<Other>() == spelling<Net<Head, Repeat<2, Moe<Experts<4>>>>>());
+  CHECK(spelling<Other>(AuxiliaryLosses::spelled) ==
+        "LanguageModel<Vocabulary<11>, Width<32>, Head, UnitFanIn, Repeat<2, Moe<Experts<4>, JointFanIn>>>");
+}
+
 TEST_CASE("Models of series, and types of a program's own, are spelled by their names", "[model]") {
   CHECK(spelling<SequenceModel<Outputs<2>, Inputs<3>, Width<8>, Mamba<State<4>>>>() ==
         "SequenceModel<Inputs<3>, Outputs<2>, Width<8>, Mamba<State<4>>>");

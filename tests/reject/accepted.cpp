@@ -8,14 +8,16 @@ struct Own {
   using Layer = Mamba<State<3>>::Layer<Width>;
 };
 
-using Net = LanguageModel<
-    Width<64>, PreNorm<LayerNorm<Epsilon<1, 1000>>>, FinalNorm<NoNorm>, Head, AverageAuxiliaryLosses, RmsNorm<>,
-    Repeat<2, Mamba<StepRank<3>, Convolution<3>, Expand<1>, State<16>>,
-           Moe<Experts<4>, TopK<4>, Hidden<5>, SharedExperts<1>, SwiGlu, TopKThenSoftmax, Capacity<5, 4>,
-               BalanceLoss<0>, ZLoss<1, 1000>>>,
-    Sequence<Own, Residual<NoNorm, Mlp<Gelu>>>,
-    Attention<Rotary<1000>, Heads<6>, KeyValueHeads<3>, RotaryWidth<4>, HeadWidth<5>, Context<9>, Biases>,
-    Attention<Heads<64>, Context<1>, NoPositions, InputBiases>, Parallel<Mamba<>, Moe<Experts<1>>>, Vocabulary<256>>;
+using Net =
+    LanguageModel<Width<64>, PreNorm<LayerNorm<Epsilon<1, 1000>>>, FinalNorm<NoNorm>, Head, UnitFanIn,
+                  AverageAuxiliaryLosses, RmsNorm<>,
+                  Repeat<2, Mamba<StepRank<3>, Convolution<3>, Expand<1>, State<16>>,
+                         Moe<Experts<4>, TopK<4>, Hidden<5>, SharedExperts<1>, SwiGlu, TopKThenSoftmax, Capacity<5, 4>,
+                             BalanceLoss<0>, ZLoss<1, 1000>, JointFanIn>>,
+                  Sequence<Own, Residual<NoNorm, Mlp<Gelu>>>,
+                  Attention<Rotary<1000>, Heads<6>, KeyValueHeads<3>, RotaryWidth<4>, HeadWidth<5>, Context<9>, Biases>,
+                  Attention<Heads<64>, Context<1>, NoPositions, InputBiases>, Parallel<Mamba<>, Moe<Experts<1>>>,
+                  Vocabulary<256>>;
 using Series = SequenceModel<Outputs<2>, Inputs<4>, Width<1>, Mamba<State<1>>>;
 
 static_assert(cost<Net>.parameters > cost<Net>.active_parameters);

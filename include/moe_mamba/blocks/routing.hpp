@@ -19,6 +19,14 @@ struct RoutingOptions {
   Ratio capacity{0, 1};   ///< c; 0: none, dropless
   Ratio balance{1, 100};  ///< factor of the balance loss
   Ratio z{0, 1};          ///< factor of the z-loss
+  /// Initial weights as in the code of MoE-Mamba: cut at ± 0.2 rather than at two standard deviations, and the fan-in of
+  /// experts' second matrices is that of all experts together.
+  bool joint_fan_in = false;
+
+  /// That of a matrix of the router or of the experts.
+  constexpr Initializer initializer(Index fan_in) const {
+    return joint_fan_in ? Initializer::bounded_normal(0.1, fan_in) : Initializer::truncated_normal(0.1, fan_in);
+  }
 };
 
 /// What a routing reports of a call: sums over its tokens, in doubles of the device's memory that lie one after the other.
@@ -85,7 +93,7 @@ struct Routing : LayerDefaults {
 
   template <class Bind>
   struct Weights {
-    constexpr explicit Weights(Bind& bind) : scores(bind, Initializer::truncated_normal(0.1, Width)) {}
+    constexpr explicit Weights(Bind& bind) : scores(bind, Options.initializer(Width)) {}
     typename Scores::template Weights<Bind> scores;  // (E, Width)
   };
 

@@ -17,10 +17,12 @@ struct MoeTakes {
       is_integer_option<Experts, Option> || is_integer_option<TopK, Option> || is_integer_option<Hidden, Option> ||
           is_integer_option<SharedExperts, Option> || is_ratio_option<Capacity, Option> ||
           is_ratio_option<BalanceLoss, Option> || is_ratio_option<ZLoss, Option> ||
-          is_one_of<Option, SoftmaxThenTopK, TopKThenSoftmax, SigmoidThenTopK, RouterBias> || ActivationType<Option>,
+          is_one_of<Option, SoftmaxThenTopK, TopKThenSoftmax, SigmoidThenTopK, RouterBias, JointFanIn> ||
+          ActivationType<Option>,
       "Moe takes only the options Experts<N>, TopK<K>, Hidden<H>, SharedExperts<N>, Capacity<n, d>, BalanceLoss<n, d>, "
-      "ZLoss<n, d>, RouterBias, SoftmaxThenTopK, TopKThenSoftmax or SigmoidThenTopK, and an activation (Relu, "
-      "SquaredRelu, Gelu, Silu, SwiGlu, GeGlu or your own with gated, value and derivative): MoeTakes<layer, option>");
+      "ZLoss<n, d>, RouterBias, JointFanIn, SoftmaxThenTopK, TopKThenSoftmax or SigmoidThenTopK, and an activation "
+      "(Relu, SquaredRelu, Gelu, Silu, SwiGlu, GeGlu or your own with gated, value and derivative): MoeTakes<layer, "
+      "option>");
 };
 
 template <class Layer, int Times>
@@ -66,6 +68,7 @@ consteval bool check_moe() {
   if constexpr (top_k == 1) check<TopOneNotRenormalised<Layer, Options>...>();
   check<OneGateOrder<Layer, (0 + ... + int(is_one_of<Options, SoftmaxThenTopK, TopKThenSoftmax, SigmoidThenTopK>))>>();
   check<OptionGivenOnce<Layer, RouterBias, (0 + ... + int(std::is_same_v<Options, RouterBias>))>>();
+  check<OptionGivenOnce<Layer, JointFanIn, (0 + ... + int(std::is_same_v<Options, JointFanIn>))>>();
   check_ratio_option<Layer, BalanceLoss, 0, Options...>();
   check_ratio_option<Layer, ZLoss, 0, Options...>();
   check_ratio_option<Layer, Capacity, 1, Options...>();
@@ -109,12 +112,14 @@ constexpr void set(MoeOptions& options, std::type_identity<SigmoidThenTopK>) {
   options.order = GateOrder::sigmoid_then_top_k;
 }
 constexpr void set(MoeOptions& options, std::type_identity<RouterBias>) { options.router_bias = true; }
+constexpr void set(MoeOptions& options, std::type_identity<JointFanIn>) { options.joint_fan_in = true; }
 
 }  // namespace detail
 
 /// A mixture of experts. Options: Experts<N> (required), TopK<1>, Hidden<4 · width>, SharedExperts<0>, an
 /// activation (Relu), SoftmaxThenTopK (or TopKThenSoftmax, SigmoidThenTopK), RouterBias (none), Capacity<n, d> (none:
-/// dropless), BalanceLoss<1, 100>, ZLoss<0, 1>.
+/// dropless), BalanceLoss<1, 100>, ZLoss<0, 1>, JointFanIn (none: initial weights have the fan-in of
+/// one expert and are cut at two standard deviations).
 template <class... Options>
 struct Moe {
   static_assert(detail::check_moe<Moe, Options...>());

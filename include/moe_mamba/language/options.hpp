@@ -40,6 +40,7 @@ struct SoftmaxThenTopK {};           ///< gates are probabilities over all exper
 struct TopKThenSoftmax {};           ///< gates are a softmax over the selected experts (Mixtral)
 struct SigmoidThenTopK {};           ///< gates are sigmoids of the selected experts' logits (BlackMamba)
 struct RouterBias {};                ///< the router has a bias
+struct JointFanIn {};                ///< initial weights of a router and its experts as in the code of MoE-Mamba
 struct ProjectionBias {};            ///< the projections into and out of a Mamba block have biases
 struct NoConvolutionBias {};         ///< the convolution of a Mamba block has none
 struct NoGain {};                    ///< an RmsNorm without parameters
@@ -48,6 +49,7 @@ struct InputBiases {};               ///< attention with biases on queries, keys
 struct Biases {};                    ///< … and on its output as well
 struct TiedHead {};                  ///< the head shares the embedding's matrix
 struct Head {};                      ///< the head has its own matrix
+struct UnitFanIn {};                 ///< initial weights of embedding and head as in the code of MoE-Mamba
 struct SumAuxiliaryLosses {};        ///< auxiliary losses of all layers are summed
 struct AverageAuxiliaryLosses {};    ///< … and divided by the number of layers that have one
 template <class Norm> struct PreNorm   { using norm = Norm; };  ///< before each layer of a body without Residual
