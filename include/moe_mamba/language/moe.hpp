@@ -16,11 +16,13 @@ struct MoeTakes {
   static_assert(
       is_integer_option<Experts, Option> || is_integer_option<TopK, Option> || is_integer_option<Hidden, Option> ||
           is_integer_option<SharedExperts, Option> || is_ratio_option<Capacity, Option> ||
-          is_ratio_option<BalanceLoss, Option> || is_ratio_option<ZLoss, Option> ||
+          is_ratio_option<FloorCapacity, Option> || is_ratio_option<BalanceLoss, Option> ||
+          is_ratio_option<ZLoss, Option> ||
           is_one_of<Option, SoftmaxThenTopK, TopKThenSoftmax, SigmoidThenTopK, RouterBias, JointFanIn> ||
           ActivationType<Option>,
-      "Moe takes only the options Experts<N>, TopK<K>, Hidden<H>, SharedExperts<N>, Capacity<n, d>, BalanceLoss<n, d>, "
-      "ZLoss<n, d>, RouterBias, JointFanIn, SoftmaxThenTopK, TopKThenSoftmax or SigmoidThenTopK, and an activation "
+      "Moe takes only the options Experts<N>, TopK<K>, Hidden<H>, SharedExperts<N>, Capacity<n, d>, "
+      "FloorCapacity<n, d>, BalanceLoss<n, d>, ZLoss<n, d>, RouterBias, JointFanIn, SoftmaxThenTopK, TopKThenSoftmax "
+      "or SigmoidThenTopK, and an activation "
       "(Relu, SquaredRelu, Gelu, Silu, SwiGlu, GeGlu or your own with gated, value and derivative): MoeTakes<layer, "
       "option>");
 };
@@ -51,6 +53,12 @@ struct OneGateOrder {
       "once");
 };
 
+template <class Layer, int Times>
+struct OneCapacity {
+  static_assert(Times <= 1,
+                "Moe: Capacity and FloorCapacity exclude each other: the places of an expert are rounded up or down");
+};
+
 template <class Layer, class... Options>
 consteval bool check_moe() {
   check<MoeTakes<Layer, Options>...>();
@@ -72,6 +80,9 @@ consteval bool check_moe() {
   check_ratio_option<Layer, BalanceLoss, 0, Options...>();
   check_ratio_option<Layer, ZLoss, 0, Options...>();
   check_ratio_option<Layer, Capacity, 1, Options...>();
+  check_ratio_option<Layer, FloorCapacity, 1, Options...>();
+  check<OneCapacity<Layer,
+                    int(ratios_given<Capacity, Options...> > 0) + int(ratios_given<FloorCapacity, Options...> > 0)>>();
   return true;
 }
 
@@ -98,6 +109,11 @@ constexpr void set(MoeOptions& options, std::type_identity<Capacity<N, D>>) {
   options.capacity = {N, D};
 }
 template <int N, int D>
+constexpr void set(MoeOptions& options, std::type_identity<FloorCapacity<N, D>>) {
+  options.capacity = {N, D};
+  options.floor_capacity = true;
+}
+template <int N, int D>
 constexpr void set(MoeOptions& options, std::type_identity<BalanceLoss<N, D>>) {
   options.balance = {N, D};
 }
@@ -117,9 +133,9 @@ constexpr void set(MoeOptions& options, std::type_identity<JointFanIn>) { option
 }  // namespace detail
 
 /// A mixture of experts. Options: Experts<N> (required), TopK<1>, Hidden<4 · width>, SharedExperts<0>, an
-/// activation (Relu), SoftmaxThenTopK (or TopKThenSoftmax, SigmoidThenTopK), RouterBias (none), Capacity<n, d> (none:
-/// dropless), BalanceLoss<1, 100>, ZLoss<0, 1>, JointFanIn (none: initial weights have the fan-in of
-/// one expert and are cut at two standard deviations).
+/// activation (Relu), SoftmaxThenTopK (or TopKThenSoftmax, SigmoidThenTopK), RouterBias (none), Capacity<n, d> or
+/// FloorCapacity<n, d> (none: dropless), BalanceLoss<1, 100>, ZLoss<0, 1>, JointFanIn (none: initial weights have the
+/// fan-in of one expert and are cut at two standard deviations).
 template <class... Options>
 struct Moe {
   static_assert(detail::check_moe<Moe, Options...>());

@@ -32,6 +32,7 @@ template <int N> struct RotaryWidth  { static constexpr int value = N; };  ///< 
 
 /// A ratio, since a floating-point number cannot be a template argument everywhere: Capacity<5, 4> is 1.25.
 template <int Numerator, int Denominator = 1> struct Capacity    { static constexpr int numerator = Numerator, denominator = Denominator; };
+template <int Numerator, int Denominator = 1> struct FloorCapacity { static constexpr int numerator = Numerator, denominator = Denominator; };
 template <int Numerator, int Denominator = 1> struct BalanceLoss { static constexpr int numerator = Numerator, denominator = Denominator; };
 template <int Numerator, int Denominator = 1> struct ZLoss       { static constexpr int numerator = Numerator, denominator = Denominator; };
 template <int Numerator, int Denominator = 1> struct Epsilon     { static constexpr int numerator = Numerator, denominator = Denominator; };

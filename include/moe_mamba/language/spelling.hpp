@@ -147,7 +147,7 @@ struct SpellingOf<Moe<Options...>> {
     spelling.flag("TopKThenSoftmax", given.order == GateOrder::top_k_then_softmax)
         .flag("SigmoidThenTopK", given.order == GateOrder::sigmoid_then_top_k)
         .flag("RouterBias", given.router_bias)
-        .ratio("Capacity", given.capacity, standard.capacity);
+        .ratio(given.floor_capacity ? "FloorCapacity" : "Capacity", given.capacity, standard.capacity);
     if (losses == AuxiliaryLosses::spelled) {
       spelling.ratio("BalanceLoss", given.balance, standard.balance)
           .ratio("ZLoss", given.z, standard.z)
