@@ -267,9 +267,10 @@ TEST_CASE("A definition's options are reproduced by its spelling", "[families]")
         "InputBiases>>");
   using Mixed = LanguageModel<Vocabulary<9>, Width<6>, Head, PreNorm<LayerNorm<>>, Mamba<State<3>, Expand<1>>,
                               Residual<RmsNorm<Epsilon<2, 4000>>, Mlp<Hidden<5>, SwiGlu>>, Repeat<2, Mlp<>>,
-                              Moe<Experts<4>, TopK<2>, TopKThenSoftmax, SharedExperts<1>, Capacity<5, 4>>>;
+                              Moe<Experts<4>, TopK<2>, TopKThenSoftmax, SharedExperts<1>, Capacity<5, 4>>,
+                              Moe<Experts<4>, FloorCapacity<5, 4>>>;
   CHECK(architecture<Mixed>().spelling() ==
         "LanguageModel<Vocabulary<9>, Width<6>, Head, PreNorm<LayerNorm<>>, Mamba<State<3>, Expand<1>>, "
         "Residual<RmsNorm<Epsilon<1, 2000>>, Mlp<Hidden<5>, SwiGlu>>, Repeat<2, Mlp<>>, Moe<Experts<4>, TopK<2>, "
-        "SharedExperts<1>, TopKThenSoftmax, Capacity<5, 4>>>");
+        "SharedExperts<1>, TopKThenSoftmax, Capacity<5, 4>>, Moe<Experts<4>, FloorCapacity<5, 4>>>");
 }

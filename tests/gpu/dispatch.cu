@@ -29,10 +29,11 @@ struct Size {
   }
 };
 
-const std::vector<Size> sizes = {{0, 1, 4, 9, false},          {1, 1, 1, 1, false},         {31, 1, 8, 31, false},
-                                 {32, 2, 8, 32, false},        {33, 3, 5, 33, false},       {127, 1, 8, 10, false},
-                                 {128, 4, 4, 128, false},      {129, 1, 16, 129, true},     {1031, 2, 128, 7, false},
-                                 {1031, 2, 3000, 1031, false}, {50021, 2, 8, 50021, false}, {20011, 1, 33, 300, true}};
+const std::vector<Size> sizes = {{0, 1, 4, 9, false},      {1, 1, 1, 1, false},          {31, 1, 8, 31, false},
+                                 {32, 2, 8, 32, false},    {33, 3, 5, 33, false},        {127, 1, 8, 10, false},
+                                 {128, 4, 4, 128, false},  {129, 1, 16, 129, true},      {130, 2, 8, 0, false},
+                                 {1031, 2, 128, 7, false}, {1031, 2, 3000, 1031, false}, {50021, 2, 8, 50021, false},
+                                 {20011, 1, 33, 300, true}};
 
 template <class C>
 void check_dispatch(test::Report& report) {

@@ -99,6 +99,10 @@ TEST_CASE("resuming a checkpoint as another run is refused with a message", "[io
     changed.*field = 0.0625;
     refused(Trainer(other, changed, rate, options), adam, "AdamW{learning_rate 0.002, ");
   }
+  changed = optimizer;
+  changed.decay = Decay::everything;
+  refused(Trainer(other, changed, rate, options), adam,
+          "AdamW{learning_rate 0.002, beta1 0.9, beta2 0.95, epsilon 1e-08, weight_decay 0.05, decay everything}");
   const std::string cosine = "the schedule it was trained with is Cosine{warmup 2, steps 12, floor 0.1}";
   refused(Trainer(other, optimizer, Cosine{.warmup = 3, .steps = 12}, options), cosine,
           "Cosine{warmup 3, steps 12, floor 0.1}");

@@ -82,6 +82,7 @@ TEST_CASE("Definitions that mean the same are spelled the same", "[model]") {
         "Attention<Heads<4>, Context<8>>");
   CHECK(body<Moe<SoftmaxThenTopK, Experts<4>, TopK<1>, Hidden<128>, SharedExperts<0>, Relu>>() == "Moe<Experts<4>>");
   CHECK(body<Moe<Experts<4>, Capacity<10, 8>>>() == "Moe<Experts<4>, Capacity<5, 4>>");
+  CHECK(body<Moe<Experts<4>, FloorCapacity<10, 8>>>() == "Moe<Experts<4>, FloorCapacity<5, 4>>");
   CHECK(body<PreNorm<RmsNorm<Epsilon<10, 1000000>>>, Mamba<>>() == "Mamba<>");
   CHECK(body<Residual<RmsNorm<>, Mamba<>>>() == "Mamba<>");
   CHECK(body<PreNorm<NoNorm>, Residual<RmsNorm<>, Mamba<>>>() == "Mamba<>");
@@ -141,6 +142,8 @@ TEST_CASE("Every option that changes what is computed changes the text", "[model
       body<Moe<Experts<4>, Hidden<64>>>(),
       body<Moe<Experts<4>, SharedExperts<1>>>(),
       body<Moe<Experts<4>, Capacity<1>>>(),
+      body<Moe<Experts<4>, FloorCapacity<1>>>(),
+      body<Moe<Experts<4>, FloorCapacity<5, 4>>>(),
       body<Moe<Experts<4>, Gelu>>(),
       body<Parallel<Mamba<>, Mlp<>>>(),
       body<Parallel<Mlp<>, Mamba<>>>(),
@@ -172,6 +175,13 @@ TEST_CASE("Weights of auxiliary losses are spelled on request", "[model]") {
   CHECK(spelling<Other>(AuxiliaryLosses::spelled) ==
         "LanguageModel<Vocabulary<11>, Width<32>, AverageAuxiliaryLosses, "
         "Repeat<2, Moe<Experts<4>, BalanceLoss<1, 50>, ZLoss<1, 1000>>>>");
+}
+
+TEST_CASE("How parameters are initialised is spelled on request", "[model]") {
+  using Other = Net<UnitFanIn, Head, Repeat<2, Moe<JointFanIn, Experts<4>>>>;
+  CHECK(spelling<Other>() == spelling<Net<Head, Repeat<2, Moe<Experts<4>>>>>());
+  CHECK(spelling<Other>(AuxiliaryLosses::spelled) ==
+        "LanguageModel<Vocabulary<11>, Width<32>, Head, UnitFanIn, Repeat<2, Moe<Experts<4>, JointFanIn>>>");
 }
 
 TEST_CASE("Models of series, and types of a program's own, are spelled by their names", "[model]") {

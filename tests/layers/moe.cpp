@@ -86,6 +86,50 @@ TEST_CASE("A mixture of limited capacity drops the latest tokens and reports the
   CHECK(comparison.expected().run.routers[0].dropped > 0);
 }
 
+TEST_CASE("Places may be rounded down, to none", "[layers][moe]") {
+  using Layer = Moe<Experts<3>, TopK<2>, Hidden<4>, GeGlu, FloorCapacity<3, 4>, SharedExperts<1>>::Layer<4>;
+  const naive::Moe config{.experts = 3,
+                          .top_k = 2,
+                          .hidden = 4,
+                          .shared = 1,
+                          .activation = naive::Activation::geglu,
+                          .capacity_numerator = 3,
+                          .capacity_denominator = 4,
+                          .floor_capacity = true};
+  // floor(T / 2) places: 0, 0, 1, 4, 7 and 3.
+  for (const Shape shape : {Shape{2, 0}, Shape{1, 1}, Shape{1, 3}, Shape{3, 3}, Shape{2, 7}, Shape{1, 6}}) {
+    check_moe<Layer>(4, config, shape);
+  }
+  // The code of MoE-Mamba gives 1560 places to each of 42 experts for 64 sequences of 1024 tokens.
+  using Paper = Routing<8, RoutingOptions{.experts = 42, .capacity = {1, 1}, .floor_capacity = true}>;
+  using Switch = Routing<8, RoutingOptions{.experts = 42, .capacity = {1, 1}}>;
+  static_assert(Paper::capacity(64 * 1024) == 1560 && Switch::capacity(64 * 1024) == 1561);
+  static_assert(Paper::capacity(41) == 0 && Paper::capacity(42) == 1 && Paper::capacity(83) == 1);
+  static_assert(Switch::capacity(41) == 1 && Switch::capacity(42) == 1 && Switch::capacity(83) == 2);
+}
+
+TEST_CASE("A mixture without places drops all assignments, which move no expert but count for the router's losses",
+          "[layers][moe]") {
+  using Layer = Moe<Experts<5>, TopK<2>, Hidden<3>, Silu, FloorCapacity<1>, ZLoss<1>>::Layer<4>;
+  test::LayerComparison<Layer> comparison(
+      {1, 2}, 4,
+      [](naive::Run& run, const naive::Matrix& x) {
+        return naive::moe({.experts = 5,
+                           .top_k = 2,
+                           .hidden = 3,
+                           .activation = naive::Activation::silu,
+                           .capacity_numerator = 1,
+                           .floor_capacity = true,
+                           .z = 1},
+                          run, "", x);
+      },
+      1);
+  CHECK(comparison.expected().run.routers[0].dropped == 4);
+  Cpu cpu(Threads{2});
+  comparison.check_forward<double>(cpu, 1e-13);
+  comparison.check_backward(cpu, false, 2);
+}
+
 TEST_CASE("A mixture reads no tokens and reports none", "[layers][moe]") {
   using Layer = Moe<Experts<4>, TopK<2>, Hidden<3>, Silu, Capacity<1>, SharedExperts<1>, ZLoss<1>>::Layer<5>;
   check_moe<Layer>(5,

@@ -191,6 +191,7 @@ struct Moe {
   bool sigmoid = false;      // gates: sigmoids of the logits
   bool router_bias = false;
   Index capacity_numerator = 0, capacity_denominator = 1;
+  bool floor_capacity = false;
   double balance = 0.01, z = 0;
 };
 
@@ -206,8 +207,9 @@ inline Choice route(const Moe& config, Run& run, const std::string& prefix, cons
   Matrix logits = product(x, run.weights(prefix + "weight"), E);
   if (config.router_bias) logits = with_bias(logits, run.weights(prefix + "bias"));
   const bool limited = config.capacity_numerator > 0;
-  const Index capacity = static_cast<Index>(std::ceil(static_cast<double>(config.capacity_numerator * T * K) /
-                                                      static_cast<double>(config.capacity_denominator * E)));
+  const double share =
+      static_cast<double>(config.capacity_numerator * T * K) / static_cast<double>(config.capacity_denominator * E);
+  const Index capacity = static_cast<Index>(config.floor_capacity ? std::floor(share) : std::ceil(share));
   Router report;
   report.load.resize(at(E));
   Vector mean_probability(at(E)), places(at(E));

@@ -100,6 +100,14 @@ TEST_CASE("A router that knows nothing sends every token to the first experts", 
   (void)test::check_same_gradients(naive);
 }
 
+TEST_CASE("Without a slot all tokens are dropped", "[model][experts]") {
+  using Net = NetOf<TopK<1>, FloorCapacity<1, 4>>;  // floor(1/4 · 12 / 5) = 0
+  test::NaiveLoss<Net> naive({2, 6});
+  make_rows_alike(naive);
+  CHECK(naive.forward().routers[0].dropped == 12);
+  (void)check_gradients(naive);
+}
+
 TEST_CASE("With one slot per expert all tokens but the earliest are dropped", "[model][experts]") {
   using Net = NetOf<TopK<1>, Capacity<1, 4>>;  // ceil(1/4 · 12 / 5) = 1 slot each
   test::NaiveLoss<Net> naive({2, 6});

@@ -7,6 +7,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "moe_mamba/blocks/layer_of.hpp"
@@ -143,12 +144,70 @@ void check_all() {
   }
 }
 
+/// What is left of the mean square and the mean fourth power of a standard normal that is cut off at ± bound.
+std::pair<double, double> cut_moments(double bound) {
+  double weight = 0, square = 0, fourth = 0;
+  constexpr int steps = 100000;
+  for (int i = 0; i < steps; ++i) {
+    const double x = std::min(bound, 12.0) * (i + 0.5) / steps, density = std::exp(-x * x / 2);
+    weight += density;
+    square += density * x * x;
+    fourth += density * x * x * x * x;
+  }
+  return {square / weight, fourth / weight};
+}
+
+/// Normal of variance 0.1 / fan_in, cut off at ± 0.2.
+void check_bounded(const std::vector<double>& x, double fan_in) {
+  const double s = std::sqrt(0.1 / fan_in);
+  const auto [square, fourth] = cut_moments(0.2 / s);
+  const Moments m = moments(x);
+  check_moments(m, 0, std::sqrt(square) * s, fourth / (square * square));
+  CHECK(m.smallest >= -0.2);
+  CHECK(m.largest <= 0.2);
+  // No earlier: a thousand values or more reach the cut, or three standard deviations.
+  if (x.size() >= 1000) {
+    CHECK(m.largest >= std::min(0.19, 2.8 * s));
+    CHECK(m.smallest <= -std::min(0.19, 2.8 * s));
+  }
+}
+
 }  // namespace
 
 TEST_CASE("Every parameter is initialised from its distribution", "[model][initialise]") {
   static_assert(Net::Body::branches == 6);
   check_all<Net>();
   check_all<Series>();
+}
+
+TEMPLATE_TEST_CASE_SIG("Router, experts, embedding and head may start as in the code of MoE-Mamba",
+                       "[model][initialise]", ((int W), W), 3, 64) {
+  using Plain = LanguageModel<Vocabulary<500>, Width<W>, Head,
+                              Repeat<2, Mamba<>, Moe<Experts<5>, Hidden<120>, SharedExperts<1>>>>;
+  using Other = LanguageModel<Vocabulary<500>, Width<W>, Head, UnitFanIn,
+                              Repeat<2, Mamba<>, Moe<Experts<5>, Hidden<120>, SharedExperts<1>, JointFanIn>>>;
+  const auto plain = values<Plain>(Seed{1}), other = values<Other>(Seed{1});
+  int bounded = 0;
+  for (const Parameter& parameter : parameter_list<Other>()) {
+    const std::string_view name = parameter.name.view();
+    INFO(name);
+    const auto tensor = [&](const std::vector<double>& all) {
+      const auto begin = all.begin() + parameter.offset;
+      return std::vector<double>(begin, begin + parameter.size());
+    };
+    const double fan_in =
+        name == "embedding.weight"                                                                           ? 1
+        : name.ends_with("experts.down.weight")                                                              ? 5 * 120
+        : name == "lm_head.weight" || name.ends_with("router.weight") || name.ends_with("experts.up.weight") ? W
+                                                                                                             : 0;
+    if (fan_in == 0) {
+      CHECK(tensor(other) == tensor(plain));
+    } else {
+      ++bounded;
+      check_bounded(tensor(other), fan_in);
+    }
+  }
+  CHECK(bounded == 2 + 2 * 3);
 }
 
 TEST_CASE("The same seed gives the same bits, another one other values", "[model][initialise]") {

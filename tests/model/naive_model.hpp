@@ -67,6 +67,7 @@ inline void read(Settings& s, Tag<moe_mamba::NoPositions>) { s.attention.rotary 
 inline void read(Settings& s, Tag<moe_mamba::InputBiases>) { s.attention.input_biases = true; }
 inline void read(Settings& s, Tag<moe_mamba::Biases>) { s.attention.input_biases = s.attention.output_bias = true; }
 template <int N, int D> void read(Settings& s, Tag<moe_mamba::Capacity<N, D>>) { s.moe.capacity_numerator = N; s.moe.capacity_denominator = D; }
+template <int N, int D> void read(Settings& s, Tag<moe_mamba::FloorCapacity<N, D>>) { read(s, Tag<moe_mamba::Capacity<N, D>>()); s.moe.floor_capacity = true; }
 template <int N, int D> void read(Settings& s, Tag<moe_mamba::BalanceLoss<N, D>>) { s.moe.balance = double(N) / D; }
 template <int N, int D> void read(Settings& s, Tag<moe_mamba::ZLoss<N, D>>) { s.moe.z = double(N) / D; }
 template <int N, int D> void read(Settings& s, Tag<moe_mamba::Epsilon<N, D>>) { s.norm.epsilon = double(N) / D; }

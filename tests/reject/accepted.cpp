@@ -9,15 +9,17 @@ struct Own {
 };
 
 using Net = LanguageModel<
-    Width<64>, PreNorm<LayerNorm<Epsilon<1, 1000>>>, FinalNorm<NoNorm>, Head, AverageAuxiliaryLosses, RmsNorm<>,
+    Width<64>, PreNorm<LayerNorm<Epsilon<1, 1000>>>, FinalNorm<NoNorm>, Head, UnitFanIn, AverageAuxiliaryLosses,
+    RmsNorm<>,
     Repeat<2, Mamba<StepRank<3>, Convolution<3>, Expand<1>, State<16>>,
            Mamba<Inner<65>, InputExperts<4>, GateExperts<4>, OutputExperts<4>, SharedRouter, TopK<2>, TopKThenSoftmax>,
-           Mamba<InputExperts<4>, OutputExperts<2>, SeparateRouters, Hidden<3>, Gelu, Capacity<1>, ZLoss<1, 1000>>,
+           Mamba<InputExperts<4>, OutputExperts<2>, SeparateRouters, Hidden<3>, Gelu, FloorCapacity<1>, ZLoss<1, 1000>>,
            Moe<Experts<4>, TopK<4>, Hidden<5>, SharedExperts<1>, SwiGlu, TopKThenSoftmax, Capacity<5, 4>,
-               BalanceLoss<0>, ZLoss<1, 1000>>>,
+               BalanceLoss<0>, ZLoss<1, 1000>, JointFanIn>>,
     Sequence<Own, Residual<NoNorm, Mlp<Gelu>>>,
     Attention<Rotary<1000>, Heads<6>, KeyValueHeads<3>, RotaryWidth<4>, HeadWidth<5>, Context<9>, Biases>,
-    Attention<Heads<64>, Context<1>, NoPositions, InputBiases>, Parallel<Mamba<>, Moe<Experts<1>>>, Vocabulary<256>>;
+    Attention<Heads<64>, Context<1>, NoPositions, InputBiases>, Parallel<Mamba<>, Moe<Experts<1>, FloorCapacity<5, 4>>>,
+    Vocabulary<256>>;
 using Series = SequenceModel<Outputs<2>, Inputs<4>, Width<1>, Mamba<State<1>>>;
 
 static_assert(cost<Net>.parameters > cost<Net>.active_parameters);

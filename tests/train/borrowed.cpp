@@ -255,20 +255,21 @@ TEMPLATE_TEST_CASE("updates of the parts of an array are the update of the whole
   Array<float, Memory> gradients(numbers.size());
   gradients.write(numbers);
   auto device = test::open(2);
-  const auto updated = [&](const std::vector<Index>& cuts) {
+  const auto updated = [&](Decay decay, const std::vector<Index>& cuts) {
     test::ModelOf<Net, S> model(Seed{1});
     Optimizer<Net, S, test::Backend> optimizer;
     for (Index number = 1; number <= 3; ++number) {
       optimizer.sum_squares(device, gradients.data());
       for (std::size_t i = 0; i + 1 < cuts.size(); ++i) {
-        optimizer.update(device, model.parameters().data(), gradients.data(), AdamW{},
+        optimizer.update(device, model.parameters().data(), gradients.data(), AdamW{.decay = decay},
                          {.learning_rate = 1e-2, .number = number, .clip_norm = 1}, {cuts[i], cuts[i + 1]});
       }
     }
     optimizer.squares(device);  // waits
     return test::numbers(model);
   };
-  const auto whole = updated({0, count});
+  const auto whole = updated(Decay::matrices, {0, count}), everything = updated(Decay::everything, {0, count});
+  CHECK(everything != whole);
   Random random(Seed{9});
   for (int run = 0; run < 10; ++run) {
     std::vector<Index> cuts{0, count};
@@ -278,6 +279,7 @@ TEMPLATE_TEST_CASE("updates of the parts of an array are the update of the whole
       for (Index& cut : cuts) cut = cut == count ? cut : cut / 64 * 64;
     }
     std::sort(cuts.begin(), cuts.end());
-    CHECK(updated(cuts) == whole);
+    CHECK(updated(Decay::matrices, cuts) == whole);
+    CHECK(updated(Decay::everything, cuts) == everything);
   }
 }

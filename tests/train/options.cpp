@@ -8,6 +8,7 @@
 
 #include "moe_mamba/cpu/device.hpp"
 #include "moe_mamba/generate/sampling.hpp"
+#include "moe_mamba/model/workspace.hpp"
 #include "moe_mamba/train/schedule.hpp"
 #include "moe_mamba/train/trainer_options.hpp"
 #include "support/catch.hpp"
@@ -66,7 +67,8 @@ template <ComputeScalar C>
 void try_adamw(const std::string& range) {
   using Limits = std::numeric_limits<C>;
   AdamW options;
-  auto& [learning_rate, beta1, beta2, epsilon, weight_decay] = options;  // all of them
+  auto& [learning_rate, beta1, beta2, epsilon, weight_decay, decay] = options;  // all of them
+  CHECK(decay == Decay::matrices);
   const std::function<void()> check = [&] { options.check<C>(); };
   const std::function<bool(double)> held = [](double x) { return x >= double{Limits::min()} && x <= Limits::max(); };
   const std::function<bool(double)> decays = [](double x) { return x >= 0 && x < 1; };

@@ -55,8 +55,10 @@ struct ExpertMlp : LayerDefaults {
 
   template <class Bind>
   struct Weights {
-    constexpr explicit Weights(Bind& bind)
-        : up(bind.template block<Up>("up.")), down(bind.template block<Down>("down.")) {}
+    constexpr explicit Weights(Bind& bind, const RoutingOptions& options = {})
+        : up(bind.template block<Up>("up.", options.initializer(In))),
+          down(bind.template block<Down>(
+              "down.", options.initializer(options.joint_fan_in ? Index{Experts} * Hidden : Index{Hidden}))) {}
     typename Up::template Weights<Bind> up;      // (E, H or 2H, In)
     typename Down::template Weights<Bind> down;  // (E, Out, H)
   };

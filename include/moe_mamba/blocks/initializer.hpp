@@ -31,6 +31,11 @@ struct Initializer {
     return {draw_truncated_normal, scale, fan_in};
   }
 
+  /// Normal of standard deviation sqrt(scale / fan_in), redrawn beyond ± 2 · scale, whatever the deviation.
+  static constexpr Initializer bounded_normal(double scale, Index fan_in) {
+    return {draw_bounded_normal, scale, fan_in};
+  }
+
   /// log(1 … N) in each row, which makes the decay rates 1 … N (S4D-real; Gu & Dao 2023, section 3.6).
   static constexpr Initializer s4d_real() { return {draw_s4d_real}; }
 
@@ -52,6 +57,10 @@ struct Initializer {
   static double draw_normal(const Initializer& self, Random& random, Index) { return random.normal() * self.scale; }
   static double draw_truncated_normal(const Initializer& self, Random& random, Index) {
     return random.truncated_normal(2) * std::sqrt(self.scale / static_cast<double>(self.fan_in));
+  }
+  static double draw_bounded_normal(const Initializer& self, Random& random, Index) {
+    const double deviation = std::sqrt(self.scale / static_cast<double>(self.fan_in));
+    return random.truncated_normal(2 * self.scale / deviation) * deviation;
   }
   static double draw_s4d_real(const Initializer&, Random&, Index column) {
     return std::log(static_cast<double>(column + 1));

@@ -11,8 +11,32 @@
 /// What a layer says of its parameters at compile time.
 namespace moe_mamba::inline v0_2 {
 
-/// What an optimizer needs to know of a parameter. Weight decay applies to matrices only.
-enum class ParameterKind { matrix, gain, bias, decay_free };
+/// What an optimizer needs to know of a parameter.
+enum class ParameterKind {
+  matrix,  ///< embeddings and heads included
+  gain,
+  bias,
+  decay_free,  ///< anything else that weight decay usually leaves alone, such as A_log and D
+};
+
+/// Which parameters weight decay applies to.
+enum class Decay {
+  matrices,    ///< to matrices only
+  everything,  ///< to all that is trained, as an optimizer with one group of parameters does it
+};
+
+/// Whether weight decay applies to a parameter of this kind.
+constexpr bool decays(ParameterKind kind, Decay decay) {
+  switch (kind) {
+    case ParameterKind::matrix:
+      return true;
+    case ParameterKind::gain:
+    case ParameterKind::bias:
+    case ParameterKind::decay_free:
+      return decay == Decay::everything;
+  }
+  return false;
+}
 
 /// A short text that can be put together at compile time: the name of a parameter.
 class ParameterName {

@@ -59,14 +59,15 @@ struct DenseProjection : LayerOf<Plain> {
 
 namespace detail {
 
-/// The weights of experts: an expert that has one matrix takes the initialiser, others know their own.
+/// The weights of experts. One matrix begins as that of a dense projection, unless the routing says otherwise.
 template <class Expert, class Bind>
-constexpr typename Expert::template Weights<Bind> expert_weights(Bind& bind, const Initializer& initializer) {
+constexpr typename Expert::template Weights<Bind> expert_weights(Bind& bind, const RoutingOptions& options,
+                                                                 const Initializer& initializer) {
   using Weights = typename Expert::template Weights<Bind>;
   if constexpr (std::is_constructible_v<Weights, Bind&, Initializer>) {
-    return Weights(bind, initializer);
+    return Weights(bind, options.joint_fan_in ? options.initializer(Expert::in) : initializer);
   } else {
-    return Weights(bind);
+    return Weights(bind, options);
   }
 }
 
@@ -79,7 +80,7 @@ struct LayerRoutedExperts : LayerOf<ExpertProjection<Routing, Expert, Use>> {
   template <class Bind>
   struct Weights {
     constexpr Weights(Bind& bind, const Initializer& initializer)
-        : experts(detail::expert_weights<Expert>(bind, initializer)) {}
+        : experts(detail::expert_weights<Expert>(bind, Routing::options, initializer)) {}
     typename Expert::template Weights<Bind> experts;
   };
 
@@ -122,7 +123,8 @@ struct SelfRoutedExperts
   template <class Bind>
   struct Weights {
     constexpr Weights(Bind& bind, const Initializer& initializer)
-        : router(bind.template block<Router>("router.")), experts(detail::expert_weights<Expert>(bind, initializer)) {}
+        : router(bind.template block<Router>("router.")),
+          experts(detail::expert_weights<Expert>(bind, Options, initializer)) {}
     typename Router::template Weights<Bind> router;
     typename Expert::template Weights<Bind> experts;
   };

@@ -16,9 +16,18 @@ struct RoutingOptions {
   int top_k = 1;    ///< K
   GateOrder order = GateOrder::softmax_then_top_k;
   bool router_bias = false;
-  Ratio capacity{0, 1};   ///< c; 0: none, dropless
-  Ratio balance{1, 100};  ///< factor of the balance loss
-  Ratio z{0, 1};          ///< factor of the z-loss
+  Ratio capacity{0, 1};         ///< c; 0: none, dropless
+  bool floor_capacity = false;  ///< places are rounded down rather than up
+  Ratio balance{1, 100};        ///< factor of the balance loss
+  Ratio z{0, 1};                ///< factor of the z-loss
+  /// Initial weights as in the code of MoE-Mamba: cut at ± 0.2 rather than at two standard deviations, and the fan-in of
+  /// experts' second matrices is that of all experts together.
+  bool joint_fan_in = false;
+
+  /// That of a matrix of the router or of the experts.
+  constexpr Initializer initializer(Index fan_in) const {
+    return joint_fan_in ? Initializer::bounded_normal(0.1, fan_in) : Initializer::truncated_normal(0.1, fan_in);
+  }
 };
 
 /// What a routing reports of a call: sums over its tokens, in doubles of the device's memory that lie one after the other.
@@ -77,15 +86,17 @@ class GateGradient {
 /// A router and what it decides: which K of E experts each token goes to, with which gates, and the row of each
 /// assignment in the order of the experts. It is made once for a layer, and any number of projections of experts may
 /// use it. See ops/router.hpp for gates and losses, ops/dispatch.hpp for the order. With a capacity limit c an expert
-/// takes ceil(c·T·K/E) of the T tokens of a call at most, earliest first, so that batch mates then compete for places.
+/// takes ceil(c·T·K/E) of the T tokens of a call at most, earliest first, so that batch mates then compete for places. With
+/// floor_capacity it is floor(c·T·K/E): none at all where c·T·K < E.
 template <int Width, RoutingOptions Options>
 struct Routing : LayerDefaults {
+  static constexpr RoutingOptions options = Options;
   static constexpr int E = Options.experts, K = Options.top_k;
   using Scores = Projection<Width, E, Options.router_bias>;
 
   template <class Bind>
   struct Weights {
-    constexpr explicit Weights(Bind& bind) : scores(bind, Initializer::truncated_normal(0.1, Width)) {}
+    constexpr explicit Weights(Bind& bind) : scores(bind, Options.initializer(Width)) {}
     typename Scores::template Weights<Bind> scores;  // (E, Width)
   };
 
@@ -125,7 +136,7 @@ struct Routing : LayerDefaults {
       return tokens;
     } else {
       const Index divisor = Index{E} * Options.capacity.denominator;
-      return (tokens * K * Options.capacity.numerator + divisor - 1) / divisor;
+      return (tokens * K * Options.capacity.numerator + (Options.floor_capacity ? 0 : divisor - 1)) / divisor;
     }
   }
 

@@ -99,7 +99,8 @@ LayerSpec layer_spec(Of<Moe<Options...>>, Index width) {
                           : options.order == GateOrder::sigmoid_then_top_k ? "SigmoidThenTopK"
                                                                            : "SoftmaxThenTopK",
                  .router_bias = options.router_bias,
-                 .capacity = {options.capacity.numerator, options.capacity.denominator}}
+                 .capacity = {options.capacity.numerator, options.capacity.denominator},
+                 .floor_capacity = options.floor_capacity}
       .layer();
 }
 

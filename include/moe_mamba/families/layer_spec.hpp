@@ -48,19 +48,21 @@ struct MoeSpec {
   std::string activation = "Relu", order = "SoftmaxThenTopK";
   bool router_bias = false;
   Fraction capacity = {0, 1};  // 0: none
+  bool floor_capacity = false;
 
   LayerSpec layer() const {
     const bool limited = capacity.numerator > 0;
-    return {"Moe",
-            {integer("Experts", experts, 0), integer("TopK", top_k, 1),
-             integer("Hidden", hidden == 0 ? 4 * width : hidden, 4 * width),
-             integer("SharedExperts", shared_experts, 0), choice("the activation", activation, "Relu"),
-             choice("the gates' order", order, "SoftmaxThenTopK"), flag("RouterBias", router_bias),
-             OptionSpec{"Capacity",
-                        limited ? "Capacity<" + std::to_string(capacity.numerator) + ", " +
-                                      std::to_string(capacity.denominator) + ">"
-                                : "no Capacity",
-                        !limited, capacity.value()}}};
+    return {
+        "Moe",
+        {integer("Experts", experts, 0), integer("TopK", top_k, 1),
+         integer("Hidden", hidden == 0 ? 4 * width : hidden, 4 * width), integer("SharedExperts", shared_experts, 0),
+         choice("the activation", activation, "Relu"), choice("the gates' order", order, "SoftmaxThenTopK"),
+         flag("RouterBias", router_bias),
+         OptionSpec{"Capacity",
+                    limited ? (floor_capacity ? "FloorCapacity<" : "Capacity<") + std::to_string(capacity.numerator) +
+                                  ", " + std::to_string(capacity.denominator) + ">"
+                            : "no Capacity",
+                    !limited, capacity.value()}}};
   }
 };
 

@@ -64,7 +64,7 @@ inline WindowsState stored_windows_state(const SafetensorsFile& file) {
 inline std::string optimizer_text(const AdamW& optimizer) {
   return "AdamW{learning_rate " + exact_text(optimizer.learning_rate) + ", beta1 " + exact_text(optimizer.beta1) +
          ", beta2 " + exact_text(optimizer.beta2) + ", epsilon " + exact_text(optimizer.epsilon) + ", weight_decay " +
-         exact_text(optimizer.weight_decay) + '}';
+         exact_text(optimizer.weight_decay) + (optimizer.decay == Decay::everything ? ", decay everything}" : "}");
 }
 
 inline std::string schedule_text(const Constant& rate) {

@@ -107,7 +107,7 @@ template <class T>
 inline constexpr bool is_model_option =
     is_integer_option<Vocabulary, T> || is_integer_option<Width, T> || is_integer_option<Inputs, T> ||
     is_integer_option<Outputs, T> || is_norm_option<PreNorm, T> || is_norm_option<FinalNorm, T> ||
-    is_one_of<T, TiedHead, Head, SumAuxiliaryLosses, AverageAuxiliaryLosses>;
+    is_one_of<T, TiedHead, Head, UnitFanIn, SumAuxiliaryLosses, AverageAuxiliaryLosses>;
 
 /// The items of a body among the arguments of a model.
 template <class Found, class... Arguments>

@@ -14,12 +14,13 @@ namespace detail {
 
 template <class Layer, class Option>
 struct MoeTakes {
-  static_assert(
-      is_integer_option<Experts, Option> || is_integer_option<Hidden, Option> ||
-          is_integer_option<SharedExperts, Option> || is_routing_option<Option> || ActivationType<Option>,
-      "Moe takes only the options Experts<N>, TopK<K>, Hidden<H>, SharedExperts<N>, Capacity<n, d>, BalanceLoss<n, d>, "
-      "ZLoss<n, d>, RouterBias, SoftmaxThenTopK, TopKThenSoftmax or SigmoidThenTopK, and an activation (Relu, "
-      "SquaredRelu, Gelu, Silu, SwiGlu, GeGlu or your own with gated, value and derivative): MoeTakes<layer, option>");
+  static_assert(is_integer_option<Experts, Option> || is_integer_option<Hidden, Option> ||
+                    is_integer_option<SharedExperts, Option> || is_routing_option<Option> || ActivationType<Option>,
+                "Moe takes only the options Experts<N>, TopK<K>, Hidden<H>, SharedExperts<N>, Capacity<n, d>, "
+                "FloorCapacity<n, d>, BalanceLoss<n, d>, ZLoss<n, d>, RouterBias, JointFanIn, SoftmaxThenTopK, "
+                "TopKThenSoftmax or "
+                "SigmoidThenTopK, and an activation (Relu, SquaredRelu, Gelu, Silu, SwiGlu, GeGlu or your own with "
+                "gated, value and derivative): MoeTakes<layer, option>");
 };
 
 template <class Layer, int Times>
@@ -61,8 +62,9 @@ constexpr void set(MoeOptions& options, std::type_identity<SharedExperts<N>>) {
 }  // namespace detail
 
 /// A mixture of experts. Options: Experts<N> (required), TopK<1>, Hidden<4 · width>, SharedExperts<0>, an
-/// activation (Relu), SoftmaxThenTopK (or TopKThenSoftmax, SigmoidThenTopK), RouterBias (none), Capacity<n, d> (none:
-/// dropless), BalanceLoss<1, 100>, ZLoss<0, 1>.
+/// activation (Relu), SoftmaxThenTopK (or TopKThenSoftmax, SigmoidThenTopK), RouterBias (none), Capacity<n, d> or
+/// FloorCapacity<n, d> (none: dropless), BalanceLoss<1, 100>, ZLoss<0, 1>, JointFanIn (none: initial weights have the
+/// fan-in of one expert and are cut at two standard deviations).
 template <class... Options>
 struct Moe {
   static_assert(detail::check_moe<Moe, Options...>());

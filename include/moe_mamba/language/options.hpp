@@ -36,6 +36,7 @@ template <int N> struct RotaryWidth  { static constexpr int value = N; };  ///< 
 
 /// A ratio, since a floating-point number cannot be a template argument everywhere: Capacity<5, 4> is 1.25.
 template <int Numerator, int Denominator = 1> struct Capacity    { static constexpr int numerator = Numerator, denominator = Denominator; };
+template <int Numerator, int Denominator = 1> struct FloorCapacity { static constexpr int numerator = Numerator, denominator = Denominator; };
 template <int Numerator, int Denominator = 1> struct BalanceLoss { static constexpr int numerator = Numerator, denominator = Denominator; };
 template <int Numerator, int Denominator = 1> struct ZLoss       { static constexpr int numerator = Numerator, denominator = Denominator; };
 template <int Numerator, int Denominator = 1> struct Epsilon     { static constexpr int numerator = Numerator, denominator = Denominator; };
@@ -46,6 +47,7 @@ struct SigmoidThenTopK {};           ///< gates are sigmoids of the selected exp
 struct RouterBias {};                ///< the router has a bias
 struct SharedRouter {};              ///< one router for all projections of a Mamba block that have experts
 struct SeparateRouters {};           ///< a router for each of them
+struct JointFanIn {};                ///< initial weights of a router and its experts as in the code of MoE-Mamba
 struct ProjectionBias {};            ///< the projections into and out of a Mamba block have biases
 struct NoConvolutionBias {};         ///< the convolution of a Mamba block has none
 struct NoGain {};                    ///< an RmsNorm without parameters
@@ -54,6 +56,7 @@ struct InputBiases {};               ///< attention with biases on queries, keys
 struct Biases {};                    ///< … and on its output as well
 struct TiedHead {};                  ///< the head shares the embedding's matrix
 struct Head {};                      ///< the head has its own matrix
+struct UnitFanIn {};                 ///< initial weights of embedding and head as in the code of MoE-Mamba
 struct SumAuxiliaryLosses {};        ///< auxiliary losses of all layers are summed
 struct AverageAuxiliaryLosses {};    ///< … and divided by the number of layers that have one
 template <class Norm> struct PreNorm   { using norm = Norm; };  ///< before each layer of a body without Residual

@@ -10,8 +10,9 @@ namespace moe_mamba::inline v0_2::detail {
 
 template <class Option>
 inline constexpr bool is_routing_option =
-    is_integer_option<TopK, Option> || is_ratio_option<Capacity, Option> || is_ratio_option<BalanceLoss, Option> ||
-    is_ratio_option<ZLoss, Option> || is_one_of<Option, SoftmaxThenTopK, TopKThenSoftmax, SigmoidThenTopK, RouterBias>;
+    is_integer_option<TopK, Option> || is_ratio_option<Capacity, Option> || is_ratio_option<FloorCapacity, Option> ||
+    is_ratio_option<BalanceLoss, Option> || is_ratio_option<ZLoss, Option> ||
+    is_one_of<Option, SoftmaxThenTopK, TopKThenSoftmax, SigmoidThenTopK, RouterBias, JointFanIn>;
 
 template <class Layer, class Chosen, class All>
 struct TopKOfExperts {
@@ -35,6 +36,13 @@ struct OneGateOrder {
       "once: OneGateOrder<layer, times given>");
 };
 
+template <class Layer, int Times>
+struct OneCapacity {
+  static_assert(Times <= 1,
+                "Capacity and FloorCapacity exclude each other: the places of an expert are rounded up or down: "
+                "OneCapacity<layer, times given>");
+};
+
 /// Checks the options of routers over experts of these numbers, options such as Experts<8>.
 template <class Layer, class... Options, class... Counts>
 consteval void check_routing(std::type_identity<Counts>...) {
@@ -47,7 +55,11 @@ consteval void check_routing(std::type_identity<Counts>...) {
   check<OptionGivenOnce<Layer, RouterBias, (0 + ... + int(std::is_same_v<Options, RouterBias>))>>();
   check_ratio_option<Layer, BalanceLoss, 0, Options...>();
   check_ratio_option<Layer, ZLoss, 0, Options...>();
+  check<OptionGivenOnce<Layer, JointFanIn, (0 + ... + int(std::is_same_v<Options, JointFanIn>))>>();
   check_ratio_option<Layer, Capacity, 1, Options...>();
+  check_ratio_option<Layer, FloorCapacity, 1, Options...>();
+  constexpr int floored = ratios_given<FloorCapacity, Options...>;
+  check<OneCapacity<Layer, int(ratios_given<Capacity, Options...> > 0) + int(floored > 0)>>();
 }
 
 template <class T>
@@ -59,6 +71,11 @@ constexpr void set_routing(RoutingOptions& options, std::type_identity<TopK<N>>)
 template <int N, int D>
 constexpr void set_routing(RoutingOptions& options, std::type_identity<Capacity<N, D>>) {
   options.capacity = {N, D};
+}
+template <int N, int D>
+constexpr void set_routing(RoutingOptions& options, std::type_identity<FloorCapacity<N, D>>) {
+  options.capacity = {N, D};
+  options.floor_capacity = true;
 }
 template <int N, int D>
 constexpr void set_routing(RoutingOptions& options, std::type_identity<BalanceLoss<N, D>>) {
@@ -75,5 +92,6 @@ constexpr void set_routing(RoutingOptions& options, std::type_identity<SigmoidTh
   options.order = GateOrder::sigmoid_then_top_k;
 }
 constexpr void set_routing(RoutingOptions& options, std::type_identity<RouterBias>) { options.router_bias = true; }
+constexpr void set_routing(RoutingOptions& options, std::type_identity<JointFanIn>) { options.joint_fan_in = true; }
 
 }  // namespace moe_mamba::inline v0_2::detail

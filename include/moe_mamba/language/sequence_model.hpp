@@ -15,11 +15,10 @@ consteval bool check_sequence_model() {
   check_integer_option<Model, Inputs, 1, 1 << 20, Arguments...>();
   check_integer_option<Model, Outputs, 1, 1 << 20, Arguments...>();
   constexpr bool takes_tokens =
-      (false || ... || (is_integer_option<Vocabulary, Arguments> || is_one_of<Arguments, TiedHead, Head>));
-  static_assert(
-      !takes_tokens,
-      "SequenceModel takes Inputs<I> and Outputs<O>, not Vocabulary<V>, TiedHead or Head; a model over tokens is "
-      "a LanguageModel");
+      (false || ... || (is_integer_option<Vocabulary, Arguments> || is_one_of<Arguments, TiedHead, Head, UnitFanIn>));
+  static_assert(!takes_tokens,
+                "SequenceModel takes Inputs<I> and Outputs<O>, not Vocabulary<V>, TiedHead, Head or UnitFanIn; a model "
+                "over tokens is a LanguageModel");
   if constexpr (!takes_tokens) {
     check<ModelNeeds<Model, Inputs<4>, times_given<Inputs, Arguments...>>>();
     check<ModelNeeds<Model, Outputs<2>, times_given<Outputs, Arguments...>>>();

@@ -21,7 +21,8 @@
 /// spelled-out defaults, and of names for groups of layers.
 namespace moe_mamba::inline v0_2 {
 
-/// Whether a text includes the weights of auxiliary losses, which do not affect a model's outputs.
+/// Whether a text includes the weights of auxiliary losses and how parameters are initialised, which do not affect what a
+/// model computes from its parameters.
 enum class AuxiliaryLosses { left_out, spelled };
 
 namespace detail {
@@ -88,9 +89,11 @@ inline void add_routing(Spelling& spelling, const RoutingOptions& given, Auxilia
   spelling.flag("TopKThenSoftmax", given.order == GateOrder::top_k_then_softmax)
       .flag("SigmoidThenTopK", given.order == GateOrder::sigmoid_then_top_k)
       .flag("RouterBias", given.router_bias)
-      .ratio("Capacity", given.capacity, standard.capacity);
+      .ratio(given.floor_capacity ? "FloorCapacity" : "Capacity", given.capacity, standard.capacity);
   if (losses == AuxiliaryLosses::spelled) {
-    spelling.ratio("BalanceLoss", given.balance, standard.balance).ratio("ZLoss", given.z, standard.z);
+    spelling.ratio("BalanceLoss", given.balance, standard.balance)
+        .ratio("ZLoss", given.z, standard.z)
+        .flag("JointFanIn", given.joint_fan_in);
   }
 }
 
@@ -286,7 +289,8 @@ struct SpellingOf<LanguageModel<Arguments...>> {
     Spelling spelling("LanguageModel");
     spelling.number("Vocabulary", Definition::vocabulary)
         .number("Width", Definition::width)
-        .flag("Head", !Definition::tied_head);
+        .flag("Head", !Definition::tied_head)
+        .flag("UnitFanIn", losses == AuxiliaryLosses::spelled && is_one_of<UnitFanIn, Arguments...>);
     return model_spelling<typename Definition::Parts, Arguments...>(spelling, losses);
   }
 };

@@ -41,7 +41,7 @@ struct MoeLayer : LayerDefaults {
   struct Weights {
     constexpr explicit Weights(Bind& bind)
         : router(bind.template block<Choice>("router.")),
-          experts(bind.template block<Experts>("experts.")),
+          experts(bind.template block<Experts>("experts.", RoutingOptions(Options))),
           shared(bind.template block<SharedOrNone>("shared.")) {}
     typename Choice::template Weights<Bind> router;
     typename Experts::template Weights<Bind> experts;

@@ -9,7 +9,7 @@
 namespace moe_mamba::inline v0_2::detail {
 
 /// A model over token ids: embedding, body, norm and head, which is the embedding's matrix where it is tied.
-template <class Parts, int Vocabulary, bool TiedHead>
+template <class Parts, int Vocabulary, bool TiedHead, bool UnitFanIn>
 struct TokenModel {
   using Body = typename Parts::Body;
   using Norm = typename Parts::Norm;
@@ -39,15 +39,19 @@ struct TokenModel {
       Body::active_parameters + Norm::active_parameters + embedding_size + (tied_head ? Index{0} : Index{width});
   static constexpr double flops_per_token = Body::flops_per_token + 2.0 * static_cast<double>(embedding_size);
 
+  /// That of embedding and head. A token's row of the embedding has a fan-in of 1, as it is multiplied by nothing.
+  static constexpr Initializer initializer(Index fan_in) {
+    return UnitFanIn ? Initializer::bounded_normal(0.1, fan_in) : Initializer::normal(0.02);
+  }
+
   template <class Visit>
   static constexpr void visit_parameters(const Visit& visit) {
-    const Initializer initializer = Initializer::normal(0.02);
-    visit(matrix_parameter("embedding.weight", vocabulary, width, initializer));
+    visit(matrix_parameter("embedding.weight", vocabulary, width, initializer(1)));
     Index offset = body_offset, layer = 0;
     Body::visit_parameters(visit, offset, layer);
     visit_named<Norm>(visit, offset, "norm_f.");
     if (!tied_head) {
-      Parameter head = matrix_parameter("lm_head.weight", vocabulary, width, initializer);
+      Parameter head = matrix_parameter("lm_head.weight", vocabulary, width, initializer(width));
       head.offset = head_offset;
       visit(head);
     }

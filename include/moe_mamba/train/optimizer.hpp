@@ -34,15 +34,7 @@ class Optimizer {
                      SpanOf<std::int16_t, Memory> remainder = {})
       : first_moment_("first_moment.size()", first_moment, count),
         second_moment_("second_moment.size()", second_moment, count),
-        remainder_("remainder.size()", remainder, keeps_remainder ? count : 0) {
-    std::vector<Index> boundaries;
-    Definition::visit_parameters([&](const Parameter& parameter) {
-      const bool decaying = boundaries.size() % 2 == 1;
-      if ((parameter.kind == ParameterKind::matrix) != decaying) boundaries.push_back(parameter.offset);
-    });
-    decay_boundaries_ = Array<Index, Memory>(boundaries.size());
-    decay_boundaries_.write(boundaries);
-  }
+        remainder_("remainder.size()", remainder, keeps_remainder ? count : 0) {}
 
   /// One update.
   struct Step {
@@ -73,6 +65,7 @@ class Optimizer {
   void update(Backend& device, S* parameters, const C* gradients, const AdamW& adamw, const Step& step,
               IndexRange range = all) {
     const double time = static_cast<double>(step.number);
+    const Boundaries& decaying = adamw.decay == Decay::everything ? decaying_everything_ : decaying_matrices_;
     passes().update(device, {.count = range.end - range.begin,
                              .parameters = parameters + range.begin,
                              .remainder = keeps_remainder ? remainder_.data() + range.begin : nullptr,
@@ -85,8 +78,8 @@ class Optimizer {
                              .beta2 = adamw.beta2,
                              .epsilon = adamw.epsilon,
                              .decay = adamw.weight_decay,
-                             .decay_boundaries = decay_boundaries_.data(),
-                             .boundary_count = static_cast<Index>(decay_boundaries_.size()),
+                             .decay_boundaries = decaying.data(),
+                             .boundary_count = static_cast<Index>(decaying.size()),
                              .correction1 = 1 - std::pow(adamw.beta1, time),
                              .correction2 = 1 - std::pow(adamw.beta2, time),
                              .squares = squares_.data(),
@@ -111,9 +104,23 @@ class Optimizer {
   static const Passes<Definition, S, Backend>& passes() { return PassesOf<Definition, S, Backend>::get(); }
   static constexpr auto count = static_cast<std::size_t>(Definition::parameters);
 
+  /// Where ranges of parameters that decay begin and end in turn.
+  using Boundaries = Array<Index, Memory>;
+  static Boundaries boundaries_of(Decay decay) {
+    std::vector<Index> boundaries;
+    Definition::visit_parameters([&](const Parameter& parameter) {
+      const bool decaying = boundaries.size() % 2 == 1;
+      if (decays(parameter.kind, decay) != decaying) boundaries.push_back(parameter.offset);
+    });
+    Boundaries array(boundaries.size());
+    array.write(boundaries);
+    return array;
+  }
+
   Zeros<C, Memory> first_moment_, second_moment_;
   Zeros<std::int16_t, Memory> remainder_;
-  Array<Index, Memory> decay_boundaries_;          // where ranges of decaying parameters begin and end
+  Boundaries decaying_matrices_ = boundaries_of(Decay::matrices);
+  Boundaries decaying_everything_ = boundaries_of(Decay::everything);
   Array<double, Memory> squares_{std::size_t{1}};  // the sum of the squares of the gradients
 };
 

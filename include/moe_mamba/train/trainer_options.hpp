@@ -7,6 +7,7 @@
 #include <limits>
 #include <string>
 
+#include "moe_mamba/blocks/parameter.hpp"
 #include "moe_mamba/core/check.hpp"
 #include "moe_mamba/core/scalar.hpp"
 #include "moe_mamba/core/view.hpp"
@@ -15,14 +16,14 @@
 /// Options of a trainer, and its reports.
 namespace moe_mamba::inline v0_2 {
 
-/// The optimizer AdamW (Loshchilov & Hutter 2019). Weight decay applies to matrices only: not to gains, biases, A_log
-/// or D.
+/// The optimizer AdamW (Loshchilov & Hutter 2019).
 struct AdamW {
-  double learning_rate = 1e-3;  ///< the peak, which the schedule's factor is multiplied with; > 0
-  double beta1 = 0.9;           ///< in [0, 1)
-  double beta2 = 0.95;          ///< in [0, 1)
-  double epsilon = 1e-8;        ///< > 0
-  double weight_decay = 0.1;    ///< in [0, 1 / learning_rate]
+  double learning_rate = 1e-3;    ///< the peak, which the schedule's factor is multiplied with; > 0
+  double beta1 = 0.9;             ///< in [0, 1)
+  double beta2 = 0.95;            ///< in [0, 1)
+  double epsilon = 1e-8;          ///< > 0
+  double weight_decay = 0.1;      ///< in [0, 1 / learning_rate]
+  Decay decay = Decay::matrices;  ///< what decays: not gains, biases, A_log and D unless it is Decay::everything
 
   /// Throws std::invalid_argument for what is out of range, and for what C, which updates are computed in, does not hold.
   template <ComputeScalar C = double>
