@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cmath>
+
 #include "moe_mamba/core/mathematics.hpp"
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/ops/masked_target.hpp"
@@ -13,6 +15,12 @@
 /// softmax_then_top_k: g = p (Switch); top_k_then_softmax: g = softmax over the chosen logits (Mixtral);
 /// sigmoid_then_top_k: g = sigmoid(logit) (BlackMamba), which grows with the logit as p does, so that the same experts are
 /// chosen; a NaN or infinity among a token's logits makes its gates NaN in all three.
+/// With a selection bias b (Wang et al. 2024, arXiv 2408.15664) the K experts with the largest score + b are chosen, ties of
+/// the sums to the lowest index; the score is p, or sigmoid(logit) with sigmoid_then_top_k. Gates are made of the scores
+/// without b, which has no gradient. A NaN among the sums makes the choice arbitrary, but within range and without repetition.
+/// Normalised gates, with sigmoid_then_top_k only (DeepSeek-AI 2024, arXiv 2412.19437): g = sigmoid(logit) / Σ of the chosen
+/// ones. (p over the sum of the chosen ones is top_k_then_softmax.) At last, gates are multiplied by a scale c: G = c g.
+/// With s = sigmoid(logit), dlogit = dG · G (1 - s), and of normalised gates G (1 - s) (dG - Σ_j g_j dG_j).
 /// Balance loss: balance · E · Σ_i f_i P_i with f_i the share of the T·K assignments that went to i (before any capacity
 /// limit; no gradient) and P_i the mean of p_i over the tokens: it equals `balance` for an even distribution and any K.
 /// z-loss (Zoph et al. 2022, arXiv 2202.08906): z · mean over tokens of logsumexp(logits)².
@@ -22,7 +30,8 @@ namespace moe_mamba::inline v0_2 {
 
 enum class GateOrder { softmax_then_top_k, top_k_then_softmax, sigmoid_then_top_k };
 
-template <class C, int Experts, int TopK>
+/// B is the type of the selection bias.
+template <class C, int Experts, int TopK, class B = C>
 struct Router {
   GateOrder order;
   MatrixView<const C> logits;   // (T, E)
@@ -31,12 +40,16 @@ struct Router {
   Index* experts;               // (T, K), best first
   C* gates;                     // (T, K)
   // Sums over the counted tokens, overwritten. They may be added up over several batches; router_means() divides them.
-  double* load;                    // (E): assignments to each expert
-  double* probability;             // (E): p
-  double* entropy;                 // -Σ p log p, in nats
-  double* square_log_sum_exp;      // log_sum_exp²
-  double* counted;                 // 1: the number of counted tokens
-  const Token* targets = nullptr;  // (T), token ids or masked_target; null: all tokens are counted
+  double* load;                       // (E): assignments to each expert
+  double* probability;                // (E): p
+  double* entropy;                    // -Σ p log p, in nats
+  double* square_log_sum_exp;         // log_sum_exp²
+  double* counted;                    // 1: the number of counted tokens
+  const Token* targets = nullptr;     // (T), token ids or masked_target; null: all tokens are counted
+  const B* selection_bias = nullptr;  // (E) or null
+  bool normalised = false;            // with sigmoid_then_top_k only
+  double scale = 1;                   // c, > 0
+  C* sigmoids = nullptr;              // (T, K): of the chosen logits, written where normalised, for the backward pass
 };
 
 template <class C, int Experts, int TopK>
@@ -53,6 +66,9 @@ struct RouterBackward {
   MatrixView<C> dlogits;  // (T, E), overwritten
   const double* counted;  // as written by the forward pass
   const Token* targets = nullptr;
+  bool normalised = false;  // as in the forward pass
+  double scale = 1;
+  const C* sigmoids = nullptr;
 };
 
 /// Means over the counted tokens; all 0 if there are none.
@@ -69,6 +85,15 @@ constexpr RouterMeans router_means(int experts, int top_k, const double* load, c
   double balance = 0;
   for (int e = 0; e < experts; ++e) balance += load[e] * (probability[e] / divisor);
   return {balance * experts / (divisor * top_k), square_log_sum_exp / divisor, entropy / divisor};
+}
+
+/// sigmoid(logit) · exp(-shift), for a shift that is the largest of some logits or 0, whichever is less: quotients of sigmoids
+/// that are too small for their type. A NaN logit gives NaN.
+template <class C>
+MOE_MAMBA_HOST_DEVICE inline C shifted_sigmoid(C logit, C shift) {
+  using std::exp;
+  if (logit >= C(0)) return C(1) / (C(1) + exp(-logit));
+  return exp(logit - shift) / (C(1) + exp(logit));
 }
 
 /// Whether a token is counted.
