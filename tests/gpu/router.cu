@@ -141,6 +141,50 @@ void check_nan(test::Report& report, cuda::Device& device) {
   report.expect("NaN comes out", std::isnan(p[experts]) && !std::isnan(p[0]) && !std::isnan(p[2 * experts]) && intact);
 }
 
+/// Biases of two routers among other parameters: the reference's, to the last bit.
+template <class S>
+void check_selection_biases(test::Report& report, cuda::Device& device) {
+  constexpr bool halved = SelectionBiasUpdate<S>::keeps_remainder;
+  constexpr int few = 5, many = 700;
+  const std::vector<SelectionBiasPlace> places{{3, 1, few}, {3 + few, 2 + few, many}};
+  const std::size_t count = 3 + few + many + 2;
+  std::vector<double> loads;
+  Random random(Seed{1});
+  for (std::size_t i = 0; i < count; ++i) loads.push_back(double(random.below(4)));
+  const test::Guarded<SelectionBiasPlace> places_there(places);
+  const test::Guarded<double> loads_there(loads);
+  for (const double squares : {2.0, double(NAN)}) {
+    auto values = test::uniform<S>(Index(count), 2);
+    std::vector<std::int16_t> remainder(halved ? count : 0, 77);
+    const test::Guarded<S> values_there(values);
+    const test::Guarded<std::int16_t> remainder_there(remainder);
+    const test::Guarded<double> squares_there(std::vector<double>{squares});
+    SelectionBiasUpdate<S> update{.places = places_there.data(),
+                                  .count = 2,
+                                  .parameters = values_there.data(),
+                                  .remainder = halved ? remainder_there.data() : nullptr,
+                                  .report = loads_there.data(),
+                                  .rate = 0x1p-9,  // exact in any type
+                                  .squares = squares_there.data(),
+                                  .begin = 4,
+                                  .end = Index(count) - 4};
+    update_selection_biases(device, update);
+    device.synchronize();
+    update.places = places.data();
+    update.parameters = values.data();
+    update.remainder = halved ? remainder.data() : nullptr;
+    update.report = loads.data();
+    update.squares = &squares;
+    reference::Device plain;
+    update_selection_biases(plain, update);
+    bool intact = true;
+    const auto moved = values_there.read(intact);
+    report.expect("selection biases", std::memcmp(moved.data(), values.data(), count * sizeof(S)) == 0);
+    report.expect("selection biases' remainders", remainder_there.read(intact) == remainder);
+    report.expect("selection biases: guards", intact);
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -158,5 +202,9 @@ int main() {
     report.group("router with a NaN");
     cuda::Device device;
     check_nan(report, device);
+    report.group("selection biases");
+    check_selection_biases<float>(report, device);
+    check_selection_biases<double>(report, device);
+    check_selection_biases<bfloat16>(report, device);
   });
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "moe_mamba/cpu/chunks.hpp"
 #include "moe_mamba/cpu/exponential.hpp"
@@ -232,6 +233,18 @@ void router_backward(Device& device, const RouterBackward<C, Experts, TopK>& rou
       }
     }
   });
+}
+
+/// Moves selection biases against their experts' loads, on one thread: they are few.
+template <StorageScalar S>
+void update_selection_biases(Device&, const SelectionBiasUpdate<S>& update) {
+  if (is_skipped(update)) return;
+  for (Index router = 0; router < update.count; ++router) {
+    const SelectionBiasPlace& place = update.places[router];
+    const double* load = update.report + place.load;
+    const double total = std::accumulate(load, load + place.experts, 0.0);
+    for (int e = 0; e < place.experts; ++e) update_selection_bias(update, place, e, total);
+  }
 }
 
 }  // namespace moe_mamba::inline v0_2::cpu

@@ -240,6 +240,19 @@ __global__ void __launch_bounds__(threads) router_backward_kernel(RouterBackward
   }
 }
 
+/// A block for each router.
+template <int threads, class S>
+__global__ void __launch_bounds__(threads) selection_bias_kernel(SelectionBiasUpdate<S> update) {
+  await_stream();
+  release_stream();
+  if (is_skipped(update)) return;
+  const SelectionBiasPlace place = update.places[blockIdx.x];
+  double total = 0;
+  for (int e = int(threadIdx.x); e < place.experts; e += threads) total += update.report[place.load + e];
+  total = block_sum<threads>(total);
+  for (int e = int(threadIdx.x); e < place.experts; e += threads) update_selection_bias(update, place, e, total);
+}
+
 }  // namespace detail
 
 /// Probabilities, chosen experts, gates and statistics. With a NaN among a token's logits its choice is arbitrary, but
@@ -276,6 +289,15 @@ void router_backward(Device& device, const RouterBackward<C, Experts, TopK>& rou
   const Index blocks = ceiling_divide<Index>(tokens, threads / detail::warp_size);
   detail::launch_dependent(device, detail::router_backward_kernel<threads, C, Experts, TopK>,
                            unsigned(std::min(blocks, Index{1} << 30)), threads, 0, router);
+}
+
+/// Moves selection biases against their experts' loads.
+template <StorageScalar S>
+void update_selection_biases(Device& device, const SelectionBiasUpdate<S>& update) {
+  constexpr int threads = 256;
+  if (update.count == 0) return;
+  detail::launch_dependent(device, detail::selection_bias_kernel<threads, S>, unsigned(update.count), threads, 0,
+                           update);
 }
 
 }  // namespace moe_mamba::inline v0_2::cuda

@@ -1,8 +1,12 @@
 #pragma once
 
 #include <cmath>
+#include <concepts>
+#include <cstdint>
+#include <limits>
 
 #include "moe_mamba/core/mathematics.hpp"
+#include "moe_mamba/core/split_float.hpp"
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/ops/masked_target.hpp"
 
@@ -10,6 +14,7 @@
 ///
 ///   route(device, Router<C, E, K>{…})                     probabilities, the K chosen experts of each token, their gates
 ///   router_backward(device, RouterBackward<C, E, K>{…})   the gradient of the logits, auxiliary losses included
+///   update_selection_biases(device, SelectionBiasUpdate<S>{…})   moves biases against their experts' loads
 ///
 /// p = softmax(logits); the K experts with the largest p are chosen, ties go to the lowest expert index, best first. Gates:
 /// softmax_then_top_k: g = p (Switch); top_k_then_softmax: g = softmax over the chosen logits (Mixtral);
@@ -26,6 +31,7 @@
 /// z-loss (Zoph et al. 2022, arXiv 2202.08906): z · mean over tokens of logsumexp(logits)².
 /// If targets are given, tokens with a masked target are routed like others, but are not counted in loads, means, entropies and
 /// the T tokens of the losses, and get no gradient from these.
+/// Update of a selection bias: b_e += rate · sign(mean load - load_e), with sign(0) = 0; the sign is exact.
 namespace moe_mamba::inline v0_2 {
 
 enum class GateOrder { softmax_then_top_k, top_k_then_softmax, sigmoid_then_top_k };
@@ -70,6 +76,57 @@ struct RouterBackward {
   double scale = 1;
   const C* sigmoids = nullptr;
 };
+
+/// Where a router's selection bias lies among a model's parameters, and the loads of its experts in a model's report.
+struct SelectionBiasPlace {
+  Index bias, load;  // offsets
+  int experts;
+};
+
+/// For bfloat16 parameters, a bias is the float whose halves they and their remainders are (core/split_float.hpp).
+template <class S>
+struct SelectionBiasUpdate {
+  static constexpr bool keeps_remainder = !std::same_as<S, compute_t<S>>;
+
+  const SelectionBiasPlace* places;  // (count), in the device's memory
+  Index count;                       // of routers
+  S* parameters;                     // all of a model's, of which only biases are touched
+  std::int16_t* remainder;           // all of the lower halves, likewise; null if S is its compute type
+  const double* report;              // whose loads may be sums over several batches
+  double rate;                       // >= 0
+  /// The sum of squares of the gradient that the other parameters are updated by, or null: if `scale` times its root is not
+  /// finite, nothing changes, as in AdamWUpdate. In the device's memory.
+  const double* squares = nullptr;
+  double scale = 1;
+  Index begin = 0, end = std::numeric_limits<Index>::max();  // only parameters begin … end - 1 are touched
+};
+
+/// Whether an update is to be skipped.
+template <class S>
+MOE_MAMBA_HOST_DEVICE inline bool is_skipped(const SelectionBiasUpdate<S>& update) {
+  using std::sqrt;
+  if (update.squares == nullptr) return false;
+  const double norm = update.scale * sqrt(*update.squares);
+  return !(norm - norm == 0);
+}
+
+/// Moves expert e's bias, of a router whose experts' loads are `total` together.
+template <class S>
+MOE_MAMBA_HOST_DEVICE inline void update_selection_bias(const SelectionBiasUpdate<S>& update,
+                                                        const SelectionBiasPlace& place, int e, double total) {
+  using C = compute_t<S>;
+  const Index i = place.bias + e;
+  const double load = update.report[place.load + e] * place.experts;  // loads are whole numbers: this is exact
+  if (load == total || i < update.begin || i >= update.end) return;
+  const C step = static_cast<C>(load < total ? update.rate : -update.rate);
+  if constexpr (SelectionBiasUpdate<S>::keeps_remainder) {
+    const SplitFloat halves = split_float(join_float({update.parameters[i], update.remainder[i]}) + step);
+    update.parameters[i] = halves.upper;
+    update.remainder[i] = halves.remainder;
+  } else {
+    update.parameters[i] += step;
+  }
+}
 
 /// Means over the counted tokens; all 0 if there are none.
 struct RouterMeans {

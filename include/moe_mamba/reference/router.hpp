@@ -113,4 +113,29 @@ void router_backward(Device&, const RouterBackward<C, Experts, TopK>& router) {
   }
 }
 
+template <class S>
+void update_selection_biases(Device&, const SelectionBiasUpdate<S>& update) {
+  if (update.squares != nullptr && !std::isfinite(update.scale * std::sqrt(*update.squares))) return;
+  for (Index router = 0; router < update.count; ++router) {
+    const SelectionBiasPlace& place = update.places[router];
+    const double* load = update.report + place.load;
+    double mean = 0;
+    for (int e = 0; e < place.experts; ++e) mean += load[e] / place.experts;
+    for (int e = 0; e < place.experts; ++e) {
+      const Index i = place.bias + e;
+      if (i < update.begin || i >= update.end) continue;
+      const double excess = load[e] - mean, rounding = 1e-12 * mean;
+      const double sign = excess > rounding ? -1 : excess < -rounding ? 1 : 0;
+      if constexpr (SelectionBiasUpdate<S>::keeps_remainder) {
+        const double old = double(join_float({update.parameters[i], update.remainder[i]}));
+        const SplitFloat halves = split_float(float(old + update.rate * sign));
+        update.parameters[i] = halves.upper;
+        update.remainder[i] = halves.remainder;
+      } else {
+        update.parameters[i] = S(double(update.parameters[i]) + update.rate * sign);
+      }
+    }
+  }
+}
+
 }  // namespace moe_mamba::inline v0_2::reference
