@@ -250,7 +250,9 @@ struct Moe {
   Activation activation = Activation::relu;
   bool renormalise = false;  // gates: a softmax over the chosen, instead of the probabilities themselves
   bool sigmoid = false;      // gates: sigmoids of the logits
-  bool router_bias = false;
+  bool normalise = false;    // sigmoids are divided by their sum over the chosen
+  double gate_scale = 1;
+  bool router_bias = false, selection_bias = false;
   Index capacity_numerator = 0, capacity_denominator = 1;
   double balance = 0.01, z = 0;
 };
@@ -261,6 +263,7 @@ inline Matrix moe(const Moe& config, Run& run, const std::string& prefix, const 
   const double *up = run.weights(prefix + "experts.up.weight"), *down = run.weights(prefix + "experts.down.weight");
   Matrix logits = product(x, run.weights(prefix + "router.weight"), E);
   if (config.router_bias) logits = with_bias(logits, run.weights(prefix + "router.bias"));
+  const double* bias = config.selection_bias ? run.weights(prefix + "router.selection_bias") : nullptr;
   const bool limited = config.capacity_numerator > 0;
   const Index capacity = static_cast<Index>(std::ceil(static_cast<double>(config.capacity_numerator * T * K) /
                                                       static_cast<double>(config.capacity_denominator * E)));
@@ -282,17 +285,20 @@ inline Matrix moe(const Moe& config, Run& run, const std::string& prefix, const 
     }
     if (run.counts(t)) report.z_loss += config.z * std::log(total) * std::log(total) / counted;
 
+    // Sigmoids are in the order of probabilities, but not when biases are added.
+    const auto score = [&](Index e) { return config.sigmoid ? sigmoid(logits(t, e)) : p[at(e)]; };
+    const auto order = [&](Index e) { return bias == nullptr ? p[at(e)] : score(e) + bias[e]; };
     std::vector<Index> chosen;
-    double chosen_probability = 0;
+    double chosen_score = 0;
     for (Index k = 0; k < K; ++k) {
       Index best = -1;
       for (Index e = 0; e < E; ++e) {
         bool taken = false;
         for (const Index other : chosen) taken = taken || other == e;
-        if (!taken && (best < 0 || p[at(e)] > p[at(best)])) best = e;
+        if (!taken && (best < 0 || order(e) > order(best))) best = e;
       }
       chosen.push_back(best);
-      chosen_probability += p[at(best)];
+      chosen_score += score(best);
     }
     for (const Index e : chosen) {
       const bool dropped = limited && places[at(e)] >= static_cast<double>(capacity);
@@ -303,9 +309,7 @@ inline Matrix moe(const Moe& config, Run& run, const std::string& prefix, const 
         report.dropped += 1;
         continue;
       }
-      const double gate = config.sigmoid       ? sigmoid(logits(t, e))
-                          : config.renormalise ? p[at(e)] / chosen_probability
-                                               : p[at(e)];
+      const double gate = config.gate_scale * score(e) / (config.renormalise || config.normalise ? chosen_score : 1.0);
       const Vector row =
           feed_forward(config.activation, F, run, up + e * up_size, down + e * D * F, &x.values[at(t * D)], D);
       for (Index i = 0; i < D; ++i) y(t, i) += gate * row[at(i)];

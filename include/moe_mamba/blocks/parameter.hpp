@@ -11,8 +11,9 @@
 /// What a layer says of its parameters at compile time.
 namespace moe_mamba::inline v0_2 {
 
-/// What an optimizer needs to know of a parameter. Weight decay applies to matrices only.
-enum class ParameterKind { matrix, gain, bias, decay_free };
+/// What an optimizer needs to know of a parameter. Weight decay applies to matrices only. A selection bias (ops/router.hpp) has
+/// no gradient: it follows its experts' loads.
+enum class ParameterKind { matrix, gain, bias, decay_free, selection_bias };
 
 /// A short text that can be put together at compile time: the name of a parameter.
 class ParameterName {

@@ -34,12 +34,15 @@ template <int N> struct RotaryWidth  { static constexpr int value = N; };  ///< 
 template <int Numerator, int Denominator = 1> struct Capacity    { static constexpr int numerator = Numerator, denominator = Denominator; };
 template <int Numerator, int Denominator = 1> struct BalanceLoss { static constexpr int numerator = Numerator, denominator = Denominator; };
 template <int Numerator, int Denominator = 1> struct ZLoss       { static constexpr int numerator = Numerator, denominator = Denominator; };
+template <int Numerator, int Denominator = 1> struct GateScale   { static constexpr int numerator = Numerator, denominator = Denominator; };
 template <int Numerator, int Denominator = 1> struct Epsilon     { static constexpr int numerator = Numerator, denominator = Denominator; };
 
 struct SoftmaxThenTopK {};           ///< gates are probabilities over all experts (Switch)
 struct TopKThenSoftmax {};           ///< gates are a softmax over the selected experts (Mixtral)
 struct SigmoidThenTopK {};           ///< gates are sigmoids of the selected experts' logits (BlackMamba)
+struct NormalisedGates {};           ///< SigmoidThenTopK's gates are divided by their sum over the selected experts (DeepSeek-V3)
 struct RouterBias {};                ///< the router has a bias
+struct SelectionBias {};             ///< a bias that only selects experts, and follows their loads (loss-free balancing)
 struct ProjectionBias {};            ///< the projections into and out of a Mamba block have biases
 struct NoConvolutionBias {};         ///< the convolution of a Mamba block has none
 struct NoGain {};                    ///< an RmsNorm without parameters

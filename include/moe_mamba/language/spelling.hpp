@@ -145,7 +145,10 @@ struct SpellingOf<Moe<Options...>> {
     if (!std::is_same_v<Activation, Relu>) spelling.add(spelled<Activation>());
     spelling.flag("TopKThenSoftmax", given.order == GateOrder::top_k_then_softmax)
         .flag("SigmoidThenTopK", given.order == GateOrder::sigmoid_then_top_k)
+        .flag("NormalisedGates", given.normalised_gates)
+        .ratio("GateScale", given.gate_scale, standard.gate_scale)
         .flag("RouterBias", given.router_bias)
+        .flag("SelectionBias", given.selection_bias)
         .ratio("Capacity", given.capacity, standard.capacity);
     if (losses == AuxiliaryLosses::spelled) {
       spelling.ratio("BalanceLoss", given.balance, standard.balance).ratio("ZLoss", given.z, standard.z);
