@@ -39,7 +39,35 @@ double imbalance(double rate, int steps) {
   return sum / count;
 }
 
+/// A mixture of a program's own that shows nobody its router.
+struct Silent {
+  template <int W>
+  struct Layer : Moe<Experts<4>, SelectionBias>::Layer<W> {
+    template <class Visit>
+    static void visit_routers(const Visit&, const double*) {}
+  };
+};
+
+/// One whose router's report is no part of the layer's.
+struct Elsewhere {
+  template <int W>
+  struct Layer : Moe<Experts<4>, SelectionBias>::Layer<W> {
+    template <class Visit>
+    static void visit_routers(const Visit& visit, const double*) {
+      static const double load[4] = {};
+      visit(RouterReport{.load = load, .has_selection_bias = true});
+    }
+  };
+};
+
 }  // namespace
+
+TEST_CASE("A layer that does not show its routers has no place for its biases' loads", "[train]") {
+  CHECK(selection_bias_places<LanguageModel<Vocabulary<5>, Width<4>, Moe<Experts<4>, SelectionBias>>>().size() == 1);
+  const auto message = test::Contains("selection biases whose experts' loads are not reported");
+  CHECK_THROWS_WITH((selection_bias_places<LanguageModel<Vocabulary<5>, Width<4>, Silent>>()), message);
+  CHECK_THROWS_WITH((selection_bias_places<LanguageModel<Vocabulary<5>, Width<4>, Elsewhere>>()), message);
+}
 
 TEST_CASE("Selection biases make loads even, the sooner the larger the rate is", "[train]") {
   const double still = imbalance(0, 240), slow = imbalance(1e-4, 240), fast = imbalance(1e-2, 240);
