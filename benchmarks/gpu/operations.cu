@@ -57,11 +57,17 @@ void measure_routing(cuda::Device& device) {
   Filled<float> a(tokens * width), b(assignments * width), c(assignments * width);
   const auto x = matrix(a.data(), tokens, width), y = matrix(b.data(), assignments, width);
   line(device, "route, 2 of 128", 2.0 * double(tokens) * experts * sizeof(float), [&] {
-    route(device, Router<float, experts, top_k>{
-                      GateOrder::softmax_then_top_k, matrix(logits.data(), tokens, Index{experts}),
-                      matrix(probabilities.data(), tokens, Index{experts}), scalars.data(), chosen.data(), gates.data(),
-                      sums.data(), sums.data() + experts, sums.data() + 2 * experts, sums.data() + 2 * experts + 1,
-                      sums.data() + 2 * experts + 2, sums.data() + 2 * experts + 3});
+    route(device, Router<float, experts, top_k>{.order = GateOrder::softmax_then_top_k,
+                                                .logits = matrix(logits.data(), tokens, Index{experts}),
+                                                .probabilities = matrix(probabilities.data(), tokens, Index{experts}),
+                                                .log_sum_exp = scalars.data(),
+                                                .experts = chosen.data(),
+                                                .gates = gates.data(),
+                                                .load = sums.data(),
+                                                .probability = sums.data() + experts,
+                                                .entropy = sums.data() + 2 * experts,
+                                                .square_log_sum_exp = sums.data() + 2 * experts + 1,
+                                                .counted = sums.data() + 2 * experts + 2});
   });
   line(device, "group tokens", double(assignments) * 3 * sizeof(Index), [&] {
     group_tokens(device, GroupTokens{tokens, top_k, experts, tokens, chosen.data(), slots.data(), source.data(),

@@ -50,6 +50,14 @@ using Routers = LanguageModel<Vocabulary<11>, Width<7>,
                               Moe<Experts<4>, TopK<3>, Hidden<3>, TopKThenSoftmax, RouterBias>,
                               Moe<Experts<4>, TopK<2>, Hidden<3>, SoftmaxThenTopK, RouterBias>>;
 
+/// Biases that select experts, with every order of gates, and gates that are normalised and scaled.
+using SelectionBiases =
+    LanguageModel<Vocabulary<11>, Width<7>,
+                  Moe<Experts<9>, TopK<3>, Hidden<3>, SigmoidThenTopK, NormalisedGates, GateScale<5, 2>, SelectionBias>,
+                  Moe<Experts<4>, Hidden<3>, SigmoidThenTopK, SelectionBias, BalanceLoss<0>>,
+                  Moe<Experts<4>, TopK<2>, Hidden<3>, SwiGlu, TopKThenSoftmax, SelectionBias, RouterBias>,
+                  Moe<Experts<17>, TopK<2>, Hidden<2>, SelectionBias, GateScale<17>>>;
+
 /// Grouped heads, windows that sequences leave, rotary positions in whole, in part and none, biases.
 using AttentionKinds = LanguageModel<
     Vocabulary<11>, Width<6>, Attention<Heads<4>, KeyValueHeads<2>, HeadWidth<4>, Context<6>>,

@@ -1,79 +1,14 @@
-#include "moe_mamba/cpu/router.hpp"
-
 #include <algorithm>
 #include <vector>
 
-#include "moe_mamba/reference/router.hpp"
+#include "cpu/routing.hpp"
 #include "support/catch.hpp"
-#include "support/data.hpp"
 
 using namespace moe_mamba;
-
-namespace {
-
-/// Everything that a router of `E` experts and `K` choices reads and writes for some tokens.
-template <class C, int E, int K>
-struct Routing {
-  GateOrder order;
-  Index tokens;
-  double balance = 0.7, z = 0.3;
-  std::vector<C> logits, probabilities, log_sum_exp, gates, dgates, dlogits;
-  std::vector<Index> experts;
-  std::vector<double> load, mean_probability;
-  double entropy = NAN, square = NAN, reported_balance = NAN, counted = NAN;
-  std::vector<Token> targets;  // none: all tokens count
-
-  Routing(GateOrder order_, Index tokens_, double range = 3) : order(order_), tokens(tokens_) {
-    logits = test::uniform<C>(tokens * E, 1, -range, range);
-    dgates = test::uniform<C>(tokens * K, 2);
-    probabilities = dlogits = test::poison<C>(tokens * E);
-    log_sum_exp = test::poison<C>(tokens);
-    gates = test::poison<C>(tokens * K);
-    experts.assign(static_cast<std::size_t>(tokens * K), -77);
-    load = mean_probability = test::poison<double>(E);
-  }
-
-  template <class Device>
-  void run(Device& device) {
-    route(device,
-          Router<C, E, K>{order, matrix<const C>(logits.data(), tokens, E), matrix(probabilities.data(), tokens, E),
-                          log_sum_exp.data(), experts.data(), gates.data(), load.data(), mean_probability.data(),
-                          &entropy, &square, &counted, targets.empty() ? nullptr : targets.data()});
-    const RouterMeans means = router_means(E, K, load.data(), mean_probability.data(), entropy, square, counted);
-    reported_balance = means.balance;
-    entropy = means.entropy;
-    square = means.square_log_sum_exp;
-    for (double& probability : mean_probability) probability /= std::max(counted, 1.0);
-  }
-  template <class Device>
-  void run_backward(Device& device) {
-    router_backward(device, RouterBackward<C, E, K>{order, matrix<const C>(probabilities.data(), tokens, E),
-                                                    log_sum_exp.data(), experts.data(), gates.data(), load.data(),
-                                                    dgates.data(), balance, z, matrix(dlogits.data(), tokens, E),
-                                                    &counted, targets.empty() ? nullptr : targets.data()});
-  }
-
-  /// E Σ f P
-  double even() const {
-    double sum = 0;
-    for (std::size_t e = 0; e < E; ++e) sum += load[e] / (double(tokens) * K) * mean_probability[e];
-    return E * sum;
-  }
-};
-
-template <int E_, int K_>
-struct Sizes {
-  static constexpr int E = E_, K = K_;
-};
-
-const auto orders = {GateOrder::softmax_then_top_k, GateOrder::top_k_then_softmax, GateOrder::sigmoid_then_top_k};
-
-/// Equal but for rounding, in float unless told.
-bool close(double actual, double expected, double tolerance = 1e-6) {
-  return std::abs(actual - expected) <= tolerance * std::abs(expected);
-}
-
-}  // namespace
+using test::close;
+using test::orders;
+using test::Routing;
+using test::Sizes;
 
 TEMPLATE_TEST_CASE("routing and its gradient agree with the reference", "[cpu][router]", (Sizes<1, 1>), (Sizes<2, 1>),
                    (Sizes<8, 2>), (Sizes<13, 4>), (Sizes<33, 33>)) {

@@ -32,9 +32,8 @@ std::vector<std::int16_t> remainders(const TrainerType& trainer) {
   return {remainder.begin(), remainder.end()};
 }
 
-}  // namespace
-
-TEMPLATE_TEST_CASE("continued from a checkpoint = uninterrupted, to the bit", "[io]", float, double, bfloat16) {
+template <class Definition, class S>
+void check_continued() {
   const test::Folder folder;
   const auto path = folder.path() / "run.safetensors";
   const auto text = pattern(2000);
@@ -42,14 +41,14 @@ TEMPLATE_TEST_CASE("continued from a checkpoint = uninterrupted, to the bit", "[
     const TrainerOptions options{.carry_states = carried};
     const auto data = [&] { return sequential_windows(text, Length{11}, Batch{2}); };
 
-    test::ModelOf<Net, TestType> model(Seed{1});
+    test::ModelOf<Definition, S> model(Seed{1});
     Trainer trainer(model, AdamW{}, rate, options);
     auto batches = data();
     for (int i = 0; i < 4; ++i) trainer.step(batches.next());
     save_checkpoint(path, trainer, batches.state(), {{"mood", "good \"äöü\""}});
     for (int i = 0; i < 4; ++i) trainer.step(batches.next());
 
-    test::ModelOf<Net, TestType> other(Seed{99});
+    test::ModelOf<Definition, S> other(Seed{99});
     Trainer again(other, AdamW{}, rate, options);
     auto rest = data();
     const CheckpointInfo info = load_checkpoint(path, again);
@@ -60,6 +59,28 @@ TEMPLATE_TEST_CASE("continued from a checkpoint = uninterrupted, to the bit", "[
     CHECK(test::numbers(model) == test::numbers(other));
     CHECK(remainders(trainer) == remainders(again));
   }
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("continued from a checkpoint = uninterrupted, to the bit", "[io]", float, double, bfloat16) {
+  check_continued<Net, TestType>();
+  check_continued<test::BalancedNet, TestType>();
+}
+
+TEST_CASE("The rate of selection biases belongs to the run that a checkpoint is of, where there are any", "[io]") {
+  const test::Folder folder;
+  const auto other_rate = [&]<class Definition>(test::ModelOf<Definition> model) {
+    const auto path = folder.path() / "run.safetensors";
+    Trainer trainer(model, AdamW{}, rate, TrainerOptions{.selection_bias_rate = 0.25});
+    save_checkpoint(path, trainer);
+    Trainer again(model, AdamW{}, rate, TrainerOptions{.selection_bias_rate = 0.5});
+    load_checkpoint(path, again, OtherRun::accepted);
+    load_checkpoint(path, again);
+  };
+  other_rate(test::ModelOf<Net>(Seed{1}));
+  CHECK_THROWS_WITH(other_rate(test::ModelOf<test::BalancedNet>(Seed{1})),
+                    test::Contains("selection_bias_rate 0.25") && test::Contains("selection_bias_rate 0.5"));
 }
 
 TEST_CASE("random windows resume at their position", "[io]") {

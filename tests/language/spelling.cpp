@@ -83,6 +83,9 @@ TEST_CASE("Definitions that mean the same are spelled the same", "[model]") {
   CHECK(body<Moe<SoftmaxThenTopK, Experts<4>, TopK<1>, Hidden<128>, SharedExperts<0>, Relu>>() == "Moe<Experts<4>>");
   CHECK(body<Moe<Experts<4>, Capacity<10, 8>>>() == "Moe<Experts<4>, Capacity<5, 4>>");
   CHECK(body<Moe<Experts<4>, FloorCapacity<10, 8>>>() == "Moe<Experts<4>, FloorCapacity<5, 4>>");
+  CHECK(body<Moe<Experts<4>, GateScale<7, 7>>>() == "Moe<Experts<4>>");
+  CHECK(body<Moe<SelectionBias, GateScale<10, 4>, NormalisedGates, SigmoidThenTopK, TopK<2>, Experts<4>>>() ==
+        "Moe<Experts<4>, TopK<2>, SigmoidThenTopK, NormalisedGates, GateScale<5, 2>, SelectionBias>");
   CHECK(body<PreNorm<RmsNorm<Epsilon<10, 1000000>>>, Mamba<>>() == "Mamba<>");
   CHECK(body<Residual<RmsNorm<>, Mamba<>>>() == "Mamba<>");
   CHECK(body<PreNorm<NoNorm>, Residual<RmsNorm<>, Mamba<>>>() == "Mamba<>");
@@ -138,7 +141,12 @@ TEST_CASE("Every option that changes what is computed changes the text", "[model
       body<Moe<Experts<4>, TopK<2>>>(),
       body<Moe<Experts<4>, TopK<2>, TopKThenSoftmax>>(),
       body<Moe<Experts<4>, SigmoidThenTopK>>(),
+      body<Moe<Experts<4>, TopK<2>, SigmoidThenTopK>>(),
+      body<Moe<Experts<4>, TopK<2>, SigmoidThenTopK, NormalisedGates>>(),
+      body<Moe<Experts<4>, GateScale<2>>>(),
+      body<Moe<Experts<4>, GateScale<5, 2>>>(),
       body<Moe<Experts<4>, RouterBias>>(),
+      body<Moe<Experts<4>, SelectionBias>>(),
       body<Moe<Experts<4>, Hidden<64>>>(),
       body<Moe<Experts<4>, SharedExperts<1>>>(),
       body<Moe<Experts<4>, Capacity<1>>>(),

@@ -65,6 +65,25 @@ TEST_CASE("Any top-k, order of gates and loss of a router holds inside a Mamba b
   check_as_layer<Sigmoid>();
 }
 
+TEST_CASE(
+    "Routers inside a Mamba block may have selection biases, normalised and scaled gates, and places rounded down",
+    "[layers][mamba][moe]") {
+  using Biased = Block<InputExperts<4>, GateExperts<4>, OutputExperts<4>, TopK<2>, SigmoidThenTopK, NormalisedGates,
+                       GateScale<5, 2>, SelectionBias>;
+  check_block<Biased>(
+      {.input = 4,
+       .gate = 4,
+       .output = 4,
+       .routing = {.top_k = 2, .sigmoid = true, .normalise = true, .gate_scale = 2.5, .selection_bias = true}},
+      {{1, 1}, {2, 5}});
+  using Separate = Block<InputExperts<3>, OutputExperts<2>, SeparateRouters, SelectionBias, FloorCapacity<1>>;
+  check_block<Separate>({.input = 3,
+                         .output = 2,
+                         .separate = true,
+                         .routing = {.selection_bias = true, .capacity_numerator = 1, .floor_capacity = true}},
+                        {{2, 5}});
+}
+
 TEST_CASE("Experts in one projection of a Mamba block are weighted by their gates", "[layers][mamba][moe]") {
   check_block<Block<InputExperts<4>>>({.input = 4}, {{1, 1}, {2, 5}});
   check_block<Block<GateExperts<4>, TopK<2>>>({.gate = 4, .routing = {.top_k = 2}}, {{2, 5}});

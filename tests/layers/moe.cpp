@@ -62,6 +62,32 @@ TEST_CASE("A mixture with sigmoid gates and a biased router computes what the fo
   }
 }
 
+TEST_CASE("A mixture whose experts a bias selects computes what the formulas say", "[layers][moe]") {
+  // Draws of parameters are as large as scores, so that the bias changes choices.
+  using Softmax = Moe<Experts<5>, Hidden<3>, SelectionBias, GateScale<3>>::Layer<4>;
+  using Shares = Moe<Experts<5>, TopK<2>, Hidden<3>, TopKThenSoftmax, SelectionBias, RouterBias>::Layer<4>;
+  using Sigmoids = Moe<Experts<6>, TopK<3>, Hidden<3>, SwiGlu, SelectionBias, GateScale<5, 2>, NormalisedGates,
+                       SigmoidThenTopK, SharedExperts<1>, ZLoss<1, 10>>::Layer<4>;
+  const naive::Moe softmax{.experts = 5, .hidden = 3, .gate_scale = 3, .selection_bias = true};
+  const naive::Moe shares{
+      .experts = 5, .top_k = 2, .hidden = 3, .renormalise = true, .router_bias = true, .selection_bias = true};
+  const naive::Moe sigmoids{.experts = 6,
+                            .top_k = 3,
+                            .hidden = 3,
+                            .shared = 1,
+                            .activation = naive::Activation::swiglu,
+                            .sigmoid = true,
+                            .normalise = true,
+                            .gate_scale = 2.5,
+                            .selection_bias = true,
+                            .z = 0.1};
+  for (const Shape shape : {Shape{1, 1}, Shape{2, 5}}) {
+    check_moe<Softmax>(4, softmax, shape);
+    check_moe<Shares>(4, shares, shape);
+    check_moe<Sigmoids>(4, sigmoids, shape);
+  }
+}
+
 TEST_CASE("A mixture whose tokens go to all experts computes what the formulas say", "[layers][moe]") {
   using Layer = Moe<Experts<3>, TopK<3>, Hidden<2>, SquaredRelu, SoftmaxThenTopK>::Layer<3>;
   check_moe<Layer>(3, {.experts = 3, .top_k = 3, .hidden = 2, .activation = naive::Activation::squared_relu}, {2, 4});

@@ -189,7 +189,9 @@ struct Moe {
   Activation activation = Activation::relu;
   bool renormalise = false;  // gates: a softmax over the chosen, instead of the probabilities themselves
   bool sigmoid = false;      // gates: sigmoids of the logits
-  bool router_bias = false;
+  bool normalise = false;    // sigmoids are divided by their sum over the chosen
+  double gate_scale = 1;
+  bool router_bias = false, selection_bias = false;
   Index capacity_numerator = 0, capacity_denominator = 1;
   bool floor_capacity = false;
   double balance = 0.01, z = 0;
@@ -206,6 +208,7 @@ inline Choice route(const Moe& config, Run& run, const std::string& prefix, cons
   const Index E = config.experts, K = config.top_k, T = x.rows;
   Matrix logits = product(x, run.weights(prefix + "weight"), E);
   if (config.router_bias) logits = with_bias(logits, run.weights(prefix + "bias"));
+  const double* bias = config.selection_bias ? run.weights(prefix + "selection_bias") : nullptr;
   const bool limited = config.capacity_numerator > 0;
   const double share =
       static_cast<double>(config.capacity_numerator * T * K) / static_cast<double>(config.capacity_denominator * E);
@@ -228,17 +231,20 @@ inline Choice route(const Moe& config, Run& run, const std::string& prefix, cons
     }
     if (run.counts(t)) report.z_loss += config.z * std::log(total) * std::log(total) / counted;
 
+    // Sigmoids are in the order of probabilities, but not when biases are added.
+    const auto score = [&](Index e) { return config.sigmoid ? sigmoid(logits(t, e)) : p[at(e)]; };
+    const auto order = [&](Index e) { return bias == nullptr ? p[at(e)] : score(e) + bias[e]; };
     std::vector<Index> chosen;
-    double chosen_probability = 0;
+    double chosen_score = 0;
     for (Index k = 0; k < K; ++k) {
       Index best = -1;
       for (Index e = 0; e < E; ++e) {
         bool taken = false;
         for (const Index other : chosen) taken = taken || other == e;
-        if (!taken && (best < 0 || p[at(e)] > p[at(best)])) best = e;
+        if (!taken && (best < 0 || order(e) > order(best))) best = e;
       }
       chosen.push_back(best);
-      chosen_probability += p[at(best)];
+      chosen_score += score(best);
     }
     for (const Index e : chosen) {
       const bool dropped = limited && places[at(e)] >= static_cast<double>(capacity);
@@ -249,9 +255,7 @@ inline Choice route(const Moe& config, Run& run, const std::string& prefix, cons
         report.dropped += 1;
         continue;
       }
-      const double gate = config.sigmoid       ? sigmoid(logits(t, e))
-                          : config.renormalise ? p[at(e)] / chosen_probability
-                                               : p[at(e)];
+      const double gate = config.gate_scale * score(e) / (config.renormalise || config.normalise ? chosen_score : 1.0);
       choice[at(t)].push_back({e, gate});
     }
   }

@@ -7,7 +7,8 @@ using namespace moe_mamba;
 /// y = a(x) + b(x), both by the experts that one router chooses; its gates weight b(x), and a(x) if Use says so.
 template <GateUse Use>
 struct TwoExperts {
-  template <int D, class Choice = Routing<D, RoutingOptions{.experts = 4, .top_k = 2, .z = {1, 10}}>,
+  template <int D,
+            class Choice = Routing<D, RoutingOptions{.experts = 4, .top_k = 2, .z = {1, 10}, .selection_bias = true}>,
             class A = ExpertProjection<Choice, ExpertLinear<D, D, 4>, Use>,
             class B = ExpertProjection<Choice, ExpertMlp<D, 3, D, 4, SwiGlu>>>
   struct Layer : LayerOf<Choice, A, B> {

@@ -74,7 +74,10 @@ template <int N, int D> void read(Settings& s, Tag<moe_mamba::Epsilon<N, D>>) { 
 inline void read(Settings& s, Tag<moe_mamba::SoftmaxThenTopK>) { s.moe.renormalise = false; }
 inline void read(Settings& s, Tag<moe_mamba::TopKThenSoftmax>) { s.moe.renormalise = true; }
 inline void read(Settings& s, Tag<moe_mamba::SigmoidThenTopK>) { s.moe.sigmoid = true; }
+inline void read(Settings& s, Tag<moe_mamba::NormalisedGates>) { s.moe.normalise = true; }
+template <int N, int D> void read(Settings& s, Tag<moe_mamba::GateScale<N, D>>) { s.moe.gate_scale = double(N) / D; }
 inline void read(Settings& s, Tag<moe_mamba::RouterBias>) { s.moe.router_bias = true; }
+inline void read(Settings& s, Tag<moe_mamba::SelectionBias>) { s.moe.selection_bias = true; }
 inline void read(Settings& s, Tag<moe_mamba::ProjectionBias>) { s.projection_bias = true; }
 inline void read(Settings& s, Tag<moe_mamba::NoConvolutionBias>) { s.convolution_bias = false; }
 inline void read(Settings& s, Tag<moe_mamba::NoGain>) { s.norm.gain = false; }

@@ -34,12 +34,12 @@ using ManyWaysNet =
                            Moe<Experts<3>, TopK<3>, Hidden<2>, Gelu, BalanceLoss<1, 5>>>,
                   Residual<NoNorm, Mlp<Hidden<4>, GeGlu>>>;
 
-/// What public families have beside: inner norms, biases here and not there, sigmoid gates.
-using FamilyWaysNet =
-    LanguageModel<Vocabulary<7>, Width<5>, FinalNorm<LayerNorm<>>,
-                  Mamba<State<2>, InnerNorm<RmsNorm<NoGain, Epsilon<1, 1000>>>, ProjectionBias, NoConvolutionBias>,
-                  Mamba<State<2>, InnerNorm<RmsNorm<>>>,
-                  Moe<Experts<4>, Hidden<3>, GeGlu, SigmoidThenTopK, RouterBias, ZLoss<1, 10>>>;
+/// What public families have beside: inner norms, biases here and not there, sigmoid gates, a bias that selects.
+using FamilyWaysNet = LanguageModel<
+    Vocabulary<7>, Width<5>, FinalNorm<LayerNorm<>>,
+    Mamba<State<2>, InnerNorm<RmsNorm<NoGain, Epsilon<1, 1000>>>, ProjectionBias, NoConvolutionBias>,
+    Mamba<State<2>, InnerNorm<RmsNorm<>>>, Moe<Experts<4>, Hidden<3>, GeGlu, SigmoidThenTopK, RouterBias, ZLoss<1, 10>>,
+    Moe<Experts<5>, TopK<2>, Hidden<2>, SigmoidThenTopK, NormalisedGates, GateScale<5, 2>, SelectionBias>>;
 
 /// Experts that take no more than their share, so that tokens of a batch depend on each other.
 using CapacityNet =
@@ -73,6 +73,13 @@ using AllExperts = LanguageModel<Vocabulary<65>, Width<17>, Mamba<State<16>, Con
 using ManyInputs = SequenceModel<Inputs<33>, Outputs<1>, Width<9>, Mamba<State<3>, Expand<3>, Convolution<7>>>;
 
 // Models that are trained.
+
+/// Routers of several sizes whose selection biases balance their loads: side by side, repeated, of both kinds of scores.
+using BalancedNet = LanguageModel<
+    Vocabulary<11>, Width<6>,
+    Parallel<Moe<Experts<4>, TopK<2>, Hidden<3>, SigmoidThenTopK, NormalisedGates, GateScale<5, 2>, SelectionBias>,
+             Moe<Experts<3>, Hidden<2>>>,
+    Repeat<2, Mlp<Hidden<5>>, Moe<Experts<7>, TopK<2>, Hidden<3>, BalanceLoss<0>, RouterBias, SelectionBias>>>;
 
 using TrainedNet = LanguageModel<Vocabulary<11>, Width<8>, Repeat<2, Mamba<State<3>>, Moe<Experts<4>, Hidden<12>>>>;
 

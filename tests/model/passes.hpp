@@ -13,6 +13,7 @@
   declared template struct PassesOf<test::CapacityNet, S, Backend>;  \
   declared template struct PassesOf<test::SeriesNet, S, Backend>;    \
   declared template struct PassesOf<test::AttentionNet, S, Backend>; \
+  declared template struct PassesOf<test::BalancedNet, S, Backend>;  \
   declared template struct PassesOf<test::TrainedNet, S, Backend>;
 
 #define MOE_MAMBA_TEST_FLOAT_PASSES(declared, S, Backend)            \

@@ -18,8 +18,9 @@ using Net = LanguageModel<
                BalanceLoss<0>, ZLoss<1, 1000>, JointFanIn>>,
     Sequence<Own, Residual<NoNorm, Mlp<Gelu>>>,
     Attention<Rotary<1000>, Heads<6>, KeyValueHeads<3>, RotaryWidth<4>, HeadWidth<5>, Context<9>, Biases>,
-    Attention<Heads<64>, Context<1>, NoPositions, InputBiases>, Parallel<Mamba<>, Moe<Experts<1>, FloorCapacity<5, 4>>>,
-    Vocabulary<256>>;
+    Attention<Heads<64>, Context<1>, NoPositions, InputBiases>,
+    Parallel<Mamba<>, Moe<GateScale<5, 2>, NormalisedGates, SelectionBias, SigmoidThenTopK, TopK<2>, Experts<3>>>,
+    Moe<Experts<1>, FloorCapacity<5, 4>>, Vocabulary<256>>;
 using Series = SequenceModel<Outputs<2>, Inputs<4>, Width<1>, Mamba<State<1>>>;
 
 static_assert(cost<Net>.parameters > cost<Net>.active_parameters);

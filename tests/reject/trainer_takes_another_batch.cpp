@@ -1,5 +1,5 @@
 // expect: a trainer takes a TokenBatch of a LanguageModel and a SeriesBatch<T> of a SequenceModel
-// expect: refuse_batch
+// expect: BatchOfTrainer<.*SeriesBatch<float>, .*SeriesBatch<double>
 #include "moe_mamba/moe_mamba.hpp"
 
 using namespace moe_mamba;

@@ -19,6 +19,7 @@ using Tokens =
                   LocalAttention, Parallel<Attention<Heads<2>, Context<8>, NoPositions>, Mlp<Hidden<7>, Gelu>>,
                   Residual<Norm, Mamba<State<16>>>,
                   Moe<Experts<4>, Hidden<8>, SquaredRelu, SigmoidThenTopK, RouterBias>,
+                  Moe<Experts<4>, TopK<2>, SigmoidThenTopK, NormalisedGates, GateScale<5, 2>, SelectionBias>,
                   Moe<Experts<4>, Hidden<8>, Relu, Capacity<125, 100>, SharedExperts<1>>>;
 using Numbers = SequenceModel<Inputs<2>, Outputs<3>, Width<8>, Repeat<2, Mamba<>, Mlp<Hidden<16>, GeGlu>>>;
 using Public = LanguageModel<Vocabulary<16>, Width<12>, Repeat<2, Mamba<State<3>>>>;

@@ -99,11 +99,15 @@ TEST_CASE("AdamW refuses what is out of range by name, without a trap", "[train]
 
 TEST_CASE("Trainer options out of range are refused by name, without a trap", "[train]") {
   TrainerOptions options;
-  auto& [largest, clip_norm, carry_states] = options;
+  auto& [largest, clip_norm, carry_states, selection_bias_rate] = options;
   static_cast<void>(carry_states);
   const std::function<void()> check = [&] { options.check(); };
   try_values<double>(
       "clip_norm", clip_norm, check, [](double x) { return x >= 0 && x < INFINITY; }, "a finite number >= 0");
+  constexpr double most = std::numeric_limits<float>::max();
+  try_values<double>(
+      "selection_bias_rate", selection_bias_rate, check, [](double x) { return x >= 0 && x <= most; },
+      "a number >= 0 that a float holds");
   largest = {.batch = 2, .length = 3};
   for (Index* number : {&largest.batch, &largest.length}) {
     const bool is_batch = number == &largest.batch;

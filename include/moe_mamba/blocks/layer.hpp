@@ -21,7 +21,8 @@
 ///   flops_per_token       floating-point operations of the forward pass, for one token
 ///   state_size            compute scalars that a sequence carries from call to call
 ///   report_size           doubles that a forward pass reports; auxiliary_loss(report) is the sum of the losses among
-///                         them, and visit_routers(visit, report) calls visit(RouterReport) for each router
+///                         them, and visit_routers(visit, report) calls visit(RouterReport) for each router, those with
+///                         a selection bias in the order of these biases among the parameters
 ///   takes_packed          whether its passes support packed sequences, of shape.length_of(b) rows each; a model
 ///                         refuses them where a layer does not (a norm, which looks at one row at a time, need not say)
 ///   auxiliary_count       number of auxiliary losses, by which a model divides that averages them
@@ -108,6 +109,7 @@ struct RouterReport {
   double entropy = 0;            ///< mean entropy of the router's distribution over a token's experts, in nats
   double dropped = 0;            ///< assignments beyond an expert's capacity
   std::span<const double> load;  ///< tokens assigned to each expert, dropped ones included
+  bool has_selection_bias = false;
 };
 
 /// Stands for any device that works on its own, where sizes are constants: what layers keep is of the same size on all of

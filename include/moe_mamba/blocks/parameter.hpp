@@ -16,7 +16,8 @@ enum class ParameterKind {
   matrix,  ///< embeddings and heads included
   gain,
   bias,
-  decay_free,  ///< anything else that weight decay usually leaves alone, such as A_log and D
+  decay_free,      ///< anything else that weight decay usually leaves alone, such as A_log and D
+  selection_bias,  ///< of a router (ops/router.hpp): has no gradient and follows its experts' loads
 };
 
 /// Which parameters weight decay applies to.
@@ -34,6 +35,8 @@ constexpr bool decays(ParameterKind kind, Decay decay) {
     case ParameterKind::bias:
     case ParameterKind::decay_free:
       return decay == Decay::everything;
+    case ParameterKind::selection_bias:
+      return false;
   }
   return false;
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <type_traits>
 
 #include "moe_mamba/blocks/projection.hpp"
 #include "moe_mamba/core/ratio.hpp"
@@ -20,6 +21,9 @@ struct RoutingOptions {
   bool floor_capacity = false;  ///< places are rounded down rather than up
   Ratio balance{1, 100};        ///< factor of the balance loss
   Ratio z{0, 1};                ///< factor of the z-loss
+  bool selection_bias = false;
+  bool normalised_gates = false;  ///< with GateOrder::sigmoid_then_top_k only
+  Ratio gate_scale{1, 1};
   /// Initial weights as in the code of MoE-Mamba: cut at ± 0.2 rather than at two standard deviations, and the fan-in of
   /// experts' second matrices is that of all experts together.
   bool joint_fan_in = false;
@@ -96,11 +100,15 @@ struct Routing : LayerDefaults {
 
   template <class Bind>
   struct Weights {
-    constexpr explicit Weights(Bind& bind) : scores(bind, Options.initializer(Width)) {}
+    constexpr explicit Weights(Bind& bind)
+        : scores(bind, Options.initializer(Width)),
+          selection_bias(bind.vector_if(Options.selection_bias, "selection_bias", E, ParameterKind::selection_bias,
+                                        Initializer::zeros())) {}
     typename Scores::template Weights<Bind> scores;  // (E, Width)
+    typename Bind::Vector selection_bias;            // (E) or null
   };
 
-  static constexpr Index active_parameters = Scores::active_parameters;
+  static constexpr Index active_parameters = Scores::active_parameters + (Options.selection_bias ? E : 0);
   static constexpr double flops_per_token = Scores::flops_per_token;
   static constexpr bool takes_packed = true;
   template <class C>
@@ -127,7 +135,8 @@ struct Routing : LayerDefaults {
                        .z_loss = Options.z.value() * means.square_log_sum_exp,
                        .entropy = means.entropy,
                        .dropped = *statistics.dropped,
-                       .load = {statistics.load, static_cast<std::size_t>(E)}});
+                       .load = {statistics.load, static_cast<std::size_t>(E)},
+                       .has_selection_bias = Options.selection_bias});
   }
 
   /// Places of an expert for `tokens` tokens.
@@ -148,6 +157,7 @@ struct Routing : LayerDefaults {
           log_sum_exp(arena.take<compute_t<C>>(shape.tokens())),
           experts(arena.take<Index>(shape.tokens() * K)),
           gates(arena.take<compute_t<C>>(shape.tokens() * K)),
+          sigmoids(Options.normalised_gates ? arena.take<compute_t<C>>(shape.tokens() * K) : nullptr),
           slots(arena.take<Index>(shape.tokens() * K)),
           source(arena.take<Index>(shape.tokens() * K)),
           offsets(arena.take<Index>(E + 1)) {}
@@ -155,6 +165,7 @@ struct Routing : LayerDefaults {
     compute_t<C>* log_sum_exp;               // (T)
     Index* experts;                          // (T, K)
     compute_t<C>* gates;                     // (T, K)
+    compute_t<C>* sigmoids;                  // (T, K) or null
     Index* slots;                            // (T, K): the row of each assignment in the order of the experts
     Index* source;                           // (T·K): the token of each row
     Index* offsets;                          // (E + 1)
@@ -190,18 +201,25 @@ struct Routing : LayerDefaults {
                       const ForwardScratch<C>& scratch, MatrixView<const C> x) {
     const Statistics<double> statistics(run.report);
     Scores::forward(run, w.scores, x, scratch.logits);
-    route(run.device, Router<compute_t<C>, E, K>{.order = Options.order,
-                                                 .logits = scratch.logits,
-                                                 .probabilities = saved.probabilities,
-                                                 .log_sum_exp = saved.log_sum_exp,
-                                                 .experts = saved.experts,
-                                                 .gates = saved.gates,
-                                                 .load = statistics.load,
-                                                 .probability = statistics.probability,
-                                                 .entropy = statistics.entropy,
-                                                 .square_log_sum_exp = statistics.square_log_sum_exp,
-                                                 .counted = statistics.counted,
-                                                 .targets = run.targets});
+    // Routers without a bias are the same for parameters of any type.
+    using Bias = std::conditional_t<Options.selection_bias, S, compute_t<C>>;
+    Router<compute_t<C>, E, K, Bias> router{.order = Options.order,
+                                            .logits = scratch.logits,
+                                            .probabilities = saved.probabilities,
+                                            .log_sum_exp = saved.log_sum_exp,
+                                            .experts = saved.experts,
+                                            .gates = saved.gates,
+                                            .load = statistics.load,
+                                            .probability = statistics.probability,
+                                            .entropy = statistics.entropy,
+                                            .square_log_sum_exp = statistics.square_log_sum_exp,
+                                            .counted = statistics.counted,
+                                            .targets = run.targets,
+                                            .normalised = Options.normalised_gates,
+                                            .scale = Options.gate_scale.value(),
+                                            .sigmoids = saved.sigmoids};
+    if constexpr (Options.selection_bias) router.selection_bias = w.selection_bias;
+    route(run.device, router);
     group_tokens(run.device, GroupTokens{.tokens = run.shape.tokens(),
                                          .top_k = K,
                                          .expert_count = E,
@@ -231,7 +249,10 @@ struct Routing : LayerDefaults {
                                                        .z = run.auxiliary_weight * Options.z.value(),
                                                        .dlogits = scratch.dlogits,
                                                        .counted = statistics.counted,
-                                                       .targets = run.targets});
+                                                       .targets = run.targets,
+                                                       .normalised = Options.normalised_gates,
+                                                       .scale = Options.gate_scale.value(),
+                                                       .sigmoids = saved.sigmoids});
     Scores::backward(run, w.scores, g.scores, x, scratch.dlogits, dx, Into::add);
   }
 };

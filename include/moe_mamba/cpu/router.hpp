@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "moe_mamba/cpu/chunks.hpp"
 #include "moe_mamba/cpu/exponential.hpp"
+#include "moe_mamba/cpu/packet_access.hpp"
 #include "moe_mamba/ops/router.hpp"
 
 /// Routing of tokens to experts on the CPU; the contract is in ops/router.hpp. The softmax of a token runs in the
@@ -50,6 +52,35 @@ inline void select_top_k(const C* values, C largest, Index* chosen) {
   }
 }
 
+/// Chooses by score + bias, where a score is a probability or the sigmoid of a logit.
+template <int TopK, ComputeScalar C, int Experts, class B>
+inline void select_biased(const Router<C, Experts, TopK, B>& router, const C* logits, const C* probabilities,
+                          Index* chosen) {
+  alignas(64) C sums[array_size<Experts>];
+  const B* const bias = router.selection_bias;
+  const bool of_sigmoids = router.order == GateOrder::sigmoid_then_top_k;
+  sweep<C>(Experts, [&]<class P>(Index e) {
+    const P score = of_sigmoids ? sigmoid(load<P>(logits + e)) : load<P>(probabilities + e);
+    store(sums + e, score + load_widened<P>(bias + e));
+  });
+  select_top_k<Experts, TopK>(sums, sweep_max<C>(sums, Experts), chosen);
+}
+
+/// Gates that add up to one: a softmax over the chosen logits, or their sigmoids divided by the sum of these. They are
+/// shifted by the largest, as a bias may choose experts of which all are improbable.
+template <int TopK, ComputeScalar C>
+inline void share_gates(const C* logits, const Index* chosen, bool of_sigmoids, C* gates) {
+  C largest = logits[chosen[0]], sum = 0;
+  for (int k = 1; k < TopK; ++k) largest = std::max(largest, logits[chosen[k]]);
+  const C shift = of_sigmoids ? std::min(largest, C(0)) : largest;
+  for (int k = 0; k < TopK; ++k) {
+    const C logit = logits[chosen[k]];
+    gates[k] = of_sigmoids ? shifted_sigmoid(logit, shift) : exponential(logit - shift);
+    sum += gates[k];
+  }
+  for (int k = 0; k < TopK; ++k) gates[k] /= sum;
+}
+
 }  // namespace detail
 
 /// Bytes of each thread's scratch that route takes at most for up to so many tokens.
@@ -60,13 +91,14 @@ constexpr std::size_t route_thread_scratch(const Device&, Index tokens) {
 }
 
 /// Probabilities, chosen experts, gates and statistics.
-template <ComputeScalar C, int Experts, int TopK>
-void route(Device& device, const Router<C, Experts, TopK>& router) {
+template <ComputeScalar C, int Experts, int TopK, class B>
+void route(Device& device, const Router<C, Experts, TopK, B>& router) {
   static_assert(1 <= TopK && TopK <= Experts, "a router chooses 1 to Experts experts for each token");
   using Sums = detail::RouterSums<Experts>;
   static_assert(sizeof(Sums) <= Device::thread_scratch_bytes, "too many experts for a router");
   // A probability below exp(-700) (double) or exp(-80) (float) adds nothing to the entropy, not even 0 · infinity.
   constexpr C least = sizeof(C) == 8 ? C(-700) : C(-80);
+  const C scale = static_cast<C>(router.scale);
 
   const Index tokens = router.logits.rows;
   const detail::Chunks chunks = detail::row_chunks(tokens, 8 * Experts, Sums::most());
@@ -100,22 +132,36 @@ void route(Device& device, const Router<C, Experts, TopK>& router) {
         for (int e = 0; e < Experts; ++e) sum.probability[e] += double(probabilities[e]);
       }
 
-      // The larger logit has the larger probability; logits tie exactly where probabilities do, without their rounding.
       Index* experts = router.experts + t * TopK;
       C* gates = router.gates + t * TopK;
-      detail::select_top_k<Experts, TopK>(logits, largest, experts);
+      const bool is_biased = router.selection_bias != nullptr;
+      if (is_biased) {
+        detail::select_biased(router, logits, probabilities, experts);
+      } else {
+        // The larger logit has the larger probability; logits tie exactly where probabilities do, without their rounding.
+        detail::select_top_k<Experts, TopK>(logits, largest, experts);
+      }
       C chosen = 0;
       for (int k = 0; k < TopK; ++k) {
         sum.load[experts[k]] += counted ? 1 : 0;
         gates[k] = probabilities[experts[k]];
         chosen += gates[k];
       }
-      if (router.order == GateOrder::top_k_then_softmax) {
+      // A NaN among the others shows as well: doubt is 0 or NaN.
+      const C doubt = total - total;
+      if (router.order == GateOrder::top_k_then_softmax && !is_biased) {
         for (int k = 0; k < TopK; ++k) gates[k] /= chosen;
+      } else if (router.order == GateOrder::top_k_then_softmax) {
+        detail::share_gates<TopK>(logits, experts, false, gates);
+        for (int k = 0; k < TopK; ++k) gates[k] += doubt;
+      } else if (router.order == GateOrder::sigmoid_then_top_k && router.normalised) {
+        detail::share_gates<TopK>(logits, experts, true, gates);
+        for (int k = 0; k < TopK; ++k) gates[k] += doubt;
+        for (int k = 0; k < TopK; ++k) router.sigmoids[t * TopK + k] = sigmoid(logits[experts[k]]);
       } else if (router.order == GateOrder::sigmoid_then_top_k) {
-        // A NaN among the others shows as well: total - total is 0 or NaN.
-        for (int k = 0; k < TopK; ++k) gates[k] = sigmoid(logits[experts[k]]) + (total - total);
+        for (int k = 0; k < TopK; ++k) gates[k] = sigmoid(logits[experts[k]]) + doubt;
       }
+      for (int k = 0; k < TopK; ++k) gates[k] *= scale;
     }
   });
 
@@ -146,6 +192,7 @@ void router_backward(Device& device, const RouterBackward<C, Experts, TopK>& rou
     balance[e] = static_cast<C>(router.balance * Experts * router.load[e] / (divisor * TopK) / divisor);
   }
   const C z_of_counted = static_cast<C>(2 * router.z / divisor);
+  const C scale = static_cast<C>(router.scale), unscale = static_cast<C>(1 / router.scale);
 
   detail::for_rows(device, tokens, 8 * Experts, [&](Index first, Index last) {
     alignas(64) C dp[array_size<Experts>];
@@ -164,22 +211,40 @@ void router_backward(Device& device, const RouterBackward<C, Experts, TopK>& rou
         std::fill_n(dp, Experts, C(0));
       }
       if (router.order == GateOrder::softmax_then_top_k) {
-        for (int k = 0; k < TopK; ++k) dp[experts[k]] += dgates[k];
+        for (int k = 0; k < TopK; ++k) dp[experts[k]] += scale * dgates[k];
       }
       const C dot = detail::sweep_sum<C>(
           Experts, [&]<class P>(Index e, P sum) { return fma(load<P>(dp + e), load<P>(p + e), sum); });
       const C shift = z * router.log_sum_exp[t] - dot;
       detail::sweep<C>(Experts,
                        [&]<class P>(Index e) { store(dlogits + e, load<P>(p + e) * (load<P>(dp + e) + shift)); });
-      if (router.order == GateOrder::top_k_then_softmax) {
+      const bool of_sigmoids = router.order == GateOrder::sigmoid_then_top_k;
+      if (router.order == GateOrder::top_k_then_softmax || (of_sigmoids && router.normalised)) {
+        const C* sigmoids = of_sigmoids ? router.sigmoids + t * TopK : nullptr;
         C gate_dot = 0;
         for (int k = 0; k < TopK; ++k) gate_dot += gates[k] * dgates[k];
-        for (int k = 0; k < TopK; ++k) dlogits[experts[k]] += gates[k] * (dgates[k] - gate_dot);
-      } else if (router.order == GateOrder::sigmoid_then_top_k) {
-        for (int k = 0; k < TopK; ++k) dlogits[experts[k]] += dgates[k] * gates[k] * (C(1) - gates[k]);
+        gate_dot *= unscale;
+        for (int k = 0; k < TopK; ++k) {
+          const C slope = of_sigmoids ? C(1) - sigmoids[k] : C(1);
+          dlogits[experts[k]] += slope * gates[k] * (dgates[k] - gate_dot);
+        }
+      } else if (of_sigmoids) {
+        for (int k = 0; k < TopK; ++k) dlogits[experts[k]] += dgates[k] * gates[k] * (C(1) - unscale * gates[k]);
       }
     }
   });
+}
+
+/// Moves selection biases against their experts' loads, on one thread: they are few.
+template <StorageScalar S>
+void update_selection_biases(Device&, const SelectionBiasUpdate<S>& update) {
+  if (is_skipped(update)) return;
+  for (Index router = 0; router < update.count; ++router) {
+    const SelectionBiasPlace& place = update.places[router];
+    const double* load = update.report + place.load;
+    const double total = std::accumulate(load, load + place.experts, 0.0);
+    for (int e = 0; e < place.experts; ++e) update_selection_bias(update, place, e, total);
+  }
 }
 
 }  // namespace moe_mamba::inline v0_2::cpu

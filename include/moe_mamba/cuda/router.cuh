@@ -16,16 +16,32 @@ namespace moe_mamba::inline v0_2::cuda {
 
 namespace detail {
 
-/// The first of `count` logits in the order of choice that follows `previous` (the first of all where its index is
-/// -1), known to the whole warp.
-template <class C>
-__device__ inline Choice<C> next_choice(const C* logits, int count, Choice<C> previous) {
+/// The first of `count` numbers value(0), … in the order of choice that follows `previous` (the first of all where its index
+/// is -1), known to the whole warp. A thread asks for every warp_size-th of them.
+template <class C, class Value>
+__device__ inline Choice<C> next_choice(const Value& value, int count, Choice<C> previous) {
   Choice<C> best{0, count};
   for (int e = lane_index(); e < count; e += warp_size) {
-    const Choice<C> candidate{order_key(logits[e]), e};
+    const Choice<C> candidate{order_key(value(e)), e};
     if ((previous.index < 0 || previous.before(candidate)) && candidate.before(best)) best = candidate;
   }
   return warp_first(best);
+}
+
+/// Makes the gates of the chosen experts, whose sum is 1: a softmax over the chosen logits, or their sigmoids divided by the
+/// sum of these. They are shifted by the largest, as a bias may choose experts of which all are improbable. `doubt` is 0 or
+/// NaN.
+template <class C, int TopK>
+__device__ inline void share_gates(const C* logits, const Index* chosen, bool of_sigmoids, C doubt, C* gates) {
+  C largest = logits[chosen[0]], sum = 0;
+  for (int k = 1; k < TopK; ++k) largest = max(largest, logits[chosen[k]]);
+  const C shift = of_sigmoids ? min(largest, C(0)) : largest;
+  for (int k = 0; k < TopK; ++k) {
+    const C logit = logits[chosen[k]];
+    gates[k] = of_sigmoids ? shifted_sigmoid(logit, shift) : exp(logit - shift);
+    sum += gates[k];
+  }
+  for (int k = 0; k < TopK; ++k) gates[k] = gates[k] / sum + doubt;
 }
 
 /// Sums of a block's tokens.
@@ -36,9 +52,9 @@ struct RouterSums {
 /// Experts whose loads a block counts in shared memory; more of them are rarely met by one address at a time.
 inline constexpr int most_shared_loads = 2048;
 
-template <int threads, class C, int Experts, int TopK>
-__global__ void __launch_bounds__(threads)
-    route_kernel(Router<C, Experts, TopK> router, Index tokens_per_block, unsigned long long* loads, RouterSums* sums) {
+template <int threads, class C, int Experts, int TopK, class B>
+__global__ void __launch_bounds__(threads) route_kernel(Router<C, Experts, TopK, B> router, Index tokens_per_block,
+                                                        unsigned long long* loads, RouterSums* sums) {
   await_stream();
   release_stream();
   constexpr int warps = threads / warp_size;
@@ -47,6 +63,7 @@ __global__ void __launch_bounds__(threads)
   constexpr C least = sizeof(C) == 8 ? C(-700) : C(-80);
   __shared__ unsigned shared_load[shared_loads ? Experts : 1];
   const int lane = lane_index();
+  const C scale = static_cast<C>(router.scale);
   if constexpr (shared_loads) {
     for (int e = int(threadIdx.x); e < Experts; e += threads) shared_load[e] = 0;
     __syncthreads();
@@ -57,7 +74,8 @@ __global__ void __launch_bounds__(threads)
   for (Index t = first + warp_index(); t < last; t += warps) {
     const C* logits = router.logits.row(t);
     C* probabilities = router.probabilities.row(t);
-    Choice<C> choice = next_choice(logits, Experts, Choice<C>{0, -1});
+    const auto logit_of = [&](int e) { return logits[e]; };
+    Choice<C> choice = next_choice(logit_of, Experts, Choice<C>{0, -1});
     const C largest = logits[choice.index];
     C total = 0;
     for (int e = lane; e < Experts; e += warp_size) total += exp(logits[e] - largest);
@@ -77,14 +95,22 @@ __global__ void __launch_bounds__(threads)
       square += log_sum_exp * log_sum_exp;
     }
 
-    // The larger logit has the larger probability; logits tie exactly where probabilities do, without their rounding.
+    // Without a bias, the larger logit has the larger probability; logits tie exactly where probabilities do, without their
+    // rounding. Of the probabilities, a thread reads those that it has written.
+    const bool is_biased = router.selection_bias != nullptr;
+    const bool of_sigmoids = router.order == GateOrder::sigmoid_then_top_k;
+    const auto biased_score_of = [&](int e) {
+      return (of_sigmoids ? sigmoid(logits[e]) : probabilities[e]) + static_cast<C>(router.selection_bias[e]);
+    };
+    if (is_biased) choice = next_choice(biased_score_of, Experts, Choice<C>{0, -1});
     C chosen = 0;
     for (int k = 0; k < TopK; ++k) {
-      if (k > 0) choice = next_choice(logits, Experts, choice);
+      if (k > 0) {
+        choice = is_biased ? next_choice(biased_score_of, Experts, choice) : next_choice(logit_of, Experts, choice);
+      }
       const C logit = logits[choice.index];
       // A NaN among the others shows in a sigmoid as well: total - total is 0 or NaN.
-      const C gate = router.order == GateOrder::sigmoid_then_top_k ? sigmoid(logit) + (total - total)
-                                                                   : exp(logit - largest) / total;
+      const C gate = of_sigmoids ? sigmoid(logit) + (total - total) : exp(logit - largest) / total;
       chosen += gate;
       if (lane != 0) continue;
       router.experts[t * TopK + k] = choice.index;
@@ -98,9 +124,17 @@ __global__ void __launch_bounds__(threads)
     }
     if (lane != 0) continue;
     router.log_sum_exp[t] = static_cast<C>(log_sum_exp);
-    if (router.order == GateOrder::top_k_then_softmax) {
-      for (int k = 0; k < TopK; ++k) router.gates[t * TopK + k] /= chosen;
+    const Index* experts = router.experts + t * TopK;
+    C* gates = router.gates + t * TopK;
+    if (of_sigmoids && router.normalised) {
+      for (int k = 0; k < TopK; ++k) router.sigmoids[t * TopK + k] = gates[k];
+      share_gates<C, TopK>(logits, experts, true, total - total, gates);
+    } else if (router.order == GateOrder::top_k_then_softmax && is_biased) {
+      share_gates<C, TopK>(logits, experts, false, total - total, gates);
+    } else if (router.order == GateOrder::top_k_then_softmax) {
+      for (int k = 0; k < TopK; ++k) gates[k] /= chosen;
     }
+    for (int k = 0; k < TopK; ++k) gates[k] *= scale;
   }
 
   // Every thread of a warp has the warp's sums.
@@ -130,10 +164,10 @@ struct StoreColumn {
   __device__ void operator()(Index column, const double (&sums)[1]) const { to[column] = sums[0]; }
 };
 
-template <int threads, class C, int Experts, int TopK>
+template <int threads, class C, int Experts, int TopK, class B>
 __global__ void __launch_bounds__(threads)
-    router_statistics_kernel(Router<C, Experts, TopK> router, const unsigned long long* loads, const RouterSums* sums,
-                             int blocks) {
+    router_statistics_kernel(Router<C, Experts, TopK, B> router, const unsigned long long* loads,
+                             const RouterSums* sums, int blocks) {
   await_stream();
   release_stream();
   double entropy = 0, square = 0, counted = 0;
@@ -159,6 +193,7 @@ __global__ void __launch_bounds__(threads) router_backward_kernel(RouterBackward
   const double divisor = *router.counted > 1 ? *router.counted : 1.0;
   const double balance_of_counted = router.balance * Experts / (divisor * TopK) / divisor;
   const C z_of_counted = static_cast<C>(2 * router.z / divisor);
+  const C scale = static_cast<C>(router.scale), unscale = static_cast<C>(1 / router.scale);
   const int lane = lane_index();
   const Index tokens = router.probabilities.rows, step = Index(gridDim.x) * (threads / warp_size);
   for (Index t = (Index(blockIdx.x) * threads + threadIdx.x) / warp_size; t < tokens; t += step) {
@@ -177,7 +212,7 @@ __global__ void __launch_bounds__(threads) router_backward_kernel(RouterBackward
     const auto dp = [&](int e) {
       C sum = static_cast<C>(balance * router.load[e]);
       if (of_probabilities) {
-        for (int k = 0; k < TopK; ++k) sum += experts[k] == e ? dgates[k] : C(0);
+        for (int k = 0; k < TopK; ++k) sum += experts[k] == e ? scale * dgates[k] : C(0);
       }
       return sum;
     };
@@ -185,15 +220,18 @@ __global__ void __launch_bounds__(threads) router_backward_kernel(RouterBackward
     for (int e = lane; e < Experts; e += warp_size) dot += dp(e) * p[e];
     dot = warp_sum(dot);
     C gate_dot = 0;
-    if (!of_probabilities && !of_sigmoids) {
+    const bool divided = !of_probabilities && (!of_sigmoids || router.normalised);
+    if (divided) {
       for (int k = 0; k < TopK; ++k) gate_dot += gates[k] * dgates[k];
+      gate_dot *= unscale;
     }
     const C shift = z * router.log_sum_exp[t] - dot;
     for (int e = lane; e < Experts; e += warp_size) {
       C gradient = p[e] * (dp(e) + shift);
       if (!of_probabilities) {
         for (int k = 0; k < TopK; ++k) {
-          const C slope = of_sigmoids ? dgates[k] * (C(1) - gates[k]) : dgates[k] - gate_dot;
+          C slope = divided ? dgates[k] - gate_dot : dgates[k];
+          if (of_sigmoids) slope *= C(1) - (divided ? router.sigmoids[t * TopK + k] : unscale * gates[k]);
           gradient += experts[k] == e ? gates[k] * slope : C(0);
         }
       }
@@ -202,12 +240,25 @@ __global__ void __launch_bounds__(threads) router_backward_kernel(RouterBackward
   }
 }
 
+/// A block for each router.
+template <int threads, class S>
+__global__ void __launch_bounds__(threads) selection_bias_kernel(SelectionBiasUpdate<S> update) {
+  await_stream();
+  release_stream();
+  if (is_skipped(update)) return;
+  const SelectionBiasPlace place = update.places[blockIdx.x];
+  double total = 0;
+  for (int e = int(threadIdx.x); e < place.experts; e += threads) total += update.report[place.load + e];
+  total = block_sum<threads>(total);
+  for (int e = int(threadIdx.x); e < place.experts; e += threads) update_selection_bias(update, place, e, total);
+}
+
 }  // namespace detail
 
 /// Probabilities, chosen experts, gates and statistics. With a NaN among a token's logits its choice is arbitrary, but
 /// within range and without repetition.
-template <ComputeScalar C, int Experts, int TopK>
-void route(Device& device, const Router<C, Experts, TopK>& router) {
+template <ComputeScalar C, int Experts, int TopK, class B>
+void route(Device& device, const Router<C, Experts, TopK, B>& router) {
   static_assert(1 <= TopK && TopK <= Experts, "a router chooses 1 to Experts experts for each token");
   constexpr int threads = 256, most_blocks = 1024;
   const Index tokens = router.logits.rows;
@@ -219,14 +270,14 @@ void route(Device& device, const Router<C, Experts, TopK>& router) {
   const Index tokens_per_block = std::max<Index>(16, ceiling_divide<Index>(tokens, most_blocks));
   const int blocks = int(ceiling_divide(tokens, tokens_per_block));
   if (blocks > 0) {
-    detail::launch_dependent(device, detail::route_kernel<threads, C, Experts, TopK>, unsigned(blocks), threads, 0,
+    detail::launch_dependent(device, detail::route_kernel<threads, C, Experts, TopK, B>, unsigned(blocks), threads, 0,
                              router, tokens_per_block, loads, sums);
   }
   detail::sum_columns<1>(device, tokens, Index{Experts},
                          detail::ProbabilityColumn<C>{router.probabilities, router.targets},
                          detail::StoreColumn{router.probability}, arena);
-  detail::launch_dependent(device, detail::router_statistics_kernel<threads, C, Experts, TopK>, 1, threads, 0, router,
-                           loads, sums, blocks);
+  detail::launch_dependent(device, detail::router_statistics_kernel<threads, C, Experts, TopK, B>, 1, threads, 0,
+                           router, loads, sums, blocks);
 }
 
 /// The gradient of the logits from that of the gates and from the auxiliary losses.
@@ -238,6 +289,15 @@ void router_backward(Device& device, const RouterBackward<C, Experts, TopK>& rou
   const Index blocks = ceiling_divide<Index>(tokens, threads / detail::warp_size);
   detail::launch_dependent(device, detail::router_backward_kernel<threads, C, Experts, TopK>,
                            unsigned(std::min(blocks, Index{1} << 30)), threads, 0, router);
+}
+
+/// Moves selection biases against their experts' loads.
+template <StorageScalar S>
+void update_selection_biases(Device& device, const SelectionBiasUpdate<S>& update) {
+  constexpr int threads = 256;
+  if (update.count == 0) return;
+  detail::launch_dependent(device, detail::selection_bias_kernel<threads, S>, unsigned(update.count), threads, 0,
+                           update);
 }
 
 }  // namespace moe_mamba::inline v0_2::cuda

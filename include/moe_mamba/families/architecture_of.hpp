@@ -98,7 +98,10 @@ LayerSpec layer_spec(Of<Moe<Options...>>, Index width) {
                  .order = options.order == GateOrder::top_k_then_softmax   ? "TopKThenSoftmax"
                           : options.order == GateOrder::sigmoid_then_top_k ? "SigmoidThenTopK"
                                                                            : "SoftmaxThenTopK",
+                 .normalised_gates = options.normalised_gates,
+                 .gate_scale = {options.gate_scale.numerator, options.gate_scale.denominator},
                  .router_bias = options.router_bias,
+                 .selection_bias = options.selection_bias,
                  .capacity = {options.capacity.numerator, options.capacity.denominator},
                  .floor_capacity = options.floor_capacity}
       .layer();

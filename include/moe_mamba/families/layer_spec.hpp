@@ -46,7 +46,9 @@ struct MlpSpec {
 struct MoeSpec {
   Index width = 1, experts = 1, top_k = 1, hidden = 0, shared_experts = 0;
   std::string activation = "Relu", order = "SoftmaxThenTopK";
-  bool router_bias = false;
+  bool normalised_gates = false;
+  Fraction gate_scale = {1, 1};
+  bool router_bias = false, selection_bias = false;
   Fraction capacity = {0, 1};  // 0: none
   bool floor_capacity = false;
 
@@ -57,7 +59,12 @@ struct MoeSpec {
         {integer("Experts", experts, 0), integer("TopK", top_k, 1),
          integer("Hidden", hidden == 0 ? 4 * width : hidden, 4 * width), integer("SharedExperts", shared_experts, 0),
          choice("the activation", activation, "Relu"), choice("the gates' order", order, "SoftmaxThenTopK"),
-         flag("RouterBias", router_bias),
+         flag("NormalisedGates", normalised_gates),
+         OptionSpec{
+             "GateScale",
+             "GateScale<" + std::to_string(gate_scale.numerator) + ", " + std::to_string(gate_scale.denominator) + ">",
+             gate_scale.value() == 1, gate_scale.value()},
+         flag("RouterBias", router_bias), flag("SelectionBias", selection_bias),
          OptionSpec{"Capacity",
                     limited ? (floor_capacity ? "FloorCapacity<" : "Capacity<") + std::to_string(capacity.numerator) +
                                   ", " + std::to_string(capacity.denominator) + ">"

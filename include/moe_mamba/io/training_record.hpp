@@ -13,6 +13,7 @@
 
 #include "moe_mamba/io/checksum.hpp"
 #include "moe_mamba/io/model_file.hpp"
+#include "moe_mamba/train/selection_biases.hpp"
 #include "moe_mamba/train/trainer.hpp"
 #include "moe_mamba/train/windows.hpp"
 
@@ -115,11 +116,15 @@ struct RunField {
 template <class Definition, StorageScalar S, class Backend, Schedule Rate>
 std::vector<RunField> run_fields(const Trainer<Definition, S, Backend, Rate>& trainer) {
   const TrainerOptions& options = trainer.options();
+  std::string options_text =
+      "clip_norm " + exact_text(options.clip_norm) + ", carry_states " + (options.carry_states ? "true" : "false");
+  if (!selection_bias_places<Definition>().empty()) {
+    options_text += ", selection_bias_rate " + exact_text(options.selection_bias_rate);
+  }
   std::vector<RunField> fields = {
       {"moe_mamba.training.optimizer", "the optimizer it was trained with", optimizer_text(trainer.optimizer())},
       {"moe_mamba.training.schedule", "the schedule it was trained with", schedule_text(trainer.schedule())},
-      {"moe_mamba.training.options", "the trainer options it was trained with",
-       "clip_norm " + exact_text(options.clip_norm) + ", carry_states " + (options.carry_states ? "true" : "false")},
+      {"moe_mamba.training.options", "the trainer options it was trained with", options_text},
       {"moe_mamba.training.definition", "the definition it was trained with (auxiliary losses included)",
        spelling<Definition>(AuxiliaryLosses::spelled)}};
   if constexpr (!std::same_as<Rate, Constant> && !std::same_as<Rate, Cosine>) {  // whose texts are complete

@@ -36,8 +36,9 @@ struct MambaTakes {
       "Mamba takes only the options State<N>, Convolution<K>, Expand<F> or Inner<E>, StepRank<R>, "
       "InnerNorm<Norm>, ProjectionBias, NoConvolutionBias, and for experts in its projections "
       "InputExperts<N>, GateExperts<N>, OutputExperts<N>, TopK<K>, Hidden<H> with an activation, SharedRouter or "
-      "SeparateRouters, Capacity<n, d>, BalanceLoss<n, d>, ZLoss<n, d>, RouterBias, SoftmaxThenTopK, "
-      "TopKThenSoftmax or SigmoidThenTopK: MambaTakes<layer, option>");
+      "SeparateRouters, Capacity<n, d>, FloorCapacity<n, d>, BalanceLoss<n, d>, ZLoss<n, d>, GateScale<n, d>, "
+      "RouterBias, SelectionBias, NormalisedGates, JointFanIn, SoftmaxThenTopK, TopKThenSoftmax or "
+      "SigmoidThenTopK: MambaTakes<layer, option>");
 };
 
 template <class Layer, int Times>

@@ -17,9 +17,9 @@ struct MoeTakes {
   static_assert(is_integer_option<Experts, Option> || is_integer_option<Hidden, Option> ||
                     is_integer_option<SharedExperts, Option> || is_routing_option<Option> || ActivationType<Option>,
                 "Moe takes only the options Experts<N>, TopK<K>, Hidden<H>, SharedExperts<N>, Capacity<n, d>, "
-                "FloorCapacity<n, d>, BalanceLoss<n, d>, ZLoss<n, d>, RouterBias, JointFanIn, SoftmaxThenTopK, "
-                "TopKThenSoftmax or "
-                "SigmoidThenTopK, and an activation (Relu, SquaredRelu, Gelu, Silu, SwiGlu, GeGlu or your own with "
+                "FloorCapacity<n, d>, BalanceLoss<n, d>, ZLoss<n, d>, GateScale<n, d>, RouterBias, SelectionBias, "
+                "NormalisedGates, JointFanIn, SoftmaxThenTopK, TopKThenSoftmax or SigmoidThenTopK, and an activation "
+                "(Relu, SquaredRelu, Gelu, Silu, SwiGlu, GeGlu or your own with "
                 "gated, value and derivative): MoeTakes<layer, option>");
 };
 
@@ -62,7 +62,8 @@ constexpr void set(MoeOptions& options, std::type_identity<SharedExperts<N>>) {
 }  // namespace detail
 
 /// A mixture of experts. Options: Experts<N> (required), TopK<1>, Hidden<4 · width>, SharedExperts<0>, an
-/// activation (Relu), SoftmaxThenTopK (or TopKThenSoftmax, SigmoidThenTopK), RouterBias (none), Capacity<n, d> or
+/// activation (Relu), SoftmaxThenTopK (or TopKThenSoftmax, SigmoidThenTopK), NormalisedGates (with SigmoidThenTopK; not
+/// normalised), GateScale<1, 1>, RouterBias (none), SelectionBias (none), Capacity<n, d> or
 /// FloorCapacity<n, d> (none: dropless), BalanceLoss<1, 100>, ZLoss<0, 1>, JointFanIn (none: initial weights have the
 /// fan-in of one expert and are cut at two standard deviations).
 template <class... Options>

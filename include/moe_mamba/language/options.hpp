@@ -39,15 +39,18 @@ template <int Numerator, int Denominator = 1> struct Capacity    { static conste
 template <int Numerator, int Denominator = 1> struct FloorCapacity { static constexpr int numerator = Numerator, denominator = Denominator; };
 template <int Numerator, int Denominator = 1> struct BalanceLoss { static constexpr int numerator = Numerator, denominator = Denominator; };
 template <int Numerator, int Denominator = 1> struct ZLoss       { static constexpr int numerator = Numerator, denominator = Denominator; };
+template <int Numerator, int Denominator = 1> struct GateScale   { static constexpr int numerator = Numerator, denominator = Denominator; };
 template <int Numerator, int Denominator = 1> struct Epsilon     { static constexpr int numerator = Numerator, denominator = Denominator; };
 
 struct SoftmaxThenTopK {};           ///< gates are probabilities over all experts (Switch)
 struct TopKThenSoftmax {};           ///< gates are a softmax over the selected experts (Mixtral)
 struct SigmoidThenTopK {};           ///< gates are sigmoids of the selected experts' logits (BlackMamba)
+struct NormalisedGates {};           ///< SigmoidThenTopK's gates are divided by their sum over the selected experts (DeepSeek-V3)
 struct RouterBias {};                ///< the router has a bias
 struct SharedRouter {};              ///< one router for all projections of a Mamba block that have experts
 struct SeparateRouters {};           ///< a router for each of them
 struct JointFanIn {};                ///< initial weights of a router and its experts as in the code of MoE-Mamba
+struct SelectionBias {};             ///< a bias that only selects experts, and follows their loads (loss-free balancing)
 struct ProjectionBias {};            ///< the projections into and out of a Mamba block have biases
 struct NoConvolutionBias {};         ///< the convolution of a Mamba block has none
 struct NoGain {};                    ///< an RmsNorm without parameters

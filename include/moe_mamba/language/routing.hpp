@@ -11,8 +11,9 @@ namespace moe_mamba::inline v0_2::detail {
 template <class Option>
 inline constexpr bool is_routing_option =
     is_integer_option<TopK, Option> || is_ratio_option<Capacity, Option> || is_ratio_option<FloorCapacity, Option> ||
-    is_ratio_option<BalanceLoss, Option> || is_ratio_option<ZLoss, Option> ||
-    is_one_of<Option, SoftmaxThenTopK, TopKThenSoftmax, SigmoidThenTopK, RouterBias, JointFanIn>;
+    is_ratio_option<BalanceLoss, Option> || is_ratio_option<ZLoss, Option> || is_ratio_option<GateScale, Option> ||
+    is_one_of<Option, SoftmaxThenTopK, TopKThenSoftmax, SigmoidThenTopK, NormalisedGates, RouterBias, SelectionBias,
+              JointFanIn>;
 
 template <class Layer, class Chosen, class All>
 struct TopKOfExperts {
@@ -26,6 +27,21 @@ struct TopOneNotRenormalised {
       !std::is_same_v<Router, TopKThenSoftmax>,
       "with TopK<1> a softmax over the single selected expert is always 1 and the router gets no gradient; "
       "allowed: SoftmaxThenTopK or SigmoidThenTopK, or TopK of 2 or more: TopOneNotRenormalised<layer, order>");
+};
+
+template <class Layer, bool OfSigmoids>
+struct NormalisedSigmoids {
+  static_assert(
+      OfSigmoids,
+      "NormalisedGates divides the gates of SigmoidThenTopK by their sum, and needs that option; probabilities "
+      "divided by their sum are TopKThenSoftmax: NormalisedSigmoids<layer, whether it has SigmoidThenTopK>");
+};
+
+template <class Layer, int K>
+struct TopOneNotNormalised {
+  static_assert(K != 1,
+                "with TopK<1> a single gate divided by itself is always 1 and the router gets no gradient; allowed: "
+                "SigmoidThenTopK without NormalisedGates, or TopK of 2 or more: TopOneNotNormalised<layer, K>");
 };
 
 template <class Layer, int Times>
@@ -55,6 +71,14 @@ consteval void check_routing(std::type_identity<Counts>...) {
   check<OptionGivenOnce<Layer, RouterBias, (0 + ... + int(std::is_same_v<Options, RouterBias>))>>();
   check_ratio_option<Layer, BalanceLoss, 0, Options...>();
   check_ratio_option<Layer, ZLoss, 0, Options...>();
+  check<OptionGivenOnce<Layer, SelectionBias, (0 + ... + int(std::is_same_v<Options, SelectionBias>))>>();
+  check<OptionGivenOnce<Layer, NormalisedGates, (0 + ... + int(std::is_same_v<Options, NormalisedGates>))>>();
+  if constexpr (is_one_of<NormalisedGates, Options...>) {
+    constexpr bool of_sigmoids = is_one_of<SigmoidThenTopK, Options...>;
+    check<NormalisedSigmoids<Layer, of_sigmoids>>();
+    if constexpr (of_sigmoids) check<TopOneNotNormalised<Layer, top_k>>();
+  }
+  check_ratio_option<Layer, GateScale, 1, Options...>();
   check<OptionGivenOnce<Layer, JointFanIn, (0 + ... + int(std::is_same_v<Options, JointFanIn>))>>();
   check_ratio_option<Layer, Capacity, 1, Options...>();
   check_ratio_option<Layer, FloorCapacity, 1, Options...>();
@@ -84,6 +108,16 @@ constexpr void set_routing(RoutingOptions& options, std::type_identity<BalanceLo
 template <int N, int D>
 constexpr void set_routing(RoutingOptions& options, std::type_identity<ZLoss<N, D>>) {
   options.z = {N, D};
+}
+template <int N, int D>
+constexpr void set_routing(RoutingOptions& options, std::type_identity<GateScale<N, D>>) {
+  options.gate_scale = {N, D};
+}
+constexpr void set_routing(RoutingOptions& options, std::type_identity<NormalisedGates>) {
+  options.normalised_gates = true;
+}
+constexpr void set_routing(RoutingOptions& options, std::type_identity<SelectionBias>) {
+  options.selection_bias = true;
 }
 constexpr void set_routing(RoutingOptions& options, std::type_identity<TopKThenSoftmax>) {
   options.order = GateOrder::top_k_then_softmax;

@@ -88,7 +88,10 @@ inline void add_routing(Spelling& spelling, const RoutingOptions& given, Auxilia
   const RoutingOptions standard;
   spelling.flag("TopKThenSoftmax", given.order == GateOrder::top_k_then_softmax)
       .flag("SigmoidThenTopK", given.order == GateOrder::sigmoid_then_top_k)
+      .flag("NormalisedGates", given.normalised_gates)
+      .ratio("GateScale", given.gate_scale, standard.gate_scale)
       .flag("RouterBias", given.router_bias)
+      .flag("SelectionBias", given.selection_bias)
       .ratio(given.floor_capacity ? "FloorCapacity" : "Capacity", given.capacity, standard.capacity);
   if (losses == AuxiliaryLosses::spelled) {
     spelling.ratio("BalanceLoss", given.balance, standard.balance)

@@ -9,6 +9,7 @@
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/ops/linear.hpp"
 #include "moe_mamba/ops/optimizer.hpp"
+#include "moe_mamba/ops/router.hpp"
 #include "moe_mamba/ops/sampling.hpp"
 #include "moe_mamba/runtime/backend.hpp"
 
@@ -97,6 +98,12 @@ struct Passes {
 
   /// AdamW's update.
   void (*update)(Backend& device, const Update& update) = nullptr;
+
+  /// Moves selection biases.
+  void (*update_selection_biases)(Backend& device, const SelectionBiasUpdate<S>& update) = nullptr;
+
+  /// Begins a sum of workspaces' reports of the layers with one, or adds another one; null: zeros.
+  void (*sum_reports)(Backend& device, const double* report, double* sum, Into into) = nullptr;
 
   /// Zeros.
   void (*clear)(Backend& device, C* values, Index count) = nullptr;

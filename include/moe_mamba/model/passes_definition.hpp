@@ -37,6 +37,10 @@ class PassesDefinition {
       sum_of_squares(device, values, count, sum);
     };
     table.update = [](Backend& device, const Update& update) { adamw(device, update); };
+    table.update_selection_biases = [](Backend& device, const SelectionBiasUpdate<S>& update) {
+      update_selection_biases(device, update);
+    };
+    table.sum_reports = sum_reports;
     table.clear = clear;
     table.scale = [](Backend& device, C factor, C* values, Index count) {
       scale(device, factor, matrix(values, 1, count));
@@ -186,6 +190,17 @@ class PassesDefinition {
       first = parameter.offset + parameter.size();
     });
     clear_to(Definition::parameters);
+  }
+
+  static void sum_reports(Backend& device, const double* report, double* sum, Into into) {
+    const auto to = matrix(sum, 1, Index{Body::report_size});
+    if (report == nullptr) {
+      fill(device, 0.0, to);
+    } else if (into == Into::assign) {
+      copy(device, matrix(report, 1, to.columns), to);
+    } else {
+      add(device, matrix(report, 1, to.columns), to);
+    }
   }
 
   static void clear(Backend& device, C* values, Index count) {

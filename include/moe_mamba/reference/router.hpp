@@ -9,8 +9,8 @@
 /// The reference of ops/router.hpp.
 namespace moe_mamba::inline v0_2::reference {
 
-template <class C, int Experts, int TopK>
-void route(Device&, const Router<C, Experts, TopK>& router) {
+template <class C, int Experts, int TopK, class B>
+void route(Device&, const Router<C, Experts, TopK, B>& router) {
   static_assert(1 <= TopK && TopK <= Experts, "a router chooses 1 to Experts experts for each token");
   const Index tokens = router.logits.rows;
   double entropy = 0, square = 0, counted = 0;
@@ -34,26 +34,37 @@ void route(Device&, const Router<C, Experts, TopK>& router) {
     router.log_sum_exp[t] = C(log_sum_exp);
     if (counts(router.targets, t)) square += log_sum_exp * log_sum_exp;
 
-    // The larger logit has the larger probability; logits tie exactly where probabilities do, without their rounding.
+    // Without a bias, the larger logit has the larger probability; logits tie exactly where probabilities do, without their
+    // rounding.
+    const bool of_sigmoids = router.order == GateOrder::sigmoid_then_top_k;
+    double order[array_size<Experts>];
+    for (int e = 0; e < Experts; ++e) {
+      const double logit = double(logits[e]);
+      order[e] = router.selection_bias == nullptr ? logit
+                                                  : (of_sigmoids ? sigmoid(logit) : std::exp(logit - log_sum_exp)) +
+                                                        double(router.selection_bias[e]);
+    }
     Index* experts = router.experts + t * TopK;
-    double chosen = 0;
+    double chosen = 0;  // the sum of the chosen experts' probabilities, or of their sigmoids
     for (int k = 0; k < TopK; ++k) {
       Index best = -1;
       for (Index e = 0; e < Experts; ++e) {
         bool taken = false;
         for (int earlier = 0; earlier < k; ++earlier) taken = taken || experts[earlier] == e;
-        if (!taken && (best < 0 || logits[e] > logits[best])) best = e;
+        if (!taken && (best < 0 || order[e] > order[best])) best = e;
       }
       experts[k] = best;
       router.load[best] += counts(router.targets, t) ? 1 : 0;
-      chosen += std::exp(double(logits[best]) - log_sum_exp);
+      const double logit = double(logits[best]);
+      chosen += of_sigmoids ? sigmoid(logit) : std::exp(logit - log_sum_exp);
     }
-    const double divisor = router.order == GateOrder::softmax_then_top_k ? 1.0 : chosen;
+    const bool divided = router.order == GateOrder::top_k_then_softmax || (of_sigmoids && router.normalised);
     for (int k = 0; k < TopK; ++k) {
       const double logit = double(logits[experts[k]]);
-      router.gates[t * TopK + k] = C(router.order == GateOrder::sigmoid_then_top_k
-                                         ? sigmoid(logit) + (sum - sum)  // a NaN among the others shows as well
-                                         : std::exp(logit - log_sum_exp) / divisor);
+      const double score = of_sigmoids ? sigmoid(logit) + (sum - sum)  // a NaN among the others shows as well
+                                       : std::exp(logit - log_sum_exp);
+      router.gates[t * TopK + k] = C(router.scale * (divided ? score / chosen : score));
+      if (of_sigmoids && router.normalised) router.sigmoids[t * TopK + k] = C(sigmoid(logit));
     }
   }
   *router.entropy = entropy;
@@ -77,7 +88,7 @@ void router_backward(Device&, const RouterBackward<C, Experts, TopK>& router) {
       dp[e] = balance * Experts * router.load[e] / (divisor * TopK) / divisor;
     }
     if (router.order == GateOrder::softmax_then_top_k) {
-      for (int k = 0; k < TopK; ++k) dp[experts[k]] += double(dgates[k]);
+      for (int k = 0; k < TopK; ++k) dp[experts[k]] += router.scale * double(dgates[k]);
     }
     double dot = 0;
     for (int e = 0; e < Experts; ++e) dot += dp[e] * double(p[e]);
@@ -86,17 +97,44 @@ void router_backward(Device&, const RouterBackward<C, Experts, TopK>& router) {
     for (int e = 0; e < Experts; ++e) {
       dlogits[e] = double(p[e]) * (dp[e] - dot + z * 2 * double(router.log_sum_exp[t]) / divisor);
     }
-    if (router.order == GateOrder::top_k_then_softmax) {
-      double gate_dot = 0;
-      for (int k = 0; k < TopK; ++k) gate_dot += double(gates[k]) * double(dgates[k]);
-      for (int k = 0; k < TopK; ++k) dlogits[experts[k]] += double(gates[k]) * (double(dgates[k]) - gate_dot);
-    }
-    if (router.order == GateOrder::sigmoid_then_top_k) {
-      for (int k = 0; k < TopK; ++k) {
-        dlogits[experts[k]] += double(dgates[k]) * double(gates[k]) * (1 - double(gates[k]));
+    double gate_dot = 0;
+    for (int k = 0; k < TopK; ++k) gate_dot += double(gates[k]) / router.scale * double(dgates[k]);
+    for (int k = 0; k < TopK; ++k) {
+      const double gate = double(gates[k]), dgate = double(dgates[k]);
+      if (router.order == GateOrder::top_k_then_softmax) {
+        dlogits[experts[k]] += gate * (dgate - gate_dot);
+      } else if (router.order == GateOrder::sigmoid_then_top_k && router.normalised) {
+        dlogits[experts[k]] += gate * (1 - double(router.sigmoids[t * TopK + k])) * (dgate - gate_dot);
+      } else if (router.order == GateOrder::sigmoid_then_top_k) {
+        dlogits[experts[k]] += dgate * gate * (1 - gate / router.scale);
       }
     }
     for (int e = 0; e < Experts; ++e) router.dlogits(t, e) = C(dlogits[e]);
+  }
+}
+
+template <class S>
+void update_selection_biases(Device&, const SelectionBiasUpdate<S>& update) {
+  if (update.squares != nullptr && !std::isfinite(update.scale * std::sqrt(*update.squares))) return;
+  for (Index router = 0; router < update.count; ++router) {
+    const SelectionBiasPlace& place = update.places[router];
+    const double* load = update.report + place.load;
+    double mean = 0;
+    for (int e = 0; e < place.experts; ++e) mean += load[e] / place.experts;
+    for (int e = 0; e < place.experts; ++e) {
+      const Index i = place.bias + e;
+      if (i < update.begin || i >= update.end) continue;
+      const double excess = load[e] - mean, rounding = 1e-12 * mean;
+      const double sign = excess > rounding ? -1 : excess < -rounding ? 1 : 0;
+      if constexpr (SelectionBiasUpdate<S>::keeps_remainder) {
+        const double old = double(join_float({update.parameters[i], update.remainder[i]}));
+        const SplitFloat halves = split_float(float(old + update.rate * sign));
+        update.parameters[i] = halves.upper;
+        update.remainder[i] = halves.remainder;
+      } else {
+        update.parameters[i] = S(double(update.parameters[i]) + update.rate * sign);
+      }
+    }
   }
 }
 

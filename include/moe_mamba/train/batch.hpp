@@ -47,6 +47,18 @@ struct SeriesBatch {
   bool continues = false;  // as above
 };
 
+namespace detail {
+
+template <class Batch, class Taken>
+struct BatchOfTrainer {
+  static_assert(
+      std::same_as<Batch, Taken>,
+      "a trainer takes a TokenBatch of a LanguageModel and a SeriesBatch<T> of a SequenceModel, where T is float, "
+      "or double where parameters are: BatchOfTrainer<what was given, what it takes>");
+};
+
+}  // namespace detail
+
 }  // namespace moe_mamba::inline v0_2
 
 template <class T>

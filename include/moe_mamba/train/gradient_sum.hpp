@@ -6,6 +6,7 @@
 #include "moe_mamba/model/losses.hpp"
 #include "moe_mamba/model/session.hpp"
 #include "moe_mamba/runtime/array.hpp"
+#include "moe_mamba/train/selection_biases.hpp"
 #include "moe_mamba/train/work_recording.hpp"
 
 namespace moe_mamba::inline v0_2 {
@@ -24,7 +25,10 @@ class GradientSum {
 
   /// In the caller's memory of Definition::parameters numbers where that is not empty.
   explicit GradientSum(SpanOf<C, Memory> memory = {})
-      : values_("gradients.size()", memory, static_cast<std::size_t>(Definition::parameters)) {}
+      : values_("gradients.size()", memory, static_cast<std::size_t>(Definition::parameters)) {
+    if (selection_bias_places<Definition>().empty()) return;
+    reports_ = Array<double, Memory>(static_cast<std::size_t>(Definition::Body::report_size));
+  }
 
   /// Takes the memory that add() needs for a batch of this shape.
   void reserve(const Shape& shape) {
@@ -43,6 +47,8 @@ class GradientSum {
     const auto queue = [&] {
       session.forward(batch, values_.data(), into);
       session.backward(batch, values_.data(), into);
+      if (reports_.empty()) return;
+      passes().sum_reports(session.device(), session.workspace().report().data(), reports_.data(), into);
     };
     const RecordedWork work{batch.shape, &session.workspace(), batch.states.data, parameters};
     recorded_[begins ? 0 : 1].run(session.device(), work, queue);
@@ -52,7 +58,10 @@ class GradientSum {
   /// others, such as other ranks'.
   void make_sum(Backend& device) {
     if (unit_ == 0) {
-      if (!is_sum_) passes().clear(device, values_.data(), Definition::parameters);
+      if (!is_sum_) {
+        passes().clear(device, values_.data(), Definition::parameters);
+        if (!reports_.empty()) passes().sum_reports(device, nullptr, reports_.data(), Into::assign);
+      }
     } else {
       rescale(device, 1);
       unit_ = 1;
@@ -72,6 +81,9 @@ class GradientSum {
 
   /// (Definition::parameters), laid out as the parameters; of no meaning where targets() is 0.
   SpanOf<C, Memory> values() const { return values_.span(); }
+  /// The sums of the layers' reports, which Optimizer::update_selection_biases() reads; after make_sum() those of others, such
+  /// as other ranks, can be added. Empty where the definition has no selection bias.
+  SpanOf<double, Memory> reports() { return reports_.span(); }
   double scale() const { return static_cast<double>(unit_) / static_cast<double>(targets_); }
   Index targets() const { return targets_; }
   const Losses& losses() const { return losses_; }
@@ -98,6 +110,7 @@ class GradientSum {
   }
 
   Zeros<C, Memory> values_;
+  Array<double, Memory> reports_;
   std::array<WorkRecording<Backend>, 2> recorded_;  // of the gradient of a first batch, and of one that is added to it
   Index targets_ = 0;
   Index unit_ = 0;  // values_ times this is the gradient of the sum over targets_; 0: there is none yet

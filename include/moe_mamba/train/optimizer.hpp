@@ -1,8 +1,8 @@
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <utility>
 #include <vector>
 
 #include "moe_mamba/blocks/parameter.hpp"
@@ -10,6 +10,7 @@
 #include "moe_mamba/model/passes.hpp"
 #include "moe_mamba/ops/optimizer.hpp"
 #include "moe_mamba/runtime/array.hpp"
+#include "moe_mamba/train/selection_biases.hpp"
 #include "moe_mamba/train/trainer_options.hpp"
 
 namespace moe_mamba::inline v0_2 {
@@ -19,7 +20,8 @@ struct IndexRange {
   Index begin = 0, end = 0;
 };
 
-/// AdamW's state for each parameter, and its updates of all parameters or of a range of them.
+/// AdamW's state for each parameter, and its updates of all parameters or of a range of them. Selection biases are not
+/// AdamW's: update() leaves them as they are, update_selection_biases() moves them.
 template <class Definition, StorageScalar S, class Backend>
 class Optimizer {
  public:
@@ -34,14 +36,19 @@ class Optimizer {
                      SpanOf<std::int16_t, Memory> remainder = {})
       : first_moment_("first_moment.size()", first_moment, count),
         second_moment_("second_moment.size()", second_moment, count),
-        remainder_("remainder.size()", remainder, keeps_remainder ? count : 0) {}
+        remainder_("remainder.size()", remainder, keeps_remainder ? count : 0),
+        biases_(selection_bias_places<Definition>()),
+        bias_places_(biases_.size()) {
+    bias_places_.write(biases_);
+  }
 
   /// One update.
   struct Step {
-    double scale = 1;          ///< the mean gradient is the gradients times this
-    double learning_rate = 0;  ///< of this step
-    Index number = 1;          ///< counted from 1
-    double clip_norm = 0;      ///< mean gradients of a larger norm are scaled down to it; 0: never
+    double scale = 1;                ///< the mean gradient is the gradients times this
+    double learning_rate = 0;        ///< of this step
+    Index number = 1;                ///< counted from 1
+    double clip_norm = 0;            ///< mean gradients of a larger norm are scaled down to it; 0: never
+    double selection_bias_rate = 0;  ///< that selection biases are moved by
   };
 
   /// Sums the squares of gradients for the global norm, which update() needs.
@@ -64,27 +71,29 @@ class Optimizer {
   /// the norm is not finite.
   void update(Backend& device, S* parameters, const C* gradients, const AdamW& adamw, const Step& step,
               IndexRange range = all) {
-    const double time = static_cast<double>(step.number);
-    const Boundaries& decaying = adamw.decay == Decay::everything ? decaying_everything_ : decaying_matrices_;
-    passes().update(device, {.count = range.end - range.begin,
-                             .parameters = parameters + range.begin,
-                             .remainder = keeps_remainder ? remainder_.data() + range.begin : nullptr,
-                             .gradient = gradients + range.begin,
-                             .first_moment = first_moment_.data() + range.begin,
-                             .second_moment = second_moment_.data() + range.begin,
-                             .scale = step.scale,
-                             .rate = step.learning_rate,
-                             .beta1 = adamw.beta1,
-                             .beta2 = adamw.beta2,
-                             .epsilon = adamw.epsilon,
-                             .decay = adamw.weight_decay,
-                             .decay_boundaries = decaying.data(),
-                             .boundary_count = static_cast<Index>(decaying.size()),
-                             .correction1 = 1 - std::pow(adamw.beta1, time),
-                             .correction2 = 1 - std::pow(adamw.beta2, time),
-                             .squares = squares_.data(),
-                             .clip_norm = step.clip_norm,
-                             .first = range.begin});
+    for (const SelectionBiasPlace& place : biases_) {
+      update_piece(device, parameters, gradients, adamw, step, {range.begin, std::min(place.bias, range.end)});
+      range.begin = std::max(range.begin, place.bias + place.experts);
+    }
+    update_piece(device, parameters, gradients, adamw, step, range);
+  }
+
+  /// Moves the selection biases in a range of the parameters, given the whole array, by the sign of how much less than the
+  /// mean the load of each expert is; `reports` is GradientSum::reports(). After sum_squares(), before or after update(), and
+  /// like that changes nothing if the norm is not finite.
+  void update_selection_biases(Backend& device, S* parameters, SpanOf<const double, Memory> reports, const Step& step,
+                               IndexRange range = all) {
+    if (biases_.empty() || step.selection_bias_rate == 0) return;
+    passes().update_selection_biases(device, {.places = bias_places_.data(),
+                                              .count = static_cast<Index>(biases_.size()),
+                                              .parameters = parameters,
+                                              .remainder = keeps_remainder ? remainder_.data() : nullptr,
+                                              .report = reports.data(),
+                                              .rate = step.selection_bias_rate,
+                                              .squares = squares_.data(),
+                                              .scale = step.scale,
+                                              .begin = range.begin,
+                                              .end = range.end});
   }
 
   /// (Definition::parameters) each; the remainder is empty unless parameters are bfloat16.
@@ -117,11 +126,40 @@ class Optimizer {
     return array;
   }
 
+  /// Updates a range without selection biases.
+  void update_piece(Backend& device, S* parameters, const C* gradients, const AdamW& adamw, const Step& step,
+                    IndexRange range) {
+    if (range.begin >= range.end) return;
+    const double time = static_cast<double>(step.number);
+    const Boundaries& decaying = adamw.decay == Decay::everything ? decaying_everything_ : decaying_matrices_;
+    passes().update(device, {.count = range.end - range.begin,
+                             .parameters = parameters + range.begin,
+                             .remainder = keeps_remainder ? remainder_.data() + range.begin : nullptr,
+                             .gradient = gradients + range.begin,
+                             .first_moment = first_moment_.data() + range.begin,
+                             .second_moment = second_moment_.data() + range.begin,
+                             .scale = step.scale,
+                             .rate = step.learning_rate,
+                             .beta1 = adamw.beta1,
+                             .beta2 = adamw.beta2,
+                             .epsilon = adamw.epsilon,
+                             .decay = adamw.weight_decay,
+                             .decay_boundaries = decaying.data(),
+                             .boundary_count = static_cast<Index>(decaying.size()),
+                             .correction1 = 1 - std::pow(adamw.beta1, time),
+                             .correction2 = 1 - std::pow(adamw.beta2, time),
+                             .squares = squares_.data(),
+                             .clip_norm = step.clip_norm,
+                             .first = range.begin});
+  }
+
   Zeros<C, Memory> first_moment_, second_moment_;
   Zeros<std::int16_t, Memory> remainder_;
   Boundaries decaying_matrices_ = boundaries_of(Decay::matrices);
   Boundaries decaying_everything_ = boundaries_of(Decay::everything);
   Array<double, Memory> squares_{std::size_t{1}};  // the sum of the squares of the gradients
+  std::vector<SelectionBiasPlace> biases_;
+  Array<SelectionBiasPlace, Memory> bias_places_;
 };
 
 }  // namespace moe_mamba::inline v0_2

@@ -21,6 +21,7 @@
 #include "moe_mamba/train/gradient_sum.hpp"
 #include "moe_mamba/train/optimizer.hpp"
 #include "moe_mamba/train/schedule.hpp"
+#include "moe_mamba/train/trainer_deduction.hpp"
 #include "moe_mamba/train/trainer_memory.hpp"
 #include "moe_mamba/train/trainer_options.hpp"
 
@@ -124,9 +125,14 @@ class Trainer {
   double gradient_scale() const { return sum_.scale(); }
   Index targets() const { return sum_.targets(); }
 
+  /// The sums of the layers' reports over the same batches, whose loads move selection biases; empty where the definition has
+  /// none. In memory of the backend's, as gradients().
+  SpanOf<double, Memory> reports() { return sum_.reports(); }
+
   /// Makes gradients() those of the sum over the targets, to which others' may be added, and counts theirs: how many
   /// targets and which losses they are of. This is how ranks reduce: make_gradient_sum(), their own reduction of
-  /// gradients(), count_others() with the other ranks' targets and losses, update(). Throws OrderError in another order.
+  /// gradients() and reports(), count_others() with the other ranks' targets and losses, update(). Throws OrderError in another
+  /// order.
   void make_gradient_sum() {
     const ExclusiveCall call = begin_call();
     sum_.make_sum(*device_);
@@ -173,15 +179,18 @@ class Trainer {
   /// Batches of another kind.
   template <class Other>
   requires(!std::convertible_to<const Other&, BatchType>) StepReport step(const Other&) {
-    return refuse_batch<Other, StepReport>();
+    detail::check<detail::BatchOfTrainer<Other, BatchType>>();
+    return {};
   }
   template <class Other>
   requires(!std::convertible_to<const Other&, BatchType>) Losses accumulate(const Other&) {
-    return refuse_batch<Other, Losses>();
+    detail::check<detail::BatchOfTrainer<Other, BatchType>>();
+    return {};
   }
   template <class Other>
   requires(!std::convertible_to<const Other&, BatchType>) Losses evaluate(const Other&) {
-    return refuse_batch<Other, Losses>();
+    detail::check<detail::BatchOfTrainer<Other, BatchType>>();
+    return {};
   }
 
   /// Shows visit(RouterReport) what each mixture-of-experts layer reports of the last batch.
@@ -232,6 +241,7 @@ class Trainer {
  private:
   using SessionType = Session<Definition, S, Backend>;
   using Checks = BatchChecks<Definition, S, Backend>;
+  using OptimizerType = Optimizer<Definition, S, Backend>;
   static constexpr auto count = static_cast<std::size_t>(Definition::parameters);
 
   /// Throws what is wrong with the constructors' arguments, before anything has changed.
@@ -292,15 +302,6 @@ class Trainer {
                      std::span<const Input>(batch.targets), batch.shape);
   }
 
-  template <class Other, class Result>
-  static Result refuse_batch() {
-    static_assert(
-        std::same_as<Other, BatchType>,
-        "a trainer takes a TokenBatch of a LanguageModel and a SeriesBatch<T> of a SequenceModel, where T is float, or "
-        "double where parameters are: refuse_batch<what was given>");
-    return {};
-  }
-
   static typename SessionType::Batch staged(SessionType& session, const BatchType& batch, StateView<Compute> states) {
     return {batch.shape, session.stage_inputs(std::span<const Input>(batch.inputs), batch.shape),
             session.stage_targets(std::span<const Input>(batch.targets), batch.shape), states};
@@ -340,9 +341,14 @@ class Trainer {
   void queue_update(double rate) {
     if (sum_.targets() == 0) return;
     optimizer_.sum_squares(*device_, sum_.values().data());
-    optimizer_.update(
-        *device_, model_.parameters().data(), sum_.values().data(), adamw_,
-        {.scale = sum_.scale(), .learning_rate = rate, .number = steps_ + 1, .clip_norm = options_.clip_norm});
+    S* const parameters = model_.parameters().data();
+    const typename OptimizerType::Step step{.scale = sum_.scale(),
+                                            .learning_rate = rate,
+                                            .number = steps_ + 1,
+                                            .clip_norm = options_.clip_norm,
+                                            .selection_bias_rate = options_.selection_bias_rate};
+    optimizer_.update(*device_, parameters, sum_.values().data(), adamw_, step);
+    optimizer_.update_selection_biases(*device_, parameters, sum_.reports(), step);
   }
 
   /// Waits for the update and reports it.
@@ -377,23 +383,9 @@ class Trainer {
   WorkspaceType* workspace_ = nullptr;  // that, or the caller's; null until the first batch
   CarriedStates<Definition, S, Backend> states_;
   GradientSum<Definition, S, Backend> sum_;
-  Optimizer<Definition, S, Backend> optimizer_;
+  OptimizerType optimizer_;
   Index steps_ = 0;
   Index batches_ = 0;  // since the last update
 };
-
-template <class Definition, StorageScalar S, class Backend>
-Trainer(Model<Definition, S, Backend>&, AdamW = {}) -> Trainer<Definition, S, Backend, Constant>;
-template <class Definition, StorageScalar S, class Backend, Schedule Rate>
-Trainer(Model<Definition, S, Backend>&, AdamW, Rate, TrainerOptions = {}) -> Trainer<Definition, S, Backend, Rate>;
-template <class Definition, StorageScalar S, class Backend>
-Trainer(Model<Definition, S, Backend>&, Backend&, AdamW = {}) -> Trainer<Definition, S, Backend, Constant>;
-template <class Definition, StorageScalar S, class Backend, Schedule Rate>
-Trainer(Model<Definition, S, Backend>&, Backend&, AdamW, Rate, TrainerOptions = {},
-        TrainerMemory<Definition, S, Backend> = {}) -> Trainer<Definition, S, Backend, Rate>;
-template <class Definition, StorageScalar S, class Backend, Schedule Rate, class... Rest>
-Trainer(Model<Definition, S, Backend>&, Rate, Rest...) -> Trainer<Definition, S, Backend, Rate>;
-template <class Definition, StorageScalar S, class Backend, Schedule Rate, class... Rest>
-Trainer(Model<Definition, S, Backend>&, Backend&, Rate, Rest...) -> Trainer<Definition, S, Backend, Rate>;
 
 }  // namespace moe_mamba::inline v0_2

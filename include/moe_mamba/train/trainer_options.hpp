@@ -55,11 +55,16 @@ struct TrainerOptions {
   /// it continues the one before, and are reset where it does not. Memory for them is taken with the rest, and again
   /// where a batch has more sequences than any before, whatever `largest` is.
   bool carry_states = false;
+  /// What an update moves the selection biases of routers by, each up where its expert's load is below the mean and down where
+  /// it is above (SelectionBias); 0: not at all.
+  double selection_bias_rate = 1e-3;
 
   /// Throws std::invalid_argument.
   void check() const {
     require(detail::in_range(clip_norm, 0, std::numeric_limits<double>::max()), "clip_norm", clip_norm,
             "a finite number >= 0");
+    require(detail::in_range(selection_bias_rate, 0, std::numeric_limits<float>::max()), "selection_bias_rate",
+            selection_bias_rate, "a number >= 0 that a float holds");
     require(largest.batch >= 0, "largest.batch", largest.batch, "0 or more");
     require(largest.length >= 0, "largest.length", largest.length, "0 or more");
     require(largest.batch == 0 || largest.length > 0, "largest.length", largest.length,

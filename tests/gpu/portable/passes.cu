@@ -13,7 +13,8 @@ using Everything = LanguageModel<
              Attention<Heads<4>, KeyValueHeads<2>, HeadWidth<4>, Context<4>, Biases>>,
     Moe<Experts<4>, TopK<2>, Hidden<3>, SwiGlu, TopKThenSoftmax, SharedExperts<1>, ZLoss<1, 10>, Capacity<3, 4>>,
     Residual<NoNorm, Mlp<Hidden<4>, GeGlu>>, LayerNorm<>, RmsNorm<>, Mlp<Hidden<4>, Gelu>,
-    Moe<Experts<3>, TopK<1>, Hidden<2>, Silu, SigmoidThenTopK, RouterBias>>;
+    Moe<Experts<3>, TopK<1>, Hidden<2>, Silu, SigmoidThenTopK, RouterBias>,
+    Moe<Experts<4>, TopK<2>, Hidden<3>, SigmoidThenTopK, NormalisedGates, GateScale<5, 2>, SelectionBias>>;
 
 /// As many states as take most shared memory.
 using Series = SequenceModel<Inputs<3>, Outputs<2>, Width<5>, Mamba<State<40>>, Mlp<Hidden<2>, Relu>>;

@@ -1,0 +1,85 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "moe_mamba/cpu/router.hpp"
+#include "moe_mamba/reference/router.hpp"
+#include "support/data.hpp"
+
+namespace test {
+
+using namespace moe_mamba;
+
+/// Everything that a router of `E` experts and `K` choices reads and writes for some tokens.
+/// With a selection bias of type B where `bias` is not empty.
+template <class C, int E, int K, class B = C>
+struct Routing {
+  GateOrder order;
+  Index tokens;
+  double balance = 0.7, z = 0.3;
+  std::vector<C> logits, probabilities, log_sum_exp, gates, dgates, dlogits;
+  std::vector<Index> experts;
+  std::vector<double> load, mean_probability;
+  double entropy = NAN, square = NAN, reported_balance = NAN, counted = NAN;
+  std::vector<Token> targets;  // none: all tokens count
+  std::vector<B> bias;
+  bool normalised = false;
+  double scale = 1;
+  std::vector<C> sigmoids;
+
+  Routing(GateOrder order_, Index tokens_, double range = 3) : order(order_), tokens(tokens_) {
+    logits = uniform<C>(tokens * E, 1, -range, range);
+    dgates = uniform<C>(tokens * K, 2);
+    probabilities = dlogits = poison<C>(tokens * E);
+    log_sum_exp = poison<C>(tokens);
+    gates = sigmoids = poison<C>(tokens * K);
+    experts.assign(static_cast<std::size_t>(tokens * K), -77);
+    load = mean_probability = poison<double>(E);
+  }
+
+  template <class Device>
+  void run(Device& device) {
+    route(device,
+          Router<C, E, K, B>{order, matrix<const C>(logits.data(), tokens, E), matrix(probabilities.data(), tokens, E),
+                             log_sum_exp.data(), experts.data(), gates.data(), load.data(), mean_probability.data(),
+                             &entropy, &square, &counted, targets.empty() ? nullptr : targets.data(),
+                             bias.empty() ? nullptr : bias.data(), normalised, scale, sigmoids.data()});
+    const RouterMeans means = router_means(E, K, load.data(), mean_probability.data(), entropy, square, counted);
+    reported_balance = means.balance;
+    entropy = means.entropy;
+    square = means.square_log_sum_exp;
+    for (double& probability : mean_probability) probability /= std::max(counted, 1.0);
+  }
+  template <class Device>
+  void run_backward(Device& device) {
+    router_backward(device, RouterBackward<C, E, K>{order, matrix<const C>(probabilities.data(), tokens, E),
+                                                    log_sum_exp.data(), experts.data(), gates.data(), load.data(),
+                                                    dgates.data(), balance, z, matrix(dlogits.data(), tokens, E),
+                                                    &counted, targets.empty() ? nullptr : targets.data(), normalised,
+                                                    scale, sigmoids.data()});
+  }
+
+  /// E Σ f P
+  double even() const {
+    double sum = 0;
+    for (std::size_t e = 0; e < E; ++e) sum += load[e] / (double(tokens) * K) * mean_probability[e];
+    return E * sum;
+  }
+};
+
+template <int E_, int K_>
+struct Sizes {
+  static constexpr int E = E_, K = K_;
+};
+
+inline const auto orders = {GateOrder::softmax_then_top_k, GateOrder::top_k_then_softmax,
+                            GateOrder::sigmoid_then_top_k};
+
+/// Equal but for rounding, in float unless told.
+inline bool close(double actual, double expected, double tolerance = 1e-6) {
+  return std::abs(actual - expected) <= tolerance * std::abs(expected);
+}
+
+}  // namespace test
