@@ -7,11 +7,13 @@
 #include <type_traits>
 #include <vector>
 
+#include "moe_mamba/families/pretrained.hpp"
 #include "moe_mamba/io/safetensors.hpp"
 #include "moe_mamba/moe_mamba.hpp"
 #include "moe_mamba/reference.hpp"
 #include "support/catch.hpp"
 #include "support/data.hpp"
+#include "support/folder.hpp"
 
 using namespace moe_mamba;
 
@@ -156,4 +158,22 @@ TEST_CASE("Mamba blocks with a router a projection, ReLU experts and limited pla
   using Paper = Block<InputExperts<2>, GateExperts<3>, OutputExperts<4>, SeparateRouters, Hidden<7>, Capacity<1>>;
   using Output = Block<OutputExperts<4>, SeparateRouters, Hidden<7>, Capacity<1>>;
   check_experts<Net<Paper, Output>>("router_each", false);
+}
+
+TEST_CASE("No public family has experts inside its Mamba blocks, and its files are not opened or written as if it had",
+          "[families][mamba][moe]") {
+  // The shapes of the fixture but for the experts.
+  using Routed = LanguageModel<Vocabulary<16>, Width<12>,
+                               Repeat<2, Mamba<State<3>, Convolution<3>, Expand<1>, StepRank<1>, OutputExperts<2>>>>;
+  const auto mamba = std::filesystem::path(__FILE__).parent_path().parent_path() / "fixtures/mamba";
+  CHECK_THROWS_WITH(load<Routed>(Pretrained{mamba}),
+                    test::Contains("layer 0: kind is Mamba") && test::Contains("a Mamba block with experts"));
+  const test::Folder folder;
+  const Model<Routed> model(Seed{1});
+  CHECK_THROWS_AS(save(model, Pretrained{folder / "written"}), std::invalid_argument);
+  CHECK_THROWS_WITH(
+      save(model, Pretrained{folder / "written"}),
+      test::Contains("definition is LanguageModel<Vocabulary<16>, Width<12>") &&
+          test::Contains("allowed: one that a family can represent; none has a Mamba block with experts"));
+  CHECK_FALSE(std::filesystem::exists(folder / "written"));
 }

@@ -87,7 +87,7 @@ TEST_CASE("Models with experts inside Mamba blocks resume from a checkpoint to t
 }
 
 TEST_CASE("A file of experts inside a Mamba block is refused as one of other experts", "[train][mamba][moe]") {
-  // The first two have the same tensors; of the others names or shapes differ.
+  // The first three have the same tensors; of the others names or shapes differ.
   using Written = Net<Experts4<TopK<2>>>;
   const test::Folder folder;
   const auto path = folder / "model";
