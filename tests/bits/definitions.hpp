@@ -26,6 +26,21 @@ using MambaBiases =
                   Mamba<State<4>, InnerNorm<RmsNorm<NoGain, Epsilon<1, 1000>>>, ProjectionBias>,
                   Mamba<State<3>, InnerNorm<RmsNorm<>>, NoConvolutionBias>, Mamba<State<3>, InnerNorm<LayerNorm<>>>>;
 
+/// Experts in the projections of Mamba blocks, which one router of each block chooses: in all of them, in those to the
+/// convolution and to the gate, and of two matrices in those to the gate and out of the block.
+using RoutedMamba =
+    LanguageModel<Vocabulary<11>, Width<7>,
+                  Mamba<State<3>, InputExperts<4>, GateExperts<4>, OutputExperts<4>, BalanceLoss<0>>,
+                  Mamba<State<2>, Inner<10>, InputExperts<3>, GateExperts<3>, TopK<2>, TopKThenSoftmax, RouterBias>,
+                  Mamba<State<3>, Expand<1>, GateExperts<3>, OutputExperts<3>, TopK<3>, Hidden<5>, SwiGlu,
+                        SigmoidThenTopK, ZLoss<1, 10>>>;
+
+/// The same with a router for each projection: experts of two matrices with limited places, as in the paper's code, and of one.
+using SeparatelyRoutedMamba = LanguageModel<
+    Vocabulary<11>, Width<6>, AverageAuxiliaryLosses,
+    Mamba<State<2>, InputExperts<2>, GateExperts<3>, OutputExperts<4>, SeparateRouters, Hidden<7>, Capacity<1>>,
+    Mamba<State<3>, Inner<5>, InputExperts<3>, OutputExperts<3>, SeparateRouters, TopK<2>>>;
+
 /// Mamba and one expert of several in turn, as in the paper.
 using Switch =
     LanguageModel<Vocabulary<13>, Width<8>,

@@ -80,12 +80,13 @@ long allocations_of(const Call& call) {
 }
 
 /// Everything a model is made of, at a size at which work is split.
-using Net =
-    LanguageModel<Vocabulary<131>, Width<40>, Head,
-                  Repeat<2, Mamba<>, Moe<Experts<4>, TopK<2>, Hidden<70>, SwiGlu, SharedExperts<1>, ZLoss<1, 100>>>,
-                  LayerNorm<>, Parallel<Mamba<State<5>>, Moe<Experts<3>, Capacity<1>>>, Mlp<>,
-                  Attention<Heads<4>, KeyValueHeads<2>, Context<150>, Biases>>;
-using Series = SequenceModel<Inputs<4>, Outputs<2>, Width<24>, Mamba<State<8>>, Mlp<>>;
+using Net = LanguageModel<
+    Vocabulary<131>, Width<40>, Head,
+    Repeat<2, Mamba<>, Moe<Experts<4>, TopK<2>, Hidden<70>, SwiGlu, SharedExperts<1>, ZLoss<1, 100>>>, LayerNorm<>,
+    Parallel<Mamba<State<5>, InputExperts<3>, GateExperts<3>, OutputExperts<3>, TopK<2>>, Moe<Experts<3>, Capacity<1>>>,
+    Mlp<>, Attention<Heads<4>, KeyValueHeads<2>, Context<150>, Biases>>;
+using Series = SequenceModel<Inputs<4>, Outputs<2>, Width<24>,
+                             Mamba<State<8>, GateExperts<2>, OutputExperts<3>, SeparateRouters, Hidden<20>>, Mlp<>>;
 
 template <class Definition, class S>
 void check_nothing_allocates(int threads) {

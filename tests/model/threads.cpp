@@ -11,10 +11,13 @@ using test::Bench;
 namespace {
 
 /// Large enough that every operation splits its work, with sizes that no block size divides.
-using Wide = LanguageModel<Vocabulary<301>, Width<72>,
-                           Repeat<2, Mamba<State<16>>, Moe<Experts<5>, TopK<2>, Hidden<99>, SwiGlu>>>;
+using Wide =
+    LanguageModel<Vocabulary<301>, Width<72>, Repeat<2, Mamba<State<16>>, Moe<Experts<5>, TopK<2>, Hidden<99>, SwiGlu>>,
+                  Mamba<State<16>, InputExperts<3>, GateExperts<3>, OutputExperts<3>>>;
 using WideSeries = SequenceModel<Inputs<5>, Outputs<3>, Width<40>, PreNorm<LayerNorm<>>, Mamba<State<5>>, Mlp<>,
-                                 Parallel<Mamba<State<3>>, Moe<Experts<3>, Hidden<64>, Gelu, Capacity<1>>>>;
+                                 Parallel<Mamba<State<3>, InputExperts<3>, GateExperts<2>, OutputExperts<4>,
+                                                SeparateRouters, Hidden<53>, Capacity<1>>,
+                                          Moe<Experts<3>, Hidden<64>, Gelu, Capacity<1>>>>;
 
 template <class T>
 bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {

@@ -9,9 +9,9 @@
 
 /// Projections that may have experts, with one interface, so that a layer is written once for all of them:
 ///
-///   DenseProjection<P>                    one matrix
-///   LayerRoutedExperts<Routing, Expert, Use> experts that a routing of the layer chooses, as for its other projections
-///   SelfRoutedExperts<Options, Expert, Which>experts that a router of the projection's own chooses by the projection's input
+///   DenseProjection<P>                          one matrix
+///   LayerRoutedExperts<Routing, Expert, Use>    experts that a routing of the layer chooses, as for its other projections
+///   SelfRoutedExperts<Options, Expert, Which>   experts that a router of the projection's own chooses by its input
 ///
 ///   Weights<Bind>(bind, initializer)                                 initializer: of the matrices (Out, In)
 ///   forward(run, w, routed, saved, scratch, x, y)                    (T, In) → (T, Out)

@@ -180,6 +180,10 @@ struct Writing {
 };
 
 inline Writing writing(const Architecture& model, const std::string& wanted, const char* type) {
+  for (const LayerSpec& layer : model.layers) {
+    require(!layer.options.empty(), "definition", model.spelling(),
+            [&] { return "one that a family can represent; none has " + layer.name; });
+  }
   std::string reasons;
   for (const Family* family : all) {
     if (!wanted.empty() && wanted != family->name) continue;

@@ -100,12 +100,12 @@ using inner_norm_of = typename FirstMatch<IsInnerNorm, InnerNorm<NoNorm>, Option
 
 template <class Layer, class... Options>
 consteval void check_mamba_experts() {
-  constexpr bool counts_are_right = check_integer_option<Layer, InputExperts, 1, 1 << 16, Options...>() &
-                                    check_integer_option<Layer, GateExperts, 1, 1 << 16, Options...>() &
-                                    check_integer_option<Layer, OutputExperts, 1, 1 << 16, Options...>();
+  constexpr bool input = check_integer_option<Layer, InputExperts, 1, 1 << 16, Options...>();
+  constexpr bool gate = check_integer_option<Layer, GateExperts, 1, 1 << 16, Options...>();
+  constexpr bool output = check_integer_option<Layer, OutputExperts, 1, 1 << 16, Options...>();
   if constexpr (!(... || gives_mamba_experts<Options>)) {
     check<OptionOfExperts<Layer, Options>...>();
-  } else if constexpr (counts_are_right) {
+  } else if constexpr (input && gate && output) {
     using Input = InputExperts<option_value<InputExperts, 0, Options...>()>;
     using Gate = GateExperts<option_value<GateExperts, 0, Options...>()>;
     using Output = OutputExperts<option_value<OutputExperts, 0, Options...>()>;
