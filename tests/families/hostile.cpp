@@ -57,8 +57,7 @@ TEST_CASE("A config of wrong kinds and sizes is refused with field, value and wh
              Contains("duplicate key hidden_size"));
   CHECK_THAT(with_field("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1000000000"),
              Contains("num_hidden_layers is 1000000000; allowed: an integer from 1 to 65536"));
-  CHECK_THAT(with_field("\"intermediate_size\": 12", "\"intermediate_size\": 13"),
-             Contains("intermediate_size is 13"));
+  CHECK_THAT(with_field("\"intermediate_size\": 12", "\"intermediate_size\": 13"), Contains("intermediate_size is 13"));
   CHECK_THAT(with_field("1e-05", "-1e-05"),
              Contains("layer_norm_epsilon is -1e-05; allowed: a number of at least 1e-9"));
   CHECK_THAT(with_field("1e-05", "1e-300"), Contains("layer_norm_epsilon is 1e-300"));
