@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
-#include <filesystem>
 #include <map>
 #include <string>
 #include <type_traits>
@@ -14,39 +12,23 @@
 #include "moe_mamba/moe_mamba.hpp"
 #include "support/catch.hpp"
 #include "support/data.hpp"
+#include "support/reference_file.hpp"
 
 /// Models that public code has computed: tests/fixtures, where README.md and models.py say how.
 namespace test {
 
 using namespace moe_mamba;
 
-inline std::filesystem::path fixture_folder(const std::string& name) {
-  return std::filesystem::path(__FILE__).parent_path().parent_path() / "fixtures" / name;
-}
-
 /// What the public code gave for a model.
-class Reference {
+class Reference : public ReferenceFile {
  public:
   explicit Reference(const std::string& name)
-      : name_(name), file_(fixture_folder(name) / "reference.safetensors"), checkpoint_(fixture_folder(name)) {
-    const auto& shape = file_.at("inputs").shape;
-    shape_ = {shape[0], shape[1]};
-  }
+      : ReferenceFile(fixture_folder(name) / "reference.safetensors"),
+        name_(name),
+        checkpoint_(fixture_folder(name)),
+        shape_(ReferenceFile::shape("inputs")) {}
 
   Shape shape() const { return shape_; }
-  std::vector<Token> tokens(const char* which) const {
-    const TensorEntry& entry = file_.at(which);
-    std::vector<Token> values(static_cast<std::size_t>(shape_.tokens()));
-    REQUIRE((entry.type == DataType::I32 && entry.data.size() == values.size() * sizeof(Token)));
-    std::memcpy(values.data(), entry.data.data(), entry.data.size());
-    return values;
-  }
-  std::vector<double> numbers(const std::string& name) const {
-    const TensorEntry& entry = file_.at(name);
-    std::vector<double> values(static_cast<std::size_t>(elements(entry)));
-    copy_converted(entry, values.data());
-    return values;
-  }
 
   /// A part of a sequence's final state, as ours has it, and the reference's tensor that it is from: exact where none.
   struct StatePart {
@@ -60,26 +42,17 @@ class Reference {
     std::vector<StatePart> parts;
     for (Index layer = 0; layer < 64; ++layer) {
       const std::string number = "_state." + std::to_string(layer);
-      if (file_.find("ssm" + number) != nullptr) {
+      if (file().find("ssm" + number) != nullptr) {
         for (const char* kind : {"conv", "ssm"}) {
           parts.push_back({kind + number, transposed(kind + number, sequence, std::string(kind) == "conv" ? 1 : 0)});
         }
       }
-      if (file_.find("key" + number) == nullptr) continue;
+      if (file().find("key" + number) == nullptr) continue;
       for (const char* kind : {"key", "value"})
         parts.push_back({kind + number, cache(kind + number, sequence, context)});
       parts.push_back({"", {static_cast<double>(shape_.length), 0}});
     }
     return parts;
-  }
-
-  /// What a result in S may be off by: twice what the public code is off by in that precision.
-  template <class S>
-  double bound(const std::string& tensor) const {
-    const char* precision = std::is_same_v<S, bfloat16> ? "error.bfloat16."
-                            : std::is_same_v<S, float>  ? "error.float32."
-                                                        : "error.float64.";
-    return 2 * numbers(precision + tensor).front();
   }
 
   const families::CheckpointFolder& checkpoint() const { return checkpoint_; }
@@ -90,7 +63,7 @@ class Reference {
   std::vector<double> transposed(const std::string& tensor, Index sequence, Index first) const {
     std::vector<double> result;
     const auto values = numbers(tensor);
-    const Index channels = file_.at(tensor).shape[1], columns = file_.at(tensor).shape[2];
+    const Index channels = file().at(tensor).shape[1], columns = file().at(tensor).shape[2];
     for (Index k = first; k < columns; ++k) {
       for (Index e = 0; e < channels; ++e) {
         result.push_back(values[static_cast<std::size_t>((sequence * channels + e) * columns + k)]);
@@ -101,7 +74,7 @@ class Reference {
   /// The last of (B, G, L, d) rows where a cache of `context` has them: that of position p in slot p mod context.
   std::vector<double> cache(const std::string& tensor, Index sequence, Index context) const {
     const auto values = numbers(tensor);
-    const Index heads = file_.at(tensor).shape[1], length = file_.at(tensor).shape[2], d = file_.at(tensor).shape[3];
+    const Index heads = file().at(tensor).shape[1], length = file().at(tensor).shape[2], d = file().at(tensor).shape[3];
     std::vector<double> result(static_cast<std::size_t>(heads * context * d));
     for (Index head = 0; head < heads; ++head) {
       for (Index p = std::max<Index>(0, length - context); p < length; ++p) {
@@ -115,7 +88,6 @@ class Reference {
   }
 
   std::string name_;
-  SafetensorsFile file_;
   families::CheckpointFolder checkpoint_;
   Shape shape_;
 };

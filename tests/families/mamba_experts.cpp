@@ -1,77 +1,46 @@
 // Mamba blocks whose projections have experts against an implementation in PyTorch: tests/fixtures/mamba_experts.py says what
 // was computed, and how far it is off.
 #include <algorithm>
-#include <cstring>
 #include <filesystem>
 #include <string>
-#include <type_traits>
 #include <vector>
 
 #include "moe_mamba/families/pretrained.hpp"
-#include "moe_mamba/io/safetensors.hpp"
 #include "moe_mamba/moe_mamba.hpp"
 #include "moe_mamba/reference.hpp"
 #include "support/catch.hpp"
 #include "support/data.hpp"
 #include "support/folder.hpp"
+#include "support/reference_file.hpp"
 
 using namespace moe_mamba;
+using test::ReferenceFile;
 
 namespace {
 
-class Reference {
- public:
-  explicit Reference(const std::string& name)
-      : file_(std::filesystem::path(__FILE__).parent_path().parent_path() / "fixtures/mamba_experts" /
-              (name + ".safetensors")) {}
-
-  std::vector<double> numbers(const std::string& tensor) const {
-    const TensorEntry& entry = file_.at(tensor);
-    std::vector<double> values(static_cast<std::size_t>(elements(entry)));
-    copy_converted(entry, values.data());
-    return values;
+/// All parameters, in the order of a definition's. Each has its tensor, and no tensor is left over.
+template <class Definition>
+std::vector<double> parameters(const ReferenceFile& reference) {
+  std::vector<double> all;
+  int used = 0, given = 0;
+  for (const Parameter& parameter : parameter_list<Definition>()) {
+    const auto values = reference.numbers("weight." + std::string(parameter.name.view()));
+    REQUIRE(values.size() == static_cast<std::size_t>(parameter.size()));
+    all.insert(all.end(), values.begin(), values.end());
+    ++used;
   }
-  std::vector<Token> tokens(const std::string& tensor) const {
-    const TensorEntry& entry = file_.at(tensor);
-    std::vector<Token> values(static_cast<std::size_t>(elements(entry)));
-    REQUIRE((entry.type == DataType::I32 && entry.data.size() == values.size() * sizeof(Token)));
-    std::memcpy(values.data(), entry.data.data(), entry.data.size());
-    return values;
-  }
-  Shape shape() const { return {file_.at("inputs").shape[0], file_.at("inputs").shape[1]}; }
-
-  /// All parameters, in the order of a definition's. Each has its tensor, and no tensor is left over.
-  template <class Definition>
-  std::vector<double> parameters() const {
-    std::vector<double> all;
-    int used = 0, given = 0;
-    for (const Parameter& parameter : parameter_list<Definition>()) {
-      const auto values = numbers("weight." + std::string(parameter.name.view()));
-      REQUIRE(values.size() == static_cast<std::size_t>(parameter.size()));
-      all.insert(all.end(), values.begin(), values.end());
-      ++used;
-    }
-    for (const auto& tensor : file_.tensors()) given += tensor.name.starts_with("weight.") ? 1 : 0;
-    CHECK(used == given);
-    return all;
-  }
-
-  /// Twice what the other implementation is off by.
-  template <class S>
-  double bound(const std::string& tensor) const {
-    return 2 * numbers((std::is_same_v<S, float> ? "error.float32." : "error.float64.") + tensor).front();
-  }
-
- private:
-  SafetensorsFile file_;
-};
+  for (const auto& tensor : reference.file().tensors()) given += tensor.name.starts_with("weight.") ? 1 : 0;
+  CHECK(used == given);
+  return all;
+}
 
 /// Logits read whole and, where tokens of a call do not compete for places, step by step.
 template <class Definition, class S, class Device>
-void check_logits(const Model<Definition, S, Device>& model, Device& device, const Reference& reference, bool steps) {
+void check_logits(const Model<Definition, S, Device>& model, Device& device, const ReferenceFile& reference,
+                  bool steps) {
   using C = compute_t<S>;
   constexpr Index V = Definition::vocabulary;
-  const Shape shape = reference.shape();
+  const Shape shape = reference.shape("inputs");
   const auto inputs = reference.tokens("inputs");
   Workspace<Definition, S, Device> workspace(device, shape, Purpose::inference);
   auto logits = test::poison<C>(shape.tokens() * V);
@@ -92,12 +61,12 @@ void check_logits(const Model<Definition, S, Device>& model, Device& device, con
 }
 
 template <class Definition, class S, class Device>
-void check_passes(Device& device, const Reference& reference, bool steps) {
+void check_passes(Device& device, const ReferenceFile& reference, bool steps) {
   INFO(sizeof(S) << " bytes a parameter");
   using C = compute_t<S>;
-  const Shape shape = reference.shape();
+  const Shape shape = reference.shape("inputs");
   Model<Definition, S, Device> model(Uninitialised{});
-  model.write(test::converted<S>(reference.parameters<Definition>()));
+  model.write(test::converted<S>(parameters<Definition>(reference)));
   check_logits(model, device, reference, steps);
 
   Workspace<Definition, S, Device> workspace(device, shape, Purpose::training);
@@ -125,7 +94,7 @@ void check_passes(Device& device, const Reference& reference, bool steps) {
 
 template <class Definition>
 void check_experts(const std::string& name, bool steps = true) {
-  const Reference reference(name);
+  const ReferenceFile reference(test::fixture_folder("mamba_experts") / (name + ".safetensors"));
   Cpu cpu(Threads{2});
   reference::Device naive;
   check_passes<Definition, double>(cpu, reference, steps);
@@ -165,8 +134,7 @@ TEST_CASE("No public family has experts inside its Mamba blocks, and its files a
   // The shapes of the fixture but for the experts.
   using Routed = LanguageModel<Vocabulary<16>, Width<12>,
                                Repeat<2, Mamba<State<3>, Convolution<3>, Expand<1>, StepRank<1>, OutputExperts<2>>>>;
-  const auto mamba = std::filesystem::path(__FILE__).parent_path().parent_path() / "fixtures/mamba";
-  CHECK_THROWS_WITH(load<Routed>(Pretrained{mamba}),
+  CHECK_THROWS_WITH(load<Routed>(Pretrained{test::fixture_folder("mamba")}),
                     test::Contains("layer 0: kind is Mamba") && test::Contains("a Mamba block with experts"));
   const test::Folder folder;
   const Model<Routed> model(Seed{1});

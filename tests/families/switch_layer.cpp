@@ -1,42 +1,18 @@
 // The Moe layer against the layer of transformers' Switch Transformers: one expert a token, weighted by its
 // probability, with slots for so many tokens, the balance loss and the z-loss. tests/fixtures/switch_layer.py says
 // what was computed.
-#include <filesystem>
-#include <map>
 #include <string>
 #include <vector>
 
 #include "layers/harness.hpp"
-#include "moe_mamba/io/safetensors.hpp"
 #include "moe_mamba/moe_mamba.hpp"
 #include "moe_mamba/reference.hpp"
+#include "support/reference_file.hpp"
 
 using namespace moe_mamba;
+using test::ReferenceFile;
 
 namespace {
-
-class Reference {
- public:
-  explicit Reference(const std::string& name)
-      : file_(std::filesystem::path(__FILE__).parent_path().parent_path() / "fixtures/switch_layer" /
-              (name + ".safetensors")) {}
-
-  std::vector<double> numbers(const std::string& tensor) const {
-    const TensorEntry& entry = file_.at(tensor);
-    std::vector<double> values(static_cast<std::size_t>(elements(entry)));
-    copy_converted(entry, values.data());
-    return values;
-  }
-  Shape shape() const { return {file_.at("hidden").shape[0], file_.at("hidden").shape[1]}; }
-  /// Twice what the public code is off by.
-  template <class S>
-  double bound(const std::string& tensor) const {
-    return 2 * numbers((sizeof(S) == 4 ? "error.float32." : "error.float64.") + tensor).front();
-  }
-
- private:
-  SafetensorsFile file_;
-};
 
 /// A tensor of the public layer and its offset in the parameters of this library.
 struct Location {
@@ -65,9 +41,9 @@ std::vector<Location> locations() {
 /// Places for tokens of other sequences are none of a sequence's there, so that each is a call of its own here. The
 /// losses are means over sequences: half of each, which is what the harness takes auxiliary losses at.
 template <class Layer, class S, class Device>
-void check_switch(Device& device, const Reference& reference, Index width) {
+void check_switch(Device& device, const ReferenceFile& reference, Index width) {
   using C = compute_t<S>;
-  const Shape shape = reference.shape();
+  const Shape shape = reference.shape("hidden");
   REQUIRE(static_cast<double>(shape.batch) * test::auxiliary_weight == 1);
   std::vector<double> parameters(static_cast<std::size_t>(parameters_of<Layer>));
   for (const Location& location : locations<Layer>()) {
@@ -113,7 +89,7 @@ void check_switch(Device& device, const Reference& reference, Index width) {
 
 template <class Layer>
 void check_switch(const char* name, Index width) {
-  const Reference reference(name);
+  const ReferenceFile reference(test::fixture_folder("switch_layer") / (std::string(name) + ".safetensors"));
   Cpu cpu(Threads{2});
   reference::Device naive;
   check_switch<Layer, double>(cpu, reference, width);

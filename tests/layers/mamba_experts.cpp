@@ -114,6 +114,12 @@ TEST_CASE("Experts with a hidden layer and limited places, as in the MoE-Mamba p
   check_as_layer<Shared>();
 }
 
+TEST_CASE("Experts inside a Mamba block go with inner norms and with any convolution", "[layers][mamba][moe]") {
+  check_as_layer<Block<InputExperts<2>, OutputExperts<3>, SeparateRouters, TopK<2>, Hidden<3>, GeGlu,
+                       InnerNorm<RmsNorm<>>, NoConvolutionBias, Convolution<1>>>();
+  check_as_layer<Block<OutputExperts<3>, InnerNorm<LayerNorm<>>, Convolution<7>, SigmoidThenTopK, RouterBias>>();
+}
+
 TEST_CASE("Reports of a Mamba block's routers say whose experts they choose", "[layers][mamba][moe]") {
   const auto projections = []<class Layer>(std::type_identity<Layer>) {
     std::vector<RoutedProjection> found;

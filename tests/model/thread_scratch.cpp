@@ -60,6 +60,10 @@ using Everything =
                   LayerNorm<>, Parallel<Mamba<State<5>>, Moe<Experts<3>, Capacity<1>>>, Mlp<>,
                   Attention<Heads<4>, KeyValueHeads<2>, Context<150>, Biases>>;
 using ManyExperts = LanguageModel<Vocabulary<5>, Width<8>, Moe<Experts<300>, TopK<1>, Hidden<4>>>;
+using RoutedMamba =
+    LanguageModel<Vocabulary<5>, Width<8>,
+                  Mamba<State<1>, Inner<300>, InputExperts<3>, GateExperts<3>, OutputExperts<3>, TopK<2>>,
+                  Mamba<State<1>, Inner<90>, OutputExperts<200>, SeparateRouters, Hidden<150>>>;
 using Normed =
     SequenceModel<Inputs<1>, Outputs<1>, Width<1500>, PreNorm<LayerNorm<>>, FinalNorm<LayerNorm<>>, Mlp<Hidden<1>>>;
 using Wide = SequenceModel<Inputs<700>, Outputs<1>, Width<6>, Mamba<State<1>, Expand<1>>>;
@@ -74,6 +78,7 @@ TEMPLATE_TEST_CASE("a workspace has all that the threads of its device need", "[
           {1, 1}, {2, 1}, {1, 7}, {3, 33}, Shape::packed(lengths), Shape::packed(many), Shape::packed(one)};
       check_is_enough<Everything, TestType>(largest, others, threads);
       check_is_enough<ManyExperts, TestType>(largest, others, threads);
+      check_is_enough<RoutedMamba, TestType>(largest, others, threads);
       check_is_enough<Normed, TestType>(largest, others, threads);
       check_is_enough<Wide, TestType>(largest, others, threads);
     }

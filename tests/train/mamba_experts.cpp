@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "moe_mamba/moe_mamba.hpp"
+#include "support/allocations.hpp"
 #include "support/catch.hpp"
 #include "support/folder.hpp"
 
@@ -73,7 +74,41 @@ void check_resumes() {
   CHECK((parameters_of_model(load<Definition, S>(folder / "model")) == parameters_of_model(model)));
 }
 
+/// Updates and decoding on reserved memory; the parameters after them.
+template <class Definition, class S>
+std::vector<S> allocates_nothing(int threads) {
+  const auto text = pattern();
+  auto batches = sequential_windows(text, Length{70}, Batch{2});
+  Cpu device(Threads{threads});
+  Model<Definition, S> model(Seed{1});
+  Trainer trainer(model, device, AdamW{}, Constant{}, TrainerOptions{.largest = {2, 70}, .carry_states = true});
+  Decoder decoder(model, device, DecoderOptions{.chunk = 16});
+  const std::vector<Token> prompt(50, 3);
+  const test::AllocationCounter counter;
+  for (int i = 0; i < 3; ++i) trainer.step(batches.next());
+  trainer.evaluate(batches.next());
+  decoder.prefill(prompt);
+  decoder.step(3);
+  CHECK(counter.count() == 0);
+  return parameters_of_model(model);
+}
+
+template <class Definition, class S>
+void check_threads() {
+  const auto one = allocates_nothing<Definition, S>(1);
+  CHECK((allocates_nothing<Definition, S>(2) == one));
+  CHECK((allocates_nothing<Definition, S>(3) == one));
+}
+
 }  // namespace
+
+TEST_CASE(
+    "Models with experts inside Mamba blocks train and decode without allocations, on any number of threads alike",
+    "[train][mamba][moe]") {
+  check_threads<OneRouter, float>();
+  check_threads<OneRouter, bfloat16>();
+  check_threads<RouterEach, float>();
+}
 
 TEST_CASE("Models with experts inside Mamba blocks learn a pattern and use all of the experts", "[train][mamba][moe]") {
   check_learns<OneRouter>(2);

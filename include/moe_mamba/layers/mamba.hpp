@@ -15,7 +15,8 @@ namespace moe_mamba::inline v0_2 {
 ///
 /// With an inner norm other than NoNorm, δ, B and C are each normed first (Falcon-Mamba, Jamba); the projections in and
 /// out may have biases, and the convolution none. Either or both halves of in_proj and out_proj may be experts, with one
-/// router for all (Routing Mamba: Zhan et al. 2025, arXiv 2506.18145) or with one each (Pióro et al. 2024, section 6).
+/// router for all (Routing Mamba: Zhan et al. 2025, arXiv 2506.18145) or with one each (Pióro et al. 2024, arXiv
+/// 2401.04081).
 ///
 /// A sequence carries the last K - 1 inputs of the convolution and the scan's states: (K - 1) E + N E scalars.
 template <int D, MambaOptions Options, class InnerNorm, class ExpertActivation>
