@@ -92,6 +92,55 @@ void check_optimizer(test::Report& report) {
                [&](auto& device, const auto* from, double* sum) { sum_of_squares(device, from, 1000, sum); });
 }
 
+/// An update has the same bits wherever its arrays begin, though aligned ones are read in larger pieces.
+template <class C, class S>
+void check_place(test::Report& report) {
+  constexpr Index count = 3001;
+  const auto at = [](const auto& values, Index offset) {
+    auto moved = values;
+    moved.insert(moved.begin(), static_cast<std::size_t>(offset), {});
+    return test::Guarded(moved);
+  };
+  const auto back = [](const auto& memory, Index offset) {
+    bool intact = true;
+    auto values = memory.read(intact);
+    values.erase(values.begin(), values.begin() + offset);
+    return values;
+  };
+  cuda::Device device;
+  const test::Guarded<double> squares(std::vector<double>{16});
+  std::vector<S> expected;
+  for (const Index offset : {0, 1, 2, 3, 4, 5}) {
+    const auto weights = at(test::uniform<S>(count, 1), offset);
+    const auto remainder = at(std::vector<std::int16_t>(AdamWUpdate<C, S>::keeps_remainder ? count : 0, 77), offset);
+    const auto gradient = at(test::uniform<C>(count, 2), offset), m = at(test::uniform<C>(count, 3), offset),
+               v = at(test::uniform<C>(count, 4, 0, 1), offset);
+    cuda::check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");  // a copy may still be on its way
+    adamw(device, AdamWUpdate<C, S>{.count = count,
+                                    .parameters = weights.data() + offset,
+                                    .remainder = remainder.data() + offset,
+                                    .gradient = gradient.data() + offset,
+                                    .first_moment = m.data() + offset,
+                                    .second_moment = v.data() + offset,
+                                    .scale = 0.5,
+                                    .rate = 0.01,
+                                    .beta1 = 0.9,
+                                    .beta2 = 0.99,
+                                    .epsilon = 1e-8,
+                                    .decay = 0.1,
+                                    .decay_boundaries = nullptr,
+                                    .boundary_count = 0,
+                                    .correction1 = 0.3,
+                                    .correction2 = 0.03,
+                                    .squares = squares.data(),
+                                    .clip_norm = 1.0});
+    device.synchronize();
+    const std::vector<S> updated = back(weights, offset);
+    if (offset == 0) expected = updated;
+    report.expect("adamw of arrays that begin at element " + std::to_string(offset), updated == expected);
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -102,5 +151,9 @@ int main() {
     check_optimizer<float, bfloat16>(report);
     report.group("optimizer double");
     check_optimizer<double, double>(report);
+    report.group("places of an update");
+    check_place<float, float>(report);
+    check_place<float, bfloat16>(report);
+    check_place<double, double>(report);
   });
 }

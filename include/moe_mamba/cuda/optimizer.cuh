@@ -77,12 +77,13 @@ __global__ void __launch_bounds__(adamw_threads) adamw_kernel(AdamWUpdate<C, S> 
       }
       const C decay = crossed % 2 == 1 ? factors.decay : C(0);
       const C g = scale * gradient.values[j];
-      const C m = factors.keep1 * first_moment.values[j] + factors.take1 * g;
-      const C v = factors.keep2 * second_moment.values[j] + factors.take2 * g * g;
+      // Written out, so that the result does not depend on `own`, and so not on where an array begins.
+      const C m = fma(factors.keep1, first_moment.values[j], factors.take1 * g);
+      const C v = fma(factors.keep2, second_moment.values[j], factors.take2 * g * g);
       const C adapted = factors.correct1 * m / (sqrt(factors.correct2 * v) + factors.epsilon);
       first_moment.values[j] = m;
       second_moment.values[j] = v;
-      const auto updated = [&](C old) { return old - factors.rate * (adapted + decay * old); };
+      const auto updated = [&](C old) { return old - factors.rate * fma(decay, old, adapted); };
       if constexpr (halved) {
         const SplitFloat halves = split_float(updated(join_float({parameters.values[j], remainder.values[j]})));
         parameters.values[j] = halves.upper;
