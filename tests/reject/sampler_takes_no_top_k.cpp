@@ -1,4 +1,4 @@
-// expect: TopK<K> is an option of Moe; to sample from the K most probable tokens, use TopKSampling\{K\}
+// expect: TopK<K> is an option of Moe and Mamba; to sample from the K most probable tokens, use TopKSampling\{K\}
 #include "moe_mamba/generate/sampling.hpp"
 #include "moe_mamba/language/options.hpp"
 

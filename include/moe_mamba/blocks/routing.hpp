@@ -96,6 +96,8 @@ template <int Width, RoutingOptions Options>
 struct Routing : LayerDefaults {
   static constexpr RoutingOptions options = Options;
   static constexpr int E = Options.experts, K = Options.top_k;
+  static constexpr double balance = Options.balance.value(), z = Options.z.value(),
+                          gate_scale = Options.gate_scale.value();
   using Scores = Projection<Width, E, Options.router_bias>;
 
   template <class Bind>
@@ -124,15 +126,15 @@ struct Routing : LayerDefaults {
 
   static constexpr double auxiliary_loss(const double* report) {
     const RouterMeans means = Statistics<const double>(report).means();
-    return Options.balance.value() * means.balance + Options.z.value() * means.square_log_sum_exp;
+    return balance * means.balance + z * means.square_log_sum_exp;
   }
 
   template <class Visit>
   static void visit_routers(const Visit& visit, const double* report) {
     const Statistics<const double> statistics(report);
     const RouterMeans means = statistics.means();
-    visit(RouterReport{.balance_loss = Options.balance.value() * means.balance,
-                       .z_loss = Options.z.value() * means.square_log_sum_exp,
+    visit(RouterReport{.balance_loss = balance * means.balance,
+                       .z_loss = z * means.square_log_sum_exp,
                        .entropy = means.entropy,
                        .dropped = *statistics.dropped,
                        .load = {statistics.load, static_cast<std::size_t>(E)},
@@ -216,7 +218,7 @@ struct Routing : LayerDefaults {
                                             .counted = statistics.counted,
                                             .targets = run.targets,
                                             .normalised = Options.normalised_gates,
-                                            .scale = Options.gate_scale.value(),
+                                            .scale = gate_scale,
                                             .sigmoids = saved.sigmoids};
     if constexpr (Options.selection_bias) router.selection_bias = w.selection_bias;
     route(run.device, router);
@@ -237,22 +239,21 @@ struct Routing : LayerDefaults {
                        const BackwardScratch<C>& scratch, const GateGradient<C>& dgates, MatrixView<const C> x,
                        MatrixView<C> dx) {
     const Statistics<const double> statistics(run.report);
-    router_backward(run.device,
-                    RouterBackward<compute_t<C>, E, K>{.order = Options.order,
-                                                       .probabilities = saved.probabilities,
-                                                       .log_sum_exp = saved.log_sum_exp,
-                                                       .experts = saved.experts,
-                                                       .gates = saved.gates,
-                                                       .load = statistics.load,
-                                                       .dgates = dgates.finish(run.device),
-                                                       .balance = run.auxiliary_weight * Options.balance.value(),
-                                                       .z = run.auxiliary_weight * Options.z.value(),
-                                                       .dlogits = scratch.dlogits,
-                                                       .counted = statistics.counted,
-                                                       .targets = run.targets,
-                                                       .normalised = Options.normalised_gates,
-                                                       .scale = Options.gate_scale.value(),
-                                                       .sigmoids = saved.sigmoids});
+    router_backward(run.device, RouterBackward<compute_t<C>, E, K>{.order = Options.order,
+                                                                   .probabilities = saved.probabilities,
+                                                                   .log_sum_exp = saved.log_sum_exp,
+                                                                   .experts = saved.experts,
+                                                                   .gates = saved.gates,
+                                                                   .load = statistics.load,
+                                                                   .dgates = dgates.finish(run.device),
+                                                                   .balance = run.auxiliary_weight * balance,
+                                                                   .z = run.auxiliary_weight * z,
+                                                                   .dlogits = scratch.dlogits,
+                                                                   .counted = statistics.counted,
+                                                                   .targets = run.targets,
+                                                                   .normalised = Options.normalised_gates,
+                                                                   .scale = gate_scale,
+                                                                   .sigmoids = saved.sigmoids});
     Scores::backward(run, w.scores, g.scores, x, scratch.dlogits, dx, Into::add);
   }
 };

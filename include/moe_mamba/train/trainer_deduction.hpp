@@ -6,7 +6,7 @@
 #include "moe_mamba/train/trainer_memory.hpp"
 #include "moe_mamba/train/trainer_options.hpp"
 
-/// Which Trainer a call of its constructor names.
+/// Which Trainer a call of its constructor names. Where the schedule is none, the class says so.
 namespace moe_mamba::inline v0_2 {
 
 template <class Definition, StorageScalar S, class Backend, class Rate>
@@ -14,11 +14,11 @@ class Trainer;
 
 template <class Definition, StorageScalar S, class Backend>
 Trainer(Model<Definition, S, Backend>&, AdamW = {}) -> Trainer<Definition, S, Backend, Constant>;
-template <class Definition, StorageScalar S, class Backend, Schedule Rate>
+template <class Definition, StorageScalar S, class Backend, class Rate>
 Trainer(Model<Definition, S, Backend>&, AdamW, Rate, TrainerOptions = {}) -> Trainer<Definition, S, Backend, Rate>;
 template <class Definition, StorageScalar S, class Backend>
 Trainer(Model<Definition, S, Backend>&, Backend&, AdamW = {}) -> Trainer<Definition, S, Backend, Constant>;
-template <class Definition, StorageScalar S, class Backend, Schedule Rate>
+template <class Definition, StorageScalar S, class Backend, class Rate>
 Trainer(Model<Definition, S, Backend>&, Backend&, AdamW, Rate, TrainerOptions = {},
         TrainerMemory<Definition, S, Backend> = {}) -> Trainer<Definition, S, Backend, Rate>;
 template <class Definition, StorageScalar S, class Backend, Schedule Rate, class... Rest>

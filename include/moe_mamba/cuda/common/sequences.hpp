@@ -21,7 +21,7 @@ struct PackedSequence {
 template <class Sequence>
 struct SequenceTable {
   static constexpr int most = 4000 / static_cast<int>(sizeof(Sequence));
-  Sequence of[most];
+  Sequence of[std::size_t{most}];
   int count = 0;
   unsigned blocks = 0;  // of all sequences
 
