@@ -66,6 +66,6 @@ if(EXISTS "${json_folder}/nlohmann/json.hpp")
   file(MAKE_DIRECTORY ${dependencies}/json/include)
   file(CREATE_LINK ${json_folder}/nlohmann ${dependencies}/json/include/nlohmann SYMBOLIC)
   packaging_test(
-    fallback -DCONSUME=add_subdirectory -DMOE_MAMBA_SOURCE=${PROJECT_SOURCE_DIR}
+    fallback -DCONSUME=add_subdirectory -DWAY_ALONE=ON -DMOE_MAMBA_SOURCE=${PROJECT_SOURCE_DIR}
     -DCMAKE_DISABLE_FIND_PACKAGE_nlohmann_json=ON -DFETCHCONTENT_SOURCE_DIR_NLOHMANNJSON=${dependencies}/json)
 endif()
