@@ -200,6 +200,26 @@ TEST_CASE("The balance loss is its coefficient when routing is even, and that ti
   CHECK(close(tied_z, 0.5 * std::log(3.0) * std::log(3.0)));
 }
 
+TEST_CASE("A NaN of a selection bias makes all outputs NaN, and an infinite one does not", "[layers][moe]") {
+  const auto outputs = []<class Device, class Layer>(Device&& device, std::type_identity<Layer>, double bias) {
+    auto parameters = test::uniform<double>(parameters_of<Layer>, 5);
+    for (const Parameter& parameter : layer_parameters<Layer>) {
+      if (parameter.kind == ParameterKind::selection_bias)
+        parameters[static_cast<std::size_t>(parameter.offset) + 1] = bias;
+    }
+    test::LayerRun<Layer, double, std::remove_reference_t<Device>> layer(device, {1, 4}, 3, parameters, {});
+    return layer.forward(test::uniform<double>(12, 6));
+  };
+  const auto check = [&]<class Layer>(std::type_identity<Layer> layer) {
+    for (const double y : outputs(Cpu(), layer, std::nan(""))) CHECK(std::isnan(y));
+    for (const double y : outputs(reference::Device(), layer, std::nan(""))) CHECK(std::isnan(y));
+    for (const double y : outputs(Cpu(), layer, -INFINITY)) CHECK(std::isfinite(y));
+  };
+  check(std::type_identity<Moe<Experts<5>, Hidden<2>, SelectionBias>::Layer<3>>{});
+  check(std::type_identity<Moe<Experts<5>, TopK<2>, Hidden<2>, SelectionBias, SigmoidThenTopK>::Layer<3>>{});
+  check(std::type_identity<Moe<Experts<5>, TopK<2>, Hidden<2>, SelectionBias, TopKThenSoftmax>::Layer<3>>{});
+}
+
 TEST_CASE("Ties between experts go to the lowest index", "[layers][moe]") {
   using Layer = Moe<Experts<5>, TopK<2>, Hidden<1>>::Layer<2>;
   const std::vector<double> parameters(static_cast<std::size_t>(parameters_of<Layer>));

@@ -98,7 +98,7 @@ void route(Device& device, const Router<C, Experts, TopK, B>& router) {
   static_assert(sizeof(Sums) <= Device::thread_scratch_bytes, "too many experts for a router");
   // A probability below exp(-700) (double) or exp(-80) (float) adds nothing to the entropy, not even 0 · infinity.
   constexpr C least = sizeof(C) == 8 ? C(-700) : C(-80);
-  const C scale = static_cast<C>(router.scale);
+  const C scale = gate_factor(router);
 
   const Index tokens = router.logits.rows;
   const detail::Chunks chunks = detail::row_chunks(tokens, 8 * Experts, Sums::most());

@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(threads) route_kernel(Router<C, Experts, TopK,
   constexpr C least = sizeof(C) == 8 ? C(-700) : C(-80);
   __shared__ unsigned shared_load[shared_loads ? Experts : 1];
   const int lane = lane_index();
-  const C scale = static_cast<C>(router.scale);
+  const C scale = gate_factor(router);
   if constexpr (shared_loads) {
     for (int e = int(threadIdx.x); e < Experts; e += threads) shared_load[e] = 0;
     __syncthreads();

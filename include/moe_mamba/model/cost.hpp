@@ -12,8 +12,10 @@
 namespace moe_mamba::inline v0_2 {
 
 struct Cost {
-  Index parameters;         ///< elements of all parameters
-  Index active_parameters;  ///< of them, those that a token meets: of a mixture the chosen and shared experts only
+  Index parameters;  ///< elements of all parameters
+  /// Of them, those that a token meets: of a mixture the chosen and shared experts only, of an embedding one row unless it is
+  /// the head as well.
+  Index active_parameters;
   /// Operations of matrix products, convolutions (2 a tap), scans (7 a state) and attention (4 a head's number and position,
   /// for a token that sees a whole window) for one token; element-wise work between them is not counted.
   double flops_per_token;

@@ -22,7 +22,8 @@
 /// chosen; a NaN or infinity among a token's logits makes its gates NaN in all three.
 /// With a selection bias b (Wang et al. 2024, arXiv 2408.15664) the K experts with the largest score + b are chosen, ties of
 /// the sums to the lowest index; the score is p, or sigmoid(logit) with sigmoid_then_top_k. Gates are made of the scores
-/// without b, which has no gradient. A NaN among the sums makes the choice arbitrary, but within range and without repetition.
+/// without b, which has no gradient. A NaN among the sums makes the choice arbitrary, but within range and without repetition; a
+/// NaN in b makes all gates NaN.
 /// Normalised gates, with sigmoid_then_top_k only (DeepSeek-AI 2024, arXiv 2412.19437): g = sigmoid(logit) / Σ of the chosen
 /// ones. (p over the sum of the chosen ones is top_k_then_softmax.) At last, gates are multiplied by a scale c: G = c g.
 /// With s = sigmoid(logit), dlogit = dG · G (1 - s), and of normalised gates G (1 - s) (dG - Σ_j g_j dG_j).
@@ -57,6 +58,18 @@ struct Router {
   double scale = 1;                   // c, > 0
   C* sigmoids = nullptr;              // (T, K): of the chosen logits, written where normalised, for the backward pass
 };
+
+/// The factor of the gates: the router's scale, or a NaN of its selection bias.
+template <class C, int Experts, int TopK, class B>
+MOE_MAMBA_HOST_DEVICE constexpr C gate_factor(const Router<C, Experts, TopK, B>& router) {
+  C factor = static_cast<C>(router.scale);
+  if (router.selection_bias == nullptr) return factor;
+  for (int e = 0; e < Experts; ++e) {
+    const C bias = static_cast<C>(router.selection_bias[e]);
+    if (bias != bias) factor = bias;
+  }
+  return factor;
+}
 
 template <class C, int Experts, int TopK>
 struct RouterBackward {

@@ -16,6 +16,7 @@ void route(Device&, const Router<C, Experts, TopK, B>& router) {
   double entropy = 0, square = 0, counted = 0;
   for (Index t = 0; t < tokens; ++t) counted += counts(router.targets, t) ? 1 : 0;
   *router.counted = counted;
+  const double scale = router.selection_bias == nullptr ? router.scale : double(gate_factor(router));
   for (int e = 0; e < Experts; ++e) router.load[e] = router.probability[e] = 0;
   for (Index t = 0; t < tokens; ++t) {
     const C* logits = router.logits.row(t);
@@ -63,7 +64,7 @@ void route(Device&, const Router<C, Experts, TopK, B>& router) {
       const double logit = double(logits[experts[k]]);
       const double score = of_sigmoids ? sigmoid(logit) + (sum - sum)  // a NaN among the others shows as well
                                        : std::exp(logit - log_sum_exp);
-      router.gates[t * TopK + k] = C(router.scale * (divided ? score / chosen : score));
+      router.gates[t * TopK + k] = C(scale * (divided ? score / chosen : score));
       if (of_sigmoids && router.normalised) router.sigmoids[t * TopK + k] = C(sigmoid(logit));
     }
   }

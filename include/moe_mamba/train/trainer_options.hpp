@@ -39,6 +39,8 @@ struct AdamW {
     require(decays(beta1), "beta1", beta1, "0 <= beta1 < 1");
     require(decays(beta2), "beta2", beta2, "0 <= beta2 < 1");
     require(held(epsilon), "epsilon", epsilon, range);
+    require(decay == Decay::matrices || decay == Decay::everything, "decay", static_cast<int>(decay),
+            "Decay::matrices or Decay::everything");
     require(detail::in_range(weight_decay, 0, 1 / learning_rate), "weight_decay", weight_decay, [&] {
       return "0 to " + detail::exact_text(1 / learning_rate) +
              ", 1 / learning_rate: more would change parameters' signs";
