@@ -6,6 +6,7 @@
 
 #include "moe_mamba/cpu/router.hpp"
 #include "moe_mamba/reference/router.hpp"
+#include "support/catch.hpp"
 #include "support/data.hpp"
 
 namespace test {
@@ -68,6 +69,25 @@ struct Routing {
     return E * sum;
   }
 };
+
+/// The gradient of the gates, weighted by dgates, and of both losses is that of finite differences.
+template <int E, int K, class Device>
+void check_gradient(Routing<double, E, K>& routing, Device& device) {
+  routing.run(device);
+  const auto experts = routing.experts;
+  const auto loss = [&] {
+    routing.run(device);
+    REQUIRE(routing.experts == experts);  // no choice changes within a step of the differences
+    double sum = routing.balance * routing.even() + routing.z * routing.square;
+    for (std::size_t i = 0; i < routing.gates.size(); ++i) sum += routing.gates[i] * routing.dgates[i];
+    return sum;
+  };
+  std::vector<double> expected;
+  for (double& logit : routing.logits) expected.push_back(finite_difference(logit, 1e-3, loss));
+  routing.run(device);
+  routing.run_backward(device);
+  CHECK(relative_error(routing.dlogits, expected) < 1e-7);
+}
 
 template <int E_, int K_>
 struct Sizes {

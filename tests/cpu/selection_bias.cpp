@@ -97,21 +97,8 @@ TEMPLATE_TEST_CASE("the gradient of biased, normalised and scaled gates is that 
   reference::Device device;
   for_all_gates([&](GateOrder order, bool normalised, double scale) {
     auto routing = biased<double, E, K>(order, normalised, scale, 4);
-    routing.run(device);
-    const auto experts = routing.experts;
-    const auto loss = [&] {
-      routing.run(device);
-      REQUIRE(routing.experts == experts);  // no choice changes within a step of the differences
-      double sum = routing.balance * routing.even() + routing.z * routing.square;
-      for (std::size_t i = 0; i < routing.gates.size(); ++i) sum += routing.gates[i] * routing.dgates[i];
-      return sum;
-    };
-    std::vector<double> expected;
-    for (auto& logit : routing.logits) expected.push_back(test::finite_difference(logit, 1e-3, loss));
-    routing.run(device);
-    routing.run_backward(device);
     CAPTURE(E, K, normalised, scale);
-    CHECK(test::relative_error(routing.dlogits, expected) < 1e-7);
+    test::check_gradient(routing, device);
   });
 }
 

@@ -11,7 +11,7 @@
 #include "support/catch.hpp"
 
 using namespace moe_mamba;
-using cuda::detail::convolution_pieces;
+using cuda::detail::convolution_chunks;
 using cuda::detail::LaunchSequences;
 using cuda::detail::PackedSequence;
 using cuda::detail::SequenceKind;
@@ -125,9 +125,9 @@ TEST_CASE("Packed sequences are cut into groups that fit", "[cuda]") {
   CHECK(calls == 1);
 }
 
-TEST_CASE("An empty sequence has a piece of a convolution, as its state is saved", "[cuda]") {
+TEST_CASE("An empty sequence has a chunk of a convolution, as its state is saved", "[cuda]") {
   const std::vector<Index> lengths{0, 1, 64, 65, 0};
-  CHECK(convolution_pieces(Shape::packed(lengths), 64) == 6);
-  CHECK(convolution_pieces(Shape{3, 0}, 64) == 3);
-  CHECK(convolution_pieces(Shape{3, 65}, 64) == 6);
+  CHECK(convolution_chunks(Shape::packed(lengths), 64) == 6);
+  CHECK(convolution_chunks(Shape{3, 0}, 64) == 3);
+  CHECK(convolution_chunks(Shape{3, 65}, 64) == 6);
 }

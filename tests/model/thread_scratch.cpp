@@ -91,8 +91,8 @@ TEST_CASE("a small model takes little memory for each thread", "[model]") {
   const auto bytes = [](Cpu& device, Purpose purpose) { return Workspace<Small>::bytes(device, {1, 1}, purpose); };
   for (const Purpose purpose : {Purpose::inference, Purpose::training}) {
     CHECK(bytes(four, purpose) > bytes(one, purpose));
-    // Of three threads more, with packets of any width; what any operation may take is 2 MiB each.
-    CHECK(bytes(four, purpose) - bytes(one, purpose) <= 3 * std::size_t{Cpu::thread_scratch_bytes} / 8);
+    // Each takes memory in proportion to the packet: 2 500 of them at most, where any operation may take 2 MiB.
+    CHECK(bytes(four, purpose) - bytes(one, purpose) <= 3 * 2500 * sizeof(cpu::Packet<float>));
   }
 }
 

@@ -4,9 +4,9 @@
 #include <cstddef>
 #include <type_traits>
 
+#include "moe_mamba/cuda/causal_convolution/chunk_table.cuh"
 #include "moe_mamba/cuda/causal_convolution/pairs.cuh"
 #include "moe_mamba/cuda/causal_convolution/pairs_forward.cuh"
-#include "moe_mamba/cuda/causal_convolution/pieces.cuh"
 #include "moe_mamba/cuda/causal_convolution/tile.cuh"
 #include "moe_mamba/cuda/common/launch.cuh"
 #include "moe_mamba/cuda/common/mathematics.cuh"
@@ -134,13 +134,13 @@ void launch_convolution(Device& device, const CausalConvolution<C, S, Taps>& con
       return check_launch("causal_convolution");
     }
   }
-  const auto grid = static_cast<unsigned>(convolution_pieces(shape, convolution_steps) * convolution_groups(channels));
+  const auto grid = static_cast<unsigned>(convolution_chunks(shape, convolution_steps) * convolution_groups(channels));
   const LaunchSequences<ConvolutionSequence> sequences =
       shape.lengths == nullptr
           ? LaunchSequences<ConvolutionSequence>{.length = shape.length,
                                                  .blocks = static_cast<unsigned>(
-                                                     convolution_pieces(shape.length, convolution_steps))}
-          : put_convolution_pieces(device, shape, convolution_steps);
+                                                     convolution_chunks(shape.length, convolution_steps))}
+          : put_convolution_chunks(device, shape, convolution_steps);
   const auto launch = [&](auto warps, auto kind) {
     convolution_kernel<C, S, Taps, decltype(warps)::value, decltype(kind)::value>
         <<<grid, convolution_width * warps, 0, device.stream()>>>(convolution, sequences);

@@ -58,9 +58,9 @@ struct PairChunks {
   /// For packed sequences without their table, which is to take the place of `sequences`.
   PairChunks(const Shape& shape, Index steps_of_chunk, Index chunks_of_warp, int warps_of_block)
       : sequences{.length = shape.length,
-                  .blocks = static_cast<unsigned>(convolution_pieces(shape.length, steps_of_chunk))},
+                  .blocks = static_cast<unsigned>(convolution_chunks(shape.length, steps_of_chunk))},
         steps(static_cast<int>(steps_of_chunk)),
-        total(static_cast<unsigned>(convolution_pieces(shape, steps_of_chunk))),
+        total(static_cast<unsigned>(convolution_chunks(shape, steps_of_chunk))),
         span(static_cast<unsigned>(chunks_of_warp)),
         warps(warps_of_block) {}
 

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "moe_mamba/cuda/causal_convolution/chunk_table.cuh"
 #include "moe_mamba/cuda/causal_convolution/pairs.cuh"
-#include "moe_mamba/cuda/causal_convolution/pieces.cuh"
 #include "moe_mamba/cuda/common/mathematics.cuh"
 #include "moe_mamba/cuda/common/row_cursor.cuh"
 #include "moe_mamba/cuda/common/thread.cuh"
@@ -27,8 +27,8 @@ __global__ void __launch_bounds__(warp_size* most_pair_warps, pairs_forward_bloc
   const Index channels = convolution.x.columns, channel = PairGrid::channel();
   const unsigned chunk = chunks.first(PairGrid::block());
   if (chunk >= chunks.total || channel >= channels) return;
-  const auto [sequence, first_row, length, piece] = chunks.sequences.at<kind>(chunk);
-  const Index first = Index{piece} * chunks.steps, row = first_row + first;
+  const auto [sequence, first_row, length, index] = chunks.sequences.at<kind>(chunk);
+  const Index first = Index{index} * chunks.steps, row = first_row + first;
   float* const state =
       convolution.state.data == nullptr ? nullptr : convolution.state.data + sequence * convolution.state.stride;
   const PairWeights<Taps> weights(convolution.weight, convolution.bias, channel, true);
@@ -97,7 +97,7 @@ void launch_convolution_pairs(Device& device, const CausalConvolution<C, S, Taps
     chunks = PairChunks(shape, batches * pair_batch, 1, most_pair_warps);
   }
   if (few(1)) chunks.warps = 1;
-  if (shape.lengths != nullptr) chunks.sequences = put_convolution_pieces(device, shape, chunks.steps);
+  if (shape.lengths != nullptr) chunks.sequences = put_convolution_chunks(device, shape, chunks.steps);
   chunks.sequences.with_kind([&](auto kind) {
     const dim3 grid = PairGrid::of(columns, chunks.blocks());
     convolution_pairs_kernel<C, S, Taps, decltype(kind)::value>

@@ -11,21 +11,21 @@ namespace moe_mamba::inline v0_2::cuda::detail {
 struct ConvolutionSequence {
   Index row, length;
   unsigned block;
-  unsigned steps;  // of a piece
-  unsigned span;   // pieces that a block, or a warp of pairs, takes one after the other
+  unsigned steps;  // of a chunk
+  unsigned span;   // chunks that a block, or a warp of pairs, takes one after the other
 };
 
-/// Pieces of `steps` steps that a sequence is cut into. An empty one has a piece too: its state is saved.
-constexpr Index convolution_pieces(Index length, Index steps) {
+/// Chunks of `steps` steps that a sequence is cut into. An empty one has a chunk too: its state is saved.
+constexpr Index convolution_chunks(Index length, Index steps) {
   return ceiling_divide(std::max<Index>(1, length), steps);
 }
 
 /// Those of all sequences of a batch.
-constexpr Index convolution_pieces(const Shape& shape, Index steps) {
-  if (shape.lengths == nullptr) return shape.batch * convolution_pieces(shape.length, steps);
-  Index pieces = 0;
-  for (Index b = 0; b < shape.batch; ++b) pieces += convolution_pieces(shape.lengths[b], steps);
-  return pieces;
+constexpr Index convolution_chunks(const Shape& shape, Index steps) {
+  if (shape.lengths == nullptr) return shape.batch * convolution_chunks(shape.length, steps);
+  Index chunks = 0;
+  for (Index b = 0; b < shape.batch; ++b) chunks += convolution_chunks(shape.lengths[b], steps);
+  return chunks;
 }
 
 }  // namespace moe_mamba::inline v0_2::cuda::detail

@@ -7,12 +7,12 @@
 
 namespace moe_mamba::inline v0_2::cuda::detail {
 
-/// A table of packed sequences in pieces of `steps` steps, in the device's scratch memory.
-inline LaunchSequences<ConvolutionSequence> put_convolution_pieces(Device& device, const Shape& shape, Index steps) {
+/// A table of packed sequences in chunks of `steps` steps, in the device's scratch memory.
+inline LaunchSequences<ConvolutionSequence> put_convolution_chunks(Device& device, const Shape& shape, Index steps) {
   const SequenceTable<ConvolutionSequence> table(shape, [&](ConvolutionSequence& sequence) {
     sequence.steps = static_cast<unsigned>(steps);
     sequence.span = 1;
-    return convolution_pieces(sequence.length, steps);
+    return convolution_chunks(sequence.length, steps);
   });
   Arena arena(device.scratch());
   return put_sequences(device, table, arena);
