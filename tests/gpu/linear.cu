@@ -1,4 +1,5 @@
 #include "gpu/operations.cuh"
+#include "moe_mamba/cuda/dispatch.cuh"
 #include "moe_mamba/cuda/linear/linear.cuh"
 #include "moe_mamba/reference/linear.hpp"
 
@@ -151,6 +152,80 @@ void check_grouped(test::Report& report) {
   }
 }
 
+/// Products whose rows go to places of their own, some of which nobody takes: the reference's, and the bits of rows in
+/// the order of the groups that are copied there.
+template <class S>
+void check_scattered(test::Report& report) {
+  using C = compute_t<S>;
+  struct Size {
+    Index rows, groups, in, out;
+  };
+  for (const Size size : {Size{0, 3, 8, 8},
+                          {1, 4, 64, 48},
+                          {7, 3, 33, 129},
+                          {9, 3, 64, 64},
+                          {127, 5, 256, 128},
+                          {129, 2, 72, 264},
+                          {300, 70, 64, 520},
+                          {1031, 4, 129, 65},
+                          {5000, 3, 264, 776}}) {
+    for (const int kind : {0, 1, 2}) {
+      const Index rows = size.rows, groups = size.groups, in = size.in, out = size.out, tokens = rows + 3;
+      const std::string name = std::to_string(rows) + " in " + std::to_string(groups) + ", " + std::to_string(in) +
+                               " x " + std::to_string(out) + ", kind " + std::to_string(kind);
+      const auto offsets = draw_offsets(rows, groups, kind);
+      const Index used = offsets.back();
+      const auto count = static_cast<std::size_t>(tokens);
+      std::vector<Index> order(count), slots(count, -1);
+      for (Index t = 0; t < tokens; ++t) order[std::size_t(t)] = t;
+      Random random(Seed{9});
+      for (std::size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random.below(std::uint64_t(i))]);
+      for (Index s = 0; s < used; ++s) slots[std::size_t(order[std::size_t(s)])] = s;
+      const auto weight = test::uniform<S>(groups * out * in, 2);
+      const auto forward = [&](auto& device, const Index* ends, const Index* places, auto* x, const auto* w, auto* y) {
+        using Storage = std::remove_pointer_t<decltype(w)>;
+        using Element = std::remove_pointer_t<decltype(y)>;
+        grouped_linear(device, {ends, groups}, matrix(x, rows, in), MatrixStack<Storage>{w, out, in},
+                       ScatteredRows<Element>{matrix(y, tokens, out), places, {}});
+      };
+      report.check(
+          "scattered " + name, sum_bound<C>(in),
+          std::make_tuple(offsets, order, test::uniform<S>(rows * in, 1), weight, test::uniform<S>(tokens * out, 4)),
+          forward);
+      for (const Into into : {Into::assign, Into::add}) {
+        report.check(
+            "scattered backward input " + name, sum_bound<C>(out),
+            std::make_tuple(offsets, order, test::uniform<S>(rows * out, 3), weight, test::uniform<S>(tokens * in, 4)),
+            [&](auto& device, const Index* ends, const Index* places, auto* dy, const auto* w, auto* dx) {
+              using Storage = std::remove_pointer_t<decltype(w)>;
+              using Element = std::remove_pointer_t<decltype(dx)>;
+              grouped_linear_backward_input(device, {ends, groups}, matrix(dy, rows, out),
+                                            MatrixStack<Storage>{w, out, in},
+                                            ScatteredRows<Element>{matrix(dx, tokens, in), places, {}}, into);
+            });
+      }
+      const auto ordered = [&](auto& device, const Index* ends, auto* x, const auto* w, auto* room) {
+        grouped_linear(device, {ends, groups}, matrix(x, rows, in), MatrixStack<const S>{w, out, in},
+                       matrix(room, rows, out));
+      };
+      report.same_bits(
+          "scattered as combined " + name,
+          std::make_tuple(offsets, order, slots, test::uniform<S>(rows * in, 1), weight,
+                          std::vector<S>(std::size_t(rows * out)), std::vector<S>(std::size_t(tokens * out))),
+          [&](auto& device, const Index* ends, const Index* places, const Index*, auto* x, const auto* w, auto* room,
+              auto* y) {
+            ordered(device, ends, x, w, room);
+            forward(device, ends, places, x, w, y);
+          },
+          [&](auto& device, const Index* ends, const Index*, const Index* from, auto* x, const auto* w, auto* room,
+              auto* y) {
+            ordered(device, ends, x, w, room);
+            combine_rows(device, matrix(room, rows, out), from, 1, nullptr, matrix(y, tokens, out), Into::assign);
+          });
+    }
+  }
+}
+
 /// As tensor cores take a float for TF32.
 float to_tf32(float value) {
   return __builtin_bit_cast(float, (__builtin_bit_cast(std::uint32_t, value) + 0x1000u) & ~0x1fffu);
@@ -291,6 +366,12 @@ int main() {
     check_grouped<bfloat16>(report);
     report.group("grouped double");
     check_grouped<double>(report);
+    report.group("scattered float");
+    check_scattered<float>(report);
+    report.group("scattered bfloat16");
+    check_scattered<bfloat16>(report);
+    report.group("scattered double");
+    check_scattered<double>(report);
     report.group("rounding to bfloat16");
     check_rounding<bfloat16>(report);
     report.group("more rows than are copied at a time");

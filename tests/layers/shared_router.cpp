@@ -29,7 +29,13 @@ struct TwoExperts {
       typename B::template Saved<C> b;
     };
     template <class C>
-    using ForwardScratch = typename Choice::template ForwardScratch<C>;
+    struct ForwardScratch {
+      ForwardScratch(Arena& arena, auto& at, Shape shape)
+          : choice(arena, at, shape), a(arena, at, shape), b(arena, at, shape) {}
+      typename Choice::template ForwardScratch<C> choice;
+      typename A::template ForwardScratch<C> a;
+      typename B::template ForwardScratch<C> b;
+    };
     template <class C>
     struct BackwardScratch {
       BackwardScratch(Arena& arena, auto& at, Shape shape)
@@ -40,9 +46,10 @@ struct TwoExperts {
     };
     template <class C>
     static void forward(auto run, const auto& w, const Saved<C>& saved, auto x, auto y) {
-      Choice::forward(run, w.router, saved.choice, ForwardScratch<C>(run.scratch, run.device, run.shape), x);
-      A::forward(run, w.a, saved.choice, saved.a, x, y);
-      B::forward(run, w.b, saved.choice, saved.b, x, y, Into::add);
+      const ForwardScratch<C> scratch(run.scratch, run.device, run.shape);
+      Choice::forward(run, w.router, saved.choice, scratch.choice, x);
+      A::forward(run, w.a, saved.choice, saved.a, scratch.a, x, y);
+      B::forward(run, w.b, saved.choice, saved.b, scratch.b, x, y, Into::add);
     }
     template <class C>
     static void backward(auto run, const auto& w, const auto& g, const Saved<C>& saved, auto x, auto dy, auto dx) {

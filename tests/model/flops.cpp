@@ -52,6 +52,17 @@ void grouped_linear_backward_input(Device& device, Groups groups, Input<C> dy, M
   device.backward += product(groups.offsets[groups.count], weight.columns, weight.rows);
   reference::grouped_linear_backward_input(device.reference(), groups, dy, weight, dx, into);
 }
+template <class C, class S>
+void grouped_linear(Device& device, Groups groups, Input<C> x, MatrixStack<const S> weight, ScatteredRows<C> y) {
+  device.forward += product(groups.offsets[groups.count], weight.columns, weight.rows);
+  reference::grouped_linear(device.reference(), groups, x, weight, y);
+}
+template <class C, class S>
+void grouped_linear_backward_input(Device& device, Groups groups, Input<C> dy, MatrixStack<const S> weight,
+                                   ScatteredRows<C> dx, Into into) {
+  device.backward += product(groups.offsets[groups.count], weight.columns, weight.rows);
+  reference::grouped_linear_backward_input(device.reference(), groups, dy, weight, dx, into);
+}
 template <class S, class Y, class X, class C>
 void grouped_linear_backward_weight(Device& device, Groups groups, MatrixView<Y> dy, MatrixView<X> x,
                                     MatrixStack<C> dweight, Into into) {

@@ -11,7 +11,7 @@
 /// those of one row, which meets one expert.
 namespace moe_mamba::inline v0_2 {
 
-/// Experts of one matrix each: y = x Wᵀ with the W of a row's expert.
+/// Experts of one matrix each: y = x Wᵀ with the W of a row's expert. Of y and dx, rows may be scattered (ScatteredRows).
 template <int In, int Out, int Experts>
 struct ExpertLinear : LayerDefaults {
   static constexpr int in = In, out = Out;
@@ -32,16 +32,15 @@ struct ExpertLinear : LayerDefaults {
 
   template <class Device, class S, class C>
   static void forward(const Forward<Device, S, C>& run, const auto& w, Groups groups, NoBuffers, Input<C> x,
-                      MatrixView<C> y) {
+                      const auto& y) {
     grouped_linear(run.device, groups, x, w.weight, y);
   }
 
-  /// dx is overwritten.
   template <class Device, class S, class C>
   static void backward(const Backward<Device, S, C>& run, const auto& w, const auto& g, Groups groups, NoBuffers,
-                       NoBuffers, MatrixView<C> x, MatrixView<C> dy, MatrixView<C> dx) {
+                       NoBuffers, MatrixView<C> x, MatrixView<C> dy, const auto& dx, Into into = Into::assign) {
     grouped_linear_backward_weight<S>(run.device, groups, dy, x, g.weight, run.begins ? Into::assign : Into::add);
-    grouped_linear_backward_input(run.device, groups, dy, w.weight, dx, Into::assign);
+    grouped_linear_backward_input(run.device, groups, dy, w.weight, dx, into);
   }
 };
 
@@ -90,7 +89,7 @@ struct ExpertMlp : LayerDefaults {
 
   template <class Device, class S, class C>
   static void forward(const Forward<Device, S, C>& run, const auto& w, Groups groups, const Saved<C>& saved, Input<C> x,
-                      MatrixView<C> y) {
+                      const auto& y) {
     Up::forward(run, w.up, groups, NoBuffers(), x, saved.hidden);
     grouped_activate(run.device, groups, Activation{}, saved.hidden, saved.active);
     Down::forward(run, w.down, groups, NoBuffers(), saved.active, y);
@@ -99,10 +98,10 @@ struct ExpertMlp : LayerDefaults {
   template <class Device, class S, class C>
   static void backward(const Backward<Device, S, C>& run, const auto& w, const auto& g, Groups groups,
                        const Saved<C>& saved, const BackwardScratch<C>& scratch, MatrixView<C> x, MatrixView<C> dy,
-                       MatrixView<C> dx) {
+                       const auto& dx, Into into = Into::assign) {
     Down::backward(run, w.down, g.down, groups, NoBuffers(), NoBuffers(), saved.active, dy, scratch.dactive);
     grouped_activate_backward(run.device, groups, Activation{}, saved.hidden, scratch.dactive, scratch.dhidden);
-    Up::backward(run, w.up, g.up, groups, NoBuffers(), NoBuffers(), x, scratch.dhidden, dx);
+    Up::backward(run, w.up, g.up, groups, NoBuffers(), NoBuffers(), x, scratch.dhidden, dx, into);
   }
 };
 
@@ -134,16 +133,27 @@ struct ExpertProjection : LayerDefaults {
     return moe_mamba::thread_scratch<Expert, C>(device, rows(device, shape), training);
   }
 
+  /// Whether each token has one row, so that rows go straight to tokens where gates do not weight them.
+  static constexpr bool is_one_to_one = Routing::K == 1 && Routing::is_dropless;
+
   template <class C>
   struct Saved {
     template <class Device>
     constexpr Saved(Arena& arena, Device& device, Shape shape)
         : x(arena.rows<C>(rows(device, shape).tokens(), Expert::in)),
           expert(arena, device, rows(device, shape)),
-          y(arena.rows<C>(rows(device, shape).tokens(), Expert::out)) {}
+          y(arena.rows<C>(weights_outputs ? rows(device, shape).tokens() : 0, Expert::out)) {}
     MatrixView<C> x;  // (T·K, In): in the order of the experts
     typename Expert::template Saved<C> expert;
-    MatrixView<C> y;  // (T·K, Out): in the order of the experts
+    MatrixView<C> y;  // (T·K, Out): in the order of the experts, where the gradient of the gates needs it
+  };
+
+  template <class C>
+  struct ForwardScratch {
+    template <class Device>
+    ForwardScratch(Arena& arena, Device& device, Shape shape)
+        : y(arena.rows<C>(weights_outputs ? 0 : rows(device, shape).tokens(), Expert::out)) {}
+    MatrixView<C> y;  // (T·K, Out): the same where it does not
   };
 
   template <class C>
@@ -161,11 +171,18 @@ struct ExpertProjection : LayerDefaults {
   /// (T, In) → (T, Out), by what `routed` says.
   template <class Device, class S, class C>
   static void forward(const Forward<Device, S, C>& run, const auto& w,
-                      const typename Routing::template Saved<C>& routed, const Saved<C>& saved, Input<C> x,
-                      MatrixView<C> y, Into into = Into::assign) {
+                      const typename Routing::template Saved<C>& routed, const Saved<C>& saved,
+                      const ForwardScratch<C>& scratch, Input<C> x, MatrixView<C> y, Into into = Into::assign) {
     gather_rows(run.device, routed.groups(), x, routed.source, saved.x);
-    Expert::forward(run, w, routed.groups(), saved.expert, saved.x, saved.y);
-    combine_rows(run.device, saved.y, routed.slots, Index{Routing::K}, gates(routed), y, into);
+    const MatrixView<C> ordered = weights_outputs ? saved.y : scratch.y;
+    if constexpr (is_one_to_one && !weights_outputs) {
+      if (into == Into::assign) {
+        const ScatteredRows<C> scattered{y, routed.source, ordered};
+        return Expert::forward(run, w, routed.groups(), saved.expert, saved.x, scattered);
+      }
+    }
+    Expert::forward(run, w, routed.groups(), saved.expert, saved.x, ordered);
+    combine_rows(run.device, ordered, routed.slots, Index{Routing::K}, gates(routed), y, into);
   }
 
   template <class Device, class S, class C>
@@ -173,20 +190,28 @@ struct ExpertProjection : LayerDefaults {
                        const typename Routing::template Saved<C>& routed, GateGradient<C>& dgates,
                        const Saved<C>& saved, const BackwardScratch<C>& scratch, Input<C> dy, MatrixView<C> dx,
                        Into into = Into::assign) {
-    const auto scatter = [&](compute_t<C>* to) {
+    const auto gather = [&](compute_t<C>* to) {
       combine_rows_backward(run.device, saved.y, routed.slots, Index{Routing::K}, gates(routed), dy, scratch.dy, to);
     };
-    if constexpr (Use == GateUse::weight) {
-      dgates.accumulate(run.device, scatter);
+    if constexpr (weights_outputs) {
+      dgates.accumulate(run.device, gather);
     } else {
-      scatter(nullptr);
+      gather(nullptr);
     }
-    Expert::backward(run, w, g, routed.groups(), saved.expert, scratch.expert, saved.x, scratch.dy, scratch.dx);
-    combine_rows(run.device, scratch.dx, routed.slots, Index{Routing::K}, nullptr, dx, into);
+    const auto backward_to = [&](const auto& to, Into how) {
+      Expert::backward(run, w, g, routed.groups(), saved.expert, scratch.expert, saved.x, scratch.dy, to, how);
+    };
+    if constexpr (is_one_to_one) {
+      backward_to(ScatteredRows<C>{dx, routed.source, scratch.dx}, into);
+    } else {
+      backward_to(scratch.dx, Into::assign);
+      combine_rows(run.device, scratch.dx, routed.slots, Index{Routing::K}, nullptr, dx, into);
+    }
   }
 
  private:
-  static constexpr const auto* gates(const auto& routed) { return Use == GateUse::weight ? routed.gates : nullptr; }
+  static constexpr bool weights_outputs = Use == GateUse::weight;
+  static constexpr const auto* gates(const auto& routed) { return weights_outputs ? routed.gates : nullptr; }
 };
 
 }  // namespace moe_mamba::inline v0_2

@@ -87,13 +87,15 @@ struct LayerRoutedExperts : LayerOf<ExpertProjection<Routing, Expert, Use>> {
   template <class C>
   using Saved = typename Experts::template Saved<C>;
   template <class C>
+  using ForwardScratch = typename Experts::template ForwardScratch<C>;
+  template <class C>
   using BackwardScratch = typename Experts::template BackwardScratch<C>;
 
   template <class Device, class S, class C>
   static void forward(const Forward<Device, S, C>& run, const auto& w,
-                      const typename Routing::template Saved<C>& routed, const Saved<C>& saved, NoBuffers, Input<C> x,
-                      MatrixView<C> y) {
-    Experts::forward(run, w.experts, routed, saved, x, y);
+                      const typename Routing::template Saved<C>& routed, const Saved<C>& saved,
+                      const ForwardScratch<C>& scratch, Input<C> x, MatrixView<C> y) {
+    Experts::forward(run, w.experts, routed, saved, scratch, x, y);
   }
 
   template <class Device, class S, class C>
@@ -139,7 +141,13 @@ struct SelfRoutedExperts
   };
 
   template <class C>
-  using ForwardScratch = typename Router::template ForwardScratch<C>;
+  struct ForwardScratch {
+    template <class Device>
+    ForwardScratch(Arena& arena, Device& device, Shape shape)
+        : router(arena, device, shape), experts(arena, device, shape) {}
+    typename Router::template ForwardScratch<C> router;
+    typename Experts::template ForwardScratch<C> experts;
+  };
 
   template <class C>
   struct BackwardScratch {
@@ -153,8 +161,8 @@ struct SelfRoutedExperts
   template <class Device, class S, class C>
   static void forward(const Forward<Device, S, C>& run, const auto& w, const auto&, const Saved<C>& saved,
                       const ForwardScratch<C>& scratch, Input<C> x, MatrixView<C> y) {
-    Router::forward(run, w.router, saved.router, scratch, x);
-    Experts::forward(run, w.experts, saved.router, saved.experts, x, y);
+    Router::forward(run, w.router, saved.router, scratch.router, x);
+    Experts::forward(run, w.experts, saved.router, saved.experts, scratch.experts, x, y);
   }
 
   template <class Device, class S, class C>

@@ -141,9 +141,11 @@ struct Routing : LayerDefaults {
                        .has_selection_bias = Options.selection_bias});
   }
 
+  static constexpr bool is_dropless = Options.capacity.numerator == 0;
+
   /// Places of an expert for `tokens` tokens.
   static constexpr Index capacity(Index tokens) {
-    if constexpr (Options.capacity.numerator == 0) {
+    if constexpr (is_dropless) {
       return tokens;
     } else {
       const Index divisor = Index{E} * Options.capacity.denominator;

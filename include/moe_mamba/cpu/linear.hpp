@@ -123,6 +123,23 @@ void multiply_transposed_groups(Device& device, Groups groups, MatrixView<const 
   });
 }
 
+/// Rows that lie in the order of the groups, in the room for them, go to their places, or are added there.
+template <class C>
+void scatter_rows(Device& device, Groups groups, const ScatteredRows<C>& rows, Into into) {
+  const Index columns = rows.to.columns;
+  for_rows(device, groups.offsets[groups.count], columns, [&](Index first, Index last) {
+    for (Index s = first; s < last; ++s) {
+      const C* from = rows.room.row(s);
+      C* to = rows.to.row(rows.places[s]);
+      if (into == Into::assign) {
+        std::copy_n(from, columns, to);
+      } else {
+        sweep<C>(columns, [=]<class P>(Index i) { store(to + i, load<P>(to + i) + load<P>(from + i)); });
+      }
+    }
+  });
+}
+
 }  // namespace detail
 
 /// Bytes of each thread's scratch that products with a matrix (out, in), or with one of a stack, take at most for up to
@@ -170,6 +187,19 @@ void grouped_linear_backward_input(Device& device, Groups groups, Input<C> dy, M
                                    MatrixView<C> dx, Into into) {
   detail::multiply_groups<Along::outer, C>(device, groups, dy, weight.data, weight.rows * weight.columns,
                                            weight.columns, dx, into == Into::add);
+}
+
+/// The same with rows that go to other places
+template <class C, class S>
+void grouped_linear(Device& device, Groups groups, Input<C> x, MatrixStack<const S> weight, ScatteredRows<C> y) {
+  grouped_linear(device, groups, x, weight, y.room);
+  detail::scatter_rows(device, groups, y, Into::assign);
+}
+template <class C, class S>
+void grouped_linear_backward_input(Device& device, Groups groups, Input<C> dy, MatrixStack<const S> weight,
+                                   ScatteredRows<C> dx, Into into) {
+  grouped_linear_backward_input(device, groups, dy, weight, dx.room, Into::assign);
+  detail::scatter_rows(device, groups, dx, into);
 }
 
 /// dW of each group = or += dyᵀ x over the rows of the group, unrounded whatever S is

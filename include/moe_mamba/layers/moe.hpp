@@ -78,8 +78,10 @@ struct MoeLayer : LayerDefaults {
     template <class Device>
     ForwardScratch(Arena& arena, Device& device, Shape shape)
         : choice(arena, device, shape),
+          experts(arena, device, shape),
           shared(arena.block(bytes_of<typename SharedOrNone::template ForwardScratch<C>>(device, shape))) {}
     typename Choice::template ForwardScratch<C> choice;
+    typename Experts::template ForwardScratch<C> experts;
     Arena shared;
   };
 
@@ -102,7 +104,8 @@ struct MoeLayer : LayerDefaults {
     Choice::forward(run, w.router, saved.choice, scratch.choice, x);
     run.scratch = scratch.shared;
     if constexpr (has_shared) Shared::forward(run, w.shared, saved.shared, x, y);
-    Experts::forward(run, w.experts, saved.choice, saved.experts, x, y, has_shared ? Into::add : Into::assign);
+    Experts::forward(run, w.experts, saved.choice, saved.experts, scratch.experts, x, y,
+                     has_shared ? Into::add : Into::assign);
   }
 
   template <class Device, class S, class C>

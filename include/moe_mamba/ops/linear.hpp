@@ -12,6 +12,8 @@
 ///   linear_backward_weight<S>(device, dy, x, dweight)       dW += dyᵀ x              (T, O) (T, I) → (O, I)
 ///   grouped_linear…(device, groups, …)                      the same three, row t with the matrix of its group; that of
 ///                                                           the weights has `into` at its end
+///   grouped_linear(device, groups, x, weight, ScatteredRows{…})                            the first two with rows of y or
+///   grouped_linear_backward_input(device, groups, dy, weight, ScatteredRows{…}, into)      dx in another order
 ///   add_bias(device, bias, y)                               y += bias, for each row
 ///   bias_backward(device, dy, dbias)                        dbias += the sum of dy's rows
 ///
@@ -31,6 +33,15 @@ enum class Into { assign, add };
 struct Groups {
   const Index* offsets = nullptr;
   Index count = 0;
+};
+
+/// Where the rows of a grouped product go whose order shall not be that of the groups: row s of all groups to row places[s]
+/// of `to`. No place occurs twice; rows of `to` that are nobody's place are left unchanged.
+template <class T>
+struct ScatteredRows {
+  MatrixView<T> to;
+  const Index* places = nullptr;
+  MatrixView<T> room;  // a row for each of the factor's, for backends that put rows in order first; overwritten
 };
 
 /// One matrix [rows, columns] per group, contiguous.

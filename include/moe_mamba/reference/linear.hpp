@@ -57,6 +57,25 @@ void grouped_linear_backward_input(Device& device, Groups groups, Input<C> dy, M
   }
 }
 
+template <class C, class S>
+void grouped_linear(Device& device, Groups groups, Input<C> x, MatrixStack<const S> weight, ScatteredRows<C> y) {
+  for (Index g = 0; g < groups.count; ++g) {
+    for (Index s = groups.offsets[g]; s < groups.offsets[g + 1]; ++s) {
+      linear(device, x.row_block(s, 1), weight[g], y.to.row_block(y.places[s], 1));
+    }
+  }
+}
+
+template <class C, class S>
+void grouped_linear_backward_input(Device& device, Groups groups, Input<C> dy, MatrixStack<const S> weight,
+                                   ScatteredRows<C> dx, Into into) {
+  for (Index g = 0; g < groups.count; ++g) {
+    for (Index s = groups.offsets[g]; s < groups.offsets[g + 1]; ++s) {
+      linear_backward_input(device, dy.row_block(s, 1), weight[g], dx.to.row_block(dx.places[s], 1), into);
+    }
+  }
+}
+
 template <class S, class Y, class X, class C>
 void grouped_linear_backward_weight(Device& device, Groups groups, MatrixView<Y> dy, MatrixView<X> x,
                                     MatrixStack<C> dweight, Into into) {

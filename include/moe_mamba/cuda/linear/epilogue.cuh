@@ -1,5 +1,7 @@
 #pragma once
 
+#include <type_traits>
+
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/cuda/common/rounding.cuh"
 #include "moe_mamba/cuda/common/thread.cuh"
@@ -41,20 +43,23 @@ __device__ inline int first_of_four() {
   return lane % 2 * 8 + lane % 4 / 2 * 4;
 }
 
-/// Writes a tile's sums to `out`, which begins at the tile's first row and column, or adds them to it. Reads a batch of
+/// Writes a tile's sums to `out`, a MatrixView or ResultRows that begins at the tile's first row and column, or adds them
+/// to it. Reads a batch of
 /// what it adds to before it writes, since the compiler cannot know that they do not overlap. Whole warps call.
-template <class Product, class C>
-__device__ inline void write_sums(const Product& product, MatrixView<C> out, Into into) {
+template <class Product, class Rows>
+__device__ inline void write_sums(const Product& product, const Rows& out, Into into) {
+  using C = std::remove_reference_t<decltype(*out.data)>;
   constexpr int parts = Product::column_parts, batch = parts >= 32 ? 16 : parts < 8 ? parts : 8;
   const int lane = lane_index();
   const bool fours = can_vectorise<4>(out.data, out.stride);
 #pragma unroll
   for (int part = 0; part < 2 * Product::row_parts; ++part) {
     const int row = Product::first_row() + part * 8 + lane / 4;
+    C* const line = row < out.rows ? out.row(row) : nullptr;
 #pragma unroll
     for (int first = 0; first < parts; first += batch) {
       const int column = Product::first_column() + first * 8 + first_of_four();
-      C* const to = out.row(row) + column;
+      C* const to = line + column;
       const int left = row < out.rows ? int(min(out.columns - column, Index{batch * 8})) : 0;
       float4 before[batch / 2] = {};
       if (into == Into::add) {

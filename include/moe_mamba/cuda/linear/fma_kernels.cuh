@@ -1,7 +1,10 @@
 #pragma once
 
+#include <type_traits>
+
 #include "moe_mamba/core/mathematics.hpp"
 #include "moe_mamba/core/view.hpp"
+#include "moe_mamba/cuda/linear/result_rows.cuh"
 #include "moe_mamba/cuda/linear/tile_walk.cuh"
 #include "moe_mamba/ops/linear.hpp"
 
@@ -83,9 +86,10 @@ struct FmaTile {
 
   /// out = or += a bᵀ, for the rows of a and b from `a_first` and `b_first` on that lie in one tile. The whole block
   /// calls; shared memory may be used again after a __syncthreads().
-  template <class A, class B, class Out>
+  template <class A, class B, class Rows>
   __device__ static void multiply(Shared& shared, const A& a, Index a_first, const B& b, Index b_first, Index k_count,
-                                  MatrixView<Out> out, Into into) {
+                                  const Rows& out, Into into) {
+    using Out = std::remove_reference_t<decltype(*out.data)>;
     const int ty = int(threadIdx.x) / across, tx = int(threadIdx.x) % across;
     C sums[own][own] = {};
     Carrier<A> a_next(a, a_first);
@@ -119,17 +123,18 @@ struct FmaTile {
     for (int i = 0; i < own; ++i) {
       const Index row = a_first + place(ty, i);
       if (row >= a.count) continue;
+      Out* const line = out.row(row);
       // All that a row is added to is read before any of it is written.
       C before[own] = {};
 #pragma unroll
       for (int j = 0; j < own; ++j) {
         const Index column = b_first + place(tx, j);
-        if (into == Into::add && column < b.count) before[j] = static_cast<C>(out(row, column));
+        if (into == Into::add && column < b.count) before[j] = static_cast<C>(line[column]);
       }
 #pragma unroll
       for (int j = 0; j < own; ++j) {
         const Index column = b_first + place(tx, j);
-        if (column < b.count) out(row, column) = static_cast<Out>(before[j] + sums[i][j]);
+        if (column < b.count) line[column] = static_cast<Out>(before[j] + sums[i][j]);
       }
     }
   }
@@ -139,11 +144,11 @@ struct FmaTile {
 /// inner index (as in Wᵀ) or, with Along::outer, the columns (as in W).
 template <Along along, class C, class S>
 __global__ void __launch_bounds__(FmaTile<compute_t<C>>::threads, 2)
-    grouped_kernel(Groups groups, MatrixView<const C> x, const S* weight, Index step, Index stride, MatrixView<C> y,
+    grouped_kernel(Groups groups, MatrixView<const C> x, const S* weight, Index step, Index stride, ResultRows<C> y,
                    Into into) {
   using Tile = FmaTile<compute_t<C>>;
   __shared__ typename Tile::Shared shared;
-  TileWalk walk(groups, 0, y.rows, Tile::side, Tile::side, y.columns);
+  TileWalk walk(groups, 0, x.rows, Tile::side, Tile::side, y.columns);
   for (Index tile = blockIdx.x; walk.find(tile); tile += gridDim.x) {
     const Factor<C, Along::inner> a{x.row(walk.first_row), x.stride, walk.rows};
     const Factor<S, along> b{weight + walk.group * step, stride, y.columns};

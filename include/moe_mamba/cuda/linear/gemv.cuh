@@ -6,6 +6,7 @@
 #include "moe_mamba/cuda/common/thread.cuh"
 #include "moe_mamba/cuda/common/vector.cuh"
 #include "moe_mamba/cuda/device.hpp"
+#include "moe_mamba/cuda/linear/result_rows.cuh"
 #include "moe_mamba/ops/linear.hpp"
 
 /// Products of a few rows, as in generation: they read each weight once or twice, so that all there is to do is to read
@@ -20,7 +21,7 @@ inline constexpr int gemv_threads = 128, gemv_warps = gemv_threads / warp_size;
 /// as many.
 template <bool wide, int rows, int split, int own, class X, class Y, class S>
 __global__ void __launch_bounds__(gemv_threads)
-    gemv_kernel(Groups groups, MatrixView<const X> x, const S* weight, Index step, Index stride, MatrixView<Y> y) {
+    gemv_kernel(Groups groups, MatrixView<const X> x, const S* weight, Index step, Index stride, ResultRows<Y> y) {
   using C = compute_t<X>;
   const int lane = lane_index(), warp = warp_index();
   const Index first_row = Index(blockIdx.y) * rows;
@@ -85,7 +86,7 @@ __global__ void __launch_bounds__(gemv_threads)
     }
   }
   const auto put = [&](int r, int c, C sum) {
-    if (first_row + r < y.rows && column + c < y.columns) y(first_row + r, column + c) = static_cast<Y>(sum);
+    if (first_row + r < y.rows && column + c < y.columns) y.row(first_row + r)[column + c] = static_cast<Y>(sum);
   };
   if constexpr (split == 1) {
 #pragma unroll
@@ -117,7 +118,7 @@ __global__ void __launch_bounds__(gemv_threads)
 
 template <int rows, class X, class Y, class S>
 void gemv(Device& device, Groups groups, MatrixView<const X> x, const S* weight, Index step, Index stride,
-          MatrixView<Y> y) {
+          const ResultRows<Y>& y) {
   constexpr Index count = full_vector<S>;
   const bool wide = can_vectorise<full_vector<X>>(x.data, x.stride) && can_vectorise<full_vector<S>>(weight, stride) &&
                     step % count == 0 && x.columns % count == 0;

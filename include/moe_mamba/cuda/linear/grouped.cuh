@@ -10,6 +10,7 @@
 #include "moe_mamba/cuda/linear/blas.cuh"
 #include "moe_mamba/cuda/linear/factors.cuh"
 #include "moe_mamba/cuda/linear/fma_kernels.cuh"
+#include "moe_mamba/cuda/linear/result_rows.cuh"
 #include "moe_mamba/cuda/linear/tensor_factors.cuh"
 #include "moe_mamba/cuda/linear/tensor_kernels.cuh"
 #include "moe_mamba/cuda/linear/tensor_tile.cuh"
@@ -69,8 +70,8 @@ inline bool fits_large_tiles(const Device& device) {
 /// inner index (as in Wᵀ) or, with Along::outer, the columns (as in W).
 template <Along along, class S>
 void multiply_groups(Device& device, Groups groups, MatrixView<const S> x, const S* weight, Index step, Index stride,
-                     MatrixView<S> y, Into into) {
-  if (y.rows == 0 || y.columns == 0 || groups.count == 0) return;
+                     const ResultRows<S>& y, Into into) {
+  if (x.rows == 0 || y.columns == 0 || groups.count == 0) return;
   if constexpr (std::is_same_v<S, bfloat16>) {
     const bool eights = x.columns > 0 && x.columns % 8 == 0 && (along == Along::inner || y.columns % 8 == 0);
     const MatrixView<const bfloat16> first_weight{weight, along == Along::inner ? y.columns : x.columns,
@@ -85,7 +86,7 @@ void multiply_groups(Device& device, Groups groups, MatrixView<const S> x, const
         });
       };
       // Rows of tiles that there are at least where every group has some, and about how many there are.
-      const Index filled = y.rows / TensorStep::rows, part_filled = std::min(y.rows, groups.count);
+      const Index filled = x.rows / TensorStep::rows, part_filled = std::min(x.rows, groups.count);
       const auto tiles = [&](Index rows_of_tiles, int columns) {
         return rows_of_tiles * ceiling_divide<Index>(y.columns, columns);
       };
@@ -103,12 +104,12 @@ void multiply_groups(Device& device, Groups groups, MatrixView<const S> x, const
   if constexpr (std::is_same_v<S, float>) {
     const bool aligned = can_vectorise<4>(x.data, x.stride) && can_vectorise<4>(weight, stride) && step % 4 == 0;
     if (device.products() == FloatProducts::tf32 && aligned) {
-      const Index tiles = TileWalk::most(y.rows, groups.count, y.columns, Tf32Tile::side, Tf32Tile::side);
+      const Index tiles = TileWalk::most(x.rows, groups.count, y.columns, Tf32Tile::side, Tf32Tile::side);
       return launch_tf32_kernel(device, grouped_tf32_kernel<along>, tiles, groups, x, weight, step, stride, y, into);
     }
   }
   using Tile = FmaTile<compute_t<S>>;
-  const Index tiles = TileWalk::most(y.rows, groups.count, y.columns, Tile::side, Tile::side);
+  const Index tiles = TileWalk::most(x.rows, groups.count, y.columns, Tile::side, Tile::side);
   grouped_kernel<along><<<walking_blocks(device, tiles, 2), Tile::threads, 0, device.stream()>>>(groups, x, weight,
                                                                                                  step, stride, y, into);
   check_launch("grouped_kernel");

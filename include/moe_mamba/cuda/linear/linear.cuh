@@ -50,6 +50,17 @@ struct PlainColumn {
   __device__ void operator()(Index row, Index column, double (&sums)[1]) const { sums[0] += double(dy(row, column)); }
 };
 
+template <class S>
+void multiply_by_stack(Device& device, Groups groups, MatrixView<const S> x, MatrixStack<const S> weight,
+                       const ResultRows<S>& y) {
+  const Index step = weight.rows * weight.columns;
+  if (x.rows > few_grouped_rows) {
+    multiply_groups<Along::inner>(device, groups, x, weight.data, step, weight.columns, y, Into::assign);
+  } else if (x.rows > 0 && y.columns > 0 && groups.count > 0) {
+    gemv<1>(device, groups, x, weight.data, step, weight.columns, y);
+  }
+}
+
 }  // namespace detail
 
 /// y = x Wᵀ
@@ -58,9 +69,9 @@ void linear(Device& device, MatrixView<X> x, MatrixView<const S> weight, MatrixV
   if (y.rows == 0 || y.columns == 0) return;
   const MatrixView<const X> from = x;
   if (y.rows == 1) {
-    detail::gemv<1>(device, Groups{}, from, weight.data, 0, weight.stride, y);
+    detail::gemv<1>(device, Groups{}, from, weight.data, 0, weight.stride, detail::ResultRows<C>(y));
   } else if (y.rows <= detail::few_rows) {
-    detail::gemv<detail::few_rows>(device, Groups{}, from, weight.data, 0, weight.stride, y);
+    detail::gemv<detail::few_rows>(device, Groups{}, from, weight.data, 0, weight.stride, detail::ResultRows<C>(y));
   } else {
     detail::multiply_by_weight(device, from, weight, detail::Transpose::yes, y, Into::assign);
   }
@@ -88,13 +99,11 @@ void linear_backward_weight(Device& device, MatrixView<Y> dy, MatrixView<X> x, M
 /// y = x Wᵀ, row by row with the matrix of its group; activations are of the weights' type
 template <StorageScalar S>
 void grouped_linear(Device& device, Groups groups, Input<S> x, MatrixStack<const S> weight, MatrixView<S> y) {
-  const Index step = weight.rows * weight.columns;
-  if (y.rows > detail::few_grouped_rows) {
-    detail::multiply_groups<detail::Along::inner>(device, groups, x, weight.data, step, weight.columns, y,
-                                                  Into::assign);
-  } else if (y.rows > 0 && y.columns > 0 && groups.count > 0) {
-    detail::gemv<1>(device, groups, x, weight.data, step, weight.columns, y);
-  }
+  detail::multiply_by_stack(device, groups, x, weight, detail::ResultRows<S>(y));
+}
+template <StorageScalar S>
+void grouped_linear(Device& device, Groups groups, Input<S> x, MatrixStack<const S> weight, ScatteredRows<S> y) {
+  detail::multiply_by_stack(device, groups, x, weight, detail::ResultRows<S>(y, x.rows));
 }
 
 /// dx = or += dy W, row by row with the matrix of its group
@@ -102,7 +111,13 @@ template <StorageScalar S>
 void grouped_linear_backward_input(Device& device, Groups groups, Input<S> dy, MatrixStack<const S> weight,
                                    MatrixView<S> dx, Into into) {
   detail::multiply_groups<detail::Along::outer>(device, groups, dy, weight.data, weight.rows * weight.columns,
-                                                weight.columns, dx, into);
+                                                weight.columns, detail::ResultRows<S>(dx), into);
+}
+template <StorageScalar S>
+void grouped_linear_backward_input(Device& device, Groups groups, Input<S> dy, MatrixStack<const S> weight,
+                                   ScatteredRows<S> dx, Into into) {
+  detail::multiply_groups<detail::Along::outer>(device, groups, dy, weight.data, weight.rows * weight.columns,
+                                                weight.columns, detail::ResultRows<S>(dx, dy.rows), into);
 }
 
 /// dW of each group = or += dyᵀ x over the rows of the group, in their order

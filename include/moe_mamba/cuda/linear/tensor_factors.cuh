@@ -19,12 +19,13 @@ struct TensorFactors {
 };
 
 /// A tile of a product: rows of a from `row` on, columns of a group's b from `column` on, `k_count` of the inner index
-/// from `k` on. Its sums go to `out`.
+/// from `k` on. Its sums go to rows from `out` on, or to the `places` of its rows counted from there.
 template <class C>
 struct TensorSource {
   Index row, column, k, group;
   Index rows, columns, k_count;  // that there are; a tile may have fewer rows and columns
   C* out;
+  const Index* places;
 };
 
 /// Descriptions of both factors for copies of boxes of 64 lines by 64 elements of each.

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "moe_mamba/core/view.hpp"
+#include "moe_mamba/cuda/linear/result_rows.cuh"
 #include "moe_mamba/cuda/linear/tensor_factors.cuh"
 #include "moe_mamba/cuda/linear/tensor_pipeline.cuh"
 #include "moe_mamba/cuda/linear/tile_walk.cuh"
@@ -35,7 +36,7 @@ using TilePipeline = TensorPipeline<Tile, a_along, b_along, C>;
 template <class Tile, Along along, class C>
 __global__ void __launch_bounds__(TilePipeline<Tile, Along::inner, along, C>::threads, Tile::blocks)
     grouped_tensor_kernel(Groups groups, Index first_row, const __grid_constant__ TensorFactors factors,
-                          const __grid_constant__ TensorMaps maps, MatrixView<C> y, Into into) {
+                          const __grid_constant__ TensorMaps maps, ResultRows<C> y, Into into) {
   using Pipeline = TilePipeline<Tile, Along::inner, along, C>;
   extern __shared__ uint4 shared_words[];
   TileWalk walk(groups, first_row, factors.a.rows, Tile::rows, Tile::columns, y.columns);
@@ -43,6 +44,7 @@ __global__ void __launch_bounds__(TilePipeline<Tile, Along::inner, along, C>::th
   Pipeline pipeline(shared_words, factors, maps);
   const auto next = [&](typename Pipeline::Source& source) {
     if (!walk.find(tile)) return false;
+    const ResultRows<C> out = y.row_block(walk.first_row, walk.rows);
     source = {.row = walk.first_row - first_row,
               .column = walk.column,
               .k = 0,
@@ -50,7 +52,8 @@ __global__ void __launch_bounds__(TilePipeline<Tile, Along::inner, along, C>::th
               .rows = walk.rows,
               .columns = y.columns - walk.column,
               .k_count = factors.a.columns,
-              .out = y.row(walk.first_row) + walk.column};
+              .out = out.data + walk.column,
+              .places = out.places};
     tile += gridDim.x;
     return true;
   };
@@ -83,7 +86,8 @@ __global__ void __launch_bounds__(TilePipeline<Tile, Along::outer, Along::outer,
               .rows = dweight.rows - walk.row,
               .columns = dweight.columns - walk.column,
               .k_count = walk.rows,
-              .out = matrix + walk.row * dweight.columns + walk.column};
+              .out = matrix + walk.row * dweight.columns + walk.column,
+              .places = nullptr};
     tile += gridDim.x;
     return true;
   };

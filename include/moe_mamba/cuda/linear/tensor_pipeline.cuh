@@ -6,6 +6,7 @@
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/cuda/linear/async_copy.cuh"
 #include "moe_mamba/cuda/linear/epilogue.cuh"
+#include "moe_mamba/cuda/linear/result_rows.cuh"
 #include "moe_mamba/cuda/linear/tensor_factors.cuh"
 #include "moe_mamba/cuda/linear/tensor_tile.cuh"
 #include "moe_mamba/cuda/linear/tile_walk.cuh"
@@ -46,12 +47,13 @@ class TensorPipeline {
     };
     for (bool more = begin(); more;) {
       C* const out = source.out;
+      const Index* const places = source.places;
       const int rows = rows_, columns = columns_;
       const bool busy = Product::busy(rows, columns);
       Product product;
       multiply(product, busy);
       more = begin();  // shared memory is free
-      if (busy) write_sums(product, MatrixView<C>{out, rows, columns, out_stride}, into);
+      if (busy) write_sums(product, ResultRows<C>(out, rows, columns, out_stride, places), into);
     }
   }
 

@@ -32,7 +32,7 @@ struct TensorTile : TensorStep {
   static constexpr int columns = columns_, stages = stages_, pending = pending_, blocks = blocks_;
   static constexpr bool staged = staged_;
   static constexpr unsigned a_bytes = rows * line_bytes, b_bytes = columns * line_bytes;
-  static constexpr unsigned control_bytes = 512;
+  static constexpr unsigned control_bytes = 768;
   /// Threads of a block that only copy, in code for sm_90a: a whole warpgroup can give its registers to others.
   static constexpr int copying_threads = blocks == 1 ? 128 : 32;
 

@@ -4,6 +4,7 @@
 #include "moe_mamba/cuda/common/thread.cuh"
 #include "moe_mamba/cuda/linear/async_copy.cuh"
 #include "moe_mamba/cuda/linear/epilogue.cuh"
+#include "moe_mamba/cuda/linear/result_rows.cuh"
 #include "moe_mamba/cuda/linear/tile_walk.cuh"
 #include "moe_mamba/ops/linear.hpp"
 
@@ -148,9 +149,9 @@ __device__ inline Tf32Product multiply_tf32(const float* shared, A a, B b, Index
 template <Along along>
 __global__ void __launch_bounds__(Tf32Tile::threads, Tf32Tile::blocks)
     grouped_tf32_kernel(Groups groups, MatrixView<const float> x, const float* weight, Index step, Index stride,
-                        MatrixView<float> y, Into into) {
+                        ResultRows<float> y, Into into) {
   extern __shared__ float4 shared_floats[];
-  TileWalk walk(groups, 0, y.rows, Tf32Tile::side, Tf32Tile::side, y.columns);
+  TileWalk walk(groups, 0, x.rows, Tf32Tile::side, Tf32Tile::side, y.columns);
   for (Index tile = blockIdx.x; walk.find(tile); tile += gridDim.x) {
     const Tf32Factor<Along::inner> a(x.row(walk.first_row), x.stride, walk.rows);
     const Tf32Factor<along> b(weight + walk.group * step + (along == Along::inner ? walk.column * stride : walk.column),

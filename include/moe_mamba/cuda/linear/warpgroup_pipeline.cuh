@@ -8,6 +8,7 @@
 #include "moe_mamba/cuda/common/vector.cuh"
 #include "moe_mamba/cuda/linear/bulk_copy.cuh"
 #include "moe_mamba/cuda/linear/epilogue.cuh"
+#include "moe_mamba/cuda/linear/result_rows.cuh"
 #include "moe_mamba/cuda/linear/tensor_factors.cuh"
 #include "moe_mamba/cuda/linear/tile_walk.cuh"
 #include "moe_mamba/cuda/linear/warpgroup_product.cuh"
@@ -66,6 +67,7 @@ class WarpgroupPipeline {
   /// What those that multiply have to know of a tile when its first step is there. No steps: there are no more tiles.
   struct Job {
     C* out;
+    const Index* places;
     int steps;
     std::int16_t rows, columns, last;  // last: of the inner index, in the last step
   };
@@ -95,6 +97,7 @@ class WarpgroupPipeline {
       job.steps = int(steps);
       if (!more) return filled(stage.number).arrive();
       job.out = source.out;
+      job.places = source.places;
       job.rows = std::int16_t(min(source.rows, Index{Tile::rows}));
       job.columns = std::int16_t(min(source.columns, Index{Tile::columns}));
       job.last = std::int16_t(source.k_count - (steps - 1) * Tile::inner);
@@ -137,6 +140,8 @@ class WarpgroupPipeline {
       const Job job = jobs_[number % jobs];
       if (job.steps == 0) break;
       const bool busy = Product::busy(job.rows, job.columns);
+      const ResultRows<C> out(job.out, job.rows, job.columns, out_stride, job.places);
+      const StagedLines lines(out);
       Product product;
       unsigned before = stage.number;
       for (int left = job.steps;;) {
@@ -155,23 +160,40 @@ class WarpgroupPipeline {
       }
       Product::finish();
       if (Tile::pending > 0 && first_lane) read(before).arrive();
-      if (busy) write(product, {job.out, job.rows, job.columns, out_stride}, into);
+      if (busy) write(product, out, lines, into);
     }
     if constexpr (Tile::staged) await_bulk_stores();
   }
 
+  /// A warp stages eight rows at a time: where those of each time go whose number a lane has. Places are read before a
+  /// tile is multiplied, so that nothing waits for them.
+  struct StagedLines {
+    static constexpr int count = Tile::staged ? 2 * Product::row_parts : 0;
+    C* at[Tile::staged ? count : 1];
+
+    __device__ explicit StagedLines(const ResultRows<C>& out) {
+#pragma unroll
+      for (int part = 0; part < count; ++part) {
+        const int row = Product::first_row() + part * 8 + lane_index();
+        at[part] = lane_index() < 8 && row < out.rows ? out.row(row) : nullptr;
+      }
+      __syncwarp();
+    }
+  };
+
   /// Writes a tile's sums, or adds them: by way of shared memory where rows are whole vectors, which can be copied in
   /// bulk.
-  __device__ void write(const Product& product, MatrixView<C> out, Into into) {
+  __device__ void write(const Product& product, const ResultRows<C>& out, const StagedLines& lines, Into into) {
     if constexpr (Tile::staged) {
-      const bool vectorised = into == Into::assign && can_vectorise<full_vector<C>>(out);
-      if (vectorised) return write_staged(product, out);
+      constexpr int whole = full_vector<C>;
+      if (into == Into::assign && out.columns % whole == 0 && can_vectorise<whole>(out.data, out.stride)) {
+        return write_staged(product, lines, unsigned(out.columns * sizeof(C)));
+      }
     }
     write_sums(product, out, into);
   }
 
-  /// A warp stages eight rows at a time.
-  __device__ void write_staged(const Product& product, MatrixView<C> out) {
+  __device__ void write_staged(const Product& product, const StagedLines& lines, unsigned bytes) {
     constexpr unsigned row_bytes = Tile::template staged_row_bytes<C>;
     const int lane = lane_index();
     char* const staged = staged_ + warp_index() * Tile::template staged_bytes<C>;
@@ -186,10 +208,8 @@ class WarpgroupPipeline {
       }
       Product::publish();
       __syncwarp();
-      const int row = Product::first_row() + part * 8 + lane;
-      if (lane < 8 && row < out.rows) {
-        bulk_store(out.row(row), static_cast<unsigned>(__cvta_generic_to_shared(staged)) + lane * row_bytes,
-                   unsigned(out.columns * sizeof(C)));
+      if (lines.at[part] != nullptr) {
+        bulk_store(lines.at[part], static_cast<unsigned>(__cvta_generic_to_shared(staged)) + lane * row_bytes, bytes);
       }
       commit_bulk_stores();
     }
