@@ -10,22 +10,36 @@
 #include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/ops/router.hpp"
 
-/// Routing of tokens to experts on a CUDA device; the contract is in ops/router.hpp. A warp takes a token: its softmax
-/// runs in the compute type, the statistics over tokens in double.
+/// Routing of tokens to experts on a CUDA device; the contract is in ops/router.hpp. A warp takes a token, or several
+/// where there are few experts: a token's softmax runs in the compute type, the statistics over tokens in double.
 namespace moe_mamba::inline v0_2::cuda {
 
 namespace detail {
 
-/// The first of `count` numbers value(0), … in the order of choice that follows `previous` (the first of all where its index
-/// is -1), known to the whole warp. A thread asks for every warp_size-th of them.
-template <class C, class Value>
-__device__ inline Choice<C> next_choice(const Value& value, int count, Choice<C> previous) {
-  Choice<C> best{0, count};
-  for (int e = lane_index(); e < count; e += warp_size) {
+/// The lanes of a warp that share a token: as many as there are experts, rounded up to a power of two, or all.
+template <int Experts>
+struct Team {
+  static constexpr int size = [] {
+    int lanes = 1;
+    while (lanes < Experts && lanes < warp_size) lanes *= 2;
+    return lanes;
+  }();
+  static constexpr int count = warp_size / size;
+
+  __device__ static int number() { return lane_index() / size; }
+  __device__ static int lane() { return lane_index() % size; }
+};
+
+/// The first of Experts numbers value(0), … in the order of choice that follows `previous` (the first of all where its
+/// index is -1), known to the whole team. A thread asks for every Team::size-th of them.
+template <int Experts, class C, class Value>
+__device__ inline Choice<C> next_choice(const Value& value, Choice<C> previous) {
+  Choice<C> best{0, Experts};
+  for (int e = Team<Experts>::lane(); e < Experts; e += Team<Experts>::size) {
     const Choice<C> candidate{order_key(value(e)), e};
     if ((previous.index < 0 || previous.before(candidate)) && candidate.before(best)) best = candidate;
   }
-  return warp_first(best);
+  return warp_first<Team<Experts>::size>(best);
 }
 
 /// Makes the gates of the chosen experts, whose sum is 1: a softmax over the chosen logits, or their sigmoids divided by the
@@ -57,12 +71,13 @@ __global__ void __launch_bounds__(threads) route_kernel(Router<C, Experts, TopK,
                                                         unsigned long long* loads, RouterSums* sums) {
   await_stream();
   release_stream();
+  using Team = Team<Experts>;
   constexpr int warps = threads / warp_size;
   constexpr bool shared_loads = Experts <= most_shared_loads;
   // A probability below exp(-700) (double) or exp(-80) (float) adds nothing to the entropy, not even 0 · infinity.
   constexpr C least = sizeof(C) == 8 ? C(-700) : C(-80);
   __shared__ unsigned shared_load[shared_loads ? Experts : 1];
-  const int lane = lane_index();
+  const int lane = Team::lane();
   const C scale = gate_factor(router);
   if constexpr (shared_loads) {
     for (int e = int(threadIdx.x); e < Experts; e += threads) shared_load[e] = 0;
@@ -71,29 +86,35 @@ __global__ void __launch_bounds__(threads) route_kernel(Router<C, Experts, TopK,
 
   double entropy = 0, square = 0, tokens_that_count = 0;
   const Index first = Index(blockIdx.x) * tokens_per_block, last = min(first + tokens_per_block, router.logits.rows);
-  for (Index t = first + warp_index(); t < last; t += warps) {
+  for (Index first_of_warp = first + warp_index(); first_of_warp < last; first_of_warp += warps * Team::count) {
+    // Teams without a token do as the first one does, but leave no trace.
+    const bool present = first_of_warp + Team::number() * warps < last;
+    const Index t = present ? first_of_warp + Team::number() * warps : first_of_warp;
     const C* logits = router.logits.row(t);
     C* probabilities = router.probabilities.row(t);
     const auto logit_of = [&](int e) { return logits[e]; };
-    Choice<C> choice = next_choice(logit_of, Experts, Choice<C>{0, -1});
+    Choice<C> choice = next_choice<Experts>(logit_of, Choice<C>{0, -1});
     const C largest = logits[choice.index];
     C total = 0;
-    for (int e = lane; e < Experts; e += warp_size) total += exp(logits[e] - largest);
-    total = warp_sum(total);
+    for (int e = lane; e < Experts; e += Team::size) total += exp(logits[e] - largest);
+    total = warp_sum<Team::size>(total);
     C mean_exponent = 0;
-    for (int e = lane; e < Experts; e += warp_size) {
+    for (int e = lane; e < Experts; e += Team::size) {
       const C exponent = logits[e] - largest, p = exp(exponent) / total;
-      probabilities[e] = p;
+      if (present) probabilities[e] = p;
       mean_exponent += p * max(exponent, least);
     }
-    mean_exponent = warp_sum(mean_exponent);
+    mean_exponent = warp_sum<Team::size>(mean_exponent);
     const double log_total = log(double(total)), log_sum_exp = double(largest) + log_total;
-    const bool counted = counts(router.targets, t);
-    if (counted) {
-      tokens_that_count += 1;
-      entropy += log_total - double(mean_exponent);
-      square += log_sum_exp * log_sum_exp;
+    const bool counted = present && counts(router.targets, t);
+    const double own_entropy = counted ? log_total - double(mean_exponent) : 0.0,
+                 own_square = counted ? log_sum_exp * log_sum_exp : 0.0;
+    // Token after token, whatever the number of teams.
+    for (int team = 0; team < Team::count; ++team) {
+      entropy += __shfl_sync(full_mask, own_entropy, team * Team::size);
+      square += __shfl_sync(full_mask, own_square, team * Team::size);
     }
+    tokens_that_count += __popc(__ballot_sync(full_mask, counted && lane == 0));
 
     // Without a bias, the larger logit has the larger probability; logits tie exactly where probabilities do, without their
     // rounding. Of the probabilities, a thread reads those that it has written.
@@ -102,17 +123,17 @@ __global__ void __launch_bounds__(threads) route_kernel(Router<C, Experts, TopK,
     const auto biased_score_of = [&](int e) {
       return (of_sigmoids ? sigmoid(logits[e]) : probabilities[e]) + static_cast<C>(router.selection_bias[e]);
     };
-    if (is_biased) choice = next_choice(biased_score_of, Experts, Choice<C>{0, -1});
+    if (is_biased) choice = next_choice<Experts>(biased_score_of, Choice<C>{0, -1});
     C chosen = 0;
     for (int k = 0; k < TopK; ++k) {
       if (k > 0) {
-        choice = is_biased ? next_choice(biased_score_of, Experts, choice) : next_choice(logit_of, Experts, choice);
+        choice = is_biased ? next_choice<Experts>(biased_score_of, choice) : next_choice<Experts>(logit_of, choice);
       }
       const C logit = logits[choice.index];
       // A NaN among the others shows in a sigmoid as well: total - total is 0 or NaN.
       const C gate = of_sigmoids ? sigmoid(logit) + (total - total) : exp(logit - largest) / total;
       chosen += gate;
-      if (lane != 0) continue;
+      if (lane != 0 || !present) continue;
       router.experts[t * TopK + k] = choice.index;
       router.gates[t * TopK + k] = gate;
       if (!counted) continue;
@@ -122,7 +143,7 @@ __global__ void __launch_bounds__(threads) route_kernel(Router<C, Experts, TopK,
         atomicAdd(&loads[choice.index], 1ull);
       }
     }
-    if (lane != 0) continue;
+    if (lane != 0 || !present) continue;
     router.log_sum_exp[t] = static_cast<C>(log_sum_exp);
     const Index* experts = router.experts + t * TopK;
     C* gates = router.gates + t * TopK;
@@ -138,9 +159,9 @@ __global__ void __launch_bounds__(threads) route_kernel(Router<C, Experts, TopK,
   }
 
   // Every thread of a warp has the warp's sums.
-  entropy = block_sum<threads>(lane == 0 ? entropy : 0.0);
-  square = block_sum<threads>(lane == 0 ? square : 0.0);
-  tokens_that_count = block_sum<threads>(lane == 0 ? tokens_that_count : 0.0);
+  entropy = block_sum<threads>(lane_index() == 0 ? entropy : 0.0);
+  square = block_sum<threads>(lane_index() == 0 ? square : 0.0);
+  tokens_that_count = block_sum<threads>(lane_index() == 0 ? tokens_that_count : 0.0);
   if (threadIdx.x == 0) sums[blockIdx.x] = {entropy, square, tokens_that_count};
   if constexpr (shared_loads) {
     // block_sum has waited for all. Counts of whole numbers are the same in any order.
@@ -194,9 +215,15 @@ __global__ void __launch_bounds__(threads) router_backward_kernel(RouterBackward
   const double balance_of_counted = router.balance * Experts / (divisor * TopK) / divisor;
   const C z_of_counted = static_cast<C>(2 * router.z / divisor);
   const C scale = static_cast<C>(router.scale), unscale = static_cast<C>(1 / router.scale);
-  const int lane = lane_index();
-  const Index tokens = router.probabilities.rows, step = Index(gridDim.x) * (threads / warp_size);
-  for (Index t = (Index(blockIdx.x) * threads + threadIdx.x) / warp_size; t < tokens; t += step) {
+  using Team = Team<Experts>;
+  constexpr int tokens_of_block = threads / Team::size;
+  const int lane = Team::lane();
+  const Index tokens = router.probabilities.rows, step = Index(gridDim.x) * tokens_of_block;
+  const Index first = Index(blockIdx.x) * tokens_of_block + warp_index() * Team::count;
+  for (Index first_of_warp = first; first_of_warp < tokens; first_of_warp += step) {
+    // Teams without a token do as the last one does, but leave no trace.
+    const bool present = first_of_warp + Team::number() < tokens;
+    const Index t = present ? first_of_warp + Team::number() : tokens - 1;
     const bool counted = counts(router.targets, t);
     const double balance = counted ? balance_of_counted : 0.0;
     const C z = counted ? z_of_counted : C(0);
@@ -217,8 +244,8 @@ __global__ void __launch_bounds__(threads) router_backward_kernel(RouterBackward
       return sum;
     };
     C dot = 0;
-    for (int e = lane; e < Experts; e += warp_size) dot += dp(e) * p[e];
-    dot = warp_sum(dot);
+    for (int e = lane; e < Experts; e += Team::size) dot += dp(e) * p[e];
+    dot = warp_sum<Team::size>(dot);
     C gate_dot = 0;
     const bool divided = !of_probabilities && (!of_sigmoids || router.normalised);
     if (divided) {
@@ -226,7 +253,7 @@ __global__ void __launch_bounds__(threads) router_backward_kernel(RouterBackward
       gate_dot *= unscale;
     }
     const C shift = z * router.log_sum_exp[t] - dot;
-    for (int e = lane; e < Experts; e += warp_size) {
+    for (int e = lane; e < Experts; e += Team::size) {
       C gradient = p[e] * (dp(e) + shift);
       if (!of_probabilities) {
         for (int k = 0; k < TopK; ++k) {
@@ -235,7 +262,7 @@ __global__ void __launch_bounds__(threads) router_backward_kernel(RouterBackward
           gradient += experts[k] == e ? gates[k] * slope : C(0);
         }
       }
-      router.dlogits(t, e) = gradient;
+      if (present) router.dlogits(t, e) = gradient;
     }
   }
 }
@@ -286,7 +313,7 @@ void router_backward(Device& device, const RouterBackward<C, Experts, TopK>& rou
   constexpr int threads = 128;
   const Index tokens = router.probabilities.rows;
   if (tokens == 0) return;
-  const Index blocks = ceiling_divide<Index>(tokens, threads / detail::warp_size);
+  const Index blocks = ceiling_divide<Index>(tokens, threads / detail::Team<Experts>::size);
   detail::launch_dependent(device, detail::router_backward_kernel<threads, C, Experts, TopK>,
                            unsigned(std::min(blocks, Index{1} << 30)), threads, 0, router);
 }

@@ -41,10 +41,10 @@ struct Choice {
   }
 };
 
-/// The first choice of a warp, in each of its threads. All of them must arrive.
-template <class C>
+/// The first choice of a warp, or of every `lanes` neighbours of it, in each of its threads. All of the warp must arrive.
+template <int lanes = warp_size, class C>
 __device__ inline Choice<C> warp_first(Choice<C> choice) {
-  for (int distance = warp_size / 2; distance > 0; distance /= 2) {
+  for (int distance = lanes / 2; distance > 0; distance /= 2) {
     const Choice<C> other{__shfl_xor_sync(full_mask, choice.key, distance),
                           __shfl_xor_sync(full_mask, choice.index, distance)};
     if (other.before(choice)) choice = other;

@@ -6,10 +6,11 @@
 /// Sums over the threads of a warp or a block, in an order that is always the same.
 namespace moe_mamba::inline v0_2::cuda::detail {
 
-/// The sum of `value` over a warp, in each of its threads. All of them must arrive.
-template <class T>
+/// The sum of `value` over a warp, or over every `lanes` neighbours of it, in each of its threads. All of the warp must
+/// arrive.
+template <int lanes = warp_size, class T>
 __device__ inline T warp_sum(T value) {
-  for (int distance = warp_size / 2; distance > 0; distance /= 2) {
+  for (int distance = lanes / 2; distance > 0; distance /= 2) {
     value += __shfl_xor_sync(full_mask, value, distance);
   }
   return value;
