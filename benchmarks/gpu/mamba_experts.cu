@@ -1,5 +1,5 @@
 // A Mamba layer with experts in its projections against the dense layer with as many active parameters, with everything
-// that a model would pass to it.
+// that a model would pass to it; and what the layer with experts does besides, part by part.
 //
 //   nvcc -std=c++20 -arch=native -O2 -I include -I tests -I benchmarks mamba_experts.cu -o mamba_experts -lcublas
 #include <cstdio>
@@ -59,12 +59,13 @@ class Alone {
                     weights(), bind_weights<Layer>(gradients_.data()), saved(), inputs(x_), inputs(dy_), rows(dx_));
   }
 
- private:
-  auto weights() const { return bind_weights<Layer>(static_cast<const S*>(parameters_.data())); }
   auto saved() const {
     Arena arena(reinterpret_cast<std::byte*>(tape_.data()));
     return typename Layer::template Saved<S>(arena, device_, shape_);
   }
+
+ private:
+  auto weights() const { return bind_weights<Layer>(static_cast<const S*>(parameters_.data())); }
   Arena scratch() const { return Arena(reinterpret_cast<std::byte*>(scratch_.data())); }
   MatrixView<S> rows(const Filled<S>& buffer) const { return matrix(buffer.data(), shape_.tokens(), width); }
   MatrixView<const S> inputs(const Filled<S>& buffer) const { return rows(buffer); }
@@ -90,6 +91,51 @@ void measure(cuda::Device& device, const char* type, const char* name, Shape sha
               (forward[0] + backward[0]) / (forward[1] + backward[1]));
 }
 
+/// A router, as a layer that leaves y alone.
+struct RouterLayer : LayerOf<Routing<width, RoutingOptions{.experts = 8}>> {
+  using Router = Routing<width, RoutingOptions{.experts = 8}>;
+  template <class Bind>
+  using Weights = typename Router::template Weights<Bind>;
+  template <class C>
+  using Saved = typename Router::template Saved<C>;
+  template <class C>
+  using ForwardScratch = typename Router::template ForwardScratch<C>;
+  template <class C>
+  using BackwardScratch = typename Router::template BackwardScratch<C>;
+
+  template <class Device, class S, class C>
+  static void forward(Forward<Device, S, C> run, const auto& w, const Saved<C>& saved, MatrixView<const C> x,
+                      MatrixView<C>) {
+    Router::forward(run, w, saved, ForwardScratch<C>(run.scratch, run.device, run.shape), x);
+  }
+};
+
+/// The parts of a projection from the layer's width to `out` columns.
+template <class S>
+void measure_parts(cuda::Device& device, const char* type, Shape shape, Index out) {
+  const Index tokens = shape.tokens();
+  constexpr Index experts = 8;
+  Alone<RouterLayer, S> router(device, shape);
+  Filled<S> x(tokens * width), ordered_x(tokens * width), ordered_y(tokens * out), y(tokens * out);
+  Filled<S> weight(experts * out * width);
+  const auto rows = matrix(x.data(), tokens, Index{width}), ordered = matrix(ordered_x.data(), tokens, Index{width});
+  const auto results = matrix(ordered_y.data(), tokens, out), to = matrix(y.data(), tokens, out);
+  const MatrixStack<const S> stack{weight.data(), out, width};
+  const auto line = [&](const char* name, const auto& call) {
+    std::printf("%-8s %6td tokens, %d to %td: %-22s %7.3f ms\n", type, tokens, width, out, name,
+                milliseconds(device, 9, call));
+  };
+  line("router", [&] { router.forward(); });
+  const auto routed = router.saved();
+  const Groups groups = routed.groups();
+  line("gather", [&] { gather_rows(device, groups, rows, routed.source, ordered); });
+  line("product in order", [&] { grouped_linear(device, groups, ordered, stack, results); });
+  line("combine", [&] { combine_rows(device, results, routed.slots, 1, nullptr, to, Into::assign); });
+  const ScatteredRows<S> scattered{to, routed.source, results};
+  line("scattered product", [&] { grouped_linear(device, groups, ordered, stack, scattered); });
+  line("dense product", [&] { linear(device, rows, stack[0], to); });
+}
+
 template <class S>
 void measure_all(cuda::Device& device, const char* type) {
   using InAndOut = Mamba<InputExperts<8>, OutputExperts<8>>;
@@ -98,6 +144,7 @@ void measure_all(cuda::Device& device, const char* type) {
     measure<S, InAndOut>(device, type, "input and output", shape);
     measure<S, All>(device, type, "input, gate and output", shape);
   }
+  for (const Index out : {width, 4 * width}) measure_parts<S>(device, type, {32, 2048}, out);
 }
 
 }  // namespace
