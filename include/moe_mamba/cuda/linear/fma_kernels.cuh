@@ -4,6 +4,7 @@
 
 #include "moe_mamba/core/mathematics.hpp"
 #include "moe_mamba/core/view.hpp"
+#include "moe_mamba/cuda/common/vector.cuh"
 #include "moe_mamba/cuda/linear/result_rows.cuh"
 #include "moe_mamba/cuda/linear/tile_walk.cuh"
 #include "moe_mamba/ops/linear.hpp"
@@ -40,60 +41,66 @@ struct FmaTile {
   /// Row or column `i` of a thread's own within the tile: quads, for wide loads, as far apart as there are threads.
   __device__ static int place(int thread, int i) { return i / 4 * (4 * across) + thread * 4 + i % 4; }
 
-  /// What a thread carries of a factor from device to shared memory: elements a fixed step apart, contiguous from
-  /// thread to thread.
-  template <class F>
+  /// What a thread carries of a factor from device to shared memory: vectors of `size` elements a fixed step apart,
+  /// contiguous from thread to thread. With a size above 1, lines are aligned to vectors and whole ones.
+  template <int size, class F>
   struct Carrier;
-  template <class T, Along along>
-  struct Carrier<Factor<T, along>> {
-    static constexpr int line = along == Along::inner ? inner : side;  // contiguous elements
-    static constexpr int lines = threads / line;                       // that a load of all threads covers
+  template <int size, class T, Along along>
+  struct Carrier<size, Factor<T, along>> {
+    static constexpr int vectors = (along == Along::inner ? inner : side) / size;  // of a line of contiguous elements
+    static constexpr int lines = threads / vectors;                                // that a load of all threads covers
+    static constexpr int count = loads / size;
     const T* at;
     Index step, stride;
     int i, k, present;
-    C values[loads];
+    Vector<C, size> values[count];
 
     __device__ Carrier(const Factor<T, along>& factor, Index first) {
-      const int across_line = int(threadIdx.x) % line, down = int(threadIdx.x) / line;
+      const int across_line = int(threadIdx.x) % vectors * size, down = int(threadIdx.x) / vectors;
       i = along == Along::inner ? down : across_line;
       k = along == Along::inner ? across_line : down;
       stride = factor.stride;
       step = lines * stride;
       at = factor.data + (along == Along::inner ? (first + i) * stride + k : k * stride + first + i);
       const int left = int(min(factor.count - first, Index{side})) - i;
-      present = along == Along::inner ? ceiling_divide(left, lines) : left > 0 ? loads : 0;
+      present = along == Along::inner ? ceiling_divide(left, lines) : left > 0 ? count : 0;
     }
 
     /// The next inner step, of which `k_left` elements are there.
     __device__ void load(Index k_left) {
       const int left = int(min(k_left, Index{inner})) - k;
-      const int here = min(present, along == Along::inner ? (left > 0 ? loads : 0) : ceiling_divide(left, lines));
+      const int here = min(present, along == Along::inner ? (left > 0 ? count : 0) : ceiling_divide(left, lines));
 #pragma unroll
-      for (int j = 0; j < loads; ++j) values[j] = j < here ? static_cast<C>(at[j * step]) : C(0);
+      for (int j = 0; j < count; ++j) {
+        Vector<T, size> loaded{};
+        if (j < here) loaded = *reinterpret_cast<const Vector<T, size>*>(at + j * step);
+        values[j] = convert<C>(loaded);
+      }
       at += along == Along::inner ? inner : inner * stride;
     }
     __device__ void store(C (&to)[inner][pitch]) const {
 #pragma unroll
-      for (int j = 0; j < loads; ++j) {
+      for (int j = 0; j < count; ++j) {
         if constexpr (along == Along::inner) {
-          to[k][i + j * lines] = values[j];
+#pragma unroll
+          for (int v = 0; v < size; ++v) to[k + v][i + j * lines] = values[j].values[v];
         } else {
-          to[k + j * lines][i] = values[j];
+          as_vector<Vector<C, size>>(to[k + j * lines][i]) = values[j];
         }
       }
     }
   };
 
   /// out = or += a bᵀ, for the rows of a and b from `a_first` and `b_first` on that lie in one tile. The whole block
-  /// calls; shared memory may be used again after a __syncthreads().
-  template <class A, class B, class Rows>
+  /// calls; shared memory may be used again after a __syncthreads(). Factors are loaded in vectors of `size`.
+  template <int size, class A, class B, class Rows>
   __device__ static void multiply(Shared& shared, const A& a, Index a_first, const B& b, Index b_first, Index k_count,
                                   const Rows& out, Into into) {
     using Out = std::remove_reference_t<decltype(*out.data)>;
     const int ty = int(threadIdx.x) / across, tx = int(threadIdx.x) % across;
     C sums[own][own] = {};
-    Carrier<A> a_next(a, a_first);
-    Carrier<B> b_next(b, b_first);
+    Carrier<size, A> a_next(a, a_first);
+    Carrier<size, B> b_next(b, b_first);
     a_next.load(k_count);
     b_next.load(k_count);
     int stage = 0;
@@ -119,30 +126,60 @@ struct FmaTile {
         }
       }
     }
+    const bool fours = can_vectorise<4>(out.data, out.stride);
+    int left[own / 4];  // columns from the first of each quad on
+#pragma unroll
+    for (int j = 0; j < own / 4; ++j) left[j] = int(min(b.count - b_first - place(tx, j * 4), Index{side}));
 #pragma unroll
     for (int i = 0; i < own; ++i) {
       const Index row = a_first + place(ty, i);
       if (row >= a.count) continue;
-      Out* const line = out.row(row);
+      Out* const line = out.row(row) + b_first;
       // All that a row is added to is read before any of it is written.
-      C before[own] = {};
+      Vector<Out, 4> quads[own / 4] = {};
 #pragma unroll
-      for (int j = 0; j < own; ++j) {
-        const Index column = b_first + place(tx, j);
-        if (into == Into::add && column < b.count) before[j] = static_cast<C>(line[column]);
+      for (int j = 0; j < own / 4; ++j) {
+        if (into == Into::add) load_quad(line + place(tx, j * 4), left[j], fours, quads[j]);
       }
 #pragma unroll
-      for (int j = 0; j < own; ++j) {
-        const Index column = b_first + place(tx, j);
-        if (column < b.count) line[column] = static_cast<Out>(before[j] + sums[i][j]);
+      for (int j = 0; j < own / 4; ++j) {
+        Vector<C, 4> results = convert<C>(quads[j]);
+#pragma unroll
+        for (int v = 0; v < 4; ++v) results.values[v] += sums[i][j * 4 + v];
+        store_quad(convert<Out>(results), left[j], fours, line + place(tx, j * 4));
       }
+    }
+  }
+
+ private:
+  /// Of four neighbours, the first `left` that there are.
+  template <class Out>
+  __device__ static void load_quad(const Out* from, int left, bool aligned, Vector<Out, 4>& to) {
+    if (aligned && left >= 4) {
+      to = *reinterpret_cast<const Vector<Out, 4>*>(from);
+      return;
+    }
+#pragma unroll
+    for (int v = 0; v < 4; ++v) {
+      if (v < left) to.values[v] = from[v];
+    }
+  }
+  template <class Out>
+  __device__ static void store_quad(const Vector<Out, 4>& from, int left, bool aligned, Out* to) {
+    if (aligned && left >= 4) {
+      *reinterpret_cast<Vector<Out, 4>*>(to) = from;
+      return;
+    }
+#pragma unroll
+    for (int v = 0; v < 4; ++v) {
+      if (v < left) to[v] = from.values[v];
     }
   }
 };
 
 /// y = or += x B for rows in groups; B of group g begins at weight + g · step, and what is contiguous in it is the
-/// inner index (as in Wᵀ) or, with Along::outer, the columns (as in W).
-template <Along along, class C, class S>
+/// inner index (as in Wᵀ) or, with Along::outer, the columns (as in W). Both factors are loaded in vectors of `size`.
+template <int size, Along along, class C, class S>
 __global__ void __launch_bounds__(FmaTile<compute_t<C>>::threads, 2)
     grouped_kernel(Groups groups, MatrixView<const C> x, const S* weight, Index step, Index stride, ResultRows<C> y,
                    Into into) {
@@ -152,13 +189,14 @@ __global__ void __launch_bounds__(FmaTile<compute_t<C>>::threads, 2)
   for (Index tile = blockIdx.x; walk.find(tile); tile += gridDim.x) {
     const Factor<C, Along::inner> a{x.row(walk.first_row), x.stride, walk.rows};
     const Factor<S, along> b{weight + walk.group * step, stride, y.columns};
-    Tile::multiply(shared, a, 0, b, walk.column, x.columns, y.row_block(walk.first_row, walk.rows), into);
+    Tile::template multiply<size>(shared, a, 0, b, walk.column, x.columns, y.row_block(walk.first_row, walk.rows),
+                                  into);
     __syncthreads();
   }
 }
 
 /// dweight of each group = or += dyᵀ x over the rows of the group.
-template <class C>
+template <int size, class C>
 __global__ void __launch_bounds__(FmaTile<C>::threads, 2)
     grouped_weight_kernel(Groups groups, MatrixView<const C> dy, MatrixView<const C> x, MatrixStack<C> dweight,
                           Into into) {
@@ -171,7 +209,7 @@ __global__ void __launch_bounds__(FmaTile<C>::threads, 2)
     const Factor<C, Along::outer> b{x.row(walk.first_row), x.stride, dweight.columns};
     const MatrixView<C> out{dweight.data + walk.group * dweight.rows * dweight.columns, dweight.rows, dweight.columns,
                             dweight.columns};
-    Tile::multiply(shared, a, walk.row, b, walk.column, walk.rows, out, into);
+    Tile::template multiply<size>(shared, a, walk.row, b, walk.column, walk.rows, out, into);
     __syncthreads();
   }
 }

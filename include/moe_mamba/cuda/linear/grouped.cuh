@@ -101,18 +101,28 @@ void multiply_groups(Device& device, Groups groups, MatrixView<const S> x, const
       return launch(WideShortTile{});
     }
   }
+  // Of float factors: the rows.
+  const auto are_aligned = [&] {
+    return can_vectorise<4>(x.data, x.stride) && can_vectorise<4>(weight, stride) && step % 4 == 0;
+  };
   if constexpr (std::is_same_v<S, float>) {
-    const bool aligned = can_vectorise<4>(x.data, x.stride) && can_vectorise<4>(weight, stride) && step % 4 == 0;
-    if (device.products() == FloatProducts::tf32 && aligned) {
+    if (device.products() == FloatProducts::tf32 && are_aligned()) {
       const Index tiles = TileWalk::most(x.rows, groups.count, y.columns, Tf32Tile::side, Tf32Tile::side);
       return launch_tf32_kernel(device, grouped_tf32_kernel<along>, tiles, groups, x, weight, step, stride, y, into);
     }
   }
   using Tile = FmaTile<compute_t<S>>;
   const Index tiles = TileWalk::most(x.rows, groups.count, y.columns, Tile::side, Tile::side);
-  grouped_kernel<along><<<walking_blocks(device, tiles, 2), Tile::threads, 0, device.stream()>>>(groups, x, weight,
-                                                                                                 step, stride, y, into);
-  check_launch("grouped_kernel");
+  const auto launch = [&](auto kernel) {
+    kernel<<<walking_blocks(device, tiles, 2), Tile::threads, 0, device.stream()>>>(groups, x, weight, step, stride, y,
+                                                                                    into);
+    check_launch("grouped_kernel");
+  };
+  if constexpr (std::is_same_v<S, float>) {
+    const bool whole = x.columns % 4 == 0 && (along == Along::inner || y.columns % 4 == 0);
+    if (whole && are_aligned()) return launch(grouped_kernel<4, along, S, S>);
+  }
+  launch(grouped_kernel<1, along, S, S>);
 }
 
 /// Into how many chunks the rows of groups are split where the tiles of their matrices alone would leave most of the
@@ -178,9 +188,15 @@ void multiply_transposed_groups(Device& device, Groups groups, MatrixView<const 
       }
     }
     using Tile = FmaTile<S>;
-    const unsigned blocks = walking_blocks(device, tiles(Tile::side), 2);
-    grouped_weight_kernel<<<blocks, Tile::threads, 0, device.stream()>>>(groups, dy, x, dweight, into);
-    check_launch("grouped_weight_kernel");
+    const auto launch = [&](auto kernel) {
+      kernel<<<walking_blocks(device, tiles(Tile::side), 2), Tile::threads, 0, device.stream()>>>(groups, dy, x,
+                                                                                                  dweight, into);
+      check_launch("grouped_weight_kernel");
+    };
+    if constexpr (std::is_same_v<S, float>) {
+      if (can_vectorise<4>(dy) && can_vectorise<4>(x)) return launch(grouped_weight_kernel<4, S>);
+    }
+    launch(grouped_weight_kernel<1, S>);
   }
 }
 
