@@ -17,10 +17,10 @@
 ///   log_sum_exp = largest + log(total)                        entropy = log(total) - Σ_e p_e (x_e - largest)
 ///   dx_e = p_e (dp_e - Σ_j dp_j p_j + z log_sum_exp)
 ///
-/// where dp is the gradient from the balance loss and, if they are probabilities, from the gates; other gates add their
-/// gradients with respect to the chosen logits. A warp takes a token: its lanes share the
-/// experts for the softmax, in the compute type, and then choose the K experts one after the other by reductions. Each
-/// warp sums its tokens' statistics in double; the block adds up its warps', and router_statistics_kernel the blocks'.
+/// where dp is the gradient from the balance loss and, if gates are probabilities, from the gates; other gates add
+/// their gradients with respect to the chosen logits. A warp takes a token: its lanes share the experts for the
+/// softmax, in the compute type, and then choose the K experts one after the other by reductions. Each warp sums its
+/// tokens' statistics in double; the block adds up its warps', and router_statistics_kernel the blocks'.
 namespace moe_mamba::inline v0_2::cuda {
 
 namespace detail {
