@@ -31,7 +31,7 @@ inline constexpr std::array<std::string_view, 4> training_tensors = {"training.f
 inline constexpr std::string_view own_prefix = "moe_mamba.";  // of all metadata that the library writes
 inline constexpr const char* definition_key = "moe_mamba.definition";
 
-/// Throws std::invalid_argument for a caller's metadata under a name that the library's own may have.
+/// Throws std::invalid_argument for a caller's metadata with a key that is reserved for the library.
 inline void check_keys(const std::map<std::string, std::string>& metadata) {
   for (const auto& [key, value] : metadata) {
     require(!key.starts_with(own_prefix), "metadata key", in_quotes(key),
