@@ -148,18 +148,18 @@ void route(Device& device, const Router<C, Experts, TopK, B>& router) {
         chosen += gates[k];
       }
       // 0, or NaN if any of the token's logits is: added to gates that are computed from the chosen logits alone.
-      const C doubt = total - total;
+      const C nan_or_zero = total - total;
       if (router.order == GateOrder::top_k_then_softmax && !is_biased) {
         for (int k = 0; k < TopK; ++k) gates[k] /= chosen;
       } else if (router.order == GateOrder::top_k_then_softmax) {
         detail::share_gates<TopK>(logits, experts, false, gates);
-        for (int k = 0; k < TopK; ++k) gates[k] += doubt;
+        for (int k = 0; k < TopK; ++k) gates[k] += nan_or_zero;
       } else if (router.order == GateOrder::sigmoid_then_top_k && router.normalised) {
         detail::share_gates<TopK>(logits, experts, true, gates);
-        for (int k = 0; k < TopK; ++k) gates[k] += doubt;
+        for (int k = 0; k < TopK; ++k) gates[k] += nan_or_zero;
         for (int k = 0; k < TopK; ++k) router.sigmoids[t * TopK + k] = sigmoid(logits[experts[k]]);
       } else if (router.order == GateOrder::sigmoid_then_top_k) {
-        for (int k = 0; k < TopK; ++k) gates[k] = sigmoid(logits[experts[k]]) + doubt;
+        for (int k = 0; k < TopK; ++k) gates[k] = sigmoid(logits[experts[k]]) + nan_or_zero;
       }
       for (int k = 0; k < TopK; ++k) gates[k] *= scale;
     }

@@ -38,10 +38,10 @@ __device__ inline Choice<C> next_choice(const Value& value, int count, Choice<C>
 }
 
 /// Gates of the chosen experts that add up to one: a softmax over the chosen logits, or their sigmoids divided by the
-/// sum of these. Logits are shifted by the largest chosen one, as a bias may choose only improbable experts. `doubt` is
-/// 0 or NaN.
+/// sum of these. Logits are shifted by the largest chosen one, as a bias may choose only improbable experts.
+/// `nan_or_zero` is added to each gate.
 template <class C, int TopK>
-__device__ inline void share_gates(const C* logits, const Index* chosen, bool of_sigmoids, C doubt, C* gates) {
+__device__ inline void share_gates(const C* logits, const Index* chosen, bool of_sigmoids, C nan_or_zero, C* gates) {
   C largest = logits[chosen[0]], sum = 0;
   for (int k = 1; k < TopK; ++k) largest = max(largest, logits[chosen[k]]);
   const C shift = of_sigmoids ? min(largest, C(0)) : largest;
@@ -50,7 +50,7 @@ __device__ inline void share_gates(const C* logits, const Index* chosen, bool of
     gates[k] = of_sigmoids ? shifted_sigmoid(logit, shift) : exp(logit - shift);
     sum += gates[k];
   }
-  for (int k = 0; k < TopK; ++k) gates[k] = gates[k] / sum + doubt;
+  for (int k = 0; k < TopK; ++k) gates[k] = gates[k] / sum + nan_or_zero;
 }
 
 /// Sums of a block's tokens.
@@ -79,7 +79,7 @@ __global__ void __launch_bounds__(threads) route_kernel(Router<C, Experts, TopK,
     __syncthreads();
   }
 
-  double entropy = 0, square = 0, tokens_that_count = 0;
+  double entropy = 0, square = 0, counted_tokens = 0;
   const Index first = Index(blockIdx.x) * tokens_per_block, last = min(first + tokens_per_block, router.logits.rows);
   for (Index t = first + warp_index(); t < last; t += warps) {
     const C* logits = router.logits.row(t);
@@ -100,7 +100,7 @@ __global__ void __launch_bounds__(threads) route_kernel(Router<C, Experts, TopK,
     const double log_total = log(double(total)), log_sum_exp = double(largest) + log_total;
     const bool counted = counts(router.targets, t);
     if (counted) {
-      tokens_that_count += 1;
+      counted_tokens += 1;
       entropy += log_total - double(mean_exponent);
       square += log_sum_exp * log_sum_exp;
     }
@@ -150,8 +150,8 @@ __global__ void __launch_bounds__(threads) route_kernel(Router<C, Experts, TopK,
   // All threads of a warp hold the same sums, so only lane 0 contributes.
   entropy = block_sum<threads>(lane == 0 ? entropy : 0.0);
   square = block_sum<threads>(lane == 0 ? square : 0.0);
-  tokens_that_count = block_sum<threads>(lane == 0 ? tokens_that_count : 0.0);
-  if (threadIdx.x == 0) sums[blockIdx.x] = {entropy, square, tokens_that_count};
+  counted_tokens = block_sum<threads>(lane == 0 ? counted_tokens : 0.0);
+  if (threadIdx.x == 0) sums[blockIdx.x] = {entropy, square, counted_tokens};
   if constexpr (shared_loads) {
     // block_sum is a barrier. Integer counts do not depend on the order of additions.
     for (int e = int(threadIdx.x); e < Experts; e += threads) {

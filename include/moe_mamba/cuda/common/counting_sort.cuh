@@ -116,7 +116,7 @@ void counting_sort(Device& device, Index count, Index keys, Index capacity, cons
   Index* const totals = arena.take<Index>(keys);
   const Index key_bytes = Index(sizeof(Index)) * keys;
   const Index room = (Index(Device::scratch_bytes) - Index(arena.used())) / key_bytes / warps * warps;
-  require(room >= warps, "keys", keys, "as many as the device's scratch memory takes, 2^20 at least");
+  require(room >= warps, "keys", keys, "as many as fit in the device's scratch memory (at least 2^20)");
   const Index most = std::min<Index>(room, 4096);
   const Index length = std::max<Index>(256, ceiling_divide(ceiling_divide(count, most), Index{warp_size}) * warp_size);
   const Index chunks = std::max<Index>(1, ceiling_divide(ceiling_divide(count, length), Index{warps})) * warps;

@@ -141,7 +141,7 @@ void sum_columns(Device& device, Index rows, Index columns, const Each& each, co
   if (columns == 0) return;
   const Index row_bytes = Index(sizeof(double)) * arrays * columns;
   const Index room = Index(Device::scratch_bytes - arena.used()) / row_bytes;
-  require(room >= 1, "columns", columns, "as many as the device's scratch memory takes, 2^22 at least");
+  require(room >= 1, "columns", columns, "as many as fit in the device's scratch memory (at least 2^22)");
   const ColumnSumGrid grid(rows, columns, room);
   double* const partial = arena.take<double>(Index(grid.chunks) * arrays * columns);
   const dim3 blocks(unsigned(ceiling_divide<Index>(columns, grid.across)), grid.chunks);
