@@ -125,7 +125,7 @@ void check_nan(test::Report& report) {
   const Shape shape{1, 200};
   const AttentionHeads heads{2, 1, 50};
   const Index tokens = shape.tokens(), q_columns = heads.queries * d;
-  for (const Index strange : {0, 70, 133, 199}) {
+  for (const Index nan_row : {0, 70, 133, 199}) {
     for (const int which : {0, 1, 2, 3}) {  // of q, k, v, dy
       std::vector<std::vector<bfloat16>> inputs;
       for (const Index columns : {q_columns, Index{d}, Index{d}, q_columns}) {
@@ -133,9 +133,9 @@ void check_nan(test::Report& report) {
       }
       const Index columns = Index(inputs[std::size_t(which)].size()) / tokens;
       for (Index c = 0; c < columns; ++c) {
-        inputs[std::size_t(which)][std::size_t(strange * columns + c)] = static_cast<bfloat16>(NAN);
+        inputs[std::size_t(which)][std::size_t(nan_row * columns + c)] = static_cast<bfloat16>(NAN);
       }
-      report.check("attention, NaN in " + std::to_string(which) + " at " + std::to_string(strange), 0x1p-6,
+      report.check("attention, NaN in " + std::to_string(which) + " at " + std::to_string(nan_row), 0x1p-6,
                    std::make_tuple(
                        inputs[0], inputs[1], inputs[2], inputs[3], test::poison<float>(AttentionCache<d>(heads).size()),
                        test::poison<bfloat16>(tokens * q_columns), test::poison<float>(tokens * heads.queries),
