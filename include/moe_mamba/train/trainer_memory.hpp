@@ -14,9 +14,9 @@
 
 namespace moe_mamba::inline v0_2 {
 
-/// Memory of the caller's that a trainer works in, and that must outlive it; what is left empty the trainer takes itself.
-/// No two of them may overlap, nor any of them the model's parameters. Arrays but `states` are of Definition::parameters
-/// numbers, and are cleared.
+/// The caller's memory for a trainer, which must outlive it; the trainer allocates what is left empty. The arrays must
+/// not overlap each other or the model's parameters. All but `states` have Definition::parameters numbers, and are
+/// cleared.
 template <class Definition, StorageScalar S, class Backend>
 struct TrainerMemory {
   template <class T>
@@ -27,8 +27,8 @@ struct TrainerMemory {
   /// Definition::Body::state_size numbers for each sequence of the largest batch, or more; with carry_states only.
   Span<compute_t<S>> states = {};
 
-  /// Throws std::invalid_argument for what a trainer of these parameters on this device, with these options, does not
-  /// take, before anything is written to any of it.
+  /// Throws std::invalid_argument if a trainer of these parameters on this device, with these options, cannot use it,
+  /// before any of it is written.
   void check(const Backend& device, const TrainerOptions& options, Span<S> parameters) const {
     constexpr auto count = static_cast<std::size_t>(Definition::parameters);
     constexpr std::size_t kept = AdamWUpdate<compute_t<S>, S>::keeps_remainder ? count : 0;
