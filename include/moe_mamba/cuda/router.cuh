@@ -10,23 +10,14 @@
 #include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/ops/router.hpp"
 
-/// Routing of tokens to experts on a CUDA device; the contract is in ops/router.hpp. For a token with logits x and
-/// probabilities p:
-///
-///   largest = max_e x_e    total = Σ_e exp(x_e - largest)    p_e = exp(x_e - largest) / total
-///   log_sum_exp = largest + log(total)                        entropy = log(total) - Σ_e p_e (x_e - largest)
-///   dx_e = p_e (dp_e - Σ_j dp_j p_j + z log_sum_exp)
-///
-/// where dp is the gradient from the balance loss and, if gates are probabilities, from the gates; other gates add
-/// their gradients with respect to the chosen logits. A warp takes a token: its lanes share the experts for the
-/// softmax, in the compute type, and then choose the K experts one after the other by reductions. Each warp sums its
-/// tokens' statistics in double; the block adds up its warps', and router_statistics_kernel the blocks'.
+/// Routing of tokens to experts on a CUDA device; the contract is in ops/router.hpp. A warp takes a token: its softmax
+/// runs in the compute type, the statistics over tokens in double.
 namespace moe_mamba::inline v0_2::cuda {
 
 namespace detail {
 
-/// Of `count` numbers value(0), …, the one that follows `previous` in the order of choice (the first of all if
-/// previous.index is -1), in all threads of the warp. A thread evaluates every warp_size-th of them.
+/// The first of `count` numbers value(0), … in the order of choice that follows `previous` (the first of all where its index
+/// is -1), known to the whole warp. A thread asks for every warp_size-th of them.
 template <class C, class Value>
 __device__ inline Choice<C> next_choice(const Value& value, int count, Choice<C> previous) {
   Choice<C> best{0, count};
@@ -37,11 +28,11 @@ __device__ inline Choice<C> next_choice(const Value& value, int count, Choice<C>
   return warp_first(best);
 }
 
-/// Gates of the chosen experts that add up to one: a softmax over the chosen logits, or their sigmoids divided by the
-/// sum of these. Logits are shifted by the largest chosen one, as a bias may choose only improbable experts.
-/// `nan_or_zero` is added to each gate.
+/// Makes the gates of the chosen experts, whose sum is 1: a softmax over the chosen logits, or their sigmoids divided by the
+/// sum of these. They are shifted by the largest, as a bias may choose experts of which all are improbable. `doubt` is 0 or
+/// NaN.
 template <class C, int TopK>
-__device__ inline void share_gates(const C* logits, const Index* chosen, bool of_sigmoids, C nan_or_zero, C* gates) {
+__device__ inline void share_gates(const C* logits, const Index* chosen, bool of_sigmoids, C doubt, C* gates) {
   C largest = logits[chosen[0]], sum = 0;
   for (int k = 1; k < TopK; ++k) largest = max(largest, logits[chosen[k]]);
   const C shift = of_sigmoids ? min(largest, C(0)) : largest;
@@ -50,7 +41,7 @@ __device__ inline void share_gates(const C* logits, const Index* chosen, bool of
     gates[k] = of_sigmoids ? shifted_sigmoid(logit, shift) : exp(logit - shift);
     sum += gates[k];
   }
-  for (int k = 0; k < TopK; ++k) gates[k] = gates[k] / sum + nan_or_zero;
+  for (int k = 0; k < TopK; ++k) gates[k] = gates[k] / sum + doubt;
 }
 
 /// Sums of a block's tokens.
@@ -58,8 +49,7 @@ struct RouterSums {
   double entropy, square_log_sum_exp, counted;
 };
 
-/// The most experts whose loads a block counts in shared memory; with more, atomic additions in device memory rarely
-/// collide.
+/// Experts whose loads a block counts in shared memory; more of them are rarely met by one address at a time.
 inline constexpr int most_shared_loads = 2048;
 
 template <int threads, class C, int Experts, int TopK, class B>
@@ -79,7 +69,7 @@ __global__ void __launch_bounds__(threads) route_kernel(Router<C, Experts, TopK,
     __syncthreads();
   }
 
-  double entropy = 0, square = 0, counted_tokens = 0;
+  double entropy = 0, square = 0, tokens_that_count = 0;
   const Index first = Index(blockIdx.x) * tokens_per_block, last = min(first + tokens_per_block, router.logits.rows);
   for (Index t = first + warp_index(); t < last; t += warps) {
     const C* logits = router.logits.row(t);
@@ -100,13 +90,13 @@ __global__ void __launch_bounds__(threads) route_kernel(Router<C, Experts, TopK,
     const double log_total = log(double(total)), log_sum_exp = double(largest) + log_total;
     const bool counted = counts(router.targets, t);
     if (counted) {
-      counted_tokens += 1;
+      tokens_that_count += 1;
       entropy += log_total - double(mean_exponent);
       square += log_sum_exp * log_sum_exp;
     }
 
-    // Without a bias, experts are chosen by logit rather than by probability: the order is the same, but rounding
-    // creates no ties. A thread reads only those probabilities that it has written itself.
+    // Without a bias, the larger logit has the larger probability; logits tie exactly where probabilities do, without their
+    // rounding. Of the probabilities, a thread reads those that it has written.
     const bool is_biased = router.selection_bias != nullptr;
     const bool of_sigmoids = router.order == GateOrder::sigmoid_then_top_k;
     const auto biased_score_of = [&](int e) {
@@ -119,7 +109,7 @@ __global__ void __launch_bounds__(threads) route_kernel(Router<C, Experts, TopK,
         choice = is_biased ? next_choice(biased_score_of, Experts, choice) : next_choice(logit_of, Experts, choice);
       }
       const C logit = logits[choice.index];
-      // total - total is 0, or NaN if any of the token's logits is, which a sigmoid of one logit would not show.
+      // A NaN among the others shows in a sigmoid as well: total - total is 0 or NaN.
       const C gate = of_sigmoids ? sigmoid(logit) + (total - total) : exp(logit - largest) / total;
       chosen += gate;
       if (lane != 0) continue;
@@ -147,13 +137,13 @@ __global__ void __launch_bounds__(threads) route_kernel(Router<C, Experts, TopK,
     for (int k = 0; k < TopK; ++k) gates[k] *= scale;
   }
 
-  // All threads of a warp hold the same sums, so only lane 0 contributes.
+  // Every thread of a warp has the warp's sums.
   entropy = block_sum<threads>(lane == 0 ? entropy : 0.0);
   square = block_sum<threads>(lane == 0 ? square : 0.0);
-  counted_tokens = block_sum<threads>(lane == 0 ? counted_tokens : 0.0);
-  if (threadIdx.x == 0) sums[blockIdx.x] = {entropy, square, counted_tokens};
+  tokens_that_count = block_sum<threads>(lane == 0 ? tokens_that_count : 0.0);
+  if (threadIdx.x == 0) sums[blockIdx.x] = {entropy, square, tokens_that_count};
   if constexpr (shared_loads) {
-    // block_sum is a barrier. Integer counts do not depend on the order of additions.
+    // block_sum has waited for all. Counts of whole numbers are the same in any order.
     for (int e = int(threadIdx.x); e < Experts; e += threads) {
       if (shared_load[e] > 0) atomicAdd(&loads[e], static_cast<unsigned long long>(shared_load[e]));
     }
@@ -217,7 +207,7 @@ __global__ void __launch_bounds__(threads) router_backward_kernel(RouterBackward
     const bool of_probabilities = router.order == GateOrder::softmax_then_top_k;
     const bool of_sigmoids = router.order == GateOrder::sigmoid_then_top_k;
 
-    // The gradient with respect to each probability: from the balance loss, and from the gates if they are
+    // The gradient with respect to each probability: from the balance loss, and from the gates where they are
     // probabilities.
     const auto dp = [&](int e) {
       C sum = static_cast<C>(balance * router.load[e]);
@@ -250,7 +240,7 @@ __global__ void __launch_bounds__(threads) router_backward_kernel(RouterBackward
   }
 }
 
-/// One block per router.
+/// A block for each router.
 template <int threads, class S>
 __global__ void __launch_bounds__(threads) selection_bias_kernel(SelectionBiasUpdate<S> update) {
   await_stream();
@@ -290,7 +280,7 @@ void route(Device& device, const Router<C, Experts, TopK, B>& router) {
                            router, loads, sums, blocks);
 }
 
-/// The gradient with respect to the logits, from that of the gates and from the auxiliary losses.
+/// The gradient of the logits from that of the gates and from the auxiliary losses.
 template <ComputeScalar C, int Experts, int TopK>
 void router_backward(Device& device, const RouterBackward<C, Experts, TopK>& router) {
   constexpr int threads = 128;

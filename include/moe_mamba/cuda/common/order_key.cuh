@@ -41,7 +41,7 @@ struct Choice {
   }
 };
 
-/// The first choice of a warp, in each of its threads. All threads must call it.
+/// The first choice of a warp, in each of its threads. All of them must arrive.
 template <class C>
 __device__ inline Choice<C> warp_first(Choice<C> choice) {
   for (int distance = warp_size / 2; distance > 0; distance /= 2) {

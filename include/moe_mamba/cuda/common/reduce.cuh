@@ -6,7 +6,7 @@
 /// Sums over the threads of a warp or a block, in a fixed order.
 namespace moe_mamba::inline v0_2::cuda::detail {
 
-/// The sum of `value` over a warp, in each of its threads. All threads must call it.
+/// The sum of `value` over a warp, in each of its threads. All of them must arrive.
 template <class T>
 __device__ inline T warp_sum(T value) {
   for (int distance = warp_size / 2; distance > 0; distance /= 2) {
