@@ -112,11 +112,11 @@ class Device {
       return;
     }
     const ExclusiveCall call(in_parallel_, "device");
-    for (Index first = 0; first < tasks; first += OpenTasks::most) {
+    for (Index first = 0; first < tasks; first += Turn::most) {
       task_ = std::addressof(task);
       call_ = [](const void* object, Index index, int thread) { (*static_cast<const Task*>(object))(index, thread); };
       first_ = first;
-      run(std::min(OpenTasks::most, tasks - first));
+      run(std::min(Turn::most, tasks - first));
       rethrow();
     }
   }
@@ -124,23 +124,23 @@ class Device {
  private:
   /// The call's number and the number of tasks not yet taken, shared by all threads and packed in one word, so that a
   /// late thread cannot take a task of the next call by mistake.
-  struct OpenTasks {
+  struct Turn {
     static constexpr int bits = 32;
     static constexpr Index most = (Index{1} << bits) - 1;
     std::uint64_t word;
 
-    static OpenTasks of(std::uint32_t call, Index left) {
+    static Turn of(std::uint32_t call, Index left) {
       return {(std::uint64_t{call} << bits) | static_cast<std::uint64_t>(left)};
     }
     std::uint32_t call() const { return static_cast<std::uint32_t>(word >> bits); }
     Index left() const { return static_cast<Index>(word & static_cast<std::uint64_t>(most)); }
   };
 
-  /// Runs a call of up to OpenTasks::most tasks.
+  /// Runs a call of up to Turn::most tasks.
   void run(Index tasks) {
     const std::uint32_t call = call_number_.load(std::memory_order_relaxed) + 1;
     unfinished_.store(static_cast<std::uint32_t>(tasks), std::memory_order_relaxed);
-    open_tasks_.store(OpenTasks::of(call, tasks).word, std::memory_order_release);
+    turn_.store(Turn::of(call, tasks).word, std::memory_order_release);
     call_number_.store(call, std::memory_order_release);
     call_number_.notify_all();
     take_tasks(call, 0);
@@ -153,12 +153,12 @@ class Device {
   /// Takes tasks of a call, last one first, until none is left. A thread that has taken one may read the call's
   /// members: parallel() does not return before that task is done.
   void take_tasks(std::uint32_t call, int thread) {
-    OpenTasks open{open_tasks_.load(std::memory_order_acquire)};
-    while (open.call() == call && open.left() > 0) {
-      if (!open_tasks_.compare_exchange_weak(open.word, open.word - 1, std::memory_order_acquire)) continue;
-      do_task(first_ + open.left() - 1, thread);
+    Turn turn{turn_.load(std::memory_order_acquire)};
+    while (turn.call() == call && turn.left() > 0) {
+      if (!turn_.compare_exchange_weak(turn.word, turn.word - 1, std::memory_order_acquire)) continue;
+      do_task(first_ + turn.left() - 1, thread);
       if (unfinished_.fetch_sub(1, std::memory_order_acq_rel) == 1) unfinished_.notify_one();
-      open.word = open_tasks_.load(std::memory_order_acquire);
+      turn.word = turn_.load(std::memory_order_acquire);
     }
   }
 
@@ -216,7 +216,7 @@ class Device {
   const void* task_ = nullptr;
   void (*call_)(const void*, Index, int) = nullptr;
   Index first_ = 0;
-  std::atomic<std::uint64_t> open_tasks_{0};
+  std::atomic<std::uint64_t> turn_{0};
   std::atomic<std::uint32_t> unfinished_{0};  // 32 bits, as call_number_, for a futex
   std::atomic<std::uint32_t> call_number_{0};
   std::atomic<bool> stopping_{false};

@@ -96,7 +96,7 @@ template <int Rows, int step, class C>
   unroll<Rows>([&](auto i) { a_row[i] = a + std::min<Index>(i, rows - 1) * row_stride; });
   P sum[array_size<Rows>][array_size<packets>];
   unroll<Rows * packets>([&](auto i) { sum[i / packets][i % packets] = P(0); });
-  // Not unrolled: otherwise g++ 12 reloads the packets of B for each row.
+  // Not unrolled: g++ 12 would then read the packets of B from memory once for each row.
   for (Index k = 0; k < inner; ++k) {
     P b[array_size<packets>];
     unroll<packets>([&](auto j) { b[j] = load<P>(panel + j * width); });
