@@ -216,7 +216,7 @@ TEST_CASE("backward() needs a recorded forward pass, once, and a failed call kee
   auto& bench = scene.bench;
   const std::vector<double> doutputs(scene.outputs.size(), 0.1);
   const auto backward = [&] { bench.model.backward(bench.workspace, doutputs, scene.gradients); };
-  const std::vector<std::string> none{"workspace is without a recorded forward pass", "forward()"};
+  const std::vector<std::string> none{"backward() needs a recorded forward pass", "call forward()"};
   check_invalid(backward, none);
   (void)bench.forward(scene.data.inputs, {2, 3});
   backward();

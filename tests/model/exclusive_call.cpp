@@ -238,7 +238,7 @@ TEST_CASE("during a call on states none other begins, nor are their numbers chan
   const States<Net>& itself = states;
   CHECK_NOTHROW(states = itself);
   CHECK_THROWS_WITH(model.gradient(workspace, tokens, tokens, shape, gradients, &states, &states),
-                    "dstates is the object that states is; allowed: another one, as both are read and written");
+                    "dstates is the same object as states; allowed: a different one, as both are read and written");
 }
 
 TEST_CASE("a trainer, a decoder or a scorer shared by two threads is refused", "[model]") {

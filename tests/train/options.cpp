@@ -108,7 +108,7 @@ TEST_CASE("Trainer options out of range are refused by name, without a trap", "[
   constexpr double most = std::numeric_limits<float>::max();
   try_values<double>(
       "selection_bias_rate", selection_bias_rate, check, [](double x) { return x >= 0 && x <= most; },
-      "a number >= 0 that a float holds");
+      "a number >= 0 in the range of float");
   largest = {.batch = 2, .length = 3};
   for (Index* number : {&largest.batch, &largest.length}) {
     const bool is_batch = number == &largest.batch;

@@ -49,7 +49,7 @@ template <ComputeScalar C, int N>
 void selective_scan(Device& device, Shape shape, const ScanInputs<C>& inputs, std::span<C> states, std::span<C> y) {
   const ExclusiveCall call(device.in_use(), "device");
   require(shape.lengths == nullptr && shape.batch >= 0 && shape.length >= 0, "shape", "packed or negative",
-          "sequences of equal lengths");
+          "sequences of one length, with batch >= 0 and length >= 0");
   constexpr Index most = Index{1} << 40;
   require(shape.batch <= most && shape.length <= most / std::max<Index>(shape.batch, 1), "shape.tokens()",
           "more than 2^40", "2^40 or fewer");

@@ -248,7 +248,7 @@ class Decoder {
                       Index count = std::numeric_limits<Index>::max()) & {
     require(count >= 0, "count", count, "0 or more tokens");
     require(!prompt.empty() || has_logits_, "prompt.size()", prompt.size(),
-            "1 or more tokens where nothing has been read yet");
+            "1 or more tokens if nothing has been read yet");
     moe_mamba::check(sampling);
     Draws draws(sampling, seed, Index{Definition::vocabulary});
     const ExclusiveCall call = begin_call();

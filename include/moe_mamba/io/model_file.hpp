@@ -98,8 +98,7 @@ void check_parameters(const SafetensorsFile& file) {
     const std::span<const Index> shape(parameter.shape.data(), static_cast<std::size_t>(parameter.rank));
     const std::string name = "tensor " + in_quotes(tensor.name);
     if (!std::equal(shape.begin(), shape.end(), tensor.shape.begin(), tensor.shape.end())) {
-      throw_content_error(where, name + ": shape", shape_text(tensor.shape),
-                          shape_text(shape) + ", as the definition says");
+      throw_content_error(where, name + ": shape", shape_text(tensor.shape), shape_text(shape) + ", by the definition");
     }
     if (tensor.type != DataType::F64 && tensor.type != DataType::F32 && tensor.type != DataType::F16 &&
         tensor.type != DataType::BF16) {

@@ -219,8 +219,8 @@ class Model {
   };
   Call open(WorkspaceType& workspace, const StatesType* states, const StatesType* dstates = nullptr) const {
     require_parameters();
-    require(states == nullptr || states != dstates, "dstates", "the object that states is",
-            "another one, as both are read and written");
+    require(states == nullptr || states != dstates, "dstates", "the same object as states",
+            "a different one, as both are read and written");
     return {SessionType(workspace, data_),
             ExclusiveCall(states == nullptr ? nullptr : &states->in_use(), "States object"),
             ExclusiveCall(dstates == nullptr ? nullptr : &dstates->in_use(), "States object")};

@@ -150,7 +150,7 @@ class Workspace {
       require(shape.lengths[b] <= most_tokens - total, "shape.tokens()", "more than 2^40", "2^40 or fewer");
       total += shape.lengths[b];
     }
-    require(total == shape.total, "shape.total", shape.total, "the sum of the lengths, as Shape::packed() finds it");
+    require(total == shape.total, "shape.total", shape.total, "the sum of the lengths, as Shape::packed() computes it");
   }
   void check(Shape shape) const {
     if (shape.lengths != nullptr) {

@@ -35,7 +35,8 @@ struct TrainerMemory {
     if (workspace != nullptr) {
       require(workspace->purpose() == Purpose::training, "memory.workspace->purpose()", "inference", "training");
       require(&workspace->device() == &device, "memory.workspace->device()", "another", "the trainer's");
-      require(options.largest == Shape{}, "options.largest", "given", "left out where memory.workspace says it");
+      require(options.largest == Shape{}, "options.largest", "given",
+              "the default with memory.workspace, which determines it");
     }
     check_size("memory.gradients.size()", gradients.size(), count);
     check_size("memory.first_moment.size()", first_moment.size(), count);
@@ -52,7 +53,7 @@ struct TrainerMemory {
     for (const Part& one : parts) {
       for (const Part* other = parts; other != &one; ++other) {
         require(one.end <= other->begin || other->end <= one.begin, one.name,
-                (std::string("overlapping ") + other->name).c_str(), "memory that is nothing else's");
+                (std::string("overlapping ") + other->name).c_str(), "separate memory");
       }
     }
   }

@@ -66,7 +66,7 @@ struct TrainerOptions {
     require(detail::in_range(clip_norm, 0, std::numeric_limits<double>::max()), "clip_norm", clip_norm,
             "a finite number >= 0");
     require(detail::in_range(selection_bias_rate, 0, std::numeric_limits<float>::max()), "selection_bias_rate",
-            selection_bias_rate, "a number >= 0 that a float holds");
+            selection_bias_rate, "a number >= 0 in the range of float");
     require(largest.batch >= 0, "largest.batch", largest.batch, "0 or more");
     require(largest.length >= 0, "largest.length", largest.length, "0 or more");
     require(largest.batch == 0 || largest.length > 0, "largest.length", largest.length,
