@@ -115,7 +115,7 @@ TEST_CASE("Parts that are invalid or not supported are refused by name", "[token
       normalizers(R"({"type":"Replace","pattern":{"Regex":")" + std::string(16385, 'x') + R"("},"content":""})"),
       "normalizer.normalizers[0].pattern.Regex is \"xxx", "at most 16384 bytes");
   require_refused(with(R"("normalizer":{"type":"Replace","pattern":{"Regex":"(x"},"content":""})"),
-                  "normalizer.pattern.Regex is \"(x\" (an early end at byte 2)", ")");
+                  "normalizer.pattern.Regex is \"(x\" (the end of the expression at byte 2)", ")");
   require_refused(with(R"("normalizer":{"type":"Replace","pattern":{"String":""},"content":""})"),
                   "normalizer.pattern.String is \"\"");
   require_refused(with(R"("normalizer":[])"), "normalizer is an array of 0; allowed: an object");
@@ -132,7 +132,7 @@ TEST_CASE("Parts that are invalid or not supported are refused by name", "[token
   require_refused(with(R"("pre_tokenizer":{"type":"ByteLevel"})"), "pre_tokenizer.add_prefix_space is missing");
   require_refused(
       with(R"("pre_tokenizer":{"type":"Split","pattern":{"Regex":"(\\w+"},"behavior":"Isolated","invert":false})"),
-      "pre_tokenizer.pattern.Regex is \"(\\w+\" (an early end at byte 4)", ")");
+      "pre_tokenizer.pattern.Regex is \"(\\w+\" (the end of the expression at byte 4)", ")");
   require_refused(
       with(R"("pre_tokenizer":{"type":"Split","pattern":{"String":" "},"behavior":"isolated","invert":false})"),
       "pre_tokenizer.behavior is \"isolated\"", "Isolated");
