@@ -97,16 +97,16 @@ __device__ inline SampleRow<C> begin_row(const SampleJob<C>& job) {
     const Index slot = job.slot(threadIdx.x);
     best = {job.buffers.keys[slot], job.buffers.indices[slot]};
   }
-  const bool broken = __syncthreads_or(best.index < 0) != 0;
+  const bool invalid = __syncthreads_or(best.index < 0) != 0;
   best = block_first<sample_threads>(best);
-  const bool none = !broken && best.key == order_key(-C(INFINITY));
-  const SampleRow<C> state{.draws = !broken && !none && job.sample.sampling.temperature > 0,
+  const bool none = !invalid && best.key == order_key(-C(INFINITY));
+  const SampleRow<C> state{.draws = !invalid && !none && job.sample.sampling.temperature > 0,
                            .largest = double(ordered_value(best.key))};
   if (blockIdx.y == 0 && threadIdx.x == 0) {
     const Index row = job.row();
     job.buffers.rows[row] = state;
-    if (!state.draws) job.sample.tokens[row] = broken || none ? Token(-1) : Token(best.index);
-    if (broken || none) job.sample.status[row] |= broken ? logit_not_finite : all_tokens_excluded;
+    if (!state.draws) job.sample.tokens[row] = invalid || none ? Token(-1) : Token(best.index);
+    if (invalid || none) job.sample.status[row] |= invalid ? logit_not_finite : all_tokens_excluded;
   }
   return state;
 }

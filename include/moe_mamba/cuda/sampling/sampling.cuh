@@ -11,13 +11,22 @@
 #include "moe_mamba/cuda/sampling/weight_histogram.cuh"
 #include "moe_mamba/ops/sampling.hpp"
 
-/// Draws tokens on a CUDA device; the contract is in ops/sampling.hpp.
+/// Draws tokens on a CUDA device; the contract is in ops/sampling.hpp. For a row of logits x, whose keys are integers in
+/// the same order:
+///
+///   weight_i = exp((x_i - largest) / temperature)
+///   kept     the i with key_i > cut, and the first `ties` of those with key_i = cut
+///   token    the first kept i with Σ_{kept j <= i} weight_j > u Σ_{kept j} weight_j,  u uniform in [0, 1)
 ///
 /// A row is divided into chunks, one per block, which depend on the vocabulary alone, so a row draws the same token in
-/// any batch. The first launch finds the largest logit of each chunk. In each later launch, the last block of a row to
-/// arrive combines the results of all: for top-k and top-p one digit of the key of the last kept token, at which the
-/// sum of the weights of larger keys (for top-k: of ones) reaches the wanted sum (a radix select); and finally the
-/// token. Nothing is sorted.
+/// any batch. In every launch but the first, the last block of a row to arrive combines the results of all:
+///
+///   largest_logit_kernel    the largest logit of each chunk
+///   select_kernel           for each of top-k and top-p, once per digit of a key (a radix select): the weights, or for
+///                           top-k ones, summed by digit; the cut's digit is where they reach the wanted sum
+///   draw_kernel             the weights of each chunk's kept tokens; then the chunk and the token in it
+///
+/// Nothing is sorted.
 namespace moe_mamba::inline v0_2::cuda {
 
 namespace detail {
@@ -27,13 +36,13 @@ template <class C>
 __global__ void __launch_bounds__(sample_threads) largest_logit_kernel(SampleJob<C> job, bool selects) {
   const SampleBuffers<C>& buffers = job.buffers;
   Choice<C> best{0, int(job.first())};
-  bool broken = false;
+  bool invalid = false;
   for (Index start = job.first(); start < job.last(); start += sample_tile) {
     C values[sample_per_thread];
     job.load(start, values);
     for (int i = 0; i < sample_per_thread; ++i) {
       const Choice<C> candidate{order_key(values[i]), int(start + threadIdx.x) + i * sample_threads};
-      broken = broken || !(values[i] < C(INFINITY));
+      invalid = invalid || !(values[i] < C(INFINITY));
       if (candidate.before(best)) best = candidate;
     }
   }
@@ -45,11 +54,11 @@ __global__ void __launch_bounds__(sample_threads) largest_logit_kernel(SampleJob
     }
   }
   best = block_first<sample_threads>(best);
-  broken = __syncthreads_or(broken) != 0;
+  invalid = __syncthreads_or(invalid) != 0;
   if (threadIdx.x != 0) return;
   if (blockIdx.y == 0) buffers.tickets[job.row()] = 0;
   buffers.keys[job.slot(blockIdx.y)] = best.key;
-  buffers.indices[job.slot(blockIdx.y)] = broken ? -1 : best.index;
+  buffers.indices[job.slot(blockIdx.y)] = invalid ? -1 : best.index;
 }
 
 /// The last launch at temperature 0.
