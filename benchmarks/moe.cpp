@@ -21,7 +21,7 @@ using namespace moe_mamba;
 
 constexpr int width = 512;
 
-/// A single layer with everything that a model would pass to it.
+/// A single layer, called as a model would call it.
 template <class Layer>
 class Alone {
  public:

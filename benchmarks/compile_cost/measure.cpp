@@ -1,5 +1,5 @@
-// measure REPEATS COMMAND...: runs the command so many times and prints the median of its processor seconds, which
-// other work on the machine hardly changes, and its peak memory in MiB. Exits with 1 where the command fails.
+// measure REPEATS COMMAND...: runs the command that many times and prints the median of its CPU seconds, which other
+// work on the machine hardly affects, and its peak memory in MiB. Exits with 1 if the command fails.
 
 #include <algorithm>
 #include <cstdio>

@@ -1,4 +1,4 @@
-// What a first program is like: define a model, train it, generate from it. REPEATS is given by the command line.
+// A typical first program: define a model, train it, generate from it. REPEATS is set on the command line.
 #include <iostream>
 #include <string>
 

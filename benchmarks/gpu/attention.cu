@@ -1,5 +1,5 @@
-// Attention on a device: a batch of whole sequences forward and backward, in operations of the products that are needed, and
-// a decoder's step over a full cache, in bytes of it against what a copy reaches.
+// Attention on a device: a batch of whole sequences forward and backward, as the rate of the required products'
+// operations, and a decoding step over a full cache, as the rate of its bytes relative to a copy.
 //
 //   nvcc -std=c++20 -arch=native -O2 -I include -I tests -I benchmarks attention.cu -o attention -lcublas && ./attention
 #include <cstdio>
@@ -72,7 +72,7 @@ class AttentionRun {
                                                                            .scratch = Arena(scratch_.data())});
     });
   }
-  /// Two products with each row that a step sees, from an empty cache.
+  /// Two products with each row that a step attends to, from an empty cache.
   double operations() const {
     return 4.0 * width * double(heads_.queries * shape_.batch) * double(shape_.length) * double(shape_.length + 1) / 2;
   }

@@ -1,5 +1,5 @@
-// Products of many experts with few rows each, as in generation and small batches: bytes of the weights of those experts
-// that have rows, over the time it takes, against what a copy reaches.
+// Products of many experts with few rows each, as in generation and small batches: bytes of the weights of those
+// experts that have rows per unit of time, relative to a copy.
 //
 //   nvcc -std=c++20 -arch=native -O2 -I include -I tests -I benchmarks few_rows.cu -o few_rows -lcublas && ./few_rows [quick]
 #include <cstdio>
@@ -15,7 +15,7 @@ using benchmarks::Filled;
 
 namespace {
 
-/// Milliseconds of one of `calls` calls in a graph, call(0), call(1), …, which are to read different memory.
+/// Milliseconds per call of `calls` calls in a graph, call(0), call(1), …, which should read different memory.
 template <class Call>
 double milliseconds_of_many(cuda::Device& device, int calls, const Call& call) {
   cudaGraph_t graph;
@@ -44,14 +44,14 @@ class Experts {
         narrow_(64 * experts * width),
         wide_(64 * experts * hidden) {}
 
-  /// As many rows for each expert.
+  /// `rows` rows for each expert.
   void measure_even(Index rows) {
     std::vector<Index> offsets;
     for (Index e = 0; e <= experts_; ++e) offsets.push_back(e * rows);
     measure({offsets}, experts_);
   }
 
-  /// One row for each of `top_k` experts, others in every call.
+  /// One row for each of `top_k` experts, different ones in every call.
   void measure_step(Index top_k) {
     Random random(Seed{5});
     std::vector<std::vector<Index>> choices;

@@ -11,7 +11,7 @@ namespace benchmarks {
 
 using namespace moe_mamba;
 
-/// Device memory of random numbers, a million of them over and over.
+/// Device memory filled with random numbers, a million of them repeated.
 template <class T>
 class Filled {
  public:

@@ -1,5 +1,5 @@
-// Products of many experts against one of the same size: how much of cuBLAS's rate is left when the rows of a product
-// belong to groups whose sizes the device alone knows.
+// Products of many experts relative to one of the same size: the fraction of cuBLAS's rate that is reached when the
+// rows of a product belong to groups whose sizes only the device knows.
 //
 //   nvcc -std=c++20 -arch=native -O2 -I include -I tests -I benchmarks moe.cu -o moe -lcublas && ./moe [quick]
 #include <cstdio>
@@ -15,7 +15,7 @@ using benchmarks::milliseconds;
 
 namespace {
 
-/// Groups as random routing makes them: sizes differ by their square root.
+/// Groups as from random routing: sizes vary by their square root.
 std::vector<Index> draw_offsets(Index rows, Index experts) {
   Random random(Seed{3});
   std::vector<Index> offsets(static_cast<std::size_t>(experts) + 1);

@@ -1,5 +1,4 @@
-// The operations that read their operands once: bytes that have to be moved over the time it takes, against what a copy
-// reaches.
+// The operations that read their operands once: the bytes that must be moved per unit of time, relative to a copy.
 //
 //   nvcc -std=c++20 -arch=native -O2 -I include -I tests -I benchmarks operations.cu -o operations -lcublas
 #include <cstdio>
@@ -122,18 +121,18 @@ void measure_model(cuda::Device& device) {
   Filled<bfloat16> stored(count);
   Filled<std::int16_t> remainder(count);
   Filled<double> squares(1);
-  // A hundred thousand toggles, far more than a model has.
-  std::vector<Index> toggles;
-  for (Index toggle = 0; toggle < count; toggle += 1000) toggles.push_back(toggle);
-  cuda::Memory toggle_memory(toggles.size() * sizeof(Index));
-  cuda::check(cudaMemcpy(toggle_memory.data(), toggles.data(), toggle_memory.size(), cudaMemcpyHostToDevice),
+  // A hundred thousand boundaries of decay, far more than a model has.
+  std::vector<Index> boundaries;
+  for (Index boundary = 0; boundary < count; boundary += 1000) boundaries.push_back(boundary);
+  cuda::Memory boundary_memory(boundaries.size() * sizeof(Index));
+  cuda::check(cudaMemcpy(boundary_memory.data(), boundaries.data(), boundary_memory.size(), cudaMemcpyHostToDevice),
               "cudaMemcpy");
   line(device, "sum of squares", 4.0 * count, [&] { sum_of_squares(device, gradient.data(), count, squares.data()); });
   line(device, "adamw, bfloat16 with remainders", 28.0 * count, [&] {
-    adamw(device,
-          AdamWUpdate<float, bfloat16>{count, stored.data(), remainder.data(), gradient.data(), m.data(), v.data(), 1.0,
-                                       1e-9, 0.9, 0.99, 1e-8, 0.1, reinterpret_cast<const Index*>(toggle_memory.data()),
-                                       static_cast<Index>(toggles.size()), 0.5, 0.5, squares.data(), 1.0});
+    adamw(device, AdamWUpdate<float, bfloat16>{count, stored.data(), remainder.data(), gradient.data(), m.data(),
+                                               v.data(), 1.0, 1e-9, 0.9, 0.99, 1e-8, 0.1,
+                                               reinterpret_cast<const Index*>(boundary_memory.data()),
+                                               static_cast<Index>(boundaries.size()), 0.5, 0.5, squares.data(), 1.0});
   });
 }
 

@@ -1,4 +1,4 @@
-// Drawing the next token from logits: time of one draw inside a graph of many, which is how a decoder runs it, beside one
+// Drawing the next token from logits: the time of one draw inside a graph of many, as in a decoder, next to that of one
 // read of the logits.
 #include <cstdio>
 
@@ -11,7 +11,7 @@ namespace {
 
 constexpr int draws = 50;
 
-/// Microseconds of a draw in a graph of `draws`.
+/// Microseconds per draw in a graph of `draws` draws.
 double microseconds(cuda::Device& device, const SampleTokens<float>& tokens) {
   cudaGraph_t graph;
   cudaGraphExec_t executable;

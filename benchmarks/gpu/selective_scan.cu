@@ -7,9 +7,9 @@
 #include "moe_mamba/cuda/causal_convolution/forward.cuh"
 #include "moe_mamba/cuda/selective_scan/selective_scan.cuh"
 
-/// The scan and the convolution on a GPU: medians of event times, and what share of the floor they reach. The floor is the
-/// larger of the time to move each element once, at the rate of a large copy measured here, and the time of the powers of
-/// two and reciprocals, at the rate measured here.
+/// The scan and the convolution on a GPU: medians of event times, and the lower bound as a fraction of them. The lower
+/// bound is the larger of the time to move each element once, at the rate of a large copy, and the time of the powers
+/// of two and reciprocals, both at rates measured here.
 namespace {
 
 using namespace moe_mamba;
@@ -28,7 +28,7 @@ __global__ void fill_kernel(T* values, Index count, unsigned seed, float low, fl
   }
 }
 
-/// Powers of two and nothing else.
+/// Powers of two only.
 template <int Chains>
 __global__ void powers_kernel(float* to, int rounds) {
   float values[Chains];
@@ -77,7 +77,7 @@ double milliseconds(const cuda::Device& device, const Work& work) {
 }
 
 struct Ceilings {
-  double bytes, powers;  // a millisecond
+  double bytes, powers;  // per millisecond
 };
 
 Ceilings measure_ceilings(const cuda::Device& device) {
@@ -178,7 +178,7 @@ void measure(cuda::Device& device, const char* type, Shape shape, Index width, C
          ceilings);
 }
 
-/// The time of `work` in microseconds, at the device's rate for graphs of ten.
+/// The time of `work` in microseconds, from graphs of ten repetitions.
 template <class Work>
 double microseconds_of_ten(const cuda::Device& device, const Work& work) {
   cudaGraph_t graph;
@@ -193,7 +193,7 @@ double microseconds_of_ten(const cuda::Device& device, const Work& work) {
   return 100 * ms;
 }
 
-/// A step of a decoder: one token a sequence.
+/// A decoding step: one token per sequence.
 template <class C>
 void measure_step(cuda::Device& device, const char* type, Index batch, Index width) {
   using T = compute_t<C>;
@@ -218,7 +218,7 @@ void measure_step(cuda::Device& device, const char* type, Index batch, Index wid
 
 }  // namespace
 
-/// With an argument, only lengths up to it.
+/// With an argument, only sequences up to that length.
 int main(int count, char** arguments) {
   const Index longest = count > 1 ? std::atoll(arguments[1]) : 65536;
   cuda::Device device;

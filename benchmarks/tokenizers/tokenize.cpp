@@ -1,5 +1,5 @@
-// tokenize <tokenizer.json> <file>           encodes and decodes a text and says how fast
-// tokenize <tokenizer.json> --hexadecimal    for each line, a text in hexadecimal digits: its tokens, and after '|' what
+// tokenize <tokenizer.json> <file>           encodes and decodes a text and says how fast tokenize <tokenizer.json>
+// --hexadecimal    for each line, a text in hexadecimal digits: its tokens, and after '|' what
 //                                            they decode to where that is another text
 #include <algorithm>
 #include <chrono>
@@ -55,7 +55,7 @@ template <class Work>
 double best_of_five(const Work& work) {
   double best = 1e30;
   for (int round = 0; round < 5; ++round) {
-    const std::clock_t start = std::clock();  // the processor's time, as other programs may be running
+    const std::clock_t start = std::clock();  // CPU time, as other programs may be running
     work();
     best = std::min(best, static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC);
   }

@@ -17,21 +17,21 @@
 #include "moe_mamba/model/initialise.hpp"
 #include "moe_mamba/runtime/memory.hpp"
 
-/// Is a layer what a model takes it for? For tests of a layer of your own: check_layer<MyLayer, 8>(device).
+/// Checks that a layer meets a model's expectations, for tests of user-defined layers: check_layer<MyLayer, 8>(device).
 namespace moe_mamba::inline v0_2 {
 
-/// How far a layer is from what it should be.
+/// The errors of a layer.
 struct LayerCheck {
-  double gradients = 0;  ///< from finite differences; over the largest element of the same gradient
-  std::string furthest;  ///< the gradient that is furthest off: a parameter's name, "input" or "initial states"
-  double packing =
-      0;  ///< outputs and final states of packed sequences, from those of each alone; 0 without takes_packed
-  double chunks = 0;  ///< the same of sequences read in two calls, from those in one
+  double gradients = 0;  ///< relative to finite differences, as a fraction of the gradient's largest element
+  std::string furthest;  ///< the gradient with the largest error: a parameter's name, "input" or "initial states"
+  /// Outputs and final states of packed sequences against those of each alone; 0 without takes_packed.
+  double packing = 0;
+  double chunks = 0;  ///< the same for sequences read in two calls against one
 
-  /// NaN does not pass. Finite differences in double are good to 1e-8, and the other two differ by rounding.
+  /// NaN does not pass. Finite differences in double are accurate to 1e-8; the other two differ by rounding only.
   bool passed() const { return gradients <= 1e-6 && packing <= 1e-10 && chunks <= 1e-10; }
 
-  /// One line that says all of it.
+  /// A summary in one line.
   std::string text() const {
     std::ostringstream line;
     line.imbue(std::locale::classic());
@@ -116,14 +116,14 @@ class LayerBench {
     }
   }
 
-  std::vector<double> parameters, x, initial;     // what the layer is a function of
-  std::vector<double> y, states;                  // what it gives; the states are the final ones
+  std::vector<double> parameters, x, initial;     // the layer's inputs
+  std::vector<double> y, states;                  // its outputs; the states are the final ones
   std::vector<double> dparameters, dx, dinitial;  // gradients
 
  private:
   static constexpr double nan = std::numeric_limits<double>::quiet_NaN(), auxiliary_weight = 0.5;
 
-  /// Gradients of a parameter: keep · what they are + value.
+  /// Sets the gradients of a parameter to keep · (their old values) + value.
   void fill_of(const Parameter& parameter, double value, double keep = 0) {
     for (Index i = 0; i < parameter.size(); ++i) {
       double& gradient = dparameters[static_cast<std::size_t>(parameter.offset + i)];
@@ -175,7 +175,7 @@ double gradient_error(std::span<double> values, std::span<const double> gradient
   return error;
 }
 
-/// What a layer gives for some rows of a batch, over several calls, next to what it gives in one.
+/// The results of a layer for some rows of a batch, in several calls, compared with those of one call.
 struct RowComparison {
   double error = 0;
   void add(std::span<const double> actual, std::span<const double> expected) {
@@ -196,7 +196,7 @@ struct RowComparison {
 /// against one. A layer that couples the tokens of a batch by definition, as a limit of capacity does, fails the latter
 /// two.
 ///
-/// Needs the operations of the device, whose memory must be the host's, and throws what they do.
+/// The device must work in host memory. Throws what its operations throw.
 template <class Definition, int Width, class Device>
 LayerCheck check_layer(Device& device, Seed seed = {1}) {
   using Bench = detail::LayerBench<Definition, Width, Device>;
@@ -228,7 +228,7 @@ LayerCheck check_layer(Device& device, Seed seed = {1}) {
     compare("initial states", bench.initial, bench.dinitial);
   }
 
-  // Reads rows [first, first + count) of `whole`, which begin from `states`, and compares what the layer gives.
+  // Reads rows [first, first + count) of `whole`, starting from `states`, and compares the layer's results.
   const auto read = [&](detail::RowComparison& all, const Bench& whole, Index first, Index count,
                         std::vector<double>& states) {
     Bench bench(device, Shape{1, count}, seed);

@@ -1,8 +1,8 @@
 #pragma once
 
-/// The second, deliberately naive implementation of every operation: plain loops in double, written from the formulas. It is
-/// a backend like any other (its device is reference::Device), so the layers and whole models run on it unchanged. It is
-/// there to be read and to be compared with, and is never made faster.
+/// The second, deliberately naive implementation of every operation: plain loops in double, written from the formulas.
+/// It is a backend like any other (its device is reference::Device), so layers and whole models run on it unchanged. It
+/// is meant for reading and for comparisons, and is never optimised.
 
 #include "moe_mamba/reference/activation.hpp"
 #include "moe_mamba/reference/attention.hpp"

@@ -1,4 +1,4 @@
-// Layers side by side, and with norms of their own.
+// Parallel layers, and layers with their own norms.
 #include "bits/print.hpp"
 
 int main() { return test::bits::print<test::kept::Branches>("Branches") ? 0 : 1; }

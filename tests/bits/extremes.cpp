@@ -1,4 +1,4 @@
-// The smallest model, and one whose operations work in blocks.
+// The smallest model, and one large enough for operations in blocks.
 #include "bits/print.hpp"
 
 int main() {

@@ -1,4 +1,4 @@
-// Layers of several kinds in turn.
+// Alternating layers of several kinds.
 #include "bits/print.hpp"
 
 int main() {

@@ -24,7 +24,7 @@ bool print_for(const char* definition, const char* scalar, Shape shape) {
 }
 
 /// Prints a line for each type of parameters and quantity: definition, type, quantity and hash. Everything is computed
-/// twice, on the Cpu on one thread and then on two; false where that makes a difference.
+/// twice, on the Cpu with one thread and then with two; returns false if the results differ.
 template <class Definition>
 bool print(const char* definition, Shape shape = {3, 41}) {
   const bool same[] = {print_for<Definition, float>(definition, "float", shape),

@@ -18,19 +18,19 @@
 #include "support/backend.hpp"
 #include "support/data.hpp"
 
-/// What a definition computes: passes and their gradients, trainings, generated tokens, each as a hash of its exact
-/// bits.
+/// The results of a definition: passes and their gradients, training runs, generated tokens, each as a hash of its
+/// exact bits.
 namespace test::bits {
 
 using namespace moe_mamba;
 
-/// A hash and what it is of.
+/// A hash and the name of what it is of.
 struct Line {
   std::string quantity;
   std::uint64_t hash;
 };
 
-/// Losses and reports as numbers. Every update has to be one.
+/// Losses and reports as numbers. Every update must have been applied.
 inline void add_losses(Hash& hash, const Losses& losses) {
   hash.add(losses.prediction).add(losses.auxiliary).add(losses.targets);
 }
@@ -79,7 +79,7 @@ class Quantities {
 
   void add(const std::string& quantity, const Hash& hash) { lines_.push_back({quantity, hash.value()}); }
 
-  /// Throws std::runtime_error for numbers that are not finite, whose bits say little. Nothing to say of no numbers.
+  /// Throws std::runtime_error for non-finite numbers, whose bits say little. Adds nothing for no numbers.
   template <class T>
   void add(const std::string& quantity, const std::vector<T>& values) {
     for (const T& value : values) {
@@ -146,7 +146,7 @@ class Quantities {
     auto model = bench(device, Purpose::inference);
     const Shape shape = Shape::packed(lengths), other = Shape::packed(other_lengths);
     StatesType states(shape.batch), other_states(other.batch);
-    for (const auto seed : {std::uint64_t{1}, std::uint64_t{2}}) {  // from nothing, then from there
+    for (const auto seed : {std::uint64_t{1}, std::uint64_t{2}}) {  // from zero states, then from the final ones
       const auto outputs = model.forward(data<Definition, C>(shape, seed).inputs, shape, &states);
       add(seed == 1 ? "packed outputs" : "packed outputs from states", outputs);
     }
@@ -196,7 +196,7 @@ class Quantities {
     add("packed gradients by states", numbers(dstates));
   }
 
-  /// Trains: `run(trainer, reports)` does the steps and adds what they report.
+  /// Trains: `run(trainer, reports)` does the steps and appends their reports.
   template <class Rate, class Run>
   void train(const std::string& name, AdamW optimizer, Rate rate, TrainerOptions options, const Run& run) {
     ModelOf<Definition, S> model(Seed{1});
@@ -245,7 +245,7 @@ class Quantities {
     });
   }
 
-  /// Updates whose running states go on from batch to batch, and begin anew in the fourth.
+  /// Updates whose running states are carried from batch to batch, and reset in the fourth.
   void carried_states() {
     train("carried states", AdamW{}, Constant{}, {.largest = shape_, .carry_states = true},
           [&](auto& trainer, Hash& reports) {

@@ -1,4 +1,4 @@
-// Routers whose selection biases follow the loads.
+// Routers with selection biases, which are updated by the loads.
 #include "bits/print.hpp"
 
 int main() { return test::bits::print<test::kept::SelectionBiases>("SelectionBiases") ? 0 : 1; }

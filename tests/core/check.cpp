@@ -1,4 +1,4 @@
-// What errors at the API say.
+// The texts of errors at the API.
 #include "moe_mamba/core/check.hpp"
 
 #include <cmath>

@@ -12,7 +12,7 @@ using namespace moe_mamba;
 
 namespace {
 
-/// By its definition: a letter less in either, or the last ones against each other.
+/// By the recursive definition: delete the last letter of either, or substitute one for the other.
 std::size_t naive_distance(std::string_view a, std::string_view b) {
   if (a.empty() || b.empty()) return a.size() + b.size();
   const auto less_a = a.substr(1), less_b = b.substr(1);

@@ -1,4 +1,4 @@
-// Random numbers that are the published generator's, on every machine.
+// Random numbers are those of the published generator, on every machine.
 #include "moe_mamba/core/random.hpp"
 
 #include "support/catch.hpp"

@@ -1,4 +1,4 @@
-// Floats in two halves: nothing is lost, and no pair of halves makes a number that is not near the upper one.
+// Floats split in two halves: nothing is lost, and any pair of halves combines to a number near the upper one.
 #include "moe_mamba/core/split_float.hpp"
 
 #include <bit>
@@ -20,7 +20,7 @@ bfloat16 upper_of(std::uint32_t half) {
   return result;
 }
 
-/// 16 bits: both ends, both sides of the middle, and some between.
+/// 16-bit halves: both ends, both sides of the middle, and some in between.
 std::vector<std::uint32_t> some_halves() {
   std::vector<std::uint32_t> halves = {0,      1,      2,      0x7f,   0x80,   0x3f80, 0x7f7e, 0x7f7f, 0x7f80, 0x7f81,
                                        0x7fbf, 0x7fc0, 0x7ffe, 0x7fff, 0x8000, 0x8001, 0x8002, 0x807f, 0x8080, 0xbf80,
@@ -29,8 +29,8 @@ std::vector<std::uint32_t> some_halves() {
   return halves;
 }
 
-/// visit(upper, lower): every half with some others in the other place. All 2^32 pairs take a quarter of a minute, and
-/// passed.
+/// Calls visit(upper, lower) for every value of each half with some values of the other. (All 2^32 pairs passed in a
+/// quarter of a minute.)
 template <class Visit>
 void visit_halves(const Visit& visit) {
   for (const std::uint32_t some : some_halves()) {
@@ -43,7 +43,7 @@ void visit_halves(const Visit& visit) {
 
 }  // namespace
 
-TEST_CASE("a split float is joined to the same bits, unless it rounds to infinity or is none", "[core]") {
+TEST_CASE("a split float is joined to the same bits, unless it rounds to infinity or is NaN", "[core]") {
   std::uint32_t wrong = 0;
   visit_halves([&](std::uint32_t upper, std::uint32_t lower) {
     const std::uint32_t word = upper << 16 | lower;
@@ -63,13 +63,13 @@ TEST_CASE("a split float is joined to the same bits, unless it rounds to infinit
   CHECK(wrong == 0);
 }
 
-TEST_CASE("the upper half is the nearest bfloat16, and of two the one away from zero", "[core]") {
+TEST_CASE("the upper half is the nearest bfloat16, ties away from zero", "[core]") {
   std::uint32_t wrong = 0;
   visit_halves([&](std::uint32_t upper, std::uint32_t lower) {
     const std::uint32_t word = upper << 16 | lower;
     const double value = std::abs(static_cast<double>(std::bit_cast<float>(word)));
     if (!(value < 0x1.ffp127)) return;
-    // The neighbours by magnitude; beyond the largest lies 2^128, which is infinity's place.
+    // The neighbours by magnitude; the successor of the largest is 2^128, encoded as infinity.
     const std::uint32_t low = upper & 0x7fffu;
     const double below = static_cast<double>(upper_of(low));
     const double above = low == 0x7f7f ? 0x1p128 : static_cast<double>(upper_of(low + 1));

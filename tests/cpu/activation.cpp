@@ -11,7 +11,7 @@ using namespace moe_mamba;
 
 namespace {
 
-/// An activation from outside the library.
+/// A user-defined activation.
 struct Softsign {
   static constexpr bool gated = false;
   template <class T>
@@ -25,7 +25,7 @@ struct Softsign {
   }
 };
 
-/// A built-in activation with a twist: its base class must not shine through.
+/// An activation derived from a built-in one: the packet code of its base class must not be used.
 struct DoubledSilu : Silu {
   template <class T>
   static T value(T x) {
@@ -86,12 +86,12 @@ TEMPLATE_TEST_CASE("activations and their gradients agree with the reference", "
       CHECK(test::relative_error(actual.dh, expected.dh) <= tolerance);
     }
   };
-  // The sigmoid's own error, 2.5e-7, and half a dozen roundings of 6e-8 behind it.
+  // The sigmoid's own error, 2.5e-7, and half a dozen roundings of 6e-8 after it.
   check(float{}, 6e-7);
   check(double{}, 1e-15);
 }
 
-TEMPLATE_TEST_CASE("an activation's derivative is that of finite differences", "[reference][activation]",
+TEMPLATE_TEST_CASE("an activation's derivative agrees with finite differences", "[reference][activation]",
                    ALL_ACTIVATIONS) {
   reference::Device device;
   Run<TestType, double> run(3, 4, 5);
@@ -124,7 +124,7 @@ TEST_CASE("gelu in float is accurate element by element, its tails included", "[
   for (std::size_t i = 0; i < x.size(); ++i) {
     const double at = x[i], expected = 0.5 * at * std::erfc(-at / std::sqrt(2.0));
     value = std::max(value, std::abs(y[i] - expected) / std::max(1.0, std::abs(at)));
-    // The exponent x² / 2 is rounded before it is taken: its error grows with it.
+    // The exponent x² / 2 is rounded first, so the relative error grows with it.
     tail = std::max(tail, std::abs(y[i] - expected) / std::abs(expected) / (1 + at * at / 2));
     derivative = std::max(derivative, std::abs(slope[i] - gelu_derivative(at)));
     if (at == 0) tail = std::max(tail, std::abs(double(y[i])));
@@ -134,8 +134,8 @@ TEST_CASE("gelu in float is accurate element by element, its tails included", "[
   CHECK(derivative < 3e-7);
 }
 
-TEMPLATE_TEST_CASE("a NaN goes through an activation, and infinity does no harm", "[cpu][activation]", Relu,
-                   SquaredRelu, Gelu, Silu, Softsign) {
+TEMPLATE_TEST_CASE("an activation propagates NaN, and infinity gives no NaN", "[cpu][activation]", Relu, SquaredRelu,
+                   Gelu, Silu, Softsign) {
   cpu::Device device;
   for (const Index place : {0, 5, 10}) {
     std::vector<float> x(11, 0.5f), y = test::poison<float>(11);

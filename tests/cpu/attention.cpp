@@ -42,7 +42,7 @@ void compare(Shape shape, AttentionHeads heads, Index read, bool with_state = tr
 
 template <class C, int d>
 void compare_shapes() {
-  // Around the blocks of 128 keys, of 96 rows of queries, and of pieces of 512 keys.
+  // Around the blocks of 128 keys and of 96 query rows, and the splits of 512 keys.
   for (const Index length : {0, 1, 2, 5, 9, 33, 130}) {
     for (const Index context : {1, 3, 128, 200}) {
       for (const Index read : {0, 1, 127, 1000}) compare<C, d>({2, length}, {2, 1, context}, read);
@@ -73,7 +73,7 @@ TEST_CASE("Many heads share keys and values", "[cpu][attention]") {
   compare<double, 8>({2, 40}, {12, 4, 30}, 17);
 }
 
-TEST_CASE("The number of threads does not show in the bits", "[cpu][attention]") {
+TEST_CASE("The number of threads does not change the bits", "[cpu][attention]") {
   for (const Index length : {1, 2, 300}) {
     const Problem<float, 24> problem({2, length}, {4, 2, 250}, 77, 3);
     cpu::Device one;
@@ -93,7 +93,7 @@ TEST_CASE("The number of threads does not show in the bits", "[cpu][attention]")
   }
 }
 
-TEST_CASE("A sequence in parts is the whole sequence, forward and backward, across the window's edge",
+TEST_CASE("A sequence in chunks equals the whole sequence, forward and backward, across the window's edge",
           "[cpu][attention]") {
   const Index length = 150, context = 37;
   const Problem<double, 5> problem({1, length}, {4, 2, context}, 20, 7);
@@ -130,7 +130,7 @@ TEST_CASE("A sequence in parts is the whole sequence, forward and backward, acro
   CHECK(relative_error(dstate, gradients.dstate) <= 1e-12);
 }
 
-TEST_CASE("A NaN reaches the steps that see it and no other", "[cpu][attention]") {
+TEST_CASE("A NaN reaches the steps that attend to it and no others", "[cpu][attention]") {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   for (const Index length : {4, 300}) {
     const Index context = length / 2, at = length / 3;
@@ -147,7 +147,7 @@ TEST_CASE("A NaN reaches the steps that see it and no other", "[cpu][attention]"
   }
 }
 
-TEST_CASE("A position survives in float far beyond its mantissa", "[cpu][attention]") {
+TEST_CASE("A position is exact in float far beyond its mantissa", "[cpu][attention]") {
   float digits[position_digits] = {};
   Index position = 0;
   for (const Index step : {1, 1 << 20, 5, (1 << 24) + 1, 3}) {

@@ -7,7 +7,7 @@
 #include "moe_mamba/ops/attention.hpp"
 #include "support/data.hpp"
 
-/// Causal attention with random inputs, and what comes out of it, for tests.
+/// Causal attention with random inputs, and its outputs and gradients, for tests.
 namespace test::attention {
 
 using namespace moe_mamba;
@@ -32,8 +32,7 @@ struct Gradients {
   }
 };
 
-/// Equal arguments give equal values for each C. Rows and states lie further apart than they must. Sequence b has read
-/// `read + b` tokens.
+/// Equal arguments give equal values for each C. Rows and states are padded. Sequence b has read `read + b` tokens.
 template <class C, int d>
 struct Problem {
   Shape shape;

@@ -1,4 +1,4 @@
-// Single operations on arrays of the caller's: those of ops/ with sizes checked.
+// Single operations on the caller's arrays: those of ops/, with checked sizes.
 #include "moe_mamba/cpu/calls.hpp"
 
 #include <vector>
@@ -8,7 +8,8 @@
 
 using namespace moe_mamba;
 
-TEMPLATE_TEST_CASE("a scan in one call is that of its argument struct, sizes checked", "[cpu]", float, double) {
+TEMPLATE_TEST_CASE("a scan in one call equals that of its argument struct, with checked sizes", "[cpu]", float,
+                   double) {
   using C = TestType;
   constexpr int N = 5;
   const Index batch = 2, length = 37, channels = 19, tokens = batch * length;
@@ -49,7 +50,7 @@ TEMPLATE_TEST_CASE("a scan in one call is that of its argument struct, sizes che
                     test::Contains("states is 2; allowed: 190 numbers"));
 }
 
-TEST_CASE("a norm in one call norms any number of rows, in place too", "[cpu]") {
+TEST_CASE("a norm in one call normalises any number of rows, in place too", "[cpu]") {
   const Index rows = 700, columns = 13;
   const auto x = test::uniform<float>(rows * columns, 1), gain = test::uniform<float>(columns, 2);
   cpu::Device device;
@@ -64,7 +65,7 @@ TEST_CASE("a norm in one call norms any number of rows, in place too", "[cpu]") 
                     test::Contains("x is 14; allowed: a multiple of 13 numbers"));
 }
 
-TEST_CASE("a router in one call finds what is even, and refuses sizes", "[cpu]") {
+TEST_CASE("a router in one call reports even loads, and refuses wrong sizes", "[cpu]") {
   const std::vector<double> logits(6 * 3, 1.0);
   std::vector<double> probabilities(logits.size()), lse(6), gates(12), load(3);
   std::vector<Index> experts(12);
@@ -80,7 +81,7 @@ TEST_CASE("a router in one call finds what is even, and refuses sizes", "[cpu]")
       test::Contains("logits is 17; allowed: 18 numbers"));
 }
 
-TEST_CASE("sizes that no memory holds are refused, also where their product is too large for an integer", "[cpu]") {
+TEST_CASE("sizes beyond any memory are refused, even if their product overflows an integer", "[cpu]") {
   cpu::Device device;
   std::vector<float> one(1 << 24);
   const auto scan = [&](Shape shape, std::size_t channels) {
@@ -100,7 +101,7 @@ TEST_CASE("sizes that no memory holds are refused, also where their product is t
   CHECK_NOTHROW(scan({5, 0}, 3));
 }
 
-TEST_CASE("single operations are calls on their device: a second one at the same time is refused", "[cpu]") {
+TEST_CASE("single operations occupy their device: a second concurrent one is refused", "[cpu]") {
   cpu::Device device;
   std::vector<float> x(12, 1), gain(3, 1), y(12, 7), lse(4), probabilities(12), gates(4), untouched(12, 7);
   std::vector<Index> experts(4);

@@ -32,8 +32,7 @@ struct Gradients {
   }
 };
 
-/// Inputs of a convolution; equal arguments give equal values for each C. Rows and states lie further apart than they
-/// must.
+/// Inputs of a convolution; equal arguments give equal values for each C. Rows and states are padded.
 template <class C, class S, int K>
 struct Problem {
   Shape shape;
@@ -133,7 +132,7 @@ bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
                     [](T x, T y) { return std::bit_cast<Bits>(x) == std::bit_cast<Bits>(y); });
 }
 
-/// The chunks that end at `ends`: forward with the state carried on, backward with its gradient carried back.
+/// The chunks that end at `ends`: forward with the state carried over, backward with its gradient carried back.
 template <int K>
 void check_chunks(const std::vector<Index>& ends) {
   const Problem<double, double, K> whole({1, ends.back()}, 11, 5);
@@ -260,7 +259,7 @@ TEST_CASE("chunks of a convolution give the bits of the whole, and their gradien
   check_chunks<4>({1, 64, 50'000, 100'003});
 }
 
-TEST_CASE("neither threads nor batch mates change a bit of the convolution", "[cpu][convolution]") {
+TEST_CASE("neither threads nor other sequences of the batch change a bit of the convolution", "[cpu][convolution]") {
   const Problem<float, float, 4> batch({3, 37}, 203, 41);
   cpu::Device one;
   const auto expected = batch.forward(one);
@@ -302,8 +301,7 @@ TEST_CASE("a missing state of the convolution counts as zero", "[cpu][convolutio
   CHECK(same_bits(gradients.dstate, problem.dstate));
 }
 
-TEST_CASE("NaN in an input of the convolution comes out of the taps that read it, and of no other",
-          "[cpu][convolution]") {
+TEST_CASE("NaN in an input of the convolution reaches the steps that read it, and no others", "[cpu][convolution]") {
   constexpr Index length = 12, channels = 11, at_step = 5, at_channel = 9;
   const float nan = std::numeric_limits<float>::quiet_NaN();
   cpu::Device device;
@@ -333,7 +331,7 @@ TEST_CASE("NaN in an input of the convolution comes out of the taps that read it
       "state", [&](Case& p) { p.state[2 * channels + at_channel] = nan; }, 0, 2);
 }
 
-TEST_CASE("packed sequences without a place for their states are convolved as with one", "[cpu][convolution]") {
+TEST_CASE("packed sequences are convolved alike with and without memory for their states", "[cpu][convolution]") {
   constexpr Index channels = 5;
   const std::vector<Index> lengths{4, 0, 9, 1};
   const Shape shape = Shape::packed(lengths);

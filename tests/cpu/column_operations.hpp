@@ -15,17 +15,17 @@
 #include "moe_mamba/cpu/optimizer.hpp"
 #include "support/data.hpp"
 
-/// Operations of the CPU on matrices of some rows and any number of columns that do the same to every column, for tests of
-/// what must hold of each of them.
+/// Operations of the CPU on matrices of some rows and any number of columns that treat every column alike, for tests of
+/// properties that all of them have.
 namespace test::columns {
 
 using namespace moe_mamba;
 
-/// Where operands' values come from.
+/// The distribution of operands' values.
 enum class Draw {
-  alike,     ///< one value for a row, in all its columns
+  alike,     ///< one value per row, in all its columns
   zeros,     ///< 0 and -0
-  edges,     ///< 0, -0, ±1, the largest that is asked for, and numbers whose squares and products are subnormal or 0
+  edges,     ///< 0, -0, ±1, the limit, and numbers whose squares and products are subnormal or 0
   ordinary,  ///< uniform
 };
 
@@ -48,7 +48,7 @@ class Operands {
     return values;
   }
 
-  /// The same, of no number below 0.
+  /// The same, non-negative.
   template <class T>
   std::vector<T> positive(Index rows, Index columns, double limit = 2) {
     auto values = matrix<T>(rows, columns, limit);
@@ -56,7 +56,7 @@ class Operands {
     return values;
   }
 
-  /// (columns, rows): the columns lie below each other.
+  /// (columns, rows): the transpose, one column after the other.
   template <class T>
   std::vector<T> transposed(Index rows, Index columns, double limit = 2) {
     const auto values = matrix<T>(rows, columns, limit);
@@ -94,8 +94,8 @@ class Operands {
   Random random_;
 };
 
-/// One result of an operation: `columns` places in each row or, where `down`, (columns, rows), of which the first `skip`
-/// columns are left out.
+/// One result of an operation: `columns` elements in each row or, if `down`, its transpose (columns, rows); the first
+/// `skip` columns are ignored.
 template <class T>
 struct Result {
   const std::vector<T>& values;
@@ -107,8 +107,8 @@ struct Result {
 template <class T>
 Result(const std::vector<T>&, Index) -> Result<T>;
 
-/// Calls check(name, call, results…) for each operation on elements or on rows of `columns` elements, with one call that
-/// runs it.
+/// Calls check(name, call, results…) for each operation on elements or on rows of `columns` elements, where call() runs
+/// it.
 template <class S, class Check>
 void each_elementwise(cpu::Device& device, Operands& operands, Index columns, const Check& check) {
   using C = compute_t<S>;
@@ -177,11 +177,11 @@ void each_elementwise(cpu::Device& device, Operands& operands, Index columns, co
       Result{first_moment, columns}, Result{second_moment, columns});
 }
 
-/// Those on rows that are normalised.
+/// The same for norms.
 template <class S, class Check>
 void each_norm(cpu::Device& device, Operands& operands, Index columns, const Check& check) {
   using C = compute_t<S>;
-  constexpr Index rows = 20;  // more than are summed at once
+  constexpr Index rows = 20;  // more than one segment
   const auto view = [=](std::vector<C>& values) { return moe_mamba::matrix(values.data(), rows, columns); };
   auto x = operands.matrix<C>(rows, columns), dy = operands.matrix<C>(rows, columns);
   auto y = x, dx = operands.matrix<C>(rows, columns);
@@ -215,11 +215,11 @@ void each_norm(cpu::Device& device, Operands& operands, Index columns, const Che
       Result{dx, columns}, Result{dgain, columns}, Result{dbias, columns});
 }
 
-/// One activation and its gradient; in `h` beyond `limit` nothing happens any more.
+/// One activation and its gradient; the activation is constant or linear beyond `limit`.
 template <class Activation, class C, class Check>
 void each_activation(cpu::Device& device, Operands& operands, Index columns, double limit, const Check& check) {
   constexpr Index rows = 2, inputs = Activation::gated ? 2 : 1;
-  // Gate and up of a row lie behind one another, as two rows of `columns`.
+  // Gate and up of a row are consecutive, as two rows of `columns`.
   auto h = operands.matrix<C>(rows * inputs, columns, limit), dh = h;
   auto a = operands.matrix<C>(rows, columns), da = a;
   const auto inner = moe_mamba::matrix(h.data(), rows, inputs * columns);
@@ -233,12 +233,12 @@ void each_activation(cpu::Device& device, Operands& operands, Index columns, dou
       Result{dh, columns});
 }
 
-/// Products and what is made of them.
+/// Products, biases and their gradients.
 template <class S, class Check>
 void each_product(cpu::Device& device, Operands& operands, Index columns, Index rows, const Check& check) {
   using C = compute_t<S>;
   constexpr Index inner = 37;
-  // One matrix whose rows are as many as the columns of the result, one whose columns are.
+  // One matrix with as many rows as the result has columns, and one with as many columns.
   const auto x = operands.matrix<C>(rows, inner), dy = operands.matrix<C>(rows, columns);
   const auto tall = operands.transposed<S>(inner, columns), wide = operands.matrix<S>(inner, columns);
   auto y = operands.matrix<C>(rows, columns), dtall = operands.transposed<C>(inner, columns);

@@ -1,5 +1,5 @@
-// What must hold of every operation of the CPU with every instruction set: equal operands give equal bits wherever in a
-// row they lie, in a packet or behind the last one, and no operation raises a floating-point exception on finite inputs
+// Properties of every operation of the CPU with every instruction set: equal operands give equal bits at any position
+// in a row, in a whole packet or in the remainder, and no operation raises a floating-point exception on finite inputs
 // with finite results.
 #include <cfenv>
 #include <cstring>
@@ -14,7 +14,7 @@ using namespace test::columns;
 
 namespace {
 
-/// An activation from outside the library, with sums of products that a compiler may or may not fuse.
+/// A user-defined activation, with sums of products that a compiler may or may not contract.
 struct Cubic {
   static constexpr bool gated = false;
   template <class T>
@@ -27,7 +27,7 @@ struct Cubic {
   }
 };
 
-/// How many elements differ in bits from the first of their row.
+/// The number of elements whose bits differ from those of the first in their row.
 template <class T>
 Index unlike(const Result<T>& result) {
   const Index columns = result.columns, rows = std::ssize(result.values) / columns;
@@ -43,7 +43,7 @@ Index unlike(const Result<T>& result) {
   return count;
 }
 
-/// All operations on so many columns.
+/// All operations on `columns` columns.
 template <class S, class Check>
 void each(cpu::Device& device, Operands& operands, Index columns, const Check& check) {
   using C = compute_t<S>;
@@ -68,7 +68,7 @@ void each(cpu::Device& device, Operands& operands, Index columns, const Check& c
   for (const double limit : {1.0, 100.0}) each_cross_entropy<S>(device, operands, columns, limit, check);
 }
 
-/// Those whose number of columns is known when they are compiled: more than any packet's lanes, and odd.
+/// Those with a compile-time number of columns: more than any packet's lanes, and odd.
 template <class C, class Check>
 void each_of_fixed_width(cpu::Device& device, Operands& operands, const Check& check) {
   for (const Index read : {0, 5}) {
@@ -81,8 +81,7 @@ const std::vector<Index> lengths = {1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 31, 33, 47,
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("columns that are alike are treated alike wherever they lie", "[cpu][columns]", float, double,
-                   bfloat16) {
+TEMPLATE_TEST_CASE("equal columns give equal bits at any position", "[cpu][columns]", float, double, bfloat16) {
   cpu::Device device;
   std::set<std::string> wrong;
   const auto check = [&](const std::string& name, const auto& call, const auto&... results) {

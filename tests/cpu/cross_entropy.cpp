@@ -46,7 +46,7 @@ struct Head {
 
   Index unmasked() const { return size.tokens - std::count(targets.begin(), targets.end(), masked_target); }
 
-  /// The sum of the losses, in exactly as much scratch memory as the operation asks for.
+  /// The sum of the losses, in exactly as much scratch memory as the operation needs.
   template <class Device>
   double run(Device& device, bool gradients = true) {
     struct alignas(Arena::alignment) Line {
@@ -79,7 +79,7 @@ TEMPLATE_TEST_CASE("cross-entropy and its gradients agree with the reference", "
   cpu::Device device;
   reference::Device plain;
   // Logits are of size 1 to 10 and carry a relative error of 6e-8, their exponential a little more; sums over the
-  // vocabulary go on in double, those over tokens are a product's.
+  // vocabulary continue in double, those over tokens are a matrix product's.
   const double tolerance = sizeof(compute_t<TestType>) == 8 ? 2e-14 : 2e-6;
   for (const Size size : sizes) {
     CAPTURE(size.tokens, size.vocabulary, size.width);
@@ -96,7 +96,7 @@ TEMPLATE_TEST_CASE("cross-entropy and its gradients agree with the reference", "
   }
 }
 
-TEST_CASE("gradients of the reference cross-entropy are those of finite differences", "[reference][cross_entropy]") {
+TEST_CASE("gradients of the reference cross-entropy agree with finite differences", "[reference][cross_entropy]") {
   reference::Device device;
   Head<double> head({4, 6, 3});
   std::fill(head.dweight.begin(), head.dweight.end(), 0.0);
@@ -109,7 +109,7 @@ TEST_CASE("gradients of the reference cross-entropy are those of finite differen
   CHECK(test::relative_error(head.dweight, dweight) < 1e-7);
 }
 
-TEST_CASE("masked targets take no part in the loss", "[cpu][cross_entropy]") {
+TEST_CASE("masked targets do not contribute to the loss", "[cpu][cross_entropy]") {
   cpu::Device device;
   Head<float> head({7, 50, 8});
   const double loss = head.run(device);
@@ -161,7 +161,7 @@ TEST_CASE("the loss has its closed forms", "[cpu][cross_entropy]") {
   }
 }
 
-TEST_CASE("a NaN or infinity in the head comes out in the loss", "[cpu][cross_entropy]") {
+TEST_CASE("a NaN or infinity in the head reaches the loss", "[cpu][cross_entropy]") {
   cpu::Device device;
   for (const float bad : {NAN, INFINITY}) {
     for (const std::size_t v : {0u, 5u, 36u}) {

@@ -18,7 +18,7 @@ TEST_CASE("every task is done once, by one of the threads, before the call retur
     CHECK(device.threads() == threads);
     for (int repeat = 0; repeat < 200; ++repeat) {
       for (const Index tasks : {Index{0}, Index{1}, Index{2}, Index{3}, Index{threads}, Index{100}}) {
-        // Not atomic: a task that were done twice at a time, or after the call, would be seen by a sanitizer as well.
+        // Not atomic: a sanitizer would also see a task that ran twice concurrently, or after the call.
         std::vector<int> done(static_cast<std::size_t>(tasks));
         std::atomic<bool> in_range = true;
         device.parallel(tasks, [&](Index index, int thread) {
@@ -32,7 +32,7 @@ TEST_CASE("every task is done once, by one of the threads, before the call retur
   }
 }
 
-TEST_CASE("unequal tasks are shared out", "[cpu][device]") {
+TEST_CASE("unequal tasks are balanced", "[cpu][device]") {
   cpu::Device device(Threads{3});
   std::vector<int> by(60);
   device.parallel(60, [&](Index index, int thread) {
@@ -42,7 +42,7 @@ TEST_CASE("unequal tasks are shared out", "[cpu][device]") {
   for (const int thread : {0, 1, 2}) CHECK(std::count(by.begin(), by.end(), thread) > 0);
 }
 
-TEST_CASE("calls on several devices run side by side", "[cpu][device]") {
+TEST_CASE("calls on several devices run concurrently", "[cpu][device]") {
   std::vector<std::thread> callers;
   std::atomic<Index> sum = 0;
   for (int caller = 0; caller < 4; ++caller) {
@@ -73,7 +73,7 @@ TEST_CASE("a thread's scratch memory is its own", "[cpu][device]") {
   }
 }
 
-TEST_CASE("threads work in scratch memory that is lent where it is enough", "[cpu][device]") {
+TEST_CASE("threads work in lent scratch memory if it is large enough", "[cpu][device]") {
   cpu::Device device(Threads{2});
   const HostMemory memory(256), smaller(128);
   const auto own = device.thread_scratch(1);
@@ -96,7 +96,7 @@ TEST_CASE("a number of threads out of range is refused", "[cpu][device]") {
   CHECK_THROWS_AS(cpu::Device(Threads{1025}), std::invalid_argument);
 }
 
-TEST_CASE("a device that two threads call at once refuses one of them instead of hanging", "[cpu][device]") {
+TEST_CASE("a device called by two threads concurrently refuses one of them instead of hanging", "[cpu][device]") {
   cpu::Device device(Threads{2});
   std::atomic<bool> begun{false}, refused{false};
   std::thread first([&] {
@@ -115,7 +115,7 @@ TEST_CASE("a device that two threads call at once refuses one of them instead of
   CHECK(done == 5);
 }
 
-TEST_CASE("what a task throws is thrown to the caller, when no thread is in a task any more", "[cpu][device]") {
+TEST_CASE("a task's exception is rethrown to the caller once no task is running", "[cpu][device]") {
   for (const int threads : {1, 2, 3, 8}) {
     cpu::Device device(Threads{threads});
     for (const Index tasks : {1, 2, 7, 50}) {
@@ -129,7 +129,7 @@ TEST_CASE("what a task throws is thrown to the caller, when no thread is in a ta
         };
         CHECK_THROWS_WITH(device.parallel(tasks, task), "task");
         REQUIRE(going_on == 0);
-        std::atomic<Index> sum{0};  // the device goes on, and has forgotten the failure
+        std::atomic<Index> sum{0};  // the device remains usable, without the failure
         device.parallel(tasks, [&](Index index, int) { sum += index; });
         REQUIRE(sum == tasks * (tasks - 1) / 2);
       }

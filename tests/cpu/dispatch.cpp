@@ -12,7 +12,7 @@ using namespace moe_mamba;
 
 namespace {
 
-/// Assignments of T tokens to K different experts each, and where they go.
+/// Assignments of T tokens to K different experts each, and their slots.
 struct Grouping {
   Index tokens, top_k, expert_count;
   std::vector<Index> experts, slots, source, offsets;
@@ -76,7 +76,7 @@ struct Combining {
 
 }  // namespace
 
-TEST_CASE("tokens are grouped by expert, earliest first, and what is too much is dropped", "[cpu][dispatch]") {
+TEST_CASE("tokens are grouped by expert, earliest first, and those over capacity are dropped", "[cpu][dispatch]") {
   cpu::Device device;
   reference::Device plain;
   for (const Index tokens : {0, 1, 2, 50, 333}) {
@@ -151,7 +151,7 @@ TEMPLATE_TEST_CASE("gathering and combining rows agree with the reference", "[cp
   }
 }
 
-TEST_CASE("gradients of the reference's combining are those of finite differences", "[reference][dispatch]") {
+TEST_CASE("gradients of the reference's combining agree with finite differences", "[reference][dispatch]") {
   reference::Device device;
   Grouping group(6, 2, 3);
   group.run(device, 3);
@@ -170,7 +170,7 @@ TEST_CASE("gradients of the reference's combining are those of finite difference
   CHECK(test::relative_error(rows.dgates, dgates) < 1e-7);
 }
 
-TEST_CASE("tokens brought together and back with gates that add up to one are unchanged", "[cpu][dispatch]") {
+TEST_CASE("tokens gathered and combined with gates that add up to one are unchanged", "[cpu][dispatch]") {
   cpu::Device device(Threads{2});
   Grouping group(500, 4, 9);
   group.run(device, 500);

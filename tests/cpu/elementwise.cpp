@@ -68,7 +68,7 @@ TEMPLATE_TEST_CASE("elementwise operations agree with the reference", "[cpu][ele
       expected.run(plain);
       CHECK(test::relative_error(actual.inside(actual.y), expected.inside(expected.y)) <= tolerance);
       CHECK(test::relative_error(actual.inside(actual.dx), expected.inside(expected.dx)) <= tolerance);
-      // Two roundings a term, and what a plain sum in double loses, over as many terms.
+      // Two roundings per term, and the error of a plain sum in double over as many terms.
       const double sum_tolerance = 2 * tolerance + 1.2e-16 * double(size.batch * size.length);
       CHECK(std::abs(actual.error - expected.error) <= sum_tolerance * expected.error);
       double alone = NAN;
@@ -85,7 +85,7 @@ TEMPLATE_TEST_CASE("elementwise operations agree with the reference", "[cpu][ele
   }
 }
 
-TEST_CASE("the gradient of the reference's squared error is that of finite differences", "[reference][elementwise]") {
+TEST_CASE("the gradient of the reference's squared error agrees with finite differences", "[reference][elementwise]") {
   reference::Device device;
   Matrices<double> run({3, 5}, 2);
   run.run(device);

@@ -57,8 +57,8 @@ TEMPLATE_TEST_CASE("embedding and its gradient agree with the reference", "[cpu]
       actual.run(device);
       expected.run(plain);
       CAPTURE(tokens, width);
-      CHECK(actual.x == test::converted<C>(expected.x));  // a conversion that rounds nothing
-      // Some thirty additions to each element.
+      CHECK(actual.x == test::converted<C>(expected.x));  // the conversion is exact
+      // About thirty additions to each element.
       CHECK(test::relative_error(actual.dweight, expected.dweight) <= (sizeof(C) == 8 ? 1e-14 : 2e-6));
     }
   }

@@ -40,7 +40,7 @@ double worst_error(const F& f, const Exact& exact, double low, double high) {
   return worst;
 }
 
-/// The bounds are those that the header promises.
+/// The bounds are those documented in the header.
 template <class P>
 void check_errors() {
   constexpr bool single = std::is_same_v<scalar_of<P>, float>;
@@ -64,7 +64,7 @@ void check_errors() {
   }
 }
 
-/// f of one value, in every lane of a packet.
+/// f of one value, evaluated in every lane of a packet.
 template <class P, class F>
 scalar_of<P> at(const F& f, scalar_of<P> x) {
   scalar_of<P> y[lanes<P>];
@@ -122,14 +122,14 @@ void check_edges() {
 
 }  // namespace
 
-TEST_CASE("exponential functions keep the errors they promise", "[cpu][exponential]") {
+TEST_CASE("exponential functions have the documented errors", "[cpu][exponential]") {
   SECTION("packets of float") { check_errors<Packet<float>>(); }
   SECTION("float") { check_errors<Packet<float, 1>>(); }
   SECTION("packets of double") { check_errors<Packet<double>>(); }
   SECTION("double") { check_errors<Packet<double, 1>>(); }
 }
 
-TEST_CASE("exponential functions saturate, and let NaN through", "[cpu][exponential]") {
+TEST_CASE("exponential functions saturate and propagate NaN", "[cpu][exponential]") {
   SECTION("packets of float") { check_edges<Packet<float>>(); }
   SECTION("float") { check_edges<Packet<float, 1>>(); }
   SECTION("packets of double") { check_edges<Packet<double>>(); }

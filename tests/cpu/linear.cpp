@@ -14,7 +14,7 @@ using namespace moe_mamba;
 
 namespace {
 
-/// A matrix with a margin after each row, before the first and after the last, all of it guarded.
+/// A matrix with guard elements after each row, before the first and after the last.
 template <class T>
 struct Guarded {
   static constexpr Index margin = 19;
@@ -46,7 +46,7 @@ struct Guarded {
   }
 };
 
-/// Storage, compute scalar: all pairs that the operations take.
+/// Storage and compute scalar: all supported pairs.
 template <class S_, class C_>
 struct Scalars {
   using S = S_;
@@ -55,7 +55,7 @@ struct Scalars {
 using AllScalars = std::tuple<Scalars<float, float>, Scalars<bfloat16, float>, Scalars<double, double>,
                               Scalars<float, double>, Scalars<bfloat16, double>>;
 
-/// Tokens in groups, input and output width, elements between rows.
+/// Tokens per group, input and output width, padding between rows.
 struct Case {
   std::vector<Index> counts;
   Index in, out, padding;
@@ -113,8 +113,8 @@ Results run(Device& device, const Case& c, bool absolute = false, std::uint64_t 
   return {y.values(), dx.values(), added.values(), dweight.values()};
 }
 
-/// Largest error over what rounding allows: a sum of n products in blocks of at most 256 has n + 2 roundings if n is
-/// small, else 256 and one a block, each of half an epsilon of the sum of magnitudes at most.
+/// Largest error relative to the bound on rounding: a sum of n products in blocks of at most 256 has n + 2 roundings if
+/// n is small, otherwise 256 plus one per block, each of at most half an epsilon of the sum of magnitudes.
 template <class C>
 double worst(const std::vector<double>& actual, const std::vector<double>& expected,
              const std::vector<double>& magnitudes, Index inner) {
@@ -179,7 +179,7 @@ TEMPLATE_LIST_TEST_CASE("grouped products agree with the reference for any loads
   }
 }
 
-TEST_CASE("a group's rows have the bits of a call of their own", "[cpu][linear]") {
+TEST_CASE("a group's rows have the bits of a separate call", "[cpu][linear]") {
   cpu::Device device;
   const std::vector<Index> counts = {3, 0, 40, 1, 7, 100, 6};
   const Index in = 300, out = 70;
@@ -248,7 +248,7 @@ TEMPLATE_TEST_CASE("a row's bits do not depend on the other rows of a call", "[c
   }
 }
 
-TEST_CASE("a NaN reaches its own row or column and no other element", "[cpu][linear]") {
+TEST_CASE("a NaN reaches its row or column and no other element", "[cpu][linear]") {
   cpu::Device device;
   const Index in = 70, out = 45;
   for (const Index rows : {Index{1}, Index{4}, cpu::few_rows, cpu::few_rows + 1, Index{50}}) {

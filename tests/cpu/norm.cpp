@@ -10,7 +10,7 @@ using namespace moe_mamba;
 
 namespace {
 
-/// Inputs and outputs of both norms. Rows lie `padding` elements apart, poisoned, so that nothing may read across.
+/// Inputs and outputs of both norms. Rows are padded by `padding` poisoned elements, which must not be read.
 template <class S, class C = compute_t<S>>
 struct Norm {
   static constexpr Index padding = 3;
@@ -100,7 +100,7 @@ const std::vector<Shape> sizes = {{0, 5},  {1, 1},  {1, 7},   {1, 8},    {2, 9},
 }  // namespace
 
 TEMPLATE_TEST_CASE("norms and their gradients agree with the reference", "[cpu][norm]", float, double, bfloat16) {
-  // A row's sums run over at most 127 elements and a column's over 1031, in a few interleaved partial sums: some ten
+  // A row's sums run over at most 127 elements and a column's over 1031, in a few interleaved partial sums: about ten
   // roundings of the compute type (6e-8 and 1.1e-16), times the cancellation in dx.
   const double tolerance = sizeof(compute_t<TestType>) == 8 ? 1e-14 : 3e-6;
   cpu::Device device;
@@ -117,7 +117,7 @@ TEMPLATE_TEST_CASE("norms and their gradients agree with the reference", "[cpu][
     plain_rms.run_rms_without_gain(device);
     expected.run_rms_without_gain(plain);
     check_close(plain_rms, expected, tolerance);
-    auto ones = plain_rms.in_double();  // a gain of ones is no gain
+    auto ones = plain_rms.in_double();  // a gain of ones equals no gain
     std::fill(ones.gain.begin(), ones.gain.end(), 1.0);
     ones.y = expected.y;
     ones.dx = Norm<TestType>(size.batch, size.length, 13).in_double().dx;
@@ -157,11 +157,11 @@ TEMPLATE_TEST_CASE("norms give the same bits with 1, 2 and 3 threads", "[cpu][no
   }
 }
 
-TEST_CASE("gradients of the reference norms are those of finite differences", "[reference][norm]") {
+TEST_CASE("gradients of the reference norms agree with finite differences", "[reference][norm]") {
   reference::Device device;
   for (const bool layer : {false, true}) {
     Norm<double> norm(3, 5, 31);
-    // The loss is the product of y with fixed weights, which is then what dy is.
+    // The loss is the product of y with fixed weights, which are therefore dy.
     const auto loss = [&] {
       if (layer) {
         layer_norm(device, norm.view(norm.x), norm.gain.data(), norm.bias.data(), 1e-5, norm.view(norm.y),
@@ -195,7 +195,7 @@ TEST_CASE("gradients of the reference norms are those of finite differences", "[
   }
 }
 
-TEST_CASE("a NaN spoils its own row of a norm and no other", "[cpu][norm]") {
+TEST_CASE("a NaN affects its own row of a norm and no other", "[cpu][norm]") {
   cpu::Device device;
   for (const Index place : {0, 13, 36}) {
     Norm<float> norm(3, 37, 41), layer = norm;
@@ -215,7 +215,7 @@ TEST_CASE("a NaN spoils its own row of a norm and no other", "[cpu][norm]") {
   }
 }
 
-TEST_CASE("a norm may write over its input", "[cpu][norm]") {
+TEST_CASE("a norm may work in place", "[cpu][norm]") {
   cpu::Device device(Threads{2});
   Norm<float> norm(100, 1000, 51), in_place = norm;
   norm.run_rms(device);

@@ -22,7 +22,7 @@ struct Training {
   static constexpr bool keeps_remainder = AdamWUpdate<C, S>::keeps_remainder;
   std::vector<S> parameters;
   std::vector<std::int16_t> remainder;
-  std::vector<C> gradient, given, first_moment, second_moment;  // `given`: the gradient as it was
+  std::vector<C> gradient, given, first_moment, second_moment;  // `given`: a copy of the gradient
   Boundaries boundaries;
 
   explicit Training(Index count, Boundaries decay_boundaries = {0}) : boundaries(std::move(decay_boundaries)) {
@@ -32,7 +32,7 @@ struct Training {
     second_moment.resize(static_cast<std::size_t>(count));
   }
 
-  /// What the parameters and their remainders stand for.
+  /// The weights represented by parameters and remainders.
   std::vector<C> weights() const {
     if constexpr (keeps_remainder) {
       std::vector<C> joined(parameters.size());
@@ -83,7 +83,7 @@ double squares(Device& device, const std::vector<C>& values) {
   return sum;
 }
 
-/// Equal but for rounding, in float unless told.
+/// Equal up to rounding, by default that of float.
 bool close(double actual, double expected, double tolerance = 1e-6) {
   return std::abs(actual - expected) <= tolerance * std::abs(expected);
 }
@@ -93,7 +93,7 @@ bool close(double actual, double expected, double tolerance = 1e-6) {
 TEMPLATE_TEST_CASE("AdamW agrees with a loop over its formulas, step after step", "[cpu][optimizer]", float, double,
                    bfloat16) {
   using C = compute_t<TestType>;
-  // Some ten roundings in the step, which itself is a hundredth of a parameter; then one in the parameter for each of
+  // About ten roundings in the step, which is about a hundredth of a parameter; then one in the parameter for each of
   // five steps.
   const double tolerance = sizeof(C) == 8 ? 1.1e-15 : 6e-7;
   cpu::Device device;
@@ -139,8 +139,8 @@ TEMPLATE_TEST_CASE("a packet's square roots are rounded correctly and raise no t
   CHECK(wrong == 0);
 }
 
-TEMPLATE_TEST_CASE("AdamW decays between its boundaries and nowhere else, wherever they lie", "[cpu][optimizer]", float,
-                   double, bfloat16) {
+TEMPLATE_TEST_CASE("AdamW decays between its boundaries and nowhere else, for any boundaries", "[cpu][optimizer]",
+                   float, double, bfloat16) {
   using C = compute_t<TestType>;
   cpu::Device device(Threads{2});
   reference::Device plain;
@@ -184,7 +184,7 @@ TEST_CASE("the reference of AdamW is the same update", "[reference][optimizer]")
   CHECK(expected.gradient == actual.gradient);
 }
 
-TEST_CASE("AdamW joins and splits weights in packets as one by one, whatever the halves", "[cpu][optimizer]") {
+TEST_CASE("AdamW joins and splits weights in packets as it does single ones, for any halves", "[cpu][optimizer]") {
   using P = cpu::Packet<float>;
   constexpr auto width = static_cast<std::size_t>(cpu::lanes<P>);
   const std::vector<std::uint16_t> special = {0,      1,      2,      0x7f,   0x80,   0x3f80, 0x7f7e, 0x7f7f, 0x7f80,
@@ -226,7 +226,7 @@ TEST_CASE("AdamW adds up steps that are too small for bfloat16, and stores the r
     Training<bfloat16> training(37);
     training.parameters.assign(37, bfloat16(1.0f));
     training.gradient.assign(37, 1.0f);
-    // Without moments to remember, every step is one rate down: 2^-12, and 1 has its next neighbour 2^-8 below.
+    // Without momentum every step subtracts the rate, 2^-12; the next bfloat16 below 1 is 1 - 2^-8.
     const auto step = [&] {
       adamw(*device, AdamWUpdate<float, bfloat16>{37, training.parameters.data(), training.remainder.data(),
                                                   training.gradient.data(), training.first_moment.data(),
@@ -240,14 +240,14 @@ TEST_CASE("AdamW adds up steps that are too small for bfloat16, and stores the r
       CHECK(training.weights() == std::vector<float>(37, weight));
       CHECK(training.parameters == std::vector<bfloat16>(37, split_float(weight).upper));
     }
-    // The last is a tie, two and a half places below 1: rounded away from zero.
+    // The last is a tie, two and a half units below 1: rounded away from zero.
     CHECK(float(training.parameters[0]) == 1 - 0x1p-7f);
   };
   check(std::make_unique<cpu::Device>());
   check(std::make_unique<reference::Device>());
 }
 
-TEST_CASE("a weight that grows beyond bfloat16 is infinite, and one that is none stays so", "[cpu][optimizer]") {
+TEST_CASE("a weight that grows beyond bfloat16 becomes infinite, and NaN remains NaN", "[cpu][optimizer]") {
   const auto check = [](auto device) {
     Training<bfloat16> training(40);
     for (std::size_t i = 0; i < 40; ++i) {
@@ -280,7 +280,7 @@ TEST_CASE("a NaN in the gradient reaches its parameter", "[cpu][optimizer]") {
   for (std::size_t i = 0; i < 20; ++i) CHECK(std::isnan(training.parameters[i]) == (i == 11));
 }
 
-TEST_CASE("AdamW clips a gradient by its norm, and leaves all alone where that is not finite", "[cpu][optimizer]") {
+TEST_CASE("AdamW clips a gradient by its norm, and changes nothing if that is not finite", "[cpu][optimizer]") {
   const auto updated = [](auto& device, double scale, const double* squares, double clip_norm) {
     Training<float> training(20);
     training.gradient = test::uniform<float>(20, 7);
@@ -312,7 +312,7 @@ TEMPLATE_TEST_CASE("the sum of squares is exact to double", "[cpu][optimizer]", 
     const auto values = test::uniform<TestType>(count, 5);
     const double expected = squares(plain, values), actual = squares(one, values);
     CAPTURE(count);
-    // The plain sum loses up to 1.1e-16 a term; on average its root.
+    // A plain sum loses up to 1.1e-16 per term, and on average the square root of their number.
     CHECK(std::abs(actual - expected) <= 1e-15 * std::sqrt(double(count)) * expected);
     for (const int threads : {2, 3}) {
       cpu::Device many(Threads{threads});

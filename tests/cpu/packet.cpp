@@ -23,7 +23,7 @@ namespace {
 template <class C>
 constexpr std::size_t width = static_cast<std::size_t>(lanes<Packet<C>>);
 
-/// The bits of a number, those of every NaN alike: which of two a sum of them keeps is open.
+/// The bits of a number, with all NaNs equal: which of two NaNs a sum returns is unspecified.
 template <class C>
 std::uint64_t bits(C value) {
   if (std::isnan(value)) return ~std::uint64_t{0};
@@ -51,7 +51,7 @@ std::vector<C> samples(std::uint64_t seed) {
   return values;
 }
 
-/// f gives each lane of a packet, and a packet of one lane, what `expected` gives a number.
+/// Checks that f gives, in each lane of a packet and in a packet of one lane, what `expected` gives for a number.
 template <class C, class F, class Expected>
 void check_lanes(const F& f, const Expected& expected) {
   const auto a = samples<C>(1), b = samples<C>(2), c = samples<C>(3);
@@ -102,7 +102,7 @@ TEMPLATE_TEST_CASE("max and min of packets are std::max and std::min, NaN and si
   check_lanes<C>([](auto a, auto, auto) { return min(a, C(-2)); }, [](C a, C, C) { return std::min(a, C(-2)); });
 }
 
-TEMPLATE_TEST_CASE("products and sums of packets are rounded each, and fma as the machine does it", "[cpu][packet]",
+TEMPLATE_TEST_CASE("products and sums of packets are rounded separately, and fma as on the machine", "[cpu][packet]",
                    float, double) {
   using C = TestType;
   check_lanes<C>([](auto a, auto b, auto c) { return a * b + c; }, [](C a, C b, C c) { return rounded(a * b) + c; });
@@ -117,7 +117,8 @@ TEMPLATE_TEST_CASE("products and sums of packets are rounded each, and fma as th
                  });
 }
 
-TEMPLATE_TEST_CASE("sums over lanes have one order, the largest lane is found", "[cpu][packet]", float, double) {
+TEMPLATE_TEST_CASE("sums over lanes have a fixed order, and the largest lane is found", "[cpu][packet]", float,
+                   double) {
   using C = TestType;
   const auto a = samples<C>(4);
   for (std::size_t first = 0; first < a.size(); first += width<C>) {
@@ -158,7 +159,7 @@ TEMPLATE_TEST_CASE("partial loads and stores touch their elements only", "[cpu][
   using C = TestType;
   constexpr std::size_t size = width<C>;
   for (std::size_t count = 0; count <= size; ++count) {
-    std::vector<C> exact(count, C(3)), to(size, C(5));  // what is read beyond the end is a sanitizer's business
+    std::vector<C> exact(count, C(3)), to(size, C(5));  // reads past the end are left to sanitizers
     C read[size];
     store(read, cpu::load_partial<Packet<C>>(exact.data(), static_cast<Index>(count), C(7)));
     cpu::store_partial(to.data(), Packet<C>(C(9)), static_cast<Index>(count));

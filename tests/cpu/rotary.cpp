@@ -33,7 +33,7 @@ std::vector<C> rotated(Device& device, Shape shape, Index width, Index rotary, I
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("Rotary positions are what the formulas say", "[cpu][rotary]", float, double) {
+TEMPLATE_TEST_CASE("Rotary positions agree with the formulas", "[cpu][rotary]", float, double) {
   cpu::Device device(Threads{2});
   reference::Device naive;
   for (const Shape shape : {Shape{0, 3}, Shape{2, 0}, Shape{1, 1}, Shape{3, 50}}) {

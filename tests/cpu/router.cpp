@@ -55,7 +55,7 @@ TEMPLATE_TEST_CASE("routing and its gradient agree with the reference", "[cpu][r
   check(double{}, 1e-12);
 }
 
-TEMPLATE_TEST_CASE("the reference router's gradient is that of finite differences", "[reference][router]",
+TEMPLATE_TEST_CASE("the reference router's gradient agrees with finite differences", "[reference][router]",
                    (Sizes<1, 1>), (Sizes<4, 1>), (Sizes<5, 2>), (Sizes<3, 3>)) {
   constexpr int E = TestType::E, K = TestType::K;
   reference::Device device;
@@ -111,8 +111,8 @@ TEST_CASE("ties go to the lowest expert", "[cpu][reference][router]") {
   reference::Device plain;
   Routing<float, 19, 3> routing(GateOrder::top_k_then_softmax, 4), expected = routing;
   routing.logits.assign(76, 0.5f);
-  for (const std::size_t e : {4u, 7u, 11u, 18u}) routing.logits[19 + e] = 2.0f;  // four best
-  for (const std::size_t e : {3u, 17u}) routing.logits[38 + e] = 2.0f;           // two best, the rest even
+  for (const std::size_t e : {4u, 7u, 11u, 18u}) routing.logits[19 + e] = 2.0f;  // four tied for the best
+  for (const std::size_t e : {3u, 17u}) routing.logits[38 + e] = 2.0f;  // two tied for the best, the rest equal
   for (std::size_t e = 0; e < 19; ++e) routing.logits[57 + e] = e == 9 ? 0.0f : -INFINITY;
   expected.logits = routing.logits;
   routing.run(device);
@@ -147,14 +147,14 @@ TEMPLATE_TEST_CASE("top-k over all experts is a permutation, best first, and gat
   }
 }
 
-TEMPLATE_TEST_CASE("NaN and infinite logits come out as NaN, with experts in range and different", "[cpu][router]",
-                   (Sizes<1, 1>), (Sizes<5, 2>), (Sizes<16, 16>), (Sizes<33, 3>)) {
+TEMPLATE_TEST_CASE("NaN and infinite logits give NaN, with distinct experts in range", "[cpu][router]", (Sizes<1, 1>),
+                   (Sizes<5, 2>), (Sizes<16, 16>), (Sizes<33, 3>)) {
   constexpr int E = TestType::E, K = TestType::K;
   cpu::Device device;
   reference::Device plain;
   for (const float bad : {NAN, -NAN, INFINITY}) {
     for (const GateOrder order : orders) {
-      for (int place = 0; place <= E; ++place) {  // the last time, everywhere
+      for (int place = 0; place <= E; ++place) {  // the last time, in all places
         Routing<float, E, K> routing(order, 3);
         for (int e = 0; e < E; ++e) {
           if (e == place || place == E) routing.logits[static_cast<std::size_t>(E + e)] = bad;
@@ -234,7 +234,7 @@ TEST_CASE("routing gives the same bits with 1, 2 and 3 threads", "[cpu][router]"
   }
 }
 
-TEST_CASE("tokens whose targets are masked are routed, and count nowhere", "[cpu][reference][router]") {
+TEST_CASE("tokens with masked targets are routed, but not counted", "[cpu][reference][router]") {
   constexpr int E = 8, K = 2;
   cpu::Device device(Threads{2});
   reference::Device plain;

@@ -13,8 +13,8 @@ namespace test {
 
 using namespace moe_mamba;
 
-/// Everything that a router of `E` experts and `K` choices reads and writes for some tokens.
-/// With a selection bias of type B where `bias` is not empty.
+/// All inputs and outputs of a router of `E` experts and `K` choices for some tokens. With a selection bias of type B
+/// if `bias` is not empty.
 template <class C, int E, int K, class B = C>
 struct Routing {
   GateOrder order;
@@ -70,7 +70,7 @@ struct Routing {
   }
 };
 
-/// The gradient of the gates, weighted by dgates, and of both losses is that of finite differences.
+/// Checks the gradient of the gates, weighted by dgates, and of both losses against finite differences.
 template <int E, int K, class Device>
 void check_gradient(Routing<double, E, K>& routing, Device& device) {
   routing.run(device);
@@ -97,7 +97,7 @@ struct Sizes {
 inline const auto orders = {GateOrder::softmax_then_top_k, GateOrder::top_k_then_softmax,
                             GateOrder::sigmoid_then_top_k};
 
-/// Equal but for rounding, in float unless told.
+/// Equal up to rounding, by default that of float.
 inline bool close(double actual, double expected, double tolerance = 1e-6) {
   return std::abs(actual - expected) <= tolerance * std::abs(expected);
 }

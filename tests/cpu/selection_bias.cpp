@@ -14,7 +14,7 @@ using test::Sizes;
 
 namespace {
 
-/// Shows `check` every kind of gates: order, whether normalised, scale.
+/// Calls `check` for every kind of gates: order, whether normalised, scale.
 template <class Check>
 void for_all_gates(const Check& check) {
   for (const double scale : {1.0, 2.5}) {
@@ -34,7 +34,7 @@ Routing<C, E, K, B> biased(GateOrder order, bool normalised, double scale, Index
   return routing;
 }
 
-/// The sum of what a routing of C is chosen by, in double.
+/// The score plus bias by which a routing of C chooses, in double.
 template <class C, int E, int K, class B>
 double biased_score(const Routing<C, E, K, B>& routing, Index token, Index expert) {
   const C* logits = routing.logits.data() + token * E;
@@ -69,7 +69,7 @@ void check_against_reference(double tolerance) {
       }
       actual.run_backward(device);
       expected.run_backward(plain);
-      // Of a single choice the gradient of a normalised gate cancels: compare with the incoming one, up to 1.
+      // With a single choice the gradient of a normalised gate cancels: compare with the incoming one, up to 1.
       double error = 0, magnitude = K == 1 ? 1 : 0;
       for (std::size_t i = 0; i < actual.dlogits.size(); ++i) {
         const double difference = std::abs(double(actual.dlogits[i]) - expected.dlogits[i]);
@@ -91,7 +91,7 @@ TEMPLATE_TEST_CASE("biased, normalised and scaled routing agrees with the refere
   check_against_reference<double, double, TestType::E, TestType::K>(1e-12);
 }
 
-TEMPLATE_TEST_CASE("the gradient of biased, normalised and scaled gates is that of finite differences",
+TEMPLATE_TEST_CASE("the gradient of biased, normalised and scaled gates agrees with finite differences",
                    "[reference][router]", (Sizes<1, 1>), (Sizes<4, 1>), (Sizes<5, 2>), (Sizes<3, 3>)) {
   constexpr int E = TestType::E, K = TestType::K;
   reference::Device device;
@@ -102,7 +102,7 @@ TEMPLATE_TEST_CASE("the gradient of biased, normalised and scaled gates is that 
   });
 }
 
-TEST_CASE("a bias chooses, and gates are made without it", "[cpu][reference][router]") {
+TEST_CASE("a bias affects the choice but not the gates", "[cpu][reference][router]") {
   cpu::Device device;
   reference::Device plain;
   const auto run = [&](GateOrder order, bool normalised, double scale, const std::vector<double>& gates) {
@@ -179,8 +179,7 @@ TEST_CASE("equal sums of score and bias go to the lowest expert, infinite biases
   }
 }
 
-TEST_CASE("NaN and infinite logits and NaN biases come out as NaN, and infinite biases choose",
-          "[cpu][reference][router]") {
+TEST_CASE("NaN and infinite logits and NaN biases give NaN, and infinite biases decide", "[cpu][reference][router]") {
   constexpr int E = 9, K = 3;
   cpu::Device device;
   reference::Device plain;

@@ -1,4 +1,4 @@
-// Selection biases that follow their experts' loads.
+// Updates of selection biases by their experts' loads.
 #include <cmath>
 #include <cstdint>
 #include <utility>
@@ -63,7 +63,7 @@ struct Biases {
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("an update of selection biases is the reference's, and touches nothing else",
+TEMPLATE_TEST_CASE("an update of selection biases agrees with the reference, and changes nothing else",
                    "[cpu][reference][router]", float, double, bfloat16) {
   cpu::Device device(Threads{3});
   reference::Device plain;
@@ -78,7 +78,7 @@ TEMPLATE_TEST_CASE("an update of selection biases is the reference's, and touche
       const double moved = actual.value(i) - before.value(i);
       CHECK((moved == 0 || (is_bias && std::abs(std::abs(moved) - before.rate) < 1e-7)));
     }
-    // The same in pieces, as ranks do that have some of the parameters each.
+    // The same in parts, as on ranks that each hold some of the parameters.
     auto pieces = before;
     for (const auto& [begin, end] : {std::pair<Index, Index>{0, 5}, {5, 5}, {5, 12}, {12, 20}}) {
       pieces.begin = begin;
@@ -122,7 +122,7 @@ TEST_CASE("a bias follows its expert's load by hand", "[cpu][reference][router]"
   CHECK(moved({0, 0, 7}) == List{0.5, 0.5, -0.5});
   CHECK(moved({0, 0, 0}) == List{0, 0, 0});
   CHECK(moved({5}) == List{0});
-  // Means that are no floating-point numbers.
+  // Means that are not representable.
   CHECK(moved({1, 1, 1}) == List{0, 0, 0});
   CHECK(moved({1, 1, 2}) == List{0.5, 0.5, -0.5});
 }

@@ -15,7 +15,7 @@ using test::relative_error;
 
 namespace {
 
-/// The scan in plain loops in C: what a float result may be off by is judged by what this is off by.
+/// The scan in plain loops in C: its error sets the tolerance for float.
 template <class C, class S, int N>
 void plain(const Problem<C, S, N>& p, Outputs<C>& out, Gradients<C>& g) {
   const Index e = p.channels, length = p.shape.length, tokens = p.shape.tokens();
@@ -91,9 +91,10 @@ void compare(Shape shape, Index channels, std::uint64_t seed, double low = -4, d
   const auto expected = exact.forward(naive);
   const auto gradients = problem.backward(device, actual.checkpoints);
   const auto expected_gradients = exact.backward(naive, expected.checkpoints);
-  // Double: 1e-12 is some thousand rounding errors, of which a sum has that many. Float: three times what plain loops
-  // in float are off by, as they may be lucky some 8 units in the last place of the largest element more, and for the
-  // parameters, whose gradients are sums over all tokens, some that grow with the square root of their number.
+  // Double: 1e-12 is some thousand rounding errors, as many as there are in a sum. Float: three times the error of
+  // plain loops in float, plus, as that may be small by chance, some 8 units in the last place of the largest element,
+  // and for the gradients of parameters, which are sums over all tokens, a term that grows with the square root of
+  // their number.
   Outputs<C> simple;
   Gradients<C> simple_gradients;
   plain(problem, simple, simple_gradients);
@@ -139,7 +140,7 @@ TEST_CASE("the selective scan and its gradients equal the reference for all size
   SECTION("bfloat16 parameters") { compare_shapes<float, bfloat16, 16>(); }
 }
 
-TEST_CASE("very large and very small steps keep to the reference", "[cpu][scan]") {
+TEST_CASE("very large and very small steps agree with the reference", "[cpu][scan]") {
   compare<float, float, 16>({1, 70}, 11, 5, 20, 100);
   compare<float, float, 16>({1, 70}, 11, 6, -85, -20);
   compare<double, double, 16>({1, 70}, 11, 7, 20, 800);
@@ -196,7 +197,7 @@ TEST_CASE("the reference's gradients of the selective scan equal finite differen
   check("d", problem.d, g.dd, test::uniform<double>(e, 3), 1, e, e, e);
 }
 
-TEST_CASE("NaN in any input of the scan comes out where it has an influence, and nowhere else", "[cpu][scan]") {
+TEST_CASE("NaN in any input of the scan reaches what depends on it, and nothing else", "[cpu][scan]") {
   constexpr Index length = 70, channels = 11, at_step = 66, at_channel = 9;
   // Also NaNs with a payload, which bit tricks could turn into numbers.
   for (std::uint32_t bits : {0x7fc00000u, 0x7fc00001u, 0xffc01ff1u, 0x7fffffffu}) {

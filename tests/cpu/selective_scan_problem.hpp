@@ -10,7 +10,7 @@
 #include "moe_mamba/cpu/selective_scan_backward.hpp"
 #include "support/data.hpp"
 
-/// A selective scan with random inputs, and what comes out of it, for tests.
+/// A selective scan with random inputs, and its outputs and gradients, for tests.
 namespace test::scan {
 
 using namespace moe_mamba;
@@ -37,14 +37,14 @@ struct Gradients {
   }
 };
 
-/// Inputs of a scan; equal arguments give equal values for each C. Rows and states lie further apart than they must.
+/// Inputs of a scan; equal arguments give equal values for each C. Rows and states are padded.
 template <class C, class S, int N>
 struct Problem {
   Shape shape;
   Index channels, stride, state_stride;
   std::vector<C> u, delta, b, c, z, state, dy, dstate;
   std::vector<S> bias, a_log, d;
-  std::vector<C> dbias, da_log, dd;  // what their gradients are added to
+  std::vector<C> dbias, da_log, dd;  // initial values, to which their gradients are added
 
   Problem(Shape s, Index e, std::uint64_t seed, double low = -4, double high = 1)
       : shape(s), channels(e), stride(e + 3), state_stride(N * e + 5) {
@@ -120,7 +120,7 @@ struct Problem {
     return g;
   }
 
-  /// Steps first … first + length - 1 of sequence `sequence` alone, without a state of its own yet.
+  /// Steps first … first + length - 1 of sequence `sequence` alone, without a state yet.
   Problem part(Index sequence, Index first, Index length) const {
     Problem p = *this;
     p.shape = {1, length};

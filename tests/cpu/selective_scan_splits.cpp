@@ -15,7 +15,7 @@ void append(std::vector<T>& to, const std::vector<T>& from) {
   to.insert(to.end(), from.begin(), from.end());
 }
 
-/// The chunks that end at `ends`, forward with the state carried on, then backward with its gradient carried back.
+/// The chunks that end at `ends`, forward with the state carried over, then backward with its gradient carried back.
 template <class C, class S, int N>
 void run_chunks(const Problem<C, S, N>& whole, const std::vector<Index>& ends, Outputs<C>& out, Gradients<C>& g) {
   cpu::Device device;
@@ -40,7 +40,7 @@ void run_chunks(const Problem<C, S, N>& whole, const std::vector<Index>& ends, O
     gradients[i] = parts[i].backward(device, outputs[i].checkpoints);
     g.dstate = gradients[i].dstate;
     const auto add = [](std::vector<C>& sum, const std::vector<C>& values, std::uint64_t seed) {
-      const auto start = test::uniform<C>(static_cast<Index>(sum.size()), seed);  // what the call added to
+      const auto start = test::uniform<C>(static_cast<Index>(sum.size()), seed);  // the values to which the call added
       for (std::size_t k = 0; k < sum.size(); ++k) sum[k] += values[k] - start[k];
     };
     add(g.dbias, gradients[i].dbias, 1);
@@ -129,7 +129,7 @@ TEST_CASE("the number of threads does not change a bit of the selective scan", "
   }
 }
 
-TEST_CASE("a sequence scanned in a batch gives the bits it gives alone", "[cpu][scan]") {
+TEST_CASE("a sequence scanned in a batch has the same bits as alone", "[cpu][scan]") {
   for (Index length : {1, 2, 66}) {
     const Problem<float, bfloat16, 16> batch({3, length}, 21, 51);
     cpu::Device device(Threads{2});

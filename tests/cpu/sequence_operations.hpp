@@ -26,7 +26,7 @@ void each_rotation(cpu::Device& device, Operands& operands, Index columns, const
                                               .x = moe_mamba::matrix(x.data(), shape.tokens(), heads * 2 * columns),
                                               .head_width = 2 * columns,
                                               .rotary_width = 2 * columns,
-                                              .base = 1,  // all pairs turn alike
+                                              .base = 1,  // all pairs rotate by the same angle
                                               .positions = {},
                                               .backward = backward});
         },
@@ -95,7 +95,7 @@ void each_scan(cpu::Device& device, Operands& operands, Index columns, const Che
       Result{g.dd, columns}, Result{g.dstate, columns});
 }
 
-/// The columns are those of a head. `gradient` limits that of the result.
+/// The columns are those of a head. `gradient` bounds the gradient of the result.
 template <class C, int columns, class Check>
 void each_attention(cpu::Device& device, Operands& operands, Index read, double gradient, const Check& check) {
   attention::Problem<C, columns> problem({1, 21}, {2, 1, 9}, read, 1);
@@ -126,7 +126,7 @@ void each_attention(cpu::Device& device, Operands& operands, Index read, double 
       Result{g.dq, columns}, Result{g.dk, columns}, Result{g.dv, columns}, Result{dstate, columns});
 }
 
-/// The columns are experts. Of those that are alike the first are chosen.
+/// The columns are experts. Of equal ones the first are chosen.
 template <class C, int columns, class Check>
 void each_routing(cpu::Device& device, Operands& operands, double limit, const Check& check) {
   constexpr Index tokens = 5, chosen = 2;
@@ -159,7 +159,7 @@ void each_routing(cpu::Device& device, Operands& operands, double limit, const C
   }
 }
 
-/// The columns are those of the rows, and then tokens of the vocabulary, of which the first is the target.
+/// The columns are first those of the rows, then tokens of the vocabulary, the first of which is the target.
 template <class S, class Check>
 void each_cross_entropy(cpu::Device& device, Operands& operands, Index columns, double limit, const Check& check) {
   using C = compute_t<S>;

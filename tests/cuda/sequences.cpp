@@ -1,4 +1,4 @@
-// The tables of packed sequences that kernels find their blocks in, as far as the host sees them.
+// The tables of packed sequences in which kernels find their blocks, as far as they can be tested on the host.
 #include "moe_mamba/cuda/common/sequences.hpp"
 
 #include <algorithm>
@@ -22,7 +22,7 @@ namespace {
 using Table = SequenceTable<PackedSequence>;
 constexpr Index tile = 64;
 
-/// None, one, and those around a tile, at random.
+/// Random lengths: zero, one, and those around a tile.
 std::vector<Index> random_lengths(Random& random, std::size_t count) {
   constexpr Index edges[] = {0, 1, 2, tile - 1, tile, tile + 1, 3 * tile + 5};
   std::vector<Index> lengths(count);
@@ -82,7 +82,7 @@ TEST_CASE("Every block of equally long sequences finds its sequence", "[cuda]") 
   CHECK(calls == 1);
 }
 
-TEST_CASE("Packed sequences are cut into groups that fit", "[cuda]") {
+TEST_CASE("Packed sequences are divided into groups that fit", "[cuda]") {
   Random random(Seed{4});
   for (const std::size_t count : {1u, 2u, 128u, 1000u}) {
     for (const Index room : {1, 500, 1'000'000}) {

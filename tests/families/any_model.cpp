@@ -22,7 +22,7 @@ struct Written : test::Folder {
 
 }  // namespace
 
-TEST_CASE("A checkpoint is opened as the definition that it is of", "[families]") {
+TEST_CASE("A checkpoint is opened as the definition that matches it", "[families]") {
   using Any = AnyModel<float, Cpu, Small, Deep, Other>;
   const Any small(Pretrained{test::fixture_folder("mamba")});
   CHECK(small.index() == 0);
@@ -42,7 +42,7 @@ TEST_CASE("A checkpoint is opened as the definition that it is of", "[families]"
   CHECK(Any(Pretrained{other / "model"}).index() == 2);
 }
 
-TEST_CASE("A decoder of any model writes what that of the known one writes", "[families]") {
+TEST_CASE("A type-erased decoder generates the same tokens as that of the known model", "[families]") {
   const Written<Deep> folder(5);
   const AnyModel<float, Cpu, Other, Deep> any(Pretrained{folder / "model"});
   const auto known = load<Deep>(Pretrained{folder / "model"});
@@ -67,7 +67,7 @@ TEST_CASE("A decoder of any model writes what that of the known one writes", "[f
   CHECK_THROWS_AS(decoder->step(13), std::out_of_range);
 }
 
-TEST_CASE("A checkpoint of none of the definitions is refused with the one that fits", "[families]") {
+TEST_CASE("A checkpoint that matches none of the definitions is refused with the one that would", "[families]") {
   const Written<Deep> folder(5);
   using Any = AnyModel<float, Cpu, Other, Small>;
   CHECK_THROWS_WITH(Any(Pretrained{folder / "model"}),

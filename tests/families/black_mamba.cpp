@@ -3,6 +3,6 @@
 
 using namespace moe_mamba;
 
-TEST_CASE("BlackMamba is what its formulas say", "[families][black_mamba]") {
+TEST_CASE("BlackMamba agrees with its formulas", "[families][black_mamba]") {
   test::check_fixture<test::SmallBlackMamba>("black_mamba");
 }

@@ -1,4 +1,5 @@
-// Configs of random fields, and the models that the families' own code makes of them: tests/fixtures/configs.py.
+// Configs with random fields, and the models that the families' own code constructs from them:
+// tests/fixtures/configs.py.
 #include <cstdlib>
 #include <fstream>
 
@@ -36,7 +37,7 @@ void check_layer(const families::LayerSpec& ours, const JsonValue& theirs, Index
     CHECK((epsilon == nullptr) == (norm->spelling == "no InnerNorm"));
     if (epsilon != nullptr) CHECK(norm->number == epsilon->number);
   }
-  // A context that the config leaves open is any.
+  // If the config leaves the context open, any matches.
   if (const families::OptionSpec* context = ours.find("Context")) {
     CHECK(context->any_value == (theirs.find("Context") == nullptr));
     if (!context->any_value) CHECK(context->number == theirs.find("Context")->number);
@@ -45,7 +46,7 @@ void check_layer(const families::LayerSpec& ours, const JsonValue& theirs, Index
 
 }  // namespace
 
-TEST_CASE("Configs describe the models that transformers makes of them", "[families]") {
+TEST_CASE("Configs describe the models that transformers constructs from them", "[families]") {
   const char* other = std::getenv("MOE_MAMBA_CONFIGS");
   const std::string path = other != nullptr ? other : test::fixture_folder("configs.jsonl").string();
   std::ifstream file(path);

@@ -1,4 +1,5 @@
-// Configs whose fields say more than a family's own fields do: it must be the same, or something the library computes.
+// Configs with fields beyond a family's own: these must be consistent with them, or something that the library
+// supports.
 #include <string>
 #include <vector>
 
@@ -88,7 +89,7 @@ TEST_CASE("The base of rotary positions may be given per kind of layer", "[famil
   }
 }
 
-TEST_CASE("Heads that are rotated in part are refused wherever a config says so", "[families]") {
+TEST_CASE("Partially rotated heads are refused wherever a config states them", "[families]") {
   struct Place {
     std::string before, after, path;
   };

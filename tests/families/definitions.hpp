@@ -7,8 +7,8 @@
 #include "moe_mamba/language/moe.hpp"
 #include "moe_mamba/language/norm.hpp"
 
-/// What the folders of tests/fixtures hold, for tests that open the same ones. Without balance losses, which the reference
-/// leaves out.
+/// The definitions of the folders in tests/fixtures, for tests that open the same ones. Without balance losses, which
+/// the reference omits.
 namespace test {
 
 using namespace moe_mamba;
@@ -82,7 +82,7 @@ using OtherMambaWithBiases =
                   FinalNorm<RmsNorm<Epsilon<1, 1000>>>, Mamba<State<3>, ProjectionBias, NoConvolutionBias>>;
 using OtherBlackMamba = LanguageModel<Vocabulary<17>, Width<12>, FinalNorm<LayerNorm<>>, Mamba<State<3>>,
                                       Moe<Experts<5>, Hidden<7>, GeGlu, SigmoidThenTopK, RouterBias>>;
-/// Jamba without any attention, and without anything else.
+/// Jamba without attention, and Jamba without Mamba.
 using JambaOfMamba = LanguageModel<Vocabulary<9>, Width<6>, PreNorm<SmallNorm>, FinalNorm<SmallNorm>,
                                    Repeat<3, Mamba<State<2>, InnerNorm<SmallNorm>>, Mlp<Hidden<5>, SwiGlu>>>;
 using JambaOfAttention = LanguageModel<Vocabulary<9>, Width<6>, Head, Attention<Heads<2>, Context<16>, NoPositions>,

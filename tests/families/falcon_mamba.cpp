@@ -3,10 +3,10 @@
 
 using namespace moe_mamba;
 
-TEST_CASE("Falcon-Mamba is that of transformers", "[families][falcon_mamba]") {
+TEST_CASE("Falcon-Mamba matches transformers", "[families][falcon_mamba]") {
   test::check_fixture<test::SmallFalconMamba>("falcon_mamba");
 }
 
-TEST_CASE("Falcon-Mamba whose config says its inner width twice is that of transformers", "[families][falcon_mamba]") {
+TEST_CASE("Falcon-Mamba whose config states its inner width twice matches transformers", "[families][falcon_mamba]") {
   test::check_fixture<test::InnerFalconMamba>("falcon_mamba_inner");
 }

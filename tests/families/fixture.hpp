@@ -14,12 +14,12 @@
 #include "support/data.hpp"
 #include "support/reference_file.hpp"
 
-/// Models that public code has computed: tests/fixtures, where README.md and models.py say how.
+/// Models computed by public code: see README.md and models.py in tests/fixtures.
 namespace test {
 
 using namespace moe_mamba;
 
-/// What the public code gave for a model.
+/// The public code's results for a model.
 class Reference : public ReferenceFile {
  public:
   explicit Reference(const std::string& name)
@@ -30,14 +30,14 @@ class Reference : public ReferenceFile {
 
   Shape shape() const { return shape_; }
 
-  /// A part of a sequence's final state, as ours has it, and the reference's tensor that it is from: exact where none.
+  /// A part of a sequence's final state, in our layout, and the reference's tensor that it comes from; exact if none.
   struct StatePart {
     std::string tensor;
     std::vector<double> values;
   };
 
-  /// The final state of a sequence in the order of ours: of each Mamba layer the last K - 1 inputs, (K - 1, E), then (N, E); of
-  /// attention over N positions its cache, (G, N, d) of keys, as many of values, and the position.
+  /// The final state of a sequence in the order of ours: of each Mamba layer the last K - 1 inputs, (K - 1, E), then
+  /// (N, E); of attention over N positions its cache, (G, N, d) of keys, as many of values, and the position.
   std::vector<StatePart> states(Index sequence, Index context) const {
     std::vector<StatePart> parts;
     for (Index layer = 0; layer < 64; ++layer) {
@@ -71,7 +71,7 @@ class Reference : public ReferenceFile {
     }
     return result;
   }
-  /// The last of (B, G, L, d) rows where a cache of `context` has them: that of position p in slot p mod context.
+  /// The last of (B, G, L, d) rows in the layout of a cache of `context`: position p in slot p mod context.
   std::vector<double> cache(const std::string& tensor, Index sequence, Index context) const {
     const auto values = numbers(tensor);
     const Index heads = file().at(tensor).shape[1], length = file().at(tensor).shape[2], d = file().at(tensor).shape[3];
@@ -92,7 +92,7 @@ class Reference : public ReferenceFile {
   Shape shape_;
 };
 
-/// Final states of all sequences, each tensor of the reference within its own bound.
+/// Checks the final states of all sequences, each tensor of the reference within its own bound.
 template <class Definition, class S>
 void check_states(const Reference& reference, const States<Definition, S>& states) {
   Index context = 1;
@@ -114,8 +114,8 @@ void check_states(const Reference& reference, const States<Definition, S>& state
   }
 }
 
-/// Logits and final states of a model that is opened from the fixture's folder, read whole and step by step; in float and
-/// double loss and every gradient as well.
+/// Checks logits and final states of a model opened from the fixture's folder, on whole sequences and step by step, and
+/// in float and double also the loss and every gradient.
 template <class Definition, class S>
 void check_fixture(const Reference& reference) {
   using C = compute_t<S>;

@@ -10,10 +10,10 @@
 #include "support/floating_point_traps.hpp"
 #include "support/folder.hpp"
 
-/// Copies of the fixtures' folders that something was done to.
+/// Modified copies of the fixtures' folders.
 namespace test {
 
-/// Opening a copy of a fixture after `change(folder)`, with floating-point traps on, and the message that comes of it.
+/// The message from opening a copy of a fixture after `change(folder)`, with floating-point traps enabled.
 template <class Definition = SmallMamba, class Change>
 std::string refusal(const Change& change, const char* fixture = "mamba") {
   const Folder folder;

@@ -15,12 +15,12 @@ using test::refusal;
 
 namespace {
 
-/// The message where config.json is this text.
+/// The message if config.json is this text.
 std::string with_config(const std::string& text) {
   return refusal([&](const test::Folder& folder) { test::write_bytes(folder / "config.json", text); });
 }
 
-/// The message where a field of the config is something else.
+/// The message if a field of the config has another value.
 std::string with_field(const std::string& from, const std::string& to) {
   return refusal([&](const test::Folder& folder) { edit(folder / "config.json", from, to); });
 }
@@ -36,7 +36,8 @@ std::string with_shard(const std::string& name, const std::string& after = "") {
 
 }  // namespace
 
-TEST_CASE("A config of wrong kinds and sizes is refused with field, value and what is allowed", "[families][hostile]") {
+TEST_CASE("A config with wrong types and sizes is refused with field, value and what is allowed",
+          "[families][hostile]") {
   CHECK_THAT(with_field("\"hidden_size\": 12", "\"hidden_size\": \"12\""),
              Contains("config.json: hidden_size is \"12\"; allowed: an integer from 1 to 1048576"));
   for (const char* value : {"0", "-1", "99999999999999999999999", "1e300", "12.5", "true", "[12]", "{}", "1048577"}) {
@@ -75,7 +76,7 @@ TEST_CASE("A config of wrong kinds and sizes is refused with field, value and wh
              Contains("model_type is \"t5\", an encoder-decoder model"));
 }
 
-TEST_CASE("A config that is no config is refused", "[families][hostile]") {
+TEST_CASE("Text that is not a config is refused", "[families][hostile]") {
   CHECK_THAT(with_config(""), Contains("config.json") && Contains("empty"));
   CHECK_THAT(with_config("{"), Contains("text is not valid at byte"));
   CHECK_THAT(with_config("[]"), Contains("config is an array of 0; allowed: an object"));
@@ -101,7 +102,7 @@ TEST_CASE("A config that is no config is refused", "[families][hostile]") {
              Contains("config.json"));
 }
 
-TEST_CASE("Numbers that are not finite are read as Python writes them", "[families][hostile]") {
+TEST_CASE("Non-finite numbers are read as Python writes them", "[families][hostile]") {
   constexpr double infinity = std::numeric_limits<double>::infinity();
   const JsonValue read = parse_json(
       R"({"a": [0, -Infinity, 2.5, Infinity,-3,NaN], "Infinity": "NaN \" Infinity", "b":NaN , "c": 0})", "test");
@@ -140,7 +141,7 @@ TEST_CASE("Numbers too large for a double are read as infinity, as Python reads 
   CHECK_THAT(with_field("\"hidden_size\": 12", "\"hidden_size\": -1e999"),
              Contains("hidden_size is -Infinity; allowed: an integer from 1"));
 
-  // Random letters of numbers: the text is JSON exactly where it is with an exponent of zeros.
+  // Random characters of numbers: the text is JSON if and only if it is with an exponent of zeros.
   Random random(Seed{3});
   int infinities = 0;
   for (int i = 0; i < 20'000; ++i) {
@@ -181,7 +182,7 @@ TEST_CASE("Names of shards that point outside the folder are refused", "[familie
   CHECK_THAT(with_shard("\"absent.safetensors\""), Contains("absent.safetensors"));
 }
 
-TEST_CASE("An index that is not what the shards hold is refused", "[families][hostile]") {
+TEST_CASE("An index that does not match the shards is refused", "[families][hostile]") {
   const std::string first = "\"model-00001-of-00005.safetensors\"";
   CHECK_THAT(with_shard(first), Contains("tensor \"backbone.norm_f.weight\" is missing; allowed: the tensors "
                                          "listed in model.safetensors.index.json"));
@@ -201,7 +202,7 @@ TEST_CASE("An index that is not what the shards hold is refused", "[families][ho
              Contains("neither model.safetensors nor model.safetensors.index.json"));
 }
 
-TEST_CASE("Links are followed only where they are said to be", "[families][hostile]") {
+TEST_CASE("Links are followed only on request", "[families][hostile]") {
   for (const char* name : {"config.json", "model.safetensors"}) {
     const test::Folder folder, elsewhere;
     for (const char* file : {"config.json", "model.safetensors"}) {

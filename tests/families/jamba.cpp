@@ -10,30 +10,30 @@ namespace {
 
 using Net = test::SmallJamba;
 
-/// The message where a field of the config is something else.
+/// The message if a field of the config has another value.
 std::string with_field(const std::string& from, const std::string& to) {
   return test::refusal<Net>([&](const test::Folder& folder) { edit(folder / "config.json", from, to); }, "jamba");
 }
 
 }  // namespace
 
-TEST_CASE("Jamba is that of transformers", "[families][jamba]") { test::check_fixture<Net>("jamba"); }
+TEST_CASE("Jamba matches transformers", "[families][jamba]") { test::check_fixture<Net>("jamba"); }
 
-TEST_CASE("Jamba without experts, with biases, is that of transformers", "[families][jamba]") {
+TEST_CASE("Jamba without experts, with biases, matches transformers", "[families][jamba]") {
   test::check_fixture<test::SmallJambaDense>("jamba_dense");
 }
 
-TEST_CASE("Jamba of one step is that of transformers", "[families][jamba]") {
+TEST_CASE("Jamba of one step matches transformers", "[families][jamba]") {
   test::check_fixture<test::JambaOfOneStep>("jamba_step");
 }
 
-TEST_CASE("Experts in one tensor a layer are the same Jamba", "[families][jamba]") {
+TEST_CASE("Experts in one tensor per layer give the same Jamba", "[families][jamba]") {
   const auto expected = load<Net>(Pretrained{test::fixture_folder("jamba")});
   const auto model = load<Net>(Pretrained{test::fixture_folder("jamba_one_tensor")});
   CHECK(std::equal(model.parameters().begin(), model.parameters().end(), expected.parameters().begin()));
 }
 
-TEST_CASE("A Jamba that the library does not compute is refused by field", "[families][jamba]") {
+TEST_CASE("A Jamba that the library does not support is refused by field", "[families][jamba]") {
   CHECK_THAT(with_field("\"silu\"", "\"relu\""), Contains("hidden_act is \"relu\"; allowed: \"silu\" or \"swish\""));
   CHECK_THAT(with_field("\"attn_layer_offset\": 2", "\"attn_layer_offset\": 3"),
              Contains("attn_layer_offset is 3; allowed: an integer from 0 to 2"));

@@ -11,7 +11,7 @@ using Llama = test::SmallLlama;
 using Mistral = test::SmallMistral;
 using Qwen2 = test::SmallQwen2;
 
-/// The message where a field of the config is something else.
+/// The message if a field of the config has another value.
 template <class Definition>
 std::string with_field(const char* fixture, const std::string& from, const std::string& to) {
   return test::refusal<Definition>([&](const test::Folder& folder) { edit(folder / "config.json", from, to); },
@@ -20,17 +20,17 @@ std::string with_field(const char* fixture, const std::string& from, const std::
 
 }  // namespace
 
-TEST_CASE("Llama with biases is that of transformers", "[families][llama]") { test::check_fixture<Llama>("llama"); }
+TEST_CASE("Llama with biases matches transformers", "[families][llama]") { test::check_fixture<Llama>("llama"); }
 
-TEST_CASE("Mistral with a window is that of transformers", "[families][llama]") {
+TEST_CASE("Mistral with a window matches transformers", "[families][llama]") {
   test::check_fixture<Mistral>("mistral");
 }
 
-TEST_CASE("Qwen2 with biases and a tied head is that of transformers", "[families][llama]") {
+TEST_CASE("Qwen2 with biases and a tied head matches transformers", "[families][llama]") {
   test::check_fixture<Qwen2>("qwen2");
 }
 
-TEST_CASE("A Llama, Mistral or Qwen2 that the library does not compute is refused by field", "[families][llama]") {
+TEST_CASE("A Llama, Mistral or Qwen2 that the library does not support is refused by field", "[families][llama]") {
   CHECK_THAT(with_field<Llama>("llama", "\"mlp_bias\": false", "\"mlp_bias\": true"),
              Contains("mlp_bias is true; allowed: false"));
   CHECK_THAT(with_field<Llama>("llama", "\"attention_bias\": true", "\"attention_bias\": false"),
@@ -41,7 +41,7 @@ TEST_CASE("A Llama, Mistral or Qwen2 that the library does not compute is refuse
              Contains("num_attention_heads is 3; allowed: a divisor of hidden_size, 13"));
   CHECK_THAT(with_field<Llama>("llama", "\"vocab_size\"", "\"sliding_window\": 8, \"vocab_size\""),
              Contains("sliding_window is 8; allowed: null"));
-  // No window, so that a definition may keep as little as it likes.
+  // Without a window, a definition may have any context.
   CHECK(with_field<Mistral>("mistral", "\"sliding_window\": 7", "\"sliding_window\": null").empty());
   CHECK_THAT(with_field<Mistral>("mistral", "\"sliding_window\": 7", "\"window\": 7"),
              Contains("layer 0: sliding_window is missing, which means Context<4096>; allowed: Context<7>"));

@@ -1,5 +1,5 @@
-// Mamba blocks whose projections have experts against an implementation in PyTorch: tests/fixtures/mamba_experts.py says what
-// was computed, and how far it is off.
+// Mamba blocks whose projections have experts against an implementation in PyTorch: tests/fixtures/mamba_experts.py
+// documents what was computed, and its error.
 #include <algorithm>
 #include <filesystem>
 #include <string>
@@ -18,7 +18,7 @@ using test::ReferenceFile;
 
 namespace {
 
-/// All parameters, in the order of a definition's. Each has its tensor, and no tensor is left over.
+/// All parameters, in the definition's order. Each has a tensor, and every tensor is used.
 template <class Definition>
 std::vector<double> parameters(const ReferenceFile& reference) {
   std::vector<double> all;
@@ -34,7 +34,7 @@ std::vector<double> parameters(const ReferenceFile& reference) {
   return all;
 }
 
-/// Logits read whole and, where tokens of a call do not compete for places, step by step.
+/// Checks logits of whole sequences and, unless capacity couples the tokens of a call, step by step.
 template <class Definition, class S, class Device>
 void check_logits(const Model<Definition, S, Device>& model, Device& device, const ReferenceFile& reference,
                   bool steps) {
@@ -110,19 +110,19 @@ using Net = LanguageModel<Vocabulary<11>, Width<5>, Layers...>;
 
 }  // namespace
 
-TEST_CASE("Mamba blocks with one router and one expert a token are those of PyTorch, and their gradients",
+TEST_CASE("Mamba blocks with one router and one expert per token match PyTorch, and their gradients",
           "[families][mamba][moe]") {
   check_experts<Net<Block<InputExperts<4>, GateExperts<4>, OutputExperts<4>>,
                     Block<GateExperts<3>, OutputExperts<3>, ZLoss<1, 10>>>>("one_router");
 }
 
-TEST_CASE("Mamba blocks with one router and two experts a token are those of PyTorch, and their gradients",
+TEST_CASE("Mamba blocks with one router and two experts per token match PyTorch, and their gradients",
           "[families][mamba][moe]") {
   check_experts<Net<Block<InputExperts<4>, GateExperts<4>, OutputExperts<4>, TopK<2>, ZLoss<1, 10>>,
                     Block<InputExperts<3>, GateExperts<3>, TopK<2>, TopKThenSoftmax>>>("one_router_top_2");
 }
 
-TEST_CASE("Mamba blocks with a router a projection, ReLU experts and limited places are those of PyTorch",
+TEST_CASE("Mamba blocks with a router per projection, ReLU experts and limited capacity match PyTorch",
           "[families][mamba][moe]") {
   using Paper = Block<InputExperts<2>, GateExperts<3>, OutputExperts<4>, SeparateRouters, Hidden<7>, Capacity<1>>;
   using Output = Block<OutputExperts<4>, SeparateRouters, Hidden<7>, Capacity<1>>;
@@ -131,7 +131,7 @@ TEST_CASE("Mamba blocks with a router a projection, ReLU experts and limited pla
 
 TEST_CASE("No public family has experts inside its Mamba blocks, and its files are not opened or written as if it had",
           "[families][mamba][moe]") {
-  // The shapes of the fixture but for the experts.
+  // The shapes of the fixture, except for the experts.
   using Routed = LanguageModel<Vocabulary<16>, Width<12>,
                                Repeat<2, Mamba<State<3>, Convolution<3>, Expand<1>, StepRank<1>, OutputExperts<2>>>>;
   CHECK_THROWS_WITH(load<Routed>(Pretrained{test::fixture_folder("mamba")}),

@@ -9,24 +9,24 @@ namespace {
 
 using Net = test::SmallMixtral;
 
-/// The message where a field of the config is something else.
+/// The message if a field of the config has another value.
 std::string with_field(const std::string& from, const std::string& to) {
   return test::refusal<Net>([&](const test::Folder& folder) { edit(folder / "config.json", from, to); }, "mixtral");
 }
 
 }  // namespace
 
-TEST_CASE("Mixtral is that of transformers", "[families][mixtral]") { test::check_fixture<Net>("mixtral"); }
+TEST_CASE("Mixtral matches transformers", "[families][mixtral]") { test::check_fixture<Net>("mixtral"); }
 
-TEST_CASE("Mixtral with a window is that of transformers", "[families][mixtral]") {
+TEST_CASE("Mixtral with a window matches transformers", "[families][mixtral]") {
   test::check_fixture<test::SmallMixtralWindow>("mixtral_window");
 }
 
-TEST_CASE("Mixtral of one step is that of transformers", "[families][mixtral]") {
+TEST_CASE("Mixtral of one step matches transformers", "[families][mixtral]") {
   test::check_fixture<test::MixtralOfOneStep>("mixtral_step");
 }
 
-TEST_CASE("Experts in one tensor a layer are the same Mixtral", "[families][mixtral]") {
+TEST_CASE("Experts in one tensor per layer give the same Mixtral", "[families][mixtral]") {
   const auto expected = load<Net>(Pretrained{test::fixture_folder("mixtral")});
   const auto model = load<Net>(Pretrained{test::fixture_folder("mixtral_one_tensor")});
   CHECK(std::equal(model.parameters().begin(), model.parameters().end(), expected.parameters().begin()));
@@ -58,7 +58,7 @@ TEST_CASE("Experts in one tensor a layer are the same Mixtral", "[families][mixt
              Contains(up + "\": shape is [5, 12, 14]; allowed: [5, 14, 12]"));
 }
 
-TEST_CASE("A Mixtral that the library does not compute is refused by field", "[families][mixtral]") {
+TEST_CASE("A Mixtral that the library does not support is refused by field", "[families][mixtral]") {
   CHECK_THAT(with_field("\"silu\"", "\"relu\""),
              Contains("hidden_act is \"relu\"; allowed: \"silu\", \"swish\", \"gelu\" or \"gelu_python\""));
   CHECK_THAT(with_field("\"rope_type\": \"default\"", "\"rope_type\": \"yarn\""),
@@ -81,7 +81,7 @@ TEST_CASE("A Mixtral that the library does not compute is refused by field", "[f
   CHECK_THAT(with_field("\"head_dim\": 6", "\"head_dim\": 300"), Contains("allowed: an integer from 1 to 256"));
   CHECK_THAT(with_field("\"sliding_window\": null", "\"sliding_window\": 0"),
              Contains("sliding_window is 0; allowed: an integer from 1 to 16777216"));
-  // What is allowed and another model than the definition's.
+  // Valid, but a different model from the definition's.
   CHECK_THAT(with_field("\"silu\"", "\"gelu\""),
              Contains("layer 1: hidden_act is \"gelu\", which means GeGlu; allowed: SwiGlu"));
   CHECK_THAT(with_field("\"sliding_window\": null", "\"sliding_window\": 39"),
@@ -96,9 +96,9 @@ TEST_CASE("A Mixtral that the library does not compute is refused by field", "[f
              Contains("hidden_size / num_attention_heads is 3; allowed: an even number"));
   CHECK_THAT(with_field("\"head_dim\": 6", "\"head_dim\": 8"),
              Contains("layer 0: head_dim is 8, which means HeadWidth<8>; allowed: HeadWidth<6>"));
-  // Without a window, how much a definition keeps is its own.
+  // Without a window, a definition may have any context.
   CHECK(with_field("\"max_position_embeddings\": 40", "\"max_position_embeddings\": 4096").empty());
-  // What concerns training only, and the activation by its other name.
+  // Fields that concern training only, and the activation by its other name.
   CHECK(with_field("\"attention_dropout\": 0.0", "\"attention_dropout\": 0.1").empty());
   CHECK(with_field("\"router_jitter_noise\": 0.0", "\"router_jitter_noise\": 0.01").empty());
   CHECK(with_field("\"silu\"", "\"swish\"").empty());

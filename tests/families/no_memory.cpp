@@ -1,4 +1,4 @@
-// Calls that run out of memory, at any of their allocations: models and folders are as they were.
+// Calls that run out of memory, at any of their allocations: models and folders are unchanged.
 #include "families/folders.hpp"
 #include "support/allocations.hpp"
 
@@ -14,7 +14,7 @@ bool same(const Model& a, const Model& b) {
 
 }  // namespace
 
-TEST_CASE("A model is as it was when there is no memory to load it", "[families]") {
+TEST_CASE("A model is unchanged when there is no memory to load it", "[families]") {
   for (const char* fixture : {"mamba", "mamba_shards"}) {
     const Pretrained folder{test::fixture_folder(fixture)};
     const Model<Small> before(Seed{1});

@@ -31,7 +31,7 @@ TEST_CASE("Shards and the authors' own names hold the same model", "[families]")
   CHECK(numbers(model) == expected);
 }
 
-TEST_CASE("A family is chosen by what it can say, or named", "[families]") {
+TEST_CASE("A family is chosen by what it can represent, or by name", "[families]") {
   const Model<Small> model(Seed{3});
   const test::Folder folder;
   save(model, Pretrained{.folder = folder / "a", .family = "mamba_ssm"});
@@ -96,7 +96,8 @@ TEST_CASE("A config that disagrees is refused with field, values and the matchin
              Contains("use_bias is false, which means no ProjectionBias; allowed: ProjectionBias"));
 }
 
-TEST_CASE("Tensors that are missing, extra, renamed, misshaped or no numbers are refused by name", "[families]") {
+TEST_CASE("Tensors that are missing, extra, renamed, misshaped or not floating-point are refused by name",
+          "[families]") {
   const auto change = [](const auto& edit_tensors) {
     return [&](const test::Folder& folder) { rewrite(folder / "model.safetensors", edit_tensors); };
   };
@@ -154,7 +155,7 @@ TEST_CASE("Checkpoints of a family's base model, which lack the head, are loaded
   CHECK(test::refusal<test::SmallMixtralWindow>(rename(file, "model."), "mixtral_window").empty());
   CHECK(test::refusal<test::SmallJambaDense>(rename(file, "model."), "jamba_dense").empty());
   CHECK(test::refusal<test::SmallQwen2>(rename(file, "model."), "qwen2").empty());
-  // All names or none, and a head of its own is nothing that a base model has.
+  // All names or none; and a base model has no untied head.
   CHECK_THAT(test::refusal([](const test::Folder& folder) {
                rewrite(folder / "model.safetensors",
                        [](auto& tensors) { find(tensors, "backbone.norm_f.weight").name = "norm_f.weight"; });
@@ -190,7 +191,7 @@ TEST_CASE("Rotary frequencies in a file are ignored, as the families' code does"
   CHECK_THAT(test::refusal<test::SmallLlama>(add("model.inv_freq"), "llama"), Contains("tensor is \"model.inv_freq\""));
 }
 
-TEST_CASE("A failed call leaves the model as it was", "[families]") {
+TEST_CASE("A failed call leaves the model unchanged", "[families]") {
   Model<Small> model(Seed{4});
   const auto before = numbers(model);
   CHECK_THROWS_AS(load(model, Pretrained{test::fixture_folder("falcon_mamba")}), std::runtime_error);

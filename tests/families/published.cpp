@@ -1,4 +1,4 @@
-// Published models: their numbers of parameters, and configs as they are published described as definitions.
+// Published models: their numbers of parameters, and their published configs as definitions.
 #include "moe_mamba/families/published.hpp"
 
 #include <string>
@@ -28,8 +28,7 @@ static_assert(cost<BlackMamba1500m>.active_parameters == 343'694'712);
 static_assert(cost<BlackMamba2800m>.parameters == 2'783'213'584);
 static_assert(cost<BlackMamba2800m>.active_parameters == 628'770'832);
 
-/// Active parameters as these are published, counted with the whole embedding and not with the row that a token has of
-/// it.
+/// Active parameters as published, counted with the whole embedding instead of a token's row.
 template <class Definition>
 constexpr Index published_active =
     cost<Definition>.active_parameters + Index{Definition::vocabulary - 1} * Definition::width;
@@ -95,7 +94,7 @@ TEST_CASE("Configs of published models describe their definitions", "[families]"
   check(black, architecture<BlackMamba1500m>(),
         "LanguageModel<Vocabulary<50304>, Width<1152>, FinalNorm<LayerNorm<>>, Repeat<15, Mamba<>, Moe<Experts<8>, "
         "Hidden<3072>, GeGlu, SigmoidThenTopK, RouterBias>>>");
-  // What the paper says does as well, another activation does not.
+  // The paper's activation matches as well, another one does not.
   CHECK_FALSE(families::difference(black, architecture<BlackMambaOf<15, 1152, 3072, SwiGlu>>()).has_value());
   CHECK(families::difference(black, architecture<BlackMambaOf<15, 1152, 3072, Gelu>>())->field == "layer 1: swiglu");
 }
@@ -116,7 +115,7 @@ TEST_CASE("Configs of published models with attention describe their definitions
   CHECK(mixtral.spelling() ==
         "LanguageModel<Vocabulary<32000>, Width<4096>, Head, Repeat<32, Attention<Heads<32>, KeyValueHeads<8>, "
         "Context<32768>, Rotary<1000000>>, Moe<Experts<8>, TopK<2>, Hidden<14336>, SwiGlu, TopKThenSoftmax>>>");
-  // No window is said, so that how long the cache is remains the definition's own choice.
+  // Without a window, the length of the cache is the definition's choice.
   CHECK_FALSE(families::difference(mixtral, architecture<Mixtral8x7bOf<512>>()).has_value());
 
   const auto jamba = described(R"({"model_type": "jamba", "vocab_size": 65536, "hidden_size": 4096,
@@ -147,7 +146,7 @@ TEST_CASE("Configs of published models with attention describe their definitions
           "sliding_window": 131072, "use_sliding_window": false, "tie_word_embeddings": true})"),
         architecture<Qwen2Of500m>());
 
-  // A window is what a definition must say, to the position.
+  // A definition must have exactly the config's window.
   using OtherWindow =
       LanguageModel<Vocabulary<32000>, Width<4096>, Head,
                     Repeat<32, Attention<Heads<32>, KeyValueHeads<8>, Context<4095>>, Mlp<Hidden<14336>, SwiGlu>>>;
@@ -169,8 +168,8 @@ bool has_parameter(std::string_view name) {
 
 }  // namespace
 
-TEST_CASE("Layers of Jamba lie where its description says", "[families]") {
-  // Mixers and feed-forward layers are counted in turn: those of layer i are 2 i and 2 i + 1.
+TEST_CASE("Layers of Jamba are in the order of its description", "[families]") {
+  // Mixers and feed-forward layers alternate: those of public layer i are 2 i and 2 i + 1.
   for (int i = 0; i < 32; ++i) {
     const std::string mixer = "layers." + std::to_string(2 * i) + ".mixer.";
     const std::string feed_forward = "layers." + std::to_string(2 * i + 1) + ".mixer.";
@@ -180,7 +179,7 @@ TEST_CASE("Layers of Jamba lie where its description says", "[families]") {
   }
 }
 
-TEST_CASE("Configs say of what family they are before what they happen to hold besides", "[families]") {
+TEST_CASE("A config's model_type takes precedence over its other fields", "[families]") {
   // As public configs of transformers do, with the fields that the authors' own code reads.
   const auto hf = described(R"({"model_type": "mamba", "vocab_size": 51, "hidden_size": 16, "num_hidden_layers": 1,
           "state_size": 5, "conv_kernel": 4, "expand": 2, "intermediate_size": 32, "time_step_rank": 1, "use_bias": false,
@@ -209,7 +208,7 @@ TEST_CASE("The base of rotary positions may be in any of its fields, which must 
                     Contains("rope_parameters is") && !Contains("rope_parameters. "));
 }
 
-TEST_CASE("Layers that see otherwise than sliding_window says are refused", "[families]") {
+TEST_CASE("Layers whose windows contradict sliding_window are refused", "[families]") {
   const auto mistral = [](const std::string& window, const std::string& types) {
     return described(R"({"model_type": "mistral", "vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 2,
                "intermediate_size": 4, "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 32,
@@ -225,7 +224,7 @@ TEST_CASE("Layers that see otherwise than sliding_window says are refused", "[fa
   CHECK_THROWS_WITH(mistral("null", sliding), Contains("layer_types element"));
 }
 
-TEST_CASE("Qwen2 has windows where its config turns them on, in the layers that it says", "[families]") {
+TEST_CASE("Qwen2 has windows if its config enables them, in the layers that it lists", "[families]") {
   const auto contexts = [](const std::string& fields) {
     std::vector<Index> result;
     const auto model = described(R"({"model_type": "qwen2", "vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 3,

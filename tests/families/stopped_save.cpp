@@ -1,4 +1,4 @@
-// A save that is stopped between its files: what the folder holds is one of the two models, and never a mixture.
+// A save that is stopped between its files: the folder contains one of the two models, never a mixture.
 #include <csignal>
 #include <dlfcn.h>
 #include <sys/wait.h>
@@ -11,7 +11,7 @@ using test::Contains;
 
 namespace {
 
-int steps_left = 0;  // until the program is killed; 0: it is not
+int steps_left = 0;  // until the program is killed; 0: never
 
 void step() {
   if (steps_left > 0 && --steps_left == 0) ::raise(SIGKILL);
@@ -100,7 +100,7 @@ TEST_CASE("A save that is killed leaves the old model or the new one", "[familie
   CHECK(killed > 6);
 }
 
-TEST_CASE("A config that was saved with other tensors is refused, unless its checksum is removed", "[families]") {
+TEST_CASE("A config that was saved with other tensors is refused unless its checksum is removed", "[families]") {
   const test::Folder folder;
   const Pretrained first{folder / "first"}, second{folder / "second"};
   save(Model<Older>(Seed{1}), first);

@@ -1,6 +1,6 @@
-// The Moe layer against the layer of transformers' Switch Transformers: one expert a token, weighted by its
-// probability, with slots for so many tokens, the balance loss and the z-loss. tests/fixtures/switch_layer.py says
-// what was computed.
+// The Moe layer against the layer of transformers' Switch Transformers: one expert per token, weighted by its
+// probability, with limited capacity, the balance loss and the z-loss. tests/fixtures/switch_layer.py documents what
+// was computed.
 #include <string>
 #include <vector>
 
@@ -38,8 +38,8 @@ std::vector<Location> locations() {
   return all;
 }
 
-/// Places for tokens of other sequences are none of a sequence's there, so that each is a call of its own here. The
-/// losses are means over sequences: half of each, which is what the harness takes auxiliary losses at.
+/// There, capacity is per sequence, so each sequence is a separate call here. The losses are means over sequences: half
+/// of each, which is the harness's weight of auxiliary losses.
 template <class Layer, class S, class Device>
 void check_switch(Device& device, const ReferenceFile& reference, Index width) {
   using C = compute_t<S>;
@@ -99,12 +99,11 @@ void check_switch(const char* name, Index width) {
 
 }  // namespace
 
-TEST_CASE("A switch layer that drops tokens is that of transformers, and its gradient", "[families][switch]") {
+TEST_CASE("A switch layer that drops tokens matches transformers, and its gradient", "[families][switch]") {
   check_switch<Moe<Experts<4>, Hidden<5>, Capacity<1>, BalanceLoss<1, 5>, ZLoss<1, 10>>::Layer<6>>("relu", 6);
 }
 
-TEST_CASE("A switch layer with a biased router and GELU is that of transformers, and its gradient",
-          "[families][switch]") {
+TEST_CASE("A switch layer with a biased router and GELU matches transformers, and its gradient", "[families][switch]") {
   using Layer =
       Moe<Experts<3>, Hidden<7>, Gelu, RouterBias, Capacity<15, 16>, BalanceLoss<1, 5>, ZLoss<1, 10>>::Layer<5>;
   check_switch<Layer>("gelu", 5);

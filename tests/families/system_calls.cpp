@@ -1,4 +1,4 @@
-// A folder of a public model of which a system call fails is read whole or not at all, and written in whole files.
+// If a system call fails, a folder of a public model is read completely or not at all, and written in complete files.
 #include "support/system_calls.hpp"
 
 #include "families/folders.hpp"
@@ -6,7 +6,7 @@
 using namespace moe_mamba;
 using Small = test::SmallMamba;
 
-TEST_CASE("Folders are opened whole or not at all where a system call fails", "[families]") {
+TEST_CASE("Folders are opened completely or not at all if a system call fails", "[families]") {
   for (const char* fixture : {"mamba", "mamba_shards"}) {
     const Pretrained folder{test::fixture_folder(fixture)};
     const auto expected = load<Small>(folder);
@@ -25,7 +25,7 @@ TEST_CASE("Folders are opened whole or not at all where a system call fails", "[
   }
 }
 
-TEST_CASE("Folders are written whole or not at all where a system call fails", "[families]") {
+TEST_CASE("Folders are written completely or not at all if a system call fails", "[families]") {
   const test::Folder folder;
   const Pretrained pretrained{folder / "model"};
   const Model<Small> older(Seed{1}), newer(Seed{2});

@@ -55,25 +55,25 @@ std::string family_written() {
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("A model that is written and opened again is the same, in every type", "[families]",
-                   test::SmallMamba, test::SmallFalconMamba, Black) {
+TEMPLATE_TEST_CASE("A model is unchanged after being written and read, in every type", "[families]", test::SmallMamba,
+                   test::SmallFalconMamba, Black) {
   check_round_trip<TestType>();
 }
 
-TEMPLATE_TEST_CASE("A model with attention that is written and opened again is the same, in every type", "[families]",
+TEMPLATE_TEST_CASE("A model with attention is unchanged after being written and read, in every type", "[families]",
                    test::SmallMixtral, test::SmallMixtralWindow, test::SmallJamba, test::SmallJambaDense,
                    test::JambaOfMamba, test::JambaOfAttention, test::SmallLlama, test::SmallMistral, test::SmallQwen2,
                    QwenOfTwoContexts, LlamaOfGelu, MixtralOfGelu) {
   check_round_trip<TestType>();
 }
 
-TEST_CASE("A model with attention is written as the family that can say it", "[families]") {
+TEST_CASE("A model with attention is written as the family that can represent it", "[families]") {
   CHECK(family_written<test::SmallMixtral>() == "mixtral");
   CHECK(family_written<test::SmallJamba>() == "jamba");
   CHECK(family_written<test::SmallMistral>() == "mistral");
   CHECK(family_written<test::SmallLlama>() == "llama");
   CHECK(family_written<test::SmallQwen2>() == "qwen2");
-  // Attention at layers 0, 1 and 3 recurs with no period.
+  // Attention at layers 0, 1 and 3 is not periodic.
   using Mixer = Attention<Heads<2>, Context<9>, NoPositions>;
   using Ssm = Mamba<State<2>, InnerNorm<RmsNorm<>>>;
   using Dense = Mlp<Hidden<5>, SwiGlu>;

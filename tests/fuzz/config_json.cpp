@@ -1,4 +1,4 @@
-// Any bytes as a config.json: refused by name, or a model that can be spelled as a definition.
+// Any bytes as a config.json: refused by name, or a model that has a spelling as a definition.
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>

@@ -22,7 +22,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       std::vector<float> values(static_cast<std::size_t>(elements(tensor)));
       try {
         copy_converted(tensor, values.data());
-      } catch (const std::runtime_error&) {  // a type that is no floating-point number
+      } catch (const std::runtime_error&) {  // not a floating-point type
       }
     }
   } catch (const std::runtime_error&) {

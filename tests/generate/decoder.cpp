@@ -62,7 +62,7 @@ TEST_CASE("greedy generation takes the largest logit and reads it back", "[gener
   CHECK(taken(decoder, prompt, Greedy{}, 12) == expected);
 }
 
-TEST_CASE("a count is kept to, none is none", "[generate]") {
+TEST_CASE("exactly the requested number of tokens is generated, including zero", "[generate]") {
   const test::ModelOf<Net> model(Seed{1});
   const auto prompt = some_tokens(5);
   for (const Index count : {0, 1, 2, 9}) {
@@ -71,7 +71,7 @@ TEST_CASE("a count is kept to, none is none", "[generate]") {
   }
 }
 
-TEST_CASE("generating in two calls is generating in one", "[generate]") {
+TEST_CASE("generating in two calls equals generating in one", "[generate]") {
   const test::ModelOf<Net> model(Seed{1});
   const auto prompt = some_tokens(5);
   Decoder once(model), twice(model);
@@ -191,7 +191,7 @@ TEST_CASE("reading and sampling allocate nothing", "[generate]") {
   }
 }
 
-TEST_CASE("generating allocates for its sampler and a prompt of bytes, and going on nothing", "[generate]") {
+TEST_CASE("generating allocates for its sampler and a prompt of bytes, and nothing afterwards", "[generate]") {
   const test::ModelOf<Net> model(Seed{1});
   const auto prompt = some_tokens(50);
   auto device = test::open(1);

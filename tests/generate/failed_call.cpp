@@ -1,4 +1,4 @@
-// A call on a decoder or scorer in whose middle an operation of the user's throws.
+// Calls on a decoder or scorer during which a user's operation throws.
 #include <algorithm>
 #include <cmath>
 #include <stdexcept>
@@ -16,7 +16,7 @@ using namespace moe_mamba;
 
 namespace {
 
-/// How often the activation may still be called before it throws; negative: for ever.
+/// How often the activation may still be called before it throws; negative: it never throws.
 long calls_until_failure = -1;
 
 struct Fragile {
@@ -37,7 +37,7 @@ using DecoderType = Decoder<Net, float, Cpu>;
 
 const std::vector<Token> first{1, 2, 3}, second{4, 5, 6, 0, 1};
 
-/// Makes the call with its n-th activation failing; whether it failed.
+/// Makes the call with its n-th activation failing, and returns whether it failed.
 template <class Call>
 bool fails(long n, const Call& call) {
   bool failed = false;
@@ -56,7 +56,7 @@ std::vector<float> logits_after(DecoderType& decoder, std::span<const Token> tok
   return {logits.begin(), logits.end()};
 }
 
-/// For each activation that may fail: the decoder says that its state is lost, until it is given another.
+/// Lets each activation fail in turn: the decoder reports that its state is lost until it is given another.
 template <class Call>
 void check_each_failure(const Call& call) {
   const Model<Net> model(Seed{1});
@@ -93,7 +93,7 @@ void check_each_failure(const Call& call) {
 
 }  // namespace
 
-TEST_CASE("a decoder does not go on from the middle of a call that failed", "[generate]") {
+TEST_CASE("a decoder does not continue from the middle of a failed call", "[generate]") {
   check_each_failure([](DecoderType& decoder) { decoder.step(2); });
   check_each_failure([](DecoderType& decoder) { decoder.prefill(second); });
   check_each_failure([](DecoderType& decoder) {
@@ -102,7 +102,7 @@ TEST_CASE("a decoder does not go on from the middle of a call that failed", "[ge
   });
 }
 
-TEST_CASE("a scorer is as it was after a call that failed", "[generate]") {
+TEST_CASE("a scorer is unchanged after a failed call", "[generate]") {
   const Model<Net> model(Seed{1});
   Scorer scorer(model, ScorerOptions{.chunk = 2});
   const double expected = scorer.continuation(first, second).log_likelihood;

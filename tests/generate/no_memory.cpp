@@ -1,5 +1,5 @@
-// What runs out of memory is as it was: the n-th allocation fails, for every n, over the public calls on models,
-// states, workspaces, decoders, scorers, windows and packed batches.
+// Objects are unchanged after running out of memory: the n-th allocation fails, for every n, in the public calls on
+// models, states, workspaces, decoders, scorers, windows and packed batches.
 #include <functional>
 #include <memory>
 #include <string>
@@ -20,17 +20,17 @@ using namespace moe_mamba;
 
 namespace {
 
-using Net = test::WritingNet;  // of 19 tokens
+using Net = test::WritingNet;  // a vocabulary of 19
 
 const std::vector<Token> tokens{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 0, 1, 2, 3, 4, 5, 6, 7, 18};
 
-/// Makes objects with each of the allocations failing; gives the number of failures.
+/// Makes objects with each of the allocations failing in turn; returns the number of failures.
 template <class Make>
 long fail_construction(const Make& make) {
   return test::fail_each_allocation([] { return 0; }, [&](int) { (void)make(); }, [](int) {});
 }
 
-/// Whether `look` finds the same in an object on which `call` has failed as in one on which it was not made.
+/// Checks that `look` finds the same in an object on which `call` has failed as in one without the call.
 template <class Make, class Call, class Look>
 long fail_call(const Make& make, const Call& call, const Look& look) {
   const auto untouched = make();
@@ -41,7 +41,7 @@ long fail_call(const Make& make, const Call& call, const Look& look) {
 
 }  // namespace
 
-TEST_CASE("models, states and workspaces that there is no memory for give back what they took", "[generate]") {
+TEST_CASE("models, states and workspaces that run out of memory free what they allocated", "[generate]") {
   CHECK(fail_construction([] { return Model<Net>(Seed{1}); }) == 1);
   CHECK(fail_construction([] { return Model<Net>(Uninitialised{}); }) == 1);
   CHECK(fail_construction([] { return States<Net>(3); }) == 1);
@@ -73,7 +73,7 @@ TEST_CASE("calls on a model allocate no memory in any state", "[generate]") {
   CHECK(counter.count() == 0);
 }
 
-TEST_CASE("a decoder without memory is as it was", "[generate]") {
+TEST_CASE("a decoder that runs out of memory is unchanged", "[generate]") {
   const Model<Net> model(Seed{1});
   CHECK(fail_construction([&] {
           Cpu cpu(Threads{2});
@@ -106,7 +106,7 @@ TEST_CASE("a decoder without memory is as it was", "[generate]") {
   CHECK(fail_call(make, write(std::string_view("\1\2\3\4\5\6\7\10\11\12\13\14"), TopP{0.5f}), look) >= 2);
 }
 
-TEST_CASE("a scorer takes all its memory when it is made", "[generate]") {
+TEST_CASE("a scorer allocates all its memory on construction", "[generate]") {
   const Model<Net> model(Seed{1});
   CHECK(fail_construction([&] {
           Cpu cpu(Threads{2});
@@ -119,12 +119,12 @@ TEST_CASE("a scorer takes all its memory when it is made", "[generate]") {
   CHECK(counter.count() == 0);
 }
 
-TEST_CASE("windows that there is no memory for are not made", "[generate]") {
+TEST_CASE("windows that run out of memory are not constructed", "[generate]") {
   CHECK(fail_construction([] { return windows(tokens, Length{3}, Batch{2}, Seed{1}); }) == 2);
   CHECK(fail_construction([] { return sequential_windows(tokens, Length{3}, Batch{2}); }) == 2);
 }
 
-TEST_CASE("a packed batch without memory is as it was", "[generate]") {
+TEST_CASE("a packed batch that runs out of memory is unchanged", "[generate]") {
   const auto make = [] {
     auto batch = std::make_unique<PackedBatch>();
     batch->add(std::span(tokens).first(3));
@@ -152,7 +152,7 @@ TEST_CASE("a packed batch without memory is as it was", "[generate]") {
             look) == 3);
   CHECK(fail_call(
             make, [](PackedBatch& batch) { batch.clear(); }, look) == 0);
-  // Memory grows by factors: adding is not quadratic.
+  // Memory grows geometrically: adding is not quadratic.
   PackedBatch batch;
   const test::AllocationCounter counter;
   for (int i = 0; i < 10'000; ++i) batch.add(std::span(tokens).first(3));

@@ -48,7 +48,7 @@ std::set<Token> all_tokens(std::size_t count) {
   return tokens;
 }
 
-/// Tokens by falling logit, equal ones by rising index: written without the sampler's means.
+/// Tokens by descending logit, ties by ascending index, independent of the sampler's implementation.
 std::vector<Token> ranking(const std::vector<double>& logits) {
   std::vector<Token> order;
   std::set<Token> rest = all_tokens(logits.size());
@@ -63,8 +63,8 @@ std::vector<Token> ranking(const std::vector<double>& logits) {
   return order;
 }
 
-// With d degrees of freedom the statistic has mean d and variance 2 d. Six standard deviations, and a bit for the skew
-// of few degrees: with about one seed in a million a right sampler is taken for a wrong one.
+// With d degrees of freedom the statistic has mean d and variance 2 d. Six standard deviations, plus some for the skew
+// at few degrees: about one seed in a million rejects a correct sampler.
 double chi_square_bound(double degrees) { return degrees + 6 * std::sqrt(2 * degrees) + 12; }
 
 }  // namespace
@@ -117,7 +117,7 @@ TEST_CASE("The k most probable tokens are drawn and no others", "[generate]") {
 
 TEST_CASE("The fewest tokens that reach the probability p are drawn and no others", "[generate]") {
   const int draws = 20000;
-  // Probabilities 0.4, 0.3, 0.2, 0.1 and 0, in disorder; the p lie between the sums.
+  // Probabilities 0.4, 0.3, 0.2, 0.1 and 0, unordered; each p is between two cumulative sums.
   const std::vector<double> logits = {std::log(0.2), std::log(0.4), -infinity, std::log(0.1), std::log(0.3)};
   const std::pair<float, std::set<Token>> cases[] = {{1e-6f, {1}},          {0.39f, {1}},        {0.41f, {1, 4}},
                                                      {0.69f, {1, 4}},       {0.71f, {1, 4, 0}},  {0.89f, {1, 4, 0}},
@@ -139,7 +139,7 @@ TEST_CASE("The fewest tokens that reach the probability p are drawn and no other
   CHECK(seen == std::set<Token>{0, 1, 2});
 }
 
-TEST_CASE("The nucleus of a long-tailed distribution is the one that sorting everything gives", "[generate]") {
+TEST_CASE("The nucleus of a long-tailed distribution equals that of a full sort", "[generate]") {
   for (const float p : {0.05f, 0.5f, 0.9f, 0.99f}) {
     const auto logits = test::uniform<double>(500, std::uint64_t(p * 1000), -9, 0);
     const auto order = ranking(logits);
@@ -154,7 +154,7 @@ TEST_CASE("The nucleus of a long-tailed distribution is the one that sorting eve
     const int draws = 40000;
     const auto count = counts(sampler, logits, draws);
     CHECK(chi_square(count, softmax(logits, 1, allowed), draws) < chi_square_bound(double(allowed.size() - 1)));
-    // The rarest of them is expected 70 times where p is 0.9.
+    // With p = 0.9 the rarest of them is expected 70 times.
     if (p <= 0.9f) CHECK(count.size() == allowed.size());
   }
 }
@@ -198,7 +198,7 @@ TEST_CASE("The same seed draws the same tokens, from copies and restored states 
   }
 }
 
-TEST_CASE("Extreme logits and temperatures give the tokens that they must", "[generate]") {
+TEST_CASE("Extreme logits and temperatures give the only possible tokens", "[generate]") {
   const std::vector<double> huge = {-1e300, 1e300, 0};
   const std::vector<float> wide = {-3e38f, 3e38f, 0};
   for (const float temperature : {std::numeric_limits<float>::denorm_min(), 1e-30f, 1.0f, 1e30f}) {
@@ -213,7 +213,7 @@ TEST_CASE("Extreme logits and temperatures give the tokens that they must", "[ge
   }
 }
 
-TEST_CASE("Broken logits are reported and leave the sampler as it was", "[generate]") {
+TEST_CASE("Invalid logits are reported and leave the sampler unchanged", "[generate]") {
   for (const Sampling sampling : {Sampling(Greedy{}), Sampling{}, Sampling(TopP{0.5f})}) {
     Sampler sampler(sampling, Seed{1}, 3);
     const Random before = sampler.random();

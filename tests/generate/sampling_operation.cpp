@@ -1,4 +1,4 @@
-// The operation that draws tokens, by its plain reference, and the Sampler are one definition: token for token.
+// The reference of the operation that draws tokens agrees with the Sampler, token for token.
 #include <algorithm>
 #include <limits>
 #include <string>
@@ -14,7 +14,7 @@ namespace {
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
 
-/// The operation's reference on rows of logits, with memory of its own.
+/// The operation's reference on rows of logits, with its own memory.
 template <class C>
 struct Operation {
   Index rows, vocabulary;
@@ -44,7 +44,7 @@ struct Operation {
   }
 };
 
-/// Every way to choose: alone and together, mild and extreme.
+/// All options of sampling: alone and combined, moderate and extreme.
 std::vector<Sampling> samplings(Index vocabulary) {
   std::vector<Sampling> all;
   for (const float temperature : {0.0f, std::numeric_limits<float>::denorm_min(), 0.7f, 2.5f, 1e30f}) {
@@ -58,18 +58,18 @@ std::vector<Sampling> samplings(Index vocabulary) {
   return all;
 }
 
-/// Logits of many kinds: wide and narrow, with ties, with zeros of both signs, with excluded tokens.
+/// Logits of many kinds: of large and small range, with ties, with zeros of both signs, with excluded tokens.
 template <class C>
 std::vector<C> draw_logits(Index count, std::uint64_t kind) {
   auto logits = test::uniform<C>(count, 100 + kind, -4, 4);
   for (std::size_t i = 0; i < logits.size(); ++i) {
     if (kind == 1) logits[i] = std::round(logits[i]);                   // nine values, -0 among them
-    if (kind == 2) logits[i] = logits[i] * C(20);                       // a few tokens have all
+    if (kind == 2) logits[i] = logits[i] * C(20);                       // a few tokens have all the probability
     if (kind == 3 && i % 3 != 1) logits[i] = C(-infinity);              // two thirds excluded
     if (kind == 4) logits[i] = C(1.25);                                 // no difference at all
-    if (kind == 5) logits[i] = logits[i] * C(1e30) + C(i % 7);          // differences that rounding swallows
+    if (kind == 5) logits[i] = logits[i] * C(1e30) + C(i % 7);          // differences lost in rounding
     if (kind == 6) logits[i] = C(i % 2 == 0 ? 3e38 : -3e38);            // differences beyond float
-    if (kind == 7 && i != logits.size() / 2) logits[i] = C(-infinity);  // one alone is left
+    if (kind == 7 && i != logits.size() / 2) logits[i] = C(-infinity);  // a single token remains
   }
   return logits;
 }
@@ -96,7 +96,7 @@ TEMPLATE_TEST_CASE("the operation draws what samplers of its streams draw", "[ge
           actual.insert(actual.end(), operation.tokens.begin(), operation.tokens.end());
           for (Index row = 0; row < rows; ++row) {
             const std::span<const C> own(logits.data() + row * vocabulary, std::size_t(vocabulary));
-            // Of kind 7 only one row has a token.
+            // With kind 7 only one row has a token.
             const bool none = std::all_of(own.begin(), own.end(), [](C logit) { return logit == C(-infinity); });
             expected.push_back(none ? -1 : samplers[std::size_t(row)](own));
           }
@@ -140,13 +140,14 @@ TEST_CASE("ties at the edge of what is kept go to the lowest index, also where r
   CHECK((count[0] > 0 && count[1] == 0 && count[2] > 0 && count[3] == 0 && count[4] > 0));
 }
 
-TEST_CASE("a row without a token says why and leaves its position, and the others draw", "[generate][sampling]") {
+TEST_CASE("a row without a valid token reports why and keeps its position, and the others draw",
+          "[generate][sampling]") {
   const float nan = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
   const std::vector<float> logits = {1, 2, 3, nan, 2, 3, 1, inf, 3, -inf, -inf, -inf, -inf, nan, -inf, -inf, 5, -inf};
   for (const Sampling sampling : {Sampling(Greedy{}), Sampling{}, Sampling{1, 2, 0.5f}}) {
     Operation<float> operation(6, 3);
     operation.positions.assign(6, 40);
-    operation.status[5] = 4;  // what the caller keeps there stays
+    operation.status[5] = 4;  // the caller's flags there are kept
     operation(sampling, logits, Seed{1}, 0);
     CHECK(operation.status ==
           std::vector<std::uint32_t>{0, logit_not_finite, logit_not_finite, all_tokens_excluded, logit_not_finite, 4});

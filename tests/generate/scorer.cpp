@@ -1,4 +1,4 @@
-// How probable texts are: against the logits of single steps, in any chunks, windows and strides.
+// Likelihoods of texts, in any chunks, windows and strides, against the logits of single steps.
 #include "moe_mamba/generate/scorer.hpp"
 
 #include <algorithm>
@@ -25,7 +25,7 @@ std::vector<Token> some_tokens(Index count, std::uint64_t seed = 3) {
   return tokens;
 }
 
-/// The log-probability of `token` by logits, and whether it is the most probable.
+/// The log-probability of `token` given logits, and whether it is the most probable.
 template <class C>
 Score of_step(std::span<const C> logits, Token token) {
   double sum = 0;
@@ -71,7 +71,7 @@ TEST_CASE("a continuation's log-likelihood is the sum of its steps', in any chun
   }
 }
 
-TEST_CASE("what greedy decoding writes is greedy, and with one token changed it is not", "[generate][score]") {
+TEST_CASE("the output of greedy decoding is greedy, and with one token changed it is not", "[generate][score]") {
   const test::ModelOf<Net> model(Seed{1});
   const auto prompt = some_tokens(5);
   Decoder decoder(model);
@@ -83,7 +83,7 @@ TEST_CASE("what greedy decoding writes is greedy, and with one token changed it 
   CHECK_FALSE(scorer.continuation(prompt, written).greedy);
 }
 
-TEST_CASE("windows predict every token but the first once, from what their window holds", "[generate][score]") {
+TEST_CASE("windows predict every token but the first once, from the contents of their window", "[generate][score]") {
   const test::ModelOf<Net, double> model(Seed{1});
   Scorer scorer(model, ScorerOptions{.chunk = 16});
   for (const Index size : {1, 2, 9, 10, 11, 37}) {
@@ -94,7 +94,7 @@ TEST_CASE("windows predict every token but the first once, from what their windo
       const Index length = 10;
       double expected = 0;
       for (Index t = 1; t < size; ++t) {
-        // The first window that holds it.
+        // The first window that contains it.
         const Index window = t < length ? 0 : (t - length + stride) / stride;
         const auto begin = static_cast<std::size_t>(window * stride);
         const auto context = all.subspan(begin, static_cast<std::size_t>(t) - begin);
@@ -114,7 +114,7 @@ TEST_CASE("bits per byte depend on the number of bytes, not of tokens", "[genera
   CHECK(score.perplexity() == Approx(std::pow(2.0, 2.5)));
 }
 
-TEST_CASE("scoring refuses what has no answer, and allocates nothing", "[generate][score]") {
+TEST_CASE("scoring refuses invalid arguments, and allocates nothing", "[generate][score]") {
   const test::ModelOf<Net> model(Seed{1});
   Scorer scorer(model, ScorerOptions{.chunk = 8});
   const auto tokens = some_tokens(30);

@@ -5,7 +5,7 @@ using namespace moe_mamba;
 
 namespace {
 
-/// A user's own.
+/// A user-defined activation.
 struct Cube {
   static constexpr bool gated = false;
   template <class T>
@@ -20,7 +20,7 @@ struct Cube {
 
 template <class Activation, class C>
 void check_activation(test::Report& report) {
-  // Some functions of a few units in the last place each, multiplied; a derivative may be a difference of them.
+  // Products of functions with errors of a few units in the last place; a derivative may be a difference of these.
   const double bound = 16 * test::rounding<C>;
   for (const Shape size : {Shape{0, 3}, {1, 1}, {1, 33}, {31, 127}, {32, 128}, {129, 257}, {1031, 65}}) {
     const Index rows = size.batch, columns = size.length, wide = columns * (Activation::gated ? 2 : 1);
@@ -33,7 +33,7 @@ void check_activation(test::Report& report) {
       activate(device, Activation{}, matrix(x, rows, wide), matrix(y, rows, columns));
       activate_backward(device, Activation{}, matrix(x, rows, wide), matrix(dy, rows, columns), matrix(dx, rows, wide));
     });
-    // Groups that hold fewer rows than there are: the rest is left alone.
+    // Groups with fewer rows than the matrices: the rest is unchanged.
     const std::vector<Index> offsets = {0, rows / 3, rows / 3, rows / 2};
     report.check(name + " grouped", bound, std::make_tuple(offsets, h, da, a, dh),
                  [&](auto& device, const Index* ends, auto* x, auto* dy, auto* y, auto* dx) {

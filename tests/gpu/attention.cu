@@ -9,7 +9,7 @@ using namespace moe_mamba;
 
 namespace {
 
-/// Where an operation may work: the reference needs nothing.
+/// Scratch memory of an operation; the reference needs none.
 inline Arena scratch_of(const cuda::Device& device) { return Arena(device.scratch()); }
 inline Arena scratch_of(const reference::Device&) { return Arena(); }
 
@@ -24,15 +24,15 @@ void check_attention(test::Report& report, Shape shape, AttentionHeads heads, In
                            std::to_string(heads.queries) + " / " + std::to_string(heads.key_values) + " of " +
                            std::to_string(d) + ", context " + std::to_string(heads.context) + ", read " +
                            std::to_string(read) + ", gap " + std::to_string(gap);
-  // Scores are sums of d products and outputs of up to N, and an exponential doubles what its argument is off by.
-  // In bfloat16 a few roundings count: of outputs, which enter the gradients by scores, and of
-  // the factors of products.
+  // Scores are sums of d products and outputs of up to N, and an exponential doubles the error of its argument. In
+  // bfloat16 a few roundings dominate: of outputs, which enter the gradients with respect to scores, and of the
+  // operands of products.
   const double bound = std::is_same_v<C, bfloat16>
                            ? 0x1p-6
                            : (32 + std::sqrt(double(d)) + std::sqrt(double(heads.context))) * 4 * test::rounding<C>;
   auto state = test::uniform<S>(shape.batch * stride, 1, -2, 2);
   const auto dstate = test::uniform<S>(shape.batch * stride, 2);
-  // What lies in a cache has been of type C.
+  // Cached values have been rounded to C.
   for (auto& number : state) number = static_cast<S>(static_cast<C>(number));
   for (Index b = 0; b < shape.batch; ++b) {
     write_position(read == 0 ? 0 : read + b, state.data() + b * stride + cache.position());
@@ -94,7 +94,7 @@ void check_attention(test::Report& report, Shape shape, AttentionHeads heads, In
   if (shape.lengths != nullptr) report.same_bits("packed attention " + name, arrays, passes(false), passes(true));
 }
 
-/// Packed sequences: those of the reference, and bit for bit what each is alone.
+/// Packed sequences agree with the reference, and bit for bit with each sequence alone.
 template <class C, int d>
 void check_packed(test::Report& report, Index gap = 3) {
   for (const auto& lengths : test::gpu::packed_lengths()) {
@@ -118,14 +118,14 @@ void check_shapes(test::Report& report, Index gap = 3) {
   check_attention<C, d>(report, {1, 333}, {6, 2, 400}, 0, gap, false);
 }
 
-/// A NaN in a row reaches the steps that see it, and no others: heads of bfloat16, whose weights of what is not seen are
-/// zeros in products.
+/// A NaN in a row reaches the steps that attend to it, and no others: bfloat16 heads, in whose products masked keys
+/// have a weight of zero.
 template <int d>
 void check_nan(test::Report& report) {
   const Shape shape{1, 200};
   const AttentionHeads heads{2, 1, 50};
   const Index tokens = shape.tokens(), q_columns = heads.queries * d;
-  for (const Index strange : {0, 70, 133, 199}) {
+  for (const Index nan_row : {0, 70, 133, 199}) {
     for (const int which : {0, 1, 2, 3}) {  // of q, k, v, dy
       std::vector<std::vector<bfloat16>> inputs;
       for (const Index columns : {q_columns, Index{d}, Index{d}, q_columns}) {
@@ -133,9 +133,9 @@ void check_nan(test::Report& report) {
       }
       const Index columns = Index(inputs[std::size_t(which)].size()) / tokens;
       for (Index c = 0; c < columns; ++c) {
-        inputs[std::size_t(which)][std::size_t(strange * columns + c)] = static_cast<bfloat16>(NAN);
+        inputs[std::size_t(which)][std::size_t(nan_row * columns + c)] = static_cast<bfloat16>(NAN);
       }
-      report.check("attention, NaN in " + std::to_string(which) + " at " + std::to_string(strange), 0x1p-6,
+      report.check("attention, NaN in " + std::to_string(which) + " at " + std::to_string(nan_row), 0x1p-6,
                    std::make_tuple(
                        inputs[0], inputs[1], inputs[2], inputs[3], test::poison<float>(AttentionCache<d>(heads).size()),
                        test::poison<bfloat16>(tokens * q_columns), test::poison<float>(tokens * heads.queries),

@@ -11,8 +11,9 @@ using test::gpu::Results;
 
 namespace {
 
-/// A convolution with random inputs. Rows lie `gap` elements apart: only where that and the channels are even can pairs of
-/// channels be loaded at once. Where channels are odd, weights do not begin where several can.
+/// A convolution with random inputs. Rows are padded by `gap` elements: pairs of channels can be loaded together only
+/// if both that and the number of channels are even. With an odd number of channels, weights are not aligned for vector
+/// loads.
 template <class C, class S, int K>
 struct Problem {
   using T = compute_t<C>;
@@ -105,7 +106,8 @@ struct Problem {
     return outputs.values(checks);
   }
 
-  /// The elements of an output that a call has to write. `gaps` tells whether what lies between rows is as it was.
+  /// The elements of an output that a call has to write. `gaps` is set to whether the padding between rows is
+  /// unchanged.
   std::vector<double> written(const std::string& name, const std::vector<double>& values, bool& gaps) const {
     if (name != "y" && name != "dx") return values;
     std::vector<double> result;
@@ -118,9 +120,9 @@ struct Problem {
   }
 };
 
-/// Double: see tests/gpu/selective_scan.cu. Float: sums of K products of numbers below 1 and the gate make some units in the
-/// last place of the largest element; sums over all tokens some that grow with the square root of their number. bfloat16:
-/// the same before rounding.
+/// Double: see tests/gpu/selective_scan.cu. Float: sums of K products of numbers below 1 and the gate give errors of
+/// some units in the last place of the largest element; errors of sums over all tokens grow with the square root of
+/// their number. bfloat16: the same before rounding.
 template <class C>
 double bound(const std::string& name, int taps, Index tokens) {
   const bool parameter = name == "dweight" || name == "dbias";
@@ -154,7 +156,7 @@ void compare_shapes(cuda::Device& device, Checks& checks) {
   for (const Index gap : {3, 2}) {
     if (gap == 2 && sizeof(C) != 2) continue;
     for (std::uint64_t i = 0; i < 8; ++i) {
-      // Every length is met by an even width with either gap.
+      // Every length occurs with an even width and either gap.
       const Index width = widths[(i * 5 + K) % 6];
       compare<C, S, K>(device, checks, {1 + static_cast<Index>(i % 3), lengths[i]}, width + (gap == 2 ? width % 2 : 0),
                        gap, 100 * i, i % 3 != 2);
@@ -164,12 +166,12 @@ void compare_shapes(cuda::Device& device, Checks& checks) {
   checks.group(test::gpu::types<C, S>() + ", K " + std::to_string(K));
 }
 
-/// Packed sequences: those of the reference, and bit for bit what each is alone.
+/// Packed sequences agree with the reference, and bit for bit with each sequence alone.
 template <class C, class S, int K>
 void compare_packed(cuda::Device& device, Checks& checks) {
   for (const auto& lengths : test::gpu::packed_lengths()) {
     const Shape shape = Shape::packed(lengths);
-    // Of the many channels a block has several tiles of a sequence.
+    // With many channels a block takes several tiles of a sequence.
     for (const Index channels : {6, 33, 12802}) {
       if (channels > 100 && shape.tokens() > 700) continue;
       const bool with_state = channels != 33;
@@ -187,7 +189,7 @@ void compare_packed(cuda::Device& device, Checks& checks) {
   checks.group(test::gpu::types<C, S>() + ", K " + std::to_string(K) + ", packed");
 }
 
-/// So many channels or sequences that a warp, on the way back, takes more steps or more pieces than it takes at least.
+/// So many channels or sequences that a warp, in the backward pass, takes more than the minimum of steps or chunks.
 template <class C>
 void compare_many(cuda::Device& device, Checks& checks) {
   for (const Index gap : {2, 3}) {
@@ -198,7 +200,7 @@ void compare_many(cuda::Device& device, Checks& checks) {
   checks.group(test::gpu::types<C, C>() + ", many");
 }
 
-/// A sequence in parts with carried state gives the bits of the whole.
+/// A sequence in chunks with carried state gives the bits of the whole.
 template <class C, int K>
 void compare_parts(cuda::Device& device, Checks& checks, Index gap) {
   const Index length = 200, channels = 34;

@@ -32,8 +32,8 @@ void check_cross_entropy(test::Report& report, double bound) {
     cuda::Memory device_scratch(head_cross_entropy_scratch<C>(sizes, tokens, vocabulary, width) + 64);
     std::vector<double> host_scratch(static_cast<std::size_t>(vocabulary) + 16);
     for (const bool gradients : {false, true}) {
-      // Activations that bfloat16 holds, so that the bound tells of sums and exponentials alone; gradients of logits
-      // are rounded to it.
+      // Activations that are exact in bfloat16, so that the bound covers sums and exponentials alone; gradients of
+      // logits are rounded to it.
       report.check(
           std::to_string(tokens) + " x " + std::to_string(vocabulary) + " x " + std::to_string(width),
           gradients ? bound : 80 * test::rounding<C>,

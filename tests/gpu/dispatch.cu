@@ -18,7 +18,7 @@ struct Size {
     Random random(Seed{5});
     std::vector<Index> chosen;
     for (Index t = 0; t < tokens; ++t) {
-      // Expert 2 gets none where there are others.
+      // Expert 2 gets no token if there are others.
       const auto first = one ? experts - 1 : static_cast<Index>(random.below(static_cast<std::uint64_t>(experts)));
       for (Index k = 0; k < top_k; ++k) {
         const Index e = (first + k) % experts;

@@ -5,7 +5,7 @@ using namespace moe_mamba;
 
 namespace {
 
-/// What moves numbers of type X, into numbers of type C.
+/// Operations that copy or add numbers of type X to numbers of type C.
 template <class X, class C>
 void check_moves(test::Report& report) {
   for (const Shape size :
@@ -43,7 +43,7 @@ void check_elementwise(test::Report& report) {
         return MatrixView<std::remove_pointer_t<decltype(data)>>{data, rows, columns, stride};
       };
       for (const bool gradient : {false, true}) {
-        // Over as many terms, the reference's plain sum in double loses as many roundings, at random.
+        // The reference's plain sum in double makes a random rounding error per term.
         const double sum_rounding = 2 * std::sqrt(double(rows * columns)) * test::rounding<double>;
         report.check("squared error " + name, 4 * test::rounding<C> + sum_rounding,
                      std::make_tuple(x, target, test::poison<C>(rows * stride), test::poison<double>(1)),

@@ -5,7 +5,7 @@ using namespace moe_mamba;
 
 namespace {
 
-/// `count` tokens below `vocabulary`; every `often`-th is token 0 where often is above 0.
+/// `count` tokens below `vocabulary`; every `often`-th is token 0 if `often` > 0.
 std::vector<Token> draw_tokens(Index count, Index vocabulary, Index often) {
   Random random(Seed{11});
   std::vector<Token> tokens;

@@ -1,4 +1,4 @@
-// The main() of the tests of models on a device. Where there is none they count as skipped.
+// The main() of the tests of models on a device. Without a device they count as skipped.
 #define CATCH_CONFIG_RUNNER
 #include <cstdio>
 #include <cuda_runtime.h>

@@ -1,5 +1,5 @@
-// Models on a device: what the same-source tests of models cannot say, because the Cpu has no streams, no memory of its own
-// and no rounding of factors.
+// Models on a device: what the shared tests of models cannot cover, because the Cpu has no streams, no separate memory
+// and no rounding of operands.
 #include <array>
 #include <cmath>
 #include <cstring>
@@ -19,7 +19,7 @@ using DeviceMemory = cuda::Memory;
 
 namespace {
 
-/// Device memory between bytes that nobody may write.
+/// Device memory between guard bytes.
 template <class T>
 class Guarded {
  public:
@@ -53,7 +53,7 @@ bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
   return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
 }
 
-/// A batch, where the device finds it, with everything that a gradient changes between guards.
+/// A batch in device memory, with everything that a gradient changes between guards.
 template <class Definition, class S>
 struct Scene {
   using C = compute_t<S>;
@@ -81,7 +81,7 @@ struct Scene {
   Model<Definition, S, Cuda> model;
 };
 
-/// Everything that a scene's work changed.
+/// Everything that the work on a scene changed.
 template <class Definition, class S>
 std::vector<std::vector<compute_t<S>>> results(const Scene<Definition, S>& scene) {
   (void)scene.parameters.read();
@@ -99,7 +99,7 @@ void work(Scene<Definition, S>& scene, Workspace<Definition, S, Cuda>& workspace
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("Queued calls give what waiting calls give, twice the same bits, and as a graph", "[gpu]", float,
+TEMPLATE_TEST_CASE("Queued calls give the results of waiting calls, reproducibly, and as a graph", "[gpu]", float,
                    double, bfloat16) {
   using Net = test::ManyWaysNet;
   const Shape shape{3, 70};
@@ -166,9 +166,9 @@ TEST_CASE("Decoding steps can be captured by the caller", "[gpu]") {
   cudaGraphDestroy(graph);
 }
 
-TEMPLATE_TEST_CASE("With bfloat16 parameters a device is no further off than rounded factors are", "[gpu]",
+TEMPLATE_TEST_CASE("With bfloat16 parameters a device's error is comparable to that of rounded operands", "[gpu]",
                    test::MambaNet, test::MixtureNet, test::ManyWaysNet, test::CapacityNet, test::SeriesNet) {
-  // In double, with the same parameters: exact, and with the factors of products rounded as tensor cores take them.
+  // In double, with the same parameters: exact, and with the operands of products rounded as for tensor cores.
   using S = bfloat16;
   const Shape shape{2, 35};
   reference::Device exact_device;
@@ -230,7 +230,7 @@ TEST_CASE("Training on packed batches gives the same bits, recorded or not", "[g
   Random random(Seed{4});
   for (int i = 0; i < 400; ++i) tokens.push_back(static_cast<Token>(random.below(11)));
   const std::span<const Token> text(tokens);
-  // As many tokens in as many sequences are another batch where the lengths are others.
+  // Equally many tokens and sequences with different lengths are a different batch.
   const std::vector<Index> some{5, 1, 0, 33, 2, 19}, others{1, 5, 0, 33, 19, 2};
   const auto train = [&](bool recorded) {
     Model<Net, bfloat16, Cuda> model(Seed{1});
@@ -252,7 +252,7 @@ TEST_CASE("Training on packed batches gives the same bits, recorded or not", "[g
   CHECK(same_bits(recorded.second, unrecorded.second));
 }
 
-TEST_CASE("Many models on streams of their own do not disturb each other", "[gpu]") {
+TEST_CASE("Many models on separate streams do not interfere", "[gpu]") {
   using Net = test::MixtureNet;
   const Shape shape{2, 50};
   const Model<Net, float, Cuda> model(Seed{1});
@@ -295,7 +295,7 @@ TEST_CASE("A device works on the caller's stream", "[gpu]") {
   cuda::check(cudaStreamDestroy(stream), "cudaStreamDestroy");
 }
 
-TEST_CASE("What a device cannot do is said", "[gpu]") {
+TEST_CASE("Requests that a device cannot meet are reported", "[gpu]") {
   using Net = test::MixtureNet;
   cuda::Device device;
   using test::Contains;

@@ -6,7 +6,7 @@ using namespace moe_mamba;
 
 namespace {
 
-/// Of rows of type X to rows of type Y.
+/// Norms from rows of type X to rows of type Y.
 template <class X, class Y, class S>
 void check_norms(test::Report& report) {
   using C = compute_t<X>;
@@ -23,7 +23,7 @@ void check_norms(test::Report& report) {
                            {9, 1028}}) {
     const Index rows = size.batch, columns = size.length, stride = columns % 4 == 0 ? columns + 8 : columns + 3;
     const std::string name = std::to_string(rows) + " x " + std::to_string(columns);
-    // Sums of a row in the compute type, in runs of at least a thirty-second of it.
+    // A row's sums are in the compute type, in at least 32 partial sums.
     const double bound =
         (8 + std::sqrt(double(columns)) / 2) * test::rounding<C> + std::sqrt(double(rows)) * test::rounding<double>;
     auto x = test::uniform<X>(rows * stride, 1, -1, 2);

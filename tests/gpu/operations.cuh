@@ -24,7 +24,7 @@ using namespace moe_mamba;
 template <class C>
 inline constexpr double rounding = std::numeric_limits<compute_t<C>>::epsilon() / 2;
 
-/// Device memory with `guard` bytes before and behind, which nobody may write.
+/// Device memory with `guard` guard bytes before and after it.
 template <class T>
 class Guarded {
  public:
@@ -38,7 +38,7 @@ class Guarded {
   }
   T* data() const { return reinterpret_cast<T*>(memory_.data() + guard); }
 
-  /// What is there now; `intact` becomes false where a guard has changed.
+  /// The current contents; `intact` becomes false if a guard has changed.
   std::vector<T> read(bool& intact) const {
     std::vector<unsigned char> bytes(memory_.size());
     cuda::check(cudaMemcpy(bytes.data(), memory_.data(), bytes.size(), cudaMemcpyDeviceToHost), "cudaMemcpy");
@@ -56,7 +56,7 @@ class Guarded {
   std::size_t size_;
 };
 
-/// Scalars become double for the reference, indices stay.
+/// Scalars become double for the reference, indices are unchanged.
 template <class T>
 using Exact = std::conditional_t<std::is_integral_v<T>, T, double>;
 
@@ -69,8 +69,8 @@ std::vector<Exact<T>> exact(const std::vector<T>& values) {
   }
 }
 
-/// Largest difference over largest magnitude; indices must be the same, and so must the places of NaNs. What is stored
-/// as bfloat16 may be off by its rounding besides.
+/// Largest difference over largest magnitude; indices must be equal, and so must the positions of NaNs. Values stored
+/// as bfloat16 may also differ by their rounding.
 template <class T>
 double error(const std::vector<T>& actual, const std::vector<Exact<T>>& expected) {
   double difference = 0, magnitude = 0;
@@ -94,7 +94,7 @@ MatrixView<const T> fixed(const T* data, Index rows, Index columns) {
   return {data, rows, columns, columns};
 }
 
-/// Counts checks, prints a line for each group of them.
+/// Counts checks, and prints a line per group.
 class Report {
  public:
   explicit Report(cuda::Device& device) : device_(device) {}
@@ -104,9 +104,8 @@ class Report {
     name_ = name;
   }
 
-  /// call(device, pointers…) on copies of the arrays: on the device twice at once and once more as a graph, which must
-  /// leave the same bits each time and no mark around the arrays, and by the reference in double, which every array
-  /// must agree with to `bound`.
+  /// call(device, pointers…) on copies of the arrays: twice on the device and once more as a graph, with equal bits and
+  /// intact guards each time, and on the reference in double, with which every array must agree within `bound`.
   template <class... T, class Call>
   void check(const std::string& what, double bound, const std::tuple<std::vector<T>...>& arrays, const Call& call) {
     constexpr auto indices = std::index_sequence_for<T...>{};
@@ -125,7 +124,7 @@ class Report {
     expect(what + ": the same bits as a graph", same(first, run(arrays, call, true, intact), indices));
   }
 
-  /// Two calls on copies of the same arrays, which must leave the same bits.
+  /// Two calls on copies of the same arrays, which must give equal bits.
   template <class... T, class Call, class Other>
   void same_bits(const std::string& what, const std::tuple<std::vector<T>...>& arrays, const Call& call,
                  const Other& other) {
@@ -200,7 +199,7 @@ class Report {
   double worst_ = 0;
 };
 
-/// Runs a test's checks where there is a device. Exit codes: 0 passed, 1 failed, 77 skipped.
+/// Runs a test's checks if there is a device. Exit codes: 0 passed, 1 failed, 77 skipped.
 template <class Checks>
 int run_checks(const Checks& checks, CudaOptions options = {}) {
   int devices = 0;

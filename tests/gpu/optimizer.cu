@@ -19,8 +19,8 @@ __global__ void join_kernel(Index count, const bfloat16* parameters, const std::
   for (Index i = threadIdx.x; i < count; i += blockDim.x) weights[i] = join_float({parameters[i], remainder[i]});
 }
 
-/// With bfloat16 parameters, weights are taken apart before the update and put together again after it: a remainder is
-/// nothing that the reference in double has, and all of it may change with the last bit of a weight.
+/// With bfloat16 parameters, weights are split before the update and joined after it: the reference in double has no
+/// remainders, and all bits of one may change with the last bit of a weight.
 template <class C, class S>
 void check_optimizer(test::Report& report) {
   constexpr bool halved = AdamWUpdate<C, S>::keeps_remainder;
@@ -33,7 +33,7 @@ void check_optimizer(test::Report& report) {
     const auto weights = test::uniform<C>(count, 2);
     const test::Guarded<bfloat16> upper(std::vector<bfloat16>(halved ? weights.size() : 0));
     const test::Guarded<std::int16_t> lower(std::vector<std::int16_t>(halved ? weights.size() : 0));
-    // Pieces of 2048 elements are a block's, so some boundaries lie at their ends and some blocks have none.
+    // A block takes chunks of 2048 elements, so some boundaries are at the ends of chunks and some chunks have none.
     const std::vector<std::vector<Index>> decays = {{},
                                                     {0},
                                                     {0, count},
@@ -92,7 +92,7 @@ void check_optimizer(test::Report& report) {
                [&](auto& device, const auto* from, double* sum) { sum_of_squares(device, from, 1000, sum); });
 }
 
-/// An update has the same bits wherever its arrays begin, though aligned ones are read in larger pieces.
+/// An update has the same bits for any alignment of its arrays, though aligned ones are read in larger vectors.
 template <class C, class S>
 void check_place(test::Report& report) {
   constexpr Index count = 3001;
@@ -115,7 +115,7 @@ void check_place(test::Report& report) {
     const auto remainder = at(std::vector<std::int16_t>(AdamWUpdate<C, S>::keeps_remainder ? count : 0, 77), offset);
     const auto gradient = at(test::uniform<C>(count, 2), offset), m = at(test::uniform<C>(count, 3), offset),
                v = at(test::uniform<C>(count, 4, 0, 1), offset);
-    cuda::check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");  // a copy may still be on its way
+    cuda::check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");  // a copy may still be in progress
     adamw(device, AdamWUpdate<C, S>{.count = count,
                                     .parameters = weights.data() + offset,
                                     .remainder = remainder.data() + offset,

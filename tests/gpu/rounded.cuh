@@ -15,7 +15,7 @@ namespace test::gpu {
 
 using moe_mamba::compute_t;
 
-/// What an operation writes, by name.
+/// The outputs of an operation, by name.
 template <class C>
 struct Results {
   std::map<std::string, std::vector<C>> activations;
@@ -70,8 +70,8 @@ class ResultBuffers {
   std::map<std::string, Buffer<compute_t<C>>> sums_;
 };
 
-/// relative_error of results that were rounded to T once: what of a difference half a unit in the last place does not
-/// account for.
+/// relative_error of results that were rounded to T once: the part of a difference beyond half a unit in the last
+/// place.
 template <class T>
 double error_beyond_rounding(std::vector<double> actual, const std::vector<double>& expected) {
   if constexpr (std::is_same_v<T, moe_mamba::bfloat16>) {

@@ -5,7 +5,7 @@ using namespace moe_mamba;
 
 namespace {
 
-/// Logits of which some tie, within a token and with its largest.
+/// Logits with some ties, within a token and with its largest.
 template <class C>
 std::vector<C> draw_logits(Index tokens, Index stride) {
   auto logits = test::uniform<C>(tokens * stride, 1, -4, 4);
@@ -14,7 +14,7 @@ std::vector<C> draw_logits(Index tokens, Index stride) {
   return logits;
 }
 
-/// How gates are made, and whether a bias takes part in the choice.
+/// How gates are computed, and whether a bias affects the choice.
 struct Gates {
   GateOrder order;
   bool biased = false, normalised = false;
@@ -26,14 +26,15 @@ void check_router(test::Report& report, Gates way) {
   const std::string kind =
       (way.biased ? "biased " : "") + std::to_string(TopK) + " of " + std::to_string(Experts) + ", ";
   for (const Index tokens : {0, 1, 31, 32, 33, 127, 128, 129, 1031, 20011}) {
-    // Among many sums of a score and a bias, some are equal but for rounding.
+    // Among many sums of a score and a bias, some differ only by rounding.
     if (tokens * Experts > (way.biased ? 200'000 : 2'000'000)) continue;
     const Index stride = Experts + 1, assignments = tokens * TopK;
-    // Every third token does not count, where the number of tokens is odd.
+    // Every third token is not counted if the number of tokens is odd.
     const bool masked = tokens % 2 == 1;
     std::vector<Token> targets;
     for (Index t = 0; t < tokens; ++t) targets.push_back(t % 3 == 1 ? masked_target : 5);
-    // Exponentials, their sum and its logarithm; sums over the tokens are in double, the reference's plain ones.
+    // Errors of exponentials, their sum and its logarithm; sums over the tokens are in double, plain ones in the
+    // reference.
     const double sum_rounding = 2 * std::sqrt(double(tokens)) * test::rounding<double>;
     report.check(
         "route " + kind + std::to_string(tokens), 40 * test::rounding<C> + sum_rounding,
@@ -63,7 +64,7 @@ void check_router(test::Report& report, Gates way) {
                                                        .sigmoids = sigmoids});
         });
 
-    // Any probabilities, gates and experts will do for the backward pass, as long as experts do not repeat.
+    // The backward pass works with any probabilities, gates and distinct experts.
     Random random(Seed{5});
     std::vector<Index> experts;
     for (Index t = 0; t < tokens; ++t) {
@@ -111,7 +112,7 @@ void check_orders(test::Report& report) {
   }
 }
 
-/// A NaN among the logits: the experts of its token are within range and differ, its results are NaN.
+/// A NaN among the logits: the experts of its token are distinct and within range, its results are NaN.
 void check_nan(test::Report& report, cuda::Device& device) {
   constexpr int experts = 40, top_k = 40;
   auto logits = test::uniform<float>(3 * experts, 1);
@@ -141,7 +142,7 @@ void check_nan(test::Report& report, cuda::Device& device) {
   report.expect("NaN comes out", std::isnan(p[experts]) && !std::isnan(p[0]) && !std::isnan(p[2 * experts]) && intact);
 }
 
-/// Biases of two routers among other parameters: the reference's, to the last bit.
+/// Biases of two routers among other parameters: equal to the reference's, bit for bit.
 template <class S>
 void check_selection_biases(test::Report& report, cuda::Device& device) {
   constexpr bool halved = SelectionBiasUpdate<S>::keeps_remainder;

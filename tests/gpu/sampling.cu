@@ -1,5 +1,5 @@
-// Drawing tokens: the reference's token for token. Where sums are not exact a different one would be right only within
-// 1e-12 of the edge between two tokens, which none of these draws is.
+// Drawing tokens: as the reference, token for token. Because sums are not exact, a different token could be correct
+// within 1e-12 of the boundary between two tokens; none of these draws is that close.
 #include <string>
 
 #include "gpu/operations.cuh"
@@ -13,18 +13,19 @@ namespace {
 
 constexpr float infinity = std::numeric_limits<float>::infinity();
 
-/// Logits of many kinds: wide and narrow, with ties, with zeros of both signs, with excluded tokens, broken ones.
+/// Logits of many kinds: of large and small range, with ties, with zeros of both signs, with excluded tokens, invalid
+/// ones.
 template <class C>
 std::vector<C> draw_logits(Index count, int kind) {
   auto logits = test::uniform<C>(count, 100 + std::uint64_t(kind), -4, 4);
   for (std::size_t i = 0; i < logits.size(); ++i) {
     if (kind == 1) logits[i] = std::round(logits[i]);                   // nine values, -0 among them
-    if (kind == 2) logits[i] = logits[i] * C(20);                       // a few tokens have all
+    if (kind == 2) logits[i] = logits[i] * C(20);                       // a few tokens have all the probability
     if (kind == 3 && i % 3 != 1) logits[i] = C(-infinity);              // two thirds excluded
     if (kind == 4) logits[i] = C(1.25);                                 // no difference at all
-    if (kind == 5) logits[i] = logits[i] * C(1e30) + C(i % 7);          // differences that rounding swallows
+    if (kind == 5) logits[i] = logits[i] * C(1e30) + C(i % 7);          // differences lost in rounding
     if (kind == 6) logits[i] = C(i % 2 == 0 ? 3e38 : -3e38);            // differences beyond float
-    if (kind == 7 && i != logits.size() / 2) logits[i] = C(-infinity);  // one alone is left
+    if (kind == 7 && i != logits.size() / 2) logits[i] = C(-infinity);  // a single token remains
     if (kind == 8 && i == logits.size() / 2) logits[i] = C(NAN);
     if (kind == 9 && i == logits.size() / 2) logits[i] = C(infinity);
   }
@@ -74,7 +75,7 @@ void check_samplings(test::Report& report, cuda::Device& owner) {
   }
 }
 
-/// A captured graph draws on: what a sampler draws, one after the other.
+/// Replays of a captured graph draw successive tokens of a sampler.
 void check_graph(test::Report& report, cuda::Device& device) {
   const Index vocabulary = 50280;
   const int draws = 40;
@@ -109,7 +110,7 @@ void check_graph(test::Report& report, cuda::Device& device) {
   }
 }
 
-/// The largest vocabulary, all of it alike: the token is the share of the kept ones that the random number is.
+/// The largest vocabulary with equal logits: the token's rank among the kept ones is proportional to the random number.
 void check_largest(test::Report& report, cuda::Device& device) {
   const Index vocabulary = most_sampled_tokens;
   const cuda::Memory logits(std::size_t(vocabulary) * sizeof(float));

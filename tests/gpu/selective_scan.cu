@@ -29,7 +29,7 @@ void compare(cuda::Device& device, Checks& checks, Shape shape, Index channels, 
   }
 }
 
-/// Packed sequences: those of the reference, and bit for bit what each is alone.
+/// Packed sequences agree with the reference, and bit for bit with each sequence alone.
 template <class C, class S, int N>
 void compare_packed(cuda::Device& device, Checks& checks) {
   for (const auto& lengths : test::gpu::packed_lengths()) {
@@ -61,7 +61,7 @@ void compare_shapes(cuda::Device& device, Checks& checks, Index longest = 1031) 
   checks.group(test::gpu::types<C, S>() + ", N " + std::to_string(N));
 }
 
-/// As many sequences as there are multiprocessors, which narrow blocks share out.
+/// As many sequences as multiprocessors, whose load narrow blocks balance.
 template <class C, class S, int N>
 void compare_narrow(cuda::Device& device, Checks& checks) {
   const Index processors = device.processors();
@@ -73,7 +73,7 @@ void compare_narrow(cuda::Device& device, Checks& checks) {
   checks.group(test::gpu::types<C, S>() + ", N " + std::to_string(N) + ", narrow blocks");
 }
 
-/// A sequence in parts with carried state against the whole: both within the bound of the reference.
+/// A sequence in chunks with carried state against the whole: both within the bound of the reference.
 template <class C, class S, int N>
 void compare_parts(cuda::Device& device, Checks& checks) {
   const Index length = 700, channels = 36;
@@ -103,7 +103,7 @@ void compare_parts(cuda::Device& device, Checks& checks) {
   checks.group(test::gpu::types<C, S>() + ", in parts");
 }
 
-/// A NaN goes to what follows in its channel, and to nothing else.
+/// A NaN reaches later steps of its channel, and nothing else.
 template <class C>
 void nan_goes_through(cuda::Device& device, Checks& checks) {
   Problem<C, C, 16> problem({1, 100}, 40, 5);
@@ -124,7 +124,8 @@ void nan_goes_through(cuda::Device& device, Checks& checks) {
   checks.group(test::gpu::types<C, C>() + ", NaN");
 }
 
-/// Memory for a batch must be enough for any smaller or shorter one, though fewer sequences are cut into more chunks.
+/// Memory for a batch must be enough for any smaller or shorter one, though fewer sequences are divided into more
+/// chunks.
 template <class C>
 void check_scratch(const cuda::Device& device, Checks& checks) {
   for (const auto& [channels, states] : {std::pair<Index, Index>{64, 256}, {1024, 128}, {2048, 16}, {40, 3}}) {
@@ -145,7 +146,7 @@ void check_scratch(const cuda::Device& device, Checks& checks) {
       }
     }
   }
-  // Packed sequences take no more than as many of the longest.
+  // Packed sequences need no more than equally many of the longest.
   for (const auto& lengths : test::gpu::packed_lengths()) {
     const Shape packed = Shape::packed(lengths);
     for (const Index channels : {40, 2048}) {
@@ -159,7 +160,7 @@ void check_scratch(const cuda::Device& device, Checks& checks) {
 
 }  // namespace
 
-/// With an argument, only short sequences: for tools that make kernels many times slower.
+/// With an argument, only short sequences: for tools under which kernels are many times slower.
 int main(int arguments, char**) {
   return test::gpu::run([&](Checks& checks) {
     cuda::Device device;
@@ -184,7 +185,7 @@ int main(int arguments, char**) {
     compare_shapes<double, double, 3>(device, checks);
     compare_shapes<double, double, 16>(device, checks);
     compare_shapes<double, double, 20>(device, checks);
-    // More blocks than multiprocessors, so that time is not cut into chunks.
+    // More blocks than multiprocessors, so that time is not divided into chunks.
     compare<float, float, 16>(device, checks, {300, 200}, 33, 9, true);
     compare<bfloat16, bfloat16, 16>(device, checks, {300, 200}, 36, 9, true);
     compare<double, double, 16>(device, checks, {300, 70}, 33, 10, false);

@@ -14,11 +14,10 @@ namespace test::gpu::scan {
 using namespace moe_mamba;
 inline std::size_t count(Index n) { return static_cast<std::size_t>(n); }
 
-/// How a problem is run: launch by launch, captured as a graph, or packed sequences one by one.
+/// How a problem is run: by separate launches, captured as a graph, or with packed sequences one by one.
 enum class Run { at_once, as_graph, one_by_one };
 
-/// A scan with random inputs. Rows and states lie further apart than they must, those of some widths so that several
-/// elements can be loaded at once.
+/// A scan with random inputs. Rows and states are padded, for some widths such that vector loads are possible.
 template <class C, class S, int N>
 struct Problem {
   using T = compute_t<C>;
@@ -73,7 +72,7 @@ struct Problem {
   MatrixView<const C> wide(const std::vector<C>& values) const { return wide(values.data()); }
   MatrixView<const C> narrow(const std::vector<C>& values) const { return narrow(values.data()); }
 
-  /// What the outputs hold before a call.
+  /// The contents of the outputs before a call.
   Results<C> before() const {
     const Index t = shape.tokens(), e = channels;
     return {{{"y", test::poison<C>(t * stride)},
@@ -90,8 +89,8 @@ struct Problem {
              {"dstate", dstate}}};
   }
 
-  /// Forward and backward with the memory that `input`, `parameter`, `output` for activations and `sum` for other results
-  /// give, and `scratch`.
+  /// Forward and backward with the memory that `input`, `parameter`, `output` for activations and `sum` for other
+  /// results give, and `scratch`.
   template <class Device, class Input, class Parameter, class Output, class Sum>
   void run(Device& device, const Input& input, const Parameter& parameter, const Output& output, const Sum& sum,
            Arena scratch, bool with_state, bool one_by_one) const {
@@ -183,7 +182,7 @@ struct Problem {
     return outputs.values(checks);
   }
 
-  /// The scan in plain loops in the type of arithmetic: what a result may be off by is judged by what this is off by.
+  /// The scan in plain loops in the compute type: its error sets the tolerance.
   std::map<std::string, std::vector<T>> plain(bool with_state) const {
     const Index e = channels;
     std::map<std::string, std::vector<T>> results;
@@ -252,7 +251,7 @@ struct Problem {
     return results;
   }
 
-  /// The elements of an output that a call has to write, one after the other.
+  /// The elements of an output that a call has to write, without padding.
   template <class V>
   std::vector<V> written(const std::string& name, const std::vector<V>& values) const {
     const bool rows = name == "y" || name == "du" || name == "ddelta" || name == "dz",
@@ -266,7 +265,7 @@ struct Problem {
     return result;
   }
 
-  /// Whether what lies between rows is as it was.
+  /// Whether the padding between rows is unchanged.
   bool gaps_hold(const std::vector<double>& values, Index width, Index row_stride) const {
     for (Index row = 0; row < shape.tokens(); ++row) {
       for (Index i = width; i < row_stride; ++i) {
@@ -290,9 +289,10 @@ struct Problem {
   }
 };
 
-/// Double: 1e-12 is some thousand rounding errors, of which a sum has that many. Float: twice what plain loops in float are
-/// off by and, as those may be lucky, 8 units in the last place of the largest element; for the gradients of parameters,
-/// sums over all tokens, some that grow with the square root of their number. bfloat16: the same before rounding.
+/// Double: 1e-12 is some thousand rounding errors, as many as there are in a sum. Float: twice the error of plain loops
+/// in float plus, as that may be small by chance, 8 units in the last place of the largest element; for the gradients
+/// of parameters, which are sums over all tokens, a term that grows with the square root of their number. bfloat16: the
+/// same before rounding.
 template <class C>
 double bound(const std::string& name, double plain_error, Index tokens) {
   if (sizeof(C) == 8) return 1e-12;

@@ -14,12 +14,13 @@
 #include "moe_mamba/cuda/device.hpp"
 #include "support/data.hpp"
 
-/// What the tests of the GPU's operations share. They are plain programs: a line a group of checks, then the counts.
+/// Shared by the tests of the GPU's operations. They are plain programs that print a line per group of checks, then the
+/// counts.
 namespace test::gpu {
 
 using moe_mamba::Index;
 
-/// Device memory for a vector, with bytes in front of it and behind it that nobody may write.
+/// Device memory for a vector, with guard bytes before and after it.
 template <class T>
 class Buffer {
  public:
@@ -31,12 +32,12 @@ class Buffer {
     moe_mamba::cuda::check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
   }
 
-  /// `bytes` that hold nothing in particular.
+  /// `bytes` uninitialised bytes.
   static Buffer scratch(std::size_t bytes) { return Buffer(std::vector<T>((bytes + sizeof(T) - 1) / sizeof(T), T{})); }
 
   T* data() const { return reinterpret_cast<T*>(memory_.data() + guard); }
 
-  /// Waits for everything before it.
+  /// Waits for all earlier work.
   std::vector<T> values() const {
     std::vector<T> result(count_);
     moe_mamba::cuda::check(cudaMemcpy(result.data(), data(), count_ * sizeof(T), cudaMemcpyDeviceToHost), "cudaMemcpy");
@@ -65,7 +66,7 @@ bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
   return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
 }
 
-/// Counts checks and tells of those that failed.
+/// Counts checks and reports those that failed.
 class Checks {
  public:
   void check(bool holds, const std::string& what) {
@@ -73,7 +74,7 @@ class Checks {
     if (!holds) std::printf("FAILED: %s\n", what.c_str());
   }
 
-  /// An error and what it may be; NaN never passes. The largest share of a bound is printed with the group.
+  /// An error and its bound; NaN never passes. The largest ratio of an error to its bound is printed with the group.
   void within(double error, double bound, const std::string& what) {
     char numbers[64];
     std::snprintf(numbers, sizeof numbers, ": error %.3g, bound %.3g", error, bound);
@@ -101,7 +102,7 @@ class Checks {
   std::string worst_name_;
 };
 
-/// Runs the checks. Where there is no device, says so and exits with 77, which test runners take for skipped.
+/// Runs the checks. Without a device, reports that and exits with 77, which test runners count as skipped.
 template <class Body>
 int run(const Body& body) {
   int devices = 0;
@@ -119,8 +120,8 @@ int run(const Body& body) {
   }
 }
 
-/// Lengths of packed sequences: none, one and those around tiles and segments, one that is far longer, none but empty
-/// ones, and more than one launch takes.
+/// Lengths of packed sequences: zero, one and those around tiles and segments; one far longer; only empty ones; and
+/// more sequences than one launch takes.
 inline std::vector<std::vector<Index>> packed_lengths() {
   std::vector<std::vector<Index>> all{
       {5, 1, 0, 33, 2, 300, 1, 64}, {0, 1031, 63, 65, 0}, {1, 1, 1}, {0, 0}, {129, 3}, {40}};

@@ -26,7 +26,7 @@ std::string failure(const std::function<void()>& call) { return test::message_of
 
 bool holds(const std::string& text, const std::string& part) { return text.find(part) != text.npos; }
 
-/// Runs `body` in a child process and returns how it ended, as waitpid tells. The child never returns.
+/// Runs `body` in a child process and returns its wait status. The child never returns.
 pid_t in_child(const std::function<int()>& body) {
   const pid_t child = ::fork();
   if (child == 0) {
@@ -48,7 +48,7 @@ int exit_code(pid_t child) {
 
 }  // namespace
 
-TEST_CASE("A committed file holds all that was written, and nothing else is left in the folder", "[io]") {
+TEST_CASE("A committed file contains all that was written, and no other file is left in the folder", "[io]") {
   const test::Folder folder;
   for (const std::size_t size : {0u, 1u, 4096u, 1000003u}) {
     std::string content(size, '\0');
@@ -68,7 +68,7 @@ TEST_CASE("A committed file holds all that was written, and nothing else is left
   }
 }
 
-TEST_CASE("A file of any name that the file system has can be saved", "[io]") {
+TEST_CASE("A file of any name that the file system supports can be saved", "[io]") {
   const test::Folder folder;
   for (const std::size_t length : {1u, 100u, 249u, 250u, 251u, 254u, 255u}) {
     INFO(length);
@@ -97,7 +97,7 @@ TEST_CASE("A path in a message is one line of UTF-8", "[io]") {
   CHECK(failure([] { detail::throw_content_error("a\nb", "size", "1", "2"); }) == "\"a\\x0ab\": size is 1; allowed: 2");
 }
 
-TEST_CASE("Without a commit the old file stays and the temporary goes", "[io]") {
+TEST_CASE("Without a commit the old file is kept and the temporary one removed", "[io]") {
   const test::Folder folder;
   save(folder / "a", "old");
   {
@@ -110,7 +110,7 @@ TEST_CASE("Without a commit the old file stays and the temporary goes", "[io]") 
   CHECK(test::read_bytes(folder / "a") == "old");
 }
 
-TEST_CASE("Two writers of one path do not disturb each other, and the last commit wins", "[io]") {
+TEST_CASE("Two writers of one path do not interfere, and the last commit wins", "[io]") {
   const test::Folder folder;
   AtomicFile first(folder / "a"), second(folder / "a");
   first.write(std::as_bytes(std::span("1", 1)));
@@ -121,7 +121,7 @@ TEST_CASE("Two writers of one path do not disturb each other, and the last commi
   CHECK(test::read_bytes(folder / "a") == "1");
   CHECK(folder.entries() == 1);
 
-  // Many at a time, in threads: every state that a reader finds is one whole version.
+  // Many concurrently, in threads: every state that a reader finds is a complete version.
   std::vector<std::thread> writers;
   for (int writer = 0; writer < 4; ++writer) {
     writers.emplace_back([&, writer] {

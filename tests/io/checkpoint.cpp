@@ -1,4 +1,4 @@
-// Files of models and checkpoints: damage is named, a kill loses nothing.
+// Model files and checkpoints: damage is reported, and a kill loses nothing.
 #include "moe_mamba/io/checkpoint.hpp"
 
 #include <algorithm>
@@ -40,7 +40,7 @@ std::vector<std::byte> bytes(const Model<Net, S>& model) {
 
 }  // namespace
 
-TEST_CASE("files of another definition are refused with both, or by the tensor's name", "[io]") {
+TEST_CASE("files of another definition are refused naming both, or the tensor", "[io]") {
   const test::Folder folder;
   const auto path = folder.path() / "model.safetensors";
   const Model<Net> model(Seed{4});
@@ -98,7 +98,7 @@ TEST_CASE("a file that is not a checkpoint is refused, and trainer and model are
   std::ofstream(folder.path() / "wrong", std::ios::binary) << wrong;
   CHECK_THROWS_WITH(load_checkpoint(folder.path() / "wrong", trainer), Contains("checksum"));
 
-  // Whole files that say what cannot be.
+  // Complete files with impossible contents.
   const SafetensorsFile good(folder.path() / "good");
   const auto refused = [&](const auto& change, const std::string& words) {
     std::vector<TensorSource> tensors;
@@ -183,14 +183,14 @@ TEST_CASE("a flipped bit in the data is noticed, in a model file and in a checkp
     CHECK_THROWS_AS(load_checkpoint(folder / "bad", other), std::runtime_error);
   }
   CHECK(bytes(target) == bytes(before));
-  // A file of somebody else's has no checksum and is taken as it is.
+  // Files from other programs have no checksum and are accepted.
   const auto tensors = detail::parameter_tensors<Net, bfloat16>(std::as_const(model).parameters());
   save_safetensors(folder / "foreign", tensors);
   load(target, folder / "foreign");
   CHECK(bytes(target) == bytes(model));
 }
 
-TEST_CASE("a checkpoint of a bfloat16 model keeps two bytes beside each parameter, and none goes without", "[io]") {
+TEST_CASE("a checkpoint of a bfloat16 model has two more bytes per parameter, and requires them", "[io]") {
   const test::Folder folder;
   const auto text = pattern(2000);
   Model<Net, bfloat16> model(Seed{1}), target(Seed{2}), before(Seed{2});
@@ -234,7 +234,7 @@ TEST_CASE("the checksum depends on names and on every byte, but not on the order
     a[i] ^= std::byte(1);
   }
   CHECK(sum({x, y}) == whole);
-  // Nor do metadata go unnoticed, but for the checksum itself.
+  // Changed metadata are noticed too, except for the checksum itself.
   const std::vector<TensorSource> tensors = {x, y};
   const auto with = [&](const std::map<std::string, std::string>& metadata) {
     return detail::checksum(std::span<const TensorSource>(tensors), metadata);
@@ -275,7 +275,7 @@ TEST_CASE("a process killed while it saves leaves the old checkpoint or the new 
     waitpid(child, &status, 0);
     if (!std::filesystem::exists(path)) continue;
 
-    // What is there must be a state that the run went through.
+    // The file must be a state of the run.
     Model<Net> model(Seed{2}), expected(Seed{1});
     Trainer trainer(model), replay(expected);
     const CheckpointInfo info = load_checkpoint(path, trainer);

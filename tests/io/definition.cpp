@@ -1,4 +1,4 @@
-// Files know the definition and the run that they were written by.
+// Files record the definition and the run that they were written by.
 #include <algorithm>
 #include <cmath>
 #include <map>
@@ -17,7 +17,7 @@ namespace {
 
 using Net = test::TrainedNet;
 
-/// A schedule of a program's own.
+/// A user-defined schedule.
 struct Halving {
   double factor = 0.5;
   void check() const {}
@@ -33,8 +33,8 @@ struct StepDecay {
 
 }  // namespace
 
-TEST_CASE("a file of the same shapes that computes something else is opened only where that is said", "[io]") {
-  // Those that differ from Net in nothing that the tensors show.
+TEST_CASE("a file of the same shapes but another definition is opened only on request", "[io]") {
+  // Definitions that differ from Net, but not in their tensors.
   using Activation =
       LanguageModel<Vocabulary<11>, Width<8>, Repeat<2, Mamba<State<3>>, Moe<Experts<4>, Hidden<12>, Gelu>>>;
   using Smooth = LanguageModel<Vocabulary<11>, Width<8>, PreNorm<RmsNorm<Epsilon<1, 1000>>>,
@@ -63,7 +63,7 @@ TEST_CASE("a file of the same shapes that computes something else is opened only
   check(Model<Smooth>(Uninitialised{}));
   check(Model<TwoExperts>(Uninitialised{}));
 
-  // A file that does not say its definition, an older one or somebody else's, is opened as it is.
+  // A file without a definition, an older one or another program's, is accepted.
   save_safetensors(folder / "foreign", detail::parameter_tensors<Net, float>(model.parameters()));
   CHECK(agrees(load<Activation>(folder / "foreign")));
 }
@@ -115,7 +115,7 @@ TEST_CASE("resuming a checkpoint as another run is refused with a message", "[io
   refused(Trainer(other, optimizer, rate, TrainerOptions{.clip_norm = 0.5, .carry_states = true}),
           "clip_norm 0.5, carry_states false", "clip_norm 0.5, carry_states true");
 
-  // What the run does not depend on may change: memory, threads, data in other batches.
+  // Properties that do not affect the run may change: memory, threads, the grouping into batches.
   Cpu cpu(Threads{2});
   Trainer more(other, cpu, optimizer, rate, TrainerOptions{.largest = {2, 5}, .clip_norm = 0.5});
   CHECK(load_checkpoint(path, more).metadata == std::map<std::string, std::string>{{"mood", "good"}});
@@ -158,7 +158,7 @@ TEST_CASE("a checkpoint detects another definition, other auxiliary losses and a
   CHECK(std::equal(model.parameters().begin(), model.parameters().end(), smooth.parameters().begin()));
 }
 
-TEST_CASE("a schedule of one's own that differs from a step on is another one", "[io]") {
+TEST_CASE("a user-defined schedule that differs from some step on is another one", "[io]") {
   const test::Folder folder;
   Model<Net> model(Seed{1}), other(Seed{2});
   const auto rate = [](Index from) { return StepDecay{from}; };
@@ -176,7 +176,7 @@ TEST_CASE("a schedule of one's own that differs from a step on is another one", 
     }
   }
 
-  // Of an older file, which has the few factors only, those are compared.
+  // An older file has a few factors only, which are compared.
   Trainer trainer(model, AdamW{}, rate(30'000)), slower(other, AdamW{}, rate(40'000)), faster(other, AdamW{}, rate(9));
   save_checkpoint(folder / "run", trainer);
   const SafetensorsFile file(folder / "run");
@@ -195,7 +195,7 @@ TEST_CASE("a schedule of one's own that differs from a step on is another one", 
                     Contains("the schedule it was trained with is " + detail::shown_name<StepDecay>()));
 }
 
-TEST_CASE("an accepted run drops carried states that are not its own", "[io]") {
+TEST_CASE("an accepted run drops carried states of another definition", "[io]") {
   using Near = LanguageModel<Vocabulary<11>, Width<8>, Attention<Heads<2>, Context<4>>>;
   using Far = LanguageModel<Vocabulary<11>, Width<8>, Attention<Heads<2>, Context<7>>>;
   const test::Folder folder;
@@ -229,7 +229,7 @@ TEST_CASE("an accepted run drops carried states that are not its own", "[io]") {
   CHECK_FALSE(faster.progress().states.empty());
 }
 
-TEST_CASE("a checkpoint keeps whose windows they were", "[io]") {
+TEST_CASE("a checkpoint records the position in its windows, which other windows refuse", "[io]") {
   const test::Folder folder;
   const std::vector<unsigned char> text(100, 1);
   Model<Net> model(Seed{1});

@@ -16,7 +16,7 @@ using namespace moe_mamba;
 
 namespace {
 
-/// Calls with traps on.
+/// Calls with traps enabled.
 template <class Call>
 auto trapping(const Call& call) {
   const test::FloatingPointTraps traps;
@@ -59,7 +59,7 @@ TensorEntry entry_of(const std::vector<T>& values) {
 
 }  // namespace
 
-TEST_CASE("JSON of any numbers is read with traps on", "[io][floating_point]") {
+TEST_CASE("JSON with any numbers is read with traps enabled", "[io][floating_point]") {
   for (const std::string& number : numbers) {
     INFO(number);
     const JsonValue value = trapping([&] { return parse_json("{\"a\": [" + number + ", 1e400, 1]}", "file"); });
@@ -67,7 +67,7 @@ TEST_CASE("JSON of any numbers is read with traps on", "[io][floating_point]") {
   }
 }
 
-TEST_CASE("A refusal leaves flags and traps as well", "[io][floating_point]") {
+TEST_CASE("A refusal preserves flags and traps as well", "[io][floating_point]") {
   for (const std::string& number : numbers) {
     INFO(number);
     const bool refused = trapping([&] {
@@ -102,7 +102,7 @@ TEST_CASE("Flags that were raised before stay raised", "[io][floating_point]") {
   CHECK((flags & (FE_OVERFLOW | FE_INVALID)) == 0);
 }
 
-TEMPLATE_TEST_CASE("Tensors of any numbers are converted with traps on", "[io][floating_point]", float, bfloat16,
+TEMPLATE_TEST_CASE("Tensors of any numbers are converted with traps enabled", "[io][floating_point]", float, bfloat16,
                    double) {
   const std::vector<double> wide = {1e300,
                                     -1e300,

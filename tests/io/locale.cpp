@@ -1,4 +1,4 @@
-// What is written, read and said is the same in every locale of the program.
+// Files and messages are the same in every locale of the program.
 #include <algorithm>
 #include <clocale>
 #include <cmath>
@@ -22,7 +22,7 @@ struct Grouping : std::numpunct<char> {
   std::string do_grouping() const override { return "\3"; }
 };
 
-/// Both global locales, that of C (where the system has the named one) and that of C++, while it lives.
+/// Sets both global locales, that of C (if the system has the named one) and that of C++, for its lifetime.
 class GlobalLocale {
  public:
   explicit GlobalLocale(const char* name)
@@ -40,7 +40,7 @@ class GlobalLocale {
   bool found_ = false;
 };
 
-/// Everything that is made of numbers and text.
+/// Everything that formats or parses numbers and text.
 std::string all_texts() {
   const std::string numbers = "[1.5e-5, -0.25, 123456.75, 1e300, 7, 0.1]";
   std::string text;
@@ -62,13 +62,14 @@ std::string all_texts() {
 
 }  // namespace
 
-TEST_CASE("Numbers are read, written and said alike in every locale", "[io]") {
+TEST_CASE("Numbers are read, written and reported alike in every locale", "[io]") {
   const std::string expected = all_texts();
   CHECK(expected.find("1.5e-05") != expected.npos);
   CHECK(expected.find("0.015625") != expected.npos);
   CHECK(expected.find("1234567;") != expected.npos);
   CHECK(expected.find("is 4.5;") != expected.npos);
-  // A comma, one of two bytes, other groups, other letters; those that the system lacks are tried in C++ only.
+  // A decimal comma, one of two bytes, other grouping, other letters; locales that the system lacks are tested in C++
+  // only.
   for (const char* name :
        {"C", "de_DE.UTF-8", "ps_AF.UTF-8", "fa_IR.UTF-8", "fr_FR.UTF-8", "hi_IN.UTF-8", "tr_TR.UTF-8"}) {
     const GlobalLocale locale(name);
@@ -78,7 +79,7 @@ TEST_CASE("Numbers are read, written and said alike in every locale", "[io]") {
   CHECK(all_texts() == expected);
 }
 
-TEST_CASE("Reading leaves the thread's locale as it was, also where it fails", "[io]") {
+TEST_CASE("Reading preserves the thread's locale, also if it fails", "[io]") {
   const GlobalLocale locale("de_DE.UTF-8");
   const std::string point = std::localeconv()->decimal_point;
   CHECK_THROWS_AS(parse_json("[1.5", "file"), std::runtime_error);

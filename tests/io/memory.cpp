@@ -12,7 +12,7 @@ using namespace moe_mamba;
 
 namespace {
 
-// 2^20 numbers of embedding, so that a second copy of anything would show.
+// An embedding of 2^20 numbers, so that a second copy of anything would be noticed.
 using Net =
     LanguageModel<Vocabulary<131'073>, Width<8>, FinalNorm<NoNorm>, Residual<NoNorm, Mamba<State<3>, StepRank<1>>>>;
 using Small = LanguageModel<Vocabulary<3>, Width<1>, FinalNorm<NoNorm>, Residual<NoNorm, Mlp<Hidden<4>>>>;
@@ -48,7 +48,7 @@ TEMPLATE_TEST_CASE("A checkpoint is read with less than a mebibyte beyond the tr
   }
 }
 
-TEST_CASE("A checkpoint whose numbers lie at odd addresses is read as well", "[io]") {
+TEST_CASE("A checkpoint with misaligned numbers is read as well", "[io]") {
   static_assert(Small::parameters % 2 == 1);
   const test::Folder folder;
   const std::vector<Token> tokens = {1, 2, 0, 1};
@@ -72,7 +72,7 @@ TEST_CASE("A checkpoint whose numbers lie at odd addresses is read as well", "[i
   CHECK(test::numbers(other) == test::numbers(model));
 }
 
-TEST_CASE("Without memory a save leaves the old file, and a load model and trainer as they were", "[io]") {
+TEST_CASE("Out of memory, a save keeps the old file, and a load leaves model and trainer unchanged", "[io]") {
   const test::Folder folder;
   const std::vector<Token> tokens = {1, 2, 0, 1};
   const TokenBatch batch{std::span(tokens).first(3), std::span(tokens).last(3), {1, 3}};
@@ -109,7 +109,7 @@ TEST_CASE("Without memory a save leaves the old file, and a load model and train
   CHECK(test::read_bytes(folder / "new") == run);
 }
 
-TEST_CASE("A trainer whose model was moved away is not half put back", "[io]") {
+TEST_CASE("A trainer whose model was moved away is not partly restored", "[io]") {
   const test::Folder folder;
   Model<Small> model(Seed{1}), other(Seed{2});
   Trainer trainer(model), resumed(other);

@@ -21,8 +21,8 @@
 #include "support/catch.hpp"
 #include "support/data.hpp"
 
-/// Files that an older version wrote, tests/fixtures/files: of each model a file, a checkpoint of its training and, as
-/// text, what comes of both.
+/// Files written by an older version, tests/fixtures/files: for each model a file, a checkpoint of its training and, as
+/// text, the results of both.
 namespace test::older {
 
 using namespace moe_mamba;
@@ -43,7 +43,7 @@ std::vector<double> outputs_of(const std::filesystem::path& path) {
   return converted<double>(outputs);
 }
 
-/// Windows of a text: one after the other where states are carried, else random ones.
+/// Windows of a text: consecutive if states are carried, otherwise random.
 template <bool Carried>
 auto windows_of(const std::vector<Token>& text) {
   if constexpr (Carried) {
@@ -53,7 +53,8 @@ auto windows_of(const std::vector<Token>& text) {
   }
 }
 
-/// A training that a checkpoint interrupts; that of a model stored as float carries its states from batch to batch.
+/// A training run interrupted by a checkpoint; if the model is stored as float, it carries its states from batch to
+/// batch.
 template <class Definition, class S>
 class Training {
  public:
@@ -112,8 +113,8 @@ template <class Definition, class S>
 struct Files {
   const char* name;
 
-  /// Other instruction sets and compilers add in another order, which changes outputs and losses by some units in the last
-  /// place of the type that is calculated in. bfloat16 parameters may round the other way besides.
+  /// Other instruction sets and compilers add in a different order, which changes outputs and losses by some units in
+  /// the last place of the compute type. bfloat16 parameters may also round differently.
   static constexpr double tolerance = std::same_as<S, double> ? 1e-12 : std::same_as<S, float> ? 1e-5 : 1e-4;
 
   void check() const {

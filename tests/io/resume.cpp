@@ -63,12 +63,13 @@ void check_continued() {
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("continued from a checkpoint = uninterrupted, to the bit", "[io]", float, double, bfloat16) {
+TEMPLATE_TEST_CASE("a run resumed from a checkpoint equals an uninterrupted one, bit for bit", "[io]", float, double,
+                   bfloat16) {
   check_continued<Net, TestType>();
   check_continued<test::BalancedNet, TestType>();
 }
 
-TEST_CASE("The rate of selection biases belongs to the run that a checkpoint is of, where there are any", "[io]") {
+TEST_CASE("The rate of selection biases, if there are any, is part of the run that a checkpoint records", "[io]") {
   const test::Folder folder;
   const auto other_rate = [&]<class Definition>(test::ModelOf<Definition> model) {
     const auto path = folder.path() / "run.safetensors";
@@ -124,7 +125,7 @@ TEST_CASE("a model can be loaded from a checkpoint", "[io]") {
   CHECK(test::numbers(load<Net, float, test::Backend>(folder.path() / "c")) == test::numbers(model));
 }
 
-TEST_CASE("Metadata under a name of the library's own are refused and no file is written", "[io]") {
+TEST_CASE("Metadata with a reserved key are refused and no file is written", "[io]") {
   const test::Folder folder;
   const auto path = folder.path() / "run.safetensors";
   test::ModelOf<Net> model(Seed{1});

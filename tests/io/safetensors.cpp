@@ -152,7 +152,7 @@ TEST_CASE("A file with any one bit flipped loads with the same tensors or is ref
       CHECK(typeid(error) == typeid(FileError));  // not something derived from it that a library threw
       continue;
     }
-    // What is left to change is a letter of a name or of the metadata.
+    // The only remaining change is a character of a name or of the metadata.
     ++loaded;
     REQUIRE(contents->tensors.size() == expected.tensors.size());
     for (std::size_t i = 0; i < expected.tensors.size(); ++i) {
@@ -193,7 +193,7 @@ TEST_CASE("Random damage of a file never does worse than an error", "[io]") {
       }
       if (file.size() < 20) break;
     }
-    // The length is set right, so that the damage reaches the parser.
+    // The length is corrected, so that the damage reaches the parser.
     const std::size_t header = file.size() > 33 ? file.size() - 33 : 0;
     for (int i = 0; i < 8; ++i) file[std::size_t(i)] = static_cast<char>((header >> (8 * i)) & 0xff);
     try {
@@ -290,7 +290,7 @@ TEST_CASE("Tensors that do not fit their file are refused by name", "[io]") {
   require_refused(one("F32", "[1]", "[0,4,4]", 4), {"data_offsets is longer than 2"});
   require_refused(one("F32", "4", "[0,4]", 4), {"shape is 4", "an array"});
   require_refused(one("F32", "[1]", "4", 4), {"data_offsets is 4", "an array"});
-  // Products that wrap around to the right number of bytes.
+  // Products that overflow to the right number of bytes.
   require_refused(one("F32", "[4611686018427387904]", "[0,0]", 0), {"shape is [4611686018427387904]", "2^63"});
   require_refused(one("U8", "[4294967296,4294967296]", "[0,0]", 0), {"shape is [4294967296, 4294967296]"});
   require_refused(one("U8", "[4294967297,4294967297]", "[0,1]", 1), {"shape is "});
@@ -328,7 +328,7 @@ TEST_CASE("Tensors that do not fit their file are refused by name", "[io]") {
   require_refused(refusal(R"({"a":{"dtype":"U8","data_offsets":[0,4]}})", 4), {"shape is missing"});
   require_refused(refusal(R"({"a":{"dtype":"U8","shape":[4]}})", 4), {"data_offsets is not a pair"});
   require_refused(refusal(R"({"a":{}})", 0), {"dtype is missing"});
-  // A name from a hostile file does not spoil the terminal.
+  // A name from a hostile file must not send control characters to the terminal.
   require_refused(refusal("{\"\\u001b[2J\":1}", 0), {"\"\\x1b[2J\""});
 }
 
@@ -363,7 +363,7 @@ TEST_CASE("A name can be saved exactly when it can be read, and then it comes ba
   for (int round = 0; round < 20000; ++round) {
     std::string name;
     for (auto length = 1 + random.below(4); length > 0; --length) name += char(bytes[random.below(std::size(bytes))]);
-    std::string plain;  // nothing that JSON wants escaped, so that the reader sees the bytes themselves
+    std::string plain;  // no characters that JSON escapes, so the reader sees the bytes themselves
     for (const char c : name) plain += static_cast<unsigned char>(c) < 0x20 || c == '"' || c == '\\' ? 'x' : c;
     const bool readable = refusal("{\"__metadata__\":{\"" + plain + "\":\"\"}}", 0).empty();
     std::string head;

@@ -1,4 +1,4 @@
-// Tensors of a file as numbers of another type.
+// Conversion of a file's tensors to another type.
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -34,7 +34,7 @@ TEMPLATE_TEST_CASE("Tensors convert between floating-point types by rounding to 
   const std::vector<double> values = {0.0,  -0.0,   1.0,     -1.5,       1.0 / 3,
                                       1e30, -1e-30, 3.14159, 0.00390625, std::numeric_limits<double>::infinity()};
   const auto check = [&]<class Stored>(DataType type, Stored) {
-    // One byte in front: data in a file need not be aligned.
+    // Offset by one byte: data in a file need not be aligned.
     std::vector<std::byte> raw(1 + values.size() * sizeof(Stored));
     std::vector<Stored> stored;
     for (const double value : values) stored.push_back(Stored(value));

@@ -19,7 +19,7 @@ const std::string old_bytes = "the old content", new_bytes = "the new content";
 
 }  // namespace
 
-TEST_CASE("A save of which a system call fails leaves the old file or the new one, and a link a link", "[io]") {
+TEST_CASE("A save in which a system call fails leaves the old file or the new one, and keeps a link", "[io]") {
   namespace fs = std::filesystem;
   const test::Folder folder;
   const auto prepare = [&] {
@@ -74,7 +74,7 @@ TEST_CASE("A killed writer's temporary file does no harm if a system call fails"
   CHECK(fail_each_call(prepare, save, check).contains("unlink"));
 }
 
-TEST_CASE("Texts are read whole or not at all where a system call fails", "[io]") {
+TEST_CASE("Texts are read completely or not at all if a system call fails", "[io]") {
   const test::Folder folder;
   std::filesystem::create_directories(folder / "b");
   std::filesystem::create_directories(folder / "out");
@@ -96,7 +96,7 @@ TEST_CASE("Texts are read whole or not at all where a system call fails", "[io]"
   }
 }
 
-TEST_CASE("Models and checkpoints are loaded whole or not at all where a system call fails", "[io]") {
+TEST_CASE("Models and checkpoints are loaded completely or not at all if a system call fails", "[io]") {
   using Net = test::TrainedNet;
   const test::Folder folder;
   Model<Net> written(Seed{1}), before(Seed{2}), model(Seed{2});

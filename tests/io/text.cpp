@@ -12,7 +12,7 @@ std::string text_of(const std::vector<unsigned char>& bytes) { return {bytes.beg
 
 }  // namespace
 
-TEST_CASE("A folder's text is that of its files in the order of their paths, without binary ones", "[io]") {
+TEST_CASE("A folder's text is that of its files, sorted by path, without binary ones", "[io]") {
   namespace fs = std::filesystem;
   const test::Folder folder;
   fs::create_directories(folder / "b/deep");
@@ -52,7 +52,7 @@ TEST_CASE("A file of any size is read and mapped byte for byte", "[io]") {
     std::filesystem::remove(folder / "a");
     CHECK(std::string(reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size()) == content);
   }
-  // Files of the system report no size.
+  // System files report no size.
   CHECK(!read_text("/proc/self/status").empty());
 }
 

@@ -1,4 +1,4 @@
-// Many names of a file: their order, and time in proportion to their number.
+// Many names in a file: their order, and time in proportion to their number.
 #include "moe_mamba/io/text_order.hpp"
 
 #include <ctime>
@@ -15,7 +15,7 @@ using namespace moe_mamba;
 
 namespace {
 
-/// Texts of few different bytes, so that many agree for long, some of them wholly.
+/// Texts of few different bytes, so that many share long prefixes and some are equal.
 std::vector<std::string> random_texts(std::size_t count, std::size_t shared, std::mt19937& random) {
   constexpr std::string_view bytes("\0a\x7f\x80\xff", 5);
   const std::string begin(shared, 'x');
@@ -30,7 +30,7 @@ std::vector<std::string> random_texts(std::size_t count, std::size_t shared, std
   return texts;
 }
 
-/// The order and ties as the standard library has them.
+/// The order and ties according to the standard library.
 std::vector<std::uint32_t> stable_order(const std::vector<std::string>& texts) {
   std::vector<std::uint32_t> order(texts.size());
   std::iota(order.begin(), order.end(), 0u);
@@ -38,7 +38,7 @@ std::vector<std::uint32_t> stable_order(const std::vector<std::string>& texts) {
   return order;
 }
 
-/// Seconds of the processor for reading a text: of three, the fewest.
+/// CPU seconds for reading a text: the minimum of three.
 template <class Read>
 double seconds(const Read& read, const std::string& text) {
   double fewest = 1e9;

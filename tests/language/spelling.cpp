@@ -7,7 +7,7 @@
 
 using namespace moe_mamba;
 
-struct Silu : moe_mamba::Silu {};  // hides nothing: the library's is another
+struct Silu : moe_mamba::Silu {};  // does not hide the library's
 
 namespace other {
 struct Swish : moe_mamba::Silu {};
@@ -42,7 +42,7 @@ struct Family {
 template <class... Arguments>
 using Net = LanguageModel<Vocabulary<11>, Width<32>, Arguments...>;
 
-/// Arguments whose names leave something out, here and by clang alone.
+/// Arguments whose names omit something, with all compilers or only with clang.
 template <class T>
 struct Choice {
   template <int W>
@@ -246,7 +246,8 @@ TEST_CASE("Names that a compiler may give two types are recognised", "[model]") 
   }
 }
 
-/// What this compiler calls a type; a plain function, since where lambdas have no linkage their type has none either.
+/// Whether this compiler's name for a type is refused; a plain function, because if lambdas have no linkage, neither
+/// has their type.
 template <class T>
 constexpr bool is_refused() {
   return detail::leaves_out(detail::compilers_name<T>());
@@ -261,7 +262,7 @@ auto local_of(T) {
   };
 }
 
-TEST_CASE("Types that differ only in what has no name are refused by this compiler", "[model]") {
+TEST_CASE("Types that differ only in unnamed parts are refused with this compiler", "[model]") {
   const auto plain = [](double x) { return x; };
   const auto generic = [](auto x) { return x; };
   struct {
@@ -276,7 +277,7 @@ TEST_CASE("Types that differ only in what has no name are refused by this compil
   CHECK(is_refused<Family<decltype(generic)>::Scale>());
   CHECK(is_refused<OfFunction<[](double x) { return x; }>>());
   CHECK(is_refused<OfFunction<[](auto x) { return x; }>>());
-  // clang leaves all scopes of a function's own types away.
+  // clang omits all scopes of types that are local to a function.
   if (detail::compilers_name<decltype(local_of(plain)())>().find("::Local") != std::string_view::npos) {
     CHECK(is_refused<decltype(local_of(1)())>());
   }
@@ -300,7 +301,7 @@ TEST_CASE("Names of all compilers become one", "[model]") {
   CHECK(detail::common_name("std::__cxx11::list<std::__1::pair<int, int> >") == "std::list<std::pair<int, int>>");
 }
 
-TEST_CASE("What is written in quotation marks stays as it is", "[model]") {
+TEST_CASE("Quoted text is unchanged", "[model]") {
   for (const char* name :
        {R"(a::Text<a::Letters<4>{"a,b"}>)", R"(a::Text<"a::b, c",'"', '\'', x>)", R"(a::Text<"\",b">)"}) {
     INFO(name);

@@ -1,4 +1,4 @@
-// Attention against the naive one, forward and backward.
+// Attention against the naive implementation, forward and backward.
 #include "moe_mamba/language/attention.hpp"
 
 #include "layers/harness.hpp"
@@ -23,7 +23,7 @@ void check_attention(Index width, naive::Attention sizes, Index length, const st
               << ", d = " << sizes.d);
   Cpu cpu(Threads{2});
   reference::Device reference;
-  // The two sum in other orders: some hundred roundings. In float the same with 2⁻²⁴.
+  // The two sum in different orders: about a hundred roundings of 2⁻⁵³, and in float of 2⁻²⁴.
   comparison.template check_forward<double>(cpu, 1e-13);
   comparison.template check_forward<double>(reference, 1e-13);
   comparison.template check_forward<float>(cpu, 1e-5);
@@ -59,7 +59,7 @@ TEST_CASE("Attention over one position is a linear map of the step", "[layers][a
                                                                            {0, 3}, 1);
 }
 
-TEST_CASE("Attention reads positions beyond what float counts to", "[layers][attention]") {
+TEST_CASE("Attention handles positions beyond the integers of float", "[layers][attention]") {
   check_attention<Attention<Heads<1>, Context<3>, HeadWidth<2>>::Layer<2>>(2, {1, 1, 2, 3, 2, 10000, false, false}, 4,
                                                                            {(Index{1} << 25) + 1}, 1);
 }

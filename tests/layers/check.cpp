@@ -1,4 +1,4 @@
-// The checker of layers that users have: what the library has passes, and each kind of mistake is found.
+// The checker of users' layers: the library's layers pass, and each kind of mistake is found.
 #include "moe_mamba/layer_check.hpp"
 #include "moe_mamba/moe_mamba.hpp"
 #include "support/catch.hpp"
@@ -7,7 +7,7 @@ using namespace moe_mamba;
 
 namespace {
 
-/// y = w ⊙ (x + the input of the step before): right, or with one mistake.
+/// y = w ⊙ (x + the input of the previous step): correct, or with one mistake.
 enum class Mistake { none, weights, input, state_gradient, forgets_state, ignores_packing, overwrites };
 
 template <int D, Mistake M>
@@ -93,7 +93,7 @@ TEST_CASE("The library's layers and norms pass the checker", "[layers][check]") 
   check_passed(check_layer<LayerNorm<>, 5>(device));
 }
 
-TEST_CASE("A limit of capacity couples the tokens of a batch, as the checker says", "[layers][check]") {
+TEST_CASE("A capacity limit couples the tokens of a batch, which the checker finds", "[layers][check]") {
   Cpu device;
   const LayerCheck check = check_layer<Moe<Experts<2>, Hidden<3>, Silu, Capacity<1, 2>>, 4>(device);
   CHECK(check.gradients <= 1e-6);

@@ -1,4 +1,4 @@
-// A layer of a user's own, made of the library's blocks: the gated norm that Mamba-2 has before its last projection.
+// A user-defined layer, composed of the library's blocks: the gated norm before the output projection of Mamba-2.
 #include "moe_mamba/layer_check.hpp"
 #include "moe_mamba/moe_mamba.hpp"
 #include "support/catch.hpp"
@@ -28,7 +28,7 @@ struct GatedNorm {
       RowBuffer<C, D> normed;
     };
     template <class C>
-    using BackwardScratch = Saved<C>;  // a gradient for each
+    using BackwardScratch = Saved<C>;  // gradients with respect to each
 
     template <class C>
     static void forward(auto run, const auto& w, const Saved<C>& saved, auto x, auto y) {
@@ -50,7 +50,7 @@ struct GatedNorm {
   };
 };
 
-TEST_CASE("A gated norm is a layer of a user's own", "[layers][user]") {
+TEST_CASE("A gated norm is a user-defined layer", "[layers][user]") {
   Cpu device;
   CHECK(check_layer<GatedNorm, 5>(device).passed());
 }

@@ -18,7 +18,7 @@
 #include "support/catch.hpp"
 #include "support/data.hpp"
 
-/// One layer on its own, between guards.
+/// A single layer with guarded memory.
 namespace test {
 
 using moe_mamba::Arena;
@@ -26,7 +26,7 @@ using moe_mamba::MatrixView;
 using moe_mamba::Shape;
 using moe_mamba::StateView;
 
-/// Memory that begins as NaNs, with a guard behind it that tells whether anything wrote past the end.
+/// Memory filled with NaNs, with a guard after it that detects writes past the end.
 class GuardedMemory {
  public:
   explicit GuardedMemory(std::size_t bytes) : bytes_(bytes), storage_(bytes + 2 * guard + Arena::alignment, mark) {
@@ -47,7 +47,7 @@ class GuardedMemory {
   std::vector<std::byte> storage_;
 };
 
-/// What auxiliary losses count for in the gradients of a layer alone.
+/// The weight of auxiliary losses in the gradients of a single layer.
 inline constexpr double auxiliary_weight = 0.5;
 
 /// A layer with parameters, running states and gradients, called as a stage would call it.
@@ -80,7 +80,7 @@ class LayerRun {
     return y;
   }
 
-  /// dx, of the input of the last forward(). Norms add to what `dx` holds, layers overwrite it.
+  /// The backward pass of the last forward(). Norms add to `dx`, layers overwrite it.
   std::vector<C> backward(const std::vector<C>& dy, std::vector<C> dx, std::vector<C>& dstates) {
     GuardedMemory scratch(scratch_size());
     Layer::backward(moe_mamba::Backward<Device, S, C>{device_, shape_, auxiliary_weight,
@@ -120,13 +120,13 @@ class LayerRun {
   GuardedMemory tape_, scratch_;
 };
 
-/// What a naive layer gives: outputs, final states, auxiliary losses.
+/// The results of a naive layer: outputs, final states, auxiliary losses.
 struct NaiveOutcome {
   naive::Matrix y;
   naive::Run run;
 };
 
-/// What does not depend on a layer's type in LayerComparison, which is compiled once.
+/// The part of LayerComparison that does not depend on the layer's type, compiled once.
 class NaiveLayerComparison {
  public:
   using NaiveLayer = std::function<naive::Matrix(naive::Run&, const naive::Matrix&)>;
@@ -165,7 +165,7 @@ class NaiveLayerComparison {
     }
   }
 
-  /// A layer's outputs, states and report lie within `bound` of the naive ones.
+  /// Checks that a layer's outputs, states and report are within `bound` of the naive ones.
   void compare(const std::vector<double>& y, const std::vector<double>& final_states,
                const std::vector<moe_mamba::RouterReport>& reports, double bound) const {
     const NaiveOutcome naive = expected();
@@ -186,20 +186,20 @@ class NaiveLayerComparison {
     }
   }
 
-  /// Gradients, of which those by the parameters began at one, those by the input at `dx_at_start`, agree with finite
-  /// differences of the naive layer: of Σ dy·y + Σ dstate·state, plus the weighted auxiliary losses.
+  /// Checks that gradients, which started from one for parameters and from `dx_at_start` for the input, agree with
+  /// finite differences of the naive layer: of Σ dy·y + Σ dstate·state, plus the weighted auxiliary losses.
   void compare_gradients(const std::vector<double>& gradients, const std::vector<double>& dx, double dx_at_start,
                          const std::vector<double>& dstates, Index stride) {
     for (const auto& parameter : layout_) {
-      INFO("gradient by " << parameter.name.view());
+      INFO("gradient w.r.t. " << parameter.name.view());
       const auto first = static_cast<std::size_t>(parameter.offset);
       check_tensor({parameters.data() + first, static_cast<std::size_t>(parameter.size())}, gradients.data() + first, 1,
                    stride);
     }
-    INFO("gradient by the input");
+    INFO("gradient w.r.t. the input");
     check_tensor(x, dx.data(), dx_at_start, stride);
     if (state_size_ > 0) {
-      INFO("gradient by the initial states");
+      INFO("gradient w.r.t. the initial states");
       check_tensor(states, dstates.data(), 0, stride);
     }
   }
@@ -244,7 +244,7 @@ class LayerComparison : public NaiveLayerComparison {
       : NaiveLayerComparison(shape, width, std::move(naive_layer), seed, moe_mamba::layer_parameters<Layer>,
                              moe_mamba::parameters_of<Layer>, Layer::state_size) {}
 
-  /// Outputs, states and report of the layer, computed in S, lie within `bound` of the naive ones.
+  /// Checks that outputs, states and report of the layer, computed in S, are within `bound` of the naive ones.
   template <class S, class Device>
   void check_forward(Device& device, double bound) const {
     using C = moe_mamba::compute_t<S>;
@@ -256,13 +256,13 @@ class LayerComparison : public NaiveLayerComparison {
     compare(converted<double>(y), converted<double>(layer.states), reports, bound);
   }
 
-  /// The backward pass in double agrees with finite differences of the naive layer, by every `stride`-th parameter,
-  /// input and initial state.
+  /// Checks the backward pass in double against finite differences of the naive layer with respect to every `stride`-th
+  /// parameter, input and initial state.
   template <class Device>
   void check_backward(Device& device, bool adds_to_dx, Index stride = 1) {
     LayerRun<Layer, double, Device> layer(device, shape_, width_, parameters, states);
     (void)layer.forward(x);
-    // What is added to begins at one, what is overwritten as NaN.
+    // Accumulated gradients start from one, overwritten ones as NaN.
     std::fill(layer.gradients.begin(), layer.gradients.end(), 1.0);
     auto dstates = dstates_;
     const auto dx = layer.backward(dy_, std::vector<double>(x.size(), adds_to_dx ? 1.0 : std::nan("")), dstates);

@@ -1,4 +1,4 @@
-// The Mamba block against the naive one, forward and backward.
+// The Mamba block against the naive implementation, forward and backward.
 #include "moe_mamba/language/mamba.hpp"
 
 #include "layers/harness.hpp"
@@ -16,7 +16,7 @@ void check_mamba(Index width, naive::Mamba sizes, Shape shape, Index stride) {
   INFO("B = " << shape.batch << ", L = " << shape.length << ", E = " << sizes.E << ", N = " << sizes.N);
   Cpu cpu(Threads{2});
   reference::Device reference;
-  // The two sum in other orders: some hundred roundings. In float the same with 2⁻²⁴.
+  // The two sum in different orders: about a hundred roundings of 2⁻⁵³, and in float of 2⁻²⁴.
   comparison.template check_forward<double>(cpu, 1e-13);
   comparison.template check_forward<double>(reference, 1e-13);
   comparison.template check_forward<float>(cpu, 1e-5);
@@ -36,12 +36,12 @@ TEST_CASE("A Mamba block of one state, one tap and one channel's width computes 
   check_mamba<Mamba<State<1>, Convolution<1>, Expand<1>>::Layer<1>>(1, {1, 1, 1, 1}, {2, 5}, 1);
 }
 
-TEST_CASE("A Mamba block has gradients across the pieces that its scan recomputes", "[layers][mamba]") {
+TEST_CASE("A Mamba block has gradients across the chunks that its scan recomputes", "[layers][mamba]") {
   check_mamba<Mamba<State<2>, Convolution<2>, Expand<3>, StepRank<1>>::Layer<3>>(
       3, {9, 2, 2, 1}, {1, 2 * scan_checkpoint_interval + 1}, 29);
 }
 
-TEST_CASE("A Mamba block of length 0 leaves its states as they are", "[layers][mamba]") {
+TEST_CASE("A Mamba block leaves its states unchanged for sequences of length 0", "[layers][mamba]") {
   check_mamba<Mamba<State<3>, Expand<2>, StepRank<2>>::Layer<5>>(5, {10, 3, 4, 2}, {2, 0}, 7);
 }
 

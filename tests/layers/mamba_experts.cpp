@@ -1,4 +1,4 @@
-// Mamba blocks with experts in their projections against the naive one, forward and backward.
+// Mamba blocks with experts in their projections against the naive implementation, forward and backward.
 #include "layers/harness.hpp"
 #include "moe_mamba/language/mamba.hpp"
 #include "moe_mamba/layer_check.hpp"
@@ -24,8 +24,7 @@ void check_block(const naive::MambaExperts& experts, std::initializer_list<Shape
     INFO("B = " << shape.batch << ", L = " << shape.length);
     test::LayerComparison<Layer> comparison(
         shape, 5, [&](naive::Run& run, const naive::Matrix& x) { return naive::mamba(sizes, run, "", x); }, 3);
-    // As for blocks without experts; no two experts of these draws lie so close together that rounding would choose the
-    // other.
+    // As for blocks without experts; no two experts of these draws are so close that rounding would choose the other.
     comparison.template check_forward<double>(cpu, 1e-13);
     comparison.template check_forward<double>(reference, 1e-13);
     comparison.template check_forward<float>(cpu, 1e-5);
@@ -34,7 +33,7 @@ void check_block(const naive::MambaExperts& experts, std::initializer_list<Shape
   }
 }
 
-/// Packed sequences and chunks are as those alone and as a whole, and gradients as finite differences.
+/// Checks packed sequences against single ones, chunks against the whole, and gradients against finite differences.
 template <class Definition>
 void check_as_layer() {
   Cpu device(Threads{2});
@@ -52,7 +51,7 @@ TEST_CASE("Experts of one router in every projection of a Mamba block compute wh
   check_as_layer<All>();
 }
 
-TEST_CASE("Any top-k, order of gates and loss of a router holds inside a Mamba block", "[layers][mamba][moe]") {
+TEST_CASE("A Mamba block supports any top-k, order of gates and loss of a router", "[layers][mamba][moe]") {
   using Two = Block<InputExperts<5>, GateExperts<5>, OutputExperts<5>, TopK<2>, TopKThenSoftmax, ZLoss<1, 10>>;
   check_block<Two>({.input = 5, .gate = 5, .output = 5, .routing = {.top_k = 2, .renormalise = true, .z = 0.1}},
                    {{1, 1}, {2, 5}});
@@ -92,8 +91,7 @@ TEST_CASE("Experts in one projection of a Mamba block are weighted by their gate
   check_block<Block<InputExperts<1>>>({.input = 1}, {{2, 3}});
 }
 
-TEST_CASE("A router for each projection of a Mamba block chooses by what the projection reads",
-          "[layers][mamba][moe]") {
+TEST_CASE("A router for each projection of a Mamba block chooses by the projection's input", "[layers][mamba][moe]") {
   using Linear = Block<InputExperts<2>, GateExperts<3>, OutputExperts<4>, SeparateRouters>;
   check_block<Linear>({.input = 2, .gate = 3, .output = 4, .separate = true}, {{1, 1}, {2, 5}, {2, 0}});
   using Some = Block<GateExperts<3>, OutputExperts<2>, SeparateRouters, TopK<2>>;
@@ -114,13 +112,13 @@ TEST_CASE("Experts with a hidden layer and limited places, as in the MoE-Mamba p
   check_as_layer<Shared>();
 }
 
-TEST_CASE("Experts inside a Mamba block go with inner norms and with any convolution", "[layers][mamba][moe]") {
+TEST_CASE("Experts inside a Mamba block combine with inner norms and any convolution", "[layers][mamba][moe]") {
   check_as_layer<Block<InputExperts<2>, OutputExperts<3>, SeparateRouters, TopK<2>, Hidden<3>, GeGlu,
                        InnerNorm<RmsNorm<>>, NoConvolutionBias, Convolution<1>>>();
   check_as_layer<Block<OutputExperts<3>, InnerNorm<LayerNorm<>>, Convolution<7>, SigmoidThenTopK, RouterBias>>();
 }
 
-TEST_CASE("Reports of a Mamba block's routers say whose experts they choose", "[layers][mamba][moe]") {
+TEST_CASE("Reports of a Mamba block's routers name their projection", "[layers][mamba][moe]") {
   const auto projections = []<class Layer>(std::type_identity<Layer>) {
     std::vector<RoutedProjection> found;
     const std::vector<double> report(static_cast<std::size_t>(Layer::report_size));
@@ -139,7 +137,8 @@ TEST_CASE("Reports of a Mamba block's routers say whose experts they choose", "[
 
 TEST_CASE("The inner width of a Mamba block is Inner, or Expand times the width", "[layers][mamba]") {
   static_assert(parameters_of<Mamba<Inner<10>>::Layer<5>> == parameters_of<Mamba<Expand<2>>::Layer<5>>);
-  // Counted by hand: in_proj 2 · 7 · 6, conv1d 7 · 5, x_proj 7 · (1 + 32), dt_proj 7 · 2, A and D 7 · 17, out_proj 6 · 7.
+  // Counted by hand: in_proj 2 · 7 · 6, conv1d 7 · 5, x_proj 7 · (1 + 32), dt_proj 7 · 2, A and D 7 · 17, out_proj 6 ·
+  // 7.
   static_assert(parameters_of<Mamba<Inner<7>>::Layer<6>> == 84 + 35 + 231 + 14 + 119 + 42);
   using Routed = Mamba<Inner<7>, InputExperts<4>, GateExperts<4>, OutputExperts<4>, TopK<2>>::Layer<6>;
   static_assert(parameters_of<Routed> == 4 * 84 + 35 + 231 + 14 + 119 + 4 * 42 + 4 * 6);

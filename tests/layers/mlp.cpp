@@ -1,4 +1,4 @@
-// Feed-forward layers, layers side by side, and norms, against the naive ones, forward and backward.
+// Feed-forward layers, parallel layers and norms against the naive implementations, forward and backward.
 #include "moe_mamba/language/mlp.hpp"
 
 #include "layers/harness.hpp"
@@ -17,7 +17,7 @@ void check_layer(Index width, Shape shape, Dx dx, const NaiveLayer& naive_layer)
   INFO("B = " << shape.batch << ", L = " << shape.length << ", D = " << width);
   Cpu cpu(Threads{2});
   reference::Device reference;
-  // The two sum in other orders: some dozen roundings. In float the same with 2⁻²⁴.
+  // The two sum in different orders: a few dozen roundings of 2⁻⁵³, and in float of 2⁻²⁴.
   comparison.template check_forward<double>(cpu, 1e-13);
   comparison.template check_forward<double>(reference, 1e-13);
   comparison.template check_forward<float>(cpu, 1e-5);
@@ -47,7 +47,7 @@ TEST_CASE("A feed-forward layer with a gated activation computes what the formul
   check_mlp<GeGlu, 3, 2>(naive::Activation::geglu);
 }
 
-TEST_CASE("Layers side by side read one input and are added", "[layers][parallel]") {
+TEST_CASE("Parallel layers read one input and are added", "[layers][parallel]") {
   using Both = Parallel<Parallel<Mamba<State<2>, Expand<1>>, Moe<Experts<2>, Hidden<2>, Silu>>, Mamba<State<1>>>;
   check_layer<Both::Layer<3>>(3, {2, 4}, Dx::overwritten, [](naive::Run& run, const naive::Matrix& x) {
     const naive::Matrix first = naive::mamba({3, 2, 4, 1}, run, "0.0.", x);

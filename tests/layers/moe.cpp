@@ -1,4 +1,4 @@
-// Mixtures of experts against the naive one, forward and backward.
+// Mixtures of experts against the naive implementation, forward and backward.
 #include "moe_mamba/language/moe.hpp"
 
 #include "layers/harness.hpp"
@@ -16,8 +16,8 @@ void check_moe(Index width, const naive::Moe& config, Shape shape, std::uint64_t
   INFO("B = " << shape.batch << ", L = " << shape.length << ", E = " << config.experts << ", K = " << config.top_k);
   Cpu cpu(Threads{2});
   reference::Device reference;
-  // The two sum in other orders: some dozen roundings. In float the same with 2⁻²⁴; no two experts of these draws lie
-  // so close together that rounding would choose the other.
+  // The two sum in different orders: a few dozen roundings of 2⁻⁵³, and in float of 2⁻²⁴; no two experts of these draws
+  // are so close that rounding would choose the other.
   comparison.template check_forward<double>(cpu, 1e-13);
   comparison.template check_forward<double>(reference, 1e-13);
   comparison.template check_forward<float>(cpu, 1e-5);
@@ -27,13 +27,14 @@ void check_moe(Index width, const naive::Moe& config, Shape shape, std::uint64_t
 
 }  // namespace
 
-TEST_CASE("A mixture with one expert a token computes what the formulas say, and its gradient", "[layers][moe]") {
+TEST_CASE("A mixture with one expert per token computes what the formulas say, and its gradient", "[layers][moe]") {
   using Layer = Moe<Experts<4>, TopK<1>, Hidden<3>, Gelu, ZLoss<1, 10>, BalanceLoss<1, 5>>::Layer<5>;
   const naive::Moe config{.experts = 4, .hidden = 3, .activation = naive::Activation::gelu, .balance = 0.2, .z = 0.1};
   for (const Shape shape : {Shape{1, 1}, Shape{2, 5}, Shape{1, 17}}) check_moe<Layer>(5, config, shape);
 }
 
-TEST_CASE("A mixture with two experts a token and renormalised gates computes what the formulas say", "[layers][moe]") {
+TEST_CASE("A mixture with two experts per token and renormalised gates computes what the formulas say",
+          "[layers][moe]") {
   using Layer = Moe<Experts<5>, TopK<2>, Hidden<3>, SwiGlu, TopKThenSoftmax, ZLoss<1, 10>, SharedExperts<2>>::Layer<4>;
   const naive::Moe config{.experts = 5,
                           .top_k = 2,
@@ -112,7 +113,7 @@ TEST_CASE("A mixture of limited capacity drops the latest tokens and reports the
   CHECK(comparison.expected().run.routers[0].dropped > 0);
 }
 
-TEST_CASE("Places may be rounded down, to none", "[layers][moe]") {
+TEST_CASE("Capacity may be rounded down, to zero", "[layers][moe]") {
   using Layer = Moe<Experts<3>, TopK<2>, Hidden<4>, GeGlu, FloorCapacity<3, 4>, SharedExperts<1>>::Layer<4>;
   const naive::Moe config{.experts = 3,
                           .top_k = 2,
@@ -122,11 +123,11 @@ TEST_CASE("Places may be rounded down, to none", "[layers][moe]") {
                           .capacity_numerator = 3,
                           .capacity_denominator = 4,
                           .floor_capacity = true};
-  // floor(T / 2) places: 0, 0, 1, 4, 7 and 3.
+  // Capacities of floor(T / 2): 0, 0, 1, 4, 7 and 3.
   for (const Shape shape : {Shape{2, 0}, Shape{1, 1}, Shape{1, 3}, Shape{3, 3}, Shape{2, 7}, Shape{1, 6}}) {
     check_moe<Layer>(4, config, shape);
   }
-  // The code of MoE-Mamba gives 1560 places to each of 42 experts for 64 sequences of 1024 tokens.
+  // The code of MoE-Mamba has a capacity of 1560 for each of 42 experts, with 64 sequences of 1024 tokens.
   using Paper = Routing<8, RoutingOptions{.experts = 42, .capacity = {1, 1}, .floor_capacity = true}>;
   using Switch = Routing<8, RoutingOptions{.experts = 42, .capacity = {1, 1}}>;
   static_assert(Paper::capacity(64 * 1024) == 1560 && Switch::capacity(64 * 1024) == 1561);
@@ -134,7 +135,7 @@ TEST_CASE("Places may be rounded down, to none", "[layers][moe]") {
   static_assert(Switch::capacity(41) == 1 && Switch::capacity(42) == 1 && Switch::capacity(83) == 2);
 }
 
-TEST_CASE("A mixture without places drops all assignments, which move no expert but count for the router's losses",
+TEST_CASE("A mixture of zero capacity drops all assignments, which train no expert but count in the router's losses",
           "[layers][moe]") {
   using Layer = Moe<Experts<5>, TopK<2>, Hidden<3>, Silu, FloorCapacity<1>, ZLoss<1>>::Layer<4>;
   test::LayerComparison<Layer> comparison(
@@ -169,10 +170,10 @@ TEST_CASE("A mixture reads no tokens and reports none", "[layers][moe]") {
                    {2, 0});
 }
 
-TEST_CASE("The balance loss is its coefficient when routing is even, and that times the experts when it is not",
+TEST_CASE("The balance loss is its coefficient for even routing, and times the number of experts for a single expert",
           "[layers][moe]") {
   // Three experts; token i is the i-th unit vector and the router a large multiple of the identity, so that token i
-  // goes to expert i with a probability of 1 but for rounding.
+  // goes to expert i with a probability of 1 up to rounding.
   using Layer = Moe<Experts<3>, TopK<1>, Hidden<1>, BalanceLoss<1, 4>, ZLoss<1, 2>>::Layer<3>;
   std::vector<double> parameters(static_cast<std::size_t>(parameters_of<Layer>));
   for (std::size_t i = 0; i < 3; ++i) parameters[4 * i] = 50;

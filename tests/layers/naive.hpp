@@ -13,8 +13,8 @@
 
 #include "moe_mamba/core/scalar.hpp"
 
-/// The layers once more: plain loops in double over vectors, written from the published formulas and sharing nothing
-/// with the library but the names and places of parameters. What the library computes is compared with this.
+/// A second implementation of the layers, to compare the library with: plain loops in double over vectors, written from
+/// the published formulas, which share only the names and shapes of parameters with the library.
 namespace naive {
 
 using moe_mamba::Index;
@@ -37,7 +37,7 @@ inline Matrix sum(const Matrix& a, const Matrix& b) {
   return c;
 }
 
-/// Parameters by name. Remembers which were asked for.
+/// Parameters by name. Records which were used.
 class Weights {
  public:
   void add(const std::string& name, const double* values) { places_[name] = values; }
@@ -54,21 +54,21 @@ class Weights {
   mutable std::set<std::string> asked_;
 };
 
-/// What a mixture of experts reports.
+/// The report of a mixture of experts.
 struct Router {
   double balance_loss = 0, z_loss = 0, entropy = 0, dropped = 0;
   Vector load;
 };
 
-/// One call: the batch, the running states, and what comes out beside the outputs.
+/// One call: the batch, the running states, and the results besides the outputs.
 struct Run {
   const Weights& weights;
   Index batch, length;
-  std::vector<Vector> states;  // one vector a sequence, read and brought up to date
-  Index state_position = 0;    // where the next layer's states begin
+  std::vector<Vector> states;  // one vector per sequence, read and updated
+  Index state_position = 0;    // the offset of the next layer's states
   std::vector<Router> routers = {};
-  /// A digest of every discrete decision on the way: signs of what goes into a ReLU, experts chosen, tokens dropped.
-  /// Two calls with equal digests lie on one smooth piece of the function.
+  /// A digest of all discrete decisions: signs of the inputs of a ReLU, chosen experts, dropped tokens. Two calls with
+  /// equal digests are on the same smooth piece of the function.
   std::uint64_t decisions = 0;
   std::vector<bool> counted = {};  // which tokens count in auxiliary losses and statistics; empty: all
 
@@ -183,7 +183,7 @@ inline Matrix mlp(Activation activation, Index hidden, Run& run, const std::stri
   return y;
 }
 
-/// A mixture of experts. Capacity 0 / 1 is none.
+/// A mixture of experts. Capacity 0 / 1: no limit.
 struct Moe {
   Index experts = 1, top_k = 1, hidden = 1, shared = 0;
   Activation activation = Activation::relu;
@@ -197,7 +197,7 @@ struct Moe {
   double balance = 0.01, z = 0;
 };
 
-/// Where a token goes: experts and gates, best first, without those that had no place left.
+/// The experts and gates of a token, best first, without dropped ones.
 struct Assignment {
   Index expert;
   double gate;

@@ -11,16 +11,16 @@
 
 namespace naive {
 
-/// Attention of H heads of width d that share G heads of keys and values, over the last `window` positions; `rotary` of a
-/// head's numbers are turned by its position, none for 0.
+/// Attention of H heads of width d that share G heads of keys and values, over the last `window` positions; `rotary`
+/// elements of a head are rotated by its position, none for 0.
 struct Attention {
   Index H, G, d, window, rotary;
   double base;
   bool input_biases, output_bias;
 };
 
-/// A rotary embedding as a product of complex numbers: element i of the first half is the real part, of the second half the
-/// imaginary part.
+/// A rotary embedding as a product of complex numbers: element i of the first half is the real part, of the second half
+/// the imaginary part.
 inline void turn(double* head, Index rotary, double base, double position) {
   for (Index i = 0; i < rotary / 2; ++i) {
     const double angle = position * std::pow(base, -2.0 * static_cast<double>(i) / static_cast<double>(rotary));
@@ -44,12 +44,12 @@ inline Matrix attention(const Attention& sizes, Run& run, const std::string& pre
   const Matrix v = project("v", x, G * d, sizes.input_biases);
   Matrix mixed(run.tokens(), H * d);
   for (Index b = 0; b < run.batch; ++b) {
-    // Keys [G, N, d], values [G, N, d] and the position, in two digits; position p lies in slot p mod N.
+    // Keys [G, N, d], values [G, N, d] and the position, in two digits; position p is in slot p mod N.
     double* state = run.states[at(b)].data() + run.state_position;
     double* digits = state + 2 * N * G * d;
     const auto digit = [&](Index i) { return std::max<Index>(0, static_cast<Index>(std::lround(digits[i]))); };
     const Index read = digit(0) + digit(1) * 1048576;
-    // The last N rows of each head, oldest first, and then every step's own behind them.
+    // The last N rows of each head, oldest first, followed by each step's own.
     std::vector<std::vector<Vector>> keys(at(G)), values(at(G));
     for (Index g = 0; g < G; ++g) {
       for (Index p = std::max<Index>(0, read - N); p < read; ++p) {

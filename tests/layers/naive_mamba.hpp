@@ -6,19 +6,19 @@
 
 #include "layers/naive.hpp"
 
-/// The Mamba block once more, as the other layers in naive.hpp.
+/// A second implementation of the Mamba block, as the other layers in naive.hpp.
 namespace naive {
 
-/// Experts of a Mamba block's projections: how many of each, 0 for none; hidden 0: of one matrix.
+/// Experts of a Mamba block's projections: their numbers, 0 for none; hidden 0: experts of one matrix.
 struct MambaExperts {
   Index input = 0, gate = 0, output = 0, hidden = 0;
-  bool separate = false;  // a router for each projection
-  Moe routing = {};       // with the number of experts left out
+  bool separate = false;  // one router per projection
+  Moe routing = {};       // without the number of experts
 
   bool any() const { return input + gate + output > 0; }
 };
 
-/// The Mamba block of inner width E, N states a channel, K taps and step rank R.
+/// The Mamba block of inner width E, N states per channel, K taps and step rank R.
 struct Mamba {
   Index E, N, K, R;
   Norm inner = {NormKind::none, 0};  // of δ, B and C
@@ -95,7 +95,7 @@ inline Matrix mamba(const Mamba& sizes, Run& run, const std::string& prefix, con
   Matrix x(run.tokens(), E);
   for (Index b = 0; b < run.batch; ++b) {
     double* state = run.states[at(b)].data() + run.state_position;  // (K - 1, E)
-    // The sequence with the inputs before it in front.
+    // The sequence, preceded by the inputs before it.
     const auto input = [&](Index t, Index e) { return t < 0 ? state[(K - 1 + t) * E + e] : xz(b * run.length + t, e); };
     for (Index t = 0; t < run.length; ++t) {
       for (Index e = 0; e < E; ++e) {

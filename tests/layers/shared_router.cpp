@@ -1,4 +1,4 @@
-// A layer of a user's own with experts in two projections that share one router.
+// A user-defined layer with experts in two projections that share one router.
 #include "moe_mamba/layer_check.hpp"
 #include "moe_mamba/moe_mamba.hpp"
 #include "support/catch.hpp"

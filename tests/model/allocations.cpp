@@ -1,4 +1,4 @@
-// Nothing allocates after construction: every way to get memory is counted here.
+// Nothing allocates after construction: every kind of allocation is counted here.
 #include <atomic>
 #include <cstdlib>
 #include <new>
@@ -79,7 +79,7 @@ long allocations_of(const Call& call) {
   return allocations.load() - before;
 }
 
-/// Everything a model is made of, at a size at which work is split.
+/// Every kind of layer, at sizes at which work is split.
 using Net = LanguageModel<
     Vocabulary<131>, Width<40>, Head,
     Repeat<2, Mamba<>, Moe<Experts<4>, TopK<2>, Hidden<70>, SwiGlu, SharedExperts<1>, ZLoss<1, 100>>>, LayerNorm<>,

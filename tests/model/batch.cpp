@@ -1,4 +1,4 @@
-// The sequences of a batch do not see each other.
+// The sequences of a batch are independent of each other.
 #include <algorithm>
 #include <numeric>
 #include <vector>
@@ -57,7 +57,7 @@ void check_batch(double bound) {
   check({0, 3, 1, 2, 3, 4, 3, 3});       // some added
 }
 
-/// Every call on batches without a sequence: there is nothing to calculate, and what is summed into stays as it is.
+/// Every call on batches without a sequence: there is nothing to compute, and sums are unchanged.
 template <class Definition, class S>
 void check_no_sequence() {
   using C = compute_t<S>;
@@ -99,7 +99,7 @@ TEST_CASE("A batch may have no sequence", "[model][batch]") {
   check_no_sequence<test::AttentionNet, float>();
 }
 
-TEST_CASE("A sequence does not depend on its batch mates", "[model][batch]") {
+TEST_CASE("A sequence does not depend on the rest of its batch", "[model][batch]") {
   // Rounding at most: rows may be summed in another order when there are few of them.
   check_batch<test::MixtureNet, double>(1e-13);
   check_batch<test::MixtureNet, float>(1e-5);
@@ -109,7 +109,7 @@ TEST_CASE("A sequence does not depend on its batch mates", "[model][batch]") {
 }
 
 TEST_CASE("The gradient of a batch is the mean of its sequences' gradients", "[model][batch]") {
-  // Without auxiliary losses, which are of the whole batch.
+  // Without auxiliary losses, which depend on the whole batch.
   using Net = test::PlainMixture;
   const Shape shape{4, 6};
   auto device = test::open(2);
@@ -126,7 +126,7 @@ TEST_CASE("The gradient of a batch is the mean of its sequences' gradients", "[m
 }
 
 TEST_CASE("With a capacity limit the earliest tokens of a batch get the slots", "[model][batch]") {
-  // This is what couples the tokens of a call, and why dropless is the default.
+  // This couples the tokens of a call, which is why dropless is the default.
   using Net = test::CapacityNet;
   auto device = test::open();
   Bench<Net> bench(device, {4, 6}, test::parameters<Net>(), Purpose::inference);

@@ -1,4 +1,4 @@
-// Facts about definitions that the compiler knows.
+// Properties of definitions that are known at compile time.
 #include "moe_mamba/model/cost.hpp"
 
 #include <string>
@@ -42,7 +42,7 @@ using Block = Sequence<Mamba<>, Mlp<>>;
 static_assert(cost<LanguageModel<Vocabulary<7>, Width<16>, Block, Block>>.parameters ==
               cost<LanguageModel<Vocabulary<7>, Repeat<2, Mamba<>, Mlp<>>, Width<16>>>.parameters);
 
-// An own head adds a matrix; of an own embedding one row is active.
+// An untied head adds a matrix; one row of an untied embedding is active.
 using Tied = LanguageModel<Vocabulary<100>, Width<16>, Mamba<>>;
 using Own = LanguageModel<Vocabulary<100>, Width<16>, Mamba<>, Head>;
 static_assert(cost<Own>.parameters == cost<Tied>.parameters + 1600);
@@ -68,7 +68,7 @@ std::string listing() {
 
 }  // namespace
 
-TEST_CASE("parameters lie one after the other, named by layer", "[model]") {
+TEST_CASE("parameters are contiguous and named by layer", "[model]") {
   using Net = LanguageModel<Vocabulary<5>, Width<4>, Repeat<2, Mlp<Hidden<3>>>, RmsNorm<>,
                             Residual<LayerNorm<>, Parallel<Mlp<Hidden<2>>, Mlp<Hidden<1>>>>, FinalNorm<NoNorm>, Head>;
   CHECK(listing<Net>() ==

@@ -11,12 +11,12 @@
 #include "support/backend.hpp"
 #include "support/data.hpp"
 
-/// Parameters and batches for the tests' models, and room to call one.
+/// Parameters and batches for the tests' models, and the objects needed to call one.
 namespace test {
 
 using namespace moe_mamba;
 
-/// Parameters as initialised, each moved a little, so that no gain is one, no bias zero and no two layers are alike.
+/// Initial parameters, each perturbed a little, so that no gain is one, no bias zero and no two layers are equal.
 template <class Definition>
 std::vector<double> parameters(std::uint64_t seed = 1) {
   std::vector<double> values(static_cast<std::size_t>(Definition::parameters));
@@ -26,7 +26,7 @@ std::vector<double> parameters(std::uint64_t seed = 1) {
   return values;
 }
 
-/// What goes into a call and what should come out.
+/// The inputs and targets of a call.
 template <class Definition, class C>
 struct Data {
   static constexpr bool takes_tokens = requires { Definition::vocabulary; };
@@ -65,8 +65,8 @@ States<Definition, S> random_states(Index count, std::uint64_t seed = 1) {
   return states;
 }
 
-/// A model with room to call it. States, gradients and everything else that is passed are the host's; where the device
-/// has memory of its own they are moved there and back.
+/// A model with a workspace. States, gradients and all other arguments are in host memory; if the device has its own
+/// memory, they are copied there and back.
 template <class Definition, class S = double, class Device = Backend>
 struct Bench {
   using C = compute_t<S>;
@@ -143,7 +143,7 @@ struct Bench {
     });
   }
 
-  /// call(states, dstates) with copies where the device works, which are copied back.
+  /// call(states, dstates) with copies in the device's memory, which are copied back.
   template <class Call>
   static void on_device(HostStates* states, HostStates* dstates, const Call& call) {
     if constexpr (Memory::on_host) {

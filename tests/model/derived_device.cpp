@@ -1,4 +1,4 @@
-// A device that is the CPU's but for one operation: how profilers and ranks plug in.
+// A device derived from the CPU's that overloads one operation, as profilers and ranks do.
 #include <cstddef>
 #include <vector>
 

@@ -1,4 +1,4 @@
-// Eigen's arrays go into models and come out of them, and the library's matrices are Eigen's, without a copy.
+// Eigen's arrays as inputs and outputs of models, and the library's matrices as Eigen's, without copies.
 #include "moe_mamba/eigen.hpp"
 
 #include <vector>
@@ -11,7 +11,7 @@ using namespace moe_mamba;
 
 using Closure = SequenceModel<Inputs<3>, Outputs<2>, Width<5>, Mamba<State<3>>>;
 
-TEST_CASE("a step on Eigen's arrays is that on the same numbers, a column for each sequence", "[model]") {
+TEST_CASE("a step on Eigen's arrays equals that on the same numbers, with a column per sequence", "[model]") {
   constexpr Index cells = 7;
   const Model<Closure, double> model(Seed{1});
   Cpu device;
@@ -31,7 +31,7 @@ TEST_CASE("a step on Eigen's arrays is that on the same numbers, a column for ea
   CHECK(states == others);
 }
 
-TEST_CASE("parameters are Eigen's matrices, and a product of Eigen's is ours to rounding", "[model]") {
+TEST_CASE("parameters are Eigen matrices, and Eigen's product agrees with ours up to rounding", "[model]") {
   Model<Closure, double> model(Seed{1});
   const auto weight = as_eigen(matrix(model.parameter("input.weight").data(), Index{5}, Index{3}));
   CHECK(&weight(4, 2) == model.parameter("input.weight").data() + 14);

@@ -1,4 +1,4 @@
-// Bad arguments of models, workspaces and states: named in the message, and nothing has changed.
+// Invalid arguments of models, workspaces and states: named in the message, without side effects.
 #include <cstring>
 #include <limits>
 #include <stdexcept>
@@ -16,7 +16,7 @@ namespace {
 using Net = test::MixtureNet;
 using Series = test::SeriesNet;
 
-/// Checks that `call` throws an E whose message holds every word.
+/// Checks that `call` throws an E whose message contains every word.
 template <class E, class Call>
 void check_throws(const Call& call, const std::vector<std::string>& words) {
   std::string message = "nothing was thrown";
@@ -36,7 +36,7 @@ void check_invalid(const Call& call, const std::vector<std::string>& words) {
   check_throws<std::invalid_argument>(call, words);
 }
 
-/// A model with everything that a call could write to, and a copy of it all.
+/// A model with everything that a call could write to, and a copy of everything.
 template <class Definition>
 struct Scene {
   explicit Scene(Purpose purpose = Purpose::training)
@@ -75,7 +75,7 @@ struct Scene {
 
 }  // namespace
 
-TEST_CASE("A workspace says which sizes it takes", "[model][errors]") {
+TEST_CASE("A workspace names the sizes that it supports", "[model][errors]") {
   Cpu device;
   const auto make = [&](Shape shape) { return [&device, shape] { Workspace<Net>(device, shape); }; };
   check_invalid(make({0, 1}), {"largest.batch is 0", "1 or more"});
@@ -86,7 +86,7 @@ TEST_CASE("A workspace says which sizes it takes", "[model][errors]") {
   check_invalid(make({2, std::numeric_limits<Index>::max()}), {"largest.tokens()", "2^40"});
 }
 
-TEST_CASE("States say how many they can be", "[model][errors]") {
+TEST_CASE("States name the supported counts", "[model][errors]") {
   using StatesType = States<Net, double>;
   constexpr Index size = StatesType::state_size;
   const std::string allowed = "0 to " + std::to_string((Index{1} << 48) / size);
@@ -108,7 +108,7 @@ TEST_CASE("States say how many they can be", "[model][errors]") {
   CHECK(memory == std::vector<double>(memory.size(), 1));
 }
 
-TEST_CASE("A model says how many parameters it borrows and which it has", "[model][errors]") {
+TEST_CASE("A model names the number of parameters to borrow and the names that it has", "[model][errors]") {
   std::vector<float> memory(static_cast<std::size_t>(Net::parameters + 1));
   const std::string count = std::to_string(Net::parameters);
   check_invalid([&] { Model<Net>{std::span<float>(memory)}; },
@@ -211,12 +211,12 @@ TEST_CASE("Bad targets and gradients are named, and change nothing", "[model][er
   inference.check_untouched();
 }
 
-TEST_CASE("backward() wants a recorded forward pass, once, and a failed call leaves the record", "[model][errors]") {
+TEST_CASE("backward() needs a recorded forward pass, once, and a failed call keeps the record", "[model][errors]") {
   Scene<Net> scene;
   auto& bench = scene.bench;
   const std::vector<double> doutputs(scene.outputs.size(), 0.1);
   const auto backward = [&] { bench.model.backward(bench.workspace, doutputs, scene.gradients); };
-  const std::vector<std::string> none{"workspace is without a recorded forward pass", "forward()"};
+  const std::vector<std::string> none{"backward() needs a recorded forward pass", "call forward()"};
   check_invalid(backward, none);
   (void)bench.forward(scene.data.inputs, {2, 3});
   backward();

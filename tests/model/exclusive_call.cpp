@@ -1,4 +1,4 @@
-// Two calls at once on a device, workspace, states, trainer, decoder or scorer: the second throws before any work.
+// Two concurrent calls on a device, workspace, states, trainer, decoder or scorer: the second throws before any work.
 #include "moe_mamba/core/exclusive_call.hpp"
 
 #include <algorithm>
@@ -25,8 +25,8 @@ namespace {
 
 using Net = test::TrainedNet;
 
-/// Makes the calls on two threads at once until one is refused, or many times; gives the message of the refusal. What was
-/// not refused must be right.
+/// Makes the calls on two threads concurrently until one is refused, or many times; returns the message of the refusal.
+/// Calls that were not refused must give correct results.
 template <class First, class Second>
 std::string refusal(const First& first, const Second& second) {
   std::string message;
@@ -52,7 +52,7 @@ const std::vector<Token> tokens{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 0, 1};
 
 }  // namespace
 
-TEST_CASE("a call during another throws, one after it does not, and what is thrown ends a call as well", "[model]") {
+TEST_CASE("a call during another throws, one after it does not, and an exception ends a call as well", "[model]") {
   ExclusiveCall::Flag flag;
   {
     const ExclusiveCall call(flag, "device");
@@ -72,7 +72,7 @@ TEST_CASE("a call during another throws, one after it does not, and what is thro
   CHECK_NOTHROW(ExclusiveCall(flag, "device"));
 }
 
-TEST_CASE("a device shared by two threads is refused and neither hangs nor goes wrong", "[model]") {
+TEST_CASE("a device shared by two threads is refused, without hanging or wrong results", "[model]") {
   const Model<Net> model(Seed{1});
   const Shape shape{2, 6};
   std::vector<float> expected(12 * 11);
@@ -140,7 +140,7 @@ TEST_CASE("states shared by two threads, each with a workspace and a device of i
   CHECK(outputs == expected);
 }
 
-TEST_CASE("calls that only read go on side by side, and none of them during another kind", "[model]") {
+TEST_CASE("calls that only read may overlap with each other, but not with other calls", "[model]") {
   ExclusiveCall::Flag flag;
   {
     const ReadingCall first(flag, "States object"), second(flag, "States object");
@@ -238,7 +238,7 @@ TEST_CASE("during a call on states none other begins, nor are their numbers chan
   const States<Net>& itself = states;
   CHECK_NOTHROW(states = itself);
   CHECK_THROWS_WITH(model.gradient(workspace, tokens, tokens, shape, gradients, &states, &states),
-                    "dstates is the object that states is; allowed: another one, as both are read and written");
+                    "dstates is the same object as states; allowed: a different one, as both are read and written");
 }
 
 TEST_CASE("a trainer, a decoder or a scorer shared by two threads is refused", "[model]") {
@@ -306,7 +306,7 @@ TEST_CASE("during a call of a decoder none of its others begins", "[model]") {
     CHECK_THROWS_WITH(call(), test::Contains("the decoder is in the middle of another call"));
   };
   int shown = 0;
-  decoder.visit_routers([&](const RouterReport&) {  // a call that is going on
+  decoder.visit_routers([&](const RouterReport&) {  // a call in progress
     ++shown;
     refused([&] { decoder.prefill(tokens); });
     refused([&] { decoder.step(1); });
@@ -328,7 +328,7 @@ TEST_CASE("checkpoints written while another thread trains are whole or refused"
   const auto step = [&] { return trainer.step(batch).applied; };
   const auto save = [&] {
     save_checkpoint(folder / "run", trainer);
-    load_checkpoint(folder / "run", resumed);  // throws std::runtime_error where the file is not what its checksum says
+    load_checkpoint(folder / "run", resumed);  // throws std::runtime_error if the file does not match its checksum
     return true;
   };
   CHECK_THAT(refusal(step, save), test::Contains("the trainer is in the middle of another call"));

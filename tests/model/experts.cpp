@@ -15,7 +15,7 @@ std::span<double> tensor(test::NaiveLoss<Definition>& naive, const std::string& 
   return model.parameter(name);
 }
 
-/// Normed rows all close to (1, …, 1), so that an expert's logit is near the sum of its row of the router.
+/// Makes all normalised rows close to (1, …, 1), so that an expert's logit is near the sum of its row of the router.
 template <class Definition>
 void make_rows_alike(test::NaiveLoss<Definition>& naive) {
   for (double& gain : tensor(naive, "layers.1.norm.weight")) gain *= 0.1;
@@ -92,7 +92,7 @@ TEST_CASE("A single token goes to its experts alone", "[model][experts]") {
   (void)check_gradients(naive);
 }
 
-TEST_CASE("A router that knows nothing sends every token to the first experts", "[model][experts]") {
+TEST_CASE("A router of zeros sends every token to the first experts", "[model][experts]") {
   using Net = NetOf<TopK<2>, SharedExperts<2>>;
   test::NaiveLoss<Net> naive({2, 3});
   for (double& weight : tensor(naive, "layers.1.mixer.router.weight")) weight = 0;

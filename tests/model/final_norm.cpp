@@ -14,14 +14,14 @@ constexpr int V = 7, D = 5;
 template <class... Options>
 using Net = LanguageModel<Vocabulary<V>, Width<D>, Options..., Mlp<Hidden<4>, GeGlu>>;
 
-/// The logits of `tokens` where the layers add nothing, which leaves a token's row of the embedding in the stream.
+/// Checks the logits of `tokens` with layers that add nothing, so the stream is a token's row of the embedding.
 template <class Definition>
 void check_head_reads_the_stream() {
   Model<Definition, double> model(Seed{1});
   const auto down = model.parameter("layers.0.mixer.down.weight");
   std::fill(down.begin(), down.end(), 0.0);
   const auto embedding = model.parameter("embedding.weight");
-  // No norm hides how large the stream is.
+  // No norm hides the scale of the stream.
   for (double& x : embedding) x *= 100;
   const auto head = Definition::tied_head ? embedding : model.parameter("lm_head.weight");
   const std::vector<Token> tokens{3, 0, 6};

@@ -80,7 +80,7 @@ void causal_convolution_backward(Device& device, const CausalConvolutionBackward
   reference::causal_convolution_backward(device.reference(), arguments);
 }
 double attention(const AttentionHeads& heads, Shape shape, int width) {
-  return 4.0 * width * static_cast<double>(heads.queries * heads.context * shape.tokens());  // as over whole windows
+  return 4.0 * width * static_cast<double>(heads.queries * heads.context * shape.tokens());  // as for full windows
 }
 template <class C, int d>
 void causal_attention(Device& device, const CausalAttention<C, d>& arguments) {
@@ -130,7 +130,7 @@ void check_flops() {
   CHECK(device.forward == expected);
   CHECK(device.backward == 0);
 
-  // Forward and backward pass, down to the inputs where they have a gradient.
+  // Forward and backward pass, down to the inputs if they have a gradient.
   device.forward = 0;
   std::vector<float> gradients(static_cast<std::size_t>(Definition::parameters));
   if constexpr (test::Data<Definition, float>::takes_tokens) {

@@ -1,4 +1,4 @@
-// Whole models against the naive ones.
+// Whole models against the naive implementation.
 #include "model/forward_check.hpp"
 
 using namespace moe_mamba;
@@ -10,7 +10,7 @@ const std::vector<Shape> shapes{{1, 1}, {3, 9}, {2, 5}, {1, 0}};
 
 }  // namespace
 
-// Sums in other orders: some hundred roundings on the longest way through a model, of 2⁻⁵³ each.
+// Sums in different orders: about a hundred roundings on the longest path through a model, of 2⁻⁵³ each.
 TEMPLATE_TEST_CASE("In double a model computes what the formulas say", "[model]", test::MambaNet, test::MixtureNet,
                    test::ManyWaysNet, test::CapacityNet, test::SeriesNet, test::AttentionNet) {
   test::check_model_forward<TestType, double>(shapes, 1e-13);
@@ -38,7 +38,7 @@ TEST_CASE("Masked targets are left out of the loss, of the mean and of the gradi
   CHECK(losses.targets == 8);
   CHECK(std::abs(losses.prediction - naive::cross_entropy(expected.outputs, data.targets)) <= 1e-13);
 
-  // The routers' losses are of the same tokens.
+  // The routers' losses cover the same tokens.
   std::vector<bool> counted;
   for (const Token target : data.targets) counted.push_back(target != masked_target);
   const auto of_counted = naive::forward<Net>(test::parameters<Net>(), data.inputs, 2, 6,

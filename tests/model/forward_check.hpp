@@ -10,7 +10,7 @@
 #include "model/naive_model.hpp"
 #include "support/catch.hpp"
 
-/// Outputs, states, losses and reports of whole models against the naive ones.
+/// Outputs, states, losses and reports of whole models against the naive implementation.
 namespace test {
 
 template <class Definition, class C>
@@ -20,7 +20,7 @@ std::vector<naive::Vector> naive_states(const States<Definition, C>& states) {
   return result;
 }
 
-/// The naive outcome in double with the parameters that a model of S has.
+/// The naive results in double, with the parameters of a model of S.
 template <class Definition, class S, class C>
 naive::Outcome naive_outcome(const Bench<Definition, S>& bench, const Data<Definition, C>& batch,
                              const States<Definition, S>& states) {
@@ -31,7 +31,7 @@ naive::Outcome naive_outcome(const Bench<Definition, S>& bench, const Data<Defin
   return naive::forward<Definition>(parameters, inputs, batch.shape.batch, batch.shape.length, naive_states(states));
 }
 
-/// `bound`: of outputs, states and losses, relative to the largest.
+/// `bound`: the tolerance for outputs, states and losses, relative to the largest.
 template <class Definition, class S>
 void check_model_forward(const std::vector<Shape>& shapes, double bound) {
   using C = compute_t<S>;

@@ -3,7 +3,7 @@
 
 using namespace moe_mamba;
 
-TEMPLATE_TEST_CASE("A model's gradient is that of finite differences, and of the reference backend", "[model]",
+TEMPLATE_TEST_CASE("A model's gradient agrees with finite differences and with the reference backend", "[model]",
                    test::MambaNet, test::MixtureNet, test::AttentionNet) {
   for (const Shape shape : {Shape{1, 1}, Shape{2, 5}}) test::check_model_gradient<TestType>(shape);
 }

@@ -14,7 +14,7 @@
 #include "moe_mamba/reference.hpp"
 #include "support/catch.hpp"
 
-/// Gradients of whole models against finite differences of the naive ones.
+/// Gradients of whole models against finite differences of the naive implementation.
 namespace test {
 
 /// A batch with everything that a loss depends on, computed naively.
@@ -22,7 +22,7 @@ template <class Definition>
 struct NaiveLoss {
   explicit NaiveLoss(Shape shape)
       : values(parameters<Definition>()),
-        batch(data<Definition, double>(shape, 4)),  // none of whose tokens lies near the edge between two experts
+        batch(data<Definition, double>(shape, 4)),  // none of whose tokens is close to a tie between two experts
         states(random_states<Definition, double>(shape.batch)),
         dstates(random_states<Definition, double>(shape.batch, 2)) {}
 
@@ -39,7 +39,7 @@ struct NaiveLoss {
     return naive::forward<Definition>(values, batch.inputs, batch.shape.batch, batch.shape.length, initial, counted);
   }
 
-  /// What is the same of every objective: auxiliary losses, and Σ dstate · final state.
+  /// The terms common to all objectives: auxiliary losses, and Σ dstate · final state.
   double rest(const naive::Outcome& outcome) const {
     double sum = outcome.auxiliary;
     for (Index b = 0; b < states.count(); ++b) {
@@ -104,7 +104,7 @@ Gradients<Definition, Backend> check_same_gradients(const NaiveLoss<Definition>&
   const auto numbers = [](const States<Definition, double>& values) {
     return std::vector<double>(values.values().begin(), values.values().end());
   };
-  // Sums in other orders: some hundred roundings of 2⁻⁵³.
+  // Sums in different orders: about a hundred roundings of 2⁻⁵³.
   CHECK(std::abs(ours.losses.total() - other.losses.total()) <= 1e-13 * (1 + other.losses.total()));
   CHECK(relative_error(ours.parameters, other.parameters) <= 1e-11);
   CHECK(relative_error(numbers(ours.states), numbers(other.states)) <= 1e-11);

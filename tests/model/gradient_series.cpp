@@ -1,10 +1,10 @@
-// Gradients of models of series, by their inputs as well.
+// Gradients of models of series, including those with respect to inputs.
 #include "model/gradient_check.hpp"
 
 using namespace moe_mamba;
 using Net = test::SeriesNet;
 
-TEST_CASE("The gradient of a model of series is that of finite differences", "[model]") {
+TEST_CASE("The gradient of a model of series agrees with finite differences", "[model]") {
   for (const Shape shape : {Shape{1, 1}, Shape{2, 5}}) test::check_model_gradient<Net>(shape);
 }
 

@@ -71,7 +71,7 @@ void check_uniform(const std::vector<double>& x, double bound) {
   CHECK(m.largest - m.smallest >= 2 * bound * (1 - 20 / m.count));
 }
 
-/// Cut off at two standard deviations, which leaves 0.8796 of the deviation.
+/// Truncated at two standard deviations, which leaves 0.8796 of the deviation.
 void check_truncated(const std::vector<double>& x, double fan_in) {
   const double s = std::sqrt(0.1 / fan_in);
   const Moments m = moments(x);
@@ -144,7 +144,7 @@ void check_all() {
   }
 }
 
-/// What is left of the mean square and the mean fourth power of a standard normal that is cut off at ± bound.
+/// The mean square and the mean fourth power of a standard normal truncated at ± bound.
 std::pair<double, double> cut_moments(double bound) {
   double weight = 0, square = 0, fourth = 0;
   constexpr int steps = 100000;
@@ -157,7 +157,7 @@ std::pair<double, double> cut_moments(double bound) {
   return {square / weight, fourth / weight};
 }
 
-/// Normal of variance 0.1 / fan_in, cut off at ± 0.2.
+/// Normal with variance 0.1 / fan_in, truncated at ± 0.2.
 void check_bounded(const std::vector<double>& x, double fan_in) {
   const double s = std::sqrt(0.1 / fan_in);
   const auto [square, fourth] = cut_moments(0.2 / s);
@@ -165,7 +165,7 @@ void check_bounded(const std::vector<double>& x, double fan_in) {
   check_moments(m, 0, std::sqrt(square) * s, fourth / (square * square));
   CHECK(m.smallest >= -0.2);
   CHECK(m.largest <= 0.2);
-  // No earlier: a thousand values or more reach the cut, or three standard deviations.
+  // And not earlier: a thousand values or more come close to the bound, or to three standard deviations.
   if (x.size() >= 1000) {
     CHECK(m.largest >= std::min(0.19, 2.8 * s));
     CHECK(m.smallest <= -std::min(0.19, 2.8 * s));
@@ -228,7 +228,7 @@ TEST_CASE("The same seed gives the same bits, another one other values", "[model
   }
 }
 
-/// A layer of a user's own, whose parameter is drawn by a function of its own: column + U(1, 16).
+/// A user-defined layer whose parameter is drawn by its own function: column + U(1, 16).
 struct Drawn {
   template <int D>
   struct Layer : LayerOf<> {
@@ -243,7 +243,7 @@ struct Drawn {
   };
 };
 
-TEST_CASE("A layer of a user's own may have an initialiser of its own", "[model][initialise]") {
+TEST_CASE("A user-defined layer may have its own initialiser", "[model][initialise]") {
   using Layer = Drawn::Layer<20>;
   std::vector<double> w(static_cast<std::size_t>(parameters_of<Layer>));
   initialise(
@@ -273,7 +273,7 @@ TEST_CASE("No two tensors begin alike", "[model][initialise]") {
   CHECK(ratios.size() == tensors);
 }
 
-TEST_CASE("Initial values do not depend on the scalar type but for rounding", "[model][initialise]") {
+TEST_CASE("Initial values do not depend on the scalar type, except for rounding", "[model][initialise]") {
   const auto exact = values<Net>(Seed{5});
   const auto single = values<Net, float>(Seed{5});
   const auto brain = values<Net, bfloat16>(Seed{5});

@@ -61,7 +61,7 @@ void check_chunks(double bound) {
 }  // namespace
 
 TEST_CASE("A sequence of 100,003 steps is the same whole and in chunks", "[model][long]") {
-  // States decay, so that roundings do not pile up over the length.
+  // States decay, so rounding errors do not accumulate over the length.
   check_chunks<double>(1e-12);
   check_chunks<float>(1e-4);
 }
@@ -90,6 +90,6 @@ TEST_CASE("The gradient of a sequence of 100,003 steps equals that of its chunks
     }
     return gradients;
   };
-  // Sums of 100,003 terms in other orders: some hundred roundings of 2⁻⁵³ of the largest partial sum.
+  // Sums of 100,003 terms in different orders: about a hundred roundings of 2⁻⁵³ of the largest partial sum.
   CHECK(test::relative_error(run({40'000, 60'002, 1}), run({length})) <= 1e-11);
 }

@@ -1,4 +1,4 @@
-// Experts inside Mamba blocks: which of their parameters a pass reads, and what all of them together compute.
+// Experts inside Mamba blocks: which of their parameters a pass reads, and the sum of all experts.
 #include <algorithm>
 #include <cstring>
 #include <span>
@@ -16,7 +16,7 @@ using namespace moe_mamba;
 
 namespace {
 
-/// Memory for parameters, of which whole pages can be closed: a program that reads one dies.
+/// Memory for parameters, of which whole pages can be made inaccessible: reading them terminates the program.
 template <class S>
 class Pages {
  public:
@@ -78,7 +78,7 @@ std::size_t close_others(const Workspace<Definition, S>& workspace, Pages<S>& pa
   return closed;
 }
 
-/// A call after some steps reads none of the experts that it does not choose.
+/// Checks that a call, after some steps, reads none of the experts that it does not choose.
 template <class Definition, class S>
 void check_reads(Shape shape) {
   INFO("B = " << shape.batch << ", L = " << shape.length << ", " << sizeof(S) << " bytes a parameter");
@@ -121,7 +121,7 @@ using RouterEach = ReadingNet<
 
 }  // namespace
 
-TEST_CASE("A pass reads no expert inside a Mamba block but those that it chooses", "[model][mamba][moe]") {
+TEST_CASE("A pass reads only the chosen experts inside a Mamba block", "[model][mamba][moe]") {
   for (const Shape shape : {Shape{1, 1}, Shape{2, 1}, Shape{1, 2}}) {
     check_reads<OneRouter, float>(shape);
     check_reads<RouterEach, float>(shape);
@@ -136,8 +136,8 @@ using SumNet = LanguageModel<Vocabulary<7>, Width<5>, Block>;
 template <class... Options>
 using SumBlock = Mamba<State<3>, Inner<6>, StepRank<2>, Options...>;
 
-/// A block whose router knows nothing, so that all of its experts have one gate, and a plain block with the sums of their
-/// matrices: `input`, `gate` and `output` are what each of a projection's counts for.
+/// A block whose router is zero, so all of its experts have the same gate, against a plain block with the sums of their
+/// matrices: `input`, `gate` and `output` are the weights of each expert of a projection.
 template <class Block>
 void check_sum(double input, double gate, double output) {
   using Routed = SumNet<Block>;

@@ -1,4 +1,4 @@
-// A model that was moved from, and what was made with it.
+// A moved-from model, and objects made with it.
 #include <utility>
 #include <vector>
 
@@ -10,7 +10,7 @@
 using namespace moe_mamba;
 using Net = test::MixtureNet;
 
-TEST_CASE("A model whose parameters were moved away says so in every call", "[model]") {
+TEST_CASE("A model whose parameters were moved away reports it in every call", "[model]") {
   const auto gone = test::Contains("the model has no parameters");
   const std::vector<Token> tokens{1, 2, 3};
   const TokenBatch batch{tokens, tokens, {1, 3}};

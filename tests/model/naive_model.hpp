@@ -19,13 +19,14 @@
 #include "moe_mamba/language/sequence_model.hpp"
 #include "moe_mamba/model/cost.hpp"
 
-/// Whole models in plain loops: a definition is read again from its options alone and computed with the naive layers.
+/// Whole models in plain loops: a definition is parsed independently, from its options alone, and computed with the
+/// naive layers.
 namespace naive {
 
 template <class T>
 struct Tag {};
 
-/// What the options of a layer or model say. Negative: not given.
+/// The options of a layer or model. Negative: not given.
 struct Settings {
   Index vocabulary = -1, width = -1, inputs = -1, outputs = -1;
   Index state = 16, taps = 4, expand = 2, inner = -1, rank = -1, hidden = -1;
@@ -229,7 +230,7 @@ Settings settings_of_model(Tag<moe_mamba::Sequence<Arguments...>>) {
   return settings;
 }
 
-/// What a call gives.
+/// The results of a call.
 struct Outcome {
   Matrix outputs;
   std::vector<Vector> states;
@@ -239,8 +240,8 @@ struct Outcome {
   bool all_parameters_used = false;
 };
 
-/// Outputs of a model. `Input` is a token id or a number; `states` holds one vector per sequence; `counted` says which
-/// tokens count in auxiliary losses, all where it is empty.
+/// Outputs of a model. `Input` is a token id or a number; `states` holds one vector per sequence; `counted`: which
+/// tokens count in auxiliary losses; all if it is empty.
 template <class Definition, class Input>
 Outcome forward(const Vector& parameters, const std::vector<Input>& inputs, Index batch, Index length,
                 const std::vector<Vector>& states, std::vector<bool> counted = {}) {

@@ -1,4 +1,4 @@
-// A NaN that goes in comes out: nothing replaces or hides it.
+// NaN propagates: nothing replaces or hides it.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -23,7 +23,7 @@ bool none_nan(const std::vector<C>& values) {
   return std::none_of(values.begin(), values.end(), [](C value) { return std::isnan(value); });
 }
 
-/// A NaN in one element of each row of every tensor of parameters, one tensor after the other.
+/// A NaN in one element of each row of a tensor of parameters, for each tensor in turn.
 template <class Definition, class S>
 void check_parameters() {
   using C = compute_t<S>;

@@ -19,13 +19,13 @@ using namespace moe_mamba;
 using MambaNet = LanguageModel<Vocabulary<11>, Width<6>, Mamba<State<3>, Expand<1>>,
                                Mamba<State<2>, Convolution<3>, Expand<2>, StepRank<2>>>;
 
-/// The library's purpose, small: Mamba and one expert of several in turn.
+/// The library's main use, in small: Mamba and top-1 experts alternating.
 using MixtureNet =
     LanguageModel<Vocabulary<13>, Width<5>,
                   Repeat<2, Mamba<State<3>, Expand<2>>, Moe<Experts<4>, TopK<1>, Hidden<3>, ZLoss<1, 50>>>>;
 
-/// Every other way to mix: renormalised gates, shared experts, all experts, gated activations, averaged losses, experts
-/// inside a Mamba block.
+/// All other options of mixtures: renormalised gates, shared experts, all experts, gated activations, averaged losses,
+/// experts inside a Mamba block.
 using ManyWaysNet =
     LanguageModel<Vocabulary<7>, Width<5>, Head, AverageAuxiliaryLosses, PreNorm<LayerNorm<>>, FinalNorm<NoNorm>,
                   Moe<Experts<4>, TopK<2>, Hidden<3>, SwiGlu, TopKThenSoftmax, SharedExperts<1>, ZLoss<1, 10>>,
@@ -34,14 +34,14 @@ using ManyWaysNet =
                            Moe<Experts<3>, TopK<3>, Hidden<2>, Gelu, BalanceLoss<1, 5>>>,
                   Residual<NoNorm, Mlp<Hidden<4>, GeGlu>>>;
 
-/// What public families have beside: inner norms, biases here and not there, sigmoid gates, a bias that selects.
+/// Further options that public families use: inner norms, optional biases, sigmoid gates, a selection bias.
 using FamilyWaysNet = LanguageModel<
     Vocabulary<7>, Width<5>, FinalNorm<LayerNorm<>>,
     Mamba<State<2>, InnerNorm<RmsNorm<NoGain, Epsilon<1, 1000>>>, ProjectionBias, NoConvolutionBias>,
     Mamba<State<2>, InnerNorm<RmsNorm<>>>, Moe<Experts<4>, Hidden<3>, GeGlu, SigmoidThenTopK, RouterBias, ZLoss<1, 10>>,
     Moe<Experts<5>, TopK<2>, Hidden<2>, SigmoidThenTopK, NormalisedGates, GateScale<5, 2>, SelectionBias>>;
 
-/// Experts that take no more than their share, so that tokens of a batch depend on each other.
+/// Experts of limited capacity, so the tokens of a batch depend on each other.
 using CapacityNet =
     LanguageModel<Vocabulary<7>, Width<5>, Moe<Experts<4>, TopK<2>, Hidden<3>, Silu, Capacity<3, 4>>, RmsNorm<>, Mlp<>>;
 
@@ -49,15 +49,15 @@ using CapacityNet =
 using SeriesNet = SequenceModel<Inputs<3>, Outputs<2>, Width<5>, Repeat<2, Mamba<State<3>, Expand<2>>>,
                                 Moe<Experts<4>, Hidden<4>, Silu>>;
 
-/// Attention of two kinds, after Mamba and beside experts: grouped heads with rotary positions over a window that sequences
-/// of the tests leave, and one head without positions, with biases.
+/// Attention of two kinds, after Mamba and in parallel with experts: grouped heads with rotary positions over a window
+/// shorter than the tests' sequences, and one head without positions, with biases.
 using AttentionNet = LanguageModel<
     Vocabulary<11>, Width<6>,
     Repeat<2, Mamba<State<3>, Expand<1>>, Attention<Heads<4>, KeyValueHeads<2>, HeadWidth<4>, Context<4>>>,
     Parallel<Attention<Heads<2>, Context<7>, NoPositions, Biases>, Mlp<Hidden<3>, Silu>>>;
 
-/// Experts without losses of their own: these are means over a call, which chunks and sequences of a batch have one each
-/// of.
+/// Experts without auxiliary losses, which are means over a call and so differ between chunks or sequences and the
+/// whole batch.
 using PlainMixture = LanguageModel<
     Vocabulary<7>, Width<5>,
     Repeat<2, Mamba<State<3>, Inner<6>, GateExperts<2>, OutputExperts<3>, SeparateRouters, Hidden<4>, BalanceLoss<0>>,
@@ -74,7 +74,8 @@ using ManyInputs = SequenceModel<Inputs<33>, Outputs<1>, Width<9>, Mamba<State<3
 
 // Models that are trained.
 
-/// Routers of several sizes whose selection biases balance their loads: side by side, repeated, of both kinds of scores.
+/// Routers of several sizes with selection biases that balance their loads: parallel, repeated, with both kinds of
+/// scores.
 using BalancedNet = LanguageModel<
     Vocabulary<11>, Width<6>,
     Parallel<Moe<Experts<4>, TopK<2>, Hidden<3>, SigmoidThenTopK, NormalisedGates, GateScale<5, 2>, SelectionBias>,
@@ -83,7 +84,7 @@ using BalancedNet = LanguageModel<
 
 using TrainedNet = LanguageModel<Vocabulary<11>, Width<8>, Repeat<2, Mamba<State<3>>, Moe<Experts<4>, Hidden<12>>>>;
 
-/// Sizes that no vector divides, and a last parameter that decays.
+/// Sizes that are not multiples of a vector, and a last parameter with weight decay.
 using OddNet = LanguageModel<Vocabulary<11>, Width<5>, Head, Mamba<State<3>, Expand<1>>, Moe<Experts<3>, Hidden<7>>>;
 
 /// Without a balance loss.
@@ -93,7 +94,7 @@ using UnbalancedNet =
 /// A model of series with one number in and one out.
 using FilterNet = SequenceModel<Inputs<1>, Outputs<1>, Width<8>, Mamba<State<4>>>;
 
-/// A model that writes.
+/// A model that generates text.
 using WritingNet =
     LanguageModel<Vocabulary<19>, Width<12>, Repeat<2, Mamba<State<5>>, Moe<Experts<3>, Hidden<16>>>, Head>;
 

@@ -1,4 +1,4 @@
-// Sequences of different lengths packed end to end: each is as it is alone, forward and backward.
+// Sequences of different lengths packed end to end: each equals the sequence alone, forward and backward.
 #include <limits>
 #include <numeric>
 #include <vector>
@@ -13,7 +13,7 @@ using test::Bench;
 
 namespace {
 
-/// Lengths around every edge: none, one, those around the chunks of the scan and the taps of the convolution.
+/// Lengths around every edge: zero, one, those around the chunks of the scan and the taps of the convolution.
 const std::vector<Index> lengths{5, 1, 0, 33, 2, 64, 3, 31};
 
 /// Part of a vector.
@@ -79,8 +79,8 @@ void check_packed(double bound) {
 
 }  // namespace
 
-TEST_CASE("A packed sequence is what it is alone", "[model][packed]") {
-  // Without auxiliary losses, which are of the whole batch.
+TEST_CASE("A packed sequence equals the sequence alone", "[model][packed]") {
+  // Without auxiliary losses, which depend on the whole batch.
   check_packed<test::MambaNet, double>(1e-12);
   check_packed<test::PlainMixture, double>(1e-12);
   check_packed<test::FilterNet, double>(1e-12);
@@ -115,7 +115,7 @@ TEST_CASE("The loss of a packed batch is the mean over all its targets", "[model
   CHECK(losses.prediction == Approx(sum / static_cast<double>(targets)).epsilon(1e-12));
 }
 
-TEST_CASE("A trainer takes packed batches of any lengths, and padded ones packed", "[train][packed]") {
+TEST_CASE("A trainer accepts packed batches of any lengths, and padded ones once packed", "[train][packed]") {
   using Net = test::UnbalancedNet;
   test::ModelOf<Net, double> model(Seed{1}), twin(Seed{1});
   Trainer trainer(model, AdamW{}, Constant{}, TrainerOptions{.clip_norm = 0}),
@@ -143,7 +143,7 @@ TEST_CASE("A trainer takes packed batches of any lengths, and padded ones packed
   CHECK(test::numbers(model) == test::numbers(twin));
 }
 
-TEST_CASE("Packed shapes that cannot be are refused", "[model][packed]") {
+TEST_CASE("Impossible packed shapes are refused", "[model][packed]") {
   using Net = test::MixtureNet;
   auto device = test::open();
   Bench<Net> bench(device, {2, 8}, test::parameters<Net>());
@@ -157,7 +157,7 @@ TEST_CASE("Packed shapes that cannot be are refused", "[model][packed]") {
   };
   refuses({4, -1}, "length is -1");
   refuses({10, 10, 20}, "too small");
-  const std::vector<Index> endless(4, Index{1} << 62);  // whose sum no Index holds
+  const std::vector<Index> endless(4, Index{1} << 62);  // whose sum overflows an Index
   CHECK(Shape::packed(endless).total == std::numeric_limits<Index>::max());
   CHECK_THROWS_WITH(decltype(bench.workspace)::check_shape(Shape::packed(endless)), test::Contains("more than 2^40"));
   Shape wrong = Shape::packed(lengths);

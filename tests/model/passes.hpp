@@ -3,9 +3,10 @@
 #include "model/nets.hpp"
 #include "moe_mamba/model/passes.hpp"
 
-/// The passes of the tests' models on a backend, declared (`extern`) or compiled: those that tests have with parameters of a
-/// type. On the Cpu tests/passes compiles them once for all tests, and what is not listed is compiled in the test that has
-/// it; on a device tests/gpu/passes does, and what is not listed does not link.
+/// The passes of the tests' models on a backend, declared (`extern`) or compiled: those that tests have with parameters
+/// of a type. For the Cpu they are compiled once for all tests in tests/passes, and passes that are not listed are
+/// compiled in the test that uses them; for a CUDA device they are compiled in tests/gpu/passes, and passes that are
+/// not listed do not link.
 #define MOE_MAMBA_TEST_BFLOAT16_PASSES(declared, S, Backend)         \
   declared template struct PassesOf<test::MambaNet, S, Backend>;     \
   declared template struct PassesOf<test::MixtureNet, S, Backend>;   \

@@ -1,4 +1,4 @@
-// Models in float and with parameters in bfloat16, against the naive ones and against double.
+// Models in float and with parameters in bfloat16, against the naive implementation and against double.
 #include "model/forward_check.hpp"
 
 using namespace moe_mamba;
@@ -9,15 +9,15 @@ const std::vector<Shape> shapes{{1, 1}, {3, 9}, {2, 5}, {1, 0}};
 
 }  // namespace
 
-// Parameters and inputs are exact in float; what is left are the same roundings, of 2⁻²⁴. None of these draws has two
-// experts so close together that rounding would choose the other.
+// Parameters and inputs are exact in float; there remain the same roundings, of 2⁻²⁴. None of these draws has two
+// experts so close that rounding would choose the other.
 TEMPLATE_TEST_CASE("In float a model computes what the formulas say", "[model]", test::MixtureNet, test::ManyWaysNet,
                    test::SeriesNet, test::AttentionNet) {
   test::check_model_forward<TestType, float>(shapes, 3e-5);
 }
 
 #if !defined(MOE_MAMBA_TEST_CUDA)  // tensor cores round more: see gpu/models.cpp
-// Parameters are rounded, which the naive model sees too; arithmetic is that of float.
+// The naive model uses the same rounded parameters; arithmetic is in float.
 TEMPLATE_TEST_CASE("With parameters in bfloat16 a model computes what the formulas say for the rounded ones", "[model]",
                    test::MixtureNet, test::SeriesNet, test::AttentionNet) {
   test::check_model_forward<TestType, bfloat16>(shapes, 3e-5);
@@ -25,7 +25,7 @@ TEMPLATE_TEST_CASE("With parameters in bfloat16 a model computes what the formul
 
 #endif
 
-TEST_CASE("In float a model's gradient is that of double, to rounding", "[model]") {
+TEST_CASE("In float a model's gradient is that of double, up to rounding", "[model]") {
   using Net = test::MixtureNet;
   const Shape shape{2, 5};
   auto device = test::open();

@@ -1,4 +1,4 @@
-// Sessions: workspaces in the caller's memory, passes with something in between, and normalisers of the caller's.
+// Sessions: workspaces in the caller's memory, work between passes, and the caller's normalisers.
 #include "moe_mamba/model/session.hpp"
 
 #include <cstddef>
@@ -37,7 +37,7 @@ std::vector<C> gradient(const test::ModelOf<Definition, C>& model, Workspace<Def
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("a workspace in the caller's memory does what one in its own does", "[model]", test::TrainedNet,
+TEMPLATE_TEST_CASE("a workspace in the caller's memory behaves as one in its own", "[model]", test::TrainedNet,
                    test::FilterNet) {
   using Net = TestType;
   const test::ModelOf<Net> model(Seed{1});
@@ -60,7 +60,7 @@ TEMPLATE_TEST_CASE("a workspace in the caller's memory does what one in its own 
   CHECK_THROWS_WITH(refused(8, bytes), "memory.data() is unaligned; allowed: aligned to 64 bytes");
 }
 
-TEMPLATE_TEST_CASE("gradients of parts, each over the targets of all, add up to that of all", "[model]",
+TEMPLATE_TEST_CASE("gradients of parts, each normalised by all targets, add up to that of the whole", "[model]",
                    test::UnbalancedNet, test::FilterNet) {
   using Net = TestType;
   const test::ModelOf<Net, double> model(Seed{1});

@@ -1,4 +1,4 @@
-// Scratch memory of a device's threads lies in the workspace, is of the size that a definition needs, and is enough.
+// Scratch memory of a device's threads is part of the workspace, of the size that a definition needs, and sufficient.
 #include <algorithm>
 #include <cstddef>
 #include <span>
@@ -14,8 +14,8 @@ using test::Bench;
 
 namespace {
 
-/// Runs what a model does with batches of some shapes in a workspace in memory of exactly its size, and counts how often a
-/// call takes memory: a device allocates its own scratch where that of the workspace is not enough.
+/// Runs all calls of a model on batches of some shapes, with a workspace in memory of exactly its size, and counts
+/// allocations: a device allocates its own scratch if that of the workspace is too small.
 template <class Definition, class S>
 void check_is_enough(Shape largest, const std::vector<Shape>& others, int threads) {
   INFO(largest.batch << " x " << largest.length << " on " << threads << " threads");
@@ -91,17 +91,18 @@ TEST_CASE("a small model takes little memory for each thread", "[model]") {
   const auto bytes = [](Cpu& device, Purpose purpose) { return Workspace<Small>::bytes(device, {1, 1}, purpose); };
   for (const Purpose purpose : {Purpose::inference, Purpose::training}) {
     CHECK(bytes(four, purpose) > bytes(one, purpose));
-    // Each takes memory in proportion to the packet: 2 500 of them at most, where any operation may take 2 MiB.
+    // Each takes memory in proportion to the packet: at most 2500 of them, whereas any operation may take 2 MiB.
     CHECK(bytes(four, purpose) - bytes(one, purpose) <= 3 * 2500 * sizeof(cpu::Packet<float>));
   }
 }
 
 namespace {
 
-/// A layer that multiplies by a matrix of its own, says so or does not, or leaves what it takes to the bound of all.
-enum class Says { nothing, too_little };
+/// A layer that multiplies by its own matrix and declares too little scratch per thread, or leaves it to the default
+/// bound.
+enum class Declares { nothing, too_little };
 
-template <Says Said, int D>
+template <Declares declared, int D>
 struct ProductLayer : LayerDefaults {
   template <class Bind>
   struct Weights {
@@ -111,7 +112,7 @@ struct ProductLayer : LayerDefaults {
   static constexpr Index active_parameters = parameters_of<ProductLayer>;
   static constexpr double flops_per_token = 2.0 * D * D;
   template <class C>
-  static std::size_t thread_scratch(const auto&, Shape, bool) requires(Said == Says::too_little) {
+  static std::size_t thread_scratch(const auto&, Shape, bool) requires(declared == Declares::too_little) {
     return 64;
   }
   static void forward(auto run, const auto& w, NoBuffers, auto x, auto y) { linear(run.device, x, w.w, y); }
@@ -123,16 +124,16 @@ struct ProductLayer : LayerDefaults {
   }
 };
 
-template <Says Said>
+template <Declares declared>
 struct Product {
-  static constexpr std::string_view spelling = Said == Says::nothing ? "test::Product<0>" : "test::Product<1>";
+  static constexpr std::string_view spelling = declared == Declares::nothing ? "test::Product<0>" : "test::Product<1>";
   template <int D>
-  using Layer = ProductLayer<Said, D>;
+  using Layer = ProductLayer<declared, D>;
 };
 
-template <Says Said>
+template <Declares declared>
 std::pair<double, long> loss_and_allocations(int calls) {
-  using Net = SequenceModel<Inputs<2>, Outputs<2>, Width<200>, Product<Said>>;
+  using Net = SequenceModel<Inputs<2>, Outputs<2>, Width<200>, Product<declared>>;
   Cpu device(Threads{2});
   Bench<Net, float> bench(device, {1, 100}, test::parameters<Net>());
   const auto data = test::data<Net, float>({1, 100});
@@ -148,9 +149,9 @@ std::pair<double, long> loss_and_allocations(int calls) {
 
 }  // namespace
 
-TEST_CASE("layers that do not say what they take of the threads' scratch have enough", "[model][user]") {
-  const auto silent = loss_and_allocations<Says::nothing>(2), once = loss_and_allocations<Says::too_little>(1),
-             twice = loss_and_allocations<Says::too_little>(2);
+TEST_CASE("layers that do not declare their scratch per thread have enough", "[model][user]") {
+  const auto silent = loss_and_allocations<Declares::nothing>(2), once = loss_and_allocations<Declares::too_little>(1),
+             twice = loss_and_allocations<Declares::too_little>(2);
   CHECK(silent.second == 0);
   CHECK(once.second == 1);  // the device's own
   CHECK(twice.second == 1);

@@ -1,4 +1,4 @@
-// Same inputs, same bits: independent of the number of threads and of earlier computations.
+// Equal inputs give equal bits, independent of the number of threads and of earlier computations.
 #include <cstring>
 #include <vector>
 
@@ -10,7 +10,7 @@ using test::Bench;
 
 namespace {
 
-/// Large enough that every operation splits its work, with sizes that no block size divides.
+/// Large enough that every operation splits its work, with sizes that are not multiples of any block size.
 using Wide =
     LanguageModel<Vocabulary<301>, Width<72>, Repeat<2, Mamba<State<16>>, Moe<Experts<5>, TopK<2>, Hidden<99>, SwiGlu>>,
                   Mamba<State<16>, InputExperts<3>, GateExperts<3>, OutputExperts<3>>>;

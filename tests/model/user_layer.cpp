@@ -24,7 +24,7 @@ struct Integration {
   Shape shape;
   MatrixView<const C> x;  // (T, D)
   const S* leak;          // (D)
-  StateView<C> state;     // (D) a sequence, in and out; may be null
+  StateView<C> state;     // (D) per sequence, in and out; may be null
   C* initial;             // (B, D): receives a copy of the initial states
   MatrixView<C> y;        // (T, D)
 };
@@ -40,7 +40,7 @@ struct IntegrationBackward {
   StateView<C> dstate;  // in and out; may be null
 };
 
-/// An operation for any device, as it needs nothing of it.
+/// An operation for any device, as it does not use it.
 template <class Device, class C, class S>
 void integrate(Device&, const Integration<C, S>& run) {
   for (Index b = 0, first = 0; b < run.shape.batch; first += run.shape.length_of(b++)) {
@@ -147,7 +147,7 @@ struct Integrator {
   using Layer = IntegratorLayer<D>;
 };
 
-/// The same layer, by an author who does not know of packed sequences.
+/// The same layer without support for packed sequences.
 template <int D>
 struct UnawareLayer : IntegratorLayer<D> {
   static constexpr bool takes_packed = moe_mamba::LayerDefaults::takes_packed;
@@ -156,7 +156,7 @@ struct Unaware {
   template <int D>
   using Layer = UnawareLayer<D>;
 };
-/// In other words.
+/// The same under another spelling.
 template <class>
 struct UnawareOf : Unaware {};
 template <>
@@ -164,7 +164,7 @@ struct UnawareOf<float> : Unaware {
   static constexpr std::string_view spelling = "Unaware of float";
 };
 
-/// And an activation.
+/// A user-defined activation.
 struct Sine {
   static constexpr bool gated = false;
   template <class T>
@@ -215,7 +215,8 @@ TEST_CASE("A user's layer has its parameters among the model's", "[model][user]"
   CHECK(std::count(names.begin(), names.end(), "layers.3.mixer.0.leak") == 1);
 }
 
-TEST_CASE("A model with a user's layer has the gradient of finite differences on every backend", "[model][user]") {
+TEST_CASE("A model with a user's layer has gradients that agree with finite differences on every backend",
+          "[model][user]") {
   const Shape shape{2, 5};
   Cpu cpu(Threads{2});
   reference::Device reference;
@@ -272,12 +273,13 @@ TEST_CASE("A model with a user's layer learns", "[model][user]") {
   Cpu device(Threads{2});
   Bench<Net, float> bench(device, {3, 8}, test::parameters<Net>());
   auto data = test::data<Net, float>({3, 8});
-  data.targets = data.inputs;  // to say what was read
+  data.targets = data.inputs;  // the task is to repeat the input
   const auto losses = train(bench, data, 200);
   CHECK(losses.back().prediction < 0.2 * losses.front().prediction);
 }
 
-TEST_CASE("A user's layer that says so takes packed sequences, each as it is alone", "[model][user]") {
+TEST_CASE("A user's layer that declares takes_packed accepts packed sequences, each equal to the sequence alone",
+          "[model][user]") {
   // Without experts, whose auxiliary losses are of a whole call.
   using Net = LanguageModel<Vocabulary<7>, Width<5>, Integrator, Repeat<2, Parallel<Integrator, Mlp<Hidden<6>>>>>;
   const std::vector<Index> lengths{5, 0, 1, 8, 3};

@@ -25,7 +25,7 @@ std::vector<float> step(Bench<Net, float>& bench, NetStates& states, std::vector
 
 }  // namespace
 
-TEST_CASE("A copied state goes its own way, and the same way when it reads the same", "[model][states]") {
+TEST_CASE("A copied state is independent, and equal after reading the same tokens", "[model][states]") {
   Cpu device;
   Bench<Net, float> bench(device, {1, 4}, test::parameters<Net>(), Purpose::inference);
   NetStates states;
@@ -62,7 +62,7 @@ TEST_CASE("States in the caller's memory are the caller's numbers", "[model][sta
   (void)bench.forward({1, 2, 3, 4, 5, 6}, {2, 3}, &borrowed);
   CHECK(memory[0] != 0);
 
-  const NetStates copy = borrowed;  // in memory of its own
+  const NetStates copy = borrowed;  // in its own memory
   CHECK(copy.values().data() != memory.data());
   const float kept = memory[0];
   memory[0] = 7;
@@ -123,7 +123,7 @@ TEST_CASE("States report whether they are finite", "[model][states]") {
   CHECK_THROWS_AS(states.is_finite(3), std::out_of_range);
 }
 
-TEST_CASE("A workspace's size is known in advance, and training takes more", "[model]") {
+TEST_CASE("A workspace's size is known in advance, and larger for training", "[model]") {
   Cpu device;
   using Space = Workspace<Net>;
   CHECK(Space::bytes(device, {2, 100}, Purpose::training) > Space::bytes(device, {2, 100}, Purpose::inference));
@@ -134,7 +134,7 @@ TEST_CASE("A workspace's size is known in advance, and training takes more", "[m
   CHECK(&space.device() == &device);
 }
 
-TEST_CASE("Threads may share one model, each with a device and workspace of its own", "[model]") {
+TEST_CASE("Threads may share one model, each with its own device and workspace", "[model]") {
   const Model<Net> model(Seed{1});
   const auto run = [&](std::uint64_t seed, std::vector<float>& outputs) {
     Cpu device;

@@ -1,4 +1,4 @@
-// A program of somebody else that has models on the Cpu and on a CUDA device, in files of C++.
+// A user's program with models on the Cpu and on a CUDA device, in C++ files.
 #include <cstdio>
 #include <moe_mamba/self_check.hpp>
 

@@ -1,4 +1,4 @@
-// A program of somebody else: one model made here, its logits computed in the other file.
+// A user's program: a model constructed here, its logits computed in the other file.
 #include <array>
 #include <cfenv>
 #include <cmath>
@@ -9,7 +9,7 @@
 #if defined(KERNELS_ELSEWHERE)
 #include "second/net.hpp"
 
-/// A logit of a model whose kernels another call made.
+/// A logit of a model whose kernels another CMake call generated.
 template <class S>
 double other_logit() {
   const moe_mamba::Model<second::Net, S> model(moe_mamba::Seed{1});

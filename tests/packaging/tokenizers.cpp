@@ -1,4 +1,4 @@
-// A program of somebody else that reads a tokenizer here and uses it in the other file.
+// A user's program that reads a tokenizer here and uses it in the other file.
 #include <moe_mamba/tokenizers.hpp>
 #include <string>
 

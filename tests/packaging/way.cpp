@@ -1,4 +1,4 @@
-// A program of somebody else that only names a model and reads JSON.
+// A user's program that only names a model and reads JSON.
 #include <moe_mamba/io/json.hpp>
 #include <moe_mamba/model/cost.hpp>
 #include <string>

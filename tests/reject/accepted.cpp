@@ -1,4 +1,4 @@
-// A control: everything that the other programs here get wrong, right.
+// A control: the correct form of everything that the other programs here get wrong.
 #include "definition.hpp"
 
 using namespace moe_mamba;

@@ -1,6 +1,6 @@
 #pragma once
 
-// All that a definition and its cost need, which is the library without operations and so compiles in half a second.
+// What a definition and its cost need: the library without operations, which compiles in half a second.
 #include "moe_mamba/language/attention.hpp"
 #include "moe_mamba/language/language_model.hpp"
 #include "moe_mamba/language/mamba.hpp"

@@ -1,4 +1,4 @@
-// A user's program that makes the compiler look into nearly every template of the library, for the tests named warnings.
+// A user's program that instantiates nearly every template of the library, for the tests named warnings.
 #include "moe_mamba/families/any_model.hpp"
 #include "moe_mamba/families/families.hpp"
 #include "moe_mamba/moe_mamba.hpp"

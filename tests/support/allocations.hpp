@@ -5,19 +5,19 @@
 #include <cstdlib>
 #include <new>
 
-/// Counts every allocation through operator new of the program that includes this, and can make one fail.
+/// Counts every allocation through operator new in a program that includes this, and can make one fail.
 namespace test {
 
 inline std::atomic<long> allocation_count{0};
-inline std::atomic<std::size_t> allocation_bytes{0};    // all together, also those that are free again
+inline std::atomic<std::size_t> allocation_bytes{0};    // in total, including those that have been freed
 inline std::atomic<long> allocations_until_failure{0};  // 0: none fails
 
-/// Allocations since it was made.
+/// The number of allocations since its construction.
 class AllocationCounter {
  public:
   AllocationCounter() : before_(allocation_count.load()), bytes_before_(allocation_bytes.load()) {}
   long count() const { return allocation_count.load() - before_; }
-  /// Of all of them together, also those that are free again.
+  /// In total, including those that have been freed.
   std::size_t bytes() const { return allocation_bytes.load() - bytes_before_; }
 
  private:
@@ -25,7 +25,7 @@ class AllocationCounter {
   std::size_t bytes_before_;
 };
 
-/// Makes the n-th allocation from now on throw std::bad_alloc, once, unless the scope ends before it.
+/// Makes the n-th allocation from now on throw std::bad_alloc, once, unless the scope ends first.
 class FailingAllocation {
  public:
   explicit FailingAllocation(long n) { allocations_until_failure = n; }
@@ -35,7 +35,8 @@ class FailingAllocation {
 };
 
 /// Runs `call` on a fresh `make()` once for every allocation that it makes, with that one failing; after each failure
-/// `check(object)` is to find the object as it was. Ends with the run in which none fails, and returns the number of failures.
+/// `check(object)` must find the object unchanged. Ends with the run in which none fails, and returns the number of
+/// failures.
 template <class Make, class Call, class Check>
 long fail_each_allocation(const Make& make, const Call& call, const Check& check) {
   for (long n = 1;; ++n) {
@@ -58,7 +59,7 @@ inline void* counted_allocation(std::size_t bytes, std::size_t alignment) {
   if (allocations_until_failure.load(std::memory_order_relaxed) > 0 && --allocations_until_failure == 0) {
     throw std::bad_alloc();
   }
-  // aligned_alloc wants a multiple of the alignment.
+  // aligned_alloc requires a multiple of the alignment.
   void* memory = std::aligned_alloc(alignment, (bytes + alignment) / alignment * alignment);
   if (memory == nullptr) throw std::bad_alloc();
   return memory;
@@ -66,7 +67,7 @@ inline void* counted_allocation(std::size_t bytes, std::size_t alignment) {
 
 }  // namespace test
 
-// Not inlined: g++ would see new and free side by side and warn of a mismatch. Weak, for programs of many files.
+// Not inlined: otherwise g++ sees new paired with free and warns of a mismatch. Weak, for programs of several files.
 
 [[gnu::noinline, gnu::weak]] void* operator new(std::size_t bytes) {
   return test::counted_allocation(bytes, alignof(std::max_align_t));

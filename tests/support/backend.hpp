@@ -7,8 +7,8 @@
 #include "moe_mamba/moe_mamba.hpp"
 #endif
 
-/// The backend that a test is of: the Cpu, or with MOE_MAMBA_TEST_CUDA, which gpu.* tests of the same source are compiled
-/// with, a CUDA device. Their kernels are in tests/gpu/passes.
+/// The backend under test: the Cpu or, with MOE_MAMBA_TEST_CUDA, with which the gpu.* tests compile the same sources, a
+/// CUDA device. Their kernels are in tests/gpu/passes.
 namespace test {
 
 #if defined(MOE_MAMBA_TEST_CUDA)
@@ -19,7 +19,7 @@ using Backend = moe_mamba::Cpu;
 
 inline constexpr bool on_host = Backend::Memory::on_host;
 
-/// A device to run on, on as many threads where it has threads.
+/// A device to run on, with `threads` threads if it has threads.
 template <class Device = Backend>
 Device open(int threads = 1) {
   if constexpr (on_host) {
@@ -29,7 +29,7 @@ Device open(int threads = 1) {
   }
 }
 
-/// Until what was put into a device's stream is done.
+/// Waits until all work in a device's stream is done.
 template <class Device>
 void wait(Device& device) {
   if constexpr (!on_host) device.synchronize();
@@ -38,7 +38,7 @@ void wait(Device& device) {
 template <class Definition, class S = float>
 using ModelOf = moe_mamba::Model<Definition, S, Backend>;
 
-/// All parameters of a model, wherever they lie.
+/// All parameters of a model, copied from wherever they are.
 template <class Definition, class S, class B>
 std::vector<S> numbers(const moe_mamba::Model<Definition, S, B>& model) {
   std::vector<S> values(static_cast<std::size_t>(Definition::parameters));

@@ -2,7 +2,7 @@
 
 #include <string>
 
-/// Catch2, version 2 or 3, whichever is installed, by the names of version 2.
+/// Catch2, version 2 or 3, whichever is installed, under the names of version 2.
 #if __has_include(<catch2/catch_all.hpp>)
 #include <catch2/catch_all.hpp>
 

@@ -9,12 +9,12 @@
 #include "moe_mamba/core/scalar.hpp"
 #include "moe_mamba/core/view.hpp"
 
-/// Random inputs, and how far two results are apart.
+/// Random inputs, and errors between results.
 namespace test {
 
 using moe_mamba::Index;
 
-/// `count` draws, uniform in [low, high), each seed its own; rounded to T.
+/// `count` draws, uniform in [low, high), from the stream of `seed`; rounded to T.
 template <class T>
 std::vector<T> uniform(Index count, std::uint64_t seed, double low = -1, double high = 1) {
   moe_mamba::Random random(moe_mamba::Seed{seed}, 0x7e57);
@@ -32,14 +32,14 @@ std::vector<To> converted(const std::vector<From>& values) {
   return result;
 }
 
-/// `count` NaNs: what an output buffer holds before a call, so that a part left unwritten cannot hide.
+/// `count` NaNs, with which output buffers are filled before a call, so that elements left unwritten are found.
 template <class T>
 std::vector<T> poison(Index count) {
   return std::vector<T>(static_cast<std::size_t>(count), T(std::numeric_limits<float>::quiet_NaN()));
 }
 
-/// Largest difference over largest magnitude of the expected values (absolute where those are all zero). NaN where
-/// either holds a NaN, which no comparison accepts.
+/// Largest difference over largest magnitude of the expected values (absolute if those are all zero). NaN if either has
+/// a NaN, so every comparison fails.
 template <class A, class B>
 double relative_error(const std::vector<A>& actual, const std::vector<B>& expected) {
   if (actual.size() != expected.size()) return std::numeric_limits<double>::infinity();
@@ -53,7 +53,7 @@ double relative_error(const std::vector<A>& actual, const std::vector<B>& expect
   return magnitude == 0 ? difference : difference / magnitude;
 }
 
-/// The derivative of `value()` by `x`, by the fourth-order central difference with step `h`.
+/// The derivative of `value()` with respect to `x`, by the fourth-order central difference with step `h`.
 template <class Value>
 double finite_difference(double& x, double h, const Value& value) {
   const double at = x;

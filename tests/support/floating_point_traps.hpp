@@ -4,8 +4,8 @@
 
 namespace test {
 
-/// While it lives, an invalid operation, an overflow or a division by zero of the calling thread ends the program, where the
-/// system and the processor can do that; see raised() for those that cannot.
+/// For its lifetime, an invalid operation, an overflow or a division by zero in the calling thread terminates the
+/// program, if the system and the processor support that; see raised() for those that do not.
 class FloatingPointTraps {
  public:
   FloatingPointTraps() {
@@ -22,7 +22,7 @@ class FloatingPointTraps {
 
   /// Whether any of these exceptions was raised.
   bool raised() const { return std::fetestexcept(watched) != 0; }
-  /// Whether they trap as they did at first.
+  /// Whether they still trap as after construction.
   bool enabled() const {
 #ifdef __GLIBC__
     return fegetexcept() == trapping_;

@@ -13,7 +13,7 @@
 /// Files for tests.
 namespace test {
 
-/// A new empty folder that is removed in the end.
+/// A new empty folder that is removed by the destructor.
 class Folder {
  public:
   Folder() {
@@ -31,7 +31,7 @@ class Folder {
   std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
   const std::filesystem::path& path() const { return path_; }
 
-  /// How many files and folders it holds.
+  /// The number of files and folders in it.
   std::size_t entries() const {
     return static_cast<std::size_t>(std::distance(std::filesystem::directory_iterator(path_), {}));
   }
@@ -52,7 +52,7 @@ inline std::string read_bytes(const std::filesystem::path& path) {
   return std::string(std::istreambuf_iterator<char>(file), {});
 }
 
-/// The message of the exception of type E that `call` throws. An exception of another type passes on; none gives "".
+/// The message of the exception of type E that `call` throws. Exceptions of other types propagate; none gives "".
 template <class E, class Call>
 std::string message_of(const Call& call) {
   try {

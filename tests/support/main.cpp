@@ -1,3 +1,3 @@
-// The one main() of the tests where Catch2 brings none (version 2).
+// The main() of the tests if Catch2 does not provide one (version 2).
 #define CATCH_CONFIG_MAIN
 #include <catch2/catch.hpp>

@@ -11,14 +11,14 @@
 #include "moe_mamba/io/safetensors.hpp"
 #include "support/catch.hpp"
 
-/// Results of other code, and how far they are off: tests/fixtures, where README.md says how they came about.
+/// Results of other code, and their errors; see tests/fixtures/README.md for their origin.
 namespace test {
 
 inline std::filesystem::path fixture_folder(const std::string& name) {
   return std::filesystem::path(__FILE__).parent_path().parent_path() / "fixtures" / name;
 }
 
-/// A file of tensors, and of each a tensor error.<precision>.<name>.
+/// A file of tensors, with a tensor error.<precision>.<name> for each.
 class ReferenceFile {
  public:
   explicit ReferenceFile(const std::filesystem::path& path) : file_(path) {}
@@ -42,7 +42,7 @@ class ReferenceFile {
     return {shape[0], shape[1]};
   }
 
-  /// What a result in S may be off by: twice what the other code is off by in that precision.
+  /// The tolerance for a result in S: twice the error of the other code in that precision.
   template <class S>
   double bound(const std::string& tensor) const {
     const char* precision = std::is_same_v<S, moe_mamba::bfloat16> ? "error.bfloat16."

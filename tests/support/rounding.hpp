@@ -10,8 +10,8 @@
 #include "moe_mamba/reference.hpp"
 
 /// The reference backend as a device works with bfloat16 parameters: activations between operations are bfloat16, and
-/// the other factor of products with weights is rounded to it, which tensor cores multiply. Sums stay exact. How far it
-/// is from the reference determines the tolerance for a device.
+/// the other operand of products with weights is rounded to it, as tensor cores require. Sums stay exact. Its error
+/// relative to the reference determines the tolerance for a device.
 namespace test::rounding {
 
 using namespace moe_mamba;
@@ -21,7 +21,7 @@ struct Device : reference::Device {
   using Activation = S;
 };
 
-/// A matrix as S holds it.
+/// A matrix rounded to S.
 template <class S, class X>
 class Rounded {
   using C = std::remove_const_t<X>;
@@ -60,7 +60,7 @@ void head_cross_entropy(Device& device, const HeadCrossEntropy<C, S>& head) {
   std::vector<T> values(static_cast<std::size_t>(tokens * vocabulary));
   const auto logits = matrix(values.data(), tokens, vocabulary);
   const bool gradients = head.dx.data != nullptr;
-  linear(device, head.x, head.weight, logits);  // of a few units: no exponential overflows
+  linear(device, head.x, head.weight, logits);  // small logits: no exponential overflows
   double loss = 0, targets = 0;
   for (Index t = 0; t < tokens; ++t) targets += head.targets[t] == masked_target ? 0 : 1;
   for (Index t = 0; t < tokens; ++t) {

@@ -17,10 +17,10 @@
 
 #include "support/catch.hpp"
 
-/// Lets system calls of the program that includes this fail. For one file of a program.
+/// Makes system calls fail in a program that includes this; to be included in one file only.
 namespace test {
 
-/// Which call is to fail, and what came of it.
+/// Which call is to fail, and which one did.
 struct Fault {
   long calls_left = 0;  // 0: none fails
   int error = 0;
@@ -46,7 +46,7 @@ Function* next(const char* name) {
 
 }  // namespace test
 
-// These override the system library's. What gives something back does so all the same, as it does after an error.
+// These override the system library's. Calls that release a resource do so even when they report an error.
 
 extern "C" {
 int open(const char* path, int flags, ...) {
@@ -114,7 +114,7 @@ namespace test {
 inline constexpr int errors[] = {EIO, EACCES, ENOSPC, EMFILE, EINTR};
 
 /// Runs `call` after a fresh `prepare()` once for each system call in it, with that one failing, for each of some
-/// errors; `check(message)` looks at what is left, the message being "" where the call returned. Returns the calls
+/// errors; `check(message)` inspects the result; the message is "" if the call returned. Returns the names of the calls
 /// seen.
 inline std::set<std::string> fail_each_call(const std::function<void()>& prepare, const std::function<void()>& call,
                                             const std::function<void(const std::string&)>& check) {

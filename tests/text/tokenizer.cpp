@@ -14,7 +14,7 @@ namespace {
 
 std::string random_bytes(Random& random, std::size_t most) {
   std::string text(random.below(most + 1), '\0');
-  // Mostly bytes of characters of several bytes, whole and broken.
+  // Mostly bytes of multi-byte characters, complete and truncated.
   for (char& c : text) c = static_cast<char>(random.below(4) == 0 ? random.below(256) : 0x80 + random.below(0x76));
   return text;
 }
@@ -43,7 +43,7 @@ TEST_CASE("Each code point is one unit of UTF-8, and nothing else is one", "[tex
     detail::append_utf8(text, code);
     const auto unit = detail::utf8_unit(text + "\x80");
     if (unit.code != code || unit.bytes != text.size()) FAIL("U+" << std::hex << std::uint32_t(code));
-    // Cut short, it is bytes.
+    // Truncated, it is single bytes.
     if (text.size() > 1 && detail::utf8_unit(text.substr(0, text.size() - 1)).bytes != 1) {
       FAIL("cut short: U+" << std::hex << std::uint32_t(code));
     }
@@ -56,7 +56,7 @@ TEST_CASE("Each code point is one unit of UTF-8, and nothing else is one", "[tex
   }
 }
 
-TEST_CASE("What is held back is what more bytes could complete", "[text]") {
+TEST_CASE("Bytes are held back only while more could complete a character", "[text]") {
   Random random(Seed{5});
   for (int round = 0; round < 20000; ++round) {
     const std::string text = random_bytes(random, 5);

@@ -1,4 +1,4 @@
-// Added tokens in a text, against what the tokenizers package gives.
+// Added tokens in a text, against the tokenizers package.
 #include <random>
 #include <set>
 
@@ -9,7 +9,7 @@ using namespace moe_mamba;
 
 namespace {
 
-/// A tokenizer with "\n" as token 4 and "\t" as token 5; `l` and `r` in the flags let them take the space beside them.
+/// A tokenizer with "\n" as token 4 and "\t" as token 5; `l` and `r` in the flags let them strip adjacent space.
 BpeTokenizer with_line_breaks(const std::string& newline, const std::string& tab) {
   const auto token = [](const std::string& text, int id, const std::string& flags) {
     const auto has = [&](char flag) { return std::string(flags.find(flag) != flags.npos ? "true" : "false"); };
@@ -42,7 +42,7 @@ TEST_CASE("A token that an earlier one stripped as white space is not emitted ag
   CHECK(left.encode("\n\t ab") == Tokens{4, 3});  // the package fails here
 }
 
-TEST_CASE("The longest of many added tokens is found that share their begins", "[tokenizers]") {
+TEST_CASE("The longest of many added tokens with common prefixes is found", "[tokenizers]") {
   std::mt19937 random(1);
   const auto random_text = [&](std::size_t least, std::size_t most) {
     std::string text(least + random() % (most - least + 1), 'a');

@@ -1,4 +1,4 @@
-// Every allocation of every call fails once; its objects then work as if the call had not been made.
+// Every allocation of every call fails once; afterwards its objects work as if the call had not been made.
 #include "support/allocations.hpp"
 
 #include "support/catch.hpp"
@@ -28,7 +28,7 @@ TEST_CASE("A word cache gives the same tokens after encode() ran out of memory",
                                    });
     CHECK(failures > 20);
 
-    // A cache that goes through every failure, one after the other, and grows all the while.
+    // A cache that survives every failure in turn, while it grows.
     WordCache cache;
     for (long n = 1; n <= failures; ++n) {
       const std::string longer = text + " word" + std::to_string(n) + " and" + std::to_string(n * n);
@@ -43,7 +43,7 @@ TEST_CASE("A word cache gives the same tokens after encode() ran out of memory",
   }
 }
 
-TEST_CASE("A word cache and a tokenizer that could not be copied are as they were", "[tokenizers]") {
+TEST_CASE("A word cache and a tokenizer that could not be copied are unchanged", "[tokenizers]") {
   const BpeTokenizer llama = test::load_fixture("llama2"), neox = test::load_fixture("neox");
   const auto neox_tokens = neox.encode(text);
   WordCache filled;
@@ -95,7 +95,7 @@ TEST_CASE("Decoding continues after running out of memory", "[tokenizers]") {
   }
 }
 
-TEST_CASE("A file is read, or there is no memory for it, and nothing else", "[tokenizers]") {
+TEST_CASE("A file is read, or std::bad_alloc is thrown", "[tokenizers]") {
   const std::string file =
       R"({"normalizer":{"type":"Sequence","normalizers":[{"type":"NFC"},{"type":"Prepend","prepend":"a"}]},)"
       R"("pre_tokenizer":{"type":"Split","pattern":{"String":"a long pattern of a few words"},"behavior":"Isolated",)"

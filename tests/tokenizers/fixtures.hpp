@@ -9,7 +9,7 @@
 
 #include "moe_mamba/tokenizers.hpp"
 
-/// What tests/fixtures/tokenizers.py wrote.
+/// The files written by tests/fixtures/tokenizers.py.
 namespace test {
 
 inline std::string from_hexadecimal(const std::string& line) {

@@ -1,4 +1,4 @@
-// Files that are wrong, on purpose or not.
+// Invalid files, malicious or not.
 #include <chrono>
 
 #include "moe_mamba/core/random.hpp"
@@ -47,7 +47,7 @@ TEST_CASE("Other kinds of model are refused by name", "[tokenizers]") {
   CHECK(refusal(with("")).empty());
 }
 
-TEST_CASE("Text that is no JSON object is refused", "[tokenizers]") {
+TEST_CASE("Text that is not a JSON object is refused", "[tokenizers]") {
   require_refused("", "file size is 0 bytes");
   for (const char* text : {"[]", "1", "null", "\"a\"", "true", "-1.5"}) require_refused(text, "the text is ");
   for (const char* text :
@@ -59,7 +59,7 @@ TEST_CASE("Text that is no JSON object is refused", "[tokenizers]") {
   require_refused(R"({"model":{"vocab":{"\ud834":0},"merges":[]}})", "the text is not valid");
 }
 
-TEST_CASE("Vocabularies and merges that do not fit are refused by name", "[tokenizers]") {
+TEST_CASE("Inconsistent vocabularies and merges are refused by name", "[tokenizers]") {
   for (const char* value : {"-1", "1.5", "null", "true", "\"0\"", "[]", "{}", "2147483648", "99999999999999999999"}) {
     INFO(value);
     require_refused(with("", R"("a":)" + std::string(value)), "model.vocab \"a\" is ",
@@ -87,7 +87,7 @@ TEST_CASE("Vocabularies and merges that do not fit are refused by name", "[token
   CHECK(refusal(R"({"model":{"vocab":{},"merges":[]}})").empty());
 }
 
-TEST_CASE("Parts that are wrong or not supported are refused by name", "[tokenizers]") {
+TEST_CASE("Parts that are invalid or not supported are refused by name", "[tokenizers]") {
   const auto model = [](const std::string& options) { return R"({"model":{"vocab":{},"merges":[],)" + options + "}}"; };
   require_refused(model(R"("dropout":0.1)"), "model.dropout is 0.1", "null or 0");
   CHECK(refusal(model(R"("dropout":0.0)")).empty());
@@ -115,7 +115,7 @@ TEST_CASE("Parts that are wrong or not supported are refused by name", "[tokeniz
       normalizers(R"({"type":"Replace","pattern":{"Regex":")" + std::string(16385, 'x') + R"("},"content":""})"),
       "normalizer.normalizers[0].pattern.Regex is \"xxx", "at most 16384 bytes");
   require_refused(with(R"("normalizer":{"type":"Replace","pattern":{"Regex":"(x"},"content":""})"),
-                  "normalizer.pattern.Regex is \"(x\" (an early end at byte 2)", ")");
+                  "normalizer.pattern.Regex is \"(x\" (the end of the expression at byte 2)", ")");
   require_refused(with(R"("normalizer":{"type":"Replace","pattern":{"String":""},"content":""})"),
                   "normalizer.pattern.String is \"\"");
   require_refused(with(R"("normalizer":[])"), "normalizer is an array of 0; allowed: an object");
@@ -132,7 +132,7 @@ TEST_CASE("Parts that are wrong or not supported are refused by name", "[tokeniz
   require_refused(with(R"("pre_tokenizer":{"type":"ByteLevel"})"), "pre_tokenizer.add_prefix_space is missing");
   require_refused(
       with(R"("pre_tokenizer":{"type":"Split","pattern":{"Regex":"(\\w+"},"behavior":"Isolated","invert":false})"),
-      "pre_tokenizer.pattern.Regex is \"(\\w+\" (an early end at byte 4)", ")");
+      "pre_tokenizer.pattern.Regex is \"(\\w+\" (the end of the expression at byte 4)", ")");
   require_refused(
       with(R"("pre_tokenizer":{"type":"Split","pattern":{"String":" "},"behavior":"isolated","invert":false})"),
       "pre_tokenizer.behavior is \"isolated\"", "Isolated");
@@ -175,7 +175,7 @@ TEST_CASE("Parts that are wrong or not supported are refused by name", "[tokeniz
                   "at most 1024 tokens");
 }
 
-TEST_CASE("Added tokens that do not fit are refused by name", "[tokenizers]") {
+TEST_CASE("Invalid added tokens are refused by name", "[tokenizers]") {
   const auto added = [](const std::string& tokens) { return with(R"("added_tokens":[)" + tokens + "]"); };
   require_refused(added(R"({"id":3})"), "added_tokens[0].content is missing");
   require_refused(added(R"({"content":"x"})"), "added_tokens[0].id is missing");
@@ -201,7 +201,7 @@ TEST_CASE("Added tokens that do not fit are refused by name", "[tokenizers]") {
   CHECK(refusal(added(R"({"content":"","id":3},{"content":"x","id":70},{"content":"a","id":0})")).empty());
 }
 
-TEST_CASE("Deep, wide and growing files are refused in no time", "[tokenizers]") {
+TEST_CASE("Deep, wide and growing files are refused quickly", "[tokenizers]") {
   const auto start = std::chrono::steady_clock::now();
   require_refused("{\"normalizer\":" + std::string(5'000'000, '['), "the nesting in normalizer is deeper than 32");
   std::string objects = "{\"model\":";
@@ -227,7 +227,7 @@ TEST_CASE("Deep, wide and growing files are refused in no time", "[tokenizers]")
     writing += std::string(i > 0 ? "," : "") + R"({"type":"ByteLevel","add_prefix_space":true})";
   require_refused(with(writing + "]}"), "pre_tokenizer.pretokenizers[6].type is \"ByteLevel\"", "64 times");
 
-  // As many merges as can be, to long tokens: 10^6 of them, and one token of 2 MB.
+  // As many merges as possible, to long tokens: 10^6 of them, and one token of 2 MB.
   std::string vocabulary = R"("a":0,"b":1)", merges;
   std::string token = "a";
   for (int i = 0; i < 1000; ++i) {
@@ -244,7 +244,7 @@ TEST_CASE("Deep, wide and growing files are refused in no time", "[tokenizers]")
   CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(60));  // sanitizers and other work included
 }
 
-TEST_CASE("A file damaged anywhere is refused or read, never more", "[tokenizers]") {
+TEST_CASE("A file damaged anywhere is refused or read, without other errors", "[tokenizers]") {
   Random random(Seed{12});
   const std::string fragments[] = {"\"", "{",   "}",    "[",    "]",    ",",    ":",
                                    "-1", "1e9", "null", "true", "\"\"", "\xff", "\\u0000"};

@@ -1,4 +1,4 @@
-// Time in proportion to the text, and to the file, however unlucky.
+// Time in proportion to the text and to the file, in the worst case.
 #include <ctime>
 
 #include "support/catch.hpp"
@@ -14,7 +14,7 @@ std::string repeated(std::string_view unit, std::size_t bytes) {
   return text;
 }
 
-/// Seconds of the processor for a call: of three, the fewest.
+/// CPU seconds for a call: the minimum of three.
 template <class Call>
 double seconds(const Call& call) {
   double fewest = 1e9;
@@ -26,8 +26,8 @@ double seconds(const Call& call) {
   return fewest;
 }
 
-/// For 16 times the size, at most 40 times the time: what takes n^2 steps needs 256 times as much. What is done in no time
-/// is measured too roughly, and is not compared.
+/// Checks that 16 times the size takes at most 40 times the time: quadratic time would be 256 times as long. Times too
+/// short to measure are not compared.
 template <class Call>
 void require_linear(std::size_t size, const Call& call) {
   const double less = seconds([&] { call(size); });

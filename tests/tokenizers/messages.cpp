@@ -13,7 +13,7 @@ BpeTokenizer with(const std::string& parts, const std::string& model = "") {
   return test::parse_tokenizer("{" + parts + R"("model":{)" + model + R"("vocab":{"a":0,"b":1," ":2},"merges":[]}})");
 }
 
-/// What is wrong with a text, up to the semicolon.
+/// The message for a text, up to the semicolon.
 std::string complaint(const BpeTokenizer& tokenizer, const std::string& text) {
   const std::string message = test::message_of<std::invalid_argument>([&] { tokenizer.encode(text); });
   return message.substr(0, message.find("; allowed: characters that have a token, as "));
@@ -44,7 +44,7 @@ TEST_CASE("An unk_token outside the vocabulary is named when it is needed", "[to
         "vocabulary");
 }
 
-TEST_CASE("The position of a character is that in the original text, whatever the steps before", "[tokenizers]") {
+TEST_CASE("The position of a character is that in the original text, whatever the preceding steps", "[tokenizers]") {
   const std::string added = R"("added_tokens":[{"id":9,"content":"<s>","special":true}],)";
   CHECK(complaint(with(added), "a<s>a<s>ac") == "text is \"c\" at byte 9");
   CHECK(complaint(with(added + R"("normalizer":{"type":"NFC"},)"), "a<s>ac") == "text is \"c\" at byte 5");

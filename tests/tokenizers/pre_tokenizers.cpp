@@ -59,7 +59,7 @@ const Case cases[] = {
 
 }  // namespace
 
-TEST_CASE("Text is cut as the reference cuts it", "[tokenizers]") {
+TEST_CASE("Text is split as by the reference", "[tokenizers]") {
   for (const Case& expected : cases) {
     INFO(expected.json);
     const std::string file = "tokenizer.json";

@@ -1,4 +1,4 @@
-// What holds for any text, also for bytes that are none.
+// Properties for any text, including invalid bytes.
 #include <map>
 
 #include "moe_mamba/core/random.hpp"
@@ -40,7 +40,7 @@ std::string streamed(const BpeTokenizer& tokenizer, const std::vector<Token>& to
   std::string text;
   for (std::size_t i = 0; i < tokens.size(); ++i) {
     text += stream.push(tokens[i]);
-    // No more is held back than what may become a character.
+    // Only bytes that may become a character are held back.
     const std::string whole = tokenizer.decode(std::span(tokens).first(i + 1), options);
     REQUIRE(text == whole.substr(0, whole.size() - detail::incomplete_utf8(whole)));
   }
@@ -49,7 +49,7 @@ std::string streamed(const BpeTokenizer& tokenizer, const std::vector<Token>& to
 
 }  // namespace
 
-TEST_CASE("A byte-level tokenizer gives back any bytes", "[tokenizers]") {
+TEST_CASE("A byte-level tokenizer reproduces any bytes", "[tokenizers]") {
   const auto texts = test::fixture_texts();
   for (const char* name : exact) {
     INFO(name);
@@ -75,14 +75,14 @@ TEST_CASE("A tokenizer that falls back to bytes gives back any bytes in which a 
     Random random(Seed{8});
     for (int round = 0; round < 400; ++round) {
       const std::string text = random_text(random, texts);
-      // What stands for a space, or for a byte, is one afterwards; a special token takes a space of its own.
+      // Representations of a space or a byte are decoded to it; a special token consumes an adjacent space.
       if (text.find("\u2581") != text.npos || text.find("<") != text.npos) continue;
       REQUIRE(tokenizer.decode(tokenizer.encode(text)) == text);
     }
   }
 }
 
-TEST_CASE("Text that comes token by token is the text of all tokens", "[tokenizers]") {
+TEST_CASE("Text decoded token by token is the text of all tokens", "[tokenizers]") {
   for (const std::string& name : test::fixture_names()) {
     INFO(name);
     const BpeTokenizer tokenizer = test::load_fixture(name);
@@ -116,7 +116,7 @@ TEST_CASE("Invalid bytes are separate units that count as punctuation", "[tokeni
   CHECK(words_of("e\u0301\xcc"
                  "a") == std::vector<std::string>{"e", "\u0301\xcc", "a"});
 
-  // Normalisation passes them by, and does not reach over them.
+  // Normalisation keeps them, and does not cross them.
   const detail::UnicodeNormalizer normalize(detail::NormalForm::Nfc);
   CHECK(normalize("e\u0301\xff"
                   "e\u0301") == "\u00e9\xff\u00e9");

@@ -1,4 +1,4 @@
-// Random tokenizer files and texts, against the tokens and texts that the tokenizers package gives.
+// Random tokenizer files and texts, against the tokens and texts of the tokenizers package.
 #include <cstdlib>
 #include <optional>
 
@@ -16,7 +16,7 @@ std::string stream(const BpeTokenizer& tokenizer, const std::vector<Token>& toke
   return text + decoder.finish();
 }
 
-/// A text without a token for one of its characters is an error here; the package leaves the character out.
+/// A text without a token for one of its characters is an error here; the package omits the character.
 std::optional<std::vector<Token>> encode(const BpeTokenizer& tokenizer, const std::string& text) {
   try {
     return tokenizer.encode(text);

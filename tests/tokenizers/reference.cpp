@@ -1,4 +1,4 @@
-// Against the tokens that the tokenizers package gives.
+// Against the tokens of the tokenizers package.
 #include <thread>
 
 #include "support/catch.hpp"
@@ -32,7 +32,7 @@ std::vector<Expected> expectations(const std::string& name, const std::vector<st
 
 }  // namespace
 
-TEST_CASE("Texts in many scripts have the tokens, and the tokens the text, that the reference gives", "[tokenizers]") {
+TEST_CASE("Texts in many scripts have the reference's tokens, and tokens the reference's text", "[tokenizers]") {
   const auto texts = test::fixture_texts();
   const auto names = test::fixture_names();
   REQUIRE(names.size() >= 18);
@@ -76,7 +76,7 @@ TEST_CASE("One tokenizer serves several threads, and one cache several tokenizer
   CHECK(wrong == std::vector<std::size_t>{0, 0, 0});
 }
 
-TEST_CASE("Special tokens around a text, and in it, come and go by option", "[tokenizers]") {
+TEST_CASE("Special tokens around a text, and in it, depend on options", "[tokenizers]") {
   const BpeTokenizer llama = test::load_fixture("llama3");
   const Token begin = llama.token("<|begin_of_text|>").value(), end = llama.token("<|end_of_text|>").value();
   const auto with = llama.encode("Hello");

@@ -1,4 +1,4 @@
-// Regular expressions: against the patterns that are matched by hand, against what Oniguruma gives, and in their time.
+// Regular expressions: against the hand-written matchers, against Oniguruma, and in linear time.
 #include <chrono>
 
 #include "moe_mamba/core/random.hpp"
@@ -19,7 +19,7 @@ std::vector<std::string> matches(const std::string& expression, std::string_view
   return all;
 }
 
-/// What is wrong with an expression, "" if nothing.
+/// The error of an expression, "" if there is none.
 std::string complaint(const std::string& expression) {
   try {
     matches(expression, "");
@@ -32,7 +32,7 @@ std::string complaint(const std::string& expression) {
 
 }  // namespace
 
-TEST_CASE("The known patterns match by hand what they match as expressions", "[tokenizers]") {
+TEST_CASE("The hand-written matchers agree with their expressions", "[tokenizers]") {
   const auto texts = test::fixture_texts();
   const detail::CharacterProperties properties;
   Random random(Seed{15});
@@ -84,17 +84,17 @@ TEST_CASE("Expressions match what Oniguruma matches", "[tokenizers]") {
 }
 
 TEST_CASE("Invalid or unsupported expressions are refused with the position", "[tokenizers]") {
-  CHECK(complaint("(a") == "2: an early end");
+  CHECK(complaint("(a") == "2: the end of the expression");
   CHECK(complaint("a)") == "1: an unmatched )");
   CHECK(complaint("[a") == "2: an unmatched [");
-  CHECK(complaint("*a") == "0: a repetition of nothing");
-  CHECK(complaint("[z-a]") == "4: a range from more to less");
+  CHECK(complaint("*a") == "0: nothing to repeat");
+  CHECK(complaint("[z-a]") == "4: a reversed range");
   CHECK(complaint(R"(\p{Klingon})") == "3: an unknown property");
   CHECK(complaint(R"((a)\1)") == "4: the escape \\1");
   CHECK(complaint(R"(a\K)") == "2: the escape \\K");
   CHECK(complaint("(?<=a+)b") == "0: an unbounded lookbehind");
   CHECK(complaint("(?:a*b?)*") == "0: an unbounded repetition of an expression that can be empty");
-  CHECK(complaint("(?~a)") == "2: another kind of group");
+  CHECK(complaint("(?~a)") == "2: an unsupported kind of group");
   CHECK(complaint("a{1001}") == "5: more than 1000 repetitions");
   CHECK(complaint("(?:a{1000}b{1000}){1000}") == "0: too long");
   CHECK(complaint(std::string(10'000, '(')) == "50: nested deeper than 50");
@@ -108,7 +108,7 @@ TEST_CASE("Invalid or unsupported expressions are refused with the position", "[
                                    "-", "p{L}", "1", ",", "=",  "!", "<", ":", "a", "x", "\xff", "\u00e9", "[:alpha:]"};
       expression += parts[random.below(std::size(parts))];
     }
-    // Read or refused; what is read takes some text to its end.
+    // Parsed or refused; a parsed one is run over some text.
     try {
       const detail::Regex regex(expression, properties);
       std::size_t last = 0;
@@ -129,7 +129,7 @@ TEST_CASE("Matching takes time proportional to the text for every expression", "
     matches(expression, text);
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   };
-  // Each of these is quadratic or worse where what failed is tried again.
+  // Each of these is quadratic or worse if failed attempts are repeated.
   for (const char* expression :
        {"a*b", "a*?b", "(?:a|aa)+b", "(?:a?){30}b", "(?=a*b)a|c", "(?!a*b)a", "(?=a*)a", "(?=(?:a|aa)*)a", "a{1,3}+b",
         "a++b", "(?:a*c|a)", "(?:(?:a|a)*a)*b", "(?=(?:a{3})+(?!a))"}) {

@@ -8,7 +8,7 @@
 
 using namespace moe_mamba;
 
-TEST_CASE("A table made of strings at once finds what one filled string by string finds", "[tokenizers]") {
+TEST_CASE("A table constructed from all strings finds the same as one filled string by string", "[tokenizers]") {
   std::mt19937 random(1);
   const auto random_text = [&](std::size_t most) {
     std::string text(random() % (most + 1), '\0');

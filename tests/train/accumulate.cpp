@@ -1,4 +1,4 @@
-// Accumulated batches are one batch of all their targets, however the targets are spread over them.
+// Accumulated batches equal one batch of all their targets, however the targets are distributed over them.
 #include <algorithm>
 #include <cmath>
 #include <stdexcept>
@@ -18,7 +18,7 @@ using namespace moe_mamba;
 
 namespace {
 
-using Plain = test::UnbalancedNet;  // a balance loss is a product of means, which parts do not add up to
+using Plain = test::UnbalancedNet;  // a balance loss is a product of means, which is not additive
 using Balanced = test::OddNet;
 using Filter = test::FilterNet;
 constexpr TrainerOptions unclipped{.clip_norm = 0};
@@ -41,7 +41,7 @@ Drawn draw_sequence(Random& random) {
 
 }  // namespace
 
-TEST_CASE("random batches, accumulated, are the batch of all their sequences", "[train]") {
+TEST_CASE("random batches, accumulated, equal the batch of all their sequences", "[train]") {
   Random random(Seed{3});
   for (int run = 0; run < 40; ++run) {
     test::ModelOf<Plain, double> one(Seed{1}), other(Seed{1});
@@ -76,7 +76,7 @@ TEST_CASE("random batches, accumulated, are the batch of all their sequences", "
   }
 }
 
-TEST_CASE("series of different lengths, accumulated, are their mean over all numbers", "[train]") {
+TEST_CASE("series of different lengths, accumulated, give the mean over all numbers", "[train]") {
   const auto numbers = test::uniform<double>(40, 1), goals = test::uniform<double>(40, 2);
   test::ModelOf<Filter, double> one(Seed{1}), other(Seed{1});
   Trainer apart(one, AdamW{}, Constant{}, unclipped), together(other, AdamW{}, Constant{}, unclipped);
@@ -108,7 +108,7 @@ TEST_CASE("routers' losses of accumulated batches weigh by targets", "[train]") 
   CHECK(trainer.update().auxiliary == Approx((3 * small.auxiliary + 13 * large.auxiliary) / 16).epsilon(1e-12));
 }
 
-TEST_CASE("a batch without targets is no update, and says so", "[train]") {
+TEST_CASE("a batch without targets gives no update, and reports it", "[train]") {
   const std::vector<Token> tokens(6, 2), masked(6, masked_target);
   test::ModelOf<Balanced, double> model(Seed{1});
   Trainer trainer(model);
@@ -147,7 +147,7 @@ TEST_CASE("carried states advance through a batch without targets", "[train]") {
   CHECK(trainer.step(TokenBatch{second, second, {1, 4}, true}).loss == Approx(expected).epsilon(1e-12));
 }
 
-TEST_CASE("progress between accumulate() and update() is refused, for the gradient would be lost", "[train]") {
+TEST_CASE("progress between accumulate() and update() is refused, as the gradient would be lost", "[train]") {
   const std::vector<Token> tokens(6, 2);
   const TokenBatch batch{tokens, tokens, {2, 3}};
   const test::Folder folder;

@@ -1,4 +1,4 @@
-// Training with selection biases: what it does to loads, and what it has in common with any training.
+// Training with selection biases: its effect on loads, and the properties of any training.
 #include <algorithm>
 #include <cmath>
 #include <utility>
@@ -16,8 +16,8 @@ namespace {
 
 using Net = test::BalancedNet;
 
-/// How far the loads of the balanced routers are from even ones: the largest over the mean, averaged over the routers and
-/// the last quarter of the steps.
+/// The imbalance of the balanced routers: the largest load over the mean, averaged over the routers and the last
+/// quarter of the steps.
 double imbalance(double rate, int steps) {
   test::ModelOf<Net> model(Seed{5});
   Trainer trainer(model, AdamW{.learning_rate = 1e-3}, Constant{}, TrainerOptions{.selection_bias_rate = rate});
@@ -39,7 +39,7 @@ double imbalance(double rate, int steps) {
   return sum / count;
 }
 
-/// A mixture of a program's own that shows nobody its router.
+/// A user-defined mixture that visits no router.
 struct Silent {
   template <int W>
   struct Layer : Moe<Experts<4>, SelectionBias>::Layer<W> {
@@ -62,19 +62,19 @@ struct Elsewhere {
 
 }  // namespace
 
-TEST_CASE("A layer that does not show its routers has no place for its biases' loads", "[train]") {
+TEST_CASE("A layer whose routers do not report the loads of their selection biases is refused", "[train]") {
   CHECK(selection_bias_places<LanguageModel<Vocabulary<5>, Width<4>, Moe<Experts<4>, SelectionBias>>>().size() == 1);
   const auto message = test::Contains("selection biases whose experts' loads are not reported");
   CHECK_THROWS_WITH((selection_bias_places<LanguageModel<Vocabulary<5>, Width<4>, Silent>>()), message);
   CHECK_THROWS_WITH((selection_bias_places<LanguageModel<Vocabulary<5>, Width<4>, Elsewhere>>()), message);
 }
 
-TEST_CASE("Selection biases make loads even, the sooner the larger the rate is", "[train]") {
+TEST_CASE("Selection biases balance loads, the sooner the larger the rate", "[train]") {
   const double still = imbalance(0, 240), slow = imbalance(1e-4, 240), fast = imbalance(1e-2, 240);
   INFO(still << ' ' << slow << ' ' << fast);
   CHECK(slow < still);
   CHECK(fast < slow);
-  // Of eleven tokens that are routed whatever comes before them, loads are not even to the last one.
+  // Eleven tokens routed independently of their context cannot be balanced exactly.
   CHECK(fast - 1 < 0.75 * (still - 1));
 }
 

@@ -1,4 +1,4 @@
-// Trainers on the caller's device and in the caller's memory, and what may be done between gradient and update.
+// Trainers on the caller's device and in the caller's memory, and work between gradient and update.
 #include <algorithm>
 #include <cmath>
 #include <string>
@@ -16,7 +16,7 @@ using namespace moe_mamba;
 namespace {
 
 using Net = test::TrainedNet;
-using Plain = test::UnbalancedNet;  // whose loss is a sum over targets and nothing else
+using Plain = test::UnbalancedNet;  // whose loss is just a sum over targets
 using Memory = test::Backend::Memory;
 
 template <class T>
@@ -28,8 +28,7 @@ std::vector<T> read(const Array<T, Memory>& array) {
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("a trainer in the caller's memory does what one in its own does", "[train]", bfloat16, float,
-                   double) {
+TEMPLATE_TEST_CASE("a trainer in the caller's memory behaves as one in its own", "[train]", bfloat16, float, double) {
   using S = TestType;
   using C = compute_t<S>;
   using TrainerType = Trainer<Net, S, test::Backend, Constant>;
@@ -64,7 +63,7 @@ TEMPLATE_TEST_CASE("a trainer in the caller's memory does what one in its own do
   CHECK_THROWS_WITH(borrowing.step(TokenBatch{long_text, long_text, {4, 6}}), Contains("0 to 3"));
 }
 
-TEST_CASE("states that a trainer carries are in the caller's memory where that is given", "[train]") {
+TEST_CASE("states that a trainer carries are in the caller's memory if it is given", "[train]") {
   using TrainerType = Trainer<Net, float, test::Backend, Constant>;
   constexpr auto size = static_cast<std::size_t>(Net::Body::state_size);
   const auto data = test::data<Net, float>({3, 5});
@@ -97,7 +96,7 @@ TEST_CASE("states that a trainer carries are in the caller's memory where that i
   step(1, 3, true);
   step(2, 2, false);
 
-  // Too many sequences are refused, in a batch and in a run to go on with, and nothing has changed.
+  // Too many sequences are refused, in a batch and in a restored run, without side effects.
   using test::Contains;
   const auto refused =
       "memory.states.size() is " + std::to_string(2 * size + 3) + "; allowed: " + std::to_string(3 * size);
@@ -119,7 +118,7 @@ TEST_CASE("states that a trainer carries are in the caller's memory where that i
       Contains(refused));
 }
 
-TEST_CASE("parts of a trainer's memory that overlap are refused in words before anything is written", "[train]") {
+TEST_CASE("overlapping parts of a trainer's memory are refused with a message before anything is written", "[train]") {
   using TrainerType = Trainer<Net, bfloat16, test::Backend, Constant>;
   using MemoryType = TrainerType::MemoryType;
   constexpr auto count = static_cast<std::size_t>(Net::parameters);
@@ -127,7 +126,7 @@ TEST_CASE("parts of a trainer's memory that overlap are refused in words before 
   const auto before = test::numbers(model);
   auto device = test::open();
   const std::size_t bytes = Workspace<Net, bfloat16, test::Backend>::bytes(device, {1, 2}, Purpose::training);
-  // Each array has its half of the memory; where one begins a little before its half, it overlaps the other.
+  // Each array has half of the memory; if one begins slightly before its half, it overlaps the other.
   const std::size_t half = std::max(bytes, count * sizeof(float)) / 64 * 64 + 64;
   Array<std::byte, Memory> memory(2 * half);
   const std::vector<std::byte> sevens(memory.size(), std::byte{7});
@@ -166,18 +165,18 @@ TEST_CASE("parts of a trainer's memory that overlap are refused in words before 
     memory.write(sevens);
     CHECK_NOTHROW(make(with(one, half, {.workspace = &workspace})));
   }
-  // The remainder of 16 bits is of the size of bfloat16 parameters.
+  // The 16-bit remainder has the size of bfloat16 parameters.
   MemoryType parameters;
   parameters.remainder = {reinterpret_cast<std::int16_t*>(model.parameters().data()), count};
   refuses(parameters, "memory.remainder is overlapping the model's parameters");
   CHECK(test::numbers(model) == before);
-  // What is wrong with one array is said before another is cleared.
+  // An error in one array is reported before another is cleared.
   MemoryType given = with(0, 0, {});
   given.first_moment = numbers(half, 0.0f).first(count - 1);
   refuses(given, "first_moment.size() is");
 }
 
-TEST_CASE("gradients between accumulate() and update() are those of the model, and what is written there counts",
+TEST_CASE("gradients between accumulate() and update() are those of the model, and changes to them take effect",
           "[train]") {
   const auto data = test::data<Net, double>({3, 5});
   const TokenBatch batch{data.inputs, data.targets, data.shape};
@@ -197,7 +196,7 @@ TEST_CASE("gradients between accumulate() and update() are those of the model, a
   for (double& value : actual) value *= trainer.gradient_scale();
   CHECK(test::relative_error(actual, expected) < 1e-14);
 
-  // Reversed, they lead away: the first moment is that of the reversed gradient.
+  // With the sign reversed, the first moment is that of the reversed gradient.
   for (double& value : actual) value = -value;
   Memory::write(trainer.gradients().data(), actual.data(), actual.size() * sizeof(double));
   CHECK(trainer.update().applied);
@@ -211,7 +210,7 @@ TEST_CASE("gradients between accumulate() and update() are those of the model, a
   CHECK(plain.first_moment.size() == expected.size());
 }
 
-TEST_CASE("trainers that add up their gradients are one trainer of all their batches", "[train]") {
+TEST_CASE("trainers that add up their gradients equal one trainer of all their batches", "[train]") {
   for (const bool second_is_masked : {false, true}) {
     const auto all = test::data<Plain, double>({4, 5});
     auto targets = all.targets;
@@ -239,7 +238,7 @@ TEST_CASE("trainers that add up their gradients are one trainer of all their bat
       CHECK(std::abs(report.gradient_norm - expected.gradient_norm) < 1e-12);
       CHECK(report.targets == expected.targets);
     }
-    // AdamW divides by the root of a square, which magnifies what rounds otherwise in gradients near zero.
+    // AdamW divides by the root of a square, which magnifies differences in rounding of gradients near zero.
     CHECK(test::relative_error(test::numbers(one), test::numbers(whole)) < 1e-9);
     CHECK(test::relative_error(test::numbers(two), test::numbers(whole)) < 1e-9);
   }
@@ -248,7 +247,7 @@ TEST_CASE("trainers that add up their gradients are one trainer of all their bat
   CHECK_THROWS_AS(trainer.count_others({.targets = 1}), std::logic_error);
 }
 
-TEMPLATE_TEST_CASE("updates of the parts of an array are the update of the whole", "[train]", bfloat16, float) {
+TEMPLATE_TEST_CASE("updates of the parts of an array equal the update of the whole", "[train]", bfloat16, float) {
   using S = TestType;
   constexpr Index count = Net::parameters;
   std::vector<float> numbers = test::uniform<float>(count, 5);

@@ -18,10 +18,10 @@ using namespace moe_mamba;
 
 namespace {
 
-/// How often operations of the activation may still be called before one throws; negative: for ever.
+/// How often the activation may still be called before it throws; negative: it never throws.
 long calls_until_failure = -1;
 
-/// A user's own activation that throws.
+/// A user-defined activation that throws.
 struct Fragile {
   static constexpr bool gated = false;
   static void count() {
@@ -66,7 +66,7 @@ struct Run {
   Run() { trainer.step(batch(0, 3, false)); }
 };
 
-/// All numbers of what the run does from here on.
+/// All results of the run from here on.
 std::vector<double> future(Run& run, bool continues = true) {
   std::vector<double> numbers;
   for (const std::size_t first : {std::size_t{1}, std::size_t{2}}) {
@@ -81,11 +81,11 @@ std::vector<double> future(Run& run, bool continues = true) {
 
 }  // namespace
 
-TEST_CASE("a batch in whose middle an operation throws is forgotten, wherever that is", "[train]") {
+TEST_CASE("a batch during which any operation throws is discarded", "[train]") {
   for (const bool accumulated : {false, true}) {
     for (const bool masked : {false, true}) {
       Run other;
-      const auto expected = future(other, false);  // without the batch, and states from nothing
+      const auto expected = future(other, false);  // without the batch, and with states from zero
       const std::vector<Token> nothing(6, masked_target);
       long failures = 0;
       for (long n = 0;; ++n) {
@@ -139,7 +139,7 @@ TEST_CASE("a schedule that throws or gives no factor is refused with nothing cha
   const std::vector<float> before(run.model.parameters().begin(), run.model.parameters().end());
   run.factor = 1.5;
   CHECK_THROWS_WITH(run.trainer.step(batch(5, 3)), "the schedule's factor of step 1 is 1.5; allowed: 0 to 1");
-  run.factor = 0;  // an update all the same
+  run.factor = 0;  // still an update
   CHECK(run.trainer.step(batch(5, 3)).applied);
   CHECK(std::vector<float>(run.model.parameters().begin(), run.model.parameters().end()) == before);
 }
@@ -170,7 +170,7 @@ TEST_CASE("others' targets are counted on a gradient's sum only", "[train]") {
   refused();
 }
 
-TEMPLATE_TEST_CASE("options that a type does not hold are refused, and what is taken keeps parameters finite",
+TEMPLATE_TEST_CASE("options that a type cannot represent are refused, and accepted ones keep parameters finite",
                    "[train]", float, double) {
   using S = TestType;
   Model<Net, S> model(Seed{1});
@@ -203,7 +203,7 @@ TEMPLATE_TEST_CASE("options that a type does not hold are refused, and what is t
   CHECK(taken > (std::same_as<S, float> ? 30 : 200));
 }
 
-TEST_CASE("options that float does not hold are refused in words", "[train]") {
+TEST_CASE("options that float cannot represent are refused with a message", "[train]") {
   Model<Net> model(Seed{1});
   const std::string allowed = "; allowed: 1.1754944e-38 to 3.4028235e+38, as updates are computed in float";
   CHECK_THROWS_WITH(Trainer(model, AdamW{.epsilon = 1e-46}), "epsilon is 1e-46" + allowed);

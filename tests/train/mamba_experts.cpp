@@ -1,4 +1,4 @@
-// Training models of Mamba blocks with experts in their projections, which files hold and resume.
+// Training models of Mamba blocks with experts in their projections, and resuming from files.
 #include <algorithm>
 #include <cmath>
 #include <string>
@@ -121,7 +121,8 @@ TEST_CASE("Models with experts inside Mamba blocks resume from a checkpoint to t
   check_resumes<RouterEach, float>();
 }
 
-TEST_CASE("A file of experts inside a Mamba block is refused as one of other experts", "[train][mamba][moe]") {
+TEST_CASE("A file of experts inside a Mamba block is refused for a definition with other experts",
+          "[train][mamba][moe]") {
   // The first three have the same tensors; of the others names or shapes differ.
   using Written = Net<Experts4<TopK<2>>>;
   const test::Folder folder;

@@ -1,4 +1,4 @@
-// A trainer that runs out of memory is as it was: the n-th allocation fails, for every n.
+// A trainer that runs out of memory is unchanged: the n-th allocation fails, for every n.
 #include <memory>
 #include <vector>
 
@@ -35,7 +35,7 @@ struct Run {
   }
 };
 
-/// What a run does from here on: one that was disturbed must do the same.
+/// The results of a run from here on, which must be the same after a failure.
 std::vector<double> future(Run& run) {
   std::vector<double> numbers;
   const auto note = [&](const StepReport& report) {
@@ -61,7 +61,7 @@ void check_each_failure(const Call& call, bool allocates = true) {
 
 }  // namespace
 
-TEST_CASE("a step, an evaluation or a restoration without memory changes nothing", "[train]") {
+TEST_CASE("a step, an evaluation or a restoration that runs out of memory changes nothing", "[train]") {
   check_each_failure([](TrainerType& trainer) { trainer.step(batch(3, 7)); });
   check_each_failure([](TrainerType& trainer) { trainer.accumulate(batch(3, 7)); });
   check_each_failure([](TrainerType& trainer) { trainer.accumulate(batch(3, 2)); });
@@ -75,7 +75,7 @@ TEST_CASE("a step, an evaluation or a restoration without memory changes nothing
   check_each_failure([](TrainerType& trainer) { trainer.step(batch(2, 5, true)); }, false);
 }
 
-TEST_CASE("a trainer that cannot be made gives back what it took", "[train]") {
+TEST_CASE("a trainer that cannot be constructed frees what it allocated", "[train]") {
   test::ModelOf<Net> model(Seed{1});
   const auto before = test::numbers(model);
   for (const int threads : {1, 2}) {

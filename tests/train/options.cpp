@@ -1,4 +1,5 @@
-// Every number of the option structs, at the edges of its type: refused by name or taken, without a floating-point trap.
+// Every number of the option structs, at the edges of its type: refused by name or accepted, without a floating-point
+// trap.
 #include <functional>
 #include <limits>
 #include <optional>
@@ -30,7 +31,7 @@ std::vector<Number> edge_values() {
   }
 }
 
-/// The message of what `call` throws, if anything; the program ends where it traps.
+/// The message of the exception that `call` throws, if any; a trap terminates the program.
 template <class Call>
 std::optional<std::string> refusal(const Call& call) {
   const test::FloatingPointTraps traps;
@@ -44,7 +45,7 @@ std::optional<std::string> refusal(const Call& call) {
   return message;
 }
 
-/// Gives the option `number` each of the edge values in turn, and has the options checked.
+/// Sets the option `number` to each of the edge values in turn, and checks the options.
 template <class Number>
 void try_values(const std::string& name, Number& number, const std::function<void()>& check,
                 const std::function<bool(Number)>& allowed, const std::string& text) {
@@ -83,7 +84,7 @@ void try_adamw(const std::string& range) {
       "0 to 1000, 1 / learning_rate");
 }
 
-/// A schedule whose factor is given.
+/// A schedule with a given factor.
 struct Given {
   double factor;
   void check() const {}
@@ -92,7 +93,7 @@ struct Given {
 
 }  // namespace
 
-TEST_CASE("AdamW refuses what is out of range by name, without a trap", "[train]") {
+TEST_CASE("AdamW refuses options out of range by name, without a trap", "[train]") {
   try_adamw<double>("2.2250738585072014e-308 to 1.7976931348623157e+308, as updates are computed in double");
   try_adamw<float>("1.1754944e-38 to 3.4028235e+38, as updates are computed in float");
 }
@@ -107,7 +108,7 @@ TEST_CASE("Trainer options out of range are refused by name, without a trap", "[
   constexpr double most = std::numeric_limits<float>::max();
   try_values<double>(
       "selection_bias_rate", selection_bias_rate, check, [](double x) { return x >= 0 && x <= most; },
-      "a number >= 0 that a float holds");
+      "a number >= 0 in the range of float");
   largest = {.batch = 2, .length = 3};
   for (Index* number : {&largest.batch, &largest.length}) {
     const bool is_batch = number == &largest.batch;
@@ -125,7 +126,7 @@ TEST_CASE("Trainer options out of range are refused by name, without a trap", "[
   }
 }
 
-TEST_CASE("Schedules refuse what is out of range by name, without a trap", "[train]") {
+TEST_CASE("Schedules refuse options out of range by name, without a trap", "[train]") {
   Constant constant;
   auto& [constant_warmup] = constant;
   try_values<Index>(

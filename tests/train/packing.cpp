@@ -1,4 +1,4 @@
-// Sequences packed into a batch: what is added may lie in the batch itself, and no token is masked by mistake.
+// Sequences packed into a batch: added tokens may be part of the batch itself, and none is masked by mistake.
 #include "moe_mamba/train/packing.hpp"
 
 #include <algorithm>
@@ -17,7 +17,7 @@ bool equal(const PackedBatch& a, const PackedBatch& b) {
          std::ranges::equal(a.batch().targets, b.batch().targets) && std::ranges::equal(a.lengths(), b.lengths());
 }
 
-/// A part of some numbers, of `least` or more where there are as many.
+/// A part of some numbers, of at least `least` of them if there are as many.
 template <class T>
 std::span<const T> part(std::span<const T> values, std::size_t least, Random& random) {
   const std::size_t begin = static_cast<std::size_t>(random.below(values.size() - least + 1));
@@ -26,7 +26,7 @@ std::span<const T> part(std::span<const T> values, std::size_t least, Random& ra
 
 }  // namespace
 
-TEST_CASE("a batch takes parts of itself as it takes copies of them", "[train]") {
+TEST_CASE("parts of a batch may be added to it, as copies of them may", "[train]") {
   Random random(Seed{7});
   for (int run = 0; run < 200; ++run) {
     const std::vector<Token> first{3, 1, 4, 1, 5, 9, 2, 6};
@@ -60,7 +60,7 @@ TEST_CASE("a batch takes parts of itself as it takes copies of them", "[train]")
           const Shape all{1, batch.shape().total};
           batch.add_padded(inputs, targets, all, std::vector<Index>{all.length});
           twin.add_padded(whole, goals, all, std::vector<Index>{all.length});
-          // As many rows as there are sequences, each as long as the longest, of which their lengths count.
+          // One row per sequence, each padded to the longest.
           const auto lengths = batch.lengths();
           const Index most = *std::max_element(lengths.begin(), lengths.end());
           const std::vector<Index> copy(lengths.begin(), lengths.end());

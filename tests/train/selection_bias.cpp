@@ -37,7 +37,7 @@ std::vector<double> biases_of(const test::ModelOf<Net, S>& model) {
   return test::converted<double>(values(test::numbers(model), true));
 }
 
-/// The loads of the experts that have a selection bias, in their order, of the trainer's last batch.
+/// The loads of the experts that have a selection bias, in order, in the trainer's last batch.
 std::vector<double> loads_of(const auto& trainer) {
   std::vector<double> loads;
   trainer.visit_routers([&](const RouterReport& router) {
@@ -46,7 +46,7 @@ std::vector<double> loads_of(const auto& trainer) {
   return loads;
 }
 
-/// What one update with these loads moves the biases of Net's routers by.
+/// The change of the biases of Net's routers in one update with these loads.
 std::vector<double> moves_for(const std::vector<double>& loads) {
   std::vector<double> moves;
   for (const auto& [first, count] : {std::pair{0, 4}, {4, 7}, {11, 7}}) {
@@ -66,7 +66,7 @@ constexpr TrainerOptions moving{.selection_bias_rate = rate};
 
 }  // namespace
 
-TEST_CASE("Each selection bias is told the loads of its own experts", "[train]") {
+TEST_CASE("Each selection bias follows the loads of its own experts", "[train]") {
   const auto places = selection_bias_places<Net>();
   std::vector<std::string> names;
   Net::visit_parameters([&](const Parameter& parameter) {
@@ -81,7 +81,7 @@ TEST_CASE("Each selection bias is told the loads of its own experts", "[train]")
                                           "layers.4.mixer.router.selection_bias"});
   CHECK(selection_bias_places<test::TrainedNet>().empty());
 
-  // A large bias draws all tokens to its expert.
+  // A large bias sends all tokens to its expert.
   const auto data = test::data<Net, float>({2, 9});
   for (const SelectionBiasPlace& place : places) {
     for (int e = 0; e < place.experts; ++e) {
@@ -98,8 +98,8 @@ TEST_CASE("Each selection bias is told the loads of its own experts", "[train]")
   }
 }
 
-TEMPLATE_TEST_CASE("An update moves biases by the sign of what their experts' loads lack, and nothing else", "[train]",
-                   float, double, bfloat16) {
+TEMPLATE_TEST_CASE("An update moves biases by the sign of the mean load minus their experts' loads, and nothing else",
+                   "[train]", float, double, bfloat16) {
   using S = TestType;
   const auto data = test::data<Net, compute_t<S>>({3, 10});
   test::ModelOf<Net, S> model(Seed{1}), other(Seed{1});
@@ -118,12 +118,12 @@ TEMPLATE_TEST_CASE("An update moves biases by the sign of what their experts' lo
   }
 }
 
-TEST_CASE("Of bfloat16 parameters, biases move by less than these tell apart", "[train]") {
+TEST_CASE("bfloat16 biases accumulate moves below their resolution", "[train]") {
   test::ModelOf<Net, bfloat16> model(Seed{1});
   auto parameters = test::numbers(model);
   const SelectionBiasPlace place = selection_bias_places<Net>()[1];
   const auto at = static_cast<std::size_t>(place.bias);
-  parameters[at] = bfloat16(8.0f);  // an expert that takes too many tokens however far it comes down here
+  parameters[at] = bfloat16(8.0f);  // an expert that is overloaded throughout this test
   model.write(parameters);
   Trainer trainer(model, AdamW{}, Constant{}, TrainerOptions{.selection_bias_rate = 0x1p-10});
   const auto data = test::data<Net, float>({3, 10});
@@ -134,7 +134,7 @@ TEST_CASE("Of bfloat16 parameters, biases move by less than these tell apart", "
     const float bias = join_float({test::numbers(model)[at], trainer.progress().remainder[at]});
     CHECK(bias == expected);
   }
-  CHECK(float(test::numbers(model)[at]) < 8);  // whose neighbour below is 2^-5 away
+  CHECK(float(test::numbers(model)[at]) < 8);  // the next smaller bfloat16 is 2^-5 away
 }
 
 TEST_CASE("AdamW leaves biases alone, whatever their values and gradients are", "[train]") {
@@ -142,7 +142,7 @@ TEST_CASE("AdamW leaves biases alone, whatever their values and gradients are", 
   test::ModelOf<Net> model(Seed{1});
   auto parameters = test::numbers(model);
   for (const SelectionBiasPlace& place : selection_bias_places<Net>()) {
-    parameters[static_cast<std::size_t>(place.bias)] = -infinity;  // an expert that nothing goes to
+    parameters[static_cast<std::size_t>(place.bias)] = -infinity;  // an expert without tokens
     parameters[static_cast<std::size_t>(place.bias) + 1] = 0.25f;
   }
   model.write(parameters);
@@ -180,7 +180,7 @@ TEST_CASE("Loads are summed over the batches of an update, and masked targets do
   apart.update();
   CHECK(biases_of<double>(one) == moves_for(loads));
   CHECK(biases_of<double>(two) == biases_of<double>(one));
-  // The next update counts anew.
+  // The next update counts from zero.
   auto before = biases_of<double>(two);
   apart.step(TokenBatch{data.inputs, targets, data.shape});
   const auto moves = moves_for(loads_of(apart));
@@ -188,7 +188,7 @@ TEST_CASE("Loads are summed over the batches of an update, and masked targets do
   CHECK(biases_of<double>(two) == before);
 }
 
-TEST_CASE("An update that is not applied, or discarded, leaves biases as they were", "[train]") {
+TEST_CASE("An update that is not applied, or is discarded, leaves biases unchanged", "[train]") {
   const auto data = test::data<Net, float>({3, 10});
   test::ModelOf<Net> model(Seed{1}), other(Seed{1});
   Trainer trainer(model, AdamW{}, Constant{}, moving), expected(other, AdamW{}, Constant{}, moving);
@@ -208,7 +208,7 @@ TEST_CASE("An update that is not applied, or discarded, leaves biases as they we
   CHECK(biases_of<float>(model) == biases_of<float>(other));
 }
 
-TEST_CASE("Trainers that add up their reports move biases as one trainer of all their batches", "[train]") {
+TEST_CASE("Trainers that add up their reports move biases like one trainer of all their batches", "[train]") {
   const auto data = test::data<Net, double>({4, 5});
   const auto half = [&](const std::vector<Token>& tokens, std::size_t part) {
     return std::span<const Token>(tokens).subspan(10 * part, 10);

@@ -1,5 +1,5 @@
-// A transformer of switch layers (Fedus et al. 2021) and no Mamba: attention and one expert per token in turn, with
-// slots for so many tokens.
+// A switch transformer (Fedus et al. 2021), without Mamba: attention alternating with top-1 experts of limited
+// capacity.
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -21,7 +21,7 @@ using Trained = SwitchTransformer<8, Moe<Experts<4>, Hidden<12>, Capacity<5, 4>,
 
 }  // namespace
 
-TEST_CASE("The gradient of a switch transformer is that of finite differences", "[train]") {
+TEST_CASE("The gradient of a switch transformer agrees with finite differences", "[train]") {
   for (const Shape shape : {Shape{1, 1}, Shape{2, 5}}) test::check_model_gradient<Small>(shape);
 }
 
@@ -39,7 +39,7 @@ TEST_CASE("A switch transformer learns a pattern and uses all of its experts", "
   int routers = 0;
   trainer.visit_routers([&](const RouterReport& report) {
     ++routers;
-    // 256 tokens, of which each expert has slots for 80.
+    // 256 tokens; each expert has a capacity of 80.
     CHECK(*std::min_element(report.load.begin(), report.load.end()) > 0);
   });
   CHECK(routers == 2);

@@ -1,4 +1,4 @@
-// Training: updates as the formulas say, on any number of threads, without allocations, and honest about NaN.
+// Training: updates according to the formulas, on any number of threads, without allocations, with NaN reported.
 #include "moe_mamba/train/trainer.hpp"
 
 #include <cmath>
@@ -38,7 +38,7 @@ std::vector<S> parameters_after(int steps, int threads, TrainerOptions options =
   return test::numbers(model);
 }
 
-/// Trains by the trainer and by a plain loop in double.
+/// Trains with the trainer and with a plain loop in double.
 template <class Definition>
 void check_updates(Decay decay) {
   const auto text = pattern(3000);
@@ -104,7 +104,7 @@ TEST_CASE("a small model learns a pattern", "[train]") {
   CHECK(trainer.steps() == 200);
 }
 
-TEST_CASE("a bfloat16 model learns too, and its parameters are the rounding of trained floats", "[train]") {
+TEST_CASE("a bfloat16 model learns too, and its parameters are trained floats, rounded", "[train]") {
   const auto text = pattern(5000);
   auto batches = windows(text, Length{32}, Batch{8}, Seed{5});
   test::ModelOf<Net, bfloat16> model(Seed{1});
@@ -175,7 +175,7 @@ TEST_CASE("accumulated batches count as one", "[train]") {
   const auto text = pattern(3000);
   auto batches = windows(text, Length{10}, Batch{4}, Seed{5});
   const TokenBatch whole = batches.next();
-  // No balance loss: its gradient is that of a product of means, which halves do not add up to.
+  // No balance loss: its gradient is that of a product of means, which is not additive.
   using Plain = test::UnbalancedNet;
   test::ModelOf<Plain, double> once(Seed{1}), twice(Seed{1});
   Trainer a(once, AdamW{}, Constant{}, TrainerOptions{.clip_norm = 0}), b(twice, AdamW{}, Constant{}, {.clip_norm = 0});
@@ -262,7 +262,7 @@ TEMPLATE_TEST_CASE("a step on reserved memory allocates nothing", "[train]", flo
   }
 }
 
-TEST_CASE("carried states take memory where there are more sequences than ever, and else none", "[train]") {
+TEST_CASE("carried states allocate only if there are more sequences than before", "[train]") {
   const auto text = pattern(3000);
   auto two = sequential_windows(text, Length{9}, Batch{2});
   auto three = sequential_windows(text, Length{9}, Batch{3});
@@ -281,7 +281,8 @@ TEST_CASE("carried states take memory where there are more sequences than ever, 
   CHECK(!allocates(three.next(), false));
   CHECK(!allocates(three.next(), true));
   CHECK(!allocates(two.next(), false));
-  // Packed sequences may be more than `largest` has. (Of a device, what is taken of the host's memory for lengths counts.)
+  // Packed sequences may be more than `largest` has. (Of a device, what is taken of the host's memory for lengths
+  // counts.)
   const std::vector<Token> tokens(text.begin(), text.begin() + 10);
   const std::vector<Index> four{3, 1, 2, 3}, five{2, 1, 2, 3, 1};
   const auto packed = [&](const std::vector<Index>& lengths) {

@@ -13,7 +13,8 @@
 #include "moe_mamba/train/trainer.hpp"
 
 /// Whole models on a CUDA device: training of the paper's MoE-Mamba, decoding with it and with a Mamba of 2.8 billion
-/// parameters. Medians; random tokens. An argument chooses those whose name begins with it: "train", "decode large".
+/// parameters. Medians, with random tokens. An argument selects those whose names begin with it: "train", "decode
+/// large".
 namespace {
 
 using namespace moe_mamba;
@@ -26,7 +27,7 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-/// Median seconds of work that ends with the device at rest.
+/// Median seconds of work, including a final synchronisation of the device.
 template <class Work>
 double time(const cuda::Device& device, int warm, int times, const Work& work) {
   std::vector<double> each;
@@ -46,7 +47,7 @@ std::vector<Token> random_tokens(Index count, Index vocabulary) {
   return tokens;
 }
 
-/// A model whose matrices are filled in a hurry; billions of normal draws would take minutes.
+/// A model whose matrices are filled quickly; billions of normal draws would take minutes.
 template <class Definition, class S>
 Model<Definition, S, Cuda> random_model() {
   std::vector<S> values(static_cast<std::size_t>(Definition::parameters));
@@ -67,7 +68,7 @@ Model<Definition, S, Cuda> random_model() {
   return model;
 }
 
-/// Steps of a trainer as a user takes them: from tokens on the host to the loss on the host.
+/// Training steps as a user runs them: from tokens on the host to the loss on the host.
 template <class Definition, class S>
 void measure_training(const char* name, Shape shape, FloatProducts products) {
   auto model = random_model<Definition, S>();

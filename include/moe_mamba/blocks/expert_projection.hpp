@@ -7,8 +7,8 @@
 #include "moe_mamba/ops/linear.hpp"
 
 /// Projections whose matrices are chosen for each token: ExpertProjection<Routing, Expert>, where an expert is one
-/// matrix (ExpertLinear) or a feed-forward layer (ExpertMlp). Experts see rows in their own order; their facts are
-/// those of one row, which meets one expert.
+/// matrix (ExpertLinear) or a feed-forward layer (ExpertMlp). Experts take rows grouped by expert; their counts are for
+/// one row, which goes to one expert.
 namespace moe_mamba::inline v0_2 {
 
 /// Experts of one matrix each: y = x Wᵀ with the W of a row's expert. Of y and dx, rows may be scattered (ScatteredRows).
@@ -105,10 +105,10 @@ struct ExpertMlp : LayerDefaults {
   }
 };
 
-/// What the gates of a routing are to a projection that uses it.
+/// How a projection uses the gates of its routing.
 enum class GateUse {
   weight,     ///< the outputs of a token's experts are weighted by them
-  selection,  ///< the outputs are added up as they are; the router learns nothing from the projection
+  selection,  ///< the outputs are added up unweighted; the router gets no gradient from the projection
 };
 
 /// Each token goes to the K experts that a Routing chose for it; their outputs are added up. Several projections may
@@ -122,7 +122,7 @@ struct ExpertProjection : LayerDefaults {
   static constexpr double flops_per_token = Routing::K * Expert::flops_per_token;
   static constexpr bool takes_packed = true;
 
-  /// What experts see of a batch: a row for each assignment.
+  /// The shape of the experts' rows for a batch: one row per assignment.
   template <class Device>
   static constexpr Shape rows(Device&, Shape shape) {
     return {1, shape.tokens() * Routing::K};
@@ -168,7 +168,7 @@ struct ExpertProjection : LayerDefaults {
     typename Expert::template BackwardScratch<C> expert;
   };
 
-  /// (T, In) → (T, Out), by what `routed` says.
+  /// (T, In) → (T, Out), according to `routed`.
   template <class Device, class S, class C>
   static void forward(const Forward<Device, S, C>& run, const auto& w,
                       const typename Routing::template Saved<C>& routed, const Saved<C>& saved,

@@ -9,9 +9,9 @@
 
 namespace moe_mamba::inline v0_2 {
 
-/// How the elements of a parameter are initialised: by one of the named distributions, or by a function of your own.
+/// How the elements of a parameter are initialised: by one of the named distributions, or by a user's function.
 struct Initializer {
-  /// The value of an element in column `column` of its row, drawn where it is random; null: zeros.
+  /// The value of an element in column `column` of its row, which may be drawn from `random`; null: zeros.
   double (*draw)(const Initializer& self, Random& random, Index column) = nullptr;
   double scale = 1;
   Index fan_in = 1;
@@ -23,15 +23,15 @@ struct Initializer {
   /// Uniform in ± fan_in^(-1/2).
   static constexpr Initializer uniform(Index fan_in) { return {draw_uniform, 1, fan_in}; }
 
-  /// Normal of this standard deviation.
+  /// Normal with this standard deviation.
   static constexpr Initializer normal(double deviation) { return {draw_normal, deviation}; }
 
-  /// Truncated normal of standard deviation sqrt(scale / fan_in), redrawn beyond two of them.
+  /// Truncated normal with standard deviation sqrt(scale / fan_in), redrawn beyond two deviations.
   static constexpr Initializer truncated_normal(double scale, Index fan_in) {
     return {draw_truncated_normal, scale, fan_in};
   }
 
-  /// Normal of standard deviation sqrt(scale / fan_in), redrawn beyond ± 2 · scale, whatever the deviation.
+  /// Normal with standard deviation sqrt(scale / fan_in), redrawn beyond ± 2 · scale (not: two deviations).
   static constexpr Initializer bounded_normal(double scale, Index fan_in) {
     return {draw_bounded_normal, scale, fan_in};
   }

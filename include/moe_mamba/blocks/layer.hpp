@@ -11,38 +11,39 @@
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/runtime/backend.hpp"
 
-/// What a layer is to a model, and a block to a layer.
+/// The interface of a layer to a model, and of a block to a layer.
 ///
 /// A definition such as `Mamba<State<16>>` names a layer; its member template `Layer<Width>` is the layer itself: a
-/// type without objects, all of whose functions are static. Inside the library or outside, a layer has
+/// type that is never instantiated, with static functions only. A layer, of the library or a user's, has
 ///
 ///   Weights<Bind>         its parameters, see blocks/weights.hpp
-///   active_parameters     how many of their elements are used for a token
+///   active_parameters     how many of their elements are used per token
 ///   flops_per_token       floating-point operations of the forward pass, for one token
 ///   state_size            compute scalars that a sequence carries from call to call
 ///   report_size           doubles that a forward pass reports; auxiliary_loss(report) is the sum of the losses among
 ///                         them, and visit_routers(visit, report) calls visit(RouterReport) for each router, those with
 ///                         a selection bias in the order of these biases among the parameters
-///   takes_packed          whether its passes support packed sequences, of shape.length_of(b) rows each; a model
-///                         refuses them where a layer does not (a norm, which looks at one row at a time, need not say)
-///   auxiliary_count       number of auxiliary losses, by which a model divides that averages them
-///   Saved<C>              buffers that the forward pass leaves for the backward pass, constructed from (Arena&, Device&,
-///                         Shape); C is the type of activations, compute_t<C> that of what is summed or kept from step
-///                         to step. A model's cost is that on a LoneDevice, so this constructor is constexpr there
+///   takes_packed          whether its passes support packed sequences, of shape.length_of(b) rows each; otherwise a
+///                         model refuses them (a norm, which works on one row at a time, does not need this member)
+///   auxiliary_count       number of auxiliary losses, for models that average them
+///   Saved<C>              buffers that the forward pass leaves for the backward pass, constructed from
+///                         (Arena&, Device&, Shape); C is the type of activations, compute_t<C> that of sums and of
+///                         states. A model's memory is computed for a LoneDevice, so this constructor is constexpr for
+///                         it
 ///   ForwardScratch<C>, BackwardScratch<C>
 ///                         buffers of one call, likewise; nothing in them is kept between the passes
 ///   thread_scratch<C>(device, shape, training)
-///                         bytes of scratch that its operations take of each of the device's threads at most, where
-///                         device is HasThreadScratch; left out: as many as any operation may
+///                         upper bound on the scratch of its operations in bytes per thread, for devices that are
+///                         HasThreadScratch; default: the most that any operation may use
 ///   forward(run, w, saved, x, y)             y = f(x), (T, D) → (T, D), in terms of blocks and operations only
 ///   backward(run, w, g, saved, x, dy, dx)    dx = dy ∂f/∂x, overwritten; gradients of parameters are added to g
 ///
 /// where w and g are its bound weights and the gradients with respect to them. LayerDefaults and LayerOf (layer_of.hpp)
-/// are bases with what a layer does not say itself. A block has the same members, but passes of its own form, which are
-/// given their scratch memory as they are given Saved.
+/// are bases with defaults. A block has the same members, but its passes may have other parameters, and take their
+/// scratch memory as they take Saved.
 namespace moe_mamba::inline v0_2 {
 
-/// The context of a forward pass: what a layer is given besides its weights and buffers. Each layer has its own.
+/// The context of a forward pass: the arguments of a layer besides its weights and buffers. Each layer has its own.
 template <class Device, class S, class C>
 struct Forward {
   Device& device;
@@ -51,7 +52,7 @@ struct Forward {
   StateView<compute_t<C>> state;  // this layer's running states, in and out; may be null
   double* report;                 // this layer's report
   Arena scratch;                  // memory for the buffers of the call
-  /// (T) or null: where a target is masked_target, the token does not count in auxiliary losses and statistics.
+  /// (T) or null: a token whose target is masked_target does not count in auxiliary losses and statistics.
   const Token* targets = nullptr;
 
   /// For a layer or block whose states and report lie after those of `Blocks`.
@@ -86,9 +87,9 @@ struct Backward {
   }
 };
 
-/// Called during a backward pass for each part of the gradients that is formed, from the last to the first: elements
-/// begin … end - 1 will not change any more in this pass. On a device the work that forms them is in the stream then, and
-/// where a recording is replayed, nothing is called.
+/// Called during a backward pass whenever a part of the gradients is complete, from the last part to the first:
+/// elements begin … end - 1 do not change any more in this pass. On a CUDA device the work that computes them has then
+/// been enqueued in the stream; when a recording is replayed, nothing is called.
 struct GradientReady {
   void (*call)(void* context, Index begin, Index end) = nullptr;
   void* context = nullptr;
@@ -97,10 +98,10 @@ struct GradientReady {
   }
 };
 
-/// Whose experts a router of a Mamba block chooses: those of one projection, or of all that have some.
+/// The projections whose experts a router of a Mamba block chooses: one of them, or all that have experts.
 enum class RoutedProjection { all, input, gate, output };
 
-/// What one router reports of one call.
+/// The report of one router for one call.
 struct RouterReport {
   Index layer = 0;  ///< the layer's number in the model, as in its parameters' names
   RoutedProjection projection = RoutedProjection::all;
@@ -112,8 +113,8 @@ struct RouterReport {
   bool has_selection_bias = false;
 };
 
-/// Stands for any device that works on its own, where sizes are constants: what layers keep is of the same size on all of
-/// those. (One that works with others may hold a part of the experts only, and rows that others sent.)
+/// Stands for any single device in constant expressions: the sizes of layers' buffers are the same on all of them. (A
+/// device in a group may hold only some of the experts, and rows sent by others.)
 struct LoneDevice {};
 
 /// No buffers: for layers that save nothing or need no scratch.
@@ -131,7 +132,7 @@ struct RowBuffer {
   MatrixView<C> rows;
 };
 
-/// What most layers do not have.
+/// Defaults for members that most layers do not have.
 struct LayerDefaults {
   template <class Bind>
   using Weights = NoWeights;
@@ -150,14 +151,14 @@ struct LayerDefaults {
   using BackwardScratch = NoBuffers;
 };
 
-/// Bytes of scratch that a layer's passes take at most.
+/// Upper bound on the scratch of a layer's passes, in bytes.
 template <class Layer, class C, class Device>
 std::size_t scratch_bytes(Device& device, Shape shape, bool training) {
   const std::size_t forward = bytes_of<typename Layer::template ForwardScratch<C>>(device, shape);
   return training ? std::max(forward, bytes_of<typename Layer::template BackwardScratch<C>>(device, shape)) : forward;
 }
 
-/// Bytes of scratch that the operations of a layer, block or norm take of each of the device's threads at most.
+/// Upper bound on the scratch per thread that the operations of a layer, block or norm use, in bytes.
 template <class Layer, class C, class Device>
 constexpr std::size_t thread_scratch(const Device& device, Shape shape, bool training) {
   if constexpr (!HasThreadScratch<Device>) {
@@ -182,7 +183,7 @@ concept LayerType = requires(const double* report) {
   typename T::template Saved<float>;
 };
 
-/// A norm, as far as that can be told.
+/// A norm, as far as this can be checked.
 template <class T>
 concept NormType = requires {
   typename T::template Weights<DescribeWeights>;
@@ -190,7 +191,7 @@ concept NormType = requires {
   typename T::template Saved<float>;
 };
 
-/// Bytes of tape that a layer takes for a batch of this shape.
+/// Bytes of tape (saved activations) that a layer needs for a batch of this shape.
 template <class Layer, class C, class Device>
 constexpr std::size_t tape_bytes(Device& device, Shape shape) {
   return bytes_of<typename Layer::template Saved<C>>(device, shape);

@@ -9,7 +9,7 @@ namespace moe_mamba::inline v0_2 {
 
 namespace detail {
 
-/// A norm looks at one row at a time and is not counted in FLOPs.
+/// A norm works on one row at a time and is not counted in FLOPs.
 template <class Block>
 inline constexpr bool is_counted = requires {
   Block::flops_per_token;
@@ -29,9 +29,9 @@ consteval bool block_takes_packed() {
 
 }  // namespace detail
 
-/// The facts of a layer that is made of these blocks (or layers, or norms): the sums of theirs, and the most of the
-/// threads' scratch, where the layer has no operations besides. Their states and
-/// reports lie one after the other in this order: those of a block are where run.after<the blocks before it>() says.
+/// The sizes and counts of a layer made of these blocks (or layers, or norms): the sums of theirs, and the maximum of
+/// their scratch per thread, if the layer has no other operations. Their states and reports are stored in this order: a
+/// block finds its own with run.after<the blocks before it>().
 template <class... Blocks>
 struct LayerOf : LayerDefaults {
   static constexpr Index active_parameters = (Index{0} + ... + Blocks::active_parameters);

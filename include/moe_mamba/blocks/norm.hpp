@@ -7,16 +7,16 @@
 #include "moe_mamba/ops/elementwise.hpp"
 #include "moe_mamba/ops/norm.hpp"
 
-/// Norms. Like layers, but their backward pass adds to dx, which is the gradient with respect to the residual stream,
-/// and what goes in (x and dx) may be of another type than what comes out (y and dy): the stream is in the compute
-/// type. A norm may have forward_joined(run, w, saved, Joined, y) besides, which first adds what a layer before it left
-/// to be added to the stream.
+/// Norms. Like layers, but their backward pass adds to dx, the gradient with respect to the residual stream, and their
+/// input (x and dx) may be of another type than their output (y and dy): the residual stream is in the compute type. A
+/// norm may also have forward_joined(run, w, saved, Joined, y), which first performs a deferred residual addition: it
+/// adds the output of an earlier layer to the stream.
 namespace moe_mamba::inline v0_2 {
 
-/// The numbers of a norm.
+/// The options of a norm.
 struct NormOptions {
   Ratio epsilon{1, 100'000};
-  bool gain = true;  ///< of an RMSNorm
+  bool gain = true;  ///< whether an RMSNorm has a gain
 };
 
 /// RMSNorm (Zhang & Sennrich 2019), with a gain or without; see ops/norm.hpp.

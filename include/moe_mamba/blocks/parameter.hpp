@@ -8,22 +8,22 @@
 #include "moe_mamba/core/error.hpp"
 #include "moe_mamba/core/scalar.hpp"
 
-/// What a layer says of its parameters at compile time.
+/// Properties of a layer's parameters, known at compile time.
 namespace moe_mamba::inline v0_2 {
 
-/// What an optimizer needs to know of a parameter.
+/// The kind of a parameter, for the optimizer.
 enum class ParameterKind {
   matrix,  ///< embeddings and heads included
   gain,
   bias,
-  decay_free,      ///< anything else that weight decay usually leaves alone, such as A_log and D
-  selection_bias,  ///< of a router (ops/router.hpp): has no gradient and follows its experts' loads
+  decay_free,      ///< anything else that is usually excluded from weight decay, such as A_log and D
+  selection_bias,  ///< of a router (ops/router.hpp): has no gradient and is adjusted to its experts' loads
 };
 
 /// Which parameters weight decay applies to.
 enum class Decay {
   matrices,    ///< to matrices only
-  everything,  ///< to all that is trained, as an optimizer with one group of parameters does it
+  everything,  ///< to everything with a gradient, as an optimizer with one parameter group does
 };
 
 /// Whether weight decay applies to a parameter of this kind.
@@ -41,7 +41,7 @@ constexpr bool decays(ParameterKind kind, Decay decay) {
   return false;
 }
 
-/// A short text that can be put together at compile time: the name of a parameter.
+/// A short text that can be composed at compile time: the name of a parameter.
 class ParameterName {
  public:
   static constexpr std::size_t capacity = 111;
@@ -52,7 +52,7 @@ class ParameterName {
 
   constexpr std::string_view view() const { return {text_.data(), size_}; }
 
-  /// Longer names than `capacity` do not compile where the name is a constant, and throw std::invalid_argument elsewhere.
+  /// Names longer than `capacity` do not compile in constant expressions, and throw std::invalid_argument elsewhere.
   constexpr ParameterName& append(std::string_view text) {
     if (size_ + text.size() > capacity) name_is_longer_than_111_characters();
     for (const char character : text) text_[size_++] = character;
@@ -65,7 +65,7 @@ class ParameterName {
   }
 
  private:
-  /// No constant expression, so that the compiler's report has its name.
+  /// Not a constant expression, so the compiler's error shows its name.
   [[noreturn]] static void name_is_longer_than_111_characters() {
     detail::raise<std::invalid_argument>("a parameter's name is longer than 111 characters");
   }
@@ -78,7 +78,7 @@ class ParameterName {
 enum class GradientStart {
   zero,       ///< it is cleared before the pass, which adds to it
   overwrite,  ///< the block's pass overwrites it: for experts, which are most of a model's parameters, clearing and
-              ///< adding would be two passes over memory more
+              ///< adding would cost two more passes over memory
 };
 
 /// One parameter: a tensor of up to three dimensions inside the one array of a model's parameters.

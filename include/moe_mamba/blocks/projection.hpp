@@ -24,7 +24,7 @@ struct ProjectionPasses : LayerDefaults {
     if constexpr (HasBias) add_bias(run.device, w.bias, y);
   }
 
-  /// dx is overwritten, or added to.
+  /// dx is overwritten or accumulated into.
   template <class Device, class S, class C, class Bind, class BindGradients, class X, class Y>
   static void backward(const Backward<Device, S, C>& run, const ProjectionWeights<Bind>& w,
                        const ProjectionWeights<BindGradients>& g, MatrixView<X> x, MatrixView<Y> dy, MatrixView<C> dx,
@@ -37,7 +37,7 @@ struct ProjectionPasses : LayerDefaults {
 
 }  // namespace detail
 
-/// A linear map of rows, with a bias or without: y = x Wᵀ + b, (T, In) → (T, Out).
+/// A linear layer, with or without bias: y = x Wᵀ + b, (T, In) → (T, Out).
 template <int In, int Out, bool HasBias = false>
 struct Projection : detail::ProjectionPasses<HasBias> {
   template <class Bind>

@@ -11,17 +11,17 @@
 ///
 ///   DenseProjection<P>                          one matrix
 ///   LayerRoutedExperts<Routing, Expert, Use>    experts that a routing of the layer chooses, as for its other projections
-///   SelfRoutedExperts<Options, Expert, Which>   experts that a router of the projection's own chooses by its input
+///   SelfRoutedExperts<Options, Expert, Which>   experts chosen by the projection's own router, from its input
 ///
 ///   Weights<Bind>(bind, initializer)                                 initializer: of the matrices (Out, In)
 ///   forward(run, w, routed, saved, scratch, x, y)                    (T, In) → (T, Out)
 ///   backward(run, w, g, routed, dgates, saved, scratch, x, dy, dx, into)
 ///
-/// where routed is the layer's Routing::Saved and dgates the gradient with respect to its gates, which are left alone by
-/// all but LayerRoutedExperts. A layer without a routing has NoRouting in its place.
+/// where routed is the layer's Routing::Saved and dgates the gradient with respect to its gates, which only
+/// LayerRoutedExperts adds to. A layer without a routing has NoRouting in its place.
 namespace moe_mamba::inline v0_2 {
 
-/// Stands for a Routing where there is none.
+/// Stands for a Routing if there is none.
 struct NoRouting : LayerOf<> {
   struct NoGateGradient {};
 
@@ -59,7 +59,8 @@ struct DenseProjection : LayerOf<Plain> {
 
 namespace detail {
 
-/// The weights of experts. One matrix begins as that of a dense projection, unless the routing says otherwise.
+/// The weights of experts. An expert of one matrix is initialised as a dense projection, unless the routing has
+/// joint_fan_in.
 template <class Expert, class Bind>
 constexpr typename Expert::template Weights<Bind> expert_weights(Bind& bind, const RoutingOptions& options,
                                                                  const Initializer& initializer) {

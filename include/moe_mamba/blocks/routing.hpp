@@ -11,31 +11,31 @@
 
 namespace moe_mamba::inline v0_2 {
 
-/// The numbers of a routing.
+/// The options of a routing.
 struct RoutingOptions {
   int experts = 1;  ///< E
   int top_k = 1;    ///< K
   GateOrder order = GateOrder::softmax_then_top_k;
   bool router_bias = false;
   Ratio capacity{0, 1};         ///< c; 0: none, dropless
-  bool floor_capacity = false;  ///< places are rounded down rather than up
+  bool floor_capacity = false;  ///< the capacity is rounded down rather than up
   Ratio balance{1, 100};        ///< factor of the balance loss
   Ratio z{0, 1};                ///< factor of the z-loss
   bool selection_bias = false;
   bool normalised_gates = false;  ///< with GateOrder::sigmoid_then_top_k only
   Ratio gate_scale{1, 1};
-  /// Initial weights as in the code of MoE-Mamba: cut at ± 0.2 rather than at two standard deviations, and the fan-in of
-  /// experts' second matrices is that of all experts together.
+  /// Initial weights as in the code of MoE-Mamba: truncated at ± 0.2 instead of two standard deviations, and the fan-in
+  /// of experts' second matrices is that of all experts together.
   bool joint_fan_in = false;
 
-  /// That of a matrix of the router or of the experts.
+  /// The initialiser of a matrix of the router or of the experts.
   constexpr Initializer initializer(Index fan_in) const {
     return joint_fan_in ? Initializer::bounded_normal(0.1, fan_in) : Initializer::truncated_normal(0.1, fan_in);
   }
 };
 
-/// What a routing reports of a call: sums over its tokens, in doubles of the device's memory that lie one after the other.
-/// Those of several calls may be added up, as over ranks.
+/// The report of a routing for a call: sums over its tokens, as consecutive doubles in the device's memory. Reports of
+/// several calls, or of several ranks, may be added up.
 template <class T, int Experts, int TopK>
 struct RoutingStatistics {
   static constexpr Index size = 4 + 2 * Experts;
@@ -50,7 +50,7 @@ struct RoutingStatistics {
   T* entropy;             // of a token's probabilities, in nats
   T* square_log_sum_exp;  // of a token's logits
   T* dropped;             // assignments beyond an expert's capacity
-  T* counted;             // tokens that count
+  T* counted;             // the number of counted tokens
   T* load;                // (E): tokens assigned to each expert, dropped ones included
   T* probability;         // (E)
 
@@ -59,12 +59,12 @@ struct RoutingStatistics {
   }
 };
 
-/// The gradient with respect to the gates of a routing, (T, K): the sum of those of the projections that weight their
-/// outputs by them.
+/// The gradient with respect to the gates of a routing, (T, K): the sum over the projections that weight their outputs
+/// by them.
 template <class C>
 class GateGradient {
  public:
-  /// `part` is room for what is added to the first part.
+  /// `part` is scratch for the terms after the first.
   constexpr GateGradient(MatrixView<compute_t<C>> sum, MatrixView<compute_t<C>> part) : sum_(sum), part_(part) {}
 
   /// Adds what write(to) writes, (T, K).
@@ -75,7 +75,7 @@ class GateGradient {
     is_empty_ = false;
   }
 
-  /// The sum; zeros where nothing was added.
+  /// The sum; zeros if nothing was added.
   template <class Device>
   const compute_t<C>* finish(Device& device) const {
     if (is_empty_) fill(device, compute_t<C>(0), sum_);
@@ -87,11 +87,11 @@ class GateGradient {
   bool is_empty_ = true;
 };
 
-/// A router and what it decides: which K of E experts each token goes to, with which gates, and the row of each
-/// assignment in the order of the experts. It is made once for a layer, and any number of projections of experts may
-/// use it. See ops/router.hpp for gates and losses, ops/dispatch.hpp for the order. With a capacity limit c an expert
-/// takes ceil(c·T·K/E) of the T tokens of a call at most, earliest first, so that batch mates then compete for places. With
-/// floor_capacity it is floor(c·T·K/E): none at all where c·T·K < E.
+/// A router and its decisions: the K of E experts of each token, their gates, and the row of each assignment in the
+/// order of the experts. A layer computes it once, and any number of projections of experts may use it. See
+/// ops/router.hpp for gates and losses, ops/dispatch.hpp for the order. With a capacity factor c an expert takes at
+/// most ceil(c·T·K/E) of the T tokens of a call, earliest first, so the sequences of a batch compete for slots. With
+/// floor_capacity it is floor(c·T·K/E), which is 0 if c·T·K < E.
 template <int Width, RoutingOptions Options>
 struct Routing : LayerDefaults {
   static constexpr RoutingOptions options = Options;
@@ -193,7 +193,8 @@ struct Routing : LayerDefaults {
     MatrixView<compute_t<C>> dgates;   // (T, K)
     MatrixView<compute_t<C>> dlogits;  // (T, E)
 
-    /// What the projections add to before backward(), which alone needs the room for logits.
+    /// The sum that the projections add to before backward(). Its scratch is that for logits, which only backward()
+    /// needs.
     constexpr GateGradient<C> gate_gradient() const {
       return {dgates, matrix(dlogits.data, dgates.rows, dgates.columns)};
     }
@@ -205,7 +206,7 @@ struct Routing : LayerDefaults {
                       const ForwardScratch<C>& scratch, MatrixView<const C> x) {
     const Statistics<double> statistics(run.report);
     Scores::forward(run, w.scores, x, scratch.logits);
-    // Routers without a bias are the same for parameters of any type.
+    // Routers without a bias share one type for parameters of any type.
     using Bias = std::conditional_t<Options.selection_bias, S, compute_t<C>>;
     Router<compute_t<C>, E, K, Bias> router{.order = Options.order,
                                             .logits = scratch.logits,
@@ -235,7 +236,7 @@ struct Routing : LayerDefaults {
                                          .dropped = statistics.dropped});
   }
 
-  /// Follows the backward passes of the projections that use the routing; adds to dx.
+  /// To be called after the backward passes of the projections that use the routing; adds to dx.
   template <class Device, class S, class C>
   static void backward(const Backward<Device, S, C>& run, const auto& w, const auto& g, const Saved<C>& saved,
                        const BackwardScratch<C>& scratch, const GateGradient<C>& dgates, MatrixView<const C> x,

@@ -5,7 +5,7 @@
 
 namespace moe_mamba::inline v0_2 {
 
-/// What a selective scan reads, or the gradients with respect to it; see ops/selective_scan.hpp.
+/// The inputs of a selective scan, or the gradients with respect to them; see ops/selective_scan.hpp.
 template <class T>
 struct ScanInputs {
   MatrixView<T> u;      // (T, Channels)
@@ -30,7 +30,7 @@ struct SelectiveStateSpace : LayerDefaults {
   };
 
   static constexpr Index active_parameters = parameters_of<SelectiveStateSpace>;
-  /// For each state Δ·A, exp, ·h, Δx·B, +, ·C, +.
+  /// Per state: Δ·A, exp, ·h, Δx·B, +, ·C, +.
   static constexpr double flops_per_token = 7.0 * States * Channels;
   static constexpr Index state_size = Index{States} * Channels;
   static constexpr bool takes_packed = true;
@@ -44,7 +44,7 @@ struct SelectiveStateSpace : LayerDefaults {
     template <class Device>
     constexpr Saved(Arena& arena, Device&, Shape shape)
         : checkpoints(arena.rows<compute_t<C>>(scan_checkpoints(shape), state_size)) {}
-    MatrixView<compute_t<C>> checkpoints;  // (scan_checkpoints(shape), States · Channels), sequence after sequence
+    MatrixView<compute_t<C>> checkpoints;  // (scan_checkpoints(shape), States · Channels), sequence by sequence
   };
 
   template <class C>

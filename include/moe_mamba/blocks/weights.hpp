@@ -12,26 +12,27 @@
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/ops/linear.hpp"
 
-/// A layer's weights: one struct, `template <class Bind> struct Weights`, with a member for each parameter and a constructor
-/// that asks the binder for them in the order in which they lie in memory, no two by one name. It is built in three ways:
+/// A layer's weights: one struct, `template <class Bind> struct Weights`, with a member for each parameter and a
+/// constructor that requests them from the binder in memory order, under unique names. It is instantiated in three
+/// ways:
 ///
 ///   DescribeWeights          at compile time: names, shapes, initialisers and offsets
 ///   BindWeights<const S>     views of the parameters
 ///   BindWeights<C>           views of the gradients with respect to them
 ///
-/// so that no shape is written twice and no offset at all. A binder has
+/// so every shape is written once, and no offset at all. A binder has
 ///
 ///   matrix(name, rows, columns, initializer, kind)      (rows, columns)
 ///   stack(name, count, rows, columns, initializer)      (count, rows, columns)
 ///   vector(name, size, kind, initializer)               (size)
-///   vector_if(present, name, size, kind, initializer)   the same, or null where the layer goes without it
+///   vector_if(present, name, size, kind, initializer)   the same, or null if the layer does not have it
 ///   block<Block>(prefix, arguments...)                  the weights of a block or layer inside the layer, whose
 ///                                                       constructor is given the binder and these arguments
 namespace moe_mamba::inline v0_2 {
 
 namespace detail {
 
-/// Where counts of a definition stop, so that one that is too large can be said to be so (NumberOfParameters).
+/// The value at which counts of a definition saturate, so that a too large one can be reported (NumberOfParameters).
 inline constexpr Index most_counted = Index{1} << 60;
 
 constexpr Index capped_sum(std::initializer_list<Index> counts) {
@@ -39,7 +40,7 @@ constexpr Index capped_sum(std::initializer_list<Index> counts) {
   for (const Index count : counts) sum = std::min(most_counted, sum + std::min(most_counted, count));
   return sum;
 }
-/// 0 where a count is negative, which an option out of range makes it and its own check says.
+/// 0 if a count is negative: then an option is out of range, which its own check reports.
 constexpr Index capped_product(std::initializer_list<Index> counts) {
   Index product = 1;
   for (const Index count : counts) {
@@ -51,7 +52,7 @@ constexpr Index capped_product(std::initializer_list<Index> counts) {
 
 }  // namespace detail
 
-/// Lists parameters, or only counts them where there is no room to list them in.
+/// Lists parameters, or only counts them if there is no array to list them in.
 class DescribeWeights {
  public:
   struct Nothing {};
@@ -86,7 +87,7 @@ class DescribeWeights {
   }
 
   constexpr std::size_t count() const { return count_; }
-  /// Elements of all of them.
+  /// The number of elements of all parameters.
   constexpr Index size() const { return size_; }
 
  private:
@@ -107,7 +108,7 @@ class DescribeWeights {
   ParameterName prefix_;
 };
 
-/// Hands out views of elements of T that lie one after the other.
+/// Hands out views of consecutive elements of T.
 template <class T>
 class BindWeights {
  public:
@@ -168,12 +169,12 @@ inline constexpr auto listed_weights = [] {
   return list;
 }();
 
-/// A name that compilers show in their reports; "" is none.
+/// A name that compilers show in their errors; "" for none.
 struct ShownName {
   char text[ParameterName::capacity + 1] = {};
 };
 
-/// The first name of a layer's parameters that an earlier one of them has.
+/// The first parameter name of a layer that an earlier parameter has already.
 template <class Layer>
 constexpr ShownName repeated_name() {
   const auto& list = listed_weights<Layer>;
@@ -183,7 +184,7 @@ constexpr ShownName repeated_name() {
     for (std::size_t before = 0; before < i; ++before) {
       if (list[before].name.view() != name) continue;
       std::copy(name.begin(), name.end(), shown.text);
-      if (name.empty()) shown.text[0] = '?';  // two without a name
+      if (name.empty()) shown.text[0] = '?';  // two parameters without a name
       return shown;
     }
   }
@@ -199,18 +200,18 @@ struct NamesOfParameters {
 
 }  // namespace detail
 
-/// Elements of a layer's parameters.
+/// The number of elements of a layer's parameters.
 template <class Layer>
 inline constexpr Index parameters_of = detail::counted_weights<Layer>.size();
 
-/// The parameters of a layer, which lie one after the other without gaps.
+/// The parameters of a layer, which are contiguous.
 template <class Layer>
 inline constexpr auto layer_parameters = [] {
   detail::check<detail::NamesOfParameters<Layer, detail::repeated_name<Layer>()>>();
   return detail::listed_weights<Layer>;
 }();
 
-/// The weights of a layer, or gradients with respect to them, which begin at `first`.
+/// The weights of a layer, or the gradients with respect to them, in the array at `first`.
 template <class Layer, class T>
 constexpr typename Layer::template Weights<BindWeights<T>> bind_weights(T* first) {
   BindWeights<T> bind(first);

@@ -13,7 +13,7 @@ namespace moe_mamba::inline v0_2 {
 /// Signed size and index type of the library; offsets never wrap below 2^63 elements.
 using Index = std::ptrdiff_t;
 
-/// A size as the bound of an array, where the language wants it unsigned.
+/// A size as an array bound, which must be unsigned.
 template <Index N>
 inline constexpr std::size_t array_size = static_cast<std::size_t>(N);
 
@@ -58,7 +58,7 @@ concept StorageScalar = std::same_as<T, float> || std::same_as<T, double> || std
 template <class T>
 concept ComputeScalar = std::same_as<T, float> || std::same_as<T, double>;
 
-/// The arithmetic that goes with a type: double with double, float with float and bfloat16. Running states, the residual
+/// The compute type of a storage type: double for double, float for float and bfloat16. Running states, the residual
 /// stream, gradients of parameters and everything that is summed are held in it; activations are too, but on a CUDA
 /// device, where those that go with bfloat16 parameters are bfloat16.
 template <StorageScalar Storage>

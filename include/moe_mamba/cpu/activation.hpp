@@ -8,20 +8,20 @@
 #include "moe_mamba/ops/activation.hpp"
 
 /// Activations of feed-forward layers on the CPU; the contract is in ops/activation.hpp. The built-in ones run on
-/// packets, a user's own element by element. A result's bits do not depend on where in a row it lies.
+/// packets, a user's own element by element. An element's bits do not depend on its position in the row.
 namespace moe_mamba::inline v0_2::cpu {
 
 namespace detail {
 
 /// The normal distribution function Φ (`value`) and its density (`derivative`).
 ///
-/// In double they are the C library's, element by element. In float, for a = |x|, Φ(-a) = exp(-a²/2) t Q(t) with
-/// t = 1 / (1 + 0.35 a): a form of Hastings' that keeps the far tail. Q is a polynomial of degree 8 fitted to the least
-/// relative error, 3.2e-8 for a <= 13.5, beyond which Φ(-a) underflows. With float arithmetic Φ is off by at most 1.5e-7,
-/// and gelu(x) by at most 1.5e-7 · max(1, |x|).
+/// In double they are the C library's, element by element. In float, with a = |x| and t = 1 / (1 + 0.35 a), Φ(-a) =
+/// exp(-a²/2) t Q(t): a variant of Hastings' approximation that is accurate in the far tail too. Q is the minimax
+/// polynomial of degree 8, with a relative error of 3.2e-8 for a <= 13.5, beyond which Φ(-a) underflows. In float
+/// arithmetic Φ is off by at most 1.5e-7, and gelu(x) by at most 1.5e-7 · max(1, |x|).
 template <PacketLike P>
 [[gnu::always_inline]] inline ValueAndDerivative<P> normal_distribution(const P& x) {
-  const P a = min(abs(x), 40);  // beyond, nothing changes, and squares would overflow in the end
+  const P a = min(abs(x), 40);  // the result is constant beyond, and the square could overflow
   if constexpr (std::same_as<scalar_of<P>, float>) {
     const P one = 1.0f;
     const P t = one / fma(0.35f, a, one);
@@ -43,9 +43,9 @@ template <PacketLike P>
   }
 }
 
-/// Replaces lanes<Packet<C>> elements by Activation::value of them and, where wanted, writes the derivatives. It is
-/// compiled once for all uses: inlined, a compiler may contract other products with sums in a packet than in the rest of a
-/// row.
+/// Replaces lanes<Packet<C>> elements by their Activation::value and, if want_derivative, writes the derivatives. Not
+/// inlined: a compiler may contract products and sums differently in each inlined copy, and whole packets and the rest
+/// of a row would then differ in their bits.
 template <class Activation, bool want_derivative, ComputeScalar C>
 [[gnu::noinline]] void apply_to_lanes(C* values, C* derivatives) {
   for (Index i = 0; i < lanes<Packet<C>>; ++i) {
@@ -58,8 +58,8 @@ template <class Activation, bool want_derivative, ComputeScalar C>
 template <class Activation, class... Types>
 inline constexpr bool is_one_of = (std::same_as<Activation, Types> || ...);
 
-/// Activation::value, and Activation::derivative where wanted, in each lane. Packets and single elements go the same way,
-/// so that a result does not depend on where in a row it lies.
+/// Activation::value and, if want_derivative, Activation::derivative in each lane. Packets and single elements take the
+/// same path, so an element's result does not depend on its position in the row.
 template <class Activation, bool want_derivative, PacketLike P>
 [[gnu::always_inline]] inline ValueAndDerivative<P> activation(const P& x) {
   using C = scalar_of<P>;
@@ -83,7 +83,7 @@ template <class Activation, bool want_derivative, PacketLike P>
 
 }  // namespace detail
 
-/// a = f(h), or a = f(gate) · up with h = [gate | up]; a may be h where the activation is not gated.
+/// a = f(h), or a = f(gate) · up with h = [gate | up]; a may be h unless the activation is gated.
 template <class Activation, ComputeScalar C>
 void activate(Device& device, Activation, Input<C> h, MatrixView<C> a) {
   const bool contiguous = !Activation::gated && detail::all_contiguous(h, a);
@@ -102,7 +102,7 @@ void activate(Device& device, Activation, Input<C> h, MatrixView<C> a) {
   });
 }
 
-/// dh = da ∂a/∂h; dh may be h, or da where the activation is not gated.
+/// dh = da ∂a/∂h; dh may be h, or da unless the activation is gated.
 template <class Activation, ComputeScalar C>
 void activate_backward(Device& device, Activation, Input<C> h, Input<C> da, MatrixView<C> dh) {
   const bool contiguous = !Activation::gated && detail::all_contiguous(h, da, dh);

@@ -8,16 +8,16 @@
 
 /// Causal attention on the CPU, forward; the contract is in ops/attention.hpp.
 ///
-/// A task is a block of queries of one sequence, of all heads that share keys. It goes over its keys in blocks with a
-/// running maximum and sum (Milakov & Gimelshein 2018; Dao et al. 2022, arXiv 2205.14135): scores of a few rows, their
-/// exponentials and their products with the values follow one another in the first cache, and nothing of the size of
-/// steps times keys is ever stored. For few queries, a decoder's step above all, keys are read in place and split among
-/// tasks, whose partial results are merged afterwards.
+/// A task is a block of queries of one sequence, for all heads that share keys. It iterates over blocks of keys with a
+/// running maximum and sum (Milakov & Gimelshein 2018; Dao et al. 2022, arXiv 2205.14135): the scores of a few rows are
+/// computed, exponentiated and multiplied by the values while they are in the L1 cache, and no (steps, keys) matrix is
+/// ever stored. With few queries, above all in a decoding step, keys are read in place and split among tasks, whose
+/// partial results are merged afterwards (flash-decoding).
 namespace moe_mamba::inline v0_2::cpu {
 
 namespace detail {
 
-/// A thread's blocks, and the partial results of the splits of few queries.
+/// The threads' blocks, and the partial results of the splits when there are few queries.
 template <class C, int HeadWidth>
 struct AttentionScratch {
   using Blocks = AttentionBlocks<C>;
@@ -40,8 +40,8 @@ struct AttentionScratch {
 
   static constexpr Index line = Index{Arena::alignment} / Index{sizeof(C)};
   Index thread_size, rows, splits;
-  C* blocks;  // threads times thread_size
-  C* partial;  // (B, G, splits, rows): sums over the split's values, [width], then the largest score and the sum of weights
+  C* blocks;   // (threads, thread_size)
+  C* partial;  // (B, G, splits, rows, width + 2): weighted sum of the values, largest score, sum of weights
 
   C* transposed_keys(int thread) const { return blocks + thread * thread_size; }              // [d, keys]
   C* values(int thread) const { return transposed_keys(thread) + HeadWidth * Blocks::keys; }  // [split, width]
@@ -83,7 +83,8 @@ class AttentionForward {
     } else {
       const QueryBlocks<C> blocks{length, heads_.group()};
       device_.parallel(tasks * blocks.blocks(), [&](Index task, int thread) {
-        // The last blocks, which see most, come first: threads take tasks from the last to the first.
+        // Threads take tasks from the last to the first, so the last blocks, which attend to the most keys, start
+        // first.
         prefill_block(task % tasks, blocks.block(task / tasks), thread);
       });
       device_.parallel(tasks, [&](Index task, int) { update_cache(task); });
@@ -115,14 +116,14 @@ class AttentionForward {
   Index row_of(Index task, Index step) const { return sequence_of(task) * attention_.shape.length + step; }
   Index query_head(Index task, Index row) const { return head_of(task) * heads_.group() + row % heads_.group(); }
 
-  /// Copies what was read of each initial state, and its position.
+  /// Saves the rows of each initial state that were read, and its position.
   void save_states() {
     device_.parallel(attention_.shape.batch * heads_.key_values, [&](Index task, int) {
       const C* const state = state_of(task);
       const SeenRows seen = seen_by(task);
       C* const saved = attention_.saved_state + sequence_of(task) * cache_.size();
       for (const Index offset : {cache_.keys(head_of(task)), cache_.values(head_of(task))}) {
-        // Until the ring is full its slots are read from the first on.
+        // Until the ring buffer is full, it is read from slot 0 on.
         if (state != nullptr) std::copy_n(state + offset, seen.cached * HeadWidth, saved + offset);
       }
       if (head_of(task) == 0) write_position(seen.position, saved + cache_.position());
@@ -137,7 +138,7 @@ class AttentionForward {
     }
   }
 
-  /// The columns of a row of scores that the row's step sees, of the keys first … first + count - 1.
+  /// Of the scores of keys first … first + count - 1, the columns that `step` attends to.
   static Range seen_columns(const SeenRows& seen, Index step, Index first, Index count) {
     return {std::clamp<Index>(seen.first(step) - first, 0, count),
             std::clamp<Index>(seen.last(step) - first, 0, count)};
@@ -171,7 +172,8 @@ class AttentionForward {
                         sums + i * width, width, true},
                        count_of_rows, width, range.last - range.first);
     };
-    // What all of the rows see goes through one product; a key that one of them does not see must not touch it.
+    // Keys that all rows attend to go through one product. A masked key is left out rather than weighted with zero, as
+    // 0 times NaN is NaN.
     if (seen_by_all.first >= seen_by_all.last) seen_by_all = {count, count};
     add_values(0, rows, seen_by_all);
     for (Index i = 0; i < rows; ++i) {
@@ -227,7 +229,7 @@ class AttentionForward {
     return scratch_.partial + ((task * scratch_.splits + split) * decode_rows() + row) * (width + 2);
   }
 
-  /// All of the call's queries of one head of keys, over one split of the keys.
+  /// All of the call's queries of one key-value head, over one split of the keys.
   void decode_split(Index task, Index split, int thread) const {
     const View k = keys(task), v = values(task);
     const QueryBlock block{0, decode_rows(), heads_.group()};
@@ -235,7 +237,7 @@ class AttentionForward {
     C* const queries = scratch_.queries(thread);
     C* const scores = scratch_.scores(thread);
     Index first = split * Blocks::split_keys;
-    if (first >= end) {  // of a window that is not full yet
+    if (first >= end) {  // an empty split: the window is not full yet
       for (Index r = 0; r < block.rows; ++r) {
         write_partial(partial_result(task, split, r), -std::numeric_limits<C>::infinity(), C(0));
       }
@@ -248,7 +250,7 @@ class AttentionForward {
       const Product<C, C> product{
           queries, width,     k.row(first), k.stride(first), scores, Blocks::split_keys, block.rows,
           count,   HeadWidth, false};
-      dot_products(product, {0, block.rows}, {0, count}, nullptr);  // no keys to widen
+      dot_products(product, {0, block.rows}, {0, count}, nullptr);  // no scratch: keys need no widening
       const C* value_rows = v.row(first);
       Index value_stride = v.stride(first);
       if constexpr (width != HeadWidth) {
@@ -270,7 +272,7 @@ class AttentionForward {
   }
   static void write_partial(C* part, C largest, C total) { part[width] = largest, part[width + 1] = total; }
 
-  /// Merges the splits of a head's few queries, first to last.
+  /// Merges the partial results of a head's splits, first to last.
   void merge_splits(Index task) const {
     for (Index r = 0; r < decode_rows(); ++r) {
       alignas(64) C sums[array_size<width>] = {};
@@ -280,7 +282,7 @@ class AttentionForward {
       }
       for (Index split = 0; split < scratch_.splits; ++split) {
         const C* const from = partial_result(task, split, r);
-        if (from[width + 1] == C(0)) continue;  // sees none of these keys
+        if (from[width + 1] == C(0)) continue;  // attends to none of these keys
         const C factor = exponential(from[width] - largest);
         total += factor * from[width + 1];
         for (Index k = 0; k < width; k += lanes<P>) {

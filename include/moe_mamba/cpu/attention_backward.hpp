@@ -6,15 +6,15 @@
 
 /// Causal attention on the CPU, backward; the contract is in ops/attention.hpp.
 ///
-/// Weights are recomputed from the saved logarithms of their sums, block by block of queries and keys: five products a
-/// pair of blocks. Where there are as many heads of keys as threads, one of them is a task. Otherwise blocks of keys are
-/// tasks, for their own gradients, and then blocks of queries, for theirs, at two more products a pair. Both ways add up
-/// the same blocks in the same order, so the bits are the same.
+/// Weights are recomputed from the saved log-sum-exps, one pair of query and key blocks at a time: five products per
+/// pair. If there are at least as many key-value heads as threads, a task is one head. Otherwise blocks of keys are
+/// tasks, which compute dk and dv, and then blocks of queries, which compute dq, at two more products per pair. Both
+/// schedules add up the same blocks in the same order, so their results are equal bit for bit.
 namespace moe_mamba::inline v0_2::cpu {
 
 namespace detail {
 
-/// A thread's blocks.
+/// The threads' blocks, and a value per row and head.
 template <class C, int HeadWidth>
 struct AttentionBackwardScratch {
   using Blocks = AttentionBlocks<C>;
@@ -28,7 +28,7 @@ struct AttentionBackwardScratch {
   }
 
   Index rows, thread_size;
-  C* blocks;  // threads times thread_size
+  C* blocks;  // (threads, thread_size)
   C* means;   // (T, H): Σ_j p_j dp_j, which is y · dy
 
   C* transposed_keys(int thread) const { return blocks + thread * thread_size; }                         // [d, keys]
@@ -95,7 +95,8 @@ class AttentionBackward {
     return {seen_by(task), saved(task) + offset, own.row(row_of(task, 0)) + head_of(task) * HeadWidth, own.stride};
   }
 
-  /// Initialises what the blocks add to: own rows with the gradients with respect to the slots that they were written to.
+  /// Initialises the gradients that blocks accumulate into: those of a row of this call with the gradient with respect
+  /// to the cache slot that it was written to, if any.
   void initialise_gradients(Index task) const {
     const Index length = attention_.shape.length, head = head_of(task);
     const SeenRows seen = seen_by(task);
@@ -137,7 +138,7 @@ class AttentionBackward {
     copy_rows(k, block * Blocks::keys, count, scratch_.keys(thread));
   }
 
-  /// The gradients of a block of keys and values, and its share of those of queries, if these are computed as well.
+  /// dk and dv of a block and, if `with_queries`, its contribution to dq.
   void run_key_block(Index task, Index block, bool with_queries, int thread) const {
     const Index count = keys_of(task, block);
     if (count == 0) return;
@@ -166,7 +167,7 @@ class AttentionBackward {
     }
   }
 
-  /// One block of queries and one of keys, which are loaded.
+  /// One block of queries against one of keys, both already loaded.
   void run_pair(Index task, Index block, Index count, const QueryBlock& queries, Gradients gradients,
                 int thread) const {
     C* const q = scratch_.queries(thread);
@@ -212,8 +213,8 @@ class AttentionBackward {
     }
   }
 
-  /// Scores and the products of dy with the values become weights and the gradients of scores, both zero where a step
-  /// sees nothing.
+  /// In place: scores become weights, and the products dy · v become gradients with respect to the scores. Both are
+  /// zero outside `columns`.
   static void weights_and_gradients(C* weights, C* dweights, Range columns, Index count, C log_sum, C mean) {
     for (C* const line : {weights, dweights}) {
       std::fill(line, line + std::min(columns.first, count), C(0));
@@ -221,7 +222,7 @@ class AttentionBackward {
     }
     for (Index i = columns.first; i < columns.last; i += lanes<P>) {
       const Index here = std::min(lanes<P>, columns.last - i);
-      // Past the last column a lane reads what gives e^0 and 0.
+      // Lanes past the last column read log_sum and mean, for a weight of e^0 and a gradient of 0.
       const auto read = [&](const C* from, C rest) {
         return here == lanes<P> ? load<P>(from) : load_partial<P>(from, here, rest);
       };
@@ -274,7 +275,7 @@ void causal_attention_backward(Device& device, const CausalAttentionBackward<C, 
   detail::AttentionBackward<C, HeadWidth>(device, attention).run();
 }
 
-/// Bytes of scratch that either pass needs at most, for this shape and any smaller one.
+/// Upper bound on either pass's scratch in bytes, for this shape and any smaller one.
 template <class C, int HeadWidth>
 std::size_t causal_attention_scratch(const Device& device, Shape shape, const AttentionHeads& heads) {
   if (shape.lengths != nullptr) {

@@ -10,26 +10,26 @@
 #include "moe_mamba/cpu/packet_shuffle.hpp"
 #include "moe_mamba/ops/attention.hpp"
 
-/// What attention's passes on the CPU are made of: products of blocks that lie in a thread's scratch, copies of rows into
+/// The building blocks of attention's passes on the CPU: products of blocks in a thread's scratch, copies of rows into
 /// such blocks, and exponentials of rows of scores.
 ///
-/// A block's rows are padded to whole packets, with zeros where a product reads them, so that products know no edges along
-/// their columns.
+/// A block's rows are padded to whole packets, with zeros wherever a product reads the padding, so products need no
+/// edge handling along their columns.
 namespace moe_mamba::inline v0_2::cpu::detail {
 
 template <ComputeScalar C>
 struct AttentionBlocks {
-  /// Rows down and packets across a tile of a product whose sums are in registers: 24 of 32, or 12 of 16.
+  /// Width in packets and height in rows of a product's register tile: sums take 24 of 32 registers, or 12 of 16.
   static constexpr int packets = vector_registers >= 32 ? 4 : 2;
   static constexpr int rows = 6;
-  /// Keys of a block. Their rows and the transposed copy of them, 32 KiB each for float heads of 64, stay in the first cache levels
-  /// while a block of queries goes over them.
+  /// Keys per block. The block and its transposed copy, 32 KiB each for float heads of width 64, stay in the L1 and L2
+  /// caches while a block of queries is multiplied by them.
   static constexpr Index keys = 128;
-  /// Rows of a block of queries, a row being one head of one step.
+  /// Rows per block of queries; a row is one head of one step.
   static constexpr Index queries = 96;
-  /// Up to so many rows, keys are read in place: packing them would cost more than multiplying by them.
+  /// Up to this many rows, keys are read in place: packing them would cost more than the product itself.
   static constexpr Index decode_rows = 8;
-  /// Keys of a task then. A step's keys are split, and the partial results of the splits are merged.
+  /// Keys per task in that case. A step's keys are split, and the partial results of the splits are merged.
   static constexpr Index split_keys = 512;
 };
 
@@ -50,7 +50,7 @@ struct BlockProduct {
   bool accumulate;
 };
 
-/// One tile of C = or += A B. Rows that are missing are computed from one that is there and not stored.
+/// One tile of C = A B or C += A B. Rows past the edge are computed from an existing row and not stored.
 template <int Rows, int Packets, class C>
 [[gnu::noinline]] void block_tile(const BlockProduct<C>& product, Index row, Index column, Index rows, Index inner) {
   using P = Packet<C>;
@@ -77,7 +77,7 @@ template <int Rows, int Packets, class C>
   });
 }
 
-/// Rows from `row` on over Packets packets of columns, in tiles of Rows; lower ones take what is left.
+/// Rows from `row` on, across Packets packets of columns, in tiles of Rows rows and then in lower ones.
 template <int Rows, int Packets, class C>
 void block_rows(const BlockProduct<C>& product, Index row, Index rows, Index column, Index inner) {
   constexpr int lower = Rows > 4 ? 4 : Rows / 2;
@@ -89,8 +89,8 @@ void block_rows(const BlockProduct<C>& product, Index row, Index rows, Index col
   }
 }
 
-/// C = or += A B for `columns` columns, whole packets of them. An element's sum runs over `inner` from first to last,
-/// whatever tile it is in.
+/// C = A B or C += A B for `columns` columns, a multiple of a packet's lanes. An element is summed over `inner` from
+/// first to last, whatever its tile.
 template <class C>
 void block_product(const BlockProduct<C>& product, Index rows, Index columns, Index inner) {
   constexpr Index width = lanes<Packet<C>>, most = AttentionBlocks<C>::packets;
@@ -109,19 +109,19 @@ void block_product(const BlockProduct<C>& product, Index rows, Index columns, In
   }
 }
 
-/// The keys or values that one head of one sequence can see, where they lie.
+/// The keys or values that one head of one sequence can attend to, in the cache and in the call's own rows.
 template <class C, int HeadWidth>
 struct SeenView {
   SeenRows seen;
-  const C* cache;  // [N, d]; null where nothing was read
-  const C* own;    // of the call's first step
+  const C* cache;  // [N, d]; null if no cached row is read
+  const C* own;    // the row of the call's first step
   Index own_stride;
 
   const C* row(Index j) const {
     return j < seen.cached ? cache + seen.slot(j) * HeadWidth : own + (j - seen.cached) * own_stride;
   }
   Index stride(Index j) const { return j < seen.cached ? Index{HeadWidth} : own_stride; }
-  /// How many of the rows j … last - 1 follow row j at a constant stride.
+  /// How many of the rows j … last - 1, from row j on, lie at a constant stride.
   Index contiguous(Index j, Index last) const {
     if (j >= seen.cached) return last - j;
     return std::min({last - j, seen.cached - j, seen.context - seen.slot(j)});
@@ -146,7 +146,7 @@ void copy_rows(const SeenView<C, HeadWidth>& rows, Index first, Index count, C* 
   for (Index j = 0; j < count; ++j) copy_padded<HeadWidth>(rows.row(first + j), C(1), to + j * padded);
 }
 
-/// The same rows as columns: to[i * AttentionBlocks::keys + j] is element i of row j, zero for what is left of the last
+/// The same rows as columns: to[i * AttentionBlocks::keys + j] is element i of row j, and zero in the rest of the last
 /// packet of rows.
 template <class C, int HeadWidth>
 [[gnu::flatten]] void copy_transposed(const SeenView<C, HeadWidth>& rows, Index first, Index count, C* to) {
@@ -202,7 +202,7 @@ struct QueryBlock {
   Index last_step() const { return step_of(rows - 1); }
 };
 
-/// How a call's queries are divided into blocks, for each sequence and head of keys.
+/// How a call's queries are divided into blocks, for each sequence and key-value head.
 template <class C>
 struct QueryBlocks {
   Index length, group;

@@ -13,15 +13,15 @@
 #include "moe_mamba/cpu/router.hpp"
 #include "moe_mamba/cpu/selective_scan.hpp"
 
-/// Single operations on arrays of the caller's, each in one call that checks sizes: for whoever wants the scan, the norm
-/// or the router and no model. Nothing is allocated but what Device::reserve_thread_scratch() does. Contracts and formulas are those of ops/. They are calls on the device
-/// as a model's are: during another one, such as from a layer of a model, they throw std::logic_error before anything is
-/// done.
+/// Single operations on the caller's arrays, each one call that checks sizes: for users who want the scan, the norm or
+/// the router without a model. Contracts and formulas are those of ops/. They allocate nothing beyond what
+/// Device::reserve_thread_scratch() does. Like a model's calls they occupy the device: during another call, for
+/// instance from within a layer, they throw std::logic_error and have no effect.
 namespace moe_mamba::inline v0_2::cpu {
 
 namespace detail {
 
-/// Throws unless there are `rows` times `columns` numbers, which may be more than an Index holds.
+/// Throws unless `size` is `rows` times `columns`, a product that may overflow an Index.
 inline void require_size(const char* name, std::size_t size, Index rows, Index columns = 1) {
   Index wanted = 0;
   if (__builtin_mul_overflow(rows, columns, &wanted)) wanted = std::numeric_limits<Index>::max();
@@ -30,7 +30,7 @@ inline void require_size(const char* name, std::size_t size, Index rows, Index c
 
 }  // namespace detail
 
-/// What a selective scan of B sequences of L steps reads: E channels of N states.
+/// The inputs of a selective scan over B sequences of L steps, with E channels of N states each.
 template <ComputeScalar C>
 struct ScanInputs {
   std::span<const C> u;           // (B, L, E)
@@ -38,18 +38,18 @@ struct ScanInputs {
   std::span<const C> b;           // (B, L, N)
   std::span<const C> c;           // (B, L, N)
   std::span<const C> z;           // (B, L, E), before silu
-  std::span<const C> delta_bias;  // (E), which says how many channels there are
+  std::span<const C> delta_bias;  // (E); its size is the number of channels
   std::span<const C> a_log;       // (E, N)
   std::span<const C> d;           // (E)
 };
 
-/// y, (B, L, E), and the states, (B, N, E): the initial ones on entry, the final ones on return; or none. Throws
-/// std::invalid_argument for a size that does not fit.
+/// Computes y, (B, L, E). `states`, (B, N, E), are the initial states on entry and the final ones on return; empty to
+/// start from zero and discard the final ones. Throws std::invalid_argument if the sizes do not match.
 template <ComputeScalar C, int N>
 void selective_scan(Device& device, Shape shape, const ScanInputs<C>& inputs, std::span<C> states, std::span<C> y) {
   const ExclusiveCall call(device.in_use(), "device");
   require(shape.lengths == nullptr && shape.batch >= 0 && shape.length >= 0, "shape", "packed or negative",
-          "sequences of equal lengths");
+          "sequences of one length, with batch >= 0 and length >= 0");
   constexpr Index most = Index{1} << 40;
   require(shape.batch <= most && shape.length <= most / std::max<Index>(shape.batch, 1), "shape.tokens()",
           "more than 2^40", "2^40 or fewer");
@@ -77,8 +77,8 @@ void selective_scan(Device& device, Shape shape, const ScanInputs<C>& inputs, st
                                                 .scratch = {}});
 }
 
-/// y = x / sqrt(mean(x²) + epsilon) · gain, for each row of gain.size() numbers; y may be x. Throws std::invalid_argument
-/// for a size that does not fit.
+/// y = x / sqrt(mean(x²) + epsilon) · gain, for each row of gain.size() numbers; y may be x. Throws
+/// std::invalid_argument if the sizes do not match.
 template <ComputeScalar C>
 void rms_norm(Device& device, std::span<const C> x, std::span<const C> gain, double epsilon, std::span<C> y) {
   const ExclusiveCall call(device.in_use(), "device");
@@ -96,7 +96,7 @@ void rms_norm(Device& device, std::span<const C> x, std::span<const C> gain, dou
   }
 }
 
-/// What a router writes for T tokens, each of which goes to K of E experts.
+/// The outputs of a router for T tokens, each routed to K of E experts.
 template <ComputeScalar C>
 struct RouterOutputs {
   std::span<C> probabilities;  // (T, E)
@@ -106,7 +106,7 @@ struct RouterOutputs {
   std::span<double> load;      // (E): tokens assigned to each expert
 };
 
-/// Chooses experts from logits, (T, E). Throws std::invalid_argument for a size that does not fit.
+/// Chooses experts from logits, (T, E). Throws std::invalid_argument if the sizes do not match.
 template <ComputeScalar C, int E, int K>
 RouterMeans route(Device& device, std::span<const C> logits, GateOrder order, const RouterOutputs<C>& outputs) {
   const ExclusiveCall call(device.in_use(), "device");

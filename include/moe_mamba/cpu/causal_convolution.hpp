@@ -8,26 +8,27 @@
 #include "moe_mamba/cpu/exponential.hpp"
 #include "moe_mamba/ops/causal_convolution.hpp"
 
-/// The short causal convolution on the CPU. The lanes of a packet are neighbouring channels, time runs inside: taps,
-/// bias and the last inputs stay in registers, each input is read once, and SiLU is taken on the way out.
+/// The short causal convolution on the CPU. The lanes of a packet are neighbouring channels, and the inner loop runs
+/// over time: taps, bias and the last inputs stay in registers, each input is read once, and SiLU is applied before the
+/// store.
 ///
 /// Results depend neither on the number of threads nor, in the forward pass, on how a sequence is divided into chunks.
 namespace moe_mamba::inline v0_2::cpu {
 
 namespace detail {
 
-/// Channels that one task takes: whole cache lines of every row.
+/// Channels per task: whole cache lines of every row.
 template <ComputeScalar C>
 inline constexpr Index convolution_task_channels = std::max<Index>(lanes<Packet<C>>, 32);
 
-/// Steps of a segment, whose gradients of the parameters are summed on their own before they are added to the others', so
-/// that rounding grows with the length of a segment and their number, not with the product of these.
+/// Steps per segment. The gradients of the parameters are summed within each segment before the segments are added, so
+/// rounding errors grow with the length of a segment plus the number of segments, not with their product.
 inline constexpr Index convolution_segment = 64;
 
 /// How many rows ahead loops prefetch; the stride of rows defeats the hardware prefetcher.
 inline constexpr Index convolution_rows_ahead = 8;
 
-/// weights[k] holds tap k of all lanes' channels.
+/// weights[k] becomes tap k of every lane's channel.
 template <PacketLike P, std::size_t Taps, StorageScalar S>
 [[gnu::always_inline]] inline void load_taps(const S* weight, Index count, P (&weights)[Taps]) {
   using C = scalar_of<P>;
@@ -161,7 +162,7 @@ void each_convolution_block(Index group, Index channels, const Body& body) {
 
 }  // namespace detail
 
-/// See ops/causal_convolution.hpp. saved_state may be null where no backward pass follows. Nothing is allocated.
+/// See ops/causal_convolution.hpp. saved_state may be null if no backward pass follows. Nothing is allocated.
 template <class C, class S, int Taps>
 void causal_convolution(Device& device, const CausalConvolution<C, S, Taps>& convolution) {
   if (each_packed_run(convolution, [&](const auto& part) { causal_convolution(device, part); })) return;

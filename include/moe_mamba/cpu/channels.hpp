@@ -5,7 +5,7 @@
 /// For operations whose packets hold neighbouring channels of one row (selective scan, causal convolution).
 namespace moe_mamba::inline v0_2::cpu::detail {
 
-/// The channels of one packet: all its lanes, or the first `count` where the matrix ends; the others read as zero.
+/// The channels of one packet: all its lanes, or the first `count` at the edge of the matrix; the others read as zero.
 template <PacketLike P, bool Partial>
 struct ChannelLanes {
   using C = scalar_of<P>;

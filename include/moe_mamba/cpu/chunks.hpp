@@ -7,11 +7,11 @@
 #include "moe_mamba/cpu/device.hpp"
 #include "moe_mamba/cpu/packet_access.hpp"
 
-/// How the operations that read their operands once divide their work: into chunks that depend on sizes alone, never on
-/// the number of threads, so that neither do results.
+/// How operations that read their operands once divide their work: into chunks that depend on sizes alone, never on the
+/// number of threads, so results do not depend on it either.
 namespace moe_mamba::inline v0_2::cpu::detail {
 
-/// Elements of a task: some microseconds of work, far more than it costs to hand the task to a thread.
+/// Elements per task: some microseconds of work, far more than the cost of handing a task to a thread.
 inline constexpr Index task_elements = 16384;
 
 /// 0 … count - 1 in chunks of `length`, the last one shorter.
@@ -29,12 +29,12 @@ constexpr Chunks row_chunks(Index rows, Index columns) {
   return {rows, std::max<Index>(1, task_elements / std::max<Index>(1, columns))};
 }
 
-/// The same in at most `limit` (at least one) chunks, for what keeps a partial sum for each.
+/// The same in at most `limit` >= 1 chunks, for reductions that keep a partial sum for each chunk.
 constexpr Chunks row_chunks(Index rows, Index columns, Index limit) {
   return {rows, std::max(row_chunks(rows, columns).length, ceiling_divide(rows, std::max<Index>(1, limit)))};
 }
 
-/// How many those are at most, for as many rows or fewer.
+/// Upper bound on their number, for up to `rows` rows.
 constexpr Index most_row_chunks(Index rows, Index columns, Index limit) {
   return std::min(std::max<Index>(1, limit), row_chunks(rows, columns).chunks());
 }
@@ -52,8 +52,8 @@ constexpr bool all_contiguous(const MatrixView<Scalars>&... views) {
   return ((views.stride == views.columns || views.rows <= 1) && ...);
 }
 
-/// task(row, column, count) for segments that cover matrices of one size: rows or, where the caller says that all of the
-/// matrices are contiguous, chunks of all their elements, as of row 0.
+/// task(row, column, count) for segments that cover matrices of one size: rows or, if the caller says that all of the
+/// matrices are `contiguous`, chunks of all their elements, passed as parts of row 0.
 template <class Task>
 void for_segments(Device& device, Index rows, Index columns, bool contiguous, const Task& task) {
   if (contiguous) {
@@ -68,11 +68,12 @@ void for_segments(Device& device, Index rows, Index columns, bool contiguous, co
   }
 }
 
-/// each.operator()<P>(i) for i in 0 … count - 1: in steps of a packet, P = Packet<C>, then one by one, P = Packet<C, 1>.
+/// each.operator()<P>(i) for i in 0 … count - 1, packet by packet with P = Packet<C>, then one by one with Packet<C,
+/// 1>.
 template <ComputeScalar C, class Each>
 [[gnu::always_inline]] inline void sweep(Index count, const Each& each) {
   constexpr Index step = lanes<Packet<C>>;
-  // The rest as a number below `step`, or g++ 12 takes the second loop for endless and warns.
+  // Masked, so that g++ 12 knows it to be below `step`: otherwise it warns of an infinite second loop.
   const Index rest = count & (step - 1), packed = count - rest;
   for (Index i = 0; i < packed; i += step) each.template operator()<Packet<C>>(i);
   for (Index i = 0; i < rest; ++i) each.template operator()<Packet<C, 1>>(packed + i);
@@ -99,7 +100,7 @@ template <ComputeScalar C, class Each>
   return sum.native;
 }
 
-/// The largest of `count` values, at least one; any of them, or NaN, where one is NaN.
+/// The largest of `count` >= 1 values; if one is NaN, NaN or any of the values.
 template <ComputeScalar C>
 [[gnu::always_inline]] inline C sweep_max(const C* values, Index count) {
   using P = Packet<C>;

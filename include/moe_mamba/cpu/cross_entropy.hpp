@@ -8,23 +8,23 @@
 #include "moe_mamba/cpu/linear.hpp"
 #include "moe_mamba/ops/cross_entropy.hpp"
 
-/// The head of a language model and its loss in one, on the CPU; the contract is in ops/cross_entropy.hpp.
+/// The fused head and cross-entropy loss of a language model on the CPU; the contract is in ops/cross_entropy.hpp.
 namespace moe_mamba::inline v0_2::cpu {
 
 namespace detail {
 
-/// Rows whose logits are held at a time: 4 MiB of them, but enough rows to make the matrix products worth their
-/// packing, and no more than a batch can have. Depends on sizes alone, so that sums do.
+/// Rows whose logits are held at a time: 4 MiB of logits, but enough rows to amortise the packing of the matrix
+/// products, and at most `tokens`. Depends on sizes alone, so sums do too.
 template <ComputeScalar C>
 constexpr Index head_block(Index tokens, Index vocabulary) {
   const Index row_bytes = std::max<Index>(1, vocabulary) * Index(sizeof(C));
   return std::min(tokens, std::clamp<Index>((Index(4) << 20) / row_bytes, 64, 4096));
 }
 
-/// Memory of head_cross_entropy.
+/// The scratch buffers of head_cross_entropy.
 template <ComputeScalar C>
 struct HeadBuffers {
-  C* logits;       // (block, V); their gradients in the end
+  C* logits;       // (block, V); overwritten with their gradients
   double* losses;  // (block)
 
   HeadBuffers(Arena& arena, Index tokens, Index vocabulary)
@@ -55,7 +55,7 @@ inline double softmax_cross_entropy(C* logits, Index vocabulary, Token target, C
   return double(largest) + std::log(sum) - target_logit;
 }
 
-/// The sum of `count` numbers, halves first: rounding grows with the logarithm of their number.
+/// The pairwise sum of `count` numbers: rounding errors grow with log(count).
 inline double pairwise_sum(const double* values, Index count) {
   if (count > 8) return pairwise_sum(values, count / 2) + pairwise_sum(values + count / 2, count - count / 2);
   double sum = 0;
@@ -71,8 +71,8 @@ std::size_t head_cross_entropy_scratch(const Device&, Index tokens, Index vocabu
   return bytes_of<detail::HeadBuffers<C>>(tokens, vocabulary);
 }
 
-/// Works on blocks of rows: their logits, softmax and loss of each row, and from the gradients of the logits, in the
-/// same memory, the block's dx and its part of dweight.
+/// Works on blocks of rows: computes the block's logits, the softmax and loss of each row, the gradients of the logits
+/// in place, and from these the block's dx and its contribution to dweight.
 template <ComputeScalar C, StorageScalar S>
 void head_cross_entropy(Device& device, const HeadCrossEntropy<C, S>& head) {
   const Index tokens = head.x.rows, vocabulary = head.weight.rows;

@@ -21,13 +21,13 @@
 
 namespace moe_mamba::inline v0_2::cpu {
 
-/// Where the operations of this folder run: a number of threads. Operations take scratch memory of each thread: that of the
-/// workspace whose pass they belong to, or else the device's own, which it allocates when the first of them needs it.
+/// Where the operations of this folder run: a pool of threads, each with scratch memory. During a pass that memory is
+/// the workspace's, otherwise the device's own, which is allocated on first use.
 ///
-/// Every operation takes a device as its first argument. One thread (the default) means the caller's and no other. With
-/// more, the device keeps that many minus one threads of its own, asleep between calls. A device serves one call at a
-/// time; programs that run many models at once give each its own device. Calls on models see to that: the second of two
-/// at once throws std::logic_error. Results do not depend on the number of threads.
+/// Every operation takes a device as its first argument. With one thread (the default) everything runs on the calling
+/// thread; with n, the device owns n - 1 more, which sleep between calls. A device serves one call at a time; programs
+/// that run several models concurrently give each its own device. Calls on models enforce this: the second of two
+/// concurrent calls throws std::logic_error. Results do not depend on the number of threads.
 class Device {
  public:
   using Memory = HostMemory;
@@ -35,13 +35,13 @@ class Device {
   using Activation = compute_t<S>;
   using Recording = DirectRecording;
 
-  /// Most scratch memory that an operation takes of each thread, in bytes.
+  /// Upper bound on the scratch memory that an operation uses per thread, in bytes.
   static constexpr std::size_t thread_scratch_bytes = std::size_t{2} << 20;
 
   explicit Device(Threads threads = {}) : count_(threads.count) {
     require(threads.count >= 1 && threads.count <= 1024, "Threads", threads.count, "1 to 1024");
     workers_.reserve(static_cast<std::size_t>(count_ - 1));
-    struct Stop {  // the threads that there are, where another cannot be made
+    struct Stop {  // joins the threads already started if another cannot be
       Device* device;
       ~Stop() {
         if (device != nullptr) device->stop();
@@ -59,27 +59,28 @@ class Device {
   /// Whether a call on a model is running here; see core/exclusive_call.hpp.
   ExclusiveCall::Flag& in_use() const { return in_use_; }
 
-  /// Memory that belongs to each thread while it runs tasks of one operation; aligned to Arena::alignment.
+  /// Memory of each thread for the tasks of one operation; aligned to Arena::alignment.
   struct ThreadScratch {
     std::byte* data = nullptr;
-    std::size_t bytes = 0;  ///< of each thread
+    std::size_t bytes = 0;  ///< per thread
     std::byte* operator()(int thread) const { return data + bytes * static_cast<std::size_t>(thread); }
   };
 
-  /// `bytes` bytes or more for each thread, at most thread_scratch_bytes, until the next operation: memory that is lent, or
-  /// where that is too small the device's own. Throws std::bad_alloc.
+  /// At least `bytes` bytes per thread, for `bytes` up to thread_scratch_bytes, valid until the next operation: the
+  /// lent memory or, if that is too small, the device's own. Throws std::bad_alloc.
   ThreadScratch thread_scratch(std::size_t bytes) {
     if (bytes <= lent_.bytes) return lent_;
     reserve_thread_scratch();
     return {own_.data(), thread_scratch_bytes};
   }
 
-  /// Allocates the device's own scratch memory, if it has none yet, so that no operation does. Throws std::bad_alloc.
+  /// Allocates the device's own scratch memory unless it is there already, so that no operation has to. Throws
+  /// std::bad_alloc.
   void reserve_thread_scratch() {
     if (own_.size() == 0) own_ = Memory(thread_scratch_bytes * static_cast<std::size_t>(count_));
   }
 
-  /// While it lives, the device's threads have this memory.
+  /// Lends memory to the device's threads, for the lifetime of this object.
   class ScratchLoan {
    public:
     ScratchLoan(Device& device, ThreadScratch scratch) : device_(device), before_(device.lent_) {
@@ -95,13 +96,14 @@ class Device {
   };
 
   /// Calls task(index, thread) for each index in 0 … tasks - 1, on all threads, and returns when all are done. Which
-  /// thread takes which index is open, so a task's result must not depend on it. Does not nest, allocates nothing. Of a
-  /// device with several threads, throws std::logic_error where it is called while another thread's call is going on.
+  /// thread takes which index is unspecified, so a task's result must not depend on it. Does not nest; allocates
+  /// nothing. On a device with several threads, throws std::logic_error if called while a call of another thread is
+  /// running.
   ///
-  /// What a task throws is thrown here too, the first of several, when no task is going on any more; the others may have
-  /// been done or left.
+  /// If tasks throw, the first exception is rethrown here once no task is running; the remaining tasks may or may not
+  /// have run.
   ///
-  /// Does not wait for threads that are late, because the system runs something else: the others do their share.
+  /// Does not wait for threads that the system has yet to schedule: the others do their share.
   template <class Task>
   void parallel(Index tasks, const Task& task) {
     if (tasks <= 0) return;
@@ -120,8 +122,8 @@ class Device {
   }
 
  private:
-  /// What the threads share of a call, in one word, so that a late thread cannot take a task of the next call by mistake:
-  /// the call's number and how many tasks nobody has taken yet.
+  /// The call's number and the number of tasks not yet taken, shared by all threads and packed in one word, so that a
+  /// late thread cannot take a task of the next call by mistake.
   struct Turn {
     static constexpr int bits = 32;
     static constexpr Index most = (Index{1} << bits) - 1;
@@ -148,8 +150,8 @@ class Device {
     }
   }
 
-  /// Takes tasks of a call, last one first, until none is left. Who has taken one may read what belongs to the call:
-  /// parallel() does not return before it is done.
+  /// Takes tasks of a call, last one first, until none is left. A thread that has taken one may read the call's
+  /// members: parallel() does not return before that task is done.
   void take_tasks(std::uint32_t call, int thread) {
     Turn turn{turn_.load(std::memory_order_acquire)};
     while (turn.call() == call && turn.left() > 0) {
@@ -209,17 +211,17 @@ class Device {
   mutable ExclusiveCall::Flag in_use_;
   ExclusiveCall::Flag in_parallel_;
   int count_ = 1;
-  Memory own_;          // scratch of all threads, once it was needed
-  ThreadScratch lent_;  // what goes before it
+  Memory own_;          // scratch of all threads; empty until first used
+  ThreadScratch lent_;  // takes precedence over own_
   const void* task_ = nullptr;
   void (*call_)(const void*, Index, int) = nullptr;
   Index first_ = 0;
   std::atomic<std::uint64_t> turn_{0};
-  std::atomic<std::uint32_t> unfinished_{0};  // of 32 bits, as call_number_: what a system can wait on
+  std::atomic<std::uint32_t> unfinished_{0};  // 32 bits, as call_number_, for a futex
   std::atomic<std::uint32_t> call_number_{0};
   std::atomic<bool> stopping_{false};
   std::atomic<bool> failed_{false};  // whether a task of this call has thrown
-  std::exception_ptr failure_;       // what the first of them threw
+  std::exception_ptr failure_;       // the first exception thrown
   std::vector<std::thread> workers_;
 };
 

@@ -6,7 +6,8 @@
 #include "moe_mamba/cpu/chunks.hpp"
 #include "moe_mamba/ops/dispatch.hpp"
 
-/// Bringing the tokens of one expert together and their results back, on the CPU; the contract is in ops/dispatch.hpp.
+/// Token dispatch on the CPU: grouping tokens by expert, gathering their rows and combining the experts' results; the
+/// contract is in ops/dispatch.hpp.
 namespace moe_mamba::inline v0_2::cpu {
 
 /// A counting sort: two passes over the assignments, in one thread.
@@ -45,7 +46,7 @@ void gather_rows(Device& device, Groups groups, Input<C> x, const Index* source,
 
 namespace detail {
 
-/// to = factor · from, or added to it.
+/// to = factor · from or to += factor · from
 template <ComputeScalar C>
 inline void scale_row(Index count, C factor, const C* from, C* to, Into into) {
   if (into == Into::assign) {
@@ -57,7 +58,7 @@ inline void scale_row(Index count, C factor, const C* from, C* to, Into into) {
 
 }  // namespace detail
 
-/// out[t] = Σ_k gates[t, k] · y[slots[t, k]], or added to out
+/// out[t] = or += Σ_k gates[t, k] · y[slots[t, k]]
 template <ComputeScalar C>
 void combine_rows(Device& device, Input<C> y, const Index* slots, Index top_k, const std::type_identity_t<C>* gates,
                   MatrixView<C> out, Into into) {

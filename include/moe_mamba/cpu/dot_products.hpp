@@ -10,21 +10,22 @@
 #include "moe_mamba/cpu/packet_access.hpp"
 #include "moe_mamba/cpu/packet_shuffle.hpp"
 
-/// The product of some rows with a transposed matrix, without a packed copy of the matrix: a tile of dot products in
-/// registers, each a packet of partial sums, whose lanes are added up at the end. The matrix is read once, from front to
-/// back, a few of its rows at a time. It serves an expert's share of a batch, a chunk of a prompt and a step of a decoder,
-/// for which packing would cost as much as multiplying.
+/// The product of a few rows with a transposed matrix, without packing the matrix: a register tile of dot products,
+/// each a packet of partial sums whose lanes are added up at the end. The matrix is streamed once, a few of its rows at
+/// a time. Used for an expert's share of a batch, a chunk of a prompt and a decoding step, where packing would cost as
+/// much as the product itself.
 ///
-/// The arithmetic of an element is the same in every tile, so its bits depend on its own row and column alone.
+/// An element's arithmetic is the same in every tile, so its bits depend on its own row and column alone.
 namespace moe_mamba::inline v0_2::cpu {
 
-/// Most rows for which this is taken instead of the blocked product. Measured with matrices of 512 x 1536 and 1536 x 512
-/// in float and bfloat16, from memory and cached, on an AVX-512 machine: 0.57 to 0.8 of the blocked product's time at 16
-/// rows, 0.84 to 1 at 32, the same at 48. With AVX2's 16 registers: 0.75 to 0.9 at 8 rows, 0.9 to 1.2 at 16.
+/// The largest number of rows for which this replaces the blocked product. Measured with matrices of 512 x 1536 and
+/// 1536 x 512 in float and bfloat16, from memory and cached, on an AVX-512 machine: 0.57 to 0.8 of the blocked
+/// product's time at 16 rows, 0.84 to 1 at 32, the same at 48. With AVX2's 16 registers: 0.75 to 0.9 at 8 rows, 0.9 to
+/// 1.2 at 16.
 inline constexpr Index few_rows = vector_registers >= 32 ? 32 : 12;
 
-/// Whether so few rows are multiplied that dot products are faster. Short ones are mostly adding up of lanes: 128 elements
-/// pay up to 12 rows, 32 up to 3 (AVX-512); a single row always pays.
+/// Whether there are so few rows that dot products are faster. Short ones are dominated by the sums over lanes: with
+/// 128 elements they pay off up to 12 rows, with 32 up to 3 (AVX-512); a single row always pays off.
 template <ComputeScalar C>
 constexpr bool are_few_rows(Index rows, Index inner) {
   return rows <= 1 || (rows <= few_rows && 2 * rows * lanes<Packet<C>> <= 3 * inner);
@@ -32,12 +33,13 @@ constexpr bool are_few_rows(Index rows, Index inner) {
 
 namespace detail {
 
-/// Most rows of a tile, of four columns: twelve of 16 registers or 24 of 32 hold sums. One row alone, where each weight
-/// is used once, takes eight columns, as many as hide the time of an addition.
+/// Rows of the largest tile, which has four columns: 12 of 16 registers or 24 of 32 hold sums. A single row, where each
+/// weight is used once, takes eight columns, enough independent sums to hide the latency of an addition.
 inline constexpr int dot_tile_rows = vector_registers >= 32 ? 6 : 3;
 
-/// The rows of B after those of a tile, to be prefetched. The tiles of the same columns take equal shares, so that memory
-/// is busy all the time; and each goes through its share from front to back, as the hardware prefetcher likes it.
+/// The rows of B that follow those of a tile, to be prefetched. The tiles of the same columns take equal shares, which
+/// keeps the memory busy throughout, and each goes through its share from front to back, which suits the hardware
+/// prefetcher.
 template <class S>
 struct Prefetched {
   const S* rows;
@@ -45,8 +47,8 @@ struct Prefetched {
   int tile, tiles;
 };
 
-/// c[i, j] = the dot product of row i of a with row j of b. Of the tile's columns `columns` exist; the others are
-/// computed from one that does and not stored.
+/// c[i, j] = the dot product of row i of a with row j of b. Only `columns` of the tile's columns exist; the others are
+/// computed from an existing one and not stored.
 template <int Rows, int Columns, class C, class T, class S>
 [[gnu::noinline]] void dot_tile(const C* a, Index a_stride, const T* b, Index b_stride, Prefetched<S> prefetched,
                                 Index inner, C* c, Index c_stride, Index columns) {
@@ -92,7 +94,7 @@ template <int Rows, int Columns, class C, class T, class S>
     store(sums + group * width, sums_over_lanes(packets));
   });
   for (Index i = 0; i < Rows; ++i) {
-    if (columns == Columns) {  // of a size that is known, so that it is no call
+    if (columns == Columns) {  // of constant size, so inlined
       std::memcpy(c + i * c_stride, sums + i * Columns, Columns * sizeof(C));
     } else {
       for (Index j = 0; j < columns; ++j) c[i * c_stride + j] = sums[i * Columns + j];
@@ -100,7 +102,7 @@ template <int Rows, int Columns, class C, class T, class S>
   }
 }
 
-/// Tiles of Rows rows down the given ones, then lower ones, over the columns whose rows of B lie at b.
+/// Covers the given rows with tiles of Rows rows and then lower ones, for the columns whose rows of B are at b.
 template <int Rows, int Columns, class C, class T, class S>
 void dot_rows(const Product<C, S>& product, Range rows, Index column, Index columns, const T* b, Index b_stride,
               Prefetched<S> prefetched) {
@@ -114,15 +116,15 @@ void dot_rows(const Product<C, S>& product, Range rows, Index column, Index colu
   }
 }
 
-/// Bytes of widened rows of B, as many as a tile has columns; 0 where they are more than a thread's scratch can be and are
-/// widened wherever they are used.
+/// Bytes of the widened rows of B for a tile's columns; 0 if they exceed a thread's scratch and are therefore widened
+/// at each use.
 template <int Columns, ComputeScalar C>
 constexpr std::size_t widened_bytes(Index inner) {
   const std::size_t bytes = Columns * static_cast<std::size_t>(inner) * sizeof(C);
   return bytes <= Device::thread_scratch_bytes ? bytes : 0;
 }
 
-/// All rows over a few columns, then over the next few. Rows of B that are used by several tiles are widened once.
+/// All rows for a few columns, then for the next few. Rows of B that several tiles use are widened once.
 template <int Rows, int Columns, class C, class S>
 void dot_columns(const Product<C, S>& product, Range rows, Range columns, C* scratch) {
   const Index tiles = (rows.last - rows.first + Rows - 1) / Rows, inner = product.inner;
@@ -149,7 +151,8 @@ void dot_columns(const Product<C, S>& product, Range rows, Range columns, C* scr
 
 }  // namespace detail
 
-/// Bytes of a thread's scratch that dot_products takes at most for up to so many rows; a B of type C takes none.
+/// Upper bound on the scratch of dot_products in bytes per thread, for up to `rows` rows; none is used if B is of type
+/// C.
 template <ComputeScalar C>
 constexpr std::size_t dot_scratch(Index rows, Index inner) {
   return rows > detail::dot_tile_rows ? detail::widened_bytes<4, C>(inner) : 0;

@@ -44,10 +44,10 @@ void scale(Device& device, std::type_identity_t<C> factor, MatrixView<C> y) {
   });
 }
 
-/// *sum = Σ (x - target)², summed in double; dx = 2 · scale · (x - target) where dx has data.
+/// *sum = Σ (x - target)², summed in double; dx = 2 · scale · (x - target) if dx has data.
 template <ComputeScalar C>
 void squared_error(Device& device, Input<C> x, Input<C> target, double scale, MatrixView<C> dx, double* sum) {
-  constexpr Index block = 256;  // differences kept at a time where dx does not keep them
+  constexpr Index block = 256;  // differences kept at a time if dx does not hold them
   std::array<double, 64> sums = {};
   const detail::Chunks chunks = detail::row_chunks(x.rows, x.columns, static_cast<Index>(sums.size()));
   device.parallel(chunks.chunks(), [&](Index chunk, int) {

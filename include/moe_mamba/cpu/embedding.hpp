@@ -18,8 +18,8 @@ void embed(Device& device, const Token* tokens, MatrixView<const S> weight, Matr
   });
 }
 
-/// dweight[tokens[t]] += dx[t]. Each task owns some columns and takes all tokens in their order, so that rows that
-/// share a token add up in one order without a lock.
+/// dweight[tokens[t]] += dx[t]. Each task owns a range of columns and goes through all tokens in order, so rows that
+/// share a token are added in a fixed order without a lock.
 template <ComputeScalar C>
 void embed_backward(Device& device, const Token* tokens, Input<C> dx, MatrixView<C> dweight) {
   constexpr Index line = Arena::alignment / sizeof(C);

@@ -8,19 +8,19 @@
 
 /// The exponential function and its relatives on packets, for the inner loops of scans and activations.
 ///
-/// Each takes and returns a P (Packet<float>, Packet<double>, float or double). NaN in gives NaN out. Worst relative
-/// errors (one float in 37 tried, and some million doubles; with and without fused multiply-add):
+/// Each takes and returns a P (Packet<float>, Packet<double>, float or double). NaN in gives NaN out. Largest relative
+/// errors (measured on every 37th float and on some million doubles, with and without FMA):
 ///
-///                              float     double     where
+///                              float     double     remarks
 ///   exponential(x)             1.0e-7    2e-16      results below the smallest normal float may be 0; infinity from
 ///                                                   x = 88.37 on (double: 709.78), a third below the largest float
-///   decay_power(x) = 2^x       1.8e-7    2e-16      -126 <= x <= 0 (double: -1022); smaller x count as that
+///   decay_power(x) = 2^x       1.8e-7    2e-16      -126 <= x <= 0 (double: -1022); smaller x are clamped
 ///   sigmoid(x), silu(x)        1.8e-7    4e-16      as exponential
 ///   softplus(x)                2.7e-7    5e-16      as exponential
 ///
-/// None raises FE_OVERFLOW, not even where a result is infinite, nor FE_INVALID but for a NaN.
+/// None raises FE_OVERFLOW, even for an infinite result, nor FE_INVALID except for a NaN.
 ///
-/// The method: x = n ln 2 + r with |r| <= (ln 2) / 2, a polynomial for e^r, and n added to the exponent's bits.
+/// The method: x = n ln 2 + r with |r| <= (ln 2) / 2, a polynomial for e^r, and n added to the exponent field.
 namespace moe_mamba::inline v0_2::cpu {
 
 namespace detail {
@@ -41,7 +41,7 @@ inline constexpr C rounding_shift = std::is_same_v<C, float> ? C(0x1.8p23) : C(0
 template <PacketLike P>
 using BitsOf = Vector<std::conditional_t<sizeof(scalar_of<P>) == 4, std::uint32_t, std::uint64_t>, lanes<P>>;
 
-/// The bits of `a` shifted left by those of a mantissa, as integers added to the bits of `b`.
+/// Adds the bits of `a`, shifted left into the exponent field, to the bits of `b`, as integers.
 template <PacketLike P>
 [[gnu::always_inline]] inline P add_exponent(P a, P b) {
   constexpr int mantissa = std::numeric_limits<scalar_of<P>>::digits - 1;
@@ -56,7 +56,7 @@ template <PacketLike P>
   return add_exponent(n + (rounding_shift<scalar_of<P>> + bias), P(0));
 }
 
-/// `a`, and where that is a NaN the one without payload.
+/// `a`, with any NaN replaced by the one without payload.
 template <PacketLike P>
 [[gnu::always_inline]] inline P plain_nan(P a) {
   return select(a == a, a, std::numeric_limits<scalar_of<P>>::quiet_NaN());
@@ -65,9 +65,9 @@ template <PacketLike P>
 /// e^r for |r| <= 0.3467.
 template <PacketLike P>
 [[gnu::always_inline]] inline P exponential_of_fraction(const P& r) {
-  if constexpr (std::is_same_v<scalar_of<P>, float>) {  // minimax with the first two terms held: 3.2e-9
+  if constexpr (std::is_same_v<scalar_of<P>, float>) {  // minimax with the first two terms fixed: 3.2e-9
     return horner(r, 0x1.6a4e2ap-10f, 0x1.123996p-7f, 0x1.5558b0p-5f, 0x1.555492p-3f, 0x1.fffffcp-2f, 1.0f, 1.0f);
-  } else {  // Taylor's series: what is left out is 5e-18
+  } else {  // Taylor series, truncated at 5e-18
     return horner(r, 1 / 6227020800.0, 1 / 479001600.0, 1 / 39916800.0, 1 / 3628800.0, 1 / 362880.0, 1 / 40320.0,
                   1 / 5040.0, 1 / 720.0, 1 / 120.0, 1 / 24.0, 1 / 6.0, 0.5, 1.0, 1.0);
   }
@@ -89,13 +89,13 @@ template <PacketLike P>
   }
 }
 
-/// e^x or, `plus_one`, 1 + e^x.
+/// e^x or, if `plus_one`, 1 + e^x.
 template <bool plus_one, PacketLike P>
 [[gnu::always_inline]] inline P exponential_of(P x) {
   using C = scalar_of<P>;
   constexpr bool single = std::is_same_v<C, float>;
-  // Beyond these bounds the result is 0 or infinity, and n must stay within what the exponent's bits can hold. The
-  // order of the arguments lets a NaN through.
+  // Beyond these bounds the result is 0 or infinity, and n must fit in the exponent field. The order of the arguments
+  // propagates a NaN.
   constexpr C top = single ? C(89) : C(709.78);
   const P bounded = max(min(x, top), single ? C(-88.3) : C(-746));
   constexpr C shift = single ? rounding_shift<C> + C(127) : rounding_shift<C>;
@@ -126,14 +126,14 @@ template <PacketLike P>
   return detail::exponential_of<false>(x);
 }
 
-/// decay_power in three parts, for loops that are pipelined over three steps. A single chain of its dependent instructions
-/// is so long that too few chains fit into the window of out-of-order execution.
+/// decay_power in three stages, for loops that are software-pipelined over three steps. As one dependency chain it is
+/// so long that too few chains fit into the out-of-order window.
 template <PacketLike P>
 struct DecayPower {
   P fraction;  // in [-1/2, 1/2]
   P exponent;  // float: holds n in its low bits; double: n
 
-  /// Part one: x, bounded from below, is n + fraction.
+  /// Stage one: splits x, clamped from below, into n + fraction.
   [[gnu::always_inline]] static DecayPower split(const P& x) {
     using C = scalar_of<P>;
     const P bounded = max(x, std::is_same_v<C, float> ? C(-126) : C(-1022));
@@ -147,16 +147,16 @@ struct DecayPower {
     }
   }
 
-  /// Part two: the upper half of the polynomial for 2^fraction.
+  /// Stage two: the upper half of the polynomial for 2^fraction.
   [[gnu::always_inline]] P begin() const {
-    if constexpr (std::is_same_v<scalar_of<P>, float>) {  // minimax with the constant term held at 1: 9.3e-8
+    if constexpr (std::is_same_v<scalar_of<P>, float>) {  // minimax with the constant term fixed at 1: 9.3e-8
       return detail::horner(fraction, 0x1.5bd9bap-10f, 0x1.3ce8b8p-7f, 0x1.c6b6dap-5f, 0x1.ebf9c2p-3f);
     } else {
       return detail::exponential_of_fraction(fraction * std::numbers::ln2);
     }
   }
 
-  /// Part three: the lower half, and the exponent.
+  /// Stage three: the lower half, and the exponent.
   [[gnu::always_inline]] P finish(const P& begun) const {
     if constexpr (std::is_same_v<scalar_of<P>, float>) {
       const P power = fma(fma(begun, fraction, 0x1.62e42ap-1f), fraction, 1);
@@ -167,10 +167,10 @@ struct DecayPower {
   }
 };
 
-/// 2^x for x <= 0, down to 2^-126 (double: 2^-1022), which stands for everything smaller. decay_power(0) is exactly 1,
-/// and the error goes to 0 with x, so that slow decays do not drift.
+/// 2^x for x <= 0, clamped from below at 2^-126 (double: 2^-1022). decay_power(0) is exactly 1, and the error vanishes
+/// with x, so slow decays do not drift.
 ///
-/// A NaN must have no payload (detail::plain_nan), or some other value may come out.
+/// A NaN must have no payload (see detail::plain_nan), otherwise the result may be an arbitrary number.
 template <PacketLike P>
 [[gnu::always_inline]] inline P decay_power(const P& x) {
   const auto parts = DecayPower<P>::split(x);
@@ -183,7 +183,7 @@ template <PacketLike P>
   return 1 / detail::exponential_of<true>(-x);
 }
 
-/// The same of one number.
+/// The same for one number.
 template <ComputeScalar C>
 [[gnu::always_inline]] inline C exponential(C x) {
   return exponential(Packet<C, 1>(x)).native;

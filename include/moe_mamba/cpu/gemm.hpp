@@ -17,50 +17,50 @@
 /// dimension, else it is copied into strips as high as a tile. The scheme is that of Goto and van de Geijn ("Anatomy of
 /// high-performance matrix multiplication", 2008) without the copy of A.
 ///
-/// Each element of C is a sum over blocks of the inner dimension, first to last, of sums over the elements of a block,
-/// first to last. The blocks depend on the inner size alone and a tile at an edge does the same arithmetic as one
-/// inside, so the bits of a row depend neither on the other rows nor on the division into tasks.
+/// Each element of C is summed first to last within each block of the inner dimension, and then over the blocks, first
+/// to last. The blocks depend on the inner size alone and an edge tile does the same arithmetic as an interior one, so
+/// the bits of a row depend neither on the other rows nor on the division into tasks.
 namespace moe_mamba::inline v0_2::cpu {
 
-/// Sizes of the blocks.
+/// Block sizes.
 template <ComputeScalar C>
 struct GemmBlocks {
-  /// Packets across and rows down a tile: 12 of 16 registers or 24 of 32 hold sums, the others a row of B and a
-  /// broadcast of A (without fused multiply-add also a product, so there the tile is smaller).
+  /// Width in packets and height in rows of a tile: 12 of 16 registers or 24 of 32 hold sums, the others a row of B and
+  /// a broadcast element of A (and, without fused multiply-add, a product, hence the smaller tile).
   static constexpr int packets = vector_registers >= 32 ? 3 : 2;
 #if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
   static constexpr int rows = vector_registers >= 32 ? 8 : 6;
 #else
   static constexpr int rows = 4;
 #endif
-  /// A lower tile for the last rows.
+  /// Height of the tile for the last rows.
   static constexpr int low_rows = rows > 4 ? 4 : 2;
   /// Columns of a tile.
   static constexpr Index columns = packets * lanes<Packet<C>>;
-  /// Longest block of the inner dimension: a panel of B stays in a first-level cache, 16 KiB with vectors of 256 bits.
+  /// Longest block of the inner dimension: a panel of B, 16 KiB with 256-bit vectors, stays in the L1 cache.
   static constexpr Index inner = 256;
-  /// Rows of A worked on at a time: 96 KiB (float) stay in a second-level cache.
+  /// Rows of A per block: 96 KiB (float), which stay in the L2 cache.
   static constexpr Index row_block = 96 / rows * rows;
-  /// Elements of packed panels worked on at a time: 256 KiB stay in a second-level cache. Between half and twice these
-  /// two numbers make no difference on a Zen 3 core with 512 KiB.
+  /// Elements of packed panels per block: 256 KiB, which stay in the L2 cache. Halving or doubling these two numbers
+  /// makes no difference on a Zen 3 core with 512 KiB of L2.
   static constexpr Index panel_elements = (Index{256} << 10) / Index{sizeof(C)};
 
-  /// In how many blocks an inner dimension is divided, and how long these are (the last one may be shorter).
+  /// The number of blocks of an inner dimension, and their length (the last one may be shorter).
   static constexpr Index passes(Index size) { return std::max<Index>(1, (size + inner - 1) / inner); }
   static constexpr Index pass_length(Index size) { return (size + passes(size) - 1) / passes(size); }
-  /// Most columns whose panels are held at a time.
+  /// The largest number of columns whose panels are held at a time.
   static constexpr Index column_block(Index size) {
     return panel_elements / std::max<Index>(1, pass_length(size)) / columns * columns;
   }
-  /// Elements of the panels of so many columns, `length` long.
+  /// Elements of the panels of `count` columns, `length` rows long.
   static constexpr Index panels(Index count, Index length) { return ceiling_divide(count, columns) * columns * length; }
 };
 
-/// Which of its two dimensions an operand is contiguous along: the inner one or its other one.
+/// The dimension along which an operand is contiguous: the inner one or its outer one.
 enum class Along { inner, outer };
 
-/// c (rows, columns) = or += a (rows, inner) b (inner, columns). The strides are those of the dimension that is not
-/// contiguous; c is contiguous along its columns.
+/// c = a b or c += a b with a (rows, inner), b (inner, columns) and c (rows, columns). Strides are those of the
+/// dimension that is not contiguous; c is contiguous along its columns.
 template <ComputeScalar C, StorageScalar S>
 struct Product {
   const C* a = nullptr;
@@ -124,9 +124,9 @@ template <int Rows, int step, class C>
   }
 }
 
-/// Copies a panel of B, which is contiguous along the inner dimension, from its first column on. Where less than a
-/// panel's columns are left, zeros stand for the others. The next packets of columns are prefetched: a segment along the
-/// inner dimension is too short for the hardware prefetcher.
+/// Copies a panel of B, which is contiguous along the inner dimension, from its first column on. Columns beyond the
+/// last one are filled with zeros. The next packets of columns are prefetched: a segment along the inner dimension is
+/// too short for the hardware prefetcher.
 template <class C, class S>
 [[gnu::flatten]] void pack_along_inner(const S* b, Index column_stride, Index inner, Index columns_left, C* panel) {
   using P = Packet<C>;
@@ -178,8 +178,8 @@ void pack_along_columns(const S* b, Index inner_stride, Index inner, Index colum
   }
 }
 
-/// Copies strips of `rows` rows of A, which is contiguous along its rows: in a strip, element k of all its rows
-/// together.
+/// Copies strips of `rows` rows of A, which is contiguous along its rows: within a strip, the elements k of all its
+/// rows are adjacent.
 template <class C>
 void pack_strips(const C* a, Index inner_stride, Index inner, Index rows, C* strips) {
   constexpr Index height = GemmBlocks<C>::rows;
@@ -217,7 +217,7 @@ void gemm_columns(const Product<C, S>& product, Range rows, Range columns, C* pa
       for (Index row = rows.first; row < rows.last; row += Blocks::row_block) {
         const Index count = std::min(Blocks::row_block, rows.last - row);
         pack_strips(product.a + first * product.a_stride + row, product.a_stride, inner, count, strips);
-        // Strip by strip, so that C is walked along its rows: with a short inner dimension C is most of what moves.
+        // Strip by strip, to traverse C along its rows: with a short inner dimension most of the memory traffic is C's.
         for (Index i = 0; i < count; i += Blocks::rows) {
           for (Index column = columns.first; column < columns.last; column += Blocks::columns) {
             tile(row + i, std::min<Index>(Blocks::rows, count - i), strips + i * inner, 1, column);
@@ -244,7 +244,7 @@ void gemm_columns(const Product<C, S>& product, Range rows, Range columns, C* pa
 
 }  // namespace detail
 
-/// Bytes of a thread's scratch that gemm_block takes at most, for a product of up to these sizes.
+/// Upper bound on the scratch of gemm_block in bytes per thread, for products of up to these sizes.
 template <Along a_along, Along b_along, ComputeScalar C>
 constexpr std::size_t gemm_scratch(Index rows, Index columns, Index inner) {
   using Blocks = GemmBlocks<C>;
@@ -262,8 +262,8 @@ void gemm_block(const Product<C, S>& product, Range rows, Range columns, std::by
   using Blocks = GemmBlocks<C>;
   static_assert((Blocks::panel_elements + Blocks::row_block * Blocks::inner) * sizeof(C) <=
                 Device::thread_scratch_bytes);
-  // With few rows B is most of what moves: one panel through all of the inner dimension, then the next, reads a B that
-  // is contiguous along it from front to back.
+  // With few rows most of the memory traffic is B's: taking one panel at a time through the whole inner dimension
+  // streams a B that is contiguous along it.
   const bool one_panel = b_along == Along::inner && rows.last - rows.first <= Blocks::row_block;
   const Index block = one_panel ? Blocks::columns : Blocks::column_block(product.inner);
   for (Index column = columns.first; column < columns.last; column += block) {

@@ -4,11 +4,11 @@
 
 /// One program, one instruction set: objects whose kernels are compiled for different ones do not link with each other.
 ///
-/// A kernel is an inline function, of which a linker keeps one copy, whichever object it came from. Between an object compiled
-/// with -march=native and one without, that copy would be chosen by their order on the linker's command line, and with it
-/// the results and the machines on which the program runs. The function below is in a section of its own, which is named
-/// after the instruction set and kept once. The symbol in it is not: a second such section defines it a second time, and
-/// the linker's report names both.
+/// A kernel is an inline function, of which a linker keeps one copy, whichever object it came from. Between an object
+/// compiled with -march=native and one without, that copy would be chosen by their order on the linker's command line,
+/// and with it the results and the machines on which the program runs. The function below is in a section of its own,
+/// which is named after the instruction set and kept once. The symbol in it is not: a second such section defines it a
+/// second time, and the linker's report names both.
 #if defined(__ELF__)
 
 #if defined(MOE_MAMBA_DONT_VECTORIZE)
@@ -41,7 +41,7 @@
 #define MOE_MAMBA_VECTORS "other_vectors"
 #endif
 
-// Apart from the vectors: with it compilers round a * b + c once, in scalar code too.
+// Independent of the vector width: with FMA compilers contract a * b + c in scalar code too.
 #if defined(__FMA__)
 #define MOE_MAMBA_ROUNDING "_fma"
 #else

@@ -12,21 +12,21 @@
 
 /// Matrix products with weights stored [out, in], on a CPU; the contract is in ops/linear.hpp.
 ///
-/// A product of one matrix is a grouped one with one group. Results are divided into tasks of some columns and, where those
-/// are not enough for all threads, of some rows of a group; all groups are one parallel region.
+/// A product with one matrix is a grouped one with one group. A task is a range of a result's columns and, if those are
+/// too few for all threads, a range of a group's rows; all groups share one parallel region.
 namespace moe_mamba::inline v0_2::cpu {
 
 namespace detail {
 
-/// Rows and columns of a task's block of a result.
+/// Rows and columns of the block of a result that a task computes.
 struct BlockShape {
   Index rows = 0;
   Index columns = 0;
 };
 
-/// The blocks of results of `rows` by `columns` each, `rows` in all over the groups that have any, `largest` in the largest
-/// one. About four blocks a thread balance unequal speeds; one of fewer than 2^16 multiplications costs more to hand over
-/// than it saves.
+/// The blocks into which `results` results of `columns` columns are divided, with `rows` rows in total and `largest` in
+/// the largest one. About four blocks per thread balance unequal speeds; a block of fewer than 2^16 multiplications is
+/// not worth a task.
 template <class C>
 BlockShape block_shape(int threads, Index results, Index rows, Index largest, Index columns, Index inner) {
   using Blocks = GemmBlocks<C>;
@@ -46,7 +46,7 @@ BlockShape block_shape(int threads, Index results, Index rows, Index largest, In
   return shape;
 }
 
-/// Bytes of each thread's scratch that multiply_groups takes at most where no group has more than `rows` rows.
+/// Upper bound on the scratch of multiply_groups in bytes per thread, if no group has more than `rows` rows.
 template <Along b_along, ComputeScalar C>
 constexpr std::size_t product_scratch(Index rows, Index columns, Index inner) {
   const std::size_t dots = b_along == Along::inner ? dot_scratch<C>(std::min(rows, few_rows), inner) : 0;
@@ -54,7 +54,7 @@ constexpr std::size_t product_scratch(Index rows, Index columns, Index inner) {
   return std::max(dots, gemm_scratch<Along::inner, b_along, C>(rows, columns, inner));
 }
 
-/// y = or += x B for rows in groups: B of group g starts at b + g * b_step, its columns are y's.
+/// y = x B or y += x B for rows in groups: the B of group g starts at b + g * b_step and has as many columns as y.
 template <Along b_along, class C, class S>
 void multiply_groups(Device& device, Groups groups, MatrixView<const C> x, const S* b, Index b_step, Index b_stride,
                      MatrixView<C> y, bool accumulate) {
@@ -142,8 +142,8 @@ void scatter_rows(Device& device, Groups groups, const ScatteredRows<C>& rows, I
 
 }  // namespace detail
 
-/// Bytes of each thread's scratch that products with a matrix (out, in), or with one of a stack, take at most for up to
-/// `rows` rows; with `training` those of the backward passes too.
+/// Upper bound on the scratch in bytes per thread of products of up to `rows` rows with a matrix (out, in) or one of a
+/// stack of such matrices; with `training` including those of the backward pass.
 template <ComputeScalar C>
 constexpr std::size_t linear_thread_scratch(const Device&, Index rows, Index in, Index out, bool training) {
   const std::size_t forward = detail::product_scratch<Along::inner, C>(rows, out, in);
@@ -174,14 +174,14 @@ void linear_backward_weight(Device& device, Input<C> dy, Input<C> x, MatrixView<
   detail::multiply_transposed_groups<C>(device, {offsets, 1}, dy, x, dweight.data, 0, dweight.stride);
 }
 
-/// y = x Wᵀ, row by row with the matrix of its group
+/// y = x Wᵀ, each row with its group's matrix
 template <class C, class S>
 void grouped_linear(Device& device, Groups groups, Input<C> x, MatrixStack<const S> weight, MatrixView<C> y) {
   detail::multiply_groups<Along::inner, C>(device, groups, x, weight.data, weight.rows * weight.columns, weight.columns,
                                            y, false);
 }
 
-/// dx = or += dy W, row by row with the matrix of its group
+/// dx = or += dy W, each row with its group's matrix
 template <class C, class S>
 void grouped_linear_backward_input(Device& device, Groups groups, Input<C> dy, MatrixStack<const S> weight,
                                    MatrixView<C> dx, Into into) {
@@ -229,8 +229,8 @@ void add_bias(Device& device, const S* bias, MatrixView<C> y) {
 
 namespace detail {
 
-/// dbias[0 … lanes of P · count) += the sum of the rows from `dy` on, in segments, so that rounding grows with the length
-/// of a segment and their number, not with the product of these.
+/// dbias[0 … lanes<P> · count) += the sum of the rows from `dy` on, summed in segments, so rounding errors grow with
+/// the length of a segment plus the number of segments, not with their product.
 template <class P, int count, class C>
 [[gnu::always_inline]] inline void sum_rows(const C* dy, Index stride, Index rows, C* dbias) {
   constexpr Index segment = 128;

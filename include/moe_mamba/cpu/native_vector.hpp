@@ -15,20 +15,20 @@
 #include <arm_neon.h>
 #endif
 
-// Of the parts of -ffast-math g++ defines a macro for each, clang for that no number is NaN or infinite only.
+// g++ defines a macro for each part of -ffast-math, clang for -ffinite-math-only alone.
 #if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) || \
     defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) || defined(__NO_SIGNED_ZEROS__)
 #error \
     "moe_mamba: -ffast-math and -Ofast let the compiler assume that there is no NaN and reorder sums, which changes results and hides NaNs, and so do parts such as -funsafe-math-optimizations; allowed: -O3, with -fno-fast-math for the files that include moe_mamba"
 #endif
 
-/// The foundation of packets: the compiler's own vector types (GCC's `vector_size` attribute, which clang has as well), and
-/// the few instructions that no operator on them stands for.
+/// The foundation of packets: the compiler's own vector types (GCC's `vector_size` attribute, which clang has as well),
+/// and intrinsics for the few instructions that have no operator.
 ///
 /// Sums, products, comparisons and shuffles of vector types compile to one instruction each on every instruction set.
-/// Intrinsics are left for what has no operator (fused multiply-add, square root, masked access), for larger and smaller,
-/// which g++ 12 does not recognise in a comparison with a constant, and for the two conversions that it splits in halves.
-/// An instruction set without a branch here takes the plain loops.
+/// Intrinsics are used for what has no operator (fused multiply-add, square root, masked access), for larger() and
+/// smaller(), which g++ 12 does not recognise in a comparison with a constant, and for the two conversions that it
+/// splits in halves. An instruction set without a branch below uses plain loops.
 namespace moe_mamba::inline v0_2::cpu {
 
 /// Bytes of the widest vector that the compiler's flags allow; 0 for none. MOE_MAMBA_DONT_VECTORIZE makes it 0.
@@ -44,7 +44,7 @@ inline constexpr Index vector_bytes = 16;
 inline constexpr Index vector_bytes = 0;
 #endif
 
-/// Vector registers of that instruction set.
+/// The number of vector registers of that instruction set.
 #if defined(__AVX512F__) || defined(__aarch64__) || defined(__VSX__)
 inline constexpr int vector_registers = 32;
 #elif defined(__x86_64__)
@@ -70,23 +70,23 @@ struct VectorOf<T, 1> {
   using unaligned = T;
 };
 
-/// A vector of `Lanes` elements of an arithmetic type T; T itself for one.
+/// A vector of `Lanes` elements of an arithmetic type T; T itself for one lane.
 template <class T, Index Lanes>
 using Vector = typename VectorOf<T, Lanes>::type;
 
-/// The bits of a vector as those of another. (std::bit_cast takes a reference, through which g++ 12 sees an object in
-/// memory with two types and does not keep it in a register.)
+/// Reinterprets the bits of a vector as another type. (std::bit_cast takes a reference, through which g++ 12 sees an
+/// object in memory with two types and does not keep it in a register.)
 template <class To, class From>
 [[gnu::always_inline]] inline To reinterpret(From from) {
   return __builtin_bit_cast(To, from);
 }
 
-/// Vectors of a compute type's widest kind.
+/// The widest vectors of the compute types.
 using Floats = Vector<float, native_lanes<float>>;
 using Doubles = Vector<double, native_lanes<double>>;
 
-/// a b, never contracted with a sum: g++ contracts across functions, once they are inlined, but not through this builtin;
-/// clang contracts within an expression only.
+/// a b, never contracted with a sum: g++ contracts across functions, once they are inlined, but not through this
+/// builtin; clang contracts within an expression only.
 template <class V>
 [[gnu::always_inline]] inline V product(V a, V b) {
 #if defined(__clang__) || defined(__CUDACC__)  // nvcc's front end knows no such builtin
@@ -110,14 +110,15 @@ template <ComputeScalar C>
   return std::sqrt(a);
 }
 
-/// What comparing two vectors gives: integers of as many bits, all set where it holds; bool for two numbers.
+/// The result of comparing two vectors: integers as wide as the elements, with all bits set in the lanes where the
+/// comparison is true; bool for scalars.
 template <class V>
 using Comparison = decltype(V{} < V{});
 
 /// mask ? yes : no, lane by lane.
 template <class V>
 [[gnu::always_inline]] inline V blend(Comparison<V> mask, V yes, V no) {
-#if defined(__CUDACC__)  // whose front end has no ?: of vectors
+#if defined(__CUDACC__)  // whose front end has no ?: for vectors
   if constexpr (!std::is_arithmetic_v<V>) {
     using Bits = Comparison<V>;
     return reinterpret<V>((reinterpret<Bits>(yes) & mask) | (reinterpret<Bits>(no) & ~mask));
@@ -139,7 +140,7 @@ template <class V>
   return blend(b < a, b, a);
 }
 
-/// `rest` with the first `count` elements from memory, and nothing after them read.
+/// `rest` with its first `count` elements replaced by those at `from`; nothing after them is read.
 template <class C, class V>
 [[gnu::always_inline]] inline V load_first(const C* from, Index count, V rest) {
   alignas(64) C buffer[sizeof(V) / sizeof(C)];
@@ -168,7 +169,7 @@ template <class To, class From>
 
 #elif defined(__AVX512F__)
 
-#if !defined(__clang__)  // g++ 12 takes the deliberately undefined operands inside these intrinsics for mistakes
+#if !defined(__clang__)  // g++ 12 warns of the deliberately undefined operands inside these intrinsics
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
@@ -178,9 +179,9 @@ template <class To, class From>
 [[gnu::always_inline]] inline Doubles multiply_add(Doubles a, Doubles b, Doubles c) { return _mm512_fmadd_pd(a, b, c); }
 [[gnu::always_inline]] inline Floats square_root(Floats a) { return _mm512_sqrt_ps(a); }
 [[gnu::always_inline]] inline Doubles square_root(Doubles a) { return _mm512_sqrt_pd(a); }
-#if !defined(__clang__)  // g++ 12 takes the builtin apart where -mtune prefers narrower vectors
+#if !defined(__clang__)  // g++ 12 splits the builtin if -mtune prefers narrower vectors
 #pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wsign-conversion"  // of a macro that stands for the intrinsic without optimisation
+#pragma GCC diagnostic ignored "-Wsign-conversion"  // from the macro that replaces the intrinsic in unoptimised builds
 [[gnu::always_inline]] inline Floats product(Floats a, Floats b) {
   return _mm512_mul_round_ps(a, b, _MM_FROUND_CUR_DIRECTION);
 }

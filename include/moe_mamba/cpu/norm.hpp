@@ -12,32 +12,33 @@ namespace moe_mamba::inline v0_2::cpu {
 
 namespace detail {
 
-/// Rows of a segment, whose sums are formed on their own before they are added to the others', so that rounding grows with
-/// the length of a segment and their number, not with the product of these.
+/// Rows per segment. Columns are summed within each segment before the segments are added, so rounding errors grow with
+/// the length of a segment plus the number of segments, not with their product.
 inline constexpr Index segment_rows = 16;
 
-/// Where for_rows_with_column_sums keeps its partial sums, of `arrays` arrays of `columns` elements.
+/// The layout of for_rows_with_column_sums's partial sums, of `arrays` arrays of `columns` elements.
 template <ComputeScalar C>
 struct ColumnSums {
   static constexpr Index line = Arena::alignment / sizeof(C);
-  Index stride, set, room;  // of an array; of all of them; how many chunks' there is room for
+  Index stride, set, room;  // elements of an array and of all of them; chunks that fit in the scratch
 
   constexpr ColumnSums(Index columns, int arrays)
       : stride(ceiling_divide(columns, line) * line),
-        set(arrays * stride),  // a chunk has two of them: its sums and those of the current segment
+        set(arrays * stride),  // a chunk has two sets: its own sums and those of the current segment
         room(static_cast<Index>(Device::thread_scratch_bytes / sizeof(C)) / std::max<Index>(1, 2 * set)) {}
 
   constexpr bool are_partial(Index rows) const { return rows > segment_rows && room >= 1; }
   constexpr Index most_chunks() const { return std::min<Index>(32, room); }
-  /// Bytes of scratch for up to so many rows.
+  /// Bytes of scratch for up to `rows` rows.
   constexpr std::size_t bytes(Index rows, Index columns) const {
     if (!are_partial(rows)) return 0;
     return static_cast<std::size_t>(most_row_chunks(rows, columns, most_chunks()) * 2 * set) * sizeof(C);
   }
 };
 
-/// Calls row(t, sums) for each row, where `sums` are `arrays` arrays of `columns` elements to add to, and adds all to
-/// `totals` in the end. Chunks of rows have partial sums of their own, in the scratch memory of the first thread.
+/// Calls row(t, sums) for each row, where `sums` are `arrays` arrays of `columns` elements to accumulate into, and
+/// finally adds these to `totals`. Each chunk of rows has its own partial sums, in the scratch memory of the first
+/// thread.
 template <ComputeScalar C, int arrays, class Row>
 void for_rows_with_column_sums(Device& device, Index rows, Index columns, C* const (&totals)[array_size<arrays>],
                                const Row& row) {
@@ -81,14 +82,14 @@ void for_rows_with_column_sums(Device& device, Index rows, Index columns, C* con
 
 }  // namespace detail
 
-/// Bytes of each thread's scratch that the backward pass of a norm takes at most, for up to `rows` rows and as many vectors
-/// of parameters.
+/// Upper bound on the scratch of a norm's backward pass in bytes per thread, for up to `rows` rows and `vectors`
+/// vectors of parameters.
 template <ComputeScalar C>
 constexpr std::size_t norm_thread_scratch(const Device&, Index rows, Index columns, int vectors) {
   return detail::ColumnSums<C>(columns, vectors).bytes(rows, columns);
 }
 
-/// y = x · inverse · gain with inverse = 1 / sqrt(mean(x²) + epsilon); y may be x, gain null.
+/// y = x · inverse · gain with inverse = 1 / sqrt(mean(x²) + epsilon); y may be x, and gain may be null.
 template <ComputeScalar C, StorageScalar S>
 void rms_norm(Device& device, Input<C> x, const S* gain, double epsilon, MatrixView<C> y, C* inverse) {
   const Index columns = x.columns;
@@ -114,7 +115,7 @@ void rms_norm(Device& device, Input<C> x, const S* gain, double epsilon, MatrixV
 
 namespace detail {
 
-/// rms_norm_backward() of a gain of ones.
+/// rms_norm_backward() for a gain of ones.
 template <ComputeScalar C>
 void rms_norm_backward_without_gain(Device& device, Input<C> x, const C* inverse, Input<C> dy, MatrixView<C> dx) {
   const Index columns = x.columns;
@@ -137,7 +138,7 @@ void rms_norm_backward_without_gain(Device& device, Input<C> x, const C* inverse
 
 }  // namespace detail
 
-/// dx and dgain are added to.
+/// Accumulates into dx and dgain.
 template <ComputeScalar C, StorageScalar S>
 void rms_norm_backward(Device& device, Input<C> x, const S* gain, const C* inverse, Input<C> dy, MatrixView<C> dx,
                        C* dgain) {
@@ -190,7 +191,7 @@ void layer_norm(Device& device, Input<C> x, const S* gain, const S* bias, double
   });
 }
 
-/// dx, dgain and dbias are added to.
+/// Accumulates into dx, dgain and dbias.
 template <ComputeScalar C, StorageScalar S>
 void layer_norm_backward(Device& device, Input<C> x, const S* gain, const C* mean, const C* inverse, Input<C> dy,
                          MatrixView<C> dx, C* dgain, C* dbias) {
@@ -223,7 +224,7 @@ void layer_norm_backward(Device& device, Input<C> x, const S* gain, const C* mea
 
 namespace detail {
 
-/// x += rows and kept = x, where these have data.
+/// x += rows and kept = x, if `rows` and `kept` have data.
 template <ComputeScalar C>
 void add_residual(Device& device, const Joined<C, C>& joined) {
   if (joined.rows.data != nullptr) add(device, joined.rows, joined.x);

@@ -10,7 +10,7 @@
 /// Operations on whole parameter arrays on the CPU; the contract is in ops/optimizer.hpp.
 namespace moe_mamba::inline v0_2::cpu {
 
-/// *sum = Σ values[i]² in double, in at most 64 chunks whose sums are added in their order.
+/// *sum = Σ values[i]² in double, in at most 64 chunks whose sums are added in order.
 template <ComputeScalar C>
 void sum_of_squares(Device& device, const C* values, Index count, double* sum) {
   std::array<double, 64> sums = {};
@@ -26,8 +26,8 @@ void sum_of_squares(Device& device, const C* values, Index count, double* sum) {
 
 namespace detail {
 
-/// As many integers as P has lanes, as a vector of the compilers' own: over arrays larger than the cache, what they make of
-/// the few steps below is as fast as intrinsics for each kind of machine.
+/// As many integers as P has lanes, in the compiler's own vector type: on arrays larger than the cache, the code it
+/// generates for the few operations below is as fast as intrinsics.
 template <class Integer, PacketLike P>
 using Integers = Vector<Integer, lanes<P>>;
 
@@ -61,7 +61,7 @@ template <PacketLike P>
     using Words = Integers<std::uint32_t, P>;
     const auto word = reinterpret<Words>(value.native);
     const Words magnitude = word & 0x7fffffffu;
-    // Without ?:, which nvcc's front end does not know of vectors.
+    // Without ?:, which nvcc's front end does not have for vectors.
     const auto nan = reinterpret<Words>(magnitude > 0x7f800000u);
     const Words rounded = (nan & (word | 0x00400000u)) | (~nan & (word + 0x8000u));
     const auto counts = reinterpret<Words>(magnitude < split_float_limit);
@@ -74,7 +74,7 @@ template <PacketLike P>
 
 }  // namespace detail
 
-/// One AdamW update, one pass over the arrays; none where the norm of the gradient is not finite.
+/// One AdamW update in one pass over the arrays; does nothing if the norm of the gradient is not finite.
 template <ComputeScalar C, StorageScalar S>
 void adamw(Device& device, const AdamWUpdate<C, S>& update) {
   const C scale = static_cast<C>(gradient_scale(update)), rate = static_cast<C>(-update.rate);
@@ -84,7 +84,7 @@ void adamw(Device& device, const AdamWUpdate<C, S>& update) {
   const C correct1 = static_cast<C>(1 / update.correction1), correct2 = static_cast<C>(1 / update.correction2);
   const C epsilon = static_cast<C>(update.epsilon);
 
-  // Elements that lie together and decay alike.
+  // A range of elements with the same weight decay.
   const auto update_range = [&](Index first, Index last, C decay) {
     S* parameters = update.parameters + first;
     std::int16_t* remainder = update.remainder == nullptr ? nullptr : update.remainder + first;

@@ -12,17 +12,18 @@
 
 /// Vector registers as values with operators.
 ///
-/// A kernel is written once over a type P that is either Packet<C>, the widest vector of C, or Packet<C, 1>, one element,
-/// for what is left over at the end of a row. Both give an element the same bits: every operation below is one IEEE
-/// operation in each lane. A product is never contracted with a sum, whatever the flags: where a * b + c is to be rounded
-/// once, the kernel says fma(a, b, c), which is what it says on machines that have the instruction, and a product and a
-/// sum on those that have not.
+/// A kernel is written once over a type P that is either Packet<C>, the widest vector of C, or Packet<C, 1>, one
+/// element, for the remainder of a row. Both give an element the same bits: every operation below is one IEEE operation
+/// in each lane. A product is never contracted with a sum, whatever the flags: a kernel that wants a * b + c rounded
+/// once calls fma(a, b, c), which is one instruction on machines that have it and a product and a sum on those that do
+/// not.
 namespace moe_mamba::inline v0_2::cpu {
 
 template <ComputeScalar C, Index Lanes = native_lanes<C>>
 struct Packet;
 
-/// The lanes in which a comparison of Packet<C, Lanes> holds: all bits of those are set, the others clear; bool for one.
+/// The result of comparing Packet<C, Lanes>: all bits are set in the lanes where the comparison is true and clear in
+/// the others; bool for one lane.
 template <ComputeScalar C, Index Lanes>
 struct Mask {
   detail::Comparison<detail::Vector<C, Lanes>> native;
@@ -37,7 +38,7 @@ struct Packet {
   Native native;
 
   Packet() = default;  // not initialised
-  /// `value` in each lane. (A difference, since 0 + -0 is 0. No compiler subtracts anything here.)
+  /// `value` in each lane. (A difference, since 0 + -0 is 0; it compiles to a broadcast.)
   [[gnu::always_inline]] Packet(C value) : native(value - Native{}) {}
   [[gnu::always_inline]] explicit Packet(Native value) requires(Lanes > 1) : native(value) {}
 
@@ -56,9 +57,9 @@ struct Packet {
   [[gnu::always_inline]] friend Packet select(Mask<C, Lanes> mask, Packet yes, Packet no) {
     return Packet(detail::blend(mask.native, yes.native, no.native));
   }
-  /// As std::max: `a` unless a < b, so that a NaN in `a` comes out.
+  /// As std::max: `a` unless a < b, so a NaN in `a` is returned.
   [[gnu::always_inline]] friend Packet max(Packet a, Packet b) { return Packet(detail::larger(a.native, b.native)); }
-  /// As std::min: `a` unless b < a, so that a NaN in `a` comes out.
+  /// As std::min: `a` unless b < a, so a NaN in `a` is returned.
   [[gnu::always_inline]] friend Packet min(Packet a, Packet b) { return Packet(detail::smaller(a.native, b.native)); }
   /// a b + c, rounded once where the machine has the instruction.
   [[gnu::always_inline]] friend Packet fma(Packet a, Packet b, Packet c) {
@@ -122,7 +123,7 @@ template <class C, Index Lanes, class Combine>
 [[gnu::always_inline]] inline C fold_halves(Packet<C, Lanes> a, const Combine& combine) {
   if constexpr (Lanes == 1) {
     return a.native;
-  } else if constexpr (sizeof(a) == 16) {  // of halves of a register there are no vectors
+  } else if constexpr (sizeof(a) == 16) {  // no vector type is narrower than 16 bytes
     using One = Packet<C, 1>;
     One half[static_cast<std::size_t>(Lanes / 2)];
     for (Index i = 0; i < Lanes / 2; ++i) half[i] = combine(One(a.native[i]), One(a.native[i + Lanes / 2]));
@@ -144,14 +145,14 @@ template <ComputeScalar C, Index Lanes>
 [[gnu::always_inline]] inline C horizontal_sum(Packet<C, Lanes> a) {
   return detail::fold_halves(a, [](auto lower, auto upper) { return lower + upper; });
 }
-/// The largest lane; unspecified where one is NaN.
+/// The largest lane; unspecified if one is NaN.
 template <ComputeScalar C, Index Lanes>
 [[gnu::always_inline]] inline C horizontal_max(Packet<C, Lanes> a) {
   return detail::fold_halves(a, [](auto lower, auto upper) { return max(lower, upper); });
 }
 
-/// Calls f(0), …, f(count - 1) with constants, one after the other, without a loop and without a call: what a compiler must
-/// see to keep arrays of packets in registers.
+/// Calls f(0), …, f(count - 1) with constants, one after the other, without a loop or a call: compilers keep arrays of
+/// packets in registers only in such code.
 template <class F, int... I>
 [[gnu::always_inline, gnu::flatten]] inline void unroll(const F& f, std::integer_sequence<int, I...>) {
   (f(std::integral_constant<int, I>()), ...);

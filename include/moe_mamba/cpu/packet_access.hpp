@@ -5,10 +5,11 @@
 
 #include "moe_mamba/cpu/packet.hpp"
 
-/// Loads and stores of packets whose elements are too few for all lanes, or of another type.
+/// Partial loads and stores of packets, and loads that convert from another type.
 namespace moe_mamba::inline v0_2::cpu {
 
-/// The `count` elements at `from`, 0 <= count <= lanes<P>; the lanes after them are `rest`, and not read.
+/// The `count` elements at `from`, 0 <= count <= lanes<P>; the lanes after them are `rest`, and nothing is read for
+/// these.
 template <PacketLike P>
 [[gnu::always_inline]] inline P load_partial(const scalar_of<P>* from, Index count, scalar_of<P> rest = 0) {
   return P(detail::load_first(from, count, P(rest).native));
@@ -40,7 +41,7 @@ template <PacketLike P, StorageScalar S>
   }
 }
 
-/// The `count` stored elements at `from`, converted; the lanes after them are zero and not read.
+/// The `count` stored elements at `from`, converted; the lanes after them are zero, and nothing is read for these.
 template <PacketLike P, StorageScalar S>
 [[gnu::always_inline]] inline P load_widened_partial(const S* from, Index count) {
   if constexpr (std::is_same_v<S, scalar_of<P>>) {
@@ -52,7 +53,7 @@ template <PacketLike P, StorageScalar S>
   }
 }
 
-/// The `lanes<P>` elements at `from` in double.
+/// The `lanes<P>` elements at `from`, converted to double.
 template <PacketLike P, ComputeScalar C>
 [[gnu::always_inline]] inline P load_as_double(const C* from) {
   static_assert(std::is_same_v<scalar_of<P>, double>);

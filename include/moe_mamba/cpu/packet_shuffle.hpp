@@ -2,13 +2,13 @@
 
 #include "moe_mamba/cpu/packet.hpp"
 
-/// Packets whose lanes change places: squares of as many packets as each has lanes.
+/// Transposition and sums over lanes of square arrays of packets, with as many packets as each has lanes.
 namespace moe_mamba::inline v0_2::cpu {
 
 namespace detail {
 
-/// Elements of a register of 128 bits. Wider registers are rows of those: most shuffles move elements within each of
-/// them or move them as wholes.
+/// Elements of a 128-bit register. Wider registers are rows of these quads: most shuffles permute elements within each
+/// quad or permute whole quads.
 template <class C>
 inline constexpr int quad = 16 / sizeof(C);
 
@@ -77,8 +77,8 @@ template <ComputeScalar C, Index Lanes>
   }
 }
 
-/// Lane i of the result is the sum of the lanes of packets[i], in an order that is always the same: neighbours first for
-/// 8 and 16 floats, which takes 30 shuffles for 16 packets where transposing takes 64; else first to last.
+/// Lane i of the result is the sum of the lanes of packets[i], in a fixed order: neighbours first for 8 and 16 floats,
+/// which takes 30 shuffles for 16 packets where transposing takes 64; else first to last.
 template <ComputeScalar C, Index Lanes>
 [[gnu::always_inline]] inline Packet<C, Lanes> sums_over_lanes(
     Packet<C, Lanes> (&packets)[static_cast<std::size_t>(Lanes)]) {

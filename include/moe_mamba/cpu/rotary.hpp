@@ -6,13 +6,13 @@
 #include "moe_mamba/cpu/chunks.hpp"
 #include "moe_mamba/ops/rotary.hpp"
 
-/// Rotary positions on the CPU; the contract is in ops/rotary.hpp. Cosines and sines of a row's angles are computed once for
-/// all heads.
+/// Rotary positions on the CPU; the contract is in ops/rotary.hpp. Cosines and sines of a row's angles are computed
+/// once for all heads.
 namespace moe_mamba::inline v0_2::cpu {
 
 namespace detail {
 
-/// Most pairs whose cosines and sines are held at a time; wider heads go in several parts.
+/// Pairs whose cosines and sines are held at a time; wider heads take several passes.
 inline constexpr Index rotary_pairs = 128;
 
 /// Rotates pairs first … first + count - 1 of every head of a row by the angles whose cosines and sines are given.

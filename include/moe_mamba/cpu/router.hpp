@@ -25,7 +25,7 @@ struct alignas(Arena::alignment) RouterSums {
   double square_log_sum_exp;
   double counted;
 
-  /// How many there are at most, one for each chunk of tokens.
+  /// Upper bound on their number: one for each chunk of tokens.
   static constexpr Index most() {
     return std::min<Index>(64, static_cast<Index>(Device::thread_scratch_bytes / sizeof(RouterSums)));
   }
@@ -66,8 +66,8 @@ inline void select_biased(const Router<C, Experts, TopK, B>& router, const C* lo
   select_top_k<Experts, TopK>(sums, sweep_max<C>(sums, Experts), chosen);
 }
 
-/// Gates that add up to one: a softmax over the chosen logits, or their sigmoids divided by the sum of these. They are
-/// shifted by the largest, as a bias may choose experts of which all are improbable.
+/// Gates that add up to one: a softmax over the chosen logits, or their sigmoids divided by the sum of these. Logits
+/// are shifted by the largest chosen one, as a bias may choose only improbable experts.
 template <int TopK, ComputeScalar C>
 inline void share_gates(const C* logits, const Index* chosen, bool of_sigmoids, C* gates) {
   C largest = logits[chosen[0]], sum = 0;
@@ -83,7 +83,7 @@ inline void share_gates(const C* logits, const Index* chosen, bool of_sigmoids, 
 
 }  // namespace detail
 
-/// Bytes of each thread's scratch that route takes at most for up to so many tokens.
+/// Upper bound on the scratch of route in bytes per thread, for up to `tokens` tokens.
 template <int Experts>
 constexpr std::size_t route_thread_scratch(const Device&, Index tokens) {
   using Sums = detail::RouterSums<Experts>;
@@ -138,7 +138,7 @@ void route(Device& device, const Router<C, Experts, TopK, B>& router) {
       if (is_biased) {
         detail::select_biased(router, logits, probabilities, experts);
       } else {
-        // The larger logit has the larger probability; logits tie exactly where probabilities do, without their rounding.
+        // By logit rather than by probability: the order is the same, but rounding creates no ties.
         detail::select_top_k<Experts, TopK>(logits, largest, experts);
       }
       C chosen = 0;
@@ -147,19 +147,19 @@ void route(Device& device, const Router<C, Experts, TopK, B>& router) {
         gates[k] = probabilities[experts[k]];
         chosen += gates[k];
       }
-      // A NaN among the others shows as well: doubt is 0 or NaN.
-      const C doubt = total - total;
+      // 0, or NaN if any of the token's logits is: added to gates that are computed from the chosen logits alone.
+      const C nan_or_zero = total - total;
       if (router.order == GateOrder::top_k_then_softmax && !is_biased) {
         for (int k = 0; k < TopK; ++k) gates[k] /= chosen;
       } else if (router.order == GateOrder::top_k_then_softmax) {
         detail::share_gates<TopK>(logits, experts, false, gates);
-        for (int k = 0; k < TopK; ++k) gates[k] += doubt;
+        for (int k = 0; k < TopK; ++k) gates[k] += nan_or_zero;
       } else if (router.order == GateOrder::sigmoid_then_top_k && router.normalised) {
         detail::share_gates<TopK>(logits, experts, true, gates);
-        for (int k = 0; k < TopK; ++k) gates[k] += doubt;
+        for (int k = 0; k < TopK; ++k) gates[k] += nan_or_zero;
         for (int k = 0; k < TopK; ++k) router.sigmoids[t * TopK + k] = sigmoid(logits[experts[k]]);
       } else if (router.order == GateOrder::sigmoid_then_top_k) {
-        for (int k = 0; k < TopK; ++k) gates[k] = sigmoid(logits[experts[k]]) + doubt;
+        for (int k = 0; k < TopK; ++k) gates[k] = sigmoid(logits[experts[k]]) + nan_or_zero;
       }
       for (int k = 0; k < TopK; ++k) gates[k] *= scale;
     }
@@ -180,14 +180,14 @@ void route(Device& device, const Router<C, Experts, TopK, B>& router) {
   *router.square_log_sum_exp = all.square_log_sum_exp;
 }
 
-/// The gradient of the logits from that of the gates and from the auxiliary losses.
+/// The gradient with respect to the logits, from that of the gates and from the auxiliary losses.
 template <ComputeScalar C, int Experts, int TopK>
 void router_backward(Device& device, const RouterBackward<C, Experts, TopK>& router) {
   const Index tokens = router.probabilities.rows;
   if (tokens == 0) return;
   const double divisor = std::max(*router.counted, 1.0);
   alignas(64) C balance[array_size<
-      Experts>];  // gradient of the balance loss with respect to each probability, the same for all that count
+      Experts>];  // gradient of the balance loss with respect to each probability, the same for all counted tokens
   for (int e = 0; e < Experts; ++e) {
     balance[e] = static_cast<C>(router.balance * Experts * router.load[e] / (divisor * TopK) / divisor);
   }

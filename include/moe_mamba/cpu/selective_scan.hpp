@@ -10,30 +10,29 @@
 /// The selective scan on the CPU.
 ///
 /// The lanes of a packet are neighbouring channels: no sum over lanes is needed anywhere in the forward pass, and rows
-/// of u, delta, z and y are read as they lie. Time is cut into chunks so short that all that a block touches in one stays
-/// in the first-level cache, the rows of B and C among it, which block after block uses. Within a chunk a block goes
-/// through three loops: Δ and Δ u of all steps; the recurrence, a group of states after the other, each with its rate and
-/// running value in registers; then the gate.
+/// of u, delta, z and y are accessed in place. Time is divided into chunks so short that all the data of a block's
+/// chunk stays in the L1 cache, including the rows of B and C, which all blocks share. Within a chunk a block runs
+/// three loops: Δ and Δ u of all steps; the recurrence, one group of states at a time, with their rates and running
+/// values in registers; then the gate.
 ///
-/// A step's arithmetic depends neither on where chunks begin nor on the number of threads: prefill in one call or in many,
-/// and single steps, give the same bits.
+/// A step's arithmetic depends neither on where chunks begin nor on the number of threads: prefill in one call or in
+/// many, and single steps, give the same bits.
 ///
-/// A state update of a packet takes 14 arithmetic instructions, 7 cycles on a machine that issues two in each. 13 to 14
-/// were measured with AVX-512, all included (1536 channels, 16 states, from the third-level cache): softplus and gate take
-/// 5, waiting for memory most of the rest.
+/// Updating one state of a packet takes 14 arithmetic instructions, or 7 cycles at two per cycle. Measured with AVX-512
+/// (1536 channels, 16 states, inputs in the L3 cache): 13 to 14 cycles in all, of which softplus and gate take 5 and
+/// memory stalls most of the rest.
 namespace moe_mamba::inline v0_2::cpu {
 
 namespace detail {
 
-/// Steps of a chunk, and states that go through it together: as many as leave some registers for the arithmetic. Chunks
-/// of 16 to 64 steps made no difference where the first-level cache is 48 KiB; these fit in 32. Groups of 4 states took a
-/// tenth longer.
+/// Steps per chunk, and states per group: as many as leave some registers for the arithmetic. With 48 KiB of L1 cache,
+/// chunks of 16 to 64 steps were equally fast; these fit in 32 KiB. Groups of 4 states took a tenth longer.
 inline constexpr Index scan_chunk_steps = 32;
 inline constexpr int scan_group_states = vector_registers >= 32 ? 16 : 8;
 static_assert(scan_checkpoint_interval % scan_chunk_steps == 0);
 
-/// Channels that one task takes: enough that rows are read in whole cache lines, few enough that rates and states of
-/// all of them stay in the first-level cache with usual sizes and fit a thread's scratch memory with any.
+/// Channels per task: enough for whole cache lines of each row, and few enough that their rates and states stay in the
+/// L1 cache for usual state sizes and fit in a thread's scratch memory for any.
 template <class C, int States>
 constexpr Index scan_task_channels() {
   constexpr Index width = lanes<Packet<C>>;
@@ -145,8 +144,8 @@ class ScanTask {
       return;
     }
     constexpr int group = std::min(scan_group_states, States), rest = States % group;
-    // The stride of rows defeats the hardware prefetcher: the first group prefetches what the gate of this block reads, the
-    // second one what the next block, or the first one of the next chunk, begins with.
+    // The stride of rows defeats the hardware prefetcher: the first group prefetches what the gate of this block reads,
+    // the second what the next block, or the first block of the next chunk, reads first.
     const bool last = block + 1 == blocks_;
     const Index at = channel(block), next = last ? first_ : at + width;
     const Index later = last ? std::min(steps, scan_.shape.tokens() - row - steps) : 0;
@@ -174,11 +173,10 @@ class ScanTask {
 
 }  // namespace detail
 
-/// See ops/selective_scan.hpp. `scratch` is not used. Only the views and the threads' scratch are read and written; y must
-/// not overlap any input.
+/// See ops/selective_scan.hpp. `scratch` is not used; the threads' scratch is. y must not overlap any input.
 ///
-/// Errors: decays below 2^-126 (double: 2^-1022) count as that. A NaN in delta, u, B, C or z reaches y, one in delta,
-/// u, B, a_log or the state stays in the state.
+/// Decays are clamped from below at 2^-126 (double: 2^-1022). A NaN in delta, u, B, C or z propagates to y; one in
+/// delta, u, B, a_log or the state persists in the state.
 template <class C, class S, int States>
 void selective_scan(Device& device, const SelectiveScan<C, S, States>& scan) {
   if (each_packed_scan(scan, [&](const auto& part) { selective_scan(device, part); })) return;
@@ -187,8 +185,8 @@ void selective_scan(Device& device, const SelectiveScan<C, S, States>& scan) {
   const Index groups = (scan.y.columns + task_channels - 1) / task_channels;
   const Index batch = scan.shape.batch;
   if (batch == 0 || groups == 0) return;
-  // Sequences that share a task share its rates, which cost as much as one or two steps; yet each thread should find
-  // work.
+  // Sequences in one task share the rates, which cost as much as one or two steps; but there must be enough tasks for
+  // all threads.
   const Index enough_steps = 64, enough_tasks = 4 * device.threads();
   const Index sharing = std::clamp(enough_steps / std::max<Index>(1, scan.shape.length), Index{1}, batch);
   const Index spread = std::max<Index>(1, batch * groups / enough_tasks);

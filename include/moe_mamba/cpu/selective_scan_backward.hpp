@@ -11,19 +11,19 @@
 
 /// The backward pass of the selective scan on the CPU. See reference::selective_scan_backward for the formulas.
 ///
-/// A task takes a fixed range of channels of one sequence and goes from the last chunk of scan_checkpoint_interval steps to
-/// the first. In a chunk, state after state, each block of channels runs forward from the checkpoint, keeping decays and
-/// states of that one n, and then backward. So nothing that is kept is larger than a row of the chunk, and all of it stays
-/// in the first two cache levels whatever the state size.
+/// A task takes a fixed range of channels of one sequence and goes through its chunks of scan_checkpoint_interval steps
+/// from the last to the first. In a chunk each block of channels takes one state n at a time: it runs forward from the
+/// checkpoint, keeping the decays and values of that state, and then backward. So at any time one state of one chunk is
+/// kept, which stays in the L1 and L2 caches whatever the state size.
 ///
 /// The gradients of B and C are sums over channels. They are summed over the blocks of a group lane by lane, then over
 /// the lanes, then over the groups of a task, then, after all tasks are done, over tasks in their order; those of
 /// parameters are summed over time by a task and then over sequences in their order. So results do not depend on the
 /// number of threads.
 ///
-/// A state update of 8 channels takes 17 multiplications or multiply-adds (8 forward, 9 backward), 8.5 cycles of
-/// the two multipliers of an AVX2 machine. 22 were measured (Zen 3, N = 16): 7 forward, 8 backward, 2 to 3 for the sums over
-/// lanes, and 4 to 5 for what is done once a step whatever N (softplus, silu and their derivatives).
+/// Per state, 8 channels take 17 multiplications or multiply-adds (8 forward, 9 backward), or 8.5 cycles on the two FMA
+/// units of an AVX2 machine. Measured (Zen 3, N = 16): 22 cycles, of which 7 are forward, 8 backward, 2 to 3 the sums
+/// over lanes, and 4 to 5 the work per step that does not depend on N (softplus, silu and their derivatives).
 namespace moe_mamba::inline v0_2::cpu {
 
 namespace detail {
@@ -46,7 +46,7 @@ struct ScanDerivatives {
   P gate;      // dy silu'(z)
 };
 
-/// What is kept of one state in a chunk, and the sums for it over blocks.
+/// One step of one state: the values kept for the backward pass, and the sums over blocks.
 template <PacketLike P>
 struct ScanTraceRow {
   P decay;   // exp(Δ A)
@@ -55,7 +55,7 @@ struct ScanTraceRow {
   P dc;      // Σ dp h
 };
 
-/// A thread's memory.
+/// A thread's scratch memory.
 template <PacketLike P>
 struct ScanBackwardMemory {
   struct Block {
@@ -63,7 +63,7 @@ struct ScanBackwardMemory {
     ScanDerivatives<P>* derivatives;  // (steps)
     P* rates;                         // (N)
     P* rate_sums;                     // (N): Σ_t g Δ decay h
-    P* carried;                       // (N): the gradient that comes from later steps
+    P* carried;                       // (N): the gradient propagated from later steps
   } blocks[scan_group_blocks];
   ScanTraceRow<P>* trace;  // (steps + 1)
 
@@ -172,7 +172,7 @@ class ScanBackwardTask {
     return {steps, block.rates, block.rows, scan_.b.row_block(row, steps), scan_.c.row_block(row, steps)};
   }
 
-  /// What does not depend on the states.
+  /// The part of a chunk that does not depend on the states.
   template <class Lanes>
   void begin_chunk(Block& block, Index row, Index steps, Index channel, const Lanes& lane) const {
     ScanBackwardRow<P>* const rows = block.rows;
@@ -194,7 +194,7 @@ class ScanBackwardTask {
 
   /// State n over a chunk, from `initial` forward to the last step, and backward to the first.
   void run_state(Block& block, const Chunk chunk, Index n, const P initial) const {
-    Trace* const trace = memory_.trace;  // a copy, which stores of packets cannot change
+    Trace* const trace = memory_.trace;  // a local copy, which stores of packets cannot alias
     trace[0].before = initial;
     P after = scan_state(chunk, n, initial, [trace](Index t, P decay, P h) {
       trace[t].decay = decay;
@@ -221,7 +221,7 @@ class ScanBackwardTask {
     block.rate_sums[n] = rate_sum;
   }
 
-  /// What needs the sums over the states.
+  /// The part of a chunk that needs the sums over the states.
   template <class Lanes>
   void finish_chunk(const Block& block, Index row, Index steps, Index channel, const Lanes& lane) const {
     const P d = lane.load_parameters(scan_.d + channel);
@@ -271,8 +271,8 @@ class ScanBackwardTask {
 
 }  // namespace detail
 
-/// Bytes of scratch that selective_scan and selective_scan_backward need at most: about 2 (E / 64 + 1) values of type C
-/// an element of B, and one an element of A_log and sequence.
+/// Upper bound on the scratch of selective_scan and selective_scan_backward in bytes: about 2 (E / 64 + 1) values of
+/// type C per element of B, and one per element of A_log and sequence.
 template <ComputeScalar C>
 std::size_t selective_scan_scratch(const Device& device, Shape shape, Index channels, Index states) {
   if (shape.lengths != nullptr) {
@@ -288,7 +288,7 @@ std::size_t selective_scan_scratch(const Device& device, Shape shape, Index chan
   return counting.used();
 }
 
-/// Bytes of each thread's scratch that selective_scan takes, and with `training` selective_scan_backward too.
+/// Scratch of selective_scan in bytes per thread; with `training` enough for selective_scan_backward too.
 template <ComputeScalar C, int States>
 std::size_t selective_scan_thread_scratch(const Device&, bool training) {
   using P = Packet<C>;
@@ -300,7 +300,7 @@ std::size_t selective_scan_thread_scratch(const Device&, bool training) {
 
 /// See ops/selective_scan.hpp. Outputs must not overlap inputs or one another.
 ///
-/// A NaN in an input of a step comes out in the gradients of what that step and the ones before it read.
+/// A NaN in an input of a step propagates to the gradients of the inputs of that step and of all earlier ones.
 template <class C, class S, int States>
 void selective_scan_backward(Device& device, const SelectiveScanBackward<C, S, States>& scan) {
   if (each_packed_scan(scan, [&](const auto& part) { selective_scan_backward(device, part); })) return;

@@ -8,10 +8,10 @@
 #include "moe_mamba/cpu/packet_access.hpp"
 #include "moe_mamba/cpu/packet_shuffle.hpp"
 
-/// What both passes of the selective scan are made of: the recurrence of a block of channels over a chunk of time.
+/// The building block of both passes of the selective scan: the recurrence of a block of channels over a chunk of time.
 ///
-/// A block is one packet of neighbouring channels. In a chunk it has a row of packets for each step, which lie together, so
-/// that a loop over steps is one stream through memory.
+/// A block is one packet of neighbouring channels. In a chunk it has a row of packets for each step; the rows are
+/// contiguous, so a loop over steps streams through memory.
 namespace moe_mamba::inline v0_2::cpu::detail {
 
 /// A step of a block.
@@ -31,8 +31,8 @@ struct ScanChunk {
   MatrixView<const scalar_of<P>> b, c;  // (steps, N)
 };
 
-/// rates[n] = -exp(a_log[channel][n]) log2(e) for the `count` channels of a block, the exponent of 2 in a decay over Δ = 1.
-/// Lanes beyond count repeat the last channel.
+/// rates[n] = -exp(a_log[channel][n]) log2(e) for the `count` channels of a block, the exponent of 2 in a decay over Δ
+/// = 1. Lanes beyond count repeat the last channel.
 template <int States, PacketLike P, StorageScalar S>
 void decay_rates(const S* a_log, Index count, P* rates) {
   using C = scalar_of<P>;
@@ -58,8 +58,8 @@ template <PacketLike P>
   return fma(decay, h, delta_u * b);
 }
 
-/// `Group` states from n on over a whole chunk. They stay in registers, and what a step has for all of them is loaded once;
-/// only the sum makes one wait for another. beside(t) is called in step t, to prefetch.
+/// `Group` states from n on over a whole chunk. They stay in registers, and what a step has for all of them is loaded
+/// once; only the sum is a dependency between them. beside(t) is called in step t, for prefetching.
 template <int Group, PacketLike P, class Row, class Beside>
 [[gnu::always_inline, gnu::flatten]] inline void scan_states(const ScanChunk<P, Row> chunk, Index n, P* states,
                                                              const Beside& beside) {
@@ -99,8 +99,8 @@ template <int States, PacketLike P, class Row>
   row.sum = sum;
 }
 
-/// State n over a whole chunk, from `h` before it to the returned value after it. keep(t, decay, h) gets what each step
-/// comes to. Reads the delta of two rows past the end, whose values do not matter.
+/// State n over a whole chunk, from `h` before it to the returned value after it. keep(t, decay, h) receives the decay
+/// and the new state of each step. Reads the delta of two rows past the end, whose values do not matter.
 template <PacketLike P, class Row, class Keep>
 [[gnu::always_inline, gnu::flatten]] inline P scan_state(const ScanChunk<P, Row> chunk, Index n, P h,
                                                          const Keep& keep) {
@@ -109,7 +109,8 @@ template <PacketLike P, class Row, class Keep>
   const P rate = chunk.rates[n];
   const C* b = chunk.b.data + n;
   const C* c = chunk.c.data + n;
-  // Software pipelining over three steps: the power of step t + 2 is split, that of t + 1 begun, that of t finished and used.
+  // Software pipelining over three steps: the power of step t + 2 is split, that of t + 1 begun, that of t finished and
+  // used.
   Decay current = Decay::split(chunk.rows[0].delta * rate), next = Decay::split(chunk.rows[1].delta * rate);
   P begun = current.begin();
   for (Index t = 0; t < chunk.steps; ++t, b += chunk.b.stride, c += chunk.c.stride) {

@@ -21,7 +21,7 @@ constexpr Index scan_tasks(Index channels, Index task_channels) {
   return (channels + task_channels - 1) / task_channels;
 }
 
-/// What the tasks leave for the sums at the end; index of a task: sequence · tasks + range of channels.
+/// The tasks' partial sums; the index of a task is sequence · tasks + range of channels.
 template <class C>
 struct ScanPartialSums {
   C* db;      // (B, tasks, N, L)
@@ -40,7 +40,8 @@ struct ScanPartialSums {
   }
 };
 
-/// db and dc become the sums over tasks; da_log, dd and ddelta_bias get those over sequences added. Each sum has one order.
+/// db and dc become the sums over tasks; the sums over sequences are added to da_log, dd and ddelta_bias. Each sum has
+/// a fixed order.
 template <class C, class S, int States>
 void add_partial_sums(Device& device, const SelectiveScanBackward<C, S, States>& scan,
                       const ScanPartialSums<C>& partial) {

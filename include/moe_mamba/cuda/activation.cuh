@@ -15,7 +15,7 @@ template <class Activation, class C>
 struct ActivateVector {
   MatrixView<const C> h;
   MatrixView<C> a;
-  Index up;  // from an element of the gate to its mate
+  Index up;  // offset from an element of the gate to its element of `up`
   template <int count>
   __device__ void operator()(Index row, Index column) const {
     auto result = load_widened<count>(h, row, column);
@@ -51,12 +51,12 @@ struct ActivateBackwardVector {
   }
 };
 
-/// The rows of all groups, a number on the device.
+/// The rows of all groups, whose number only the device knows.
 inline Rows rows_of(Groups groups, Index most) { return {most, groups.offsets + groups.count}; }
 
 }  // namespace detail
 
-/// a = f(h), or a = f(gate) · up with h = [gate | up]; a may be h where the activation is not gated.
+/// a = f(h), or a = f(gate) · up with h = [gate | up]; a may be h unless the activation is gated.
 template <class Activation, StorageScalar C>
 void activate(Device& device, Activation, Input<C> h, MatrixView<C> a) {
   if (!Activation::gated && detail::all_contiguous(h, a)) {
@@ -67,7 +67,7 @@ void activate(Device& device, Activation, Input<C> h, MatrixView<C> a) {
   detail::for_vectors(device, {a.rows}, a.columns, each, h, a);
 }
 
-/// dh = da ∂a/∂h; dh may be h, or da where the activation is not gated.
+/// dh = da ∂a/∂h; dh may be h, or da unless the activation is gated.
 template <class Activation, StorageScalar C>
 void activate_backward(Device& device, Activation, Input<C> h, Input<C> da, MatrixView<C> dh) {
   if (!Activation::gated && detail::all_contiguous(h, da, dh)) {

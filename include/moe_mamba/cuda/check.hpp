@@ -10,7 +10,7 @@
 /// Errors of CUDA's libraries as exceptions.
 namespace moe_mamba::inline v0_2::cuda {
 
-/// Something that a CUDA call reported: no device, no memory, a kernel without code for this device.
+/// An error reported by a CUDA call: no device, out of memory, no kernel image for this device.
 class Error : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
@@ -25,7 +25,7 @@ inline void throw_error(const char* call, const std::string& what) { throw Error
 /// Throws Error, naming the call, unless it succeeded.
 inline void check(cudaError_t status, const char* call) {
   if (status == cudaSuccess) return;
-  (void)cudaGetLastError();  // reported here, and not again by the next launch
+  (void)cudaGetLastError();  // clears it, so that the next launch does not report it again
   std::string what = std::string(cudaGetErrorName(status)) + ", " + cudaGetErrorString(status);
   if (status == cudaErrorMemoryAllocation) what += "; a smaller batch or model needs less memory";
   if (status == cudaErrorNoKernelImageForDevice || status == cudaErrorUnsupportedPtxVersion) {
@@ -40,8 +40,8 @@ inline void check(cublasStatus_t status, const char* call) {
   if (status != CUBLAS_STATUS_SUCCESS) detail::throw_error(call, cublasGetStatusString(status));
 }
 
-/// Throws Error where the kernel just launched could not be: a bad configuration, no code for this device. Does not
-/// wait for it to run.
+/// Throws Error if the preceding kernel launch failed, for instance for a bad configuration or a missing kernel image.
+/// Does not wait for the kernel to run.
 inline void check_launch(const char* kernel) { check(cudaGetLastError(), kernel); }
 
 }  // namespace moe_mamba::inline v0_2::cuda

@@ -19,27 +19,38 @@
 #include "moe_mamba/cuda/linear/linear.cuh"
 #include "moe_mamba/ops/cross_entropy.hpp"
 
-/// The head of a language model and its loss in one, on a CUDA device; the contract is in ops/cross_entropy.hpp.
+/// The fused head and cross-entropy loss of a language model on a CUDA device; the contract is in
+/// ops/cross_entropy.hpp. For a row x of D numbers with target y:
+///
+///   logits = W x    total = Σ_v exp(logits_v - most),  most = max_v logits_v    loss = most + log(total) - logits_y
+///   dlogits = (exp(logits - most) / total - one_hot(y)) / n    dx = Wᵀ dlogits    dW += dlogits xᵀ
+///
+///   for each block of rows:
+///     logits of the block, a matrix product
+///     softmax_cross_entropy_kernel    a block per row: one pass for most and total (online softmax), one for dlogits
+///     dx and dW, matrix products
+///   add up the losses of all rows
 namespace moe_mamba::inline v0_2::cuda {
 
 namespace detail {
 
-/// Elements from one row of logits to the next, which is aligned to 16 bytes: cuBLAS is slow where it is not.
+/// The stride of rows of logits, which are aligned to 16 bytes: cuBLAS is slow otherwise.
 template <ComputeScalar C>
 constexpr Index logits_stride(Index vocabulary) {
   constexpr Index run = 16 / Index(sizeof(C));
   return ceiling_divide(std::max<Index>(vocabulary, 1), run) * run;
 }
 
-/// Rows whose logits are held at a time at most: 1 GiB of them, so that dweight is passed over few times, but enough
-/// rows for the matrix products. Never more for fewer tokens, so that memory for a batch is enough for smaller ones.
+/// Upper bound on the rows whose logits are held at a time: 1 GiB of logits, so that dweight is updated only a few
+/// times, but enough rows for the matrix products. It grows with `tokens`, so memory for a batch is enough for smaller
+/// ones.
 template <ComputeScalar C>
 constexpr Index most_head_rows(Index tokens, Index vocabulary) {
   const Index room = (Index(1) << 30) / (logits_stride<C>(vocabulary) * Index(sizeof(C)));
   return std::min(tokens, std::clamp<Index>(room / 128 * 128, 256, 8192));
 }
 
-/// Rows of a block: as few blocks as that allows, of about the same size. Depends on sizes alone, so that sums do.
+/// Rows per block: as few blocks as that allows, of about the same size. Depends on sizes alone, so sums do too.
 template <ComputeScalar C>
 constexpr Index head_block(Index tokens, Index vocabulary) {
   const Index most = most_head_rows<C>(tokens, vocabulary);
@@ -48,11 +59,11 @@ constexpr Index head_block(Index tokens, Index vocabulary) {
   return std::min(most, ceiling_divide(ceiling_divide(tokens, blocks), Index{128}) * 128);
 }
 
-/// Memory of head_cross_entropy for activations of type A and logits of type C.
+/// The scratch buffers of head_cross_entropy for activations of type A and logits of type C.
 template <class A, ComputeScalar C = compute_t<A>>
 struct HeadBuffers {
-  C* logits;       // (block, V), rows logits_stride apart; their gradients in the end
-  C* dx;           // (block, D), where these sums are rounded; else null
+  C* logits;       // (block, V), rows logits_stride apart; overwritten with their gradients
+  C* dx;           // (block, D), if dx is rounded; otherwise null
   double* losses;  // (T)
 
   HeadBuffers(Arena& arena, Index tokens, Index vocabulary, Index width)
@@ -61,7 +72,7 @@ struct HeadBuffers {
         losses(arena.take<double>(tokens)) {}
 };
 
-/// The largest value of a block, in each of its threads; NaNs are passed over.
+/// The largest value of a block, in each of its threads; NaNs are ignored.
 template <int threads, class C>
 __device__ inline C block_largest(C value) {
   constexpr int warps = threads / warp_size;
@@ -84,13 +95,13 @@ struct CountsAsTarget {
 /// Logits that a thread reads before it uses any of them.
 inline constexpr int logits_at_a_time = 4;
 
-/// exp(x) of logits less the largest, 0 or below: in float by the special function unit, to some 1e-7 and what rounding
-/// takes from x.
+/// exp(x) for x <= 0, a logit minus the largest: in float by the special function unit, with a relative error of about
+/// 1e-7 plus that of rounding x log2(e).
 __device__ __forceinline__ float exponential_of(float x) { return power_of_two(x * std::numbers::log2e_v<float>); }
 __device__ __forceinline__ double exponential_of(double x) { return exp(x); }
 
-/// A row of logits: its loss, and with `gradients`, in the row's memory from its beginning on and as numbers of type G,
-/// (softmax(logits) - one_hot(target)) / n, where n is the normaliser, or max(*count, 1) where that is 0.
+/// One block: the loss of a row of logits and, with `gradients`, in place from the start of the row and as elements of
+/// type G, (softmax(logits) - one_hot(target)) / n, where n is the normaliser, or max(*count, 1) if that is 0.
 template <int threads, class G, class C>
 __global__ void __launch_bounds__(threads)
     softmax_cross_entropy_kernel(MatrixView<C> logits, const Token* targets, const double* count, Index normaliser,
@@ -107,8 +118,8 @@ __global__ void __launch_bounds__(threads)
   }
   const double target_logit = double(at[target]);
 
-  // The running maximum starts at the lowest number, not at -infinity, which minus itself would be NaN.
-  // +infinity is: it comes out as NaN, as NaN does.
+  // The running maximum starts at the lowest finite number, as -infinity minus itself would be NaN. A logit of
+  // +infinity does give NaN, as a NaN does.
   constexpr C infinity = INFINITY;
   C largest = sizeof(C) == 8 ? C(-1.7976931348623157e308) : C(-3.402823466e38f), sum = 0;
   for (Index first = 0; first < vocabulary; first += threads * logits_at_a_time) {
@@ -125,7 +136,7 @@ __global__ void __launch_bounds__(threads)
 #pragma unroll
     for (int i = 0; i < logits_at_a_time; ++i) sum += exponential_of(some[i] - largest);
   }
-  // Of the block: each thread brings its sum to the largest of all, once.
+  // Over the block: each thread rescales its sum once, to the block's largest logit.
   const C most = block_largest<threads>(largest);
   const double total = block_sum<threads>(double(sum * exponential_of(largest - most)));
   if (thread == 0) losses[row] = double(most) + log(total) - target_logit;
@@ -139,7 +150,8 @@ __global__ void __launch_bounds__(threads)
       const Index v = first + i * threads + thread;
       if (v < vocabulary) some[i] = at[v];
     }
-    // Gradients that are shorter than logits lie where logits before them did, or where these did in the first round.
+    // Gradients narrower than logits overwrite logits of this and earlier rounds only, and the barrier protects this
+    // round's.
     if constexpr (sizeof(G) < sizeof(C)) __syncthreads();
 #pragma unroll
     for (int i = 0; i < logits_at_a_time; ++i) {
@@ -157,14 +169,14 @@ std::size_t head_cross_entropy_scratch(const Device&, Index tokens, Index vocabu
   return bytes_of<detail::HeadBuffers<C>>(tokens, vocabulary, width);
 }
 
-/// Works on blocks of rows: their logits, softmax and loss of each row, and from the gradients of the logits, in the
-/// same memory, the block's dx and its part of dweight.
+/// Works on blocks of rows: computes the block's logits, the softmax and loss of each row, the gradients of the logits
+/// in place, and from these the block's dx and its contribution to dweight.
 template <StorageScalar C, StorageScalar S>
 void head_cross_entropy(Device& device, const HeadCrossEntropy<C, S>& head) {
   using T = compute_t<C>;
   const Index tokens = head.x.rows, vocabulary = head.weight.rows;
   const bool gradients = head.dx.data != nullptr;
-  // Gradients of logits are written as the products with them take them.
+  // Gradients of logits are written in the type in which the following products take them.
   using Gradient = std::conditional_t<std::is_same_v<S, bfloat16>, bfloat16, T>;
   constexpr Index gradients_in_logit = Index(sizeof(T) / sizeof(Gradient));
   const Index block = detail::head_block<T>(tokens, vocabulary);

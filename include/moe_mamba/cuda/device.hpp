@@ -11,13 +11,14 @@
 
 namespace moe_mamba::inline v0_2 {
 
-/// How floats are multiplied by floats on a CUDA device: as floats, or rounded to TF32 (10-bit mantissa instead of 23) by
-/// tensor cores, which is several times as fast. Sums are in float either way, and other types not affected.
+/// How products of floats are computed on a CUDA device: exactly as floats, or with operands rounded to TF32 (10-bit
+/// mantissa instead of 23) on tensor cores, which is several times as fast. Sums are in float either way; other types
+/// are not affected.
 enum class FloatProducts { exact, tf32 };
 
-/// What a CUDA device is constructed from.
+/// The options of a CUDA device.
 struct CudaOptions {
-  cudaStream_t stream = nullptr;  ///< the caller's, which must outlive the device; null: one of its own
+  cudaStream_t stream = nullptr;  ///< must outlive the device; null: the device creates its own
   FloatProducts products = FloatProducts::exact;
 };
 
@@ -25,12 +26,13 @@ struct CudaOptions {
 
 namespace moe_mamba::inline v0_2::cuda {
 
-/// A block of uninitialised device memory of its own.
+/// An owned block of uninitialised device memory.
 class Memory {
  public:
   Memory() = default;
 
-  /// Aligned to 256 bytes. Throws Error. Allocates with the driver, which may wait for the device: never in a step.
+  /// Aligned to 256 bytes. Throws Error. Allocates with cudaMalloc, which may synchronise the device: never within a
+  /// step.
   explicit Memory(std::size_t bytes) : bytes_(bytes) {
     if (bytes > 0) check(cudaMalloc(reinterpret_cast<void**>(&data_), bytes), "cudaMalloc");
   }
@@ -47,8 +49,8 @@ class Memory {
 
   static constexpr bool on_host = false;
 
-  /// Copies `bytes` bytes to memory of this kind from the host's, from it to the host's, and within it, or clears them,
-  /// and returns when that is done.
+  /// Copy `bytes` bytes from host to device memory, from device to host memory or within device memory, or clear them,
+  /// and return when that is done.
   static void write(void* to, const void* from, std::size_t bytes) { copy(to, from, bytes, cudaMemcpyHostToDevice); }
   static void read(void* to, const void* from, std::size_t bytes) { copy(to, from, bytes, cudaMemcpyDeviceToHost); }
   static void copy(void* to, const void* from, std::size_t bytes) { copy(to, from, bytes, cudaMemcpyDeviceToDevice); }
@@ -76,10 +78,10 @@ class Recording;
 
 /// Where the operations of this folder run: a stream of a CUDA device, with a cuBLAS handle and scratch memory.
 ///
-/// Every operation takes a device as its first argument, puts its kernels into the stream and returns without waiting;
-/// pointers are to device memory unless a contract says otherwise. Nothing allocates after construction, so that a
-/// sequence of operations can be captured as a graph. A device serves one caller at a time; programs that run several
-/// models at once give each its own.
+/// Every operation takes a device as its first argument, enqueues its kernels in the stream and returns without
+/// waiting; pointers are to device memory unless a contract says otherwise. Nothing is allocated after construction, so
+/// a sequence of operations can be captured as a graph. A device serves one caller at a time; programs that run several
+/// models concurrently give each its own.
 class Device {
  public:
   using Memory = cuda::Memory;
@@ -87,8 +89,8 @@ class Device {
   using Activation = S;
   using Recording = cuda::Recording;
 
-  /// Bytes of scratch memory for operations that need some of their own: several thousand rows of activations that
-  /// are converted to the type of the weights, enough for products at full speed.
+  /// Bytes of the device's own scratch memory: enough for several thousand rows of activations converted to the type of
+  /// the weights, which keeps products at full speed.
   static constexpr std::size_t scratch_bytes = std::size_t{128} << 20;
 
   /// Throws Error.
@@ -134,17 +136,17 @@ class Device {
   FloatProducts products() const { return products_; }
   /// Streaming multiprocessors, for grids that fill the device once.
   int processors() const { return processors_; }
-  /// Shared memory that a block can have at most.
+  /// The most shared memory that a block can have, in bytes.
   std::size_t shared_bytes() const { return static_cast<std::size_t>(shared_bytes_); }
   /// Whether a kernel can be launched before the previous one has ended; see cuda/common/launch.cuh.
   bool launches_dependents() const { return capability_ >= 9; }
-  /// The driver's cuTensorMapEncodeTiled where the device is of compute capability 9.x, else null.
+  /// The driver's cuTensorMapEncodeTiled if the device is of compute capability 9.x, otherwise null.
   void* tensor_map_encoder() const { return tensor_map_encoder_; }
-  /// Memory that an operation may use while it runs; operations in the stream follow one another.
+  /// Memory that an operation may use while it runs; operations in the stream do not overlap.
   std::byte* scratch() const { return scratch_.data(); }
 
-  /// Puts a copy between the host's memory and the device's into the stream. upload() may return before it is done and
-  /// download() does not.
+  /// Enqueue a copy between host and device memory in the stream. upload() may return before the copy is done;
+  /// download() returns after it.
   void upload(void* to, const void* from, std::size_t bytes) const {
     check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_), "cudaMemcpyAsync");
   }

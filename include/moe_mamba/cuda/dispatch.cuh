@@ -13,8 +13,8 @@
 #include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/ops/dispatch.hpp"
 
-/// Bringing the tokens of one expert together and their results back, on a CUDA device; the contract is in
-/// ops/dispatch.hpp.
+/// Token dispatch on a CUDA device: grouping tokens by expert, gathering their rows and combining the experts' results;
+/// the contract is in ops/dispatch.hpp.
 namespace moe_mamba::inline v0_2::cuda {
 
 namespace detail {
@@ -74,7 +74,7 @@ struct CombineVector {
 
 inline constexpr int combine_threads = 128;
 
-/// A warp takes an assignment, runs of `count` elements at a time.
+/// One warp per assignment, in vectors of `count` elements.
 template <int count, class C>
 __global__ void __launch_bounds__(combine_threads)
     combine_backward_kernel(MatrixView<const C> y, const Index* slots, Index top_k, Index assignments,
@@ -109,8 +109,8 @@ __global__ void __launch_bounds__(combine_threads)
 
 }  // namespace detail
 
-/// A stable counting sort in chunks that run at the same time. Throws std::invalid_argument for more experts than the
-/// device's scratch memory takes, 2^20 at least.
+/// A stable counting sort in parallel chunks. Throws std::invalid_argument for more experts than fit in the device's
+/// scratch memory (at least 2^20).
 inline void group_tokens(Device& device, const GroupTokens& group) {
   detail::counting_sort(device, group.tokens * group.top_k, group.expert_count, group.capacity,
                         detail::ExpertOfAssignment{group.experts}, detail::PlaceAssignment{group}, group.offsets,
@@ -124,7 +124,7 @@ void gather_rows(Device& device, Groups groups, Input<C> x, const Index* source,
   detail::for_vectors(device, {y.rows, groups.offsets + groups.count}, x.columns, each, x, y);
 }
 
-/// out[t] = Σ_k gates[t, k] · y[slots[t, k]], or added to out
+/// out[t] = or += Σ_k gates[t, k] · y[slots[t, k]]
 template <StorageScalar C>
 void combine_rows(Device& device, Input<C> y, const Index* slots, Index top_k, const compute_t<C>* gates,
                   MatrixView<C> out, Into into) {

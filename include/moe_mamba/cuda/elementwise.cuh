@@ -106,7 +106,7 @@ void scale(Device& device, compute_t<C> factor, MatrixView<C> y) {
   detail::for_vectors(device, {y.rows}, y.columns, detail::ScaleVector<C>{factor, y}, y);
 }
 
-/// *sum = Σ (x - target)², summed in double; dx = 2 · scale · (x - target) where dx has data.
+/// *sum = Σ (x - target)², summed in double; dx = 2 · scale · (x - target) if dx has data.
 template <ComputeScalar C>
 void squared_error(Device& device, Input<C> x, Input<C> target, double scale, MatrixView<C> dx, double* sum) {
   const bool contiguous = detail::all_contiguous(x, target) && (dx.data == nullptr || detail::all_contiguous(dx));

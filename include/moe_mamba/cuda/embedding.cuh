@@ -10,7 +10,12 @@
 #include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/ops/embedding.hpp"
 
-/// Embedding of tokens on a CUDA device; the contract is in ops/embedding.hpp.
+/// Embedding of tokens on a CUDA device; the contract is in ops/embedding.hpp. Forward, x[t] = weight[tokens[t]] is a
+/// gather. Backward, dweight[tokens[t]] += dx[t] is a segmented sum over the tokens sorted by id:
+///
+///   counting_sort, digit by digit of the ids
+///   sum_runs_kernel     a block per chunk of sorted tokens: whole segments → dweight, partial sums of the others
+///   join_runs_kernel    adds up the partial sums of segments that span chunks, in order → dweight
 namespace moe_mamba::inline v0_2::cuda {
 
 namespace detail {
@@ -29,7 +34,7 @@ struct EmbedVector {
   }
 };
 
-/// A digit of the token at each place of an order; a null order is that of the tokens.
+/// A digit of the token at each position of an order; a null order is that of the tokens.
 struct TokenDigit {
   static constexpr int bits = 8;
   const Token* tokens;
@@ -49,8 +54,8 @@ struct PlaceToken {
   }
 };
 
-/// Tokens in the order of their ids, in chunks whose sums over runs of one id are computed in parallel. A run that
-/// lies in one chunk is added to its row of dweight; of one that crosses the ends of chunks, each chunk keeps its part.
+/// Tokens sorted by id, in chunks whose sums over segments of equal ids are computed in parallel. A segment within one
+/// chunk is added to its row of dweight; of a segment that spans chunks, each chunk stores a partial sum.
 template <class C>
 struct SortedTokens {
   static constexpr int chunk = 128;
@@ -60,8 +65,8 @@ struct SortedTokens {
   Index count;
   MatrixView<const C> dx;
   MatrixView<C> dweight;
-  C* heads;  // (chunks, columns): sums of runs that begin in an earlier chunk
-  C* tails;  // (chunks, columns): of runs that begin here and go on in the next one
+  C* heads;  // (chunks, columns): partial sums of segments that begin in an earlier chunk
+  C* tails;  // (chunks, columns): partial sums of segments that begin here and continue in the next chunk
 
   __device__ Token token(Index s) const { return tokens[order[s]]; }
   __device__ bool begins(Index s) const { return s == 0 || token(s - 1) != token(s); }
@@ -91,7 +96,7 @@ __global__ void __launch_bounds__(SortedTokens<C>::chunk) sum_runs_kernel(Sorted
   bool from_before = continues;
   C sum = 0;
   for (int start = 0; start < here; start += batch) {
-    C values[batch];  // loaded before the first is needed
+    C values[batch];  // all loaded before the first use
     for (int j = 0; j < batch; ++j) values[j] = start + j < here ? sorted.dx(rows[start + j], column) : C(0);
     for (int j = 0; j < batch && start + j < here; ++j) {
       sum += values[j];
@@ -110,16 +115,16 @@ __global__ void __launch_bounds__(SortedTokens<C>::chunk) sum_runs_kernel(Sorted
   }
 }
 
-/// Adds up the runs that begin in a chunk and end in a later one.
+/// Adds up the segments that begin in a chunk and end in a later one.
 template <class C>
 __global__ void __launch_bounds__(SortedTokens<C>::chunk) join_runs_kernel(SortedTokens<C> sorted) {
   constexpr int chunk = SortedTokens<C>::chunk;
   const Index columns = sorted.dx.columns, column = Index(blockIdx.y) * chunk + threadIdx.x;
-  const Index next = Index(blockIdx.x + 1) * chunk;  // the first place of the next chunk
+  const Index next = Index(blockIdx.x + 1) * chunk;  // the first position of the next chunk
   if (column >= columns || next >= sorted.count || sorted.begins(next)) return;
   const Token id = sorted.token(next);
   const Index first = next - chunk;
-  if (sorted.token(first) == id && !sorted.begins(first)) return;  // it begins in an earlier chunk still
+  if (sorted.token(first) == id && !sorted.begins(first)) return;  // it begins in an earlier chunk
   C sum = sorted.tails[blockIdx.x * columns + column];
   for (Index at = next; at < sorted.count && sorted.token(at) == id; at += chunk) {
     sum += sorted.heads[at / chunk * columns + column];
@@ -136,8 +141,8 @@ void embed(Device& device, const Token* tokens, MatrixView<const S> weight, Matr
   detail::for_vectors(device, {x.rows}, x.columns, each, weight, x);
 }
 
-/// dweight[tokens[t]] += dx[t]. Tokens are sorted by id, 2^18 at a time, so that each row is added up in one order
-/// without atomic operations, and a frequent token's by many blocks.
+/// dweight[tokens[t]] += dx[t]. Tokens are sorted by id, 2^18 at a time, so each row is summed in a fixed order without
+/// atomic operations, and a frequent token's row by many blocks.
 template <ComputeScalar C>
 void embed_backward(Device& device, const Token* tokens, Input<C> dx, MatrixView<C> dweight) {
   using detail::TokenDigit;

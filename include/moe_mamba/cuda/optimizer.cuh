@@ -8,7 +8,15 @@
 #include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/ops/optimizer.hpp"
 
-/// Operations on whole parameter arrays on a CUDA device; the contract is in ops/optimizer.hpp.
+/// Operations on whole parameter arrays on a CUDA device; the contract is in ops/optimizer.hpp. For an element w with
+/// gradient g, which is scaled and clipped first, and moments m and v:
+///
+///   m ← keep1 m + take1 g    v ← keep2 v + take2 g²
+///   w ← w - rate (correct1 m / (sqrt(correct2 v) + epsilon) + decay w)
+///
+/// where keep and take are β and 1 - β, and correct1 and correct2 are 1 / (1 - βᵗ). A block takes a chunk of elements,
+/// and a thread loads vectors of all arrays, updates them in registers and stores them: each array is read and written
+/// once.
 namespace moe_mamba::inline v0_2::cuda {
 
 namespace detail {
@@ -19,18 +27,18 @@ struct SquareElement {
   __device__ double operator()(Index, Index i) const { return double(values[i]) * double(values[i]); }
 };
 
-/// The numbers of an update in the compute type.
+/// The coefficients of an update in the compute type.
 template <class C>
 struct AdamWFactors {
   C rate, decay, keep1, take1, keep2, take2, correct1, correct2, epsilon;
 };
 
 inline constexpr int adamw_threads = 256;
-/// Elements of a block: enough that its search for its place among the boundaries costs nothing.
+/// Elements per block: enough to make the binary search for its first boundary negligible.
 inline constexpr Index adamw_chunk = 8 * adamw_threads;
 
-/// A block for each chunk of adamw_chunk elements; a thread takes `own` neighbours at a time, for which arrays are
-/// aligned. It counts the boundaries that it passes, mostly none, on the way from one element to its next.
+/// One block per chunk of adamw_chunk elements; a thread takes vectors of `own` elements, to which arrays are aligned.
+/// It counts the boundaries crossed, mostly none, from one element to the next.
 template <int own, class C, class S>
 __global__ void __launch_bounds__(adamw_threads) adamw_kernel(AdamWUpdate<C, S> update, AdamWFactors<C> factors) {
   constexpr bool halved = AdamWUpdate<C, S>::keeps_remainder;
@@ -77,7 +85,7 @@ __global__ void __launch_bounds__(adamw_threads) adamw_kernel(AdamWUpdate<C, S> 
       }
       const C decay = crossed % 2 == 1 ? factors.decay : C(0);
       const C g = scale * gradient.values[j];
-      // Written out, so that the result does not depend on `own`, and so not on where an array begins.
+      // With explicit FMAs, so that the result does not depend on `own` and hence on the alignment of arrays.
       const C m = fma(factors.keep1, first_moment.values[j], factors.take1 * g);
       const C v = fma(factors.keep2, second_moment.values[j], factors.take2 * g * g);
       const C adapted = factors.correct1 * m / (sqrt(factors.correct2 * v) + factors.epsilon);
@@ -107,7 +115,7 @@ void sum_of_squares(Device& device, const C* values, Index count, double* sum) {
   detail::sum_elements(device, 1, count, true, detail::SquareElement<C>{values}, sum);
 }
 
-/// One AdamW update, one pass over the arrays; none where the norm of the gradient is not finite.
+/// One AdamW update in one pass over the arrays; does nothing if the norm of the gradient is not finite.
 template <ComputeScalar C, StorageScalar S>
 void adamw(Device& device, const AdamWUpdate<C, S>& update) {
   if (update.count == 0) return;

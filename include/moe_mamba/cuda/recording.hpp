@@ -6,8 +6,8 @@
 
 namespace moe_mamba::inline v0_2::cuda {
 
-/// Work that is done again and again with the same pointers and sizes: done as it is the first time, recorded as a CUDA
-/// graph the second, and from then on replayed by one launch.
+/// Work that is repeated with the same pointers and sizes: run directly the first time, captured as a CUDA graph the
+/// second, and replayed by one launch from then on.
 class Recording {
  public:
   Recording() = default;
@@ -19,8 +19,8 @@ class Recording {
     return *this;
   }
 
-  /// work() must put its kernels into the device's stream and do nothing else, and be the same as in the last call
-  /// since forget(). While the stream is being captured by somebody else, work() becomes part of that.
+  /// work() must only enqueue kernels in the device's stream, and the same ones as in earlier calls since forget(). If
+  /// the stream is already being captured, work() becomes part of that capture.
   template <class Work>
   void run(Device& device, const Work& work) {
     cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;

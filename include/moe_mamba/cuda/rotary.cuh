@@ -8,9 +8,12 @@
 #include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/ops/rotary.hpp"
 
-/// Rotary positions on a CUDA device; the contract is in ops/rotary.hpp. A thread takes a pair of numbers of all heads
-/// of a row, so that a sine is formed once for all of them. Frequencies come from the host, which rounds them as the
-/// CPU does.
+/// Rotary positions on a CUDA device; the contract is in ops/rotary.hpp. For pair i of a row at a position:
+///
+///   angle = position · frequency_i (negated in the backward pass)    (a, b) ← (a cos - b sin, b cos + a sin)
+///
+/// A thread takes one pair in all heads of a row, so that each sine and cosine is computed once. Frequencies are passed
+/// from the host, which rounds them as the CPU backend does.
 namespace moe_mamba::inline v0_2::cuda {
 
 namespace detail {
@@ -21,7 +24,7 @@ struct RotaryFrequencies {
   double of[rotary_pairs];
 };
 
-/// Pairs first … first + count - 1 of every head. Threads are numbered over the pairs of all rows or, where sequences are
+/// Pairs first … first + count - 1 of every head. Threads are numbered over the pairs of all rows or, if sequences are
 /// packed, over those of each sequence.
 template <class C>
 __global__ void __launch_bounds__(rotary_threads)
@@ -54,7 +57,7 @@ __global__ void __launch_bounds__(rotary_threads)
   }
 }
 
-/// Equally long sequences, or no more packed ones than a table holds.
+/// Equally long sequences, or as many packed ones as fit in a table.
 template <class C>
 void launch_rotary(Device& device, const RotaryEmbedding<C>& rotary) {
   if (rotary.shape.tokens() == 0) return;
@@ -82,8 +85,8 @@ void launch_rotary(Device& device, const RotaryEmbedding<C>& rotary) {
 
 }  // namespace detail
 
-/// See ops/rotary.hpp. Nothing is allocated and nothing waits. Packed sequences take two launches for some 160 of them.
-/// Throws Error where a kernel cannot be launched.
+/// See ops/rotary.hpp. Neither allocates nor synchronises. Packed sequences take two launches per 160 or so of them.
+/// Throws Error if a kernel cannot be launched.
 template <StorageScalar C>
 void rotary_embedding(Device& device, const RotaryEmbedding<C>& rotary) {
   detail::for_sequence_groups(

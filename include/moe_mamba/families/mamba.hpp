@@ -73,7 +73,7 @@ inline ConfigWriter mamba_config(const Architecture& model, const std::string& t
   config.add("vocab_size", model["Vocabulary"]).add("hidden_size", model["Width"]);
   config.add("num_hidden_layers", static_cast<Index>(model.layers.size()));
   config.add("state_size", layer["State"]).add("conv_kernel", layer["Convolution"]);
-  // transformers takes the inner width where it is given, which need not be a multiple.
+  // If the inner width is given, transformers uses it; it need not be a multiple of the width.
   config.add("expand", layer["Expand"] / model["Width"]);
   config.add("intermediate_size", layer["Expand"]).add("time_step_rank", layer["StepRank"]);
   config.flag("use_bias", layer["ProjectionBias"] != 0).flag("use_conv_bias", layer["NoConvolutionBias"] == 0);

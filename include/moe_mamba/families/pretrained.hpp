@@ -117,7 +117,7 @@ class TensorMap {
     }
     if (!std::equal(part.shape.begin(), part.shape.end(), tensor->shape.begin(), tensor->shape.end())) {
       fail(in_quotes(tensor->name) + ": shape", moe_mamba::detail::text_of(tensor->shape),
-           moe_mamba::detail::text_of(part.shape) + ", as the definition says");
+           moe_mamba::detail::text_of(part.shape) + ", by the definition");
     }
     if (tensor->type != DataType::F64 && tensor->type != DataType::F32 && tensor->type != DataType::F16 &&
         tensor->type != DataType::BF16) {

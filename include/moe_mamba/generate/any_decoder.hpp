@@ -9,8 +9,8 @@
 
 namespace moe_mamba::inline v0_2 {
 
-/// A type-erased decoder, for code that does not know the model's definition. It has the calls of a Decoder, each as one virtual
-/// call, whose cost is negligible next to a model's step; errors are those of Decoder.
+/// A type-erased decoder, for code that does not know the model's definition. It has the calls of a Decoder, each as
+/// one virtual call, whose cost is negligible next to a model's step; errors are those of Decoder.
 template <ComputeScalar C>
 class AnyDecoder {
  public:
@@ -24,8 +24,8 @@ class AnyDecoder {
   virtual std::span<const C> logits() const = 0;
   virtual void reset() = 0;
 
-  /// Reads the prompt and generates up to `count` tokens, while take(token) returns true. The last token that was taken has
-  /// been read back, one for which it returned false has not.
+  /// Reads the prompt and generates up to `count` tokens, while take(token) returns true. The last token that was taken
+  /// has been read back, one for which it returned false has not.
   virtual void generate(std::span<const Token> prompt, Sampling sampling, Seed seed, Index count,
                         const std::function<bool(Token)>& take) = 0;
 };
@@ -56,7 +56,7 @@ class DecoderOf final : public AnyDecoder<compute_t<S>> {
 
 }  // namespace detail
 
-/// A type-erased Decoder, on a device of its own or on the caller's. The model and the caller's device must outlive it.
+/// A type-erased Decoder, on its own device or on the caller's. The model and the caller's device must outlive it.
 template <class Definition, StorageScalar S, class Backend>
 std::unique_ptr<AnyDecoder<compute_t<S>>> make_decoder(const Model<Definition, S, Backend>& model,
                                                        DecoderOptions options = {}) {

@@ -48,9 +48,9 @@ struct DecoderOptions {
   Index chunk = 128;  ///< number of a prompt's tokens that are read at a time
 };
 
-/// Reads and generates text token by token, with one running state and the logits of the next token. All memory is allocated
-/// in the constructor, except as documented for generate(). The model must outlive the decoder. Only one thread may call a
-/// decoder at a time; a concurrent call throws std::logic_error.
+/// Reads and generates text token by token, with one running state and the logits of the next token. All memory is
+/// allocated in the constructor, except as documented for generate(). The model must outlive the decoder. Only one
+/// thread may call a decoder at a time; a concurrent call throws std::logic_error.
 template <class Definition, StorageScalar S, class Backend = Cpu>
 class Decoder {
   static_assert(TokenDefinition<Definition>,
@@ -62,8 +62,8 @@ class Decoder {
   using StatesType = States<Definition, S, Memory>;
   using Compute = compute_t<S>;
 
-  /// On a device of its own: one thread of the Cpu, or the current CUDA device. Throws std::invalid_argument for an
-  /// option out of range.
+  /// On its own device: one thread of the Cpu, or the current CUDA device. Throws std::invalid_argument for an option
+  /// out of range.
   explicit Decoder(const ModelType& model, DecoderOptions options = {})
       : model_(model),
         called_("decoder"),
@@ -86,9 +86,10 @@ class Decoder {
   explicit Decoder(const ModelType&&, DecoderOptions = {}) = delete;
   Decoder(const ModelType&&, Backend&, DecoderOptions = {}) = delete;
 
-  /// Reads tokens, in chunks of `chunk` tokens; returns the logits of the next token. Throws, leaving the decoder unchanged,
-  /// std::out_of_range for a token outside the vocabulary and std::invalid_argument if there are no tokens. If an operation of
-  /// a layer throws, the state is lost: reading and state() throw OrderError until restore() or reset().
+  /// Reads tokens, in chunks of `chunk` tokens; returns the logits of the next token. Throws, leaving the decoder
+  /// unchanged, std::out_of_range for a token outside the vocabulary and std::invalid_argument if there are no tokens.
+  /// If an operation of a layer throws, the state is lost: reading and state() throw OrderError until restore() or
+  /// reset().
   std::span<const Compute> prefill(std::span<const Token> tokens) {
     require(!tokens.empty(), "tokens.size()", tokens.size(), "1 or more");
     const ExclusiveCall call = begin_call();
@@ -165,10 +166,10 @@ class Decoder {
   };
   using Draws = std::conditional_t<Memory::on_host, Sampler, DeviceDraws>;
 
-  /// The tokens that a decoder generates, drawn on demand. Each is read back when the iterator is incremented, including the
-  /// last one, so that state and logits are then those of the whole text. (A token at which a loop is left by `break` has
-  /// not been read back.) If another generation has begun on the decoder, or it has no logits to continue from, the next
-  /// token throws std::logic_error.
+  /// The tokens that a decoder generates, drawn on demand. Each is read back when the iterator is incremented,
+  /// including the last one, so that state and logits are then those of the whole text. (A token at which a loop is
+  /// left by `break` has not been read back.) If another generation has begun on the decoder, or it has no logits to
+  /// continue from, the next token throws std::logic_error.
   class Generation {
    public:
     class Iterator {
@@ -241,13 +242,13 @@ class Decoder {
     Token token_ = 0;
   };
 
-  /// Reads the prompt and generates `count` tokens, without end if it is omitted. The prompt may be empty if something was
-  /// read before. On the host it allocates once, for the sampler; drawing tokens does not allocate.
+  /// Reads the prompt and generates `count` tokens, without end if it is omitted. The prompt may be empty if something
+  /// was read before. On the host it allocates once, for the sampler; drawing tokens does not allocate.
   Generation generate(std::span<const Token> prompt, Sampling sampling, Seed seed,
                       Index count = std::numeric_limits<Index>::max()) & {
     require(count >= 0, "count", count, "0 or more tokens");
     require(!prompt.empty() || has_logits_, "prompt.size()", prompt.size(),
-            "1 or more tokens where nothing has been read yet");
+            "1 or more tokens if nothing has been read yet");
     moe_mamba::check(sampling);
     Draws draws(sampling, seed, Index{Definition::vocabulary});
     const ExclusiveCall call = begin_call();
@@ -371,7 +372,7 @@ class Decoder {
 
   const ModelType& model_;
   DeviceHandle<Backend> device_;
-  const char* called_;  // what to name in the error of a concurrent call
+  const char* called_;  // the name for errors of concurrent calls
   Workspace<Definition, S, Backend> workspace_;
   StatesType states_{1};
   typename Backend::Recording recording_;  // of step()

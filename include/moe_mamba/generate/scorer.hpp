@@ -36,8 +36,8 @@ struct ScorerOptions {
   Index chunk = 512;  ///< number of tokens that are read at a time
 };
 
-/// Scores texts with a language model. Nothing is allocated after construction. The model must outlive the scorer. Only one
-/// thread may call a scorer at a time; a concurrent call throws std::logic_error.
+/// Scores texts with a language model. Nothing is allocated after construction. The model must outlive the scorer. Only
+/// one thread may call a scorer at a time; a concurrent call throws std::logic_error.
 template <class Definition, StorageScalar S, class Backend = Cpu>
 class Scorer {
   static_assert(TokenDefinition<Definition>, "a Scorer needs a LanguageModel, which predicts tokens");
@@ -46,8 +46,8 @@ class Scorer {
   using ModelType = Model<Definition, S, Backend>;
   using Compute = compute_t<S>;
 
-  /// On a device of its own: one thread of the Cpu, or the current CUDA device. Throws std::invalid_argument for an
-  /// option out of range.
+  /// On its own device: one thread of the Cpu, or the current CUDA device. Throws std::invalid_argument for an option
+  /// out of range.
   explicit Scorer(const ModelType& model, ScorerOptions options = {})
       : model_(model), workspace_(*device_, {1, detail::checked_chunk(options.chunk)}), rows_(rows_of(options.chunk)) {
     inputs_.reserve(static_cast<std::size_t>(rows_));
@@ -66,10 +66,10 @@ class Scorer {
   explicit Scorer(const ModelType&&, ScorerOptions = {}) = delete;
   Scorer(const ModelType&&, Backend&, ScorerOptions = {}) = delete;
 
-  /// The score of `continuation` after `context`, as used by multiple-choice benchmarks: its log-likelihood, and whether
-  /// greedy decoding would have generated it. The context must have at least one token, from which the first token of the
-  /// continuation is predicted; without a context, pass the model's token for the beginning of a text. Throws
-  /// std::invalid_argument for an empty context and std::out_of_range for a token outside the vocabulary.
+  /// The score of `continuation` after `context`, as used by multiple-choice benchmarks: its log-likelihood, and
+  /// whether greedy decoding would have generated it. The context must have at least one token, from which the first
+  /// token of the continuation is predicted; without a context, pass the model's token for the beginning of a text.
+  /// Throws std::invalid_argument for an empty context and std::out_of_range for a token outside the vocabulary.
   Score continuation(std::span<const Token> context, std::span<const Token> continuation) {
     require(!context.empty(), "context.size()", context.size(), "1 or more tokens");
     check("context", context);
@@ -78,8 +78,8 @@ class Scorer {
     return scored(context, continuation);
   }
 
-  /// The score of a whole text: every token but the first is predicted from all tokens before it. A recurrent model needs no
-  /// window for that.
+  /// The score of a whole text: every token but the first is predicted from all tokens before it. A recurrent model
+  /// needs no window for that.
   Score text(std::span<const Token> tokens) {
     require(!tokens.empty(), "tokens.size()", tokens.size(), "1 or more");
     check("tokens", tokens);
@@ -87,10 +87,10 @@ class Scorer {
     return scored(tokens.first(1), drop(tokens, 1));
   }
 
-  /// The score of a text in windows of `length` tokens, `stride` tokens apart, each scored from an empty state. Every token
-  /// but the first is predicted once, in the first window that contains it, and thus from at least length - stride tokens,
-  /// except in the first window. Models with a limited context are evaluated like this. Throws std::invalid_argument unless
-  /// 1 <= stride < length.
+  /// The score of a text in windows of `length` tokens, `stride` tokens apart, each scored from an empty state. Every
+  /// token but the first is predicted once, in the first window that contains it, and thus from at least length -
+  /// stride tokens, except in the first window. Models with a limited context are evaluated like this. Throws
+  /// std::invalid_argument unless 1 <= stride < length.
   Score windows(std::span<const Token> tokens, Index length, Index stride) {
     require(!tokens.empty(), "tokens.size()", tokens.size(), "1 or more");
     require(length >= 2, "length", length, "2 or more tokens");

@@ -20,8 +20,9 @@ namespace moe_mamba::inline v0_2 {
 
 /// Whether a checkpoint may be resumed by a run other than the one that wrote it: with another definition whose
 /// parameters have the same names and shapes, or another optimizer, schedule, clip_norm, carry_states,
-/// selection_bias_rate (where there is such a bias) or auxiliary losses. What a checkpoint does not record, such as an older one, is not compared. Carried states are restored only
-/// in a run with the same definition that carries them too; otherwise they start at zero.
+/// selection_bias_rate (if there is such a bias) or auxiliary losses. Properties that a checkpoint does not record,
+/// because it is older, are not compared. Carried states are restored only in a run with the same definition that
+/// carries them too; otherwise they start at zero.
 enum class OtherRun { refused, accepted };
 
 /// What load_checkpoint() returns; model and trainer are restored in place.

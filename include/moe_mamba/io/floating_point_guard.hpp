@@ -6,8 +6,8 @@
 
 namespace moe_mamba::inline v0_2::detail {
 
-/// Lets numbers of files overflow, underflow or be NaN while it lives, whatever the program does about such exceptions: none
-/// traps, and after it the flags and traps of the calling thread are what they were.
+/// Lets numbers in files overflow, underflow or be NaN for its lifetime, whatever floating-point traps the program has
+/// enabled: none is taken, and afterwards the calling thread's flags and traps are as before.
 class FloatingPointGuard {
  public:
   FloatingPointGuard() { std::feholdexcept(&before_); }

@@ -12,7 +12,7 @@
 
 namespace moe_mamba::inline v0_2::detail {
 
-/// 64 bits that depend on every byte. Four chains of multiplications, so that reading is what takes the time.
+/// A 64-bit hash of all bytes. Four independent chains of multiplications, so it is limited by memory bandwidth.
 inline std::uint64_t hash_bytes(std::span<const std::byte> bytes, std::uint64_t seed) {
   constexpr std::uint64_t factor = 0x9E3779B97F4A7C15u;
   const auto mix = [](std::uint64_t& state, std::uint64_t word) {
@@ -41,7 +41,7 @@ inline std::uint64_t hash_text(std::string_view text, std::uint64_t seed) {
   return hash_bytes(std::as_bytes(std::span<const char>(text)), seed);
 }
 
-/// Sixteen digits.
+/// Sixteen hexadecimal digits.
 inline std::string hexadecimal(std::uint64_t value) {
   std::string text;
   for (int digit = 15; digit >= 0; --digit) text += "0123456789abcdef"[(value >> (4 * digit)) & 15];

@@ -31,7 +31,7 @@ inline constexpr std::array<std::string_view, 4> training_tensors = {"training.f
 inline constexpr std::string_view own_prefix = "moe_mamba.";  // of all metadata that the library writes
 inline constexpr const char* definition_key = "moe_mamba.definition";
 
-/// Throws std::invalid_argument for a caller's metadata under a name that the library's own may have.
+/// Throws std::invalid_argument for a caller's metadata with a key that is reserved for the library.
 inline void check_keys(const std::map<std::string, std::string>& metadata) {
   for (const auto& [key, value] : metadata) {
     require(!key.starts_with(own_prefix), "metadata key", in_quotes(key),
@@ -98,8 +98,7 @@ void check_parameters(const SafetensorsFile& file) {
     const std::span<const Index> shape(parameter.shape.data(), static_cast<std::size_t>(parameter.rank));
     const std::string name = "tensor " + in_quotes(tensor.name);
     if (!std::equal(shape.begin(), shape.end(), tensor.shape.begin(), tensor.shape.end())) {
-      throw_content_error(where, name + ": shape", shape_text(tensor.shape),
-                          shape_text(shape) + ", as the definition says");
+      throw_content_error(where, name + ": shape", shape_text(tensor.shape), shape_text(shape) + ", by the definition");
     }
     if (tensor.type != DataType::F64 && tensor.type != DataType::F32 && tensor.type != DataType::F16 &&
         tensor.type != DataType::BF16) {

@@ -6,10 +6,10 @@
 
 #include "moe_mamba/core/standard.hpp"
 
-/// Names and values of strangers in messages.
+/// Names and values from untrusted files in messages.
 namespace moe_mamba::inline v0_2::detail {
 
-/// Bytes of the UTF-8 character at the begin of `text` (RFC 3629), 0 if there is none: no overlong forms, no
+/// Bytes of the UTF-8 character at the beginning of `text` (RFC 3629), 0 if there is none: no overlong forms, no
 /// surrogates.
 inline std::size_t utf8_character(std::string_view text) {
   const auto byte = [&](std::size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0u; };
@@ -29,8 +29,8 @@ inline std::size_t utf8_character(std::string_view text) {
   return 0;
 }
 
-/// A name or value in quotes for a message, which is UTF-8 whatever the bytes are: control characters, and bytes that belong
-/// to no character, are escaped. Cut, between two characters, behind `longest` bytes.
+/// A name or value in quotes for a message, as valid UTF-8 whatever the bytes: control characters and invalid bytes are
+/// escaped. Truncated, between two characters, after `longest` bytes.
 inline std::string in_quotes(std::string_view text, std::size_t longest = 100) {
   constexpr std::string_view digits = "0123456789abcdef";
   std::string result = "\"";
@@ -52,7 +52,7 @@ inline std::string in_quotes(std::string_view text, std::size_t longest = 100) {
   return result + (at < text.size() ? "\" (cut)" : "\"");
 }
 
-/// A path for a message: as it is, or whole and in quotes where a part of it has to be escaped.
+/// A path for a message: unchanged, or all of it in quotes if a part has to be escaped.
 inline std::string shown_path(const std::string& path) {
   std::string quoted = in_quotes(path, std::string::npos);
   return quoted.size() == path.size() + 2 ? path : quoted;

@@ -70,8 +70,8 @@ inline Index tensor_bytes(DataType type, std::span<const Index> shape) {
 
 }  // namespace detail
 
-/// Reads a file in memory. Its definition, and the JSON parser that it needs, are in io/safetensors_reader.hpp, so that a
-/// program can compile them in one file, as it does kernels (files.hpp).
+/// Reads a file in memory. Its definition, and the JSON parser that it needs, are in io/safetensors_reader.hpp, so a
+/// program can compile them in a single file, as it does kernels (files.hpp).
 template <class Contents>
 struct SafetensorsReader {
   static Contents read(std::span<const std::byte> bytes, const std::string& file);

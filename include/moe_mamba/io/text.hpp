@@ -48,8 +48,8 @@ inline void append_file(const std::filesystem::path& path, std::vector<unsigned 
   text.resize(size);
 }
 
-/// Whether two paths lead to the same file or folder; not if one leads nowhere. (std::filesystem::equivalent() takes an
-/// error of stat() for another file, with some standard libraries.)
+/// Whether two paths refer to the same file or folder; false if one does not exist. (In some standard libraries
+/// std::filesystem::equivalent() treats an error of stat() as a different file.)
 inline bool is_same(const std::filesystem::path& a, const std::filesystem::path& b) {
   struct stat found[2];
   const std::filesystem::path* paths[2] = {&a, &b};

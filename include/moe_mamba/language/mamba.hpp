@@ -20,7 +20,7 @@ inline constexpr bool gives_mamba_experts =
     is_integer_option<InputExperts, Option> || is_integer_option<GateExperts, Option> ||
     is_integer_option<OutputExperts, Option>;
 
-/// Whether an option says something of the experts that others give.
+/// Whether an option configures experts that other options add.
 template <class Option>
 inline constexpr bool is_option_of_mamba_experts =
     is_routing_option<Option> || is_integer_option<Hidden, Option> ||
@@ -195,9 +195,9 @@ constexpr void set(MambaOptions& options, std::type_identity<NoConvolutionBias>)
 /// The Mamba block. Options: State<16>, Convolution<4>, Expand<2> or Inner<E>, StepRank<width / 16, rounded up>,
 /// InnerNorm<NoNorm>; ProjectionBias and NoConvolutionBias (off).
 ///
-/// InputExperts<N>, GateExperts<N> and OutputExperts<N> put experts in place of the projections to x, to the gate z and out
-/// of the block. An expert is one matrix, or two with Hidden<H> and an activation (Relu). One router chooses for all
-/// of them (SharedRouter), or a router for each (SeparateRouters); the options of a router are those of Moe.
+/// InputExperts<N>, GateExperts<N> and OutputExperts<N> put experts in place of the projections to x, to the gate z and
+/// out of the block. An expert is one matrix, or two with Hidden<H> and an activation (Relu). One router chooses for
+/// all of them (SharedRouter), or a router for each (SeparateRouters); the options of a router are those of Moe.
 template <class... Options>
 struct Mamba {
   static_assert(detail::check_mamba<Mamba, Options...>());

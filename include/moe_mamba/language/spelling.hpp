@@ -21,8 +21,8 @@
 /// spelled-out defaults, and of names for groups of layers.
 namespace moe_mamba::inline v0_2 {
 
-/// Whether a text includes the weights of auxiliary losses and how parameters are initialised, which do not affect what a
-/// model computes from its parameters.
+/// Whether a text includes the weights of auxiliary losses and how parameters are initialised, which do not affect what
+/// a model computes from its parameters.
 enum class AuxiliaryLosses { left_out, spelled };
 
 namespace detail {
@@ -83,7 +83,7 @@ struct SpellingOf<LayerNorm<Options...>> {
   }
 };
 
-/// Adds a router's options but for the numbers of experts.
+/// Adds a router's options, except for the numbers of experts.
 inline void add_routing(Spelling& spelling, const RoutingOptions& given, AuxiliaryLosses losses) {
   const RoutingOptions standard;
   spelling.flag("TopKThenSoftmax", given.order == GateOrder::top_k_then_softmax)
@@ -314,8 +314,8 @@ struct SpellingOf<SequenceModel<Arguments...>> {
 
 /// A model's definition as text, such as "LanguageModel<Vocabulary<256>, Width<64>, Repeat<2, Mamba<>>>". Definitions
 /// with the same text compute the same from the same parameters. User-defined layers, norms and activations appear
-/// under the qualified names of their types, or their members `spelling`. Two types that functions define under the same
-/// name need a member `spelling` to be told apart: clang omits the function from the name of a local type.
+/// under the qualified names of their types, or their members `spelling`. Two types that functions define under the
+/// same name need a member `spelling` to be told apart: clang omits the function from the name of a local type.
 template <class Definition>
 std::string spelling(AuxiliaryLosses losses = AuxiliaryLosses::left_out) {
   return detail::spelled<Definition>(1, losses);

@@ -36,8 +36,9 @@ constexpr bool is_identifier_character(char c) {
   return c == '_' || is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
 }
 
-/// Whether a name has a lambda or another type without a name in it. Compilers name them by their parameters, by a count or
-/// by a line of a source, which other types have as well, or not at all: clang writes an argument that is a lambda "{}".
+/// Whether a name has a lambda or another type without a name in it. Compilers name them by their parameters, by a
+/// count or by a line of a source, which other types have as well, or not at all: clang writes an argument that is a
+/// lambda "{}".
 constexpr bool has_unnamed_type(std::string_view name) {
   for (const std::string_view mark : {"<lambda", "{lambda", "(lambda", "'lambda", "auto:", "<unnamed ", "(unnamed ",
                                       "{unnamed ", "'unnamed", "<anonymous ", "(anonymous "}) {
@@ -52,8 +53,8 @@ constexpr bool has_unnamed_type(std::string_view name) {
   return false;
 }
 
-/// Whether a compiler may give two types this name: types without a name have none of their own, clang ends arrays after ten
-/// elements with "...", and has six digits behind the point of every number.
+/// Whether a compiler may give two types this name: unnamed types have no names of their own, clang truncates arrays
+/// after ten elements with "...", and prints every number with six decimals.
 constexpr bool leaves_out(std::string_view name) {
   if (has_unnamed_type(name) || name.find("...") != name.npos) return true;
   for (std::size_t point = name.find('.'); point != name.npos; point = name.find('.', point + 1)) {
@@ -86,7 +87,8 @@ inline std::size_t literal_end(std::string_view text, std::size_t begin) {
 }
 
 /// A compiler's name of a type in a form common to g++ and clang: qualified, except by the library's namespace and by
-/// scopes that only g++ writes, with spaces after commas and between identifiers. "Relu" is the library's, "::Relu" a user's.
+/// scopes that only g++ writes, with spaces after commas and between identifiers. "Relu" is the library's, "::Relu" a
+/// user's.
 inline std::string common_name(std::string_view written) {
   constexpr std::string_view unnamed = "(anonymous namespace)", own = "moe_mamba::";
   const auto identifier_length = [](std::string_view text) {

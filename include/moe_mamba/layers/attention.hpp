@@ -12,18 +12,18 @@ namespace moe_mamba::inline v0_2 {
 /// Which of attention's projections have biases.
 enum class AttentionBiases { none, input, all };
 
-/// The numbers of an attention layer.
+/// The options of an attention layer.
 struct AttentionOptions {
   int heads = 1;             ///< H, of queries
-  int key_value_heads = 0;   ///< G; 0: as many
+  int key_value_heads = 0;   ///< G; 0: as many as heads
   int head_width = 0;        ///< d; 0: the model's width over the heads
-  int context = 1;           ///< N, the last positions that a step sees, its own included
-  bool positions = true;     ///< rotary ones
-  int rotary_base = 10'000;  ///< of their wavelengths
-  int rotary_width = 0;      ///< R, rotated numbers of a head; 0: all
+  int context = 1;           ///< N, the number of last positions that a step attends to, including its own
+  bool positions = true;     ///< whether there are rotary positions
+  int rotary_base = 10'000;  ///< the base of their wavelengths
+  int rotary_width = 0;      ///< R, the number of rotated elements per head; 0: all
   AttentionBiases biases = AttentionBiases::none;
 
-  /// The same with nothing left to the width; a rotary width of 0 then stands for no positions.
+  /// The same with every default that depends on the width resolved; a rotary width of 0 then means no positions.
   constexpr AttentionOptions of_width(int width) const {
     AttentionOptions all = *this;
     if (key_value_heads == 0) all.key_value_heads = heads;
@@ -40,7 +40,7 @@ struct AttentionOptions {
 ///   q, k, v = q_proj(x), k_proj(x), v_proj(x);  q, k rotated by their positions
 ///   out = o_proj(softmax(q · k / sqrt(d)) v), each step over itself and the N - 1 steps before it
 ///
-/// A sequence carries the last N keys and values and how many steps it has read: 2 N G d + 2 scalars.
+/// A sequence carries the last N keys and values and the number of steps read so far: 2 N G d + 2 scalars.
 template <int D, AttentionOptions Options>
 struct AttentionLayer : LayerDefaults {
   static constexpr AttentionHeads heads{Options.heads, Options.key_value_heads, Options.context};
@@ -71,7 +71,7 @@ struct AttentionLayer : LayerDefaults {
     typename Bind::Vector q_bias, k_bias, v_bias;  // (H d), (G d), (G d) or null
     typename Bind::Vector out_bias;                // (D) or null
 
-    /// The three input projections lie one below the other: they are one matrix, (size, D), and one bias, (size).
+    /// The three input projections are stacked: they form one matrix, (size, D), and one bias, (size).
     constexpr ProjectionWeights<Bind> input() const { return {stacked(q, k, v), q_bias}; }
     constexpr ProjectionWeights<Bind> output() const { return {out, out_bias}; }
   };
@@ -84,7 +84,7 @@ struct AttentionLayer : LayerDefaults {
     return Sum::template thread_scratch<C>(device, shape, training);
   }
 
-  /// The projections, and two products of d a head with each row that a step sees, where that sees a whole window.
+  /// The projections, and per head two products of width d with each row that a step attends to, if the window is full.
   static constexpr double flops_per_token = Sum::flops_per_token + 4.0 * q_size * static_cast<double>(heads.context);
 
   /// The parts of (T, (H + 2G) d).
@@ -108,7 +108,7 @@ struct AttentionLayer : LayerDefaults {
     MatrixView<C> qkv;                  // (T, (H + 2G) d): queries, keys and values, rotated
     MatrixView<C> mixed;                // (T, H d): sums of values
     MatrixView<compute_t<C>> log_sums;  // (T, H)
-    MatrixView<compute_t<C>> state;     // (B, state_size): what was in the initial states
+    MatrixView<compute_t<C>> state;     // (B, state_size): a copy of the initial states
   };
 
   template <class C>
@@ -181,7 +181,7 @@ struct AttentionLayer : LayerDefaults {
  private:
   static constexpr Index position = AttentionCache<d>(heads).position();
 
-  /// Queries and keys, which lie side by side, or the gradients with respect to them.
+  /// Rotates queries and keys, which are adjacent columns, or the gradients with respect to them.
   template <class Device, class C>
   static void rotate(Device& device, Shape shape, MatrixView<C> qkv, StateView<const compute_t<C>> positions,
                      bool backward) {

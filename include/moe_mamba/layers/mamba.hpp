@@ -7,16 +7,16 @@
 
 namespace moe_mamba::inline v0_2 {
 
-/// The Mamba block (Gu & Dao 2023, arXiv 2312.00752, section 3.4), of width D, inner width E, N states a channel, K
+/// The Mamba block (Gu & Dao 2023, arXiv 2312.00752, section 3.4), of width D, inner width E, N states per channel, K
 /// taps and step rank R:
 ///
 ///   [x, z] = in_proj(u);  x = silu(causal depthwise convolution(x) + bias);  [δ, B, C] = x_proj(x)
 ///   y = selective scan of x with step dt_proj(δ), gated by silu(z);  out = out_proj(y)
 ///
-/// With an inner norm other than NoNorm, δ, B and C are each normed first (Falcon-Mamba, Jamba); the projections in and
-/// out may have biases, and the convolution none. Either or both halves of in_proj and out_proj may be experts, with one
-/// router for all (Routing Mamba: Zhan et al. 2025, arXiv 2506.18145) or with one each (Pióro et al. 2024, arXiv
-/// 2401.04081).
+/// With an inner norm other than NoNorm, δ, B and C are each normalised first (Falcon-Mamba, Jamba); in_proj and
+/// out_proj may have biases, and the convolution may have none. Either half of in_proj, or both, and out_proj may be
+/// experts, with one router for all (Routing Mamba: Zhan et al. 2025, arXiv 2506.18145) or one for each (Pióro et al.
+/// 2024, arXiv 2401.04081).
 ///
 /// A sequence carries the last K - 1 inputs of the convolution and the scan's states: (K - 1) E + N E scalars.
 template <int D, MambaOptions Options, class InnerNorm, class ExpertActivation>
@@ -92,7 +92,7 @@ struct MambaLayer : MambaBlocks<D, Options, InnerNorm, ExpertActivation>::Sum {
     MatrixView<C> gated;  // (T, E): the scan's output
     typename OutProjection::template Saved<C> out_proj;
 
-    /// What the scan reads.
+    /// The inputs of the scan.
     constexpr ScanInputs<C> scan_inputs() const { return inputs(convolved, delta, normed, xz); }
   };
 

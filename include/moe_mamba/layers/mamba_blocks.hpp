@@ -9,7 +9,7 @@
 #include "moe_mamba/blocks/state_space.hpp"
 #include "moe_mamba/layers/mamba_options.hpp"
 
-/// What a Mamba block is made of; each projection into and out of it is one matrix or experts.
+/// The blocks that a Mamba block is composed of; each of its outer projections is one matrix or experts.
 namespace moe_mamba::inline v0_2 {
 
 namespace detail {
@@ -30,7 +30,7 @@ using MambaProjection = std::conditional_t<
 
 }  // namespace detail
 
-/// Two projections of one input whose outputs lie side by side, (T, In) → (T, 2 · Width): x and the gate z.
+/// Two projections of one input with concatenated outputs, (T, In) → (T, 2 · Width): x and the gate z.
 template <int Width, class ToInput, class ToGate>
 struct InputAndGate : LayerOf<ToInput, ToGate> {
   template <class Bind>
@@ -79,21 +79,21 @@ struct InputAndGate : LayerOf<ToInput, ToGate> {
   }
 };
 
-/// The blocks of a Mamba block of width D, inner width E, N states a channel and step rank R.
+/// The blocks of a Mamba block of width D, inner width E, N states per channel and step rank R.
 template <int D, MambaOptions Options, class InnerNorm, class ExpertActivation>
 struct MambaBlocks {
   static constexpr int N = Options.states, E = Options.inner, R = Options.step_rank;
   static constexpr MambaExperts experts = Options.experts;
   static constexpr bool has_shared_router = experts.most() > 0 && !experts.separate_routers;
 
-  /// The routing of all projections that have experts. Their router learns by the gates that weight outputs: those of the
-  /// output projection alone if it has experts (Zhan et al. 2025), otherwise all.
+  /// The routing of all projections that have experts. Their router is trained through the gates that weight outputs:
+  /// those of the output projection alone if it has experts (Zhan et al. 2025), otherwise all.
   using Router = std::conditional_t<has_shared_router, Routing<D, experts.routing_over(experts.most())>, NoRouting>;
   static constexpr GateUse use_before_output =
       has_shared_router && experts.output > 0 ? GateUse::selection : GateUse::weight;
 
-  /// One projection makes x and z where it is the same as two: of one matrix, or of experts of one matrix each that one
-  /// router chooses.
+  /// A single projection computes x and z if that is equivalent to two: with one matrix each, or with experts of one
+  /// matrix each that one router chooses.
   static constexpr bool is_joint =
       experts.input == experts.gate && (experts.input == 0 || (has_shared_router && experts.hidden == 0));
   template <int Out, int Count, RoutedProjection Which>

@@ -7,7 +7,7 @@
 namespace moe_mamba::inline v0_2 {
 
 /// Feed-forward layer without biases: down(f(up(x))), or down(f(gate(x)) · up(x)) with a gated activation, whose up
-/// matrix holds the rows of the gate first. Several experts of a hidden width of FanIn are one such layer.
+/// matrix has the rows of the gate first. Several experts of hidden width FanIn can be one such layer.
 template <int D, int H, class Activation, int FanIn = H>
 struct MlpLayer : LayerDefaults {
   static constexpr int rows = Activation::gated ? 2 * H : H;

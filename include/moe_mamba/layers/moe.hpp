@@ -9,12 +9,12 @@
 
 namespace moe_mamba::inline v0_2 {
 
-/// The numbers of a mixture of experts.
+/// The options of a mixture of experts.
 struct MoeOptions : RoutingOptions {
-  int hidden = 0;          ///< H, of an expert; 0: four times the width
-  int shared_experts = 0;  ///< that every token goes to
+  int hidden = 0;          ///< H, per expert; 0: four times the width
+  int shared_experts = 0;  ///< experts that every token goes to
 
-  /// The same with nothing left to the width.
+  /// The same with every default that depends on the width resolved.
   constexpr MoeOptions of_width(int width) const {
     MoeOptions all = *this;
     if (hidden == 0) all.hidden = 4 * width;
@@ -23,8 +23,8 @@ struct MoeOptions : RoutingOptions {
 };
 
 /// Mixture of experts (Shazeer et al. 2017; Fedus et al. 2021): each token goes to K of the experts, which are
-/// feed-forward layers without biases, and gets the sum of their outputs weighted by the router's gates, plus that of
-/// the shared ones. See blocks/routing.hpp for which, and for losses and capacity.
+/// feed-forward layers without biases, and gets the sum of their outputs weighted by the router's gates, plus those of
+/// the shared ones. See blocks/routing.hpp for the choice of experts, losses and capacity.
 template <int D, MoeOptions Options, class Activation>
 struct MoeLayer : LayerDefaults {
   static constexpr int H = Options.hidden;
@@ -32,7 +32,7 @@ struct MoeLayer : LayerDefaults {
   using Choice = Routing<D, RoutingOptions(Options)>;
   using Experts = ExpertProjection<Choice, ExpertMlp<D, H, D, Options.experts, Activation>>;
   using Shared = MlpLayer<D, has_shared ? Options.shared_experts * H : 1, Activation, H>;
-  /// What stands for the shared experts where there are none.
+  /// Stands for the shared experts if there are none.
   struct NoShared : LayerOf<> {};
   using SharedOrNone = std::conditional_t<has_shared, Shared, NoShared>;
   using Sum = LayerOf<Choice, Experts, SharedOrNone>;

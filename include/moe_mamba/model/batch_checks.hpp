@@ -71,7 +71,7 @@ struct BatchChecks {
     input_count(inputs.size(), shape);
     const Index wanted = shape.tokens() * (takes_tokens ? 1 : Definition::output_width);
     require(static_cast<Index>(targets.size()) == wanted, "targets.size()", targets.size(),
-            [&] { return std::to_string(wanted) + ", as the shape says"; });
+            [&] { return std::to_string(wanted) + ", for this shape"; });
     tokens("inputs", inputs, 0);
     tokens("targets", targets, masked_target);
   }
@@ -116,8 +116,10 @@ struct BatchChecks {
   static void backward(const WorkspaceType& workspace, std::size_t doutputs, std::size_t gradient_count,
                        std::size_t dinputs, const StatesType* dstates) {
     require(workspace.purpose() == Purpose::training, "workspace.purpose()", "inference", "training, for gradients");
-    require(workspace.recorded().has_value(), "workspace", "without a recorded forward pass",
-            "one on which forward() was called last");
+    if (!workspace.recorded().has_value()) {
+      detail::raise<std::invalid_argument>(
+          "backward() needs a recorded forward pass: call forward() on this workspace first");
+    }
     const Shape shape = workspace.recorded()->shape;
     outputs(doutputs, shape.tokens());
     gradients(workspace, gradient_count, shape, dstates);
@@ -131,7 +133,7 @@ struct BatchChecks {
  private:
   static void input_count(std::size_t size, Shape shape) {
     require(static_cast<Index>(size) == shape.tokens() * Definition::input_width, "inputs.size()", size,
-            [&] { return std::to_string(shape.tokens() * Definition::input_width) + ", as the shape says"; });
+            [&] { return std::to_string(shape.tokens() * Definition::input_width) + ", for this shape"; });
   }
 
   static void tokens(const char* name, std::span<const Input> values, Token lowest) {

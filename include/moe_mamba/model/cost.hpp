@@ -8,23 +8,23 @@
 #include "moe_mamba/core/static_check.hpp"
 #include "moe_mamba/model/stage.hpp"
 
-/// What a definition costs, and where its parameters lie: facts known at compile time.
+/// The cost of a definition and the layout of its parameters, known at compile time.
 namespace moe_mamba::inline v0_2 {
 
 struct Cost {
   Index parameters;  ///< elements of all parameters
-  /// Of them, those that a token meets: of a mixture the chosen and shared experts only, of an embedding one row unless it is
-  /// the head as well.
+  /// Parameters used per token: of a mixture only the chosen and shared experts, of an embedding one row unless it is
+  /// also the head.
   Index active_parameters;
-  /// Operations of matrix products, convolutions (2 a tap), scans (7 a state) and attention (4 a head's number and position,
-  /// for a token that sees a whole window) for one token; element-wise work between them is not counted.
+  /// Operations of matrix products, convolutions (2 per tap), scans (7 per state) and attention (4 per element of a
+  /// head and position, with a full window) for one token; element-wise work between them is not counted.
   double flops_per_token;
   /// Forward and backward pass: three times the forward pass, as a product's backward pass is two products. (A sequence
-  /// model saves, without the gradient with respect to its inputs, one of the first layer's.)
+  /// model without the gradient with respect to its inputs saves one product of the input layer.)
   double training_flops_per_token;
-  Index state_bytes;  ///< what one sequence carries from step to step
-  /// Memory that a training step keeps for its backward pass, for one token of a sequence of 4096: on the CPU, and on a
-  /// CUDA device but with bfloat16 parameters, where it is little more than half of that.
+  Index state_bytes;  ///< the running state of one sequence
+  /// Saved activations of a training step, per token of a sequence of 4096: on the CPU, and on a CUDA device unless
+  /// parameters are bfloat16, for which it is little more than half of that.
   Index activation_bytes_per_token;
 };
 

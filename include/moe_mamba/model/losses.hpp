@@ -8,11 +8,12 @@ namespace moe_mamba::inline v0_2 {
 struct Losses {
   double prediction = 0;  ///< mean over the targets: cross-entropy in nats, or squared error of a sequence model
   double auxiliary = 0;   ///< of the routers, as they enter the total
-  Index targets = 0;      ///< unmasked tokens; numbers, of a sequence model
+  Index targets = 0;      ///< unmasked tokens; for a sequence model, numbers
 
   double total() const { return prediction + auxiliary; }
 
-  /// The losses of both batches together: means over the targets of both, so that a batch weighs by how many it has.
+  /// Combines the losses of two batches: means over the targets of both, so each batch is weighted by its number of
+  /// targets.
   Losses& operator+=(const Losses& other) {
     if (other.targets == 0) return *this;
     targets += other.targets;

@@ -30,17 +30,18 @@ struct Uninitialised {};
 /// The parameters of a definition, stored as S, and the passes of the model.
 ///
 /// Inputs are token ids of a LanguageModel, (B, L), or the numbers of a SequenceModel, (B, L, Inputs). Outputs are
-/// logits, (B, L, Vocabulary), or (B, L, Outputs). B and L may be 0. With Shape::packed(lengths), sequences of different
-/// lengths are stored end to end; each starts from zero or from its own running state, and its results are the same as in a
-/// batch of its own. Given running states are read and updated; without states, sequences start from zero and their final
-/// states are dropped. Invalid arguments throw before anything has changed: std::invalid_argument, or std::out_of_range for a
-/// token id. With valid ones no call allocates, locks or throws. Calls are const: several threads may use one model at a time,
-/// each with its own workspace and device; a call on a workspace or device that another call is using throws std::logic_error.
+/// logits, (B, L, Vocabulary), or (B, L, Outputs). B and L may be 0. With Shape::packed(lengths), sequences of
+/// different lengths are stored end to end; each starts from zero or from its own running state, and its results are
+/// the same as in a separate batch. Given running states are read and updated; without states, sequences start from
+/// zero and their final states are dropped. Invalid arguments throw before anything has changed: std::invalid_argument,
+/// or std::out_of_range for a token id. With valid ones no call allocates, locks or throws. Calls are const: several
+/// threads may use one model at a time, each with its own workspace and device; a call on a workspace or device that
+/// another call is using throws std::logic_error.
 ///
-/// On a device other than the host, parameters, states and gradients are in its memory. Calls with inputs and outputs in the
-/// host's memory copy them and return when they are done. Calls with DeviceSpans queue their work in the device's stream and
-/// return immediately: their arguments must stay valid until it is done (for a recorded forward pass, until backward() is),
-/// and token ids, which the host cannot check, must be valid.
+/// On a device other than the host, parameters, states and gradients are in its memory. Calls with inputs and outputs
+/// in the host's memory copy them and return when they are done. Calls with DeviceSpans queue their work in the
+/// device's stream and return immediately: their arguments must stay valid until it is done (for a recorded forward
+/// pass, until backward() is), and token ids, which the host cannot check, must be valid.
 template <class Definition, class S = float, class Backend = Cpu>
 class Model {
  public:
@@ -75,7 +76,8 @@ class Model {
   }
 
   /// A moved-from model has no parameters: it may be assigned to and destroyed; every other call on it throws
-  /// std::logic_error. Trainers, decoders and scorers still refer to the object that they were constructed with, and throw too.
+  /// std::logic_error. Trainers, decoders and scorers still refer to the object that they were constructed with, and
+  /// throw too.
   Model(Model&& other) noexcept : memory_(std::move(other.memory_)), data_(std::exchange(other.data_, nullptr)) {}
   Model& operator=(Model&& other) noexcept {
     memory_ = std::move(other.memory_);
@@ -99,8 +101,8 @@ class Model {
     }
   }
 
-  /// Copies all parameters from or to the host, and returns when that is done. On a device, does not wait for work queued in a
-  /// stream. Throws std::invalid_argument unless there are Definition::parameters values.
+  /// Copies all parameters from or to the host, and returns when that is done. On a device, does not wait for work
+  /// queued in a stream. Throws std::invalid_argument unless there are Definition::parameters values.
   void write(std::span<const S> values) {
     Checks::parameters("values.size()", values.size());
     require_parameters();
@@ -112,7 +114,8 @@ class Model {
     Memory::read(values.data(), data_, values.size_bytes());
   }
 
-  /// A parameter by its name. Throws std::invalid_argument for an unknown name, with the most similar names in the message.
+  /// A parameter by its name. Throws std::invalid_argument for an unknown name, with the most similar names in the
+  /// message.
   SpanOf<S, Memory> parameter(std::string_view name) {
     SpanOf<S, Memory> found;
     bool known = false;
@@ -165,9 +168,9 @@ class Model {
   }
 
   /// The gradient of a loss from its gradient w.r.t. the outputs of the forward pass just recorded on this training
-  /// workspace. Adds to `gradients` (laid out as the parameters), including the auxiliary losses' gradient. `dinputs`, only
-  /// for a sequence model, may be empty. `dstates` is the gradient w.r.t. the final states on entry and w.r.t. the initial
-  /// states on return.
+  /// workspace. Adds to `gradients` (laid out as the parameters), including the auxiliary losses' gradient. `dinputs`,
+  /// only for a sequence model, may be empty. `dstates` is the gradient w.r.t. the final states on entry and w.r.t. the
+  /// initial states on return.
   void backward(WorkspaceType& workspace, std::span<const Compute> doutputs, SpanOf<Compute, Memory> gradients,
                 std::span<Compute> dinputs = {}, StatesType* dstates = nullptr) const {
     backward_any(workspace, doutputs, gradients, dinputs, dstates);
@@ -177,9 +180,9 @@ class Model {
     backward_any(workspace, doutputs, gradients, dinputs, dstates);
   }
 
-  /// The losses of a batch with targets: token ids, (B, L), or masked_target where there is none; for a sequence model
-  /// numbers, (B, L, Outputs), with the mean squared error as loss. With DeviceSpans, workspace.losses() returns them once the
-  /// device has finished.
+  /// The losses of a batch with targets: token ids or masked_target, (B, L); for a sequence model numbers, (B, L,
+  /// Outputs), with the mean squared error as loss. With DeviceSpans, workspace.losses() returns them once the device
+  /// has finished.
   Losses loss(WorkspaceType& workspace, std::span<const Input> inputs, std::span<const Input> targets, Shape shape,
               StatesType* states = nullptr) const {
     loss_any(workspace, inputs, targets, shape, states);
@@ -191,8 +194,8 @@ class Model {
   }
 
   /// The same, and adds the gradient of the total loss to `gradients`. Needs a training workspace. `dstates` as in
-  /// backward(). With a normaliser n > 0, the gradient is that of the sum of the targets' losses divided by n, for a batch that
-  /// is a part of one with n targets; otherwise that of their mean.
+  /// backward(). With a normaliser n > 0, the gradient is that of the sum of the targets' losses divided by n, for a
+  /// batch that is part of a larger one with n targets; otherwise that of their mean.
   Losses gradient(WorkspaceType& workspace, std::span<const Input> inputs, std::span<const Input> targets, Shape shape,
                   SpanOf<Compute, Memory> gradients, StatesType* states = nullptr, StatesType* dstates = nullptr,
                   Index normaliser = 0) const {
@@ -216,8 +219,8 @@ class Model {
   };
   Call open(WorkspaceType& workspace, const StatesType* states, const StatesType* dstates = nullptr) const {
     require_parameters();
-    require(states == nullptr || states != dstates, "dstates", "the object that states is",
-            "another one, as both are read and written");
+    require(states == nullptr || states != dstates, "dstates", "the same object as states",
+            "a different one, as both are read and written");
     return {SessionType(workspace, data_),
             ExclusiveCall(states == nullptr ? nullptr : &states->in_use(), "States object"),
             ExclusiveCall(dstates == nullptr ? nullptr : &dstates->in_use(), "States object")};

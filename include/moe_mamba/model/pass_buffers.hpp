@@ -9,8 +9,8 @@
 
 namespace moe_mamba::inline v0_2 {
 
-/// What of a workspace's block of memory sessions use themselves: the report, at its beginning whatever the shape, and
-/// copies of what comes from the host or goes to it. What its size is depends on no kernel.
+/// The part of a workspace's block of memory that sessions use themselves: the report, at the beginning for every
+/// shape, and copies of inputs and outputs in host memory. Its size does not depend on any kernel.
 template <class Definition, StorageScalar S, class Backend>
 struct StagingBuffers {
   using C = compute_t<S>;
@@ -28,17 +28,17 @@ struct StagingBuffers {
     }
   }
 
-  /// Rows of outputs that are copied between host and device at a time: 64 MiB of them, but the last of each sequence at
-  /// least.
+  /// Rows of outputs that are copied between host and device at a time: 64 MiB, but at least the last row of each
+  /// sequence.
   static constexpr Index outputs_at_once(Shape shape) {
     constexpr Index most = (Index{64} << 20) / Index{sizeof(C)} / Definition::output_width;
     return std::min(shape.tokens(), std::max({Index{1}, shape.batch, most}));
   }
 
   double* report;            // (report_size)
-  Input* inputs = nullptr;   // (T) tokens or (T, I): a copy, for the backward pass or because the host has them
-  Input* targets = nullptr;  // (T) tokens or (T, O): a copy, where the host has them
-  C* outputs = nullptr;      // (outputs_at_once, O): staged on their way to the host, or their gradients from it
+  Input* inputs = nullptr;   // (T) tokens or (T, I): a copy, for the backward pass or if they are in host memory
+  Input* targets = nullptr;  // (T) tokens or (T, O): a copy, if they are in host memory
+  C* outputs = nullptr;      // (outputs_at_once, O): staging for outputs to the host, or for their gradients from it
 };
 
 /// How the block is divided for a batch of some shape.
@@ -61,7 +61,7 @@ struct PassBuffers : StagingBuffers<Definition, S, Backend> {
     scratch = arena;
   }
 
-  /// Bytes of all but the scratch.
+  /// Bytes of everything except the scratch.
   static std::size_t bytes(Backend& device, Shape shape, bool training) {
     return PassBuffers(Arena(), device, shape, training).scratch.used();
   }
@@ -71,7 +71,7 @@ struct PassBuffers : StagingBuffers<Definition, S, Backend> {
   typename Definition::Norm::template Saved<A> norm;
   MatrixView<A> dnormed;  // (T, D): the gradient w.r.t. `normed`
   MatrixView<C> dx;       // (T, D): the gradient w.r.t. the stream
-  Arena tape;             // what the layers keep for the backward pass
+  Arena tape;             // saved activations of the layers
   Arena scratch;
 };
 

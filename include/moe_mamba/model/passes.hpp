@@ -21,11 +21,11 @@ concept TokenDefinition = requires {
   T::vocabulary;
 };
 
-/// What goes into a model: token ids or numbers.
+/// The inputs of a model: token ids or numbers.
 template <class Definition, StorageScalar S>
 using InputOf = std::conditional_t<TokenDefinition<Definition>, Token, compute_t<S>>;
 
-/// What a pass through a model works on. All pointers are to memory of the backend's, and `shape` is at most the
+/// The operands of a pass through a model. All pointers are to the backend's memory, and `shape` is at most the
 /// workspace's largest.
 template <class Definition, StorageScalar S, class Backend>
 struct PassCall {
@@ -36,61 +36,61 @@ struct PassCall {
   Shape shape;
   bool training;              ///< whether the workspace keeps what a backward pass needs
   Arena memory;               ///< the workspace's block, which model/pass_buffers.hpp divides
-  std::byte* thread_scratch;  ///< at the block's end: scratch memory of all threads of the device's together
+  std::byte* thread_scratch;  ///< at the end of the block: scratch memory of all threads of the device together
   std::size_t thread_scratch_bytes;
   const S* parameters;             ///< (Definition::parameters)
   const Input* inputs = nullptr;   ///< (T) tokens or (T, I)
   const Input* targets = nullptr;  ///< (T) tokens or masked_target, or (T, O); null: without a loss
   Index normaliser = 0;    ///< the number of targets that a loss's gradient is the mean over; 0: the batch's own
-  StateView<C> states{};   ///< running states, read and brought up to date; null: none
+  StateView<C> states{};   ///< running states, read and updated; null: none
   StateView<C> dstates{};  ///< gradient w.r.t. the final states on entry, w.r.t. the initial ones on return
   C* gradients = nullptr;  ///< (Definition::parameters), added to
   C* dinputs = nullptr;    ///< (T, I), overwritten; may be the inputs, or null
-  /// Whether the gradients of a sum of batches begin with this one: then clear_gradients() has left those alone that a
-  /// layer's backward pass overwrites.
+  /// Whether this batch is the first of a sum of gradients: then clear_gradients() has skipped those that a layer's
+  /// backward pass overwrites.
   bool begins = false;
-  GradientReady ready = {};  ///< told which gradients are formed; see blocks/layer.hpp
+  GradientReady ready = {};  ///< called as gradients are completed; see blocks/layer.hpp
 };
 
-/// Rows of the outputs: `count` of them, each `step` further on, from `first`.
+/// Rows of the outputs: `count` of them, from `first` on at a stride of `step`.
 struct OutputRows {
   Index first, step, count;
 };
 
-/// Everything of a model that runs operations, as a table of functions: the seam between sessions, which any compiler
-/// takes, and kernels, which may need one of their own. Only Session and what updates parameters call them.
+/// All functions of a model that run operations, as a table: the interface between sessions, which any compiler can
+/// compile, and kernels, which may need a particular one. Only Session and the optimizer call them.
 ///
-/// Nothing here checks, waits or allocates; on a device the work is put into its stream.
+/// None of them checks, waits or allocates; on a CUDA device they enqueue their work in its stream.
 template <class Definition, StorageScalar S, class Backend>
 struct Passes {
   using C = compute_t<S>;
   using Call = PassCall<Definition, S, Backend>;
   using Update = AdamWUpdate<C, S>;
 
-  /// Bytes that a workspace needs for batches up to this shape, and how many of them at its end all threads of the
-  /// device's take together.
+  /// Bytes that a workspace needs for batches up to this shape, and how many of them, at its end, are for all threads
+  /// of the device together.
   std::size_t (*workspace_bytes)(Backend& device, Shape largest, bool training) = nullptr;
   std::size_t (*thread_scratch_bytes)(Backend& device, Shape largest, bool training) = nullptr;
 
-  /// Everything but the head: leaves the output of the final norm in the workspace, and of a training workspace what the
-  /// backward pass needs. With targets of tokens, masked ones do not count in the routers' reports.
+  /// Everything except the head: leaves the output of the final norm in the workspace and, in a training workspace, the
+  /// saved activations. With token targets, masked ones are not counted in the routers' reports.
   void (*body)(const Call& call) = nullptr;
 
-  /// Outputs of some rows of the batch that body() went through.
+  /// Outputs of some rows of the batch of the last body().
   void (*outputs)(const Call& call, OutputRows rows, C* outputs) = nullptr;
 
-  /// After body(): the sum of the losses and the number of targets into the report, and with gradients those w.r.t. the
-  /// final norm's output and the head's parameters.
+  /// After body(): writes the sum of the losses and the number of targets to the report and, with gradients, computes
+  /// those w.r.t. the final norm's output and the head's parameters.
   void (*loss)(const Call& call) = nullptr;
 
-  /// From the gradients w.r.t. the outputs of consecutive rows to those w.r.t. the final norm's output and the head's
-  /// parameters.
+  /// From the gradients w.r.t. the outputs of consecutive rows, computes those w.r.t. the final norm's output and the
+  /// head's parameters.
   void (*outputs_backward)(const Call& call, OutputRows rows, const C* doutputs) = nullptr;
 
-  /// From there to the inputs, after loss(), or after outputs_backward() has been through all rows.
+  /// The rest of the backward pass, down to the inputs: after loss(), or after outputs_backward() for all rows.
   void (*body_backward)(const Call& call) = nullptr;
 
-  /// Zeros, but for those that the next backward pass overwrites where it says `begins`.
+  /// Clears gradients, except for those that the next backward pass overwrites if it is called with `begins`.
   void (*clear_gradients)(Backend& device, C* gradients) = nullptr;
 
   /// *sum = Σ value².
@@ -102,7 +102,7 @@ struct Passes {
   /// Moves selection biases.
   void (*update_selection_biases)(Backend& device, const SelectionBiasUpdate<S>& update) = nullptr;
 
-  /// Begins a sum of workspaces' reports of the layers with one, or adds another one; null: zeros.
+  /// Starts a sum of reports with that of one workspace, or adds another one; null: zeros.
   void (*sum_reports)(Backend& device, const double* report, double* sum, Into into) = nullptr;
 
   /// Zeros.
@@ -111,14 +111,14 @@ struct Passes {
   /// values *= factor.
   void (*scale)(Backend& device, C factor, C* values, Index count) = nullptr;
 
-  /// A token for each row of logits, and the bytes of scratch that takes; null for backends in the host's memory, which
-  /// have the class Sampler.
+  /// Samples a token for each row of logits, and the bytes of scratch for that; null for backends that work in host
+  /// memory, which use the class Sampler.
   void (*sample)(Backend& device, const SampleTokens<C>& tokens) = nullptr;
   std::size_t (*sample_scratch)(Backend& device, Index rows, Index vocabulary) = nullptr;
 };
 
-/// Where a model finds its passes. Defined in model/passes_definition.hpp for backends that work in the host's memory, so
-/// that the host's compiler makes them when it sees them used; for a device in cuda.cuh, which is another's to compile.
+/// The passes of a model. Defined in model/passes_definition.hpp for backends that work in host memory, so that the
+/// host compiler instantiates them on use; for a CUDA device in cuda.cuh, which nvcc compiles.
 template <class Definition, StorageScalar S, class Backend>
 struct PassesOf {
   static const Passes<Definition, S, Backend>& get();

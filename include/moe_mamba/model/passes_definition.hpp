@@ -9,7 +9,7 @@
 
 namespace moe_mamba::inline v0_2 {
 
-/// What the passes of a model do, in terms of operations, which are found by the device's namespace.
+/// The passes of a model in terms of operations, which are found through the device's namespace.
 template <class Definition, StorageScalar S, class Backend>
 class PassesDefinition {
   static constexpr detail::WholeModel<Definition> checked{};
@@ -85,7 +85,7 @@ class PassesDefinition {
 
   static Buffers buffers(const Call& call) { return Buffers(call.memory, call.device, call.shape, call.training); }
 
-  /// While what it returns lives, the device's threads have the workspace's scratch memory for them.
+  /// Lends the workspace's scratch memory to the device's threads for the lifetime of the returned object.
   static auto lend_scratch(const Call& call) {
     if constexpr (HasThreadScratch<Backend>) {
       const auto threads = static_cast<std::size_t>(call.device.threads());
@@ -95,7 +95,7 @@ class PassesDefinition {
     }
   }
 
-  /// The targets that say which tokens count in auxiliary losses; null: all.
+  /// The targets that determine which tokens are counted in auxiliary losses; null: all.
   static const Token* token_targets(const Call& call) {
     if constexpr (TokenDefinition<Definition>) {
       return call.targets;

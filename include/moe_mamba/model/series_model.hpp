@@ -10,7 +10,7 @@
 
 namespace moe_mamba::inline v0_2::detail {
 
-/// A model of real-valued series: a linear map in, body, norm and a linear map out, both maps with bias.
+/// A model of real-valued series: input layer, body, norm and output layer, both linear with bias.
 template <class Parts, int Inputs, int Outputs>
 struct SeriesModel {
   using Body = typename Parts::Body;
@@ -54,7 +54,7 @@ struct SeriesModel {
     at(vector_parameter("output.bias", output_width, ParameterKind::bias, out), output_bias);
   }
 
-  /// What the maps in and out take of each thread's.
+  /// Scratch of the input and output layers, in bytes per thread.
   template <class C>
   static std::size_t thread_scratch(const auto& device, Shape shape, bool training) {
     return std::max(linear_thread_scratch<C>(device, shape.tokens(), Index{Inputs}, Index{width}, training),

@@ -23,10 +23,10 @@ struct SessionBatch {
 
 /// Calls of a model's passes on a workspace. While a session exists, no other call may use the workspace or its device.
 ///
-/// Models, trainers and decoders check their arguments and open a session for each call. A program that needs something
-/// between passes, such as a reduction over ranks, opens a session itself. A session does not check or allocate, and waits
-/// only to copy to the host: `data` that is not a std::span is in the backend's memory and must stay valid until the device
-/// has finished.
+/// Models, trainers and decoders check their arguments and open a session for each call. A program that does work
+/// between passes, such as a reduction over ranks, opens a session itself. A session does not check or allocate, and
+/// waits only to copy to the host: `data` that is not a std::span is in the backend's memory and must stay valid until
+/// the device has finished.
 template <class Definition, StorageScalar S, class Backend>
 class Session {
  public:
@@ -93,9 +93,9 @@ class Session {
     passes().loss(call(batch));
   }
 
-  /// Computes the losses, as loss() does, and the gradients w.r.t. the head's parameters and the final norm's output, which are
-  /// added to `gradients`, or assigned to begin a sum over batches. backward() continues from there; in between, the sums of
-  /// the report may be added up over other batches. `ready` is called as gradients are completed.
+  /// Computes the losses, as loss() does, and the gradients w.r.t. the head's parameters and the final norm's output,
+  /// which are added to `gradients`, or assigned to begin a sum over batches. backward() continues from there; in
+  /// between, the sums of the report may be added up over other batches. `ready` is called as gradients are completed.
   void forward(const Batch& batch, C* gradients, Into into) {
     workspace_.invalidate();
     if (into == Into::assign) passes().clear_gradients(device(), gradients);
@@ -114,8 +114,8 @@ class Session {
     passes().body_backward(pass);
   }
 
-  /// From the gradients w.r.t. all outputs of the recorded forward pass, computes those w.r.t. the head's parameters and the
-  /// final norm's output.
+  /// From the gradients w.r.t. all outputs of the recorded forward pass, computes those w.r.t. the head's parameters
+  /// and the final norm's output.
   void outputs_backward(DeviceSpan<const C> doutputs, C* gradients) {
     const Shape shape = workspace_.recorded()->shape;
     passes().outputs_backward(gradient_call(shape, gradients), {0, 1, shape.tokens()}, doutputs.data());
@@ -135,7 +135,7 @@ class Session {
     }
   }
 
-  /// From there back to the inputs; uses up the recorded forward pass. `dinputs` may be empty.
+  /// The rest of the backward pass, down to the inputs; consumes the recorded forward pass. `dinputs` may be empty.
   void body_backward(C* gradients, DeviceSpan<C> dinputs, StateView<C> dstates) {
     body_backward_to(gradients, dinputs.data(), dstates);
   }

@@ -10,9 +10,9 @@
 #include "moe_mamba/core/static_check.hpp"
 #include "moe_mamba/ops/elementwise.hpp"
 
-/// Stages: what the body of a model is made of. A stage changes the residual stream, (T, D), in place; it has the same
-/// compile-time facts as a layer, and binds the weights and buffers of its own. The stream is in the compute type,
-/// compute_t<C>, whatever the type C of the layers' activations is.
+/// Stages (residual blocks and norms), of which the body of a model consists. A stage updates the residual stream, (T,
+/// D), in place; it has the same compile-time members as a layer, and binds its own weights and buffers. The stream is
+/// in the compute type, compute_t<C>, whatever the type C of the layers' activations is.
 namespace moe_mamba::inline v0_2 {
 
 /// The type of a whole model: LanguageModel<…> or SequenceModel<…>.
@@ -40,7 +40,7 @@ struct NumberOfParameters {
                 "a model must have fewer than 2^60 parameters, and this definition has as many or more");
 };
 
-/// Shows `visit` every parameter of a layer or norm with its offset in the model and `prefix` before its name.
+/// Calls `visit` for every parameter of a layer or norm, with its offset in the model and `prefix` before its name.
 template <class Layer, class Visit>
 constexpr void visit_named(const Visit& visit, Index& offset, const ParameterName& prefix) {
   for (Parameter parameter : layer_parameters<Layer>) {
@@ -51,7 +51,7 @@ constexpr void visit_named(const Visit& visit, Index& offset, const ParameterNam
   offset += parameters_of<Layer>;
 }
 
-/// How far a stage reaches in each of the blocks of memory that a model is given.
+/// The extent of a stage in each of a model's blocks of memory.
 struct Extent {
   Index parameters = 0;
   Index state = 0;
@@ -59,7 +59,7 @@ struct Extent {
   std::size_t tape = 0;
 };
 
-/// A forward pass on its way through the stages.
+/// The state of a forward pass between stages.
 template <class Device, class S, class C>
 struct ForwardPass {
   Forward<Device, S, C> run;  // of the next stage
@@ -76,7 +76,7 @@ struct ForwardPass {
   }
 };
 
-/// A backward pass on its way through the stages.
+/// The state of a backward pass between stages.
 template <class Device, class S, class C>
 struct BackwardPass {
   Backward<Device, S, C> run;
@@ -84,9 +84,9 @@ struct BackwardPass {
   compute_t<C>* gradients;
   Arena tape;
   GradientReady ready = {};
-  Index first = 0;  // the number of the next stage's first parameter
+  Index first = 0;  // the index of the next stage's first parameter
 
-  /// The gradients of the next stage, of `count` parameters, are formed.
+  /// The gradients of the next stage's `count` parameters are complete.
   void finish(Index count) const { ready(first, first + count); }
 
   constexpr BackwardPass advanced(const Extent& extent) const {
@@ -106,8 +106,8 @@ constexpr ParameterName layer_prefix(Index number, std::string_view part) {
   return ParameterName("layers.").append(number).append(part);
 }
 
-/// The residual stream on its way through the stages: x + pending, which the next norm adds up. Null data: nothing is
-/// pending.
+/// The residual stream between stages: x + pending, a deferred addition that is fused into the next norm. Null data:
+/// nothing is pending.
 template <class C>
 struct Stream {
   MatrixView<compute_t<C>> x;
@@ -121,7 +121,7 @@ struct StreamGradient {
   MatrixView<const C> rounded;
 };
 
-/// y = Norm(stream), with nothing pending any more; x is kept as well where `kept` has data.
+/// y = Norm(stream), after the pending addition; x is also copied to `kept`, if that has data.
 template <class Norm, class Device, class S, class C>
 void norm_of_stream(Forward<Device, S, C> run, const auto& w, const typename Norm::template Saved<C>& saved,
                     Stream<C>& stream, MatrixView<compute_t<C>> kept, MatrixView<C> y) {
@@ -211,7 +211,7 @@ struct ResidualStage {
   template <class Device, class S, class C>
   static void forward(ForwardPass<Device, S, C> pass, Stream<C>& stream) {
     auto& run = pass.run;
-    // What is pending lies where the rows of any stage do, which its layer overwrites.
+    // The pending rows are in the scratch shared by all stages, which this layer overwrites.
     const Scratch<C> scratch(run.scratch, run.device, run.shape);
     const Saved<C> saved(run.training ? pass.tape : run.scratch, run.device, run.shape);
     const auto w = bind_weights<ResidualStage>(pass.parameters);
@@ -235,7 +235,7 @@ struct ResidualStage {
       dy = stream.dx;
     } else {
       if (stream.rounded.data == nullptr) copy(run.device, stream.dx, scratch.dy);
-      dy = scratch.dy;  // which lies where that of any stage does
+      dy = scratch.dy;  // in the scratch shared by all stages
     }
     Layer::backward(run, w.layer, g.layer, saved.layer, MatrixView<const C>(saved.normed), dy, scratch.rows);
     const MatrixView<const T> x = saved.x;
@@ -259,7 +259,7 @@ struct ResidualStage {
         : rows(arena.rows<C>(shape.tokens(), D)),
           dy(std::is_same_v<C, compute_t<C>> ? MatrixView<C>{} : arena.rows<C>(shape.tokens(), D)) {}
     MatrixView<C> rows;  // (T, D): the layer's output, or the gradient w.r.t. its input
-    MatrixView<C> dy;    // (T, D): the gradient w.r.t. its output, where the stream's is of another type
+    MatrixView<C> dy;    // (T, D): the gradient w.r.t. its output, if the stream's is of another type
   };
 };
 
@@ -300,7 +300,7 @@ struct NormStage {
     return bytes_of<Saved<C>>(device, shape);
   }
 
-  /// Saved of an inference, or dy of the backward pass, which is no larger.
+  /// Saved in inference, or dy of the backward pass, which is no larger.
   template <class C, class Device>
   static std::size_t scratch_bytes(Device& device, Shape shape, bool) {
     return tape_bytes<C>(device, shape);

@@ -8,7 +8,7 @@
 /// Stages in sequence, and repeated.
 namespace moe_mamba::inline v0_2::detail {
 
-/// Stages one after the other.
+/// A sequence of stages.
 template <class... Stages>
 struct StageList {
   static constexpr Index layers = capped_sum({Stages::layers...});
@@ -90,7 +90,7 @@ struct StageList {
   }
 };
 
-/// The same stages Times times, each time with their own parameters. Compiled once, looped over at run time.
+/// The same stages repeated Times times, each time with their own parameters. Compiled once, looped over at run time.
 template <int Times, class Body>
 struct RepeatStage {
   static constexpr Index layers = capped_product({Times, Body::layers});
@@ -144,7 +144,7 @@ struct RepeatStage {
   }
 
  private:
-  /// A pass when it comes to the stages for the time of this number.
+  /// The state of a pass before repetition `time`.
   template <class C, class Pass>
   static constexpr Pass at(Index time, const Pass& pass) {
     return pass.advanced(

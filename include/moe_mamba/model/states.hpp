@@ -14,22 +14,22 @@
 
 namespace moe_mamba::inline v0_2 {
 
-/// Running states of any number of sequences: one array with state_size numbers for each sequence, in the same layout on
-/// every backend. It is a value: copies are independent, so that a state can be saved, forked, compared, sent or restored; its
-/// numbers may be copied as bytes. A new state is zero, as before the first token.
-/// Only one call may use an object at a time: while a model's call uses it, another call, and changing or copying its numbers,
-/// throw std::logic_error before doing anything. Any number of threads may copy from an object at a time. values(), sequence()
-/// and comparisons do not check this.
+/// Running states of any number of sequences: one array with state_size numbers for each sequence, in the same layout
+/// on every backend. It is a value: copies are independent, so that a state can be saved, forked, compared, sent or
+/// restored; its numbers may be copied as bytes. A new state is zero, as before the first token. Only one call may use
+/// an object at a time: while a model's call uses it, another call, and changing or copying its numbers, throw
+/// std::logic_error before doing anything. Any number of threads may copy from an object at a time. values(),
+/// sequence() and comparisons do not check this.
 ///
-/// The same type holds gradients with respect to states. `Memory` is the backend's (see `Model<…>::StatesType`). On a device,
-/// calls return when they are done and do not wait for work queued in a stream (see runtime/array.hpp).
+/// The same type holds gradients with respect to states. `Memory` is the backend's (see `Model<…>::StatesType`). On a
+/// device, calls return when they are done and do not wait for work queued in a stream (see runtime/array.hpp).
 template <class Definition, StorageScalar S = float, class Memory = HostMemory>
 class States {
  public:
   using Scalar = compute_t<S>;
   static constexpr Index state_size = Definition::Body::state_size;  ///< scalars of one sequence
 
-  /// States of `count` sequences in memory of their own.
+  /// States of `count` sequences in their own memory.
   explicit States(Index count = 1) : count_(checked(count)), own_(elements(count_)) { values_ = own_.span(); }
 
   /// States of `count` sequences in the caller's memory, with its values; it must outlive them.

@@ -8,7 +8,7 @@
 
 namespace moe_mamba::inline v0_2::detail {
 
-/// A model over token ids: embedding, body, norm and head, which is the embedding's matrix where it is tied.
+/// A model over token ids: embedding, body, norm and head, which is the embedding's matrix if tied.
 template <class Parts, int Vocabulary, bool TiedHead, bool UnitFanIn>
 struct TokenModel {
   using Body = typename Parts::Body;
@@ -34,12 +34,13 @@ struct TokenModel {
   }();
   static constexpr Index parameter_count =
       Body::parameter_count + static_cast<Index>(layer_parameters<Norm>.size()) + (tied_head ? 1 : 2);
-  /// The head counts whole; an embedding of its own counts one row.
+  /// The head counts in full, an untied embedding with one row.
   static constexpr Index active_parameters =
       Body::active_parameters + Norm::active_parameters + embedding_size + (tied_head ? Index{0} : Index{width});
   static constexpr double flops_per_token = Body::flops_per_token + 2.0 * static_cast<double>(embedding_size);
 
-  /// That of embedding and head. A token's row of the embedding has a fan-in of 1, as it is multiplied by nothing.
+  /// The initialiser of embedding and head. A token's row of the embedding has a fan-in of 1, as nothing is multiplied
+  /// by it.
   static constexpr Initializer initializer(Index fan_in) {
     return UnitFanIn ? Initializer::bounded_normal(0.1, fan_in) : Initializer::normal(0.02);
   }
@@ -86,14 +87,14 @@ struct TokenModel {
     return head_cross_entropy_scratch<C>(device, tokens, Index{vocabulary}, Index{width});
   }
 
-  /// What the head takes of each thread's.
+  /// Scratch of the head, in bytes per thread.
   template <class C>
   static std::size_t thread_scratch(const auto& device, Shape shape, bool training) {
     return linear_thread_scratch<C>(device, shape.tokens(), Index{width}, Index{vocabulary}, training);
   }
 
-  /// totals[0] = the sum of the unmasked targets' cross-entropies, totals[1] their number; where dx has data, gradients of
-  /// the sum over `normaliser`, or of the mean where that is 0.
+  /// totals[0] = the sum of the unmasked targets' cross-entropies, totals[1] their number; if dx has data, gradients of
+  /// the sum divided by `normaliser`, or of the mean if that is 0.
   template <class Device, class S, class C>
   static void loss(Device& device, const S* model_parameters, MatrixView<const C> x, const Token* targets,
                    Index normaliser, MatrixView<C> dx, compute_t<C>* gradients, double* totals, Arena scratch) {

@@ -24,7 +24,8 @@ namespace moe_mamba::inline v0_2 {
 
 namespace detail {
 
-/// `chunk`, which is how many tokens are read at a time. Throws std::invalid_argument where no workspace takes as many.
+/// `chunk`, which is how many tokens are read at a time. Throws std::invalid_argument if it exceeds the limit of
+/// workspaces.
 inline Index checked_chunk(Index chunk) {
   require(chunk >= 1 && chunk <= Index{1} << 40, "chunk", chunk, "1 to 2^40 tokens");
   return chunk;
@@ -32,12 +33,12 @@ inline Index checked_chunk(Index chunk) {
 
 }  // namespace detail
 
-/// What a workspace is for. Training keeps what a backward pass needs and takes far more memory.
+/// The purpose of a workspace. Training keeps saved activations and takes far more memory.
 enum class Purpose { inference, training };
 
-/// The memory that calls on a model work in, sized once for the largest batch and longest sequence to come; packed
-/// sequences may be more and longer, as long as they need no more memory. Calls on one workspace follow one another; calls
-/// on different ones may run at the same time, on the same model too.
+/// The memory that calls on a model work in, sized once for the largest batch and longest sequence; packed sequences
+/// may be more numerous and longer if they need no more memory. A workspace serves one call at a time; calls on
+/// different workspaces may run concurrently, even on the same model.
 template <class Definition, StorageScalar S = float, class Backend = Cpu>
 class Workspace {
   static constexpr detail::WholeModel<Definition> checked{};
@@ -50,7 +51,7 @@ class Workspace {
   using Call = PassCall<Definition, S, Backend>;
 
   /// `device` must outlive the workspace. Throws std::invalid_argument for an empty shape, and std::bad_alloc or the
-  /// backend's own error where there is not enough memory.
+  /// backend's own error if there is not enough memory.
   Workspace(Backend& device, Shape largest, Purpose purpose = Purpose::inference)
       : device_(device),
         largest_(checked_shape(largest)),
@@ -81,16 +82,17 @@ class Workspace {
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
 
-  /// Bytes that a workspace of this size and purpose takes.
+  /// The size in bytes of a workspace for this shape and purpose.
   static std::size_t bytes(Backend& device, Shape largest, Purpose purpose) {
     return PassesOf<Definition, S, Backend>::get().workspace_bytes(device, largest, purpose == Purpose::training);
   }
 
-  /// The largest shape of a workspace that takes a batch of this shape, and all that one of `old` takes.
+  /// A largest shape for which a workspace has room for a batch of this shape, and for all batches that one for `old`
+  /// has room for.
   static Shape largest_for(Backend& device, Shape shape, Shape old, Purpose purpose) {
     Shape largest{std::max({Index{1}, shape.batch, old.batch}), std::max({Index{1}, shape.length, old.length})};
     if (shape.lengths != nullptr) {
-      // As long as the mean, and a little more for what each sequence begins anew; twice that until it is enough.
+      // As long as the mean, plus some for the overhead of each sequence; doubled until it is enough.
       largest.length = std::max(shape.total / largest.batch + 64, old.length);
       const std::size_t wanted = bytes(device, shape, purpose);
       while (bytes(device, largest, purpose) < wanted) largest.length *= 2;
@@ -102,16 +104,16 @@ class Workspace {
   Shape largest() const { return largest_; }
   Purpose purpose() const { return purpose_; }
 
-  /// The memory that it works in, its own or the caller's.
+  /// The workspace's memory, its own or the caller's.
   SpanOf<std::byte, Memory> memory() const { return {data_, size_}; }
 
-  /// Whether a batch of this shape finds enough memory here.
+  /// Whether a batch of this shape fits in this workspace.
   bool fits(const Shape& shape) const {
     if (shape.lengths != nullptr) return bytes(device_, shape, purpose_) <= size_;
     return shape.batch <= largest_.batch && shape.length <= largest_.length;
   }
 
-  /// Shows visit(RouterReport) what each mixture-of-experts layer reports of the last call, in their order.
+  /// Calls visit(RouterReport) with the report of each router for the last call, in order.
   template <class Visit>
   void visit_routers(const Visit& visit) const {
     Index layer = 0;
@@ -127,7 +129,7 @@ class Workspace {
     return {totals[0] / std::max(totals[1], 1.0), auxiliary_loss(), static_cast<Index>(totals[1])};
   }
 
-  /// Throws std::invalid_argument for what no workspace takes, and for what this one does not.
+  /// Throws std::invalid_argument for a shape beyond the limits of any workspace, or of this one.
   static void check_shape(Shape shape) {
     require(shape.batch >= 0, "shape.batch", shape.batch, "0 or more sequences");
     require(shape.length >= 0, "shape.length", shape.length, "0 or more steps");
@@ -148,7 +150,7 @@ class Workspace {
       require(shape.lengths[b] <= most_tokens - total, "shape.tokens()", "more than 2^40", "2^40 or fewer");
       total += shape.lengths[b];
     }
-    require(total == shape.total, "shape.total", shape.total, "the sum of the lengths, as Shape::packed() finds it");
+    require(total == shape.total, "shape.total", shape.total, "the sum of the lengths, as Shape::packed() computes it");
   }
   void check(Shape shape) const {
     if (shape.lengths != nullptr) {
@@ -165,7 +167,7 @@ class Workspace {
             [&] { return "0 to " + std::to_string(largest_.length) + ", the workspace's largest"; });
   }
 
-  /// What a Session works with. Whether a session is open here:
+  /// For Session. Whether a session is open on this workspace:
   ExclusiveCall::Flag& in_use() const { return in_use_; }
   /// Its buffers for a batch of this shape, which fits:
   Buffers buffers(Shape shape) const {
@@ -179,7 +181,7 @@ class Workspace {
     return {device_, shape,     purpose_ == Purpose::training, Arena(data_), data_ + (size_ - threads),
             threads, parameters};
   }
-  /// What is summed over a batch, where the device works: the routers' reports, the sum of the losses, their number.
+  /// Sums over a batch, in the device's memory: the routers' reports, the sum of the losses, their number.
   SpanOf<double, Memory> report() const { return {buffers({}).report, report_size}; }
 
   /// A forward pass whose buffers are kept for a backward pass.
@@ -224,10 +226,10 @@ class Workspace {
   Backend& device_;
   Shape largest_;
   Purpose purpose_;
-  Memory own_;  // none where the memory is the caller's
+  Memory own_;  // empty if the memory is the caller's
   std::byte* data_;
   std::size_t size_;
-  std::size_t thread_scratch_;  // of that for all threads of the device's, for the largest shape
+  std::size_t thread_scratch_;  // bytes of it for all threads of the device, for the largest shape
   std::optional<Recorded> recorded_;
   mutable std::array<double, Memory::on_host ? 0 : report_size> report_copy_;  // for the host
   mutable bool report_copied_ = false;                                         // since the last pass

@@ -8,8 +8,8 @@
 #include "moe_mamba/ops/position.hpp"
 
 /// Causal attention (Vaswani et al. 2017) of H heads that share G heads of keys and values (Ainslie et al. 2023, arXiv
-/// 2305.13245), over a window of the last N positions. With d the width of a head and g = h G / H rounded down, the step at
-/// position p of a sequence gets, for each head h:
+/// 2305.13245), over a window of the last N positions. With d the width of a head and g = h G / H rounded down, the
+/// step at position p of a sequence gets, for each head h:
 ///
 ///   s_j = q_p · k_j / sqrt(d)                   p - N < j <= p: the position itself and up to N - 1 before it
 ///   y_p = Σ_j softmax(s)_j v_j                  q, y of head h; k, v of head g
@@ -18,14 +18,14 @@
 ///   causal_attention_backward(device, CausalAttentionBackward<C, d>{…})
 ///   causal_attention_scratch<C, d>(device, shape, heads)                   maximum bytes of scratch of either
 ///
-/// A running state is the cache of the last N keys and values, [G, N, d] each, and the position (ops/position.hpp). The row
-/// of position p is in slot p mod N: rows never move, and slots that were not written are not read. Since the window is as
-/// long as the cache, reading a sequence of any length in chunks is the same as reading it whole. A call of length 0 leaves
-/// the state unchanged.
+/// A running state is the cache of the last N keys and values, [G, N, d] each, and the position (ops/position.hpp). The
+/// row of position p is in slot p mod N: rows never move, and slots that were not written are not read. Since the
+/// window is as long as the cache, reading a sequence of any length in chunks is the same as reading it whole. A call
+/// of length 0 leaves the state unchanged.
 ///
-/// Softmax is computed in C, with sums over blocks of keys; a key outside a step's window does not affect it, even if it is NaN.
-/// Results do not depend on the other sequences of the batch nor on the number of threads; dividing a sequence into calls
-/// changes them by rounding only.
+/// Softmax is computed in C, with sums over blocks of keys; a key outside a step's window does not affect it, even if
+/// it is NaN. Results do not depend on the other sequences of the batch nor on the number of threads; dividing a
+/// sequence into calls changes them by rounding only.
 namespace moe_mamba::inline v0_2 {
 
 /// The number of query heads, that of key/value heads (a divisor of it), and the window.
@@ -52,8 +52,8 @@ struct AttentionCache {
   MOE_MAMBA_HOST_DEVICE constexpr Index size() const { return position() + position_digits; }
 };
 
-/// The rows that the steps of a sequence may attend to, in the order of positions: first `cached` rows of the cache, then those
-/// of the call. Row j is in the cache for j < cached, otherwise it is row j - cached of the call.
+/// The rows that the steps of a sequence may attend to, in the order of positions: first `cached` rows of the cache,
+/// then those of the call. Row j is in the cache for j < cached, otherwise it is row j - cached of the call.
 struct SeenRows {
   Index position;  // of the call's first step
   Index cached;
@@ -82,7 +82,7 @@ struct CausalAttention {
   AttentionHeads heads;           // H, G, N
   MatrixView<const C> q;          // (T, H d)
   MatrixView<const C> k, v;       // (T, G d)
-  StateView<compute_t<C>> state;  // AttentionCache::size() a sequence: in and out; may be null (empty, dropped)
+  StateView<compute_t<C>> state;  // AttentionCache::size() per sequence: in and out; may be null (empty, dropped)
   compute_t<C>* saved_state;  // (B, AttentionCache::size()): receives the rows read from the initial states, and their
                               // positions; null if no backward pass follows
   MatrixView<C> y;            // (T, H d), must not overlap q, k, v

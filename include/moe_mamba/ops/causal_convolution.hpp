@@ -20,7 +20,7 @@ struct CausalConvolution {
   MatrixView<const C> x;          // (T, E)
   const S* weight;                // (E, K)
   const S* bias;                  // (E), or null for none
-  StateView<compute_t<C>> state;  // (K - 1, E) a sequence: in and out; may be null (zero, dropped)
+  StateView<compute_t<C>> state;  // (K - 1, E) per sequence: in and out; may be null (zero, dropped)
   compute_t<C>* saved_state;      // (B, K - 1, E): receives a copy of the initial state for the backward pass
   MatrixView<C> y;                // (T, E), must not overlap x
 
@@ -46,7 +46,7 @@ struct CausalConvolutionBackward {
   MatrixView<const C> dy;           // (T, E)
   MatrixView<C> dx;                 // (T, E), must not overlap dy
   compute_t<C>* dweight;            // (E, K)
-  compute_t<C>* dbias;              // (E), or null where there is no bias
+  compute_t<C>* dbias;              // (E), or null if there is no bias
   StateView<compute_t<C>>
       dstate;  // (K - 1, E): with respect to the final state on entry, to the initial one on return; or null
 

@@ -13,8 +13,8 @@
 ///
 ///   rotary_embedding(device, RotaryEmbedding<C>{…})        in place; components of a head from R on are unchanged
 ///
-/// The backward pass of a rotation is the inverse rotation. Angles are computed in double and their sines and cosines rounded to
-/// C, so that large positions are as accurate as small ones.
+/// The backward pass of a rotation is the inverse rotation. Angles are computed in double and their sines and cosines
+/// rounded to C, so that large positions are as accurate as small ones.
 namespace moe_mamba::inline v0_2 {
 
 template <class C>
@@ -24,7 +24,7 @@ struct RotaryEmbedding {
   Index head_width;                         // columns of a head
   Index rotary_width;                       // R of them are rotated: even, at most head_width
   double base;                              // of the frequencies
-  StateView<const compute_t<C>> positions;  // (2) a sequence, of its first step, see ops/position.hpp; null for 0
+  StateView<const compute_t<C>> positions;  // (2) per sequence, of its first step, see ops/position.hpp; null for 0
   bool backward;                            // the inverse rotation
 
   constexpr RotaryEmbedding slice(const SequenceRun& run) const {

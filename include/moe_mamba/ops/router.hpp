@@ -16,23 +16,22 @@
 ///   router_backward(device, RouterBackward<C, E, K>{…})   the gradient of the logits, auxiliary losses included
 ///   update_selection_biases(device, SelectionBiasUpdate<S>{…})   moves biases against their experts' loads
 ///
-/// p = softmax(logits); the K experts with the largest p are chosen, ties go to the lowest expert index, best first. Gates:
-/// softmax_then_top_k: g = p (Switch); top_k_then_softmax: g = softmax over the chosen logits (Mixtral);
-/// sigmoid_then_top_k: g = sigmoid(logit) (BlackMamba), which grows with the logit as p does, so that the same experts are
-/// chosen; a NaN or infinity among a token's logits makes its gates NaN in all three.
-/// With a selection bias b (Wang et al. 2024, arXiv 2408.15664) the K experts with the largest score + b are chosen, ties of
-/// the sums to the lowest index; the score is p, or sigmoid(logit) with sigmoid_then_top_k. Gates are made of the scores
-/// without b, which has no gradient. A NaN among the sums makes the choice arbitrary, but within range and without repetition; a
-/// NaN in b makes all gates NaN.
-/// Normalised gates, with sigmoid_then_top_k only (DeepSeek-AI 2024, arXiv 2412.19437): g = sigmoid(logit) / Σ of the chosen
-/// ones. (p over the sum of the chosen ones is top_k_then_softmax.) At last, gates are multiplied by a scale c: G = c g.
-/// With s = sigmoid(logit), dlogit = dG · G (1 - s), and of normalised gates G (1 - s) (dG - Σ_j g_j dG_j).
-/// Balance loss: balance · E · Σ_i f_i P_i with f_i the share of the T·K assignments that went to i (before any capacity
-/// limit; no gradient) and P_i the mean of p_i over the tokens: it equals `balance` for an even distribution and any K.
-/// z-loss (Zoph et al. 2022, arXiv 2202.08906): z · mean over tokens of logsumexp(logits)².
-/// If targets are given, tokens with a masked target are routed like others, but are not counted in loads, means, entropies and
-/// the T tokens of the losses, and get no gradient from these.
-/// Update of a selection bias: b_e += rate · sign(mean load - load_e), with sign(0) = 0; the sign is exact.
+/// p = softmax(logits); the K experts with the largest p are chosen, ties go to the lowest expert index, best first.
+/// Gates: softmax_then_top_k: g = p (Switch); top_k_then_softmax: g = softmax over the chosen logits (Mixtral);
+/// sigmoid_then_top_k: g = sigmoid(logit) (BlackMamba), which grows with the logit as p does, so that the same experts
+/// are chosen; a NaN or infinity among a token's logits makes its gates NaN in all three. With a selection bias b (Wang
+/// et al. 2024, arXiv 2408.15664) the K experts with the largest score + b are chosen, ties of the sums to the lowest
+/// index; the score is p, or sigmoid(logit) with sigmoid_then_top_k. Gates are computed from the scores without b,
+/// which has no gradient. A NaN among the sums makes the choice arbitrary, but within range and without repetition; a
+/// NaN in b makes all gates NaN. Normalised gates, with sigmoid_then_top_k only (DeepSeek-AI 2024, arXiv 2412.19437): g
+/// = sigmoid(logit) / Σ of the chosen ones. (p over the sum of the chosen ones is top_k_then_softmax.) At last, gates
+/// are multiplied by a scale c: G = c g. With s = sigmoid(logit), dlogit = dG · G (1 - s), and of normalised gates G (1
+/// - s) (dG - Σ_j g_j dG_j). Balance loss: balance · E · Σ_i f_i P_i with f_i the share of the T·K assignments that
+/// went to i (before any capacity limit; no gradient) and P_i the mean of p_i over the tokens: it equals `balance` for
+/// an even distribution and any K. z-loss (Zoph et al. 2022, arXiv 2202.08906): z · mean over tokens of
+/// logsumexp(logits)². If targets are given, tokens with a masked target are routed like others, but are not counted in
+/// loads, means, entropies and the T tokens of the losses, and get no gradient from these. Update of a selection bias:
+/// b_e += rate · sign(mean load - load_e), with sign(0) = 0; the sign is exact.
 namespace moe_mamba::inline v0_2 {
 
 enum class GateOrder { softmax_then_top_k, top_k_then_softmax, sigmoid_then_top_k };
@@ -90,7 +89,8 @@ struct RouterBackward {
   const C* sigmoids = nullptr;
 };
 
-/// Where a router's selection bias lies among a model's parameters, and the loads of its experts in a model's report.
+/// The offset of a router's selection bias among a model's parameters, and that of its experts' loads in a model's
+/// report.
 struct SelectionBiasPlace {
   Index bias, load;  // offsets
   int experts;
@@ -107,8 +107,8 @@ struct SelectionBiasUpdate {
   std::int16_t* remainder;           // all of the lower halves, likewise; null if S is its compute type
   const double* report;              // whose loads may be sums over several batches
   double rate;                       // >= 0
-  /// The sum of squares of the gradient that the other parameters are updated by, or null: if `scale` times its root is not
-  /// finite, nothing changes, as in AdamWUpdate. In the device's memory.
+  /// The sum of squares of the gradient that the other parameters are updated by, or null: if `scale` times its root is
+  /// not finite, nothing changes, as in AdamWUpdate. In the device's memory.
   const double* squares = nullptr;
   double scale = 1;
   Index begin = 0, end = std::numeric_limits<Index>::max();  // only parameters begin … end - 1 are touched
@@ -157,8 +157,8 @@ constexpr RouterMeans router_means(int experts, int top_k, const double* load, c
   return {balance * experts / (divisor * top_k), square_log_sum_exp / divisor, entropy / divisor};
 }
 
-/// sigmoid(logit) · exp(-shift), for a shift that is the largest of some logits or 0, whichever is less: quotients of sigmoids
-/// that are too small for their type. A NaN logit gives NaN.
+/// sigmoid(logit) · exp(-shift), for a shift that is the largest of some logits or 0, whichever is less: quotients of
+/// sigmoids that are too small for their type. A NaN logit gives NaN.
 template <class C>
 MOE_MAMBA_HOST_DEVICE inline C shifted_sigmoid(C logit, C shift) {
   using std::exp;

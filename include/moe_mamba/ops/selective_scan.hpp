@@ -18,8 +18,9 @@
 ///   selective_scan_backward(device, SelectiveScanBackward<C, S, N>{…})
 ///   selective_scan_scratch<C>(device, shape, channels, states)        maximum bytes of scratch of either
 ///
-/// A_t is discretised by zero-order hold and B_t by Euler's rule, as in the published code. All arithmetic is in compute_t<C>
-/// (at least float), for any types C of activations and S of parameters. A running state is [N, E], channels contiguous.
+/// A_t is discretised by zero-order hold and B_t by Euler's rule, as in the published code. All arithmetic is in
+/// compute_t<C> (at least float), for any types C of activations and S of parameters. A running state is [N, E],
+/// channels contiguous.
 namespace moe_mamba::inline v0_2 {
 
 /// Steps between two saved states. The backward pass recomputes the states inside a segment of this length.
@@ -50,7 +51,7 @@ struct SelectiveScan {
   const S* a_log;             // (E, N)
   const S* d;                 // (E)
   StateView<compute_t<C>>
-      state;                  // (N, E) a sequence: the initial states on entry, the final ones on return; may be null
+      state;                  // (N, E) per sequence: the initial states on entry, the final ones on return; may be null
   compute_t<C>* checkpoints;  // (B, scan_checkpoints(L), N, E), or null if no backward pass follows
   MatrixView<C> y;            // (T, E)
   Arena scratch;              // selective_scan_scratch<C>(…) bytes
@@ -98,7 +99,8 @@ struct SelectiveScanBackward {
   }
 };
 
-/// each_packed_run() for a scan or its backward pass, in which each sequence's checkpoints follow those of the previous one.
+/// each_packed_run() for a scan or its backward pass, in which each sequence's checkpoints follow those of the previous
+/// one.
 template <class Scan, class Call>
 constexpr bool each_packed_scan(const Scan& scan, const Call& call) {
   auto* checkpoints = scan.checkpoints;

@@ -12,7 +12,7 @@
 /// The reference of ops/attention.hpp.
 namespace moe_mamba::inline v0_2::reference {
 
-/// The reference takes its memory from the heap.
+/// The reference allocates its memory on the heap.
 template <class C, int HeadWidth>
 std::size_t causal_attention_scratch(const Device&, Shape, const AttentionHeads&) {
   return 0;
@@ -20,7 +20,7 @@ std::size_t causal_attention_scratch(const Device&, Shape, const AttentionHeads&
 
 namespace detail {
 
-/// The keys or values that one head of one sequence can see, in double, one row after the other.
+/// The keys or values that one head of one sequence can attend to, in double, row by row.
 template <int HeadWidth, class C>
 std::vector<double> seen_rows(const SeenRows& seen, const compute_t<C>* cache, MatrixView<const C> own, Index length) {
   std::vector<double> rows;
@@ -40,7 +40,7 @@ double dot_row(const double* a, const std::vector<double>& rows, Index row) {
   return sum;
 }
 
-/// softmax(s) of one step and head over the rows that it sees, and log Σ exp(s).
+/// softmax(s) of one step and head over the rows that it attends to, and log Σ exp(s).
 template <int HeadWidth>
 std::vector<double> attention_weights(const SeenRows& seen, Index step, const double* q,
                                       const std::vector<double>& keys, double* log_sum) {
@@ -118,8 +118,8 @@ void causal_attention(const Device& device, const CausalAttention<C, d>& attenti
 ///   dv_j += p_j dy                              dp_j = dy · v_j
 ///   ds_j  = p_j (dp_j - Σ_i p_i dp_i)           dq = Σ_j ds_j k_j / sqrt(d);  dk_j += ds_j q / sqrt(d)
 ///
-/// A row that the call has written into the cache also gets the gradient w.r.t. its slot there; the slot's own is then that w.r.t.
-/// what it held before.
+/// A row that the call has written into the cache also gets the gradient with respect to its cache slot; the slot then
+/// gets the gradient with respect to its previous contents.
 template <class C, int d>
 void causal_attention_backward(const Device& device, const CausalAttentionBackward<C, d>& attention) {
   if (each_packed_run(attention, [&](const auto& part) { causal_attention_backward(device, part); })) return;

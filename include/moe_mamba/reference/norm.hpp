@@ -69,7 +69,7 @@ void layer_norm_backward(Device& device, Input<X> x, const S* gain, const C* mea
                          MatrixView<X> dx, C* dgain, C* dbias, MatrixView<std::remove_const_t<Y>> kept = {}) {
   for (Index t = 0; t < x.rows; ++t) {
     const double scale = double(inverse[t]);
-    double mean_gradient = 0, mean_product = 0;  // of dy · gain, and of that times the normalised row
+    double mean_gradient = 0, mean_product = 0;  // of dy · gain, and of dy · gain times the normalised row
     for (Index i = 0; i < x.columns; ++i) {
       const double gradient = double(dy(t, i)) * double(gain[i]);
       mean_gradient += gradient;
@@ -95,7 +95,7 @@ void layer_norm_backward(Device& device, Input<X> x, const S* gain, const C* mea
   }
 }
 
-/// x += rows and kept = x, where these have data.
+/// x += rows and kept = x, if `rows` and `kept` have data.
 template <class X, class Y>
 void join(Device& device, const Joined<X, Y>& joined) {
   if (joined.rows.data != nullptr) add(device, joined.rows, joined.x);

@@ -35,8 +35,8 @@ void route(Device&, const Router<C, Experts, TopK, B>& router) {
     router.log_sum_exp[t] = C(log_sum_exp);
     if (counts(router.targets, t)) square += log_sum_exp * log_sum_exp;
 
-    // Without a bias, the larger logit has the larger probability; logits tie exactly where probabilities do, without their
-    // rounding.
+    // Without a bias, experts are chosen by logit rather than by probability: the order is the same, but rounding
+    // creates no ties.
     const bool of_sigmoids = router.order == GateOrder::sigmoid_then_top_k;
     double order[array_size<Experts>];
     for (int e = 0; e < Experts; ++e) {
@@ -62,7 +62,7 @@ void route(Device&, const Router<C, Experts, TopK, B>& router) {
     const bool divided = router.order == GateOrder::top_k_then_softmax || (of_sigmoids && router.normalised);
     for (int k = 0; k < TopK; ++k) {
       const double logit = double(logits[experts[k]]);
-      const double score = of_sigmoids ? sigmoid(logit) + (sum - sum)  // a NaN among the others shows as well
+      const double score = of_sigmoids ? sigmoid(logit) + (sum - sum)  // NaN if any of the token's logits is
                                        : std::exp(logit - log_sum_exp);
       router.gates[t * TopK + k] = C(scale * (divided ? score / chosen : score));
       if (of_sigmoids && router.normalised) router.sigmoids[t * TopK + k] = C(sigmoid(logit));
@@ -84,7 +84,7 @@ void router_backward(Device&, const RouterBackward<C, Experts, TopK>& router) {
     const C* gates = router.gates + t * TopK;
     const C* dgates = router.dgates + t * TopK;
 
-    double dp[array_size<Experts>];  // from the balance loss, and from the gates where they are probabilities
+    double dp[array_size<Experts>];  // from the balance loss, and from the gates if they are probabilities
     for (int e = 0; e < Experts; ++e) {
       dp[e] = balance * Experts * router.load[e] / (divisor * TopK) / divisor;
     }

@@ -11,7 +11,7 @@
 /// The reference of ops/selective_scan.hpp.
 namespace moe_mamba::inline v0_2::reference {
 
-/// The reference takes its memory from the heap.
+/// The reference allocates its memory on the heap.
 template <StorageScalar C>
 std::size_t selective_scan_scratch(const Device&, Shape, Index /*channels*/, Index /*states*/) {
   return 0;
@@ -19,12 +19,12 @@ std::size_t selective_scan_scratch(const Device&, Shape, Index /*channels*/, Ind
 
 namespace detail {
 
-/// What one channel of one sequence goes through, in double.
+/// One channel of one sequence, in double.
 template <int States>
 struct ScanChannel {
   double a[array_size<States>] = {};  // A
   double bias = 0, d = 0;
-  std::vector<double> u, x, delta, z;  // (L); x = delta + bias before, delta = Δ after softplus
+  std::vector<double> u, x, delta, z;  // (L); x = delta + bias before softplus, delta = Δ after it
   std::vector<double> b, c;            // (L, N)
   std::vector<double> h;               // (L + 1, N): h[t] is the state before step t
   std::vector<double> decay;           // (L, N): exp(Δ_t A)
@@ -110,7 +110,7 @@ void selective_scan_backward(const Device& device, const SelectiveScanBackward<C
         return static_cast<double>(scan.checkpoints[(sequence * segments * States + n) * channels + channel]);
       });
       auto* const dstate = scan.dstate ? scan.dstate.sequence(sequence) : nullptr;
-      double carried[array_size<States>];  // the gradient with respect to h_t that comes from the steps after t
+      double carried[array_size<States>];  // the gradient with respect to h_t propagated from later steps
       for (int n = 0; n < States; ++n) {
         carried[n] = dstate == nullptr ? 0.0 : static_cast<double>(dstate[n * channels + channel]);
       }

@@ -22,7 +22,7 @@ using Cpu = cpu::Device;
 /// A CUDA device as a backend.
 using Cuda = cuda::Device;
 
-/// A device whose threads need scratch memory each, which a workspace then holds.
+/// A device whose threads each need scratch memory, which is then part of a workspace.
 template <class Device>
 concept HasThreadScratch = requires {
   typename Device::ScratchLoan;
@@ -38,8 +38,7 @@ struct Threads {
 template <class S, class Backend>
 using activation_t = typename Backend::template Activation<S>;
 
-/// The device that something runs on: the caller's, which must outlive it, or one of its own, as it is made without
-/// arguments.
+/// The device that something runs on: the caller's, which must outlive it, or its own, constructed without arguments.
 template <class Backend>
 class DeviceHandle {
  public:

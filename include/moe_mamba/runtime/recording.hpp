@@ -4,7 +4,7 @@
 
 namespace moe_mamba::inline v0_2 {
 
-/// Work that is done again and again, on a backend where nothing is gained by recording it: it is done each time.
+/// Repeated work on a backend for which recording has no benefit: it is simply run each time.
 struct DirectRecording {
   template <class Device, class Work>
   void run(Device&, const Work& work) {

@@ -22,15 +22,15 @@ inline char32_t RegexParser::digits(std::uint32_t base, std::size_t least, std::
                                                        : base;
     if (digit >= base) break;
     value = value * base + digit;
-    if (value > last_character) fail("a number that is no code point", "0 to 10FFFF");
+    if (value > last_character) fail("a number beyond Unicode", "0 to 10FFFF");
   }
-  if (count < least) fail("an escape without its digits", std::to_string(least) + " digits or more");
+  if (count < least) fail("an escape without digits", std::to_string(least) + " digits or more");
   return value;
 }
 
 /// A single character after a backslash.
 inline char32_t RegexParser::character_escape() {
-  if (!more()) fail("an early end", "a character after \\");
+  if (!more()) fail("the end of the expression", "a character after \\");
   const char c = text_[at_];
   const bool is_ascii = static_cast<unsigned char>(c) < 128;
   const bool is_letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '1' && c <= '9');
@@ -198,7 +198,7 @@ inline CharacterSet RegexParser::bracket_content() {
         fail("a range up to a set", "a character after the -");
       const bool escaped = accept("\\");
       const char32_t last = escaped ? (accept("b") ? char32_t{'\b'} : character_escape()) : next();
-      if (last < before) fail("a range from more to less", "first-last");
+      if (last < before) fail("a reversed range", "first-last with first <= last");
       ranges.push_back({before, last});
       before = no_character;
     } else if (accept("\\")) {
@@ -207,7 +207,7 @@ inline CharacterSet RegexParser::bracket_content() {
       add(next());
     }
   }
-  fail("an unmatched [", "a ] for it");
+  fail("an unmatched [", "a matching ]");
 }
 
 /// [:alpha:] or [:^alpha:], or else an inner bracket that begins with a colon.

@@ -68,7 +68,7 @@ class RegexParser {
     return true;
   }
   void expect(std::string_view token) {
-    if (!accept(token)) fail(more() ? "another character" : "an early end", std::string(token));
+    if (!accept(token)) fail(more() ? "an unexpected character" : "the end of the expression", std::string(token));
   }
   char32_t next() {
     const Utf8Unit unit = utf8_unit(text_, at_);
@@ -171,7 +171,7 @@ inline RegexNode RegexParser::atom(Flags& flags) {
     case '*':
     case '+':
     case '?':
-      fail("a repetition of nothing", "an expression before it");
+      fail("nothing to repeat", "an expression before it");
     default:
       return literal(next(), flags);
   }
@@ -216,7 +216,7 @@ inline RegexNode RegexParser::group(Flags& flags) {
       else if (c == 'x')
         changed.extended = on;
       else
-        fail("another kind of group",
+        fail("an unsupported kind of group",
              "groups, named ones, (?:), (?=), (?!), (?<=), (?<!), (?>), and options i, m and x");
     }
     if (accept(":")) {
@@ -295,7 +295,7 @@ inline bool RegexParser::interval(std::uint32_t& least, std::uint32_t& most) {
       if (!has_low) low = high = 0, at_ = begin;
     }
     if (at_ > begin && (has_low || high != RegexNode::unbounded) && accept("}")) {
-      if (low > high) fail("an interval from more to less", "{n,m} with n <= m");
+      if (low > high) fail("a reversed interval", "{n,m} with n <= m");
       least = low;
       most = high;
       return true;

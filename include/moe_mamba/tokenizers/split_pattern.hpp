@@ -8,13 +8,13 @@
 #include "moe_mamba/tokenizers/unicode.hpp"
 
 /// Hand-written matchers for the regular expressions by which pre-tokenizers split text into words. Each expression is
-/// a list of alternatives, the first of which that matches is taken, and one always does. They differ only in the
-/// fields below.
+/// a list of alternatives of which the first that matches is taken; one always does. Patterns differ only in the fields
+/// below.
 namespace moe_mamba::inline v0_2::detail {
 
 enum class Contractions {
   None,
-  Lower,    // 's|'t|'re|'ve|'m|'ll|'d first of all
+  Lower,    // 's|'t|'re|'ve|'m|'ll|'d as the first alternative
   AnyCase,  // the same with (?i:…)
   Suffix    // (?i:…)? after a word of letters
 };
@@ -22,7 +22,7 @@ enum class Contractions {
 enum class Letters {
   Spaced,    //  ?\p{L}+
   Prefixed,  // [^\r\n\p{L}\p{N}]?\p{L}+
-  Cased      // words that are upper case first and lower case then, with the same prefix
+  Cased      // words of upper-case letters followed by lower-case ones, with the same prefix
 };
 
 struct SplitPattern {
@@ -30,7 +30,7 @@ struct SplitPattern {
   std::string_view regex;  // as in a file
   Contractions contractions;
   Letters letters;
-  std::size_t digits;     // at most so many in a word; 0: any number, with a space in front
+  std::size_t digits;     // at most this many per word; 0: any number, after an optional space
   std::string_view tail;  // characters that may follow punctuation
   bool newlines;          // \s*[\r\n]+ before \s+(?!\S)|\s+
 };
@@ -127,8 +127,9 @@ inline std::size_t match_letters(const SplitPattern& pattern, std::string_view t
   return at;
 }
 
-/// A run of white space that begins at `at`: up to its last newline where the pattern cares for newlines; else all of
-/// it at the end of the text; else all but its last character, which goes to the next word, unless it is the only one.
+/// The end of a word of white space that begins at `at`: after the last newline if the pattern treats newlines
+/// specially; otherwise all of it at the end of the text; otherwise all but the last character, which belongs to the
+/// next word, unless it is the only one.
 inline std::size_t match_space(const SplitPattern& pattern, std::string_view text, std::size_t at) {
   std::size_t end = at, last = at, newline_end = at;
   while (end < text.size()) {

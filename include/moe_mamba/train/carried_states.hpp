@@ -21,13 +21,13 @@ class CarriedStates {
   using Memory = typename Backend::Memory;
   static constexpr Index state_size = Definition::Body::state_size;
 
-  /// In the caller's memory where that is not empty.
+  /// In the caller's memory if that is not empty.
   explicit CarriedStates(SpanOf<C, Memory> memory = {}) : values_(memory), borrowed_(!memory.empty()) {}
   CarriedStates(const CarriedStates&) = delete;
   CarriedStates& operator=(const CarriedStates&) = delete;
 
-  /// Makes room for the states of `count` sequences and leaves those that there are as they are. Throws
-  /// std::invalid_argument where there cannot be as many, or where the caller's memory is too small.
+  /// Reserves memory for the states of `count` sequences, keeping existing ones. Throws std::invalid_argument if
+  /// `count` is out of range or the caller's memory is too small.
   void reserve(Index count) {
     const std::size_t wanted = size_of(count);
     if (wanted <= values_.size()) return;
@@ -42,13 +42,13 @@ class CarriedStates {
     values_ = own_.span();
   }
 
-  /// From now on those of `count` sequences that have read nothing, for which there is room.
+  /// Resets the states to those of `count` new sequences, for which memory is reserved.
   void begin(Backend& device, Index count) {
     count_ = count;
     PassesOf<Definition, S, Backend>::get().clear(device, values_.data(), count * state_size);
   }
 
-  /// Whether they are those after a batch, which another one may continue.
+  /// Whether they are the final states of a batch, which another one may continue.
   bool are_carried() const { return are_carried_; }
   void set_carried(bool carried) { are_carried_ = carried; }
 
@@ -56,7 +56,7 @@ class CarriedStates {
   SpanOf<C, Memory> values() const { return values_.first(size_of(count_)); }
   StateView<C> view() const { return {values_.data(), state_size}; }
 
-  /// Goes on from these numbers of the host's, for which there is room.
+  /// Sets the states from these numbers in host memory, for which memory is reserved.
   void write(std::span<const C> values) {
     count_ = state_size > 0 ? static_cast<Index>(values.size()) / state_size : 0;
     are_carried_ = !values.empty();
@@ -71,7 +71,7 @@ class CarriedStates {
   }
 
   Array<C, Memory> own_;
-  SpanOf<C, Memory> values_;  // room for states of count_ sequences or more
+  SpanOf<C, Memory> values_;  // states of at least count_ sequences
   bool borrowed_;
   Index count_ = 0;
   bool are_carried_ = false;

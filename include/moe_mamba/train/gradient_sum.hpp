@@ -11,10 +11,10 @@
 
 namespace moe_mamba::inline v0_2 {
 
-/// The gradient of the sum of the losses over the targets of any number of batches, and how many targets they are.
+/// The gradient of the sum of the losses over the targets of any number of batches, and the number of targets.
 ///
-/// values() times scale() is the gradient of the mean over those targets. Of one batch, values() is just that and scale()
-/// is 1; nothing is multiplied that need not be.
+/// values() times scale() is the gradient of the mean over those targets. For a single batch, values() is that gradient
+/// itself and scale() is 1, which avoids needless multiplications.
 template <class Definition, StorageScalar S, class Backend>
 class GradientSum {
  public:
@@ -23,19 +23,19 @@ class GradientSum {
   using SessionType = Session<Definition, S, Backend>;
   using Batch = typename SessionType::Batch;
 
-  /// In the caller's memory of Definition::parameters numbers where that is not empty.
+  /// In the caller's memory of Definition::parameters numbers if that is not empty.
   explicit GradientSum(SpanOf<C, Memory> memory = {})
       : values_("gradients.size()", memory, static_cast<std::size_t>(Definition::parameters)) {
     if (selection_bias_places<Definition>().empty()) return;
     reports_ = Array<double, Memory>(static_cast<std::size_t>(Definition::Body::report_size));
   }
 
-  /// Takes the memory that add() needs for a batch of this shape.
+  /// Reserves the memory that add() needs for a batch of this shape.
   void reserve(const Shape& shape) {
     for (auto& recorded : recorded_) recorded.reserve(shape);
   }
 
-  /// Adds the gradient of a batch of 1 or more targets. There has been a reserve() for its shape.
+  /// Adds the gradient of a batch of 1 or more targets, after a reserve() for its shape.
   void add(SessionType& session, const Batch& batch, Index targets, const S* parameters) {
     const bool begins = unit_ == 0;
     is_sum_ = false;
@@ -54,8 +54,8 @@ class GradientSum {
     recorded_[begins ? 0 : 1].run(session.device(), work, queue);
   }
 
-  /// Makes values() the gradient of the sum itself, zeros where there are no targets, which can be added to those of
-  /// others, such as other ranks'.
+  /// Makes values() the gradient of the sum itself (zeros without targets), which can be added to those of others, such
+  /// as other ranks.
   void make_sum(Backend& device) {
     if (unit_ == 0) {
       if (!is_sum_) {
@@ -79,10 +79,10 @@ class GradientSum {
 
   void add_losses(const Losses& losses) { losses_ += losses; }
 
-  /// (Definition::parameters), laid out as the parameters; of no meaning where targets() is 0.
+  /// (Definition::parameters), laid out as the parameters; meaningless if targets() is 0.
   SpanOf<C, Memory> values() const { return values_.span(); }
-  /// The sums of the layers' reports, which Optimizer::update_selection_biases() reads; after make_sum() those of others, such
-  /// as other ranks, can be added. Empty where the definition has no selection bias.
+  /// The sums of the layers' reports, which Optimizer::update_selection_biases() reads; after make_sum() those of
+  /// others, such as other ranks, can be added. Empty if the definition has no selection bias.
   SpanOf<double, Memory> reports() { return reports_.span(); }
   double scale() const { return static_cast<double>(unit_) / static_cast<double>(targets_); }
   Index targets() const { return targets_; }
@@ -95,7 +95,7 @@ class GradientSum {
     losses_ = {};
   }
 
-  /// What was recorded works in memory that is going to be freed.
+  /// Discards recordings, as they refer to memory that is about to be freed.
   void forget_recordings() {
     for (auto& recorded : recorded_) recorded.forget();
   }
@@ -111,9 +111,9 @@ class GradientSum {
 
   Zeros<C, Memory> values_;
   Array<double, Memory> reports_;
-  std::array<WorkRecording<Backend>, 2> recorded_;  // of the gradient of a first batch, and of one that is added to it
+  std::array<WorkRecording<Backend>, 2> recorded_;  // of the gradient of a first batch, and of one added to it
   Index targets_ = 0;
-  Index unit_ = 0;  // values_ times this is the gradient of the sum over targets_; 0: there is none yet
+  Index unit_ = 0;  // values_ times this is the gradient of the sum over targets_; 0: no batch yet
   bool is_sum_ = false;
   Losses losses_;
 };

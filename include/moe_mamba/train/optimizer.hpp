@@ -21,7 +21,7 @@ struct IndexRange {
 };
 
 /// AdamW's state for each parameter, and its updates of all parameters or of a range of them. Selection biases are not
-/// AdamW's: update() leaves them as they are, update_selection_biases() moves them.
+/// subject to AdamW: update() leaves them unchanged, update_selection_biases() moves them.
 template <class Definition, StorageScalar S, class Backend>
 class Optimizer {
  public:
@@ -30,8 +30,8 @@ class Optimizer {
   static constexpr bool keeps_remainder = AdamWUpdate<C, S>::keeps_remainder;
   static constexpr IndexRange all{0, Definition::parameters};
 
-  /// In the caller's memory, Definition::parameters numbers each, if that is not empty. (Only bfloat16 parameters have a
-  /// remainder.)
+  /// In the caller's memory, Definition::parameters numbers each, if that is not empty. (Only bfloat16 parameters have
+  /// a remainder.)
   explicit Optimizer(SpanOf<C, Memory> first_moment = {}, SpanOf<C, Memory> second_moment = {},
                      SpanOf<std::int16_t, Memory> remainder = {})
       : first_moment_("first_moment.size()", first_moment, count),
@@ -47,8 +47,8 @@ class Optimizer {
     double scale = 1;                ///< the mean gradient is the gradients times this
     double learning_rate = 0;        ///< of this step
     Index number = 1;                ///< counted from 1
-    double clip_norm = 0;            ///< mean gradients of a larger norm are scaled down to it; 0: never
-    double selection_bias_rate = 0;  ///< that selection biases are moved by
+    double clip_norm = 0;            ///< mean gradients with a larger norm are scaled down to it; 0: never
+    double selection_bias_rate = 0;  ///< by which selection biases are moved
   };
 
   /// Sums the squares of gradients for the global norm, which update() needs.
@@ -67,8 +67,8 @@ class Optimizer {
     return squares;
   }
 
-  /// Updates a range of the parameters from the gradients, given the whole arrays, after sum_squares(). Changes nothing if
-  /// the norm is not finite.
+  /// Updates a range of the parameters from the gradients, given the whole arrays, after sum_squares(). Changes nothing
+  /// if the norm is not finite.
   void update(Backend& device, S* parameters, const C* gradients, const AdamW& adamw, const Step& step,
               IndexRange range = all) {
     for (const SelectionBiasPlace& place : biases_) {
@@ -78,9 +78,9 @@ class Optimizer {
     update_piece(device, parameters, gradients, adamw, step, range);
   }
 
-  /// Moves the selection biases in a range of the parameters, given the whole array, by the sign of how much less than the
-  /// mean the load of each expert is; `reports` is GradientSum::reports(). After sum_squares(), before or after update(), and
-  /// like that changes nothing if the norm is not finite.
+  /// Moves the selection biases in a range of the parameters, given the whole array, by the sign of the mean load minus
+  /// that of their expert; `reports` is GradientSum::reports(). To be called after sum_squares(), before or after
+  /// update(); like update(), changes nothing if the norm is not finite.
   void update_selection_biases(Backend& device, S* parameters, SpanOf<const double, Memory> reports, const Step& step,
                                IndexRange range = all) {
     if (biases_.empty() || step.selection_bias_rate == 0) return;
@@ -113,7 +113,7 @@ class Optimizer {
   static const Passes<Definition, S, Backend>& passes() { return PassesOf<Definition, S, Backend>::get(); }
   static constexpr auto count = static_cast<std::size_t>(Definition::parameters);
 
-  /// Where ranges of parameters that decay begin and end in turn.
+  /// The offsets at which ranges of parameters with weight decay begin and end in turn.
   using Boundaries = Array<Index, Memory>;
   static Boundaries boundaries_of(Decay decay) {
     std::vector<Index> boundaries;

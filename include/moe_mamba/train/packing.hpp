@@ -34,7 +34,7 @@ class PackedBatch {
     require(text.size() >= 2, "text.size()", text.size(), "2 or more tokens");
     const auto last = static_cast<Index>(text.size()) - 1;
     require(prompt >= 1 && prompt <= last, "prompt", prompt,
-            [&] { return detail::range_text<Index>(1, last) + ", so that a target is left"; });
+            [&] { return detail::range_text<Index>(1, last) + ", which leaves a target"; });
     require_range(text.back() >= 0, "the last token", text.back(), "0 or more");
     if (inside(text)) return add(copy(text), prompt);
     make_room(1, static_cast<std::size_t>(last));
@@ -61,7 +61,7 @@ class PackedBatch {
   void add_padded(std::span<const Token> inputs, std::span<const Token> targets, Shape shape,
                   std::span<const Index> lengths) {
     require(static_cast<Index>(inputs.size()) == shape.tokens(), "inputs.size()", inputs.size(),
-            [&] { return std::to_string(shape.tokens()) + ", as the shape says"; });
+            [&] { return std::to_string(shape.tokens()) + ", for this shape"; });
     require(targets.size() == inputs.size(), "targets.size()", targets.size(),
             [&] { return std::to_string(inputs.size()) + ", as the inputs"; });
     require(static_cast<Index>(lengths.size()) == shape.batch, "lengths.size()", lengths.size(),

@@ -11,9 +11,9 @@
 
 namespace moe_mamba::inline v0_2 {
 
-/// Where the selection biases of a definition's routers lie among its parameters, and their experts' loads in what a
-/// workspace reports; none where the definition has no such bias. Throws std::logic_error for a layer of a program's own
-/// whose visit_routers() does not show them in the order of its parameters.
+/// The offsets of the selection biases of a definition's routers among its parameters, and of their experts' loads in a
+/// workspace's report; empty if the definition has no such bias. Throws std::logic_error for a user-defined layer whose
+/// visit_routers() does not report them in the order of its parameters.
 template <class Definition>
 std::vector<SelectionBiasPlace> selection_bias_places() {
   std::vector<SelectionBiasPlace> places;

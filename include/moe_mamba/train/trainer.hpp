@@ -27,18 +27,20 @@
 
 namespace moe_mamba::inline v0_2 {
 
-/// Trains a model: gradients, clipping, schedule and AdamW, on memory taken beforehand. The model must outlive the
-/// trainer. It serves one call at a time: a second one of another thread throws std::logic_error.
+/// Trains a model: gradients, clipping, schedule and AdamW, in preallocated memory. The model must outlive the trainer.
+/// It serves one call at a time: a concurrent second call throws std::logic_error.
 ///
-/// step() is accumulate(), then update(). Between the two gradients() may be read and changed, as whoever clips in
-/// another way or reduces them over ranks does.
+/// step() is accumulate(), then update(). Between the two, gradients() may be read and changed, for example to clip
+/// them differently or to reduce them over ranks.
 ///
-/// Of bfloat16 parameters it trains floats, of which the parameters are the rounding (to nearest, ties away from zero); it
-/// keeps the 16 bits that each lacks (core/split_float.hpp). Parameters may be written between two steps: training goes on
-/// from them, for bfloat16 to half a unit in the last place, as the 16 bits stay; a new trainer begins from just them.
+/// For bfloat16 parameters it trains floats, of which the parameters are the rounding (to nearest, ties away from
+/// zero); it keeps the remaining 16 bits of each (core/split_float.hpp). Parameters may be written between two steps:
+/// training continues from them, for bfloat16 up to half a unit in the last place, as the 16 bits are kept; a new
+/// trainer starts from exactly them.
 ///
-/// On a CUDA device the work of a batch is recorded as a graph when a shape comes for the second time in a row, packed ones
-/// with the same lengths, and one launch from then on; a step waits for the device at its end only.
+/// On a CUDA device the work of a batch is captured as a graph when a shape (for packed batches, with the same lengths)
+/// occurs for the second time in a row, and is a single launch from then on; a step waits for the device only at its
+/// end.
 template <class Definition, StorageScalar S, class Backend, class Rate>
 class Trainer {
   static_assert(Schedule<Rate>, "a Trainer takes a schedule after the optimizer, such as Constant or Cosine");
@@ -53,15 +55,15 @@ class Trainer {
   using BatchType = std::conditional_t<ModelType::takes_tokens, TokenBatch, SeriesBatch<Compute>>;
   static constexpr bool keeps_remainder = AdamWUpdate<Compute, S>::keeps_remainder;
 
-  /// On a device of its own: one thread of the Cpu, or the current CUDA device. Throws std::invalid_argument for an
-  /// option out of range.
+  /// On its own device: one thread of the Cpu, or the current CUDA device. Throws std::invalid_argument for an option
+  /// out of range.
   explicit Trainer(ModelType& model, AdamW optimizer = {}, Rate rate = {}, TrainerOptions options = {})
       : model_(model), adamw_(optimizer), rate_(rate), options_(options), workspace_(checked({}).workspace) {
     begin();
   }
 
-  /// On the caller's device, which must outlive the trainer, and in the caller's memory where some is given. Several
-  /// trainers, decoders and workspaces may share a device, as long as their calls follow one another.
+  /// On the caller's device, which must outlive the trainer, and in the caller's memory if it is given. Several
+  /// trainers, decoders and workspaces may share a device if their calls do not overlap.
   Trainer(ModelType& model, Backend& device, AdamW optimizer = {}, Rate rate = {}, TrainerOptions options = {},
           MemoryType memory = {})
       : model_(model),
@@ -88,10 +90,10 @@ class Trainer {
     detail::check<detail::OptimizerBefore<Rate>>();
   }
 
-  /// One update from one batch: token ids, or a sequence model's numbers. Like the calls that follow it throws, with
-  /// nothing changed, std::invalid_argument for a size that does not fit, a number that is not finite and a schedule's
-  /// factor outside [0, 1], and std::out_of_range for a token outside the vocabulary. Where a layer's operation throws, the
-  /// trainer forgets all batches since the last update, and carried states begin from nothing again.
+  /// One update from one batch: token ids, or a sequence model's numbers. Like the calls below it throws, with nothing
+  /// changed, std::invalid_argument for a size that does not match, a non-finite number and a schedule's factor outside
+  /// [0, 1], and std::out_of_range for a token outside the vocabulary. If a layer's operation throws, the trainer
+  /// discards all batches since the last update, and carried states are reset to zero.
   StepReport step(const BatchType& batch) {
     const ExclusiveCall call = begin_call();
     const double rate = learning_rate();
@@ -103,10 +105,10 @@ class Trainer {
     });
   }
 
-  /// Adds a batch's gradient to what update() will average over all targets: the update is that of one batch of all of
-  /// them. (Routers' losses are not sums over targets; theirs are averaged with the batches' numbers of targets as
-  /// weights.) A batch without targets adds nothing but brings carried states up to date. Returns the batch's losses. A
-  /// batch that continues the one before must be of as many sequences, where states are carried.
+  /// Adds a batch's gradient to the sum that update() averages over all targets: the update equals that of one batch
+  /// with all of them. (Routers' losses are not sums over targets; they are averaged with the batches' numbers of
+  /// targets as weights.) A batch without targets adds nothing but updates carried states. Returns the batch's losses.
+  /// If states are carried, a batch that continues the previous one must have as many sequences.
   Losses accumulate(const BatchType& batch) {
     const ExclusiveCall call = begin_call();
     queue_gradient(batch, call);
@@ -117,22 +119,21 @@ class Trainer {
     });
   }
 
-  /// What was accumulated since the last update: times gradient_scale(), the gradient of the mean loss over targets()
-  /// targets. Laid out as the parameters; of no meaning where there are no targets. On a device, work that was queued in
-  /// its stream is not waited for.
+  /// The gradient accumulated since the last update: times gradient_scale(), that of the mean loss over targets()
+  /// targets. Laid out as the parameters; meaningless without targets. Does not wait for work queued in a device's
+  /// stream.
   SpanOf<Compute, Memory> gradients() { return sum_.values(); }
   SpanOf<const Compute, Memory> gradients() const { return sum_.values(); }
   double gradient_scale() const { return sum_.scale(); }
   Index targets() const { return sum_.targets(); }
 
-  /// The sums of the layers' reports over the same batches, whose loads move selection biases; empty where the definition has
-  /// none. In memory of the backend's, as gradients().
+  /// The sums of the layers' reports over the same batches, whose loads move selection biases; empty if the definition
+  /// has none. In the backend's memory, as gradients().
   SpanOf<double, Memory> reports() { return sum_.reports(); }
 
-  /// Makes gradients() those of the sum over the targets, to which others' may be added, and counts theirs: how many
-  /// targets and which losses they are of. This is how ranks reduce: make_gradient_sum(), their own reduction of
-  /// gradients() and reports(), count_others() with the other ranks' targets and losses, update(). Throws OrderError in another
-  /// order.
+  /// Makes gradients() those of the sum over the targets, to which others may be added; count_others() counts the
+  /// targets and losses of these. Ranks reduce as follows: make_gradient_sum(), their own reduction of gradients() and
+  /// reports(), count_others() with the other ranks' targets and losses, update(). Throws OrderError in another order.
   void make_gradient_sum() {
     const ExclusiveCall call = begin_call();
     sum_.make_sum(*device_);
@@ -147,8 +148,8 @@ class Trainer {
     sum_.count_others(losses);
   }
 
-  /// One update from the mean gradient of the batches accumulated since the last; none where they are without targets,
-  /// and the report says so. Throws std::logic_error where there is no batch.
+  /// One update from the mean gradient of the batches accumulated since the last; does nothing if they have no targets,
+  /// as the report shows. Throws std::logic_error if there is no batch.
   StepReport update() {
     const ExclusiveCall call = begin_call();
     if (batches_ == 0) detail::raise<OrderError>("update() was called without a batch; allowed: after accumulate()");
@@ -160,13 +161,13 @@ class Trainer {
     });
   }
 
-  /// Forgets the gradients accumulated since the last update.
+  /// Discards the gradients accumulated since the last update.
   void discard() {
     const ExclusiveCall call = begin_call();
     forget();
   }
 
-  /// Mean losses of a batch, without gradients. Running states are not touched.
+  /// Mean losses of a batch, without gradients. Running states are unchanged.
   Losses evaluate(const BatchType& batch) {
     const ExclusiveCall call = begin_call();
     check(batch);
@@ -193,14 +194,14 @@ class Trainer {
     return {};
   }
 
-  /// Shows visit(RouterReport) what each mixture-of-experts layer reports of the last batch.
+  /// Calls visit(RouterReport) with the report of each router for the last batch.
   template <class Visit>
   void visit_routers(const Visit& visit) const {
     const ExclusiveCall call = begin_call();
     if (workspace_ != nullptr) workspace_->visit_routers(visit);
   }
 
-  /// Updates done.
+  /// The number of updates done.
   Index steps() const { return steps_; }
   ModelType& model() { return model_; }
   Backend& device() { return *device_; }
@@ -209,10 +210,10 @@ class Trainer {
   const TrainerOptions& options() const { return options_; }
 
   using Progress = TrainerProgress<Compute>;
-  /// Borrows where the trainer works in the host's memory, until the next call. Throws std::logic_error between
-  /// accumulate() and update(): accumulated gradients would be lost.
+  /// Borrowed, until the next call, if the trainer works in host memory. Throws std::logic_error between accumulate()
+  /// and update(): accumulated gradients would be lost.
   Progress progress() const { return progress(begin_call()); }
-  /// During a call of the caller's on `device().in_use()`, for what must keep others away for longer.
+  /// The same within the caller's own call on `device().in_use()`, to exclude others for longer.
   Progress progress(const ExclusiveCall&) const {
     if (batches_ != 0) {
       detail::raise<OrderError>(
@@ -225,8 +226,8 @@ class Trainer {
             states_.are_carried() ? Numbers::template of<Memory>(states_.values()) : Numbers()};
   }
 
-  /// Goes on from `progress`; putting back the parameters is the caller's. Throws std::invalid_argument, with
-  /// nothing changed, where a size does not fit.
+  /// Continues from `progress`; restoring the parameters is left to the caller. Throws std::invalid_argument, with
+  /// nothing changed, if a size does not match.
   void restore(const Progress& progress) { restore(progress, begin_call()); }
   void restore(const Progress& progress, const ExclusiveCall&) {
     progress.check(count, keeps_remainder ? count : 0);
@@ -244,7 +245,7 @@ class Trainer {
   using OptimizerType = Optimizer<Definition, S, Backend>;
   static constexpr auto count = static_cast<std::size_t>(Definition::parameters);
 
-  /// Throws what is wrong with the constructors' arguments, before anything has changed.
+  /// Checks the constructors' arguments; throws before anything has changed.
   const MemoryType& checked(const MemoryType& memory) const {
     adamw_.template check<Compute>();
     rate_.check();
@@ -253,7 +254,7 @@ class Trainer {
     return memory;
   }
 
-  /// The end of construction.
+  /// Completes the construction.
   void begin() {
     if (options_.largest == Shape{}) return;
     if (workspace_ == nullptr) reserve(options_.largest);
@@ -267,7 +268,7 @@ class Trainer {
     sum_.reset();
   }
 
-  /// Returns work(), which changes gradients and states: where it throws, they are in the middle of a batch.
+  /// Returns work(), which changes gradients and states; if it throws in the middle of a batch, discards them.
   template <class Work>
   auto or_forget(const Work& work) {
     struct Guard {
@@ -283,19 +284,19 @@ class Trainer {
     return result;
   }
 
-  /// Takes the memory for batches up to this shape where there is not enough yet.
+  /// Reserves memory for batches up to this shape.
   void reserve(Shape shape) {
     if (workspace_ != nullptr && workspace_->fits(shape)) return;
     const Shape old = workspace_ != nullptr ? workspace_->largest() : Shape{};
     const Shape largest = WorkspaceType::largest_for(*device_, shape, old, Purpose::training);
     auto larger = std::make_unique<WorkspaceType>(*device_, largest, Purpose::training);
-    // What was recorded works in the old memory, and a later workspace may come to lie where the old one did.
+    // Recordings refer to the old memory, and a later workspace may have the same address.
     sum_.forget_recordings();
     own_workspace_ = std::move(larger);
     workspace_ = own_workspace_.get();
   }
 
-  /// Throws, before anything has changed, what is wrong with a batch.
+  /// Checks a batch; throws before anything has changed.
   void check(const BatchType& batch) const {
     model_.require_parameters();
     Checks::training(options_.largest == Shape{} ? nullptr : workspace_, std::span<const Input>(batch.inputs),
@@ -319,7 +320,7 @@ class Trainer {
     if (options_.largest == Shape{}) reserve(shape);
     sum_.reserve(shape);
     SessionType session(*workspace_, model_.parameters().data(), call);
-    // Nothing of the library allocates or throws from here on, so that a batch that there is no memory for changes nothing.
+    // The library neither allocates nor throws from here on, so running out of memory changes nothing.
     batches_ = or_forget([&] {
       if (anew) states_.begin(*device_, shape.batch);
       const auto work = staged(session, batch, options_.carry_states ? states_.view() : StateView<Compute>{});
@@ -334,10 +335,10 @@ class Trainer {
     states_.set_carried(options_.carry_states);
   }
 
-  /// That of the next update. Throws std::invalid_argument for a factor that no schedule may give.
+  /// The learning rate of the next update. Throws std::invalid_argument for an invalid factor of the schedule.
   double learning_rate() const { return adamw_.learning_rate * detail::checked_factor(rate_, steps_); }
 
-  /// Clips the gradient where it is too large and changes the parameters; where that is not finite, leaves all as it is.
+  /// Clips the gradient if it is too large and updates the parameters; changes nothing if the gradient is not finite.
   void queue_update(double rate) {
     if (sum_.targets() == 0) return;
     optimizer_.sum_squares(*device_, sum_.values().data());
@@ -380,7 +381,7 @@ class Trainer {
   DeviceHandle<Backend> device_;
   const char* called_ = "trainer";  // what serves one call at a time
   std::unique_ptr<WorkspaceType> own_workspace_;
-  WorkspaceType* workspace_ = nullptr;  // that, or the caller's; null until the first batch
+  WorkspaceType* workspace_ = nullptr;  // own_workspace_ or the caller's; null until the first batch
   CarriedStates<Definition, S, Backend> states_;
   GradientSum<Definition, S, Backend> sum_;
   OptimizerType optimizer_;

@@ -6,7 +6,7 @@
 #include "moe_mamba/train/trainer_memory.hpp"
 #include "moe_mamba/train/trainer_options.hpp"
 
-/// Which Trainer a call of its constructor names. Where the schedule is none, the class says so.
+/// Deduction guides of Trainer. If an argument is not a schedule, the class reports it.
 namespace moe_mamba::inline v0_2 {
 
 template <class Definition, StorageScalar S, class Backend, class Rate>

@@ -14,9 +14,9 @@
 
 namespace moe_mamba::inline v0_2 {
 
-/// Memory of the caller's that a trainer works in, and that must outlive it; what is left empty the trainer takes itself.
-/// No two of them may overlap, nor any of them the model's parameters. Arrays but `states` are of Definition::parameters
-/// numbers, and are cleared.
+/// The caller's memory for a trainer, which must outlive it; the trainer allocates what is left empty. The arrays must
+/// not overlap each other or the model's parameters. All but `states` have Definition::parameters numbers, and are
+/// cleared.
 template <class Definition, StorageScalar S, class Backend>
 struct TrainerMemory {
   template <class T>
@@ -27,15 +27,16 @@ struct TrainerMemory {
   /// Definition::Body::state_size numbers for each sequence of the largest batch, or more; with carry_states only.
   Span<compute_t<S>> states = {};
 
-  /// Throws std::invalid_argument for what a trainer of these parameters on this device, with these options, does not
-  /// take, before anything is written to any of it.
+  /// Throws std::invalid_argument if a trainer of these parameters on this device, with these options, cannot use it,
+  /// before any of it is written.
   void check(const Backend& device, const TrainerOptions& options, Span<S> parameters) const {
     constexpr auto count = static_cast<std::size_t>(Definition::parameters);
     constexpr std::size_t kept = AdamWUpdate<compute_t<S>, S>::keeps_remainder ? count : 0;
     if (workspace != nullptr) {
       require(workspace->purpose() == Purpose::training, "memory.workspace->purpose()", "inference", "training");
       require(&workspace->device() == &device, "memory.workspace->device()", "another", "the trainer's");
-      require(options.largest == Shape{}, "options.largest", "given", "left out where memory.workspace says it");
+      require(options.largest == Shape{}, "options.largest", "given",
+              "the default with memory.workspace, which determines it");
     }
     check_size("memory.gradients.size()", gradients.size(), count);
     check_size("memory.first_moment.size()", first_moment.size(), count);
@@ -52,7 +53,7 @@ struct TrainerMemory {
     for (const Part& one : parts) {
       for (const Part* other = parts; other != &one; ++other) {
         require(one.end <= other->begin || other->end <= one.begin, one.name,
-                (std::string("overlapping ") + other->name).c_str(), "memory that is nothing else's");
+                (std::string("overlapping ") + other->name).c_str(), "separate memory");
       }
     }
   }

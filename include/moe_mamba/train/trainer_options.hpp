@@ -18,14 +18,14 @@ namespace moe_mamba::inline v0_2 {
 
 /// The optimizer AdamW (Loshchilov & Hutter 2019).
 struct AdamW {
-  double learning_rate = 1e-3;    ///< the peak, which the schedule's factor is multiplied with; > 0
+  double learning_rate = 1e-3;    ///< the peak, which is multiplied by the schedule's factor; > 0
   double beta1 = 0.9;             ///< in [0, 1)
   double beta2 = 0.95;            ///< in [0, 1)
   double epsilon = 1e-8;          ///< > 0
   double weight_decay = 0.1;      ///< in [0, 1 / learning_rate]
-  Decay decay = Decay::matrices;  ///< what decays: not gains, biases, A_log and D unless it is Decay::everything
+  Decay decay = Decay::matrices;  ///< which parameters decay: gains, biases, A_log and D only with Decay::everything
 
-  /// Throws std::invalid_argument for what is out of range, and for what C, which updates are computed in, does not hold.
+  /// Throws std::invalid_argument for options out of range, or not representable in C, in which updates are computed.
   template <ComputeScalar C = double>
   void check() const {
     using Range = std::numeric_limits<C>;
@@ -49,16 +49,16 @@ struct AdamW {
 };
 
 struct TrainerOptions {
-  /// The largest batch to come, 1 or more sequences of 1 or more steps: memory is taken once, in the constructor. Left out, it
-  /// is taken in the first step, and again where a later batch is larger.
+  /// The largest batch, 1 or more sequences of 1 or more steps: memory is allocated once, in the constructor. By
+  /// default it is allocated in the first step, and again if a later batch is larger.
   Shape largest = {};
-  double clip_norm = 1.0;  ///< gradients of a larger global norm are scaled down to it; 0: never
-  /// Truncated back-propagation through time: running states are carried from batch to batch where the batch says that
-  /// it continues the one before, and are reset where it does not. Memory for them is taken with the rest, and again
-  /// where a batch has more sequences than any before, whatever `largest` is.
+  double clip_norm = 1.0;  ///< gradients with a larger global norm are scaled down to it; 0: never
+  /// Truncated back-propagation through time: running states are carried from batch to batch if a batch says that it
+  /// continues the previous one, and are reset otherwise. Memory for them is allocated with the rest, and again if a
+  /// batch has more sequences than any before, whatever `largest` is.
   bool carry_states = false;
-  /// What an update moves the selection biases of routers by, each up where its expert's load is below the mean and down where
-  /// it is above (SelectionBias); 0: not at all.
+  /// The amount by which an update moves the selection biases of routers: up if the expert's load is below the mean and
+  /// down if it is above (SelectionBias); 0: not at all.
   double selection_bias_rate = 1e-3;
 
   /// Throws std::invalid_argument.
@@ -66,7 +66,7 @@ struct TrainerOptions {
     require(detail::in_range(clip_norm, 0, std::numeric_limits<double>::max()), "clip_norm", clip_norm,
             "a finite number >= 0");
     require(detail::in_range(selection_bias_rate, 0, std::numeric_limits<float>::max()), "selection_bias_rate",
-            selection_bias_rate, "a number >= 0 that a float holds");
+            selection_bias_rate, "a number >= 0 in the range of float");
     require(largest.batch >= 0, "largest.batch", largest.batch, "0 or more");
     require(largest.length >= 0, "largest.length", largest.length, "0 or more");
     require(largest.batch == 0 || largest.length > 0, "largest.length", largest.length,
@@ -76,29 +76,30 @@ struct TrainerOptions {
   }
 };
 
-/// What a training step did.
+/// The report of a training step.
 struct StepReport {
-  /// Prediction loss, mean over all targets of the update: nats a token, or mean squared error. Of several accumulated
-  /// batches each weighs by its number of targets.
+  /// Prediction loss, mean over all targets of the update: nats per token, or mean squared error. Accumulated batches
+  /// are weighted by their numbers of targets.
   double loss = 0;
-  double auxiliary = 0;      ///< the routers' losses, apart from it; of several batches the mean with the same weights
+  double auxiliary =
+      0;  ///< the routers' losses, not included in it; for several batches the mean with the same weights
   double gradient_norm = 0;  ///< global norm of the mean gradient, before clipping
   double learning_rate = 0;
-  Index targets = 0;  ///< that the loss is over; 0: there was nothing to learn, and this was no update
-  /// Whether parameters were changed. They are not where there was no target, nor where the gradient holds a NaN or an
-  /// infinity; carried states, which may hold one then too, begin from nothing again.
+  Index targets = 0;  ///< the number of targets; 0: there was nothing to learn, and no update
+  /// Whether parameters were changed. They are not without targets, nor if the gradient has a NaN or an infinity; then
+  /// carried states, which may have one too, are reset to zero.
   bool applied = false;
 };
 
-/// What a checkpoint keeps of a trainer, beside the parameters; T is the type that the trainer works in.
+/// The state of a trainer that a checkpoint keeps, besides the parameters; T is the trainer's compute type.
 template <class T>
 struct TrainerProgress {
   Index steps = 0;
   HostNumbers<T> first_moment, second_moment;
-  HostNumbers<std::int16_t> remainder;  ///< of bfloat16 parameters; else empty
-  HostNumbers<T> states;                ///< of carried states: (B, state_size); else empty
+  HostNumbers<std::int16_t> remainder;  ///< for bfloat16 parameters; otherwise empty
+  HostNumbers<T> states;                ///< carried states, (B, state_size), if any
 
-  /// Throws std::invalid_argument unless it is of as many parameters and of a remainder of that size.
+  /// Throws std::invalid_argument unless it is for `parameters` parameters and `kept` elements of the remainder.
   void check(std::size_t parameters, std::size_t kept) const {
     const auto size = [](const char* name, std::size_t given, std::size_t wanted) {
       require(given == wanted, name, given, [&] { return std::to_string(wanted); });
@@ -109,7 +110,7 @@ struct TrainerProgress {
     size("progress.remainder.size()", remainder.size(), kept);
   }
 
-  /// How many sequences the carried states are of. Throws std::invalid_argument where they do not fit.
+  /// The number of sequences of the carried states. Throws std::invalid_argument if their size does not match.
   Index sequences(Index state_size, bool carry_states) const {
     if (states.empty()) return 0;
     const auto size = static_cast<std::size_t>(std::max<Index>(state_size, 1));

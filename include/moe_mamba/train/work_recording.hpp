@@ -10,7 +10,7 @@
 
 namespace moe_mamba::inline v0_2 {
 
-/// What a trainer's recording is of: another shape, or memory elsewhere, needs another one.
+/// The key of a trainer's recording: another shape or other memory needs another one.
 struct RecordedWork {
   Shape shape;
   const void* workspace = nullptr;
@@ -19,25 +19,25 @@ struct RecordedWork {
   friend bool operator==(const RecordedWork&, const RecordedWork&) = default;
 };
 
-/// A recording of the work that is done again and again. What is launched for packed sequences depends on their lengths:
-/// the same work is that of the same lengths, of which a copy is kept.
+/// A recording of repeated work. The launches for packed sequences depend on their lengths, of which a copy is kept for
+/// comparison.
 template <class Backend>
 class WorkRecording {
  public:
-  /// Takes the memory that run() needs for this shape.
+  /// Reserves the memory that run() needs for this shape.
   void reserve(const Shape& shape) {
     if (records && shape.lengths != nullptr) lengths_.reserve(static_cast<std::size_t>(shape.batch));
   }
 
-  /// Calls `queue`, or puts what it put into the device's stream before into it again where the work is the same. There
-  /// has been a reserve() for its shape.
+  /// Calls `queue`, or replays what it enqueued in the device's stream before if the work is the same. Needs a
+  /// reserve() for its shape.
   template <class Queue>
   void run(Backend& device, RecordedWork work, const Queue& queue) {
     if constexpr (records) {
       const Index* const lengths = work.shape.lengths;
       const Index count = lengths == nullptr ? 0 : work.shape.batch;
       const bool same_lengths = std::equal(lengths, lengths + count, lengths_.begin(), lengths_.end());
-      // The caller's lengths may lie elsewhere the next time.
+      // The caller's lengths may have another address next time.
       work.shape.lengths = lengths == nullptr ? nullptr : lengths_.data();
       if (!same_lengths || work != work_) {
         forget();

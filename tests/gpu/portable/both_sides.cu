@@ -1,4 +1,4 @@
-// A program of one file with models on both sides: nvcc's front end reads the CPU's side as well.
+// A single-file program with models on both backends: nvcc's front end compiles the CPU backend as well.
 #include <array>
 
 #include "moe_mamba/cuda.cuh"

@@ -1,4 +1,4 @@
-// Every operation in one file, compiled for other devices than the tests run on.
+// Every operation in one file, compiled for devices other than the one that tests run on.
 #include "model/nets.hpp"
 #include "moe_mamba/cuda.cuh"
 
@@ -6,7 +6,7 @@ namespace {
 
 using namespace moe_mamba;
 
-/// A layer of each kind, with every option that has kernels of its own.
+/// A layer of each kind, with every option that has separate kernels.
 using Everything = LanguageModel<
     Vocabulary<7>, Width<5>, Head, FinalNorm<LayerNorm<>>,
     Parallel<Mamba<State<3>, InnerNorm<RmsNorm<NoGain>>, ProjectionBias>,
@@ -16,7 +16,7 @@ using Everything = LanguageModel<
     Moe<Experts<3>, TopK<1>, Hidden<2>, Silu, SigmoidThenTopK, RouterBias>,
     Moe<Experts<4>, TopK<2>, Hidden<3>, SigmoidThenTopK, NormalisedGates, GateScale<5, 2>, SelectionBias>>;
 
-/// As many states as take most shared memory.
+/// The number of states that needs the most shared memory.
 using Series = SequenceModel<Inputs<3>, Outputs<2>, Width<5>, Mamba<State<40>>, Mlp<Hidden<2>, Relu>>;
 
 }  // namespace

@@ -20,9 +20,9 @@
 ///   D_i = y_i · dy_i              ds_ij = p_ij (dy_i · v_j - D_i)
 ///   dq_i = Σ_j ds_ij k_j / sqrt(d)    dk_j = Σ_i ds_ij q_i / sqrt(d)    dv_j = Σ_i p_ij dy_i
 ///
-/// Three launches: D of all rows; blocks of queries, which go over tiles of keys for dq; blocks of keys, which go over
-/// tiles of the queries that see them for dk and dv. So each sum has one owner and a fixed order, for two products more
-/// than with atomic additions.
+/// Three launches: D of all rows; blocks of queries, which iterate over tiles of keys for dq; blocks of keys, which
+/// iterate over tiles of the queries that attend to them for dk and dv. Each sum thus has one owner and a fixed order,
+/// at the cost of two products more than with atomic additions.
 namespace moe_mamba::inline v0_2::cuda {
 
 namespace detail {
@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(256)
   if (slots != nullptr && block == 0 && threadIdx.x < position_digits) slots[cache.position() + threadIdx.x] = T(0);
 }
 
-/// Warp: D = y · dy of a row and head.
+/// One warp: D = y · dy of a row and head.
 template <class C, int d>
 __global__ void __launch_bounds__(128)
     attention_means_kernel(const __grid_constant__ CausalAttentionBackward<C, d> attention, compute_t<C>* means) {
@@ -84,7 +84,7 @@ struct AttentionBackwardStorage {
   T lanes[2][Tile::lane_rows][Tile::stride];  // keys and values, or queries and dy
 };
 
-/// Block: a tile of rows of queries of one task.
+/// One block: a tile of query rows of one task.
 template <class C, int d>
 __global__ void __launch_bounds__(AttentionTile<compute_t<C>, d>::threads)
     attention_queries_backward_kernel(const __grid_constant__ CausalAttentionBackward<C, d> attention,
@@ -145,7 +145,7 @@ __global__ void __launch_bounds__(AttentionTile<compute_t<C>, d>::threads)
   }
 }
 
-/// Block: a tile of keys of one task.
+/// One block: a tile of keys of one task.
 template <class C, int d>
 __global__ void __launch_bounds__(AttentionTile<compute_t<C>, d>::threads)
     attention_keys_backward_kernel(const __grid_constant__ CausalAttentionBackward<C, d> attention,
@@ -163,7 +163,7 @@ __global__ void __launch_bounds__(AttentionTile<compute_t<C>, d>::threads)
   load_tile<T, d>([&](int j) { return task.keys.row(key + j); }, count, Tile::own_rows, T(1), storage.own[0][0]);
   load_tile<T, d>([&](int j) { return task.values.row(key + j); }, count, Tile::own_rows, T(1), storage.own[1][0]);
   T dkeys[Tile::own][Tile::columns] = {}, dvalues[Tile::own][Tile::columns] = {};
-  // Row j is seen by the steps from j - cached up to j - cached + N - 1.
+  // Row j is attended to by steps j - cached … j - cached + N - 1.
   const Index begin = max(Index{0}, key - cached) * group;
   const Index end = min(length, key + count - 1 - cached + attention.heads.context) * group;
   const auto at = [&](Index r, const MatrixView<const C>& rows) {
@@ -250,7 +250,7 @@ void attend_backward_in_tiles(Device& device, const CausalAttentionBackward<C, d
   attention_keys_backward_kernel<C, d><<<keys.blocks, threads, shared, device.stream()>>>(attention, keys, means);
 }
 
-/// The backward pass of equally long sequences, or of no more packed ones than a table holds.
+/// The backward pass of equally long sequences, or of as many packed ones as fit in a table.
 template <class C, int d>
 void differentiate_attention(Device& device, const CausalAttentionBackward<C, d>& attention) {
   using T = compute_t<C>;
@@ -277,9 +277,9 @@ void differentiate_attention(Device& device, const CausalAttentionBackward<C, d>
 
 }  // namespace detail
 
-/// See ops/attention.hpp. Pointers are to device memory. Nothing is allocated and nothing waits. The same call gives
-/// the same bits each time. Packed sequences take six launches for some 160 of them. Throws Error where a kernel cannot
-/// be launched, as with heads of 256 doubles on a device whose blocks have less than 200 KB of shared memory.
+/// See ops/attention.hpp. Pointers are to device memory. Neither allocates nor synchronises. Results are bitwise
+/// reproducible. Packed sequences take six launches per 160 or so of them. Throws Error if a kernel cannot be launched,
+/// as with heads of 256 doubles on a device whose blocks have less than 200 KB of shared memory.
 template <class C, int d>
 void causal_attention_backward(Device& device, const CausalAttentionBackward<C, d>& attention) {
   static_assert(d >= 1 && d <= 256, "causal_attention_backward: HeadWidth must be from 1 to 256");

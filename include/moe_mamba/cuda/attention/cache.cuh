@@ -19,7 +19,7 @@ __global__ void __launch_bounds__(256)
   const T* const state = attention.state.data == nullptr ? nullptr : attention.state.sequence(sequence);
   const Index position = state == nullptr ? 0 : read_position(state + cache.position());
   T* const saved = attention.saved_state + sequence * cache.size();
-  // Until the ring is full its slots are read from the first on.
+  // Until the ring buffer is full, it is read from slot 0 on.
   const Index used = min(position, attention.heads.context) * d, head_size = attention.heads.context * d;
   for (Index i = block * 256 + threadIdx.x; i < 2 * attention.heads.key_values * used; i += blocks * 256) {
     const Index at = i / used * head_size + i % used;
@@ -66,7 +66,7 @@ __global__ void __launch_bounds__(128)
   write_position(read_position(position) + length, position);
 }
 
-/// The blocks of 256 threads among which `elements` of each of `batch` sequences are divided.
+/// The number of blocks of 256 threads among which the `elements` elements of each of `batch` sequences are divided.
 inline Index copying_blocks(const Device& device, Index batch, Index elements) {
   const Index enough = ceiling_divide(Index{device.processors()} * 8, batch);
   return std::clamp<Index>(ceiling_divide(elements, 256), 1, enough);

@@ -17,26 +17,26 @@
 #include "moe_mamba/cuda/common/vector.cuh"
 #include "moe_mamba/cuda/device.hpp"
 
-/// Causal attention on a CUDA device, forward; the contract is in ops/attention.hpp. Of a row i of queries, with the
-/// keys j that it sees:
+/// Causal attention on a CUDA device, forward; the contract is in ops/attention.hpp. For a row i of queries and the
+/// keys j that it attends to:
 ///
 ///   s_j = q_i · k_j / sqrt(d)      y_i = Σ_j exp(s_j - m) v_j / l,  m = max_j s_j,  l = Σ_j exp(s_j - m)
 ///
 /// A task is the queries of one sequence whose heads share keys; its rows are those heads' queries of all steps. A
-/// block has some rows of a task and goes over their keys in tiles, with a running maximum and sum (Dao et al. 2022,
-/// arXiv 2205.14135):
+/// block takes some rows of a task and iterates over their keys in tiles, with a running maximum and sum (Dao et al.
+/// 2022, arXiv 2205.14135):
 ///
 ///   load its rows of q, scaled
 ///   for each tile of keys:
 ///     barrier; load k and v of the tile → shared memory; barrier
-///     s = q kᵀ, masked to what each row sees
+///     s = q kᵀ, masked to what each row attends to
 ///     m' = max(m, max_j s_j);  w = exp(s - m');  l ← l exp(m - m') + Σ_j w_j
 ///     y ← y exp(m - m') + w v
 ///   write y / l and, for the backward pass, m + log(l)
 ///
-/// Tiles are 64 by 64 on tensor cores (tensor_forward.cuh), where activations are bfloat16, heads have at most 128
-/// numbers that 16 divides, and rows are aligned to 16 bytes; else 32 keys, one a lane, in multiply-adds of the compute
-/// type. A few queries have kernels of their own (split_keys.cuh).
+/// Tiles are 64 by 64 on tensor cores (tensor_forward.cuh) if activations are bfloat16, the head width is a multiple of
+/// 16 up to 128, and rows are aligned to 16 bytes; otherwise 32 keys, one per lane, with multiply-adds in the compute
+/// type. A few queries have separate kernels (split_keys.cuh).
 namespace moe_mamba::inline v0_2::cuda {
 
 namespace detail {
@@ -49,7 +49,7 @@ struct AttentionStorage {
   T values[Tile::lane_rows][Tile::stride];
 };
 
-/// Block: a tile of rows of queries of one task.
+/// One block: a tile of query rows of one task.
 template <class C, int d>
 __global__ void __launch_bounds__(AttentionTile<compute_t<C>, d>::threads)
     attention_kernel(const __grid_constant__ CausalAttention<C, d> attention,
@@ -129,7 +129,7 @@ void attend_in_tiles(Device& device, const CausalAttention<C, d>& attention, con
   attention_kernel<C, d><<<tiles.blocks, Tile::threads, shared, device.stream()>>>(attention, tiles);
 }
 
-/// Equally long sequences, or no more packed ones than a table holds.
+/// Equally long sequences, or as many packed ones as fit in a table.
 template <class C, int d>
 void attend(Device& device, const CausalAttention<C, d>& attention) {
   const Shape& shape = attention.shape;
@@ -148,7 +148,7 @@ void attend(Device& device, const CausalAttention<C, d>& attention) {
     return AttentionChunks::apply(length, heads) ? 0 : ceiling_divide(length * heads.group(), own);
   });
   if (tiles.blocks > 0) attend_in_tiles(device, attention, tiles);
-  // Of packed sequences those with a few queries follow one by one.
+  // Packed sequences with only a few queries are launched one by one.
   for_sequence_runs(shape, [&](const SequenceRun& run) {
     if (run.shape.length == 0 || !AttentionChunks::apply(run.shape.length, heads)) return;
     CausalAttention<C, d> part = attention.slice(run);
@@ -170,9 +170,9 @@ void attend(Device& device, const CausalAttention<C, d>& attention) {
 
 }  // namespace detail
 
-/// See ops/attention.hpp. Pointers are to device memory. Nothing is allocated and nothing waits. The same call gives
-/// the same bits each time. Packed sequences take five launches at most for some 160 of them, and two for each that has
-/// only a few queries. Throws Error where a kernel cannot be launched.
+/// See ops/attention.hpp. Pointers are to device memory. Neither allocates nor synchronises. Results are bitwise
+/// reproducible. Packed sequences take at most five launches per 160 or so of them, and two for each that has only a
+/// few queries. Throws Error if a kernel cannot be launched.
 template <class C, int d>
 void causal_attention(Device& device, const CausalAttention<C, d>& attention) {
   static_assert(d >= 1 && d <= 256, "causal_attention: HeadWidth must be from 1 to 256");
@@ -183,8 +183,8 @@ void causal_attention(Device& device, const CausalAttention<C, d>& attention) {
   check_launch("causal_attention");
 }
 
-/// Bytes of scratch that either pass needs at most, for this shape and any smaller one; of packed sequences those with a
-/// few queries use the same memory one after the other.
+/// Upper bound on either pass's scratch in bytes, for this shape and any smaller one. Packed sequences with only a few
+/// queries use the same memory in turn.
 template <class C, int d>
 std::size_t causal_attention_scratch(const Device& device, Shape shape, const AttentionHeads& heads) {
   const Index batch = shape.lengths == nullptr ? shape.batch : 1;

@@ -8,14 +8,14 @@
 /// The rows of queries, keys and values of attention's kernels.
 namespace moe_mamba::inline v0_2::cuda::detail {
 
-/// A row of activations, to calculate with.
+/// A row of activations, read in the compute type.
 template <class C>
 struct OwnRow {
   const C* own;
   __device__ compute_t<C> operator[](int i) const { return static_cast<compute_t<C>>(own[i]); }
 };
 
-/// A row of keys or values: of the call's own, or of the cache, which is in the compute type.
+/// A row of keys or values: one of the call's own, or one of the cache, which is in the compute type.
 template <class C>
 struct SeenRow {
   const compute_t<C>* cached;
@@ -25,12 +25,12 @@ struct SeenRow {
   }
 };
 
-/// Where the keys or values of one head of one sequence lie.
+/// The location of the keys or values of one head of one sequence.
 template <class C, int HeadWidth>
 struct SeenSource {
   SeenRows seen;
-  const compute_t<C>* cache;  // [N, d]; null where nothing was read
-  const C* own;               // of the call's first step
+  const compute_t<C>* cache;  // [N, d]; null if no cached row is read
+  const C* own;               // the row of the call's first step
   Index own_stride;
 
   __device__ auto row(Index j) const {
@@ -50,19 +50,19 @@ __device__ inline SeenSource<C, HeadWidth> seen_source(const SeenRows& seen, con
   return {seen, state == nullptr ? nullptr : state + cache_offset, rows.row(first_row) + head * HeadWidth, rows.stride};
 }
 
-/// Rows of queries that share the keys of one sequence and head, where sequences are equally long.
+/// Query rows per sequence and key-value head, if sequences are equally long.
 template <class Attention>
 __host__ __device__ inline Index query_rows(const Attention& attention) {
   return attention.shape.length * attention.heads.group();
 }
 
-/// A sequence and head of keys, and which of their tiles a block has.
+/// A block's sequence, key-value head and tile.
 struct AttentionPlace {
   Index sequence, head, first_row, length;
   Index tile = 0, tiles = 0;
 };
 
-/// An entry of a packed sequence: it has `tiles` blocks for each head of keys.
+/// An entry of a packed sequence: it has `tiles` blocks per key-value head.
 struct AttentionSequence {
   Index row, length;
   unsigned block, tiles;
@@ -71,10 +71,11 @@ struct AttentionSequence {
 /// The tiles of a launch, numbered sequence after sequence, head after head.
 struct AttentionTiles {
   LaunchSequences<AttentionSequence> sequences;
-  unsigned tiles = 0;   // of a sequence and head, where sequences are equally long
-  unsigned blocks = 0;  // of all
+  unsigned tiles = 0;   // per sequence and head, if sequences are equally long
+  unsigned blocks = 0;  // in total
 
-  /// tiles_of(length) is how many tiles a sequence and head has. The table of packed sequences is taken from `arena`.
+  /// tiles_of(length) is the number of tiles per sequence and head. The table of packed sequences is taken from
+  /// `arena`.
   template <class TilesOf>
   AttentionTiles(Device& device, const Shape& shape, Index heads, Arena& arena, const TilesOf& tiles_of) {
     const auto count = [&](Index length) { return static_cast<unsigned>(tiles_of(length)); };
@@ -100,7 +101,7 @@ struct AttentionTiles {
   }
 };
 
-/// The task of a block or warp: a sequence and head of keys, and what its steps see.
+/// The task of a block or warp: a sequence and key-value head, and the rows that its steps attend to.
 template <class C, int d>
 struct AttentionTask : AttentionPlace {
   const compute_t<C>* state;

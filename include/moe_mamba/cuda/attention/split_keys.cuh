@@ -10,19 +10,20 @@
 #include "moe_mamba/cuda/common/thread.cuh"
 #include "moe_mamba/cuda/device.hpp"
 
-/// Attention of a few queries, a decoder's step above all, with the keys split among warps so that the device is busy.
+/// Attention for a few queries, above all a decoding step, with the keys split among warps to fill the device
+/// (flash-decoding).
 ///
 ///   chunk c of the keys:  m_c = max_j s_j,  l_c = Σ_j exp(s_j - m_c),  o_c = Σ_j exp(s_j - m_c) v_j    (a warp each)
 ///   combined:             m = max_c m_c,    y = Σ_c exp(m_c - m) o_c / Σ_c exp(m_c - m) l_c            (a block a row)
 namespace moe_mamba::inline v0_2::cuda::detail {
 
-/// How the keys of a few queries are cut into chunks, each for a warp.
+/// How the keys of a few queries are divided into chunks, one per warp.
 struct AttentionChunks {
-  static constexpr Index fewest_keys = 32;  // of a chunk
-  static constexpr Index most_rows = 8;     // of queries
-  Index count;                              // for each task, a multiple of a block's warps
+  static constexpr Index fewest_keys = 32;  // per chunk
+  static constexpr Index most_rows = 8;     // query rows
+  Index count;                              // per task; a multiple of a block's warps
 
-  /// As many as keep the device's warps busy, or as there are keys for.
+  /// As many as fill the device with warps, or as there are keys for.
   AttentionChunks(int processors, Index tasks, Index rows) {
     constexpr Index warps = 4;
     const Index by_keys = ceiling_divide(rows, fewest_keys);
@@ -30,7 +31,7 @@ struct AttentionChunks {
     count = ceiling_divide(std::clamp<Index>(by_warps, 1, by_keys), warps) * warps;
   }
 
-  /// The most chunks of all tasks, for this number of tasks and any smaller one.
+  /// Upper bound on the chunks of all tasks, for this number of tasks and any smaller one.
   static Index most(int processors, Index tasks) { return Index{processors} * 16 + 8 * tasks; }
   static bool apply(Index length, const AttentionHeads& heads) {
     return length == 1 || length * heads.group() <= most_rows;
@@ -41,13 +42,13 @@ struct AttentionChunks {
 template <class C, int d>
 inline constexpr Index attention_part = d + 2;
 
-/// Warp: a chunk of the keys, for the rows of queries from `first_query` on, at most Rows of them.
+/// One warp: a chunk of the keys, for up to Rows query rows from `first_query` on.
 template <class C, int d, int Rows>
 __global__ void __launch_bounds__(128) attention_chunk_kernel(const __grid_constant__ CausalAttention<C, d> attention,
                                                               Index chunks, Index first_query, compute_t<C>* parts) {
   using T = compute_t<C>;
   constexpr int columns = AttentionTile<T, d>::columns,
-                ahead = Rows == 1 ? 8 : 4;  // keys loaded before the first is needed
+                ahead = Rows == 1 ? 8 : 4;  // keys prefetched
   const int lane = lane_index();
   const Index index = Index{blockIdx.x} * 4 + warp_index();
   const Index task_index = index / chunks, chunk = index - task_index * chunks;
@@ -129,7 +130,7 @@ __global__ void __launch_bounds__(128) attention_chunk_kernel(const __grid_const
   }
 }
 
-/// Block: combines the chunks of a row of queries. Each warp takes every fourth chunk, in their order.
+/// One block: combines the chunks of a query row. Each warp takes every fourth chunk, in order.
 template <class C, int d>
 __global__ void __launch_bounds__(128) attention_combine_kernel(const __grid_constant__ CausalAttention<C, d> attention,
                                                                 Index chunks, const compute_t<C>* parts) {
@@ -147,7 +148,7 @@ __global__ void __launch_bounds__(128) attention_combine_kernel(const __grid_con
 #pragma unroll 8
   for (Index chunk = warp; chunk < chunks; chunk += warps) {
     const T* const part = first + chunk * attention_part<T, d>;
-    const T weights = part[d + 1], factor = weights == T(0) ? T(0) : exp(part[d] - largest);  // sees none of these keys
+    const T weights = part[d + 1], factor = weights == T(0) ? T(0) : exp(part[d] - largest);  // no keys attended to
     total = fma(factor, weights, total);
 #pragma unroll
     for (int c = 0; c < columns; ++c) {

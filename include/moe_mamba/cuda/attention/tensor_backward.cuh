@@ -11,20 +11,21 @@
 #include "moe_mamba/cuda/common/thread.cuh"
 #include "moe_mamba/cuda/device.hpp"
 
-/// Causal attention in bfloat16 on tensor cores, backward: the schedule of backward.cuh with blocks of 64 rows that go
-/// over tiles of 32. Weights and their gradients are rounded to bfloat16 as factors; all sums are in float.
+/// Causal attention in bfloat16 on tensor cores, backward: the schedule of backward.cuh with blocks of 64 rows that
+/// iterate over tiles of 32. Weights and their gradients are rounded to bfloat16 as operands of products; all sums are
+/// in float.
 namespace moe_mamba::inline v0_2::cuda::detail {
 
 template <int d>
 using AttentionBackwardTile = AttentionTensorTile<d, 32>;
 
-/// Bytes of shared memory: two tiles of a block's own rows, two of others.
+/// Bytes of shared memory: two tiles of the block's own rows and two of the rows that it iterates over.
 template <int d>
 inline constexpr std::size_t attention_backward_bytes = sizeof(bfloat16) * AttentionBackwardTile<d>::stride * 2 *
                                                         (AttentionBackwardTile<d>::own +
                                                          AttentionBackwardTile<d>::others);
 
-/// The rows of queries of one task, and the indices of their log_sum and D.
+/// The query rows of one task, and the indices of their log_sum and D.
 template <int d>
 struct QueryRows {
   const CausalAttentionBackward<bfloat16, d>& attention;
@@ -43,7 +44,7 @@ struct QueryRows {
   }
 };
 
-/// Block: a tile of rows of queries of one task, those that see most keys first.
+/// One block: a tile of query rows of one task; those that attend to the most keys are launched first.
 template <int d>
 __global__ void __launch_bounds__(AttentionBackwardTile<d>::threads)
     attention_queries_tensor_kernel(const __grid_constant__ CausalAttentionBackward<bfloat16, d> attention,
@@ -118,14 +119,14 @@ __global__ void __launch_bounds__(AttentionBackwardTile<d>::threads)
   }
 }
 
-/// Which rows of queries of a tile see a key of the block.
+/// Which query rows of a tile attend to a key of the block.
 struct SeenRowsOfKey {
-  const int *from, *to;  // of each, the keys that it sees
+  const int *from, *to;  // per row: the range of keys that it attends to
   int key;
   __device__ bool sees(int row) const { return (key >= from[row]) & (key < to[row]); }
 };
 
-/// Block: a tile of keys of one task.
+/// One block: a tile of keys of one task.
 template <int d>
 __global__ void __launch_bounds__(AttentionBackwardTile<d>::threads)
     attention_keys_tensor_kernel(const __grid_constant__ CausalAttentionBackward<bfloat16, d> attention,
@@ -147,7 +148,7 @@ __global__ void __launch_bounds__(AttentionBackwardTile<d>::threads)
   TileVectors<d, Tile::own>([&](int j) { return task.values.row(key + j); }, count).store(values);
   float dkeys[d / 8][4] = {}, dvalues[d / 8][4] = {};
   const float scale = score_scale<float>(d);
-  // Row j is seen by the steps from j - cached up to j - cached + N - 1.
+  // Row j is attended to by steps j - cached … j - cached + N - 1.
   const Index begin = max(Index{0}, key - cached) * rows.group;
   const Index end = min(length, key + count - 1 - cached + attention.heads.context) * rows.group;
   for (Index first = begin; first < end; first += Tile::others) {
@@ -163,7 +164,7 @@ __global__ void __launch_bounds__(AttentionBackwardTile<d>::threads)
       const Index r = first + (here ? other : 0), step = r / rows.group;
       log_sums[other] = attention.log_sums[rows.number(r)] * attention_log2e;
       row_means[other] = means[rows.number(r)];
-      // Of the block's keys; none where there is no such row.
+      // A range of the block's keys, empty for a row that does not exist.
       seen_from[other] = int(min(max(task.seen.first(step) - key, Index{0}), Index{Tile::own}));
       seen_to[other] = here ? int(min(max(task.seen.last(step) - key, Index{0}), Index{count})) : 0;
     }

@@ -21,7 +21,7 @@ using AttentionForwardTile = AttentionTensorTile<d, 64>;
 /// exp(x) = 2^(x attention_log2e)
 inline constexpr float attention_log2e = std::numbers::log2e_v<float>;
 
-/// Block: a tile of rows of queries of one task, those that see most keys first.
+/// One block: a tile of query rows of one task; those that attend to the most keys are launched first.
 template <int d>
 __global__ void __launch_bounds__(AttentionForwardTile<d>::threads)
     attention_tensor_kernel(const __grid_constant__ CausalAttention<bfloat16, d> attention,
@@ -42,7 +42,7 @@ __global__ void __launch_bounds__(AttentionForwardTile<d>::threads)
       },
       count)
       .store(queries);
-  // Of the lane's two rows: the keys that they see, the largest score and the sum of weights.
+  // For each of the lane's two rows: the range of keys that it attends to, the largest score and the sum of weights.
   Index seen_from[2], seen_to[2];
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
@@ -83,7 +83,7 @@ __global__ void __launch_bounds__(AttentionForwardTile<d>::threads)
       const float before = largest[half];
       const float now = fmaxf(before, reduce_row(most, [](float a, float b) { return fmaxf(a, b); }));
       largest[half] = now;
-      const float base = now == -INFINITY ? 0.0f : now;  // nothing seen yet
+      const float base = now == -INFINITY ? 0.0f : now;  // no key so far
       const float factor = power_of_two(before - base);
       totals[half] *= factor;
 #pragma unroll

@@ -7,28 +7,28 @@
 #include "moe_mamba/cuda/common/thread.cuh"
 #include "moe_mamba/cuda/common/vector.cuh"
 
-/// What attention in bfloat16 is made of on tensor cores: tiles of rows in shared memory, products of 16 rows of a warp
-/// with the rows of another tile, and sums of rows weighed by such products. Weights are rounded to bfloat16 as
-/// factors.
+/// The building blocks of attention in bfloat16 on tensor cores: tiles of rows in shared memory, products of a warp's
+/// 16 rows with the rows of another tile, and sums of rows weighted by such products. Weights are rounded to bfloat16
+/// as operands of products.
 ///
-/// Of 16 rows by eight columns a lane holds four numbers: two neighbours of row lane / 4, and of the row eight further
-/// on.
+/// Fragments are those of mma.m16n8: of 16 rows by 8 columns a lane holds two neighbours in row lane / 4 and two in row
+/// lane / 4 + 8.
 namespace moe_mamba::inline v0_2::cuda::detail {
 
-/// Heads of `d` numbers, and rows of a block's own and of the tiles that it goes over.
+/// Sizes for heads of width `d`: the block's own rows, and the rows of the tiles that it iterates over.
 template <int d, int other_rows_>
 struct AttentionTensorTile {
   static constexpr int warps = 4, threads = warps * warp_size;
   static constexpr int own = 16 * warps, others = other_rows_;
-  /// Rows are 16 bytes longer than they need to be: the same run of eight rows then lies in different banks.
+  /// Rows are padded by 16 bytes: the same vector of eight consecutive rows then lies in different banks.
   static constexpr int stride = d + 8;
 };
 
-/// Whether heads are such that there are tiles for them.
+/// Whether there are tiles for this type and head width.
 template <class C, int d>
 inline constexpr bool attention_has_tensor_tiles = std::is_same_v<C, bfloat16>&& d % 16 == 0 && d <= 128;
 
-/// A vector of a row, rounded to bfloat16 where it is cached in float.
+/// A vector of a row, rounded to bfloat16 if it is cached in float.
 using RowVector = Packed<bfloat16, 8>;
 __device__ inline RowVector load_row_vector(const OwnRow<bfloat16>& row, int at) {
   return *reinterpret_cast<const RowVector*>(row.own + at);
@@ -40,7 +40,7 @@ __device__ inline RowVector load_row_vector(const SeenRow<bfloat16>& row, int at
           rounded_pair(from[6], from[7])};
 }
 
-/// A tile of rows, prefetched: a thread's share of it in registers, all loaded before the first is stored.
+/// A prefetched tile of rows: a thread's share of it in registers, all loaded before the first store.
 template <int d, int rows>
 class TileVectors {
   static constexpr int vectors = d / 8, stride = AttentionTensorTile<d, 16>::stride;
@@ -48,7 +48,7 @@ class TileVectors {
   static constexpr int own = ceiling_divide(rows * vectors, threads);
 
  public:
-  /// Rows 0 … count - 1, row i being from(i); zeros where there are none.
+  /// Rows 0 … count - 1, where row i is from(i); zeros beyond.
   template <class From>
   __device__ TileVectors(const From& from, int count) {
 #pragma unroll
@@ -77,7 +77,7 @@ class TileVectors {
   RowVector values_[own];
 };
 
-/// Which columns of a tile a row sees: those from `from` on up to `to`.
+/// The columns of a tile that a row attends to: from … to - 1.
 struct SeenColumns {
   int from = 0, to = 0;
 
@@ -137,7 +137,8 @@ __device__ inline void add_weighted_rows(const float (&weights)[others / 8][4], 
   }
 }
 
-/// The same for the columns only that the lane's two rows see, for tiles with non-finite numbers: 0 · NaN would be NaN.
+/// The same, restricted to the columns that the lane's two rows attend to: for tiles with non-finite numbers, as 0 ·
+/// NaN is NaN.
 template <int d, int others, class Seen>
 __device__ inline void add_seen_source(const float (&weights)[others / 8][4], const bfloat16* other,
                                        const Seen (&seen)[2], float (&sums)[d / 8][4]) {

@@ -6,30 +6,30 @@
 #include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/ops/attention.hpp"
 
-/// What attention's kernels are made of: tiles of rows in shared memory, products of rows with rows, and sums of rows
-/// that are weighed by what the lanes of a warp hold.
+/// The building blocks of attention's kernels: tiles of rows in shared memory, products of rows with rows, and sums of
+/// rows with weights held by the lanes of a warp.
 ///
 /// In a product a warp has `own` rows of one tile, the same for all lanes, and each lane has one row of the other tile:
-/// queries and keys going forward, keys and queries for the gradients with respect to keys. So the same two loops serve
-/// both passes.
+/// queries and keys in the forward pass, keys and queries for the gradients with respect to keys. The same two loops
+/// thus serve both passes.
 namespace moe_mamba::inline v0_2::cuda::detail {
 
 template <class C, int HeadWidth>
 struct AttentionTile {
   static constexpr int warps = 4, threads = warps * warp_size;
-  /// Rows of a warp's own: as many as registers hold the sums of.
+  /// A warp's own rows: as many as there are registers for their sums.
   static constexpr int own = (sizeof(C) == 4 ? 8 : 4) / (HeadWidth > 128 ? 2 : 1);
   static constexpr int own_rows = warps * own;                          // of a block
-  static constexpr int lane_rows = warp_size;                           // of a block: one a lane
-  static constexpr int columns = ceiling_divide(HeadWidth, warp_size);  // of a row's sum that a lane has
-  /// Rows are read in vectors of 16 bytes, of which there is an odd number: lanes that read the same vector of
-  /// neighbouring rows access different banks.
+  static constexpr int lane_rows = warp_size;                           // of a block: one per lane
+  static constexpr int columns = ceiling_divide(HeadWidth, warp_size);  // of a row's sum, per lane
+  /// Rows are an odd number of 16-byte vectors long: lanes that read the same vector of neighbouring rows access
+  /// different banks.
   static constexpr int size = full_vector<C>, vectors = ceiling_divide(HeadWidth, size);
   static constexpr int stride = (vectors | 1) * size;
 };
 
-/// Rows 0 … count - 1 (one at least), row i being from(i), times `scale` into a tile of `rows` rows; zeros where there
-/// are none.
+/// Loads rows 0 … count - 1 (count >= 1), where row i is from(i), times `scale` into a tile of `rows` rows; zeros
+/// beyond.
 template <class C, int HeadWidth, class From>
 __device__ inline void load_tile(const From& from, int count, int rows, C scale, C* tile) {
   using Tile = AttentionTile<C, HeadWidth>;
@@ -80,14 +80,14 @@ __device__ inline void add_weighted(const C (&weights)[AttentionTile<C, HeadWidt
 #pragma unroll
     for (int r = 0; r < Tile::own; ++r) {
       const C weight = __shfl_sync(full_mask, weights[r], j);
-      if ((masks[r] >> j & 1u) == 0) continue;  // the same for all lanes: not even a NaN of a row outside gets in
+      if ((masks[r] >> j & 1u) == 0) continue;  // uniform over the warp; a masked row is skipped, as it may hold a NaN
 #pragma unroll
       for (int c = 0; c < Tile::columns; ++c) sums[r][c] = fma(weight, row[c], sums[r][c]);
     }
   }
 }
 
-/// The largest value of a warp, in each of its threads; NaNs are passed over.
+/// The largest value of a warp, in each of its threads; NaNs are ignored.
 template <class C>
 __device__ inline C warp_largest(C value) {
   for (int distance = warp_size / 2; distance > 0; distance /= 2) {

@@ -21,18 +21,18 @@
 ///   ds[t] = dy[t] silu'(s[t])                    dx[t] = Σ_k weight[k] ds[t + (K - 1) - k]
 ///   dweight[k] = Σ_t ds[t] x[t + k - (K - 1)]    dbias = Σ_t ds[t]
 ///
-/// A block goes through several tiles of its channels, one after the other:
+/// A block processes several tiles of its channels in turn:
 ///
 ///   for each tile:
 ///     stage x of the tile and K - 1 steps around it; load dy; barrier
 ///     ds of the tile and the K - 1 steps after it → shared memory; barrier
 ///     dx, and the thread's sums of dweight and dbias
-///   add the warps' sums in order; a launch of its own adds those of the blocks
+///   add the warps' sums in order; a separate launch adds those of the blocks
 namespace moe_mamba::inline v0_2::cuda {
 
 namespace detail {
 
-/// Shared memory of a block, backward. The sums over its warps reuse that of the inputs when those are done.
+/// Shared memory of a block, backward. The sums over its warps reuse the memory of the inputs.
 template <class T, int Taps>
 struct ConvolutionBackwardStorage {
   static constexpr int around = Taps - 1;
@@ -40,8 +40,8 @@ struct ConvolutionBackwardStorage {
   T ds[convolution_steps + around][convolution_width];
 };
 
-/// A block takes `span` tiles, one after the other, and keeps sums of its own for the parameters; they go to `parts`
-/// (blocks of the same channels, K + 1, E), or where that is null, there being one block, to the gradients.
+/// A block processes `span` tiles in turn and keeps its own sums for the parameters. They go to `parts` (blocks of the
+/// same channels, K + 1, E) or, if that is null (there is only one block), to the gradients.
 template <class C, class S, int Taps, SequenceKind kind>
 __global__ void __launch_bounds__(convolution_width* convolution_warps)
     convolution_backward_kernel(const __grid_constant__ CausalConvolutionBackward<C, S, Taps> convolution,
@@ -67,7 +67,7 @@ __global__ void __launch_bounds__(convolution_width* convolution_warps)
         convolution.dstate.data == nullptr ? nullptr : convolution.dstate.data + sequence * convolution.dstate.stride;
     // The inputs from here on are those of the final state.
     const Index last = length - around - first;
-    const int reached = static_cast<int>(min(Index{steps + around}, length - first));  // steps whose ds matters here
+    const int reached = static_cast<int>(min(Index{steps + around}, length - first));  // steps whose ds is needed
     constexpr int rows = ceiling_divide(convolution_steps + around, warps);
     stage_convolution_inputs<Taps, warps, convolution_steps + 2 * around, C>(
         convolution.x, saved, first_row - around, first - around, reached + around, thread, storage.inputs);
@@ -109,7 +109,7 @@ __global__ void __launch_bounds__(convolution_width* convolution_warps)
     }
     __syncthreads();
   }
-  // The warps add their sums one after the other.
+  // The warps add their sums in turn, for a fixed order.
   auto* const sums = reinterpret_cast<T(*)[convolution_width]>(shared);  // (K + 1, lanes)
   for (int warp = 0; warp < warps; ++warp) {
     if (warp == thread.warp) {
@@ -132,15 +132,15 @@ __global__ void __launch_bounds__(convolution_width* convolution_warps)
   }
 }
 
-/// Tiles that a block takes, of `total`, with at most `room` blocks of the same channels.
+/// Tiles per block, of `total`, with at most `room` blocks of the same channels.
 inline Index convolution_span(const Device& device, Index channels, Index room, Index total) {
-  // As many as fill the device, and as their sums have room for.
+  // As many blocks as fill the device, limited by the room for their sums.
   const Index wanted = ceiling_divide(Index{8} * device.processors(), convolution_groups(channels));
   return ceiling_divide(total, std::clamp(std::min(room, wanted), Index{1}, total));
 }
 
-/// How a packed sequence of one step or more is cut: its tiles are shared out as those of a batch of its own. Returns its
-/// blocks.
+/// Divides a packed sequence of at least one step into tiles and blocks, as if it were a batch of its own. Returns the
+/// number of its blocks.
 inline Index cut_convolution_backward(const Device& device, Index channels, Index room, ConvolutionSequence& sequence) {
   const Index total = ceiling_divide<Index>(sequence.length, convolution_steps);
   sequence.steps = convolution_steps;
@@ -149,8 +149,8 @@ inline Index cut_convolution_backward(const Device& device, Index channels, Inde
 }
 
 /// Launches the backward kernel over packed sequences, which take `blocks` blocks of the same channels, or over equally
-/// long ones, with at most `room` blocks. Returns their number. Where sequences are packed or there are several, their
-/// sums go to `parts`.
+/// long ones, with at most `room` blocks. Returns their number. If sequences are packed or there are several blocks,
+/// their sums go to `parts`.
 template <class C, class S, int Taps>
 Index launch_convolution_backward(Device& device, const CausalConvolutionBackward<C, S, Taps>& convolution,
                                   const LaunchSequences<ConvolutionSequence>& sequences, Index blocks, Index room,
@@ -177,8 +177,8 @@ Index launch_convolution_backward(Device& device, const CausalConvolutionBackwar
   return blocks;
 }
 
-/// Adds the sums of the blocks of a sequence, or of all equally long ones, to the gradients of the parameters, in order:
-/// `count` blocks in all.
+/// Adds the sums of the `count` blocks of a sequence, or of all equally long ones, to the gradients of the parameters,
+/// in order.
 template <class T, int Taps>
 __global__ void __launch_bounds__(256)
     convolution_parameter_gradients_kernel(const T* parts, LaunchSequences<ConvolutionSequence> sequences, Index count,
@@ -194,7 +194,7 @@ __global__ void __launch_bounds__(256)
     constexpr int at_once = 8;
     T sum = T(0);
     for (Index part = begin; part < end; part += at_once) {
-      T values[at_once];  // all loaded before the first is needed
+      T values[at_once];  // all loaded before the first use
 #pragma unroll
       for (int i = 0; i < at_once; ++i) values[i] = part + i < end ? parts[(part + i) * size + index] : T(0);
 #pragma unroll
@@ -205,7 +205,7 @@ __global__ void __launch_bounds__(256)
   *to = total;
 }
 
-/// Input `step` of the sequence that begins with `row`; those before 0 are its initial state.
+/// Input `step` of the sequence that begins at `row`; inputs before 0 are its initial state.
 template <int Taps, class C>
 __device__ __forceinline__ compute_t<C> convolution_input(const MatrixView<const C>& x, const compute_t<C>* state,
                                                           Index row, Index step, Index channel) {
@@ -213,8 +213,8 @@ __device__ __forceinline__ compute_t<C> convolution_input(const MatrixView<const
   return state[(step + Taps - 1) * x.columns + channel];
 }
 
-/// The gradient of the initial state, after everything that reads that of the final one, in whose place it goes. A
-/// thread takes a channel of a sequence.
+/// The gradient with respect to the initial state. It replaces that of the final state, so it runs after all kernels
+/// that read the latter. One thread per channel of a sequence.
 template <class C, class S, int Taps>
 __global__ void __launch_bounds__(128)
     convolution_state_gradient_kernel(const __grid_constant__ CausalConvolutionBackward<C, S, Taps> convolution,
@@ -239,7 +239,7 @@ __global__ void __launch_bounds__(128)
     return static_cast<T>(convolution.dy.data[(row + t) * convolution.dy.stride + channel]) *
            silu_and_slope_of<C>(sum).slope;
   };
-  // From the last, as an element depends on what an earlier one was before.
+  // From the last, as an element is computed in place from the old value of an earlier one.
   for (int j = Taps - 2; j >= 0; --j) {
     T sum = T(0);
     for (int k = 0; k <= j; ++k) {
@@ -250,8 +250,8 @@ __global__ void __launch_bounds__(128)
   }
 }
 
-/// The backward pass of equally long sequences, or of no more packed ones than a table holds and `parts` has room for.
-/// cut(sequence) is how a packed one is cut; `paired`: whether by pairs of channels.
+/// The backward pass of equally long sequences, or of as many packed ones as fit in a table and in `parts`.
+/// cut(sequence) divides a packed one; `paired`: whether by pairs of channels.
 template <class C, class S, int Taps, class Cut>
 void differentiate_convolution(Device& device, const CausalConvolutionBackward<C, S, Taps>& convolution, Index room,
                                bool paired, const Cut& cut) {
@@ -286,8 +286,8 @@ void differentiate_convolution(Device& device, const CausalConvolutionBackward<C
 
 }  // namespace detail
 
-/// See ops/causal_convolution.hpp. Nothing is allocated and nothing waits; the same call gives the same bits each time.
-/// Packed sequences take four launches for some 120 of them. Throws Error where a kernel cannot be launched.
+/// See ops/causal_convolution.hpp. Neither allocates nor synchronises; results are bitwise reproducible. Packed
+/// sequences take four launches per 120 or so of them. Throws Error if a kernel cannot be launched.
 template <class C, class S, int Taps>
 void causal_convolution_backward(Device& device, const CausalConvolutionBackward<C, S, Taps>& convolution) {
   static_assert(Taps >= 1 && Taps <= detail::convolution_steps + 1,

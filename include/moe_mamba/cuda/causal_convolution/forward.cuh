@@ -16,23 +16,22 @@
 #include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/ops/causal_convolution.hpp"
 
-/// The short causal convolution on a GPU, forward: y[t] = silu(bias + Σ_k weight[k] x[t + k - (K - 1)]), where inputs
-/// before the sequence are its running state.
+/// The short causal convolution on a GPU, forward: y[t] = silu(bias + Σ_k weight[k] x[t + k - (K - 1)]), where the
+/// inputs before the sequence are its running state.
 ///
-/// A block has 32 channels, one a lane, and a tile of 64 steps, which its warps divide:
+/// A block takes 32 channels, one per lane, and a tile of 64 steps, which its warps share:
 ///
 ///   stage x of the tile and of the K - 1 steps before it; barrier
 ///   y of each step from K rows of shared memory
 ///   the first tile of a sequence: save the state before the call, write the one after it
 ///
-/// Single steps have a kernel of their own, and so have pairs of bfloat16 channels (pairs.cuh). Staged values and
+/// Single steps have a separate kernel, and so have pairs of bfloat16 channels (pairs.cuh). Staged values and
 /// arithmetic are in the compute type.
 namespace moe_mamba::inline v0_2::cuda {
 
 namespace detail {
 
-/// A block has one tile of its channels. Only that with the first tile of a sequence reads and writes the running
-/// state.
+/// One tile per block. Only the block with the first tile of a sequence reads and writes the running state.
 template <class C, class S, int Taps, int Warps, SequenceKind kind>
 __global__ void __launch_bounds__(convolution_width* Warps)
     convolution_kernel(const __grid_constant__ CausalConvolution<C, S, Taps> convolution,
@@ -72,13 +71,11 @@ __global__ void __launch_bounds__(convolution_width* Warps)
   }
 }
 
-/// Taps of a convolution whose single steps have a kernel of their own, at most: a thread holds all inputs in
-/// registers.
+/// The most taps for which single steps have a separate kernel: a thread holds all inputs in registers.
 inline constexpr int most_step_taps = 16;
 
-/// A single step: a thread takes a channel of a sequence. The sum is that of convolution_kernel, in the same order.
-/// With `vectorised` the weights
-/// of a channel are loaded in vectors.
+/// A single step: one thread per channel of a sequence. Sums in the order of convolution_kernel. With `vectorised` the
+/// weights of a channel are loaded in vectors.
 template <class C, class S, int Taps, bool vectorised>
 __global__ void __launch_bounds__(StepGrid::most_threads)
     convolution_step_kernel(const __grid_constant__ CausalConvolution<C, S, Taps> convolution) {
@@ -90,7 +87,7 @@ __global__ void __launch_bounds__(StepGrid::most_threads)
   T* const state = convolution.state.data == nullptr
                        ? nullptr
                        : convolution.state.data + sequence * convolution.state.stride + channel;
-  // All is loaded before the first is needed.
+  // Everything is loaded before the first use.
   const C x = convolution.x.data[sequence * convolution.x.stride + channel];
   T inputs[Taps];
   S weights[Taps], bias{};
@@ -114,7 +111,7 @@ __global__ void __launch_bounds__(StepGrid::most_threads)
   }
 }
 
-/// A batch of equally long sequences, or of no more packed ones than a table holds.
+/// A batch of equally long sequences, or of as many packed ones as fit in a table.
 template <class C, class S, int Taps>
 void launch_convolution(Device& device, const CausalConvolution<C, S, Taps>& convolution) {
   const Index channels = convolution.x.columns;
@@ -146,7 +143,7 @@ void launch_convolution(Device& device, const CausalConvolution<C, S, Taps>& con
         <<<grid, convolution_width * warps, 0, device.stream()>>>(convolution, sequences);
   };
   sequences.with_kind([&](auto kind) {
-    // One warp where sequences are too short for more.
+    // One warp per block if sequences are too short for more.
     if constexpr (decltype(kind)::value == SequenceKind::equal) {
       if (shape.length < convolution_warps) return launch(std::integral_constant<int, 1>{}, kind);
     }
@@ -157,9 +154,9 @@ void launch_convolution(Device& device, const CausalConvolution<C, S, Taps>& con
 
 }  // namespace detail
 
-/// See ops/causal_convolution.hpp. Pointers are to device memory. saved_state may be null where no backward pass
-/// follows. Nothing is allocated and nothing waits. Results of the forward pass do not depend on how a sequence is cut
-/// into chunks. Packed sequences take two launches for some 120 of them. Throws Error where a kernel cannot be launched.
+/// See ops/causal_convolution.hpp. Pointers are to device memory. saved_state may be null if no backward pass follows.
+/// Neither allocates nor synchronises. Results of the forward pass do not depend on how a sequence is divided into
+/// calls. Packed sequences take two launches per 120 or so of them. Throws Error if a kernel cannot be launched.
 template <class C, class S, int Taps>
 void causal_convolution(Device& device, const CausalConvolution<C, S, Taps>& convolution) {
   static_assert(Taps >= 1 && Taps <= detail::convolution_steps + 1,

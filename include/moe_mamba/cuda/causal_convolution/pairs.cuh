@@ -11,21 +11,21 @@
 #include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/ops/causal_convolution.hpp"
 
-/// The convolution of activations in bfloat16, where rows can be read in pairs of channels. At half the bytes of float
-/// a kernel has half the time for each element and is bound by instructions, so these are as few as can be: a lane
-/// takes two neighbouring channels, which it loads and stores at once, and goes along their steps with the last inputs
-/// in registers. Nothing goes through shared memory, and what lies between the rows of two warps is read twice, the
-/// second time from the cache. Sums have the order that convolution_kernel has, and so the same bits.
+/// The convolution of bfloat16 activations whose rows can be read in pairs of channels. With half the bytes of float
+/// per element the kernel is bound by instructions rather than bandwidth, so it minimises them: a lane takes two
+/// neighbouring channels, loads and stores them as one word, and walks along their steps with the last inputs in
+/// registers. Shared memory is not used; the K - 1 rows before a warp's chunk are read a second time, from the cache.
+/// Sums are in the order of convolution_kernel, so they have the same bits.
 namespace moe_mamba::inline v0_2::cuda::detail {
 
-inline constexpr int pair_width = 2 * warp_size;  // channels of a warp
+inline constexpr int pair_width = 2 * warp_size;  // channels per warp
 inline constexpr int most_pair_warps = 8;
-inline constexpr int pair_batch = 8;  // steps whose rows are loaded at once
-/// More would not leave registers for enough warps. K - 1 is no more than a batch, so that only the first chunk of a
+inline constexpr int pair_batch = 8;  // steps whose rows are loaded at a time
+/// More taps would not leave registers for enough warps. K - 1 is at most a batch, so only the first chunk of a
 /// sequence reads the state.
 inline constexpr int most_pair_taps = 8;
 
-/// Whether there are kernels for such activations; double and float keep one channel a lane.
+/// Whether there are kernels for this type and number of taps; double and float keep one channel per lane.
 template <class C, int Taps>
 inline constexpr bool has_convolution_pairs = Taps <= most_pair_taps&& std::is_same_v<C, bfloat16>;
 
@@ -36,7 +36,7 @@ struct PairGrid {
   static Index groups(Index channels) { return ceiling_divide<Index>(channels, pair_width); }
 
   static dim3 of(Index channels, Index blocks) {
-    constexpr Index most_rows = 65535;  // of a grid
+    constexpr Index most_rows = 65535;  // the limit of a grid's y dimension
     return dim3(static_cast<unsigned>(groups(channels)), static_cast<unsigned>(std::min(blocks, most_rows)),
                 static_cast<unsigned>(ceiling_divide(blocks, most_rows)));
   }
@@ -48,14 +48,14 @@ struct PairGrid {
   static __device__ __forceinline__ Index channel() { return Index{blockIdx.x} * pair_width + 2 * lane(); }
 };
 
-/// How sequences are cut into chunks, of which a warp takes `span`, one after the other.
+/// How sequences are divided into chunks, of which a warp processes `span` in turn.
 struct PairChunks {
-  LaunchSequences<ConvolutionSequence> sequences;  // numbered by chunks, but packed ones backward by blocks
-  int steps;                                       // of a chunk: whole batches
-  unsigned total, span;                            // chunks of all sequences, and those that a warp takes
-  int warps;                                       // of a block
+  LaunchSequences<ConvolutionSequence> sequences;  // numbered by chunks; by blocks if packed, in the backward pass
+  int steps;                                       // per chunk: whole batches
+  unsigned total, span;                            // chunks of all sequences, and chunks per warp
+  int warps;                                       // per block
 
-  /// For packed sequences without their table, which is to take the place of `sequences`.
+  /// For packed sequences without their table, which the caller assigns to `sequences`.
   PairChunks(const Shape& shape, Index steps_of_chunk, Index chunks_of_warp, int warps_of_block)
       : sequences{.length = shape.length,
                   .blocks = static_cast<unsigned>(convolution_chunks(shape.length, steps_of_chunk))},
@@ -97,7 +97,7 @@ struct PairWeights {
   }
 };
 
-/// Loads the next `Rows` rows of a cursor and advances it. Those from `present` on do not exist.
+/// Loads the next `Rows` rows of a cursor and advances it. Rows from `present` on do not exist and read as zero.
 template <int Rows, bool Whole, class C>
 __device__ __forceinline__ void load_pairs(RowCursor<const C, 1>& from, int present, Packed<C, 2>* to) {
 #pragma unroll
@@ -108,7 +108,7 @@ __device__ __forceinline__ void load_pairs(RowCursor<const C, 1>& from, int pres
   }
 }
 
-/// The K - 1 inputs before step `first` of a sequence, from the state where that is 0.
+/// The K - 1 inputs before step `first` of a sequence, from the state if `first` is 0.
 template <int Taps, class C>
 __device__ __forceinline__ void load_pairs_before(const MatrixView<const C>& x, const float* state, Index row,
                                                   Index first, Index channel, ChannelPair* to) {

@@ -10,11 +10,11 @@
 #include "moe_mamba/cuda/common/vector.cuh"
 #include "moe_mamba/cuda/device.hpp"
 
-/// The convolution of pairs of channels, backward.
+/// The convolution of pairs of channels, backward; backward.cuh has the formulas.
 namespace moe_mamba::inline v0_2::cuda::detail {
 
-/// A warp's chunk of a sequence. dx of a step needs ds of that step and of the K - 1 after it, so it follows ds at a
-/// distance of K - 1 steps, and a chunk adds those ds to the parameters' gradients that lie K - 1 after its steps.
+/// A warp's chunk of a sequence. dx of a step needs ds of that step and of the K - 1 steps after it, so dx lags K - 1
+/// steps behind ds. A chunk adds to the gradients of the parameters the ds of its own steps, shifted by K - 1.
 template <class C, class S, int Taps>
 struct PairsBackward {
   static constexpr int around = Taps - 1;
@@ -30,12 +30,12 @@ struct PairsBackward {
   struct Chunk {
     RowCursor<const C, 1> x, dy;
     RowCursor<C, 1> dx;
-    const float* dstate;                 // of the sequence's final state
+    const float* dstate;                 // gradient with respect to the sequence's final state
     ChannelPair inputs[Taps], ds[Taps];  // the last K - 1
-    int left;                            // steps that are left of the chunk's range; negative after the sequence's end
+    int left;                            // remaining steps; negative past the sequence's end
   };
 
-  /// The next `Rows` steps. Where Whole, all of them are there. With Opening, dx does not come yet.
+  /// The next `Rows` steps. With Whole, all of them exist. With Opening, no dx is complete yet.
   template <int Rows, bool Whole, bool Opening>
   __device__ __forceinline__ void advance(Chunk& chunk, bool counted) {
     Packed<C, 2> x[Rows], dy[Rows];
@@ -68,7 +68,7 @@ struct PairsBackward {
         }
         const bool there = Whole || i - around < chunk.left;
         if (!Whole && i >= chunk.left && there && chunk.dstate != nullptr) {
-          // Step i is as many steps after the sequence's end as the input it differentiates is into the final state.
+          // Past the end of the sequence, step i corresponds to the element of the final state at the same distance.
 #pragma unroll
           for (int c = 0; c < 2; ++c) {
             dx.values[c] += chunk.dstate[Index{i - chunk.left} * convolution.x.columns + channel + c];
@@ -96,7 +96,7 @@ struct PairsBackward {
     }
   }
 
-  /// `steps` steps of a sequence from `first` on, in whole batches, or those until its end.
+  /// `steps` steps of a sequence from `first` on, in whole batches, or up to its end.
   __device__ __forceinline__ void run(const SequenceBlock& of, Index first, int steps) {
     const Index sequence = of.sequence, length = of.length, row = of.row + first;
     Chunk chunk{
@@ -126,11 +126,11 @@ struct PairsBackward {
   }
 };
 
-/// Blocks that a multiprocessor holds at least, backward.
+/// Minimum number of resident blocks per multiprocessor, backward.
 template <int Taps>
 inline constexpr int pairs_backward_blocks = Taps <= 4 ? 3 : 2;
 
-/// Sums for the parameters go where those of convolution_backward_kernel go.
+/// Sums for the parameters are stored as those of convolution_backward_kernel.
 template <class C, class S, int Taps, SequenceKind kind>
 __global__ void __launch_bounds__(warp_size* most_pair_warps, pairs_backward_blocks<Taps>)
     convolution_pairs_backward_kernel(const __grid_constant__ CausalConvolutionBackward<C, S, Taps> convolution,
@@ -160,7 +160,7 @@ __global__ void __launch_bounds__(warp_size* most_pair_warps, pairs_backward_blo
   for (int k = 0; k < Taps; ++k) sums[warp][k][lane] = backward.dweight[k];
   sums[warp][Taps][lane] = backward.dbias;
   __syncthreads();
-  // The warps' sums, one after the other.
+  // The warps' sums, in order.
   const Index first_channel = Index{blockIdx.x} * pair_width;
   for (int i = static_cast<int>(threadIdx.x); i < (Taps + 1) * pair_width; i += static_cast<int>(blockDim.x)) {
     const int k = i / pair_width, c = i % pair_width;
@@ -178,12 +178,12 @@ __global__ void __launch_bounds__(warp_size* most_pair_warps, pairs_backward_blo
   }
 }
 
-/// How sequences are cut: steps of a chunk, and chunks that a warp takes.
+/// How sequences are divided: steps per chunk, and chunks per warp.
 struct PairCut {
   Index steps = 0, span = 0;
 };
 
-/// The least work for the busiest warp, with at most `room` blocks of the same channels; each chunk costs K - 1
+/// Minimises the work of the busiest warp, with at most `room` blocks of the same channels; each chunk costs K - 1
 /// additional steps.
 template <int Taps>
 PairCut pairs_backward_cut(const Device& device, Index columns, Index room, Index batch, Index length) {

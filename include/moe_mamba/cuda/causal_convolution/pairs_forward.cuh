@@ -11,14 +11,14 @@
 #include "moe_mamba/cuda/common/vector.cuh"
 #include "moe_mamba/cuda/device.hpp"
 
-/// The convolution of pairs of channels, forward.
+/// The convolution of pairs of channels, forward; forward.cuh has the formula.
 namespace moe_mamba::inline v0_2::cuda::detail {
 
-/// Blocks that a multiprocessor holds at least, forward.
+/// Minimum number of resident blocks per multiprocessor, forward.
 template <int Taps>
 inline constexpr int pairs_forward_blocks = Taps <= 4 ? 5 : 3;
 
-/// A warp has a chunk. Only that with the first steps of a sequence reads and writes the running state.
+/// One chunk per warp. Only the warp with the first steps of a sequence reads and writes the running state.
 template <class C, class S, int Taps, SequenceKind kind>
 __global__ void __launch_bounds__(warp_size* most_pair_warps, pairs_forward_blocks<Taps>)
     convolution_pairs_kernel(const __grid_constant__ CausalConvolution<C, S, Taps> convolution,
@@ -73,7 +73,7 @@ __global__ void __launch_bounds__(warp_size* most_pair_warps, pairs_forward_bloc
   if (first > 0 || state == nullptr) return;
 #pragma unroll
   for (int j = 0; j < around; ++j) {
-    // What a short sequence leaves of the state moves to the front; it has not been written over yet.
+    // A short sequence shifts the rest of the old state to the front, which is not overwritten yet.
     const Index step = length - around + j;
     const C* const input = convolution.x.data + (first_row + step) * convolution.x.stride + channel;
 #pragma unroll
@@ -88,7 +88,7 @@ template <class C, class S, int Taps>
 void launch_convolution_pairs(Device& device, const CausalConvolution<C, S, Taps>& convolution) {
   const Index columns = convolution.x.columns;
   const Shape& shape = convolution.shape;
-  // Long chunks load weights less often; short ones, and small blocks, are for few multiprocessors with work.
+  // Long chunks load weights less often; short chunks and small blocks keep more multiprocessors busy.
   PairChunks chunks(shape, 4 * pair_batch, 1, most_pair_warps);
   const auto few = [&](int blocks) {
     return chunks.blocks() * PairGrid::groups(columns) < blocks * device.processors();

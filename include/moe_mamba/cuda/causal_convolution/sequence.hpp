@@ -5,22 +5,22 @@
 #include "moe_mamba/core/mathematics.hpp"
 #include "moe_mamba/cuda/common/sequences.hpp"
 
-/// What a convolution's launch knows of a packed sequence.
+/// A packed sequence's entry in the table of a convolution's launch.
 namespace moe_mamba::inline v0_2::cuda::detail {
 
 struct ConvolutionSequence {
   Index row, length;
   unsigned block;
-  unsigned steps;  // of a chunk
-  unsigned span;   // chunks that a block, or a warp of pairs, takes one after the other
+  unsigned steps;  // per chunk
+  unsigned span;   // chunks that a block, or a warp of pairs, processes in turn
 };
 
-/// Chunks of `steps` steps that a sequence is cut into. An empty one has a chunk too: its state is saved.
+/// The number of chunks of `steps` steps of a sequence. An empty sequence has one too, in which its state is saved.
 constexpr Index convolution_chunks(Index length, Index steps) {
   return ceiling_divide(std::max<Index>(1, length), steps);
 }
 
-/// Those of all sequences of a batch.
+/// The same for all sequences of a batch.
 constexpr Index convolution_chunks(const Shape& shape, Index steps) {
   if (shape.lengths == nullptr) return shape.batch * convolution_chunks(shape.length, steps);
   Index chunks = 0;

@@ -4,19 +4,19 @@
 #include "moe_mamba/cuda/causal_convolution/sequence.hpp"
 #include "moe_mamba/ops/causal_convolution.hpp"
 
-/// What the kernels of the convolution share that stage tiles of steps in shared memory.
+/// Shared by the convolution's kernels that stage tiles of steps in shared memory.
 namespace moe_mamba::inline v0_2::cuda::detail {
 
-inline constexpr int convolution_width = 32;  // channels of a block: the lanes of a warp
-inline constexpr int convolution_steps = 64;  // of a tile; K - 1 at least, so that only the first reads the state
+inline constexpr int convolution_width = 32;  // channels per block: one per lane
+inline constexpr int convolution_steps = 64;  // per tile; at least K - 1, so only the first tile reads the state
 inline constexpr int convolution_warps = 8;
 
-/// Groups of channels, of which a block has one.
+/// The number of groups of channels; a block takes one.
 MOE_MAMBA_HOST_DEVICE constexpr Index convolution_groups(Index channels) {
   return ceiling_divide<Index>(channels, convolution_width);
 }
 
-/// The place of a thread.
+/// The indices of a thread.
 struct ConvolutionThread {
   int lane, warp;
   Index channel;
@@ -31,14 +31,14 @@ struct ConvolutionThread {
         inside(channel < channels) {}
 };
 
-/// The tiles that a block goes through, backward: neighbours, and of one sequence where sequences are packed.
+/// The tiles of a block in the backward pass: consecutive ones, of a single sequence if sequences are packed.
 template <SequenceKind kind>
 struct ConvolutionSpan {
   const LaunchSequences<ConvolutionSequence>& sequences;
-  SequenceBlock of = {};  // the sequence, where sequences are packed
+  SequenceBlock of = {};  // the sequence, if packed
   unsigned begin, end;
 
-  /// Of `total` tiles of equally long sequences each block has `span`.
+  /// Each block takes `span` of the `total` tiles of equally long sequences.
   __device__ __forceinline__ ConvolutionSpan(const LaunchSequences<ConvolutionSequence>& all, unsigned block,
                                              unsigned span, unsigned total)
       : sequences(all) {
@@ -78,7 +78,7 @@ struct ConvolutionWeights {
   }
 };
 
-/// Stages the `count` inputs from step `first` on of a sequence, which is in row `row`, in the rows of `inputs`.
+/// Stages `count` inputs of a sequence from step `first`, at row `row`, on into the rows of `inputs`.
 template <int Taps, int Warps, int AtMost, class C>
 __device__ __forceinline__ void stage_convolution_inputs(const MatrixView<const C>& x, const compute_t<C>* state,
                                                          Index row, Index first, int count,
@@ -87,7 +87,7 @@ __device__ __forceinline__ void stage_convolution_inputs(const MatrixView<const 
   if (!thread.inside) count = 0;
   const int missing = first < 0 ? static_cast<int>(-first) : 0;  // inputs before the sequence
   constexpr int rows = ceiling_divide(AtMost, Warps);
-  C values[rows];  // all loaded before the first is needed
+  C values[rows];  // all loaded before the first use
   const C* at = x.data + (row + thread.warp) * x.stride + thread.channel;
 #pragma unroll
   for (int i = 0; i < rows; ++i) {

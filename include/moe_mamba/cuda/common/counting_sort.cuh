@@ -8,13 +8,12 @@
 #include "moe_mamba/cuda/common/thread.cuh"
 #include "moe_mamba/cuda/device.hpp"
 
-/// A stable counting sort: items are cut into chunks, each a warp's; the counts of every chunk and key, summed over the
-/// chunks before, say where a chunk's items go. The order of items with one key is that of their indices, whatever runs
-/// first.
+/// A stable counting sort: items are divided into chunks, one per warp; a prefix sum over the chunks of the counts of
+/// each key gives the positions of a chunk's items. Items with equal keys keep their order, whatever the scheduling.
 namespace moe_mamba::inline v0_2::cuda::detail {
 
-/// Calls each(item, key, place) for first … last - 1 with the item's place among those of its key: next[key] and on.
-/// `next` is advanced past them. A whole warp calls.
+/// Calls each(item, key, position) for items first … last - 1, where positions count up from next[key] for each key;
+/// advances `next` past them. All threads of a warp must call it.
 template <class Key, class Each>
 __device__ inline void walk_keys(Index first, Index last, const Key& key, Index* next, const Each& each) {
   const int lane = lane_index();
@@ -34,7 +33,7 @@ __device__ inline void walk_keys(Index first, Index last, const Key& key, Index*
 
 inline constexpr int sort_threads = 128;
 
-/// With `place`, puts items where they belong; before that, counts them. positions: (chunks, keys).
+/// Counts the items of each chunk and key, or calls `place` with each item's position. positions: (chunks, keys).
 template <bool counting, class Key, class Place>
 __global__ void __launch_bounds__(sort_threads)
     walk_chunks_kernel(Index count, Index chunk_length, Index keys, Key key, Place place, Index* positions) {
@@ -47,7 +46,8 @@ __global__ void __launch_bounds__(sort_threads)
   });
 }
 
-/// Turns the counts of chunks into positions within their key, and gives the totals of keys. A warp for each key.
+/// Turns the chunks' counts into positions within their key (an exclusive prefix sum), and returns the total of each
+/// key. One warp per key.
 template <int threads>
 __global__ void __launch_bounds__(threads)
     sum_chunks_kernel(Index chunks, Index keys, Index* positions, Index* totals) {
@@ -71,7 +71,7 @@ __global__ void __launch_bounds__(threads)
   if (lane == 0) totals[key] = before;
 }
 
-/// offsets[k] = the sum over keys before k of their totals, each at most `capacity`; *dropped what is beyond it.
+/// offsets[k] = Σ_{j < k} min(totals[j], capacity); *dropped = the number of items beyond the capacity.
 template <int threads>
 __global__ void __launch_bounds__(threads)
     offsets_kernel(Index keys, Index capacity, const Index* totals, Index* offsets, double* dropped) {
@@ -116,7 +116,7 @@ void counting_sort(Device& device, Index count, Index keys, Index capacity, cons
   Index* const totals = arena.take<Index>(keys);
   const Index key_bytes = Index(sizeof(Index)) * keys;
   const Index room = (Index(Device::scratch_bytes) - Index(arena.used())) / key_bytes / warps * warps;
-  require(room >= warps, "keys", keys, "as many as the device's scratch memory takes, 2^20 at least");
+  require(room >= warps, "keys", keys, "as many as fit in the device's scratch memory (at least 2^20)");
   const Index most = std::min<Index>(room, 4096);
   const Index length = std::max<Index>(256, ceiling_divide(ceiling_divide(count, most), Index{warp_size}) * warp_size);
   const Index chunks = std::max<Index>(1, ceiling_divide(ceiling_divide(count, length), Index{warps})) * warps;

@@ -13,13 +13,13 @@
 #include "moe_mamba/cuda/common/vector.cuh"
 #include "moe_mamba/cuda/device.hpp"
 
-/// Element-wise operations: a thread for each element of a matrix, or for each vector of a row.
+/// Element-wise operations: one thread per element of a matrix, or per vector of a row.
 ///
-/// What is done with an element is a type with a `__device__` call operator, held by value in the kernel's arguments.
+/// The operation on an element is a type with a `__device__` call operator, passed to the kernel by value.
 namespace moe_mamba::inline v0_2::cuda::detail {
 
-/// Rows that a kernel covers: a number that the host knows, or, where `counted` is not null, at most that many and
-/// exactly as many as it says, which the device alone knows.
+/// The number of rows that a kernel covers: `most` or, if `counted` is not null, *counted <= most, which only the
+/// device knows.
 struct Rows {
   Index most = 0;
   const Index* counted = nullptr;
@@ -27,7 +27,8 @@ struct Rows {
   __device__ Index count() const { return counted == nullptr ? most : *counted; }
 };
 
-/// Blocks of 256 threads over a matrix: narrow matrices get several rows to a block, and no index is divided.
+/// Two-dimensional blocks of 256 threads over a matrix: narrow matrices get several rows per block, and no index needs
+/// a division.
 struct ElementGrid {
   static constexpr int threads = 256;
   dim3 blocks, block;
@@ -61,7 +62,7 @@ __global__ void __launch_bounds__(ElementGrid::threads) element_kernel(Rows rows
   walk_elements(rows.count(), columns, each);
 }
 
-/// each(row, column) for all elements, each in a thread of its own.
+/// Calls each(row, column) for all elements, one per thread.
 template <class Each>
 void for_elements(Device& device, Rows rows, Index columns, const Each& each) {
   if (rows.most == 0 || columns == 0) return;
@@ -83,8 +84,9 @@ __global__ void __launch_bounds__(ElementGrid::threads) vector_kernel(Rows rows,
                 [&](Index row, Index run) { each.template operator()<count>(row, run * count); });
 }
 
-/// each.operator()<count>(row, column) for runs of `count` elements that cover the matrix: 16 bytes of the largest
-/// scalars where all of `views`, which are what `each` goes through row by row, allow it, single elements otherwise.
+/// Calls each.operator()<count>(row, column) for vectors of `count` elements that cover the matrix: 16 bytes of the
+/// largest scalar if the alignment of all `views` (the matrices that `each` accesses by row) allows it, single elements
+/// otherwise.
 template <class Each, class... Scalars>
 void for_vectors(Device& device, Rows rows, Index columns, const Each& each, const MatrixView<Scalars>&... views) {
   constexpr int wide = 16 / int(std::max({sizeof(Scalars)...}));

@@ -8,27 +8,27 @@
 
 /// Launches that overlap with the end of the previous kernel in the stream (programmatic dependent launch, compute
 /// capability 9.0 and up): a kernel's blocks start, and may prefetch weights, while the previous kernel still runs.
-/// With the many short kernels of a decoding step this is most of the time between them.
+/// This hides most of the launch latency between the many short kernels of a decoding step.
 namespace moe_mamba::inline v0_2::cuda::detail {
 
-/// Waits until all that comes before in the stream is done and can be seen. The first thing that every thread of a
-/// kernel that is launched by launch_dependent() does, before it returns or touches memory that a kernel writes; a
-/// kernel that ended without it would let the next one begin too early.
+/// Waits until all earlier work in the stream is complete and its writes are visible. Every thread of a kernel that is
+/// launched by launch_dependent() must call it before it returns or touches memory that a kernel writes; a kernel that
+/// ended without it would let the next one start too early.
 __device__ __forceinline__ void await_stream() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
 
-/// Lets the next kernel's blocks start as soon as all blocks of this one have got here; they wait for its end.
+/// Lets the next kernel's blocks start once all blocks of this one have called it; they then wait for its end.
 __device__ __forceinline__ void release_stream() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
 }
 
-/// Whether any or all of the code that is compiled has await_stream()'s instruction: what is compiled for less than
-/// compute capability 9.0 may run on later devices too, and must not begin early.
+/// Whether any or all of the targets compiled for have await_stream()'s instruction: code for targets below compute
+/// capability 9.0 may run on later devices too, and must not start early there.
 #if defined(__CUDA_ARCH_LIST__)
 inline constexpr bool some_code_awaits_stream = [] {
   for (const int architecture : {__CUDA_ARCH_LIST__}) {
@@ -46,7 +46,7 @@ inline constexpr bool all_code_awaits_stream = [] {
 inline constexpr bool some_code_awaits_stream = false, all_code_awaits_stream = false;
 #endif
 
-/// Whether the code of a kernel that the device was given does.
+/// Whether the code of a kernel that is loaded on the device has it.
 template <class Kernel>
 bool awaits_stream(Kernel* kernel) {
   if constexpr (!some_code_awaits_stream || all_code_awaits_stream) return some_code_awaits_stream;
@@ -55,8 +55,8 @@ bool awaits_stream(Kernel* kernel) {
   return code.ptxVersion >= 90;
 }
 
-/// kernel<<<blocks, threads, shared>>>(arguments…) in the device's stream, as described above where the device can do
-/// it.
+/// kernel<<<blocks, threads, shared>>>(arguments…) in the device's stream, with the overlap described above if the
+/// device supports it.
 template <class... Parameters, class... Arguments>
 void launch_dependent(Device& device, void (*kernel)(Parameters...), dim3 blocks, dim3 threads, std::size_t shared,
                       const Arguments&... arguments) {
@@ -73,7 +73,7 @@ void launch_dependent(Device& device, void (*kernel)(Parameters...), dim3 blocks
   check(cudaLaunchKernelEx(&configuration, kernel, static_cast<Parameters>(arguments)...), "cudaLaunchKernelEx");
 }
 
-/// Lets a kernel have `bytes` of shared memory, which may be more than the default limit of 48 KiB.
+/// Allows a kernel `bytes` of dynamic shared memory, which may exceed the default limit of 48 KiB.
 template <class Kernel>
 void allow_shared(Kernel* kernel, std::size_t bytes) {
   if (bytes <= std::size_t{48} << 10) return;

@@ -6,11 +6,11 @@
 
 #include "moe_mamba/core/scalar.hpp"
 
-/// The scalar functions of the scan and the convolution on the GPU: in float from the special function unit's powers
-/// and reciprocals with a few instructions around them, since a kernel there counts every one; in double as they are.
+/// The scalar functions of the scan and the convolution on the GPU: in float a few instructions around the special
+/// function unit's powers of two and reciprocals, as these kernels are bound by instructions; in double the library's.
 ///
-/// Relative errors in float: power_of_two 2^-22 (below 2^-126 it is 0); softplus and sigmoid, where they are not below
-/// 2^-126, some 3e-7, and for activations in bfloat16 some 3e-7 + 6e-8 |x|. NaN goes through.
+/// Relative errors in float: power_of_two 2^-22 (below 2^-126 it is 0); softplus and sigmoid about 3e-7 for results
+/// above 2^-126, and for bfloat16 activations about 3e-7 + 6e-8 |x|. NaN propagates.
 namespace moe_mamba::inline v0_2::cuda::detail {
 
 /// 2^x
@@ -21,7 +21,7 @@ __device__ __forceinline__ float power_of_two(float x) {
 }
 __device__ __forceinline__ double power_of_two(double x) { return exp2(x); }
 
-/// 1 / x for x from 1 on; 0 for infinity.
+/// 1 / x for x >= 1; 0 for infinity.
 __device__ __forceinline__ float reciprocal(float x) {
   float y;
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
@@ -29,7 +29,7 @@ __device__ __forceinline__ float reciprocal(float x) {
 }
 __device__ __forceinline__ double reciprocal(double x) { return 1.0 / x; }
 
-/// The functions below, exact to float: a power of two is corrected by what rounding took from its exponent.
+/// The functions below to float accuracy: a power of two is corrected by the rounding error of its exponent.
 struct ExactFloat {
   /// exp(-|x|)
   static __device__ __forceinline__ float decayed(float x) {
@@ -37,15 +37,15 @@ struct ExactFloat {
     constexpr float log2e_rest = static_cast<float>(std::numbers::log2e - double{log2e});
     constexpr float ln2 = std::numbers::ln2_v<float>;
     float a = fabsf(x);
-    a = a > 100.0f ? 100.0f : a;  // exp(-100) is 0 already, and infinity would turn to NaN below
+    a = a > 100.0f ? 100.0f : a;  // exp(-100) is 0 already, and infinity would become NaN below
     const float t = a * log2e;
     const float power = power_of_two(-t);
-    const float rest = fmaf(a, log2e_rest, fmaf(a, log2e, -t));  // what rounding took from t
+    const float rest = fmaf(a, log2e_rest, fmaf(a, log2e, -t));  // the rounding error of t
     return fmaf(power * -ln2, rest, power);
   }
   /// log(1 + x) for x in [0, 1].
   static __device__ __forceinline__ float logarithm_1p(float x) {
-    // The polynomial of degree 8 that is nearest to log(1 + x) / x in relative error, by Remez's exchange: 3e-8.
+    // The minimax polynomial of degree 8 for log(1 + x) / x, with a relative error of 3e-8.
     float p = 0.0052326940931f;
     p = fmaf(p, x, -0.0295052379370f);
     p = fmaf(p, x, 0.0782259479165f);
@@ -63,13 +63,13 @@ struct ExactFloat {
   }
 };
 
-/// The same from powers of two that are not corrected: for activations of 8 bits.
+/// The same without the correction: for activations with an 8-bit significand.
 struct ShortFloat {
   static __device__ __forceinline__ float decayed(float x) {
     return power_of_two(fabsf(x) * -std::numbers::log2e_v<float>);
   }
   static __device__ __forceinline__ float logarithm_1p(float x) {
-    float p = -0.00853920866328f;  // of degree 7: 2e-7, as states are not rounded
+    float p = -0.00853920866328f;  // of degree 7: 2e-7, as states are not rounded to bfloat16
     p = fmaf(p, x, 0.0440896321722f);
     p = fmaf(p, x, -0.10768171354f);
     p = fmaf(p, x, 0.177452414746f);
@@ -93,7 +93,7 @@ struct ExactDouble {
   }
 };
 
-/// How exact functions of activations of type C are.
+/// The accuracy of functions of activations of type C.
 template <StorageScalar C>
 using Exactness = std::conditional_t<std::is_same_v<C, bfloat16>, ShortFloat,
                                      std::conditional_t<std::is_same_v<C, float>, ExactFloat, ExactDouble>>;
@@ -117,7 +117,7 @@ __device__ __forceinline__ compute_t<C> silu_of(compute_t<C> x) {
   return x * sigmoid_of<C>(x);
 }
 
-/// silu(x) and its slope.
+/// silu(x) and its derivative.
 template <ComputeScalar T>
 struct ValueAndSlope {
   T value, slope;
@@ -129,7 +129,7 @@ __device__ __forceinline__ ValueAndSlope<compute_t<C>> silu_and_slope_of(compute
   return {x * s, s * (T(1) + x * (T(1) - s))};
 }
 
-/// -exp(a_log) log2(e): the exponent of 2 in a decay over Δ = 1. Finite, so that Δ = 0 stands for no step at all.
+/// -exp(a_log) log2(e): the exponent of 2 in a decay over Δ = 1. Finite, so that Δ = 0 gives a decay of 1.
 template <ComputeScalar C, StorageScalar S>
 __device__ __forceinline__ C decay_rate(S a_log) {
   constexpr C lowest = C(-1e30);

@@ -2,13 +2,14 @@
 
 #include "moe_mamba/core/standard.hpp"
 
-/// The matrix instructions of a warp on bfloat16 that read registers: compute capability 8.0 and up.
+/// Warp-level matrix instructions on bfloat16 fragments in registers (ldmatrix, mma.sync): compute capability 8.0 and
+/// up.
 namespace moe_mamba::inline v0_2::cuda::detail {
 
-/// Whether a factor is read as its transpose.
+/// Whether an operand is transposed.
 enum class Transpose { no, yes };
 
-/// Four 8 by 8 matrices from shared memory, transposed or not; each lane names a line.
+/// Loads four 8 by 8 matrices from shared memory, transposed or not; each lane gives the address of a row.
 template <Transpose transpose>
 __device__ inline void load_matrices(unsigned (&to)[4], unsigned line) {
   if constexpr (transpose == Transpose::yes) {

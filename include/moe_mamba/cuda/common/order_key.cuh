@@ -2,10 +2,10 @@
 
 #include "moe_mamba/cuda/common/thread.cuh"
 
-/// Numbers as whole ones in the same order, and the search for the largest of them.
+/// Integer keys that order as floating-point numbers do, and reductions to the largest.
 namespace moe_mamba::inline v0_2::cuda::detail {
 
-/// Numbers in the order of `value`, NaN below all; zeros of both signs are one.
+/// A key in the order of `value`, with NaN below everything and equal keys for zeros of both signs.
 __device__ inline unsigned order_key(float value) {
   if (value != value) return 0;
   const unsigned bits = __float_as_uint(value + 0.0f);
@@ -17,7 +17,7 @@ __device__ inline unsigned long long order_key(double value) {
   return (bits & 0x8000000000000000ull) != 0 ? ~bits : bits | 0x8000000000000000ull;
 }
 
-/// The number that has this key.
+/// The number with this key.
 __device__ inline float ordered_value(unsigned key) {
   return __uint_as_float((key & 0x80000000u) != 0 ? key & 0x7fffffffu : ~key);
 }
@@ -52,15 +52,15 @@ __device__ inline Choice<C> warp_first(Choice<C> choice) {
   return choice;
 }
 
-/// The first choice of a block of `threads`, in each of its threads. All of them must arrive; calls may follow one
-/// another.
+/// The first choice of a block of `threads`, in each of its threads. All threads must call it; no barrier is needed
+/// between calls.
 template <int threads, class C>
 __device__ inline Choice<C> block_first(Choice<C> choice) {
   constexpr int warps = threads / warp_size;
   __shared__ OrderKey<C> keys[warps];
   __shared__ int indices[warps];
   choice = warp_first(choice);
-  __syncthreads();  // the choices of a call before have been read
+  __syncthreads();  // the choices of an earlier call have been read
   if (lane_index() == 0) {
     keys[warp_index()] = choice.key;
     indices[warp_index()] = choice.index;

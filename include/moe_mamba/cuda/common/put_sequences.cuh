@@ -7,9 +7,9 @@
 #include "moe_mamba/cuda/common/sequences.hpp"
 #include "moe_mamba/cuda/device.hpp"
 
-/// Tables of packed sequences in device memory. They get there as the argument of a kernel, so that neither a recorded
-/// launch nor one that is still to run needs memory of the host's, and launches over equally long sequences, which have
-/// none, do not carry 4 KiB of arguments.
+/// Tables of packed sequences in device memory. They are written by a kernel that takes the table as an argument, so
+/// that neither recorded nor pending launches refer to host memory; and launches over equally long sequences, which
+/// need no table, do not carry 4 KiB of arguments.
 namespace moe_mamba::inline v0_2::cuda::detail {
 
 inline constexpr int put_threads = 128;
@@ -22,7 +22,7 @@ __global__ void __launch_bounds__(put_threads)
   for (int i = static_cast<int>(threadIdx.x); i < table.count; i += put_threads) to[i] = table.of[i];
 }
 
-/// What a table takes of an arena.
+/// The size of a table in an arena.
 template <class Sequence>
 inline constexpr std::size_t table_bytes = [] {
   Arena counting;

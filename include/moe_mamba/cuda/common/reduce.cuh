@@ -3,7 +3,7 @@
 #include "moe_mamba/core/scalar.hpp"
 #include "moe_mamba/cuda/common/thread.cuh"
 
-/// Sums over the threads of a warp or a block, in an order that is always the same.
+/// Sums over the threads of a warp or a block, in a fixed order.
 namespace moe_mamba::inline v0_2::cuda::detail {
 
 /// The sum of `value` over a warp, or over every `lanes` neighbours of it, in each of its threads. All of the warp must
@@ -16,8 +16,8 @@ __device__ inline T warp_sum(T value) {
   return value;
 }
 
-/// The sum of `value` over a block of `threads` (whole warps, in any shape), in each of its threads. All of them must
-/// arrive; calls may follow one another.
+/// The sum of `value` over a block of `threads` (whole warps, in any shape), in each of its threads. All threads must
+/// call it; no barrier is needed between calls.
 template <int threads, class T>
 __device__ inline T block_sum(T value) {
   static_assert(threads % warp_size == 0 && threads <= warp_size * warp_size);
@@ -35,8 +35,8 @@ __device__ inline T block_sum(T value) {
   return value;
 }
 
-/// The sum of `value` over the threads of a one-dimensional block that come before this one; `total` becomes that over
-/// all. All of them must arrive; calls may follow one another.
+/// The exclusive prefix sum of `value` over the threads of a one-dimensional block; `total` becomes the sum over all.
+/// All threads must call it; no barrier is needed between calls.
 template <int threads, class T>
 __device__ inline T block_sum_before(T value, T& total) {
   constexpr int warps = threads / warp_size;
@@ -61,9 +61,9 @@ __device__ inline T block_sum_before(T value, T& total) {
   return earlier + before;
 }
 
-/// The sums over the lanes of a warp of Count values, a power of two up to 32; a lane gets that of value
-/// lane · Count / 32. With each exchange a lane gives half of its values away for its share of the other half, so that
-/// the whole takes about one exchange a value.
+/// The sums over the lanes of a warp of Count values, a power of two up to 32; a lane gets the sum of value lane ·
+/// Count / 32. In each exchange a lane trades one half of its values for another lane's share of the other half, so the
+/// whole takes about one shuffle per value.
 template <int Count, int Mask = 16, class C, int Size>
 __device__ __forceinline__ C sum_over_lanes(C (&values)[Size], int lane) {
   if constexpr (Count > 1) {
@@ -82,9 +82,9 @@ __device__ __forceinline__ C sum_over_lanes(C (&values)[Size], int lane) {
   }
 }
 
-/// The same for groups of Size values, of which lanes from 16 on hold the two halves swapped: the first exchange then
-/// needs no selection. A lane gets value (lane mod 16) · Groups · Size / 32 of the first halves, which from lane 16 on
-/// are the second ones. Groups of one value are summed as above.
+/// The same for groups of Size values, whose two halves are swapped in lanes from 16 on: the first exchange then needs
+/// no selection. A lane gets value (lane mod 16) · Groups · Size / 32 of the halves that it holds first. Groups of one
+/// value are summed as above.
 template <int Groups, int Size, class C>
 __device__ __forceinline__ C sum_swapped_over_lanes(C (&values)[Groups * Size], int lane) {
   if constexpr (Size == 1) {
@@ -101,8 +101,8 @@ __device__ __forceinline__ C sum_swapped_over_lanes(C (&values)[Groups * Size], 
   }
 }
 
-/// Whether this block is the last of `blocks` to arrive at `ticket`, which is 0 before and afterwards: then it may
-/// read, past its first cache, what the others have written before they arrived. All threads must arrive.
+/// Whether this block is the last of `blocks` to arrive at `ticket`, which is 0 before and afterwards. If so, it may
+/// read, bypassing the L1 cache, what the others wrote before they arrived. All threads must call it.
 __device__ inline bool arrives_last(unsigned* ticket, unsigned blocks) {
   __shared__ bool last;
   __threadfence();

@@ -5,7 +5,7 @@
 
 #include "moe_mamba/core/scalar.hpp"
 
-/// float as bfloat16.
+/// Rounding of float to bfloat16.
 namespace moe_mamba::inline v0_2::cuda::detail {
 
 /// Two floats rounded to nearest, ties to even, the first in the lower half.
@@ -15,7 +15,7 @@ __device__ inline unsigned rounded_pair(float first, float second) {
   return pair;
 }
 
-/// A value as activations of type C are stored: rounded to nearest, ties to even, where that is bfloat16.
+/// A value as stored in activations of type C: rounded to nearest, ties to even, if C is bfloat16.
 template <StorageScalar C>
 __device__ __forceinline__ C stored_as(compute_t<C> value) {
   if constexpr (std::is_same_v<C, bfloat16>) {

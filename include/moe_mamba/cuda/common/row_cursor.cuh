@@ -6,11 +6,11 @@
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/cuda/common/vector.cuh"
 
-/// Walks through the rows of a matrix, in packed vectors.
+/// Cursors over the rows of a matrix, for access in packed vectors.
 namespace moe_mamba::inline v0_2::cuda::detail {
 
-/// A thread's position in a matrix, which it walks in steps of `row_step` rows. The stride is read where it is used: no
-/// register holds it.
+/// A thread's position in a matrix, which advances in steps of `row_step` rows. The stride is reloaded at each use, so
+/// it occupies no register.
 template <class T, int row_step>
 struct RowCursor {
   const MatrixView<T>& rows;
@@ -19,7 +19,7 @@ struct RowCursor {
   __device__ __forceinline__ RowCursor(const MatrixView<T>& matrix, Index row, Index column)
       : rows(matrix), at(matrix.data + row * matrix.stride + column) {}
 
-  /// `count` steps on.
+  /// Advances by `count` steps.
   __device__ __forceinline__ void move(int count) { at += count * row_step * rows.stride; }
 
   /// Loads the first `present` elements of a vector, Vector or Packed; the others keep their values. With `vectorised`,
@@ -62,7 +62,7 @@ struct RowCursor {
   }
 };
 
-/// A cursor through an output to which several launches, the passes, add; the first of them assigns.
+/// A cursor over an output that several launches, the passes, add to; the first of them assigns.
 template <class C, bool separate_sums, int row_step>
 struct OutputCursor {
   using T = compute_t<C>;
@@ -74,7 +74,7 @@ struct OutputCursor {
 
   __device__ __forceinline__ void move(int count) { output.move(count); }
 
-  /// As in RowCursor. Outputs that are rounded have a single pass here.
+  /// As in RowCursor. Rounded outputs have a single pass here.
   template <bool vectorised, int count>
   __device__ __forceinline__ void add(Vector<T, count> vector, int present, bool first, bool /*last*/) const {
     if constexpr (std::is_same_v<C, T>) {
@@ -89,8 +89,8 @@ struct OutputCursor {
   }
 };
 
-/// The same where passes add in `sums`, in the compute type, and the last of them rounds the total once. Addresses are
-/// computed where they are used: no register holds them.
+/// The same for passes that accumulate in `sums`, in the compute type; the last of them rounds the total once.
+/// Addresses are recomputed at each use, so they occupy no registers.
 template <class C, int row_step>
 struct OutputCursor<C, true, row_step> {
   using T = compute_t<C>;

@@ -6,27 +6,27 @@
 
 #include "moe_mamba/core/view.hpp"
 
-/// How one launch takes all sequences of a batch. Its blocks are numbered sequence after sequence. Where sequences are
-/// equally long, a block finds its own by a division; where they are packed, in a table of them, by bisection.
+/// How one launch covers all sequences of a batch. Its blocks are numbered sequence by sequence. A block finds its
+/// sequence by a division if sequences are equally long, and by binary search in a table if they are packed.
 namespace moe_mamba::inline v0_2::cuda::detail {
 
-/// A sequence of a packed launch: where its rows and blocks begin, among those of the launch. Operations that cut
-/// sequences in ways of their own have entries with further members.
+/// A sequence of a packed launch: the first of its rows and blocks among those of the launch. Operations with their own
+/// division of sequences derive entries with further members.
 struct PackedSequence {
   Index row, length;
   unsigned block;
 };
 
-/// Entries of a table on its way to the device: as many as the 4 KiB of a kernel's arguments hold.
+/// The entries of a table, as a kernel argument: as many as fit in 4 KiB.
 template <class Sequence>
 struct SequenceTable {
   static constexpr int most = 4000 / static_cast<int>(sizeof(Sequence));
   Sequence of[std::size_t{most}];
   int count = 0;
-  unsigned blocks = 0;  // of all sequences
+  unsigned blocks = 0;  // in total
 
-  /// `shape` has packed sequences, `most` at most. cut(sequence) is given an entry with its row and length, completes it
-  /// but for the block, and returns how many blocks the sequence takes, which may be none.
+  /// `shape` has at most `most` packed sequences. cut(sequence) is given an entry with row and length, completes it
+  /// except for the block, and returns the sequence's number of blocks, which may be 0.
   template <class Cut>
   SequenceTable(const Shape& shape, const Cut& cut) {
     Index row = 0;
@@ -41,8 +41,8 @@ struct SequenceTable {
   }
 };
 
-/// The number of the sequence that a block is of: the last that begins with it or before it. Sequences without blocks are
-/// passed over, as the next begins with the same block.
+/// The index of a block's sequence: the last one whose first block is not after it. Sequences without blocks are
+/// skipped, as the next one begins with the same block.
 template <class Sequence>
 MOE_MAMBA_HOST_DEVICE constexpr int sequence_of_block(const Sequence* sequences, int count, unsigned block) {
   int first = 0;
@@ -58,22 +58,22 @@ MOE_MAMBA_HOST_DEVICE constexpr int sequence_of_block(const Sequence* sequences,
   return first;
 }
 
-/// A block's sequence, and its number among the blocks of that.
+/// A block's sequence, and its index among the blocks of that sequence.
 struct SequenceBlock {
   Index sequence, row, length;
   unsigned block;
 };
 
-/// What a kernel is instantiated for: one kind where asking at run time costs registers, else either.
+/// What a kernel is instantiated for: one kind if a test at run time would cost registers, otherwise either.
 enum class SequenceKind { equal, packed, either };
 
-/// The sequences of a launch, as kernels are given them.
+/// The sequences of a launch, as passed to kernels.
 template <class Sequence>
 struct LaunchSequences {
-  Index length = 0;                  // of each, where they are equally long
-  unsigned blocks = 1;               // of each, likewise
-  int count = 0;                     // of packed ones
-  const Sequence* packed = nullptr;  // (count) in device memory; null where they are equally long
+  Index length = 0;                  // of each sequence, if equally long
+  unsigned blocks = 1;               // per sequence, likewise
+  int count = 0;                     // the number of packed sequences
+  const Sequence* packed = nullptr;  // (count) in device memory; null if equally long
 
   template <SequenceKind kind>
   MOE_MAMBA_HOST_DEVICE constexpr bool is_packed() const {
@@ -108,8 +108,8 @@ struct LaunchSequences {
     }
   }
 
-  /// Calls call(begin, end) for the blocks of one packed sequence after the other, but for those that have none, or once
-  /// for those of all equally long ones; `total` of all sequences.
+  /// Calls call(begin, end) with the range of blocks of each packed sequence that has any, or once with the range of
+  /// all equally long ones; `total` is the number of blocks of all sequences.
   template <class Call>
   MOE_MAMBA_HOST_DEVICE constexpr void each_run_of_blocks(Index total, const Call& call) const {
     Index begin = 0;
@@ -122,9 +122,10 @@ struct LaunchSequences {
   }
 };
 
-/// Calls call(SequenceRun) for what one launch takes: the whole of a batch of equally long sequences; of a packed one,
-/// neighbours with one after the other until there are `most` or fits(load) is false for the sum of their
-/// load_of(length), but one at least. One alone comes as a batch of equally long sequences, which needs no table.
+/// Calls call(SequenceRun) for each launch: once for a whole batch of equally long sequences; for a packed batch with
+/// groups of consecutive sequences, each as large as possible with at most `most` sequences and fits(load) true for the
+/// sum of their load_of(length), but at least one sequence. A group of one is passed as equally long sequences, which
+/// need no table.
 template <class LoadOf, class Fits, class Call>
 constexpr void for_sequence_groups(const Shape& shape, Index most, const LoadOf& load_of, const Fits& fits,
                                    const Call& call) {

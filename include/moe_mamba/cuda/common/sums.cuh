@@ -11,13 +11,13 @@
 #include "moe_mamba/cuda/common/thread.cuh"
 #include "moe_mamba/cuda/device.hpp"
 
-/// Sums over the elements of a matrix, or over its rows for each column, in chunks that sizes alone determine, so that
-/// they are the same from run to run.
+/// Sums over the elements of a matrix, or over its rows for each column, in chunks that depend on sizes alone, so
+/// results are bitwise reproducible.
 ///
-/// What is done with an element is a type with a `__device__` call operator, held by value in the kernel's arguments.
+/// The operation on an element is a type with a `__device__` call operator, passed to the kernel by value.
 namespace moe_mamba::inline v0_2::cuda::detail {
 
-/// Partial sums of one number: this many blocks at most, so that one block can add them up.
+/// The most partial sums of one number: as many as one block can add up.
 inline constexpr Index most_partial_sums = 1024;
 
 template <class Each>
@@ -59,13 +59,13 @@ void sum_elements(Device& device, Index rows, Index columns, bool contiguous, co
   check_launch("total_kernel");
 }
 
-/// How rows are cut where each chunk keeps sums of its own over every column.
+/// How rows are divided into chunks, each with its own sums over every column.
 struct ColumnSumGrid {
   static constexpr int threads = 256;
   Index rows, rows_per_chunk;
   unsigned across, chunks;  // threads over columns; chunks of rows
 
-  /// `room`: chunks that there is memory for.
+  /// `room`: the number of chunks that fit in memory.
   ColumnSumGrid(Index rows_, Index columns, Index room) : rows(rows_), across(1) {
     while (across < unsigned(warp_size) && Index(across) < columns) across *= 2;
     const Index wanted = std::clamp<Index>(room, 1, 256);
@@ -98,11 +98,11 @@ __global__ void __launch_bounds__(ColumnSumGrid::threads)
   }
 }
 
-/// Columns of a block that adds up chunks, and threads for each of them.
+/// Columns of a block that adds up chunks, and threads per column.
 inline constexpr int total_across = 16, total_down = 16;
 
-/// finish(column, sums) for each column, with the sums of all chunks: each of a column's threads adds up every
-/// total_down-th chunk, and one adds up theirs.
+/// Calls finish(column, sums) for each column, with the sums over all chunks: each of a column's threads adds up every
+/// total_down-th chunk, and one of them adds up these.
 template <int arrays, class Finish>
 __global__ void __launch_bounds__(total_across* total_down)
     column_total_kernel(const double* partial, Index chunks, Index columns, Finish finish) {
@@ -126,22 +126,22 @@ __global__ void __launch_bounds__(total_across* total_down)
   finish(column, sums);
 }
 
-/// finish(column, sums) with the sums of `chunks` partial ones, as column_sum_kernel leaves them.
+/// Calls finish(column, sums) with the sums over `chunks` partial sums, in the layout of column_sum_kernel.
 template <int arrays, class Finish>
 void total_columns(Device& device, const double* partial, Index chunks, Index columns, const Finish& finish) {
   launch_dependent(device, column_total_kernel<arrays, Finish>, unsigned(ceiling_divide<Index>(columns, total_across)),
                    dim3(total_across, total_down), 0, partial, chunks, columns, finish);
 }
 
-/// Sums over rows in double for every column: each(row, column, sums) adds to `arrays` sums, finish(column, sums) takes
-/// them. Partial sums are in the device's scratch memory after `arena`. Throws std::invalid_argument where that is too
-/// small for one chunk.
+/// Sums over rows in double for every column: each(row, column, sums) adds to `arrays` sums, finish(column, sums)
+/// receives the totals. Partial sums are in the device's scratch memory after `arena`. Throws std::invalid_argument if
+/// that is too small for one chunk.
 template <int arrays, class Each, class Finish>
 void sum_columns(Device& device, Index rows, Index columns, const Each& each, const Finish& finish, Arena arena) {
   if (columns == 0) return;
   const Index row_bytes = Index(sizeof(double)) * arrays * columns;
   const Index room = Index(Device::scratch_bytes - arena.used()) / row_bytes;
-  require(room >= 1, "columns", columns, "as many as the device's scratch memory takes, 2^22 at least");
+  require(room >= 1, "columns", columns, "as many as fit in the device's scratch memory (at least 2^22)");
   const ColumnSumGrid grid(rows, columns, room);
   double* const partial = arena.take<double>(Index(grid.chunks) * arrays * columns);
   const dim3 blocks(unsigned(ceiling_divide<Index>(columns, grid.across)), grid.chunks);
@@ -151,7 +151,7 @@ void sum_columns(Device& device, Index rows, Index columns, const Each& each, co
   total_columns<arrays>(device, partial, Index(grid.chunks), columns, finish);
 }
 
-/// Adds the sums of columns to one array each.
+/// Adds each array of column sums to an array in memory.
 template <class C, int arrays>
 struct AddColumnSums {
   C* to[arrays];

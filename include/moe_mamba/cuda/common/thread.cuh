@@ -2,7 +2,7 @@
 
 #include "moe_mamba/core/standard.hpp"
 
-/// A thread's place in its block, for blocks whose threads lie in one dimension.
+/// A thread's indices in its block, for one-dimensional blocks.
 namespace moe_mamba::inline v0_2::cuda::detail {
 
 inline constexpr int warp_size = 32;

@@ -8,10 +8,10 @@
 #include "moe_mamba/core/view.hpp"
 #include "moe_mamba/cuda/common/rounding.cuh"
 
-/// Vector access: several neighbours of a row in one load or store, of 16 bytes at most.
+/// Vectorised access: neighbouring elements of a row in one load or store of at most 16 bytes.
 namespace moe_mamba::inline v0_2::cuda::detail {
 
-/// `count` neighbours of a row.
+/// `count` neighbouring elements of a row.
 template <class T, int count>
 struct alignas(sizeof(T) * count < 16 ? sizeof(T) * count : 16) Vector {
   T values[count];
@@ -21,7 +21,7 @@ struct alignas(sizeof(T) * count < 16 ? sizeof(T) * count : 16) Vector {
 template <class T>
 inline constexpr int full_vector = 16 / int(sizeof(T));
 
-/// The largest power of two that divides `count` and of which a vector has at most 16 bytes.
+/// The largest power of two that divides `count` and whose vector is at most 16 bytes.
 template <class T, int count>
 inline constexpr int vector_divisor = [] {
   int size = 1;
@@ -38,7 +38,7 @@ MOE_MAMBA_HOST_DEVICE bool can_vectorise(const T* data, Index stride) {
          static_cast<std::size_t>(stride) * sizeof(T) % bytes == 0;
 }
 
-/// The same of matrices, whose columns are whole vectors then.
+/// The same for all of several matrices, whose columns must also be whole vectors.
 template <int count, class... Scalars>
 MOE_MAMBA_HOST_DEVICE bool can_vectorise(const MatrixView<Scalars>&... views) {
   return ((views.columns % count == 0 && can_vectorise<count>(views.data, views.stride)) && ...);
@@ -53,7 +53,7 @@ __device__ inline void store(const Vector<T, count>& vector, const MatrixView<T>
   *reinterpret_cast<Vector<T, count>*>(&to(row, column)) = vector;
 }
 
-/// Converts elements: to the compute type after a load, to the type of storage before a store.
+/// Converts elements: to the compute type after a load, to the storage type before a store.
 template <class To, class From, int count>
 __device__ inline Vector<To, count> convert(const Vector<From, count>& vector) {
   if constexpr (std::is_same_v<To, From>) {
@@ -76,13 +76,13 @@ __device__ inline void store_narrowed(const Vector<C, count>& vector, const Matr
   store<count>(convert<T>(vector), to, row, column);
 }
 
-/// The vector that begins with an element of shared memory, which is aligned to it.
+/// The vector at an element of shared memory, which must be aligned to the vector.
 template <class Vector, class T>
 __device__ __forceinline__ Vector& as_vector(T& first) {
   return reinterpret_cast<Vector&>(first);
 }
 
-/// `count` elements of an array into registers, in vectors where `vectorised`.
+/// Loads `count` elements of an array into registers, in vectors if `vectorised`.
 template <bool vectorised, int count, class T>
 __device__ __forceinline__ void load_array(const T* from, T (&to)[count]) {
   constexpr int size = vectorised ? vector_divisor<T, count> : 1;
@@ -94,8 +94,8 @@ __device__ __forceinline__ void load_array(const T* from, T (&to)[count]) {
   }
 }
 
-/// A vector as it lies in memory, for values that are loaded ahead of their use: an even number of bfloat16 stay in
-/// pairs, the first in the lower half. Single ones would be unpacked right after the load, which would wait for it.
+/// A vector as in memory, for values that are prefetched: an even number of bfloat16 stay packed in pairs, the first in
+/// the lower half. Single ones would be unpacked right after the load, which would stall on it.
 template <class C, int count>
 using Packed =
     std::conditional_t<std::is_same_v<C, bfloat16> && count % 2 == 0, Vector<unsigned, count / 2>, Vector<C, count>>;

@@ -8,12 +8,12 @@
 #include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/cuda/norm/row_walk.cuh"
 
-/// LayerNorm on a CUDA device; the contract is in ops/norm.hpp. Of a row x of D numbers, with gain w and bias b:
+/// LayerNorm on a CUDA device; the contract is in ops/norm.hpp. For a row x of D numbers, with gain w and bias b:
 ///
 ///   z = (x - mean(x)) r,  r = 1 / sqrt(mean((x - mean(x))²) + epsilon)      y = z w + b
 ///   dx = r (dy w - mean(dy w) - z mean(dy w z))      dw = Σ_rows dy z      db = Σ_rows dy
 ///
-/// Rows are shared as in rms_norm.cuh.
+/// Rows are divided among threads as in rms_norm.cuh.
 namespace moe_mamba::inline v0_2::cuda {
 
 namespace detail {
@@ -67,7 +67,7 @@ struct LayerNormBackwardRow {
   const T* inverse;
   MatrixView<const Y> dy;
   MatrixView<X> dx;
-  MatrixView<Y> kept;  // a copy of dx, where it has data
+  MatrixView<Y> kept;  // a copy of dx, if it has data
 
   template <int threads, int count>
   __device__ void operator()(Index t, int thread) const {
@@ -132,7 +132,7 @@ void layer_norm(Device& device, MatrixView<X> x, const S* gain, const S* bias, d
   add_layer_norm(device, alone, gain, bias, epsilon, y, mean, inverse);
 }
 
-/// dx, dgain and dbias are added to.
+/// Accumulates into dx, dgain and dbias.
 template <StorageScalar X, class Y, StorageScalar S, ComputeScalar C>
 void layer_norm_backward(Device& device, Input<X> x, const S* gain, const C* mean, const C* inverse, MatrixView<Y> dy,
                          MatrixView<X> dx, C* dgain, C* dbias, MatrixView<std::remove_const_t<Y>> kept = {}) {

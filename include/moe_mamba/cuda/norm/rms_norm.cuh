@@ -9,13 +9,13 @@
 #include "moe_mamba/cuda/norm/row_walk.cuh"
 #include "moe_mamba/ops/norm.hpp"
 
-/// RMSNorm on a CUDA device; the contract is in ops/norm.hpp. Of a row x of D numbers, with gain w:
+/// RMSNorm on a CUDA device; the contract is in ops/norm.hpp. For a row x of D numbers, with gain w:
 ///
 ///   r = 1 / sqrt(mean(x²) + epsilon)      y = x r w
 ///   dx = r w dy - x r³ Σ (dy w x) / D     dw = Σ_rows dy x r
 ///
-/// A row is shared by the threads of a warp or a block, whose sums are in the compute type. The sums over rows for dw
-/// are in double, but over the few rows of one warp.
+/// The threads of a warp or a block share a row and sum over it in the compute type. The sums over rows for dw are in
+/// double, except over the few rows of one warp.
 namespace moe_mamba::inline v0_2::cuda {
 
 namespace detail {
@@ -56,7 +56,7 @@ struct RmsNormBackwardRow {
   const T* inverse;
   MatrixView<const Y> dy;
   MatrixView<X> dx;
-  MatrixView<Y> kept;  // a copy of dx, where it has data
+  MatrixView<Y> kept;  // a copy of dx, if it has data
 
   template <int threads, int count>
   __device__ void operator()(Index t, int thread) const {
@@ -96,7 +96,8 @@ struct RmsNormColumn {
 
 }  // namespace detail
 
-/// x += rows, kept = x, y = x · inverse · gain with inverse = 1 / sqrt(mean(x²) + epsilon); y may be x, gain null.
+/// x += rows, kept = x, y = x · inverse · gain with inverse = 1 / sqrt(mean(x²) + epsilon); y may be x, and gain may be
+/// null.
 template <StorageScalar X, StorageScalar Y, StorageScalar S, ComputeScalar C>
 void add_rms_norm(Device& device, const Joined<X, Y>& joined, const S* gain, double epsilon, MatrixView<Y> y,
                   C* inverse) {
@@ -106,12 +107,12 @@ void add_rms_norm(Device& device, const Joined<X, Y>& joined, const S* gain, dou
 
 template <class X, StorageScalar Y, StorageScalar S, ComputeScalar C>
 void rms_norm(Device& device, MatrixView<X> x, const S* gain, double epsilon, MatrixView<Y> y, C* inverse) {
-  // Where nothing is added, x is not written.
+  // x is not written if nothing is added to it.
   const Joined<std::remove_const_t<X>, Y> alone{{}, detail::writable(x), {}};
   add_rms_norm(device, alone, gain, epsilon, y, inverse);
 }
 
-/// dx and dgain are added to.
+/// Accumulates into dx and dgain.
 template <StorageScalar X, class Y, StorageScalar S, ComputeScalar C>
 void rms_norm_backward(Device& device, Input<X> x, const S* gain, const C* inverse, MatrixView<Y> dy, MatrixView<X> dx,
                        C* dgain, MatrixView<std::remove_const_t<Y>> kept = {}) {

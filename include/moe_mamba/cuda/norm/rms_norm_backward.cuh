@@ -11,13 +11,20 @@
 #include "moe_mamba/cuda/device.hpp"
 
 /// The gradients of RMSNorm with respect to its input and its gain in one pass over memory, for rows that a warp holds
-/// in registers.
+/// in registers; rms_norm.cuh has the formulas. A block takes some rows:
+///
+///   for each row of the warp:
+///     load x and dy; add dy x r to the warp's sums of dw, in registers
+///     dot = Σ (dy w x), over the warp;  dx += r w dy - x r³ dot / D
+///   barrier; add the warps' sums of dw in order → partial
+///
+/// A separate launch adds the blocks' partial sums to dw.
 namespace moe_mamba::inline v0_2::cuda::detail {
 
-/// Warps of a block, each with rows of its own, and the columns that they hold at most.
+/// Warps of a block, each with its own rows, and the most columns that a warp holds.
 inline constexpr int norm_warps = 8, norm_threads = norm_warps * warp_size, most_norm_columns = 1024;
 
-/// Rows of a block; their sums by columns are one partial sum.
+/// Rows per block; a block writes one partial sum of dgain.
 inline Index norm_rows_per_block(const Device& device, Index rows) {
   const Index wanted = ceiling_divide<Index>(rows, 2 * Index(device.processors()));
   return ceiling_divide<Index>(wanted, norm_warps) * norm_warps;
@@ -30,7 +37,7 @@ struct RmsNormGradients {
   const compute_t<X>* inverse;
   MatrixView<const Y> dy;
   MatrixView<X> dx;
-  MatrixView<Y> kept;  // a copy of dx, where it has data
+  MatrixView<Y> kept;  // a copy of dx, if it has data
 };
 
 /// dx += …, and partial[block][column] = the sum over the block's rows of dy · x · inverse.
@@ -91,7 +98,7 @@ __global__ void __launch_bounds__(norm_threads)
   }
 }
 
-/// Whether rows are such that this kernel takes them, and launches it if so.
+/// Launches this kernel if it supports such rows, and returns whether it does.
 template <class X, class Y, class S, class C>
 bool rms_norm_backward_in_one(Device& device, const RmsNormGradients<X, Y, S>& norm, C* dgain) {
   constexpr int wide = 16 / int(std::max(sizeof(X), sizeof(Y)));

@@ -8,11 +8,11 @@
 #include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/ops/norm.hpp"
 
-/// How norms go over rows: a warp or a block for each, in 16 bytes at a time where rows allow it.
+/// How norms traverse rows: one warp or block per row, in 16-byte vectors if the alignment allows it.
 namespace moe_mamba::inline v0_2::cuda::detail {
 
-/// each.operator()<threads, count>(row, thread): `threads` for each row, which go over it in vectors of `count`
-/// elements.
+/// Calls each.operator()<threads, count>(row, thread): `threads` threads per row, which traverse it in vectors of
+/// `count` elements.
 template <int threads, int count, class Each>
 __global__ void __launch_bounds__(threads) row_kernel(Index rows, Each each) {
   await_stream();
@@ -22,7 +22,8 @@ __global__ void __launch_bounds__(threads) row_kernel(Index rows, Each each) {
   }
 }
 
-/// A warp for rows that keep no more busy, a block for others; `views` are what `each` goes through row by row.
+/// One warp per row if it is too short for more, otherwise a block; `views` are the matrices that `each` accesses by
+/// row.
 template <class Each, class... Scalars>
 void for_rows(Device& device, Index rows, Index columns, const Each& each, const MatrixView<Scalars>&... views) {
   if (rows == 0) return;
@@ -46,14 +47,14 @@ void for_rows(Device& device, Index rows, Index columns, const Each& each, const
   }
 }
 
-/// each(column) for the vectors of a row that are a thread's; several are loaded at a time.
+/// Calls each(column) for a thread's vectors of a row; several are loaded at a time.
 template <int threads, int count, class Each>
 __device__ __forceinline__ void walk_row(Index columns, int thread, const Each& each) {
 #pragma unroll 4
   for (Index column = thread * count; column < columns; column += threads * count) each(column);
 }
 
-/// `count` gains or biases from `column` on, which may not be aligned.
+/// `count` gains or biases from `column` on, which need not be aligned.
 template <int count, class T, class S>
 __device__ __forceinline__ Vector<T, count> load_factors(const S* from, Index column, T otherwise) {
   Vector<T, count> factors;
@@ -62,8 +63,8 @@ __device__ __forceinline__ Vector<T, count> load_factors(const S* from, Index co
   return factors;
 }
 
-/// each(vector) for the vectors of a row that are a thread's, with pending rows added; stores the sums where they are
-/// kept. Several vectors are loaded before the first is stored, which the compiler would not do by itself.
+/// Calls each(vector) for a thread's vectors of a row, with pending rows added; stores the sums if they are kept.
+/// Several vectors are loaded before the first is stored, which the compiler would not do by itself.
 template <int threads, int count, class X, class Y, class Each>
 __device__ __forceinline__ void walk_joined_row(const Joined<X, Y>& joined, Index t, int thread, const Each& each) {
   constexpr int at_a_time = 4, step = threads * count;
@@ -92,7 +93,7 @@ __device__ __forceinline__ void walk_joined_row(const Joined<X, Y>& joined, Inde
   }
 }
 
-/// A view to put into Joined where that is only read.
+/// A view for a Joined that is only read.
 template <class X>
 MatrixView<std::remove_const_t<X>> writable(MatrixView<X> x) {
   return {const_cast<std::remove_const_t<X>*>(x.data), x.rows, x.columns, x.stride};

@@ -7,14 +7,15 @@
 #include "moe_mamba/cuda/sampling/weight_histogram.cuh"
 #include "moe_mamba/ops/sampling.hpp"
 
-/// What the launches that draw a token share: how rows of logits are cut, what is known of a row, where it is kept.
+/// Shared by the launches that draw a token: the division of rows of logits into chunks, a row's state, and the
+/// buffers.
 namespace moe_mamba::inline v0_2::cuda::detail {
 
 inline constexpr int sample_threads = 512;
-/// Logits that a block holds at a time.
+/// Logits that a thread and a block hold at a time.
 inline constexpr int sample_per_thread = 4, sample_tile = sample_per_thread * sample_threads;
 
-/// How a row is cut: at most a chunk for each thread of the block that combines them.
+/// How a row is divided: at most one chunk per thread of the block that combines them.
 struct SampleChunks {
   Index length, count;
 
@@ -23,15 +24,15 @@ struct SampleChunks {
         count(ceiling_divide(vocabulary, length)) {}
 };
 
-/// What the launches know of a row. Kept are the tokens whose keys are above `cut`, and the first `ties` of those whose
-/// key it is.
+/// A row's state between launches. The kept tokens are those whose keys are above `cut`, and the first `ties` of those
+/// with key `cut`.
 template <class C>
 struct SampleRow {
-  bool draws;      // whether there is something to be drawn: not where a logit is broken, nor without temperature
+  bool draws;      // whether a token is to be drawn: not if a logit is invalid, nor at temperature 0
   double largest;  // logit
   OrderKey<C> cut;
   Index ties;
-  // While the next cut is looked for: its digits so far, the weight of all keys above those, and the weight to be
+  // During the search for the next cut: its digits so far, the weight of all keys above these, and the weight to be
   // reached.
   OrderKey<C> prefix;
   double before, wanted;
@@ -43,7 +44,7 @@ struct SampleBuffers {
   unsigned long long* histograms;  // (B, parts, bins)
   SampleRow<C>* rows;              // (B)
   OrderKey<C>* keys;               // (B, chunks): of the largest logit
-  int* indices;                    // (B, chunks): its index, or -1 where a logit of the chunk is broken
+  int* indices;                    // (B, chunks): its index, or -1 if a logit of the chunk is invalid
   double* sums;                    // (B, chunks): weight above the cut
   Index* ties;                     // (B, chunks): tokens at the cut
 
@@ -70,8 +71,7 @@ struct SampleJob {
 
   __device__ Index row() const { return blockIdx.x; }
   __device__ const C* logits() const { return sample.logits.row(row()); }
-  /// Loads logits start + thread, + threads, … of the chunk; minus infinity after its end. Called before anything is
-  /// waited for.
+  /// Prefetches logits start + thread, start + thread + threads, … of the chunk; minus infinity after its end.
   __device__ void load(Index start, C (&values)[sample_per_thread]) const {
 #pragma unroll
     for (int i = 0; i < sample_per_thread; ++i) {
@@ -81,7 +81,7 @@ struct SampleJob {
   }
   __device__ Index first() const { return blockIdx.y * chunks.length; }
   __device__ Index last() const { return min(first() + chunks.length, sample.logits.columns); }
-  /// The place of a chunk's results.
+  /// The index of a chunk's results.
   __device__ Index slot(Index chunk) const { return row() * chunks.count + chunk; }
   __device__ bool arrives_last() const { return detail::arrives_last(&buffers.tickets[row()], unsigned(chunks.count)); }
   __device__ double weight(const SampleRow<C>& state, C logit) const {
@@ -89,7 +89,7 @@ struct SampleJob {
   }
 };
 
-/// The initial state of a row, for the second launch. Rows that need no draw, or cannot have one, are done with it.
+/// The initial state of a row, in the second launch. Completes rows that need no draw or cannot have one.
 template <class C>
 __device__ inline SampleRow<C> begin_row(const SampleJob<C>& job) {
   Choice<C> best{0, 0};
@@ -97,16 +97,16 @@ __device__ inline SampleRow<C> begin_row(const SampleJob<C>& job) {
     const Index slot = job.slot(threadIdx.x);
     best = {job.buffers.keys[slot], job.buffers.indices[slot]};
   }
-  const bool broken = __syncthreads_or(best.index < 0) != 0;
+  const bool invalid = __syncthreads_or(best.index < 0) != 0;
   best = block_first<sample_threads>(best);
-  const bool none = !broken && best.key == order_key(-C(INFINITY));
-  const SampleRow<C> state{.draws = !broken && !none && job.sample.sampling.temperature > 0,
+  const bool none = !invalid && best.key == order_key(-C(INFINITY));
+  const SampleRow<C> state{.draws = !invalid && !none && job.sample.sampling.temperature > 0,
                            .largest = double(ordered_value(best.key))};
   if (blockIdx.y == 0 && threadIdx.x == 0) {
     const Index row = job.row();
     job.buffers.rows[row] = state;
-    if (!state.draws) job.sample.tokens[row] = broken || none ? Token(-1) : Token(best.index);
-    if (broken || none) job.sample.status[row] |= broken ? logit_not_finite : all_tokens_excluded;
+    if (!state.draws) job.sample.tokens[row] = invalid || none ? Token(-1) : Token(best.index);
+    if (invalid || none) job.sample.status[row] |= invalid ? logit_not_finite : all_tokens_excluded;
   }
   return state;
 }

@@ -11,29 +11,38 @@
 #include "moe_mamba/cuda/sampling/weight_histogram.cuh"
 #include "moe_mamba/ops/sampling.hpp"
 
-/// Draws tokens on a CUDA device; the contract is in ops/sampling.hpp.
+/// Draws tokens on a CUDA device; the contract is in ops/sampling.hpp. For a row of logits x, whose keys are integers in
+/// the same order:
 ///
-/// A row is cut into chunks, a block each, by the vocabulary alone, so that a row draws the same in any batch. The
-/// first launch finds the largest logit of each chunk. In those after it, the last block of a row to arrive combines
-/// the results of all: for top-k as for top-p, digit by digit, the key of the last token that is kept, which is where
-/// the sum of the weights of larger keys (for top-k: of ones) reaches what is wanted; and at last the token. Nothing is
-/// sorted.
+///   weight_i = exp((x_i - largest) / temperature)
+///   kept     the i with key_i > cut, and the first `ties` of those with key_i = cut
+///   token    the first kept i with Σ_{kept j <= i} weight_j > u Σ_{kept j} weight_j,  u uniform in [0, 1)
+///
+/// A row is divided into chunks, one per block, which depend on the vocabulary alone, so a row draws the same token in
+/// any batch. In every launch but the first, the last block of a row to arrive combines the results of all:
+///
+///   largest_logit_kernel    the largest logit of each chunk
+///   select_kernel           for each of top-k and top-p, once per digit of a key (a radix select): the weights, or for
+///                           top-k ones, summed by digit; the cut's digit is where they reach the wanted sum
+///   draw_kernel             the weights of each chunk's kept tokens; then the chunk and the token in it
+///
+/// Nothing is sorted.
 namespace moe_mamba::inline v0_2::cuda {
 
 namespace detail {
 
-/// The largest logit of each chunk. Clears the counters of the following launches; histograms only where they are used.
+/// The largest logit of each chunk. Clears the counters of the following launches, and histograms if they are used.
 template <class C>
 __global__ void __launch_bounds__(sample_threads) largest_logit_kernel(SampleJob<C> job, bool selects) {
   const SampleBuffers<C>& buffers = job.buffers;
   Choice<C> best{0, int(job.first())};
-  bool broken = false;
+  bool invalid = false;
   for (Index start = job.first(); start < job.last(); start += sample_tile) {
     C values[sample_per_thread];
     job.load(start, values);
     for (int i = 0; i < sample_per_thread; ++i) {
       const Choice<C> candidate{order_key(values[i]), int(start + threadIdx.x) + i * sample_threads};
-      broken = broken || !(values[i] < C(INFINITY));
+      invalid = invalid || !(values[i] < C(INFINITY));
       if (candidate.before(best)) best = candidate;
     }
   }
@@ -45,22 +54,22 @@ __global__ void __launch_bounds__(sample_threads) largest_logit_kernel(SampleJob
     }
   }
   best = block_first<sample_threads>(best);
-  broken = __syncthreads_or(broken) != 0;
+  invalid = __syncthreads_or(invalid) != 0;
   if (threadIdx.x != 0) return;
   if (blockIdx.y == 0) buffers.tickets[job.row()] = 0;
   buffers.keys[job.slot(blockIdx.y)] = best.key;
-  buffers.indices[job.slot(blockIdx.y)] = broken ? -1 : best.index;
+  buffers.indices[job.slot(blockIdx.y)] = invalid ? -1 : best.index;
 }
 
-/// The end without temperature.
+/// The last launch at temperature 0.
 template <class C>
 __global__ void __launch_bounds__(sample_threads) greedy_kernel(SampleJob<C> job) {
   begin_row(job);
 }
 
-/// Finds a digit of the key of the last token to be kept, and with the last digit the cut: by counting tokens up to
-/// top_k or by summing weights up to top_p of them all. A cut that there is already stays in force. `begins`: this is
-/// the second launch.
+/// Finds one digit of the key of the last token to be kept, and with the last digit the cut: by counting tokens up to
+/// top_k, or by summing weights up to top_p times their total. An earlier cut remains in force. `begins`: whether this
+/// is the second launch.
 template <class C>
 __global__ void __launch_bounds__(sample_threads)
     select_kernel(SampleJob<C> job, int digit_number, bool counting, bool begins) {
@@ -94,7 +103,7 @@ __global__ void __launch_bounds__(sample_threads)
   }
   if (!job.arrives_last()) return;
 
-  // Bins from the highest down, neighbours in a thread.
+  // Bins from the highest down; a thread has neighbouring ones.
   histogram.template collect<sample_threads>(sums);
   if (threadIdx.x == 0) reached = Histogram::bins, last_occupied = 0;
   __syncthreads();
@@ -102,7 +111,7 @@ __global__ void __launch_bounds__(sample_threads)
   for (int i = 0; i < bins_per_thread; ++i) {
     const int bin = Histogram::bins - 1 - (int(threadIdx.x) * bins_per_thread + i);
     weights[i] = histogram.weights[bin];
-    // The ties of the earlier cut that are kept.
+    // The kept ties of the earlier cut.
     if (state.ties > 0 && digit.of(state.cut) == bin && digit.follows(state.cut, state.prefix)) {
       weights[i] += double(state.ties) * weight(ordered_value(state.cut));
     }
@@ -124,7 +133,7 @@ __global__ void __launch_bounds__(sample_threads)
     }
   }
   __syncthreads();
-  // Rounding may leave the sum a little below what was found to be reached with the digits before.
+  // Rounding may leave the sum slightly below the one that the earlier digits reached.
   const int place = reached < Histogram::bins ? reached : last_occupied;
   if (place / bins_per_thread != int(threadIdx.x)) return;
   state.before = earlier;
@@ -133,7 +142,7 @@ __global__ void __launch_bounds__(sample_threads)
   if (digit.begin == 0) {
     const double each = weight(ordered_value(state.prefix));
     double ties = max(1.0, ceil((state.wanted - state.before) / each));
-    // The fewest that reach it, past the rounding of the quotient.
+    // The fewest ties that reach it, corrected for the rounding of the quotient.
     if (ties > 1 && state.before + (ties - 1) * each >= state.wanted) ties -= 1;
     if (state.before + ties * each < state.wanted) ties += 1;
     const Index most = state.prefix == state.cut ? state.ties : job.sample.logits.columns;
@@ -144,13 +153,14 @@ __global__ void __launch_bounds__(sample_threads)
   job.buffers.rows[job.row()] = state;
 }
 
-/// Weights of a row's kept tokens, and the token at which their sum passes its random share.
+/// Sums the weights of a row's kept tokens, and finds the token at which their running sum passes a random share of the
+/// total.
 template <class C>
 __global__ void __launch_bounds__(sample_threads) draw_kernel(SampleJob<C> job, bool begins) {
   constexpr int per_thread = sample_per_thread;
   constexpr int nowhere = int(most_sampled_tokens);
   __shared__ double threshold, chunk_before;
-  __shared__ Index chunk_ties;  // how many tokens at the cut are kept from the chunk on
+  __shared__ Index chunk_ties;  // how many tokens at the cut are kept, from this chunk on
   __shared__ int found, last_occupied, last_occupied_chunk;
   const C* const logits = job.logits();
   C values[per_thread];
@@ -178,7 +188,7 @@ __global__ void __launch_bounds__(sample_threads) draw_kernel(SampleJob<C> job, 
   }
   if (!job.arrives_last()) return;
 
-  // The chunk: a thread for each.
+  // Finds the chunk, with one thread per chunk.
   const bool present = threadIdx.x < job.chunks.count;
   sum = present ? __ldcg(&job.buffers.sums[job.slot(threadIdx.x)]) : 0.0;
   ties = present ? __ldcg(&job.buffers.ties[job.slot(threadIdx.x)]) : Index{0};
@@ -196,7 +206,7 @@ __global__ void __launch_bounds__(sample_threads) draw_kernel(SampleJob<C> job, 
   }
   __syncthreads();
   if (sum > 0) {
-    atomicMax(&last_occupied_chunk, int(threadIdx.x));  // rounding may leave the sum a little below its share
+    atomicMax(&last_occupied_chunk, int(threadIdx.x));  // rounding may leave the sum slightly below the share
     if (before + sum > threshold) atomicMin(&found, int(threadIdx.x));
   }
   __syncthreads();
@@ -207,7 +217,7 @@ __global__ void __launch_bounds__(sample_threads) draw_kernel(SampleJob<C> job, 
   }
   __syncthreads();
 
-  // The token in it, tile by tile.
+  // Finds the token in it, tile by tile.
   const Index first = chunk * job.chunks.length, last = min(first + job.chunks.length, job.sample.logits.columns);
   double tile_before = chunk_before;
   Index tile_ties = chunk_ties;
@@ -243,7 +253,7 @@ __global__ void __launch_bounds__(sample_threads) draw_kernel(SampleJob<C> job, 
 
 }  // namespace detail
 
-/// Bytes of scratch that sample needs for `rows` of logits of type C, or whatever it is for void.
+/// Bytes of scratch that sample needs for `rows` rows of logits of type C, or of any type for void.
 template <class C = void>
 std::size_t sample_scratch(const Device& device, Index rows, Index vocabulary) {
   if constexpr (std::is_void_v<C>) {
@@ -253,7 +263,7 @@ std::size_t sample_scratch(const Device& device, Index rows, Index vocabulary) {
   }
 }
 
-/// A token for each row, in two launches, and for each of top-k and top-p three more (six where logits are double).
+/// Draws a token for each row, in two launches and three more (six for logits in double) for each of top-k and top-p.
 template <ComputeScalar C>
 void sample(Device& device, const SampleTokens<C>& sample) {
   const Index rows = sample.logits.rows, vocabulary = sample.logits.columns;

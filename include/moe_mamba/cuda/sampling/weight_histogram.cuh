@@ -3,10 +3,11 @@
 #include "moe_mamba/core/mathematics.hpp"
 #include "moe_mamba/core/standard.hpp"
 
-/// Sums of weights by a digit of their keys, for finding where sorted weights reach a sum without sorting them.
+/// Sums of weights by one digit of their keys, for a radix select: finding where sorted weights reach a sum without
+/// sorting them.
 namespace moe_mamba::inline v0_2::cuda::detail {
 
-/// Digits of up to 11 bits, the highest first: which bits of a key the digit number `digit` has.
+/// Digits of up to 11 bits, the highest first: the bits of a key that make up digit number `digit`.
 template <class Key>
 struct KeyDigit {
   static constexpr int bits = 8 * int(sizeof(Key)), width = 11;
@@ -20,12 +21,12 @@ struct KeyDigit {
   __device__ bool follows(Key key, Key prefix) const { return end == bits || (key >> end) == (prefix >> end); }
 };
 
-/// A histogram of weights from 0 to 1 in shared memory. Each weight is a whole number of 2^-60, in three parts of 20
-/// bits that are summed on their own: such sums are the same in any order, so that threads may add as they come. The
-/// whole block calls all but add(), and must meet between calls.
+/// A histogram of weights from 0 to 1 in shared memory. Each weight is a fixed-point number in units of 2^-60, in three
+/// parts of 20 bits that are summed separately: integer sums do not depend on the order, so threads may use atomic
+/// additions. All threads of the block must call each function but add(), with a barrier between calls.
 struct WeightHistogram {
   static constexpr int bins = 1 << 11, parts = 3, part_bits = 20;
-  /// Weights that may be added before a flush: their parts fit into 32 bits.
+  /// Weights that may be added before a flush without overflowing the 32 bits of a part.
   static constexpr int most_added = 1 << 11;
 
   union {
@@ -56,12 +57,12 @@ struct WeightHistogram {
     }
   }
 
-  /// Fetches the weights of all bins from device memory, which is left empty; the sums here are lost. `threads`: the
-  /// block's.
+  /// Fetches the weights of all bins from device memory, which is cleared; overwrites the sums held here. `threads`:
+  /// the size of the block.
   template <int threads>
   __device__ void collect(unsigned long long* from) {
     static_assert(bins % threads == 0);
-    // All loads before any store, so that they are under way together.
+    // All loads before any store, so that their latencies overlap.
     double weight[bins / threads];
 #pragma unroll
     for (int i = 0; i < bins / threads; ++i) {

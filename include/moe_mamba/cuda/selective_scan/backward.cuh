@@ -14,15 +14,15 @@
 #include "moe_mamba/ops/selective_scan.hpp"
 
 /// The kernels of the selective scan's backward pass. With the symbols of forward.cuh, p = Σ_n C h + d u and y = p
-/// silu(z); g is the gradient with respect to h, summed over all later steps, and c what later steps contribute to it:
+/// silu(z); g is the gradient with respect to h, including all later steps, and c the contribution of these:
 ///
 ///   dp = dy silu(z)                     dz = dy silu'(z) p
 ///   g = c + dp C,  c ← decay g          dC = Σ_e dp h,  dB = Σ_e Δ u g
 ///   du = Δ Σ_n g B + d dp               ddelta = softplus'(delta + bias) (u Σ_n g B + ln2 Σ_n rate g decay h)
 ///   da_log = A Σ_t Δ g decay h          dd = Σ_t dp u,  ddelta_bias = Σ_t ddelta
 ///
-/// A block goes through its chunk from the last segment to the first. States are not stored but recomputed: from the
-/// checkpoint once through the segment, noting the states before each group of `held` steps in shared memory, then
+/// A block processes its chunk from the last segment to the first. States are recomputed rather than stored: from the
+/// checkpoint once through the segment, saving the states before each group of `held` steps in shared memory, then
 /// group by group in registers. Tile i, counted down, is computed while tile i - 1 is prefetched:
 ///
 ///   load_inputs(last tile)
@@ -39,9 +39,9 @@
 ///       barrier;  write_gradients(i)       adds the warps' parts in order, writes ddelta, du, dz
 ///   write_sums                             da_log, dd, ddelta_bias and the gradient of the initial states
 ///
-/// dB and dC are sums over channels: of a thread, then over the lanes of a warp by shuffles, then over blocks in a
-/// launch of its own, which also adds the parameters' gradients over chunks and sequences. There are no atomic
-/// additions: the order is always the same. The kernel is bound by instructions, 476 an element in float.
+/// dB and dC are sums over channels: first over a thread's, then over the lanes of a warp by shuffles, then over blocks
+/// in a separate launch, which also adds the gradients of the parameters over chunks and sequences. There are no atomic
+/// additions, so the order is fixed. The kernel is bound by instructions.
 namespace moe_mamba::inline v0_2::cuda::detail {
 
 template <class C, class S, int States>
@@ -90,7 +90,7 @@ class ScanBackward : ScanBackwardStates<C, S, States> {
         __syncthreads();
         if (tile > 0 || first > tile_.begin) load_inputs(Tuning::steps);
         for (int group = Tuning::groups - 1; group >= 0; --group) {
-          // Those of the segment's last group are in h still.
+          // The states before the segment's last group are still in h.
           if (tile + 1 < tiles || group + 1 < Tuning::groups) this->load_entry_states(tile * Tuning::groups + group, h);
           this->compute_group(tile, group * Tuning::held, h, steps);
         }
@@ -117,12 +117,13 @@ class ScanBackward : ScanBackwardStates<C, S, States> {
     for (int j = 0; j < Tuning::vector; ++j) {
       const Index channel = tile_.vector_channel() + j;
       bias_.values[j] = j < tile_.present ? static_cast<T>(scan_.delta_bias[channel]) : T(0);
-      // The skip's gradients are added once, in the first pass.
+      // The gradients of the skip connection are added once, in the first pass.
       d_.values[j] = j < tile_.present && tile_.first_pass() ? static_cast<T>(scan_.d[channel]) : T(0);
     }
   }
 
-  /// Δ, Δ u and B of a segment of `steps` steps in whole tiles; those after the end of the sequence change nothing.
+  /// Stages Δ, Δ u and B of a segment of `steps` steps, in whole tiles; steps past the end of the sequence have no
+  /// effect.
   template <bool vectorised>
   __device__ __forceinline__ void stage_segment(Index first, int steps) {
     RowCursor<const C, Tuning::row_step> delta(scan_.delta, row(first + Tile::row()), tile_.vector_channel());
@@ -138,7 +139,7 @@ class ScanBackward : ScanBackwardStates<C, S, States> {
     }
     constexpr int batch = 4;
     for (int start = Tile::row(); start < steps; start += batch * Tuning::row_step) {
-      Loaded deltas[batch], us[batch];  // all loaded before the first is needed
+      Loaded deltas[batch], us[batch];  // all loaded before the first use
 #pragma unroll
       for (int i = 0; i < batch; ++i) {
         const int present = start + i * Tuning::row_step < here ? tile_.present : 0;
@@ -159,7 +160,7 @@ class ScanBackward : ScanBackwardStates<C, S, States> {
       stage_coefficient(storage_.b[Tile::coefficient_row() + i * row_step], b_values[i]);
   }
 
-  /// Prefetches the rows of the tile before the current one, `steps` steps of them.
+  /// Prefetches the `steps` rows of the tile before the current one.
   __device__ __forceinline__ void load_inputs(int steps) {
     next_.c = tile_.has_coefficient() && Tile::coefficient_row() < steps ? *c_.at : C{};
     c_.move(-1);
@@ -245,7 +246,7 @@ class ScanBackward : ScanBackwardStates<C, S, States> {
 
   __device__ __forceinline__ void write_sums() {
     this->write_states();
-    // What the threads of a channel summed is added in the order of their rows.
+    // The sums of a channel's threads are added in the order of their rows.
     auto &dd_sums = storage_.sums[0][0], &dbias_sums = storage_.sums[1][0];
     __syncthreads();
     as_vector<typename Storage::ElementVector>(dd_sums[Tile::row()][Tile::column()]) = dd_;
@@ -269,8 +270,8 @@ class ScanBackward : ScanBackwardStates<C, S, States> {
   struct {
     Loaded delta[Tuning::rows], u[Tuning::rows], z[Tuning::rows], dy[Tuning::rows];
     C c;
-  } next_ = {};  // the prefetched tile; steps after the last are zero, for which there is no gradient
-  // dy silu'(z), the slope of softplus, and u of the current tile
+  } next_ = {};  // the prefetched tile; steps past the last are zero and have no gradient
+  // dy silu'(z), softplus' and u of the current tile
   typename Storage::ElementVector dgate_[Tuning::rows], slope_[Tuning::rows];
   Loaded tile_u_[Tuning::rows];
 };
@@ -288,7 +289,7 @@ __global__ void __launch_bounds__(ScanBackwardTuning<compute_t<C>, States>::thre
   Backward(scan, carry, partial, sums, first_state, vectorised, storage).run();
 }
 
-/// db and dc of all steps, over groups of channels. A thread takes an element of both.
+/// Sums db and dc of all steps over groups of channels. One thread per element of both.
 template <class C>
 __global__ void __launch_bounds__(256)
     scan_coefficient_gradients_kernel(ScanPartialSums<compute_t<C>> partial, Index groups, Index rows, Index states,
@@ -306,8 +307,7 @@ __global__ void __launch_bounds__(256)
   dc.data[row * dc.stride + n] = stored_as<C>(dc_sum);
 }
 
-/// to[i] += Σ_part parts[part][i] for the gradients of a_log, d and the bias; packed sequences are added one after the
-/// other.
+/// to[i] += Σ_part parts[part][i] for the gradients of a_log, d and the bias; packed sequences are added in order.
 template <class C>
 __global__ void __launch_bounds__(256)
     scan_parameter_gradients_kernel(ScanPartialSums<C> partial, ScanChunks chunks, Index channels, Index states,

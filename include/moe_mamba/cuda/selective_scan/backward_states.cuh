@@ -10,7 +10,7 @@
 #include "moe_mamba/cuda/selective_scan/tile.cuh"
 #include "moe_mamba/ops/selective_scan.hpp"
 
-/// What a thread of the backward kernel does with its states; backward.cuh has the formulas and the schedule.
+/// The part of the backward kernel that works on a thread's states; backward.cuh has the formulas and the schedule.
 namespace moe_mamba::inline v0_2::cuda::detail {
 
 template <class C, class S, int States>
@@ -21,7 +21,7 @@ class ScanBackwardStates {
   using Scan = SelectiveScanBackward<C, S, States>;
   static constexpr SequenceKind kind = SequenceKind::either;
   using Tile = ThreadTile<Tuning, States, kind>;
-  static constexpr int states = Tuning::padded;  // of a thread, some of which may not exist
+  static constexpr int states = Tuning::padded;  // per thread, some of which may be padding
   static constexpr int channels = Tuning::channels, held = Tuning::held, summed = Tuning::summed_steps;
   using Registers = T[channels][states];
 
@@ -38,7 +38,7 @@ class ScanBackwardStates {
         tile_(scan.u.columns, carry.chunks, first_state),
         last_tile_(row(tile_.end - 1 - (tile_.end - 1) % Tuning::steps)) {}
 
-  /// The index of the state that the thread has in place r: lanes from 16 on have the two halves swapped, see
+  /// The index of the state in the thread's slot r: lanes from 16 on have the two halves swapped, see
   /// sum_swapped_over_lanes.
   __device__ __forceinline__ int state(int r) const { return r ^ (tile_.lane / 16 * (states / 2)); }
   __device__ __forceinline__ int copy() const { return Tuning::copies == 1 ? 0 : tile_.lane / 16; }
@@ -49,7 +49,7 @@ class ScanBackwardStates {
   __device__ __forceinline__ Index row(Index step) const {
     return chunks().sequences.template row_of<kind>(tile_.sequence) + step;
   }
-  /// The number of the sequence's chunk among those of all.
+  /// The index of the sequence's chunk among the chunks of all sequences.
   __device__ __forceinline__ Index part() const { return chunks().template part<kind>(tile_.sequence, tile_.chunk); }
 
   __device__ __forceinline__ void load_states() {
@@ -64,7 +64,7 @@ class ScanBackwardStates {
         rate_sum_[k][r] = T(0);
       }
     }
-    // Which of a warp's sums of dB and dC a lane gets, see sum_swapped_over_lanes, and where it goes.
+    // Which of a warp's sums of dB and dC a lane gets (see sum_swapped_over_lanes), and its address.
     constexpr int lanes = warp_size / Tuning::copies, half = states / Tuning::copies;
     constexpr int alike = lanes / (summed * half);  // lanes with the same sum
     const int index = tile_.lane % lanes / alike, n = state(index % half);
@@ -91,7 +91,8 @@ class ScanBackwardStates {
     return as_vector<ThreadInputs>(storage_.inputs[t][tile_.lane * channels]);
   }
 
-  /// From the states before a segment to those before the last of its `groups` groups, noting those before the others.
+  /// Advances the states from the start of a segment to the start of the last of its `groups` groups, saving the entry
+  /// states of the other groups.
   __device__ __forceinline__ void recompute_states(Registers& h, int groups) {
     for (int group = 0; group + 1 < groups; ++group) {
 #pragma unroll
@@ -126,7 +127,7 @@ class ScanBackwardStates {
     }
   }
 
-  /// What a thread reads of a step.
+  /// A thread's inputs of a step.
   struct Step {
     ThreadInputs inputs;
     typename Storage::ChannelVector dp;
@@ -138,9 +139,9 @@ class ScanBackwardStates {
             storage_.b[tile * Tuning::steps + t][copy()][tile_.warp], storage_.c[t][copy()][tile_.warp]};
   }
 
-  /// The steps of a tile from `first` on, of which `present` steps exist: forward from the states before them, and
-  /// back. All are read at first, once for both directions: the compiler moves no load from shared memory across a
-  /// store.
+  /// The group of steps of a tile from `first` on, of which `present` exist: forward from the states before them, then
+  /// backward. Inputs are loaded first, once for both directions, as the compiler moves no load from shared memory
+  /// across a store.
   __device__ __forceinline__ void compute_group(int tile, int first, Registers& h, int present) {
     Registers decay[held], decayed[held];  // decayed: decay h
     Step steps[held];
@@ -203,7 +204,7 @@ class ScanBackwardStates {
     }
   }
 
-  /// To the tile before.
+  /// Moves on to the preceding tile.
   __device__ __forceinline__ void end_tile() { coefficient_sum_ -= Tuning::steps * States; }
 
   __device__ __forceinline__ void put(const typename Storage::ChannelVector& sum, int kind, int t) {
@@ -216,7 +217,7 @@ class ScanBackwardStates {
     if (writes_sum_ && first + sum_step_ < present) to[coefficient_sum_ + first * States] = sum;
   }
 
-  /// The gradient of the initial states, and the thread's sums for a_log.
+  /// Writes the gradient with respect to the initial states, and the thread's sums for a_log.
   __device__ __forceinline__ void write_states() const {
     const bool first_chunk = tile_.begin == 0 && scan_.dstate.data != nullptr;
 #pragma unroll
@@ -243,7 +244,7 @@ class ScanBackwardStates {
   Registers rate_, rate_sum_, carried_;  // rate_sum: Σ_t g Δ decay h; carried: c of backward.cuh
   int sum_step_;
   bool writes_sum_;
-  Index coefficient_sum_;  // where the thread's sums of dB and dC of the tile's first steps go
+  Index coefficient_sum_;  // the offset of the thread's sums of dB and dC for the tile's first steps
 };
 
 }  // namespace moe_mamba::inline v0_2::cuda::detail

@@ -8,14 +8,14 @@
 #include "moe_mamba/cuda/selective_scan/tile.cuh"
 #include "moe_mamba/ops/selective_scan.hpp"
 
-/// The selective scan on a GPU, forward. Of a step t, channel e and state n:
+/// The selective scan on a GPU, forward. For a step t, channel e and state n:
 ///
 ///   Δ = softplus(delta + delta_bias)      decay = exp(Δ A) = 2^(Δ rate),  rate = -exp(a_log) log2(e)
 ///   h ← decay h + (Δ u) B                 y = (Σ_n C h + d u) silu(z)
 ///
-/// Neighbouring lanes have neighbouring channels, so rows are read as they lie; the warps of a block share the states
-/// of the same channels. A block computes Δ, Δ u, B and C of a tile once and stages them for all its warps. While tile
-/// i is computed, tile i + 1 is staged and tile i + 2 prefetched into registers, so a tile needs one barrier:
+/// Neighbouring lanes have neighbouring channels, so rows are read in place; the warps of a block share the states of
+/// the same channels. A block computes Δ, Δ u, B and C of a tile once and stages them for all its warps. While tile i
+/// is computed, tile i + 1 is staged and tile i + 2 prefetched into registers, so a tile needs one barrier:
 ///
 ///   load_inputs(0); stage_inputs(0); load_inputs(1); barrier
 ///   for each tile i:
@@ -26,15 +26,17 @@
 ///     barrier
 ///     reduce_outputs(i)     adds the warps' parts in order, applies skip and gate, writes y
 ///
-/// Where channels are too few for wide blocks, blocks are narrow, with one channel a lane. Where they are too few even
-/// so, time is cut into chunks: the `summary` kernel finds what each chunk makes of zero states, scan_carry_kernel
-/// carries the states over the chunks, and then all chunks are scanned at once. A single step has a kernel of its own.
+/// If there are too few channels for wide blocks, blocks are narrow, with one channel per lane. If there are too few
+/// even then, time is divided into chunks: the `summary` kernel computes each chunk's final states from zero initial
+/// states, scan_carry_kernel propagates states across the chunks, and then all chunks are scanned in parallel. A single
+/// step has a separate kernel.
 ///
 /// bfloat16 activations are converted to float after loading and rounded before storing; states and sums are float.
 namespace moe_mamba::inline v0_2::cuda::detail {
 
-/// Writes a chunk's summary: states, or gradients of them, and the sums of Δ, which the threads of a channel have for
-/// their rows and which are added in the order of rows. `sums` is a tile of shared memory that is read no more.
+/// Writes a chunk's summary: states, or gradients with respect to them, and the sums of Δ, which a channel's threads
+/// hold for their rows and which are added in the order of rows. `sums` is a tile of shared memory that is no longer
+/// needed.
 template <int States, SequenceKind kind, class Tile, class C, int channels, int states, class Elements, int steps,
           int width>
 __device__ __forceinline__ void write_summary(const Tile& tile, const ScanCarry<C>& carry,
@@ -88,7 +90,7 @@ class ScanForward {
   __device__ __forceinline__ void run() {
     if (summary && is_last_chunk()) return;
     load_parameters();
-    Index left = tile_.end - tile_.begin;  // steps from the current tile on
+    Index left = tile_.end - tile_.begin;  // remaining steps, including the current tile
     load_inputs(left);
     stage_inputs(0);
     load_inputs(left - Tuning::steps);
@@ -99,7 +101,7 @@ class ScanForward {
         save_states(scan_.checkpoints +
                     chunks().template checkpoint<kind>(tile_.sequence, first) * States * tile_.channels);
       }
-      Loaded z[Tuning::rows], u[Tuning::rows];  // of the current tile
+      Loaded z[Tuning::rows], u[Tuning::rows];  // the current tile's
 #pragma unroll
       for (int i = 0; i < Tuning::rows; ++i) z[i] = staged_.z[i], u[i] = staged_.u[i];
       stage_inputs(stage ^ 1);
@@ -144,7 +146,7 @@ class ScanForward {
     for (int j = 0; j < Tuning::vector; ++j) {
       const Index channel = tile_.vector_channel() + j;
       bias_.values[j] = j < tile_.present ? static_cast<T>(scan_.delta_bias[channel]) : T(0);
-      // The skip is added once, in the first pass.
+      // The skip connection is added once, in the first pass.
       d_.values[j] = j < tile_.present && tile_.first_pass() ? static_cast<T>(scan_.d[channel]) : T(0);
     }
   }
@@ -159,7 +161,7 @@ class ScanForward {
     }
   }
 
-  /// Prefetches the rows of the next tile, from which on `left` steps are left.
+  /// Prefetches the rows of the next tile; `left` steps remain, including it.
   __device__ __forceinline__ void load_inputs(Index left) {
     const int steps = static_cast<int>(min(Index{Tuning::steps}, left));
 #pragma unroll
@@ -181,7 +183,7 @@ class ScanForward {
     });
   }
 
-  /// Stages what the recurrence needs of the prefetched tile, and keeps what its outputs need in registers.
+  /// Stages the prefetched tile's inputs of the recurrence, and keeps the inputs of its outputs in registers.
   __device__ __forceinline__ void stage_inputs(int stage) {
     auto& to = storage_.tiles[stage];
 #pragma unroll
@@ -204,7 +206,7 @@ class ScanForward {
     }
   }
 
-  /// What a thread reads of a step.
+  /// A thread's inputs of a step.
   struct Step {
     Vector<ScanInput<T>, channels> inputs;
     typename Storage::StateVector b, c;
@@ -217,8 +219,8 @@ class ScanForward {
     return step;
   }
 
-  /// The recurrence over a tile. Each step is read while the one before is computed: the compiler moves no load across
-  /// a store.
+  /// The recurrence over a tile. Each step is loaded while the previous one is computed, as the compiler moves no load
+  /// across a store.
   __device__ __forceinline__ void advance_states(typename Storage::Tile& tile) {
     Step next = step_at(tile, 0);
 #pragma unroll
@@ -289,9 +291,9 @@ class ScanForward {
   } staged_ = {};  // the staged tile
 };
 
-/// The summary of a chunk for the backward pass, in forward tiles: the gradient of the states before the chunk where
-/// that of the states after it is zero, g ← decay (g + dy silu(z) C) from the last step to the first, and the sum of
-/// its Δ.
+/// The summary of a chunk for the backward pass, in forward tiles: the gradient with respect to the states before the
+/// chunk if that of the states after it is zero, g ← decay (g + dy silu(z) C) from the last step to the first, and the
+/// sum of its Δ.
 template <class C, class S, int States, SequenceKind kind>
 __global__ void __launch_bounds__(ScanForwardTuning<compute_t<C>, States, false>::threads)
     scan_backward_summary_kernel(const __grid_constant__ SelectiveScanBackward<C, S, States> scan,
@@ -307,7 +309,7 @@ __global__ void __launch_bounds__(ScanForwardTuning<compute_t<C>, States, false>
   __shared__ typename Storage::Tile storage;
   const ScanChunks& chunks = carry.chunks;
   const Tile tile(scan.u.columns, chunks, first_state);
-  if (tile.chunk == 0) return;  // nothing is carried on from there
+  if (tile.chunk == 0) return;  // nothing is propagated from there
   ElementVector bias = {}, delta_sum = {};
   for (int j = 0; j < tile.present; ++j) bias.values[j] = static_cast<T>(scan.delta_bias[tile.vector_channel() + j]);
   T rate[channels][states], g[channels][states] = {};
@@ -321,7 +323,7 @@ __global__ void __launch_bounds__(ScanForwardTuning<compute_t<C>, States, false>
   const Index tiles = ceiling_divide(tile.end - tile.begin, Tuning::steps);
   for (Index first = tile.begin + (tiles - 1) * Tuning::steps; first >= tile.begin; first -= Tuning::steps) {
     const Index first_row = chunks.sequences.row_of<kind>(tile.sequence) + first;
-    Loaded delta[Tuning::rows], dy[Tuning::rows], z[Tuning::rows];  // all loaded before the first is needed
+    Loaded delta[Tuning::rows], dy[Tuning::rows], z[Tuning::rows];  // all loaded before the first use
 #pragma unroll
     for (int i = 0; i < Tuning::rows; ++i) {
       const int t = Tile::row() + i * Tuning::row_step, present = first + t < tile.end ? tile.present : 0;

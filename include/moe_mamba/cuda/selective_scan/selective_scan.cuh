@@ -29,14 +29,14 @@ __global__ void __launch_bounds__(ScanForwardTuning<compute_t<C>, States, narrow
                 const __grid_constant__ ScanCarry<compute_t<C>> carry, const __grid_constant__ ScanPassSums<C, 1> sums,
                 int first_state, bool vectorised) {
   using Forward = ScanForward<C, S, States, narrow_blocks, summary, kind>;
-  static_assert(sizeof(typename Forward::Storage) <= 48 * 1024, "more than a block is given");
+  static_assert(sizeof(typename Forward::Storage) <= 48 * 1024, "more shared memory than a block has by default");
   __shared__ typename Forward::Storage storage;
   Forward(scan, carry, sums, first_state, vectorised, storage).run();
 }
 
-/// Carries states over the chunks of a sequence: what a chunk makes of zero states becomes what it begins with, h ←
-/// 2^(rate Σ_t Δ_t) h + own. With `backward` the gradients of states, from the last chunk to the first. A thread has
-/// one state of one channel.
+/// Propagates states across the chunks of a sequence: a chunk's final states from zero are replaced by its initial
+/// states, with h ← 2^(rate Σ_t Δ_t) h + own. With `backward`, the gradients with respect to states, from the last
+/// chunk to the first. One thread per state and channel.
 template <class C, class S, int States, bool backward>
 __global__ void __launch_bounds__(128)
     scan_carry_kernel(ScanCarry<C> carry, const S* a_log, StateView<const C> initial, Index batch, Index channels) {
@@ -47,7 +47,7 @@ __global__ void __launch_bounds__(128)
   C h = initial.data == nullptr ? C(0) : initial.data[sequence * initial.stride + n * channels + channel];
   const ScanChunks& chunks = carry.chunks;
   const Index count = chunks.count_of(sequence), first_part = chunks.part<SequenceKind::either>(sequence, 0);
-  constexpr int prefetched = 8;  // chunks whose values are loaded before the first is needed
+  constexpr int prefetched = 8;  // chunks whose values are prefetched
   for (Index first = 0; first < count; first += prefetched) {
     C own[prefetched], sums[prefetched];
     const auto chunk = [&](int i) { return first_part + (backward ? count - 1 - first - i : first + i); };
@@ -75,8 +75,8 @@ inline constexpr int step_group = States <= 16       ? States
                                   : States % 4 == 0  ? 4
                                                      : 1;
 
-/// A single step, of packed sequences those that have just one: a thread has a channel of a sequence, state after state,
-/// and needs no other thread. With `vectorised` rows of a_log, b and c are loaded in vectors.
+/// A single step of each sequence (if packed, of those with just one step): one independent thread per channel of a
+/// sequence, which takes its states in turn. With `vectorised`, rows of a_log, b and c are loaded in vectors.
 template <class C, class S, int States, bool vectorised>
 __global__ void __launch_bounds__(StepGrid::most_threads, sizeof(compute_t<C>) == 4 ? 4 : 2)
     scan_step_kernel(const __grid_constant__ SelectiveScan<C, S, States> scan,
@@ -100,8 +100,8 @@ __global__ void __launch_bounds__(StepGrid::most_threads, sizeof(compute_t<C>) =
   T h[group];
   S a_logs[group];
   C bs[group], cs[group];
-  // All is loaded before the first is needed: nothing is converted here, and the first operands of arithmetic are
-  // loaded last, after stores, or the compiler would wait for them before other loads.
+  // Everything is loaded before the first use: nothing is converted here, and the first operands of arithmetic are
+  // loaded last, after stores; otherwise the compiler would wait for them before issuing other loads.
   const auto begin = [&](int first) {
 #pragma unroll
     for (int i = 0; i < group; ++i) h[i] = state == nullptr ? T(0) : state[(first + i) * channels];
@@ -147,7 +147,7 @@ bool scan_takes_narrow(const Device& device, Index blocks) {
          scan_takes_narrow(device.processors(), scan_forward_resident<compute_t<C>>, blocks);
 }
 
-/// What selective_scan and selective_scan_backward take of their scratch. `carried`: chunks whose states are carried.
+/// Bytes of scratch that selective_scan and selective_scan_backward use. `carried`: chunks whose states are propagated.
 template <class C>
 std::size_t scan_forward_bytes(Index tokens, Index carried, Index channels, Index states) {
   using T = compute_t<C>;
@@ -166,7 +166,7 @@ std::size_t scan_backward_bytes(Index tokens, Index parts, Index carried, Index 
   return counting.used();
 }
 
-/// What of its scratch a launch over packed sequences takes depends on these sums over them.
+/// Sums over packed sequences that determine the scratch of a launch over them.
 struct ScanLoad {
   Index tokens, parts;
   bool has_carry;
@@ -177,8 +177,8 @@ struct ScanLoad {
 };
 
 /// Calls call(part, chunks, carried) for a scan of equally long sequences, or for groups of packed ones whose
-/// bytes_of(load) are within the scan's scratch. chunking_of(batch, length) cuts sequences, a packed one as it would cut it
-/// alone. Sequences of less than `shortest` steps get no chunks.
+/// bytes_of(load) fit in the scan's scratch. chunking_of(batch, length) divides sequences into chunks, a packed one as
+/// if it were alone. Sequences shorter than `shortest` steps get no chunks.
 template <class Scan, class ChunkingOf, class BytesOf, class Call>
 void for_scan_launches(Device& device, const Scan& scan, std::size_t scratch_bytes, Index shortest,
                        const ChunkingOf& chunking_of, const BytesOf& bytes_of, const Call& call) {
@@ -218,7 +218,7 @@ void for_scan_launches(Device& device, const Scan& scan, std::size_t scratch_byt
   });
 }
 
-/// Sequences of a single step each, or those of packed ones.
+/// Sequences of a single step each, or those among packed ones.
 template <class C, class S, int States>
 void launch_scan_steps(Device& device, const SelectiveScan<C, S, States>& scan,
                        const LaunchSequences<ScanSequence>& sequences) {
@@ -232,7 +232,7 @@ void launch_scan_steps(Device& device, const SelectiveScan<C, S, States>& scan,
   launch_dependent(device, kernel, grid.blocks, grid.threads, 0, scan, sequences);
 }
 
-/// Sequences of several steps each, or those of packed ones.
+/// Sequences of several steps each, or those among packed ones.
 template <class C, class S, int States>
 void launch_scan(Device& device, const SelectiveScan<C, S, States>& scan, const ScanChunks& chunks, Index carried) {
   using T = compute_t<C>;
@@ -243,7 +243,7 @@ void launch_scan(Device& device, const SelectiveScan<C, S, States>& scan, const 
   const ScanCarry<T> carry(arena, chunks, carried, channels, States);
   const ScanPassSums<C, 1> sums(arena, scan.shape.tokens(), channels, Tuning::passes);
   if constexpr (scan_has_narrow<T, States>) {
-    // Packed sequences have wide blocks only, for one kernel less to compile.
+    // Packed sequences have wide blocks only, to save compiling another kernel.
     if (chunks.sequences.packed == nullptr && carried == 0 && scan_takes_narrow<C, States>(device, blocks)) {
       using NarrowTuning = ScanForwardTuning<T, States, true>;
       static_assert(NarrowTuning::vector <= Tuning::vector && NarrowTuning::passes == Tuning::passes);
@@ -320,10 +320,10 @@ void launch_scan_backward(Device& device, const SelectiveScanBackward<C, S, Stat
 
 }  // namespace detail
 
-/// Bytes of device memory that selective_scan and selective_scan_backward need at most, for this shape and any smaller
-/// one: about E / 32 values of type compute_t<C> for each element of B, and one for each element of a_log, sequence and
-/// chunk. bfloat16 activations with more than 32 states need three more for each element of u. Packed sequences need no
-/// more than as many of the longest; a launch takes those that find room in it.
+/// Upper bound on the scratch of selective_scan and selective_scan_backward in bytes of device memory, for this shape
+/// and any smaller one: about E / 32 values of type compute_t<C> per element of B, and one per element of a_log,
+/// sequence and chunk. bfloat16 activations with more than 32 states need three more per element of u. Packed sequences
+/// need no more than as many sequences of the longest length; a launch takes as many as fit.
 template <StorageScalar C>
 std::size_t selective_scan_scratch(const Device& device, Shape shape, Index channels, Index states) {
   using T = compute_t<C>;
@@ -341,13 +341,13 @@ std::size_t selective_scan_scratch(const Device& device, Shape shape, Index chan
                   detail::scan_backward_bytes<C>(tokens, backward.all, backward.chunked, channels, states));
 }
 
-/// See ops/selective_scan.hpp. Pointers are to device memory. Nothing is allocated and nothing waits; outputs must not
-/// overlap inputs. A length of 0 leaves the states as they are.
+/// See ops/selective_scan.hpp. Pointers are to device memory. Neither allocates nor synchronises; outputs must not
+/// overlap inputs. A length of 0 leaves the states unchanged.
 ///
-/// Errors: decays below 2^-126 (double: 2^-1022) count as 0. A NaN in delta, u, B, C or z reaches y, one in delta, u,
-/// B, a_log or the state stays in the state. The same call gives the same bits each time; how a sequence is cut into
-/// calls, and the size of its batch, change them by rounding, and a packed sequence has the bits that it has alone.
-/// Throws Error where a kernel cannot be launched.
+/// Decays below 2^-126 (double: 2^-1022) are flushed to 0. A NaN in delta, u, B, C or z propagates to y; one in delta,
+/// u, B, a_log or the state persists in the state. Results are bitwise reproducible; they depend, within rounding, on
+/// how a sequence is divided into calls and on the batch size, and a packed sequence gives the same bits as alone.
+/// Throws Error if a kernel cannot be launched.
 template <class C, class S, int States>
 void selective_scan(Device& device, const SelectiveScan<C, S, States>& scan) {
   static_assert(States >= 1, "selective_scan: State must be at least 1");
@@ -373,11 +373,11 @@ void selective_scan(Device& device, const SelectiveScan<C, S, States>& scan) {
   check_launch("selective_scan");
 }
 
-/// See ops/selective_scan.hpp. Pointers are to device memory. Nothing is allocated and nothing waits; outputs must not
-/// overlap inputs or one another. A length of 0 leaves everything as it is.
+/// See ops/selective_scan.hpp. Pointers are to device memory. Neither allocates nor synchronises; outputs must not
+/// overlap inputs or one another. A length of 0 leaves everything unchanged.
 ///
-/// A NaN in an input of a step comes out in the gradients of what that step and the ones before it read. The same call
-/// gives the same bits each time. Throws Error where a kernel cannot be launched.
+/// A NaN in an input of a step propagates to the gradients of the inputs of that step and of all earlier ones. Results
+/// are bitwise reproducible. Throws Error if a kernel cannot be launched.
 template <class C, class S, int States>
 void selective_scan_backward(Device& device, const SelectiveScanBackward<C, S, States>& scan) {
   const Index channels = scan.u.columns;

@@ -13,7 +13,7 @@
 #include "moe_mamba/cuda/common/vector.cuh"
 #include "moe_mamba/ops/selective_scan.hpp"
 
-/// The numbers of the selective scan, a thread's place in it, and the layout of tiles in shared memory.
+/// The tuning constants of the selective scan, the indices of a thread, and the layout of tiles in shared memory.
 ///
 ///   state    a warp has some states of its channels, a thread some of them, in registers; more states than a block
 ///            holds take several passes, each a launch that adds to the outputs
@@ -22,26 +22,26 @@
 ///   segment  the steps between two checkpoints, scan_checkpoint_interval
 ///   chunk    the segments of a sequence that a block goes through, all of them where there are enough channels
 ///
-/// C is the compute type, where it is not said to be that of activations.
+/// C is the compute type unless it is said to be the type of activations.
 namespace moe_mamba::inline v0_2::cuda::detail {
 
-/// `States` states over the warps of a block, `Most` of them in a pass.
+/// The distribution of `States` states over the warps of a block, at most `Most` in a pass.
 template <int States, int Most>
 struct ScanSpread {
   static constexpr int passes = ceiling_divide(States, Most);
   static constexpr int wanted = ceiling_divide(States, passes);
   static constexpr int warps = wanted > 16 ? 8 : wanted > 8 ? 4 : wanted > 4 ? 2 : 1;
-  static constexpr int states = ceiling_divide(wanted, warps);  // of a thread
+  static constexpr int states = ceiling_divide(wanted, warps);  // per thread
   static constexpr int pass = states * warps;
   static constexpr bool exact = passes * pass == States;
   static constexpr int padded = states > 2 ? ceiling_divide(states, 4) * 4 : states;  // whole vectors
 };
 
-/// Element-wise work on a tile of `Steps` steps and `width` channels: a thread has a vector of up to four channels in
+/// Element-wise work on a tile of `Steps` steps and `width` channels: a thread takes a vector of up to four channels in
 /// every row_step-th row.
 template <class Spread, int Channels, int Steps>
 struct ScanTile : Spread {
-  static constexpr int channels = Channels;  // of a thread, for its states
+  static constexpr int channels = Channels;  // per thread, for its states
   static constexpr int width = Channels * warp_size;
   static constexpr int threads = warp_size * Spread::warps;
   static constexpr int steps = Steps;
@@ -49,16 +49,16 @@ struct ScanTile : Spread {
   static constexpr int vector = std::min(4, elements);
   static constexpr int rows = elements / vector;
   static constexpr int row_step = threads * vector / width;
-  static constexpr int coefficients = Spread::warps * Spread::padded;  // of B or C, a step; a thread loads one of a row
+  static constexpr int coefficients = Spread::warps * Spread::padded;  // of B or C per step
   static constexpr int coefficient_row_step = threads / coefficients;
   static constexpr int coefficient_rows = ceiling_divide(steps, coefficient_row_step);
 };
 
-/// Most states of a pass, forward.
+/// The most states of a pass, forward.
 template <class C>
 inline constexpr int scan_forward_pass = sizeof(C) == 4 ? 64 : 32;
 
-/// Channels of a block, forward. Narrow blocks have half as many of float, and tiles of twice as many steps.
+/// Channels per block, forward. In float, narrow blocks have half as many, and tiles of twice as many steps.
 constexpr int scan_forward_width(std::size_t scalar_bytes, bool narrow = false) {
   return scalar_bytes == 4 && !narrow ? 2 * warp_size : warp_size;
 }
@@ -70,53 +70,53 @@ struct ScanForwardTuning
                : Narrow                                             ? 16
                                                                     : 8> {};
 
-/// Blocks that a multiprocessor is best given, forward and backward.
+/// The preferred number of blocks per multiprocessor, forward and backward.
 template <class C>
 inline constexpr Index scan_forward_resident = sizeof(C) == 4 ? 2 : 4;
 inline constexpr Index scan_backward_resident = 2;
 
-/// Whether there are narrow blocks: with more states their tiles would not fit into 48 KiB of shared memory.
+/// Whether there are narrow blocks: with more states their tiles would not fit in 48 KiB of shared memory.
 template <class C, int States>
 inline constexpr bool scan_has_narrow = sizeof(C) == 4 && States <= 32;
 
-/// Whether narrow blocks share the work out better: wide ones, of which there are `blocks`, leave multiprocessors with
-/// fewer than `resident`, but not so few that chunks would cost less.
+/// Whether narrow blocks balance the load better: there are `blocks` wide ones, fewer than `resident` per
+/// multiprocessor, but not so few that chunks would cost less.
 constexpr bool scan_takes_narrow(int processors, Index resident, Index blocks) {
   const Index fitting = resident * processors;
   return 8 * blocks < 7 * fitting && 8 * blocks >= 3 * fitting;
 }
 
-/// Channels of a block, backward.
+/// Channels per block, backward.
 constexpr int scan_backward_width(std::size_t scalar_bytes, Index states) {
   return scalar_bytes == 4 && states <= 16 ? 2 * warp_size : warp_size;
 }
 
-/// Most states of a pass, backward.
+/// The most states of a pass, backward.
 template <class C>
 inline constexpr int scan_backward_pass = sizeof(C) == 4 ? 32 : 8;
 
 template <class C, int States>
 using ScanBackwardSpread = ScanSpread<States, scan_backward_pass<C>>;
 
-/// Each segment is gone through in tiles, and each tile in groups of `held` steps, whose decays, states and inputs are
-/// held in registers. Shared memory stays below the 99 KiB that a block can have on every device. Two channels of a
-/// thread share the reads of B and C, and halve what is summed over lanes.
+/// Each segment is processed in tiles, and each tile in groups of `held` steps, whose decays, states and inputs are
+/// held in registers. Shared memory stays below the 99 KiB that a block can have on every device. A thread's two
+/// channels share the loads of B and C, and halve the sums over lanes.
 template <class C, int States>
 struct ScanBackwardTuning : ScanTile<ScanBackwardSpread<C, States>, scan_backward_width(sizeof(C), States) / warp_size,
                                      ScanBackwardSpread<C, States>::warps == 1 ? 4 : 8> {
   using Spread = ScanBackwardSpread<C, States>;
-  static constexpr int least_threads = sizeof(C) == 8 ? 64 : States <= 16 ? 256 : 512;  // of a multiprocessor
+  static constexpr int least_threads = sizeof(C) == 8 ? 64 : States <= 16 ? 256 : 512;  // per multiprocessor
   static constexpr int blocks = std::max(1, least_threads / (warp_size * Spread::warps));
   static constexpr int segment = scan_checkpoint_interval;
-  static constexpr int held = 4;  // 8 leave no registers to read ahead, and take 1.2 times as long
-  static constexpr int groups = ScanBackwardTuning::steps / held;  // of a tile
-  static constexpr int summed_steps = 2;                           // steps whose dB or dC is summed over lanes at once
-  static constexpr int copies = Spread::padded > 1 ? 2 : 1;        // of B and C, see sum_swapped_over_lanes
+  static constexpr int held = 4;  // 8 leave no registers for prefetching and take 1.2 times as long
+  static constexpr int groups = ScanBackwardTuning::steps / held;  // per tile
+  static constexpr int summed_steps = 2;                     // steps whose dB or dC are summed over lanes at a time
+  static constexpr int copies = Spread::padded > 1 ? 2 : 1;  // of B and C, see sum_swapped_over_lanes
   static_assert(ScanBackwardTuning::coefficient_rows == 1);
 };
 
-/// How a sequence is cut into chunks, so that every multiprocessor gets enough blocks where channels are few. Chunks
-/// cost a second run through the recurrence.
+/// How a sequence is divided into chunks, to give every multiprocessor enough blocks if there are few channels. Chunks
+/// cost a second evaluation of the recurrence.
 struct ScanChunking {
   Index length = 0;  // steps of a chunk, a multiple of scan_checkpoint_interval
   Index count = 0;   // chunks of a sequence
@@ -128,8 +128,8 @@ constexpr ScanChunking whole_scan(Index length) {
 
 inline constexpr Index scan_shortest_chunk = 4;  // segments
 
-/// `blocks` is how many there are without chunks, of which a multiprocessor is best given `resident`. Chunks pay where
-/// it would not get half as many.
+/// `blocks` is the number of blocks without chunks, `resident` the preferred number per multiprocessor. Chunks pay off
+/// if a multiprocessor would get fewer than half as many.
 constexpr ScanChunking scan_chunking(int processors, Index resident, Index blocks, Index length) {
   const Index segments = scan_checkpoints(length), fitting = resident * processors;
   Index chunk = segments;
@@ -144,21 +144,21 @@ constexpr ScanChunking scan_chunking(int processors, Index resident, Index block
 struct ScanSequence {
   Index row, length;
   unsigned block;
-  unsigned segments;  // of a chunk
+  unsigned segments;  // per chunk
   Index checkpoint;   // of its first segment
 };
 
 /// The chunks of a launch, numbered sequence after sequence.
 struct ScanChunks {
   LaunchSequences<ScanSequence> sequences;
-  Index length = 0;  // steps of a chunk, where sequences are equally long
+  Index length = 0;  // steps per chunk, if sequences are equally long
   Index parts = 0;   // chunks of all sequences
 
   template <SequenceKind kind>
   MOE_MAMBA_HOST_DEVICE constexpr Index length_of(Index sequence) const {
     return sequences.is_packed<kind>() ? Index{sequences.packed[sequence].segments} * scan_checkpoint_interval : length;
   }
-  /// The number among all chunks of one of a sequence's.
+  /// The index of a sequence's chunk among all chunks.
   template <SequenceKind kind>
   MOE_MAMBA_HOST_DEVICE constexpr Index part(Index sequence, Index chunk) const {
     return (sequences.is_packed<kind>() ? sequences.packed[sequence].block : sequence * sequences.blocks) + chunk;
@@ -179,10 +179,10 @@ struct ScanChunks {
   }
 };
 
-/// The most that sequences times chunks come to, for a batch and any smaller or shorter one: fewer sequences are cut
-/// into more chunks.
+/// Upper bound on sequences times chunks, for a batch and any smaller or shorter one: fewer sequences are divided into
+/// more chunks.
 struct ScanParts {
-  Index chunked = 0;  // where there is more than one chunk; 0: there never is
+  Index chunked = 0;  // with more than one chunk; 0: never more than one
   Index all = 0;
 };
 
@@ -197,7 +197,7 @@ constexpr ScanParts most_scan_parts(int processors, Index resident, Index groups
   return parts;
 }
 
-/// Which part of a scan a thread has. Blocks are numbered by sequence, chunk, and group of `width` channels.
+/// A thread's part of a scan. Blocks are numbered by sequence, chunk, and group of `width` channels.
 ///
 /// The states of a thread are `Tuning::channels` channels by `Tuning::states` states: channel(k), state0 + n. Its
 /// element-wise work is on rows row(), row() + row_step, … of a tile, the vector of channels from column() on; it loads
@@ -207,13 +207,13 @@ struct ThreadTile {
   static constexpr int threads = Tuning::threads, row_step = Tuning::row_step;
 
   int lane, warp;
-  Index channel0;  // of the block
+  Index channel0;  // the first of the block
   Index sequence, chunk;
   Index begin, end;  // steps of the chunk
   Index channels;    // of the scan
-  int first_state;   // of the pass
-  int state0;        // of the thread
-  int present;       // elements of its vector that are channels of the scan
+  int first_state;   // the first of the pass
+  int state0;        // the first of the thread
+  int present;       // elements of its vector that are existing channels
 
   __device__ __forceinline__ ThreadTile(Index channels_, const ScanChunks& chunks, int first_state_)
       : lane(lane_index()), warp(warp_index()) {
@@ -241,9 +241,9 @@ struct ThreadTile {
     return channel(k) < channels && (Tuning::padded == Tuning::states || n < Tuning::states) &&
            (Tuning::exact || state0 + n < States);
   }
-  /// Of a state in a running state, a checkpoint or a carry: (N, E).
+  /// The offset of a state in a running state, a checkpoint or a carry: (N, E).
   __device__ __forceinline__ Index state_offset(int k, int n) const { return (state0 + n) * channels + channel(k); }
-  /// Of a state in a_log: (E, N).
+  /// The offset of a state in a_log: (E, N).
   __device__ __forceinline__ Index parameter_offset(int k, int n) const { return channel(k) * States + state0 + n; }
 
   static __device__ __forceinline__ int row() {
@@ -254,8 +254,8 @@ struct ThreadTile {
   }
   __device__ __forceinline__ Index vector_channel() const { return channel0 + column(); }
 
-  /// each(vectorised, i, present) for the rows of a tile of which `steps` exist: `present` elements of the vector in
-  /// row i.
+  /// Calls each(vectorised, i, present) for the thread's rows i of a tile of which `steps` exist; `present` is the
+  /// number of existing elements of its vector.
   template <class Each>
   __device__ __forceinline__ void for_rows(bool vectorised, int steps, const Each& each) const {
     const auto loop = [&](auto is_vectorised) {
@@ -272,7 +272,7 @@ struct ThreadTile {
   static __device__ __forceinline__ int coefficient_row() {
     return static_cast<int>(threadIdx.x) / Tuning::coefficients;
   }
-  /// The warp whose states the coefficient is for, and its index among them.
+  /// The warp whose states the thread's coefficient belongs to, and its index among these.
   static __device__ __forceinline__ int coefficient_warp() {
     return static_cast<int>(threadIdx.x) % Tuning::coefficients / Tuning::padded;
   }
@@ -285,13 +285,14 @@ struct ThreadTile {
   }
 };
 
-/// What the recurrence takes of a step and channel: Δ and Δ u or, in the summary of a backward chunk, Δ and dy silu(z).
+/// The inputs of the recurrence for a step and channel: Δ and Δ u or, in the summary of a backward chunk, Δ and dy
+/// silu(z).
 template <class C>
 struct alignas(2 * sizeof(C)) ScanInput {
   C delta, input;
 };
 
-/// Shared memory of a block, forward: two tiles, one that is computed and one that is staged.
+/// Shared memory of a block, forward: two tiles (double buffering), one being computed and one being staged.
 template <class C, class Tuning>
 struct ScanStorage {
   using StateVector = Vector<C, Tuning::padded>;
@@ -322,11 +323,11 @@ struct ScanBackwardStorage {
   alignas(16) C sums[3][Tuning::warps][Tuning::steps][Tuning::width];
 };
 
-/// The delta of a step that does not exist: Δ = softplus(-∞) = 0, which changes no state.
+/// The delta of a step past the end: Δ = softplus(-∞) = 0, which leaves states unchanged.
 template <class C>
 inline constexpr C no_step = -std::numeric_limits<C>::infinity();
 
-/// Stages Δ = softplus(delta + bias) of a vector of channels, each beside input(j, Δ). C is the type of activations.
+/// Stages Δ = softplus(delta + bias) of a vector of channels, each with input(j, Δ). C is the type of activations.
 template <class C, int count, class Input>
 __device__ __forceinline__ void stage_inputs(const Vector<compute_t<C>, count>& delta,
                                              const Vector<compute_t<C>, count>& bias, ScanInput<compute_t<C>>& to,
@@ -342,10 +343,10 @@ __device__ __forceinline__ void stage_inputs(const Vector<compute_t<C>, count>& 
   as_vector<Vector<T, 2 * count>>(to) = inputs;
 }
 
-/// The sums of the passes before the last of them rounds the total; see OutputCursor. C is the type of activations.
+/// The sums of the passes, which the last one rounds; see OutputCursor. C is the type of activations.
 template <class C, int outputs>
 struct ScanPassSums {
-  MatrixView<compute_t<C>> of[outputs];  // (T, E) each, or null where passes add to the outputs themselves
+  MatrixView<compute_t<C>> of[outputs];  // (T, E) each, or null if passes add to the outputs themselves
 
   static constexpr bool separate(Index passes) { return passes > 1 && !std::is_same_v<C, compute_t<C>>; }
 
@@ -355,14 +356,14 @@ struct ScanPassSums {
   }
 };
 
-/// What crosses the chunks of a sequence.
+/// The values propagated across the chunks of a sequence.
 template <class C>
 struct ScanCarry {
   ScanChunks chunks;
-  C* states = nullptr;      // (parts, N, E): what a chunk makes of zero states, then the states that it begins with
+  C* states = nullptr;      // (parts, N, E): a chunk's final states from zero, then its initial states
   C* delta_sums = nullptr;  // (parts, E): Σ_t Δ_t
 
-  /// `parts`: chunks of all sequences, or 0 where each has a single one.
+  /// `parts`: chunks of all sequences, or 0 if each has a single one.
   ScanCarry(Arena& arena, const ScanChunks& cut, Index parts, Index channels, Index count) : chunks(cut) {
     if (parts == 0) return;
     states = arena.take<C>(parts * count * channels);
@@ -370,7 +371,7 @@ struct ScanCarry {
   }
 };
 
-/// What the blocks of a backward pass leave for the launches that add it up.
+/// The partial sums of a backward pass's blocks, for the launches that add them up.
 template <class C>
 struct ScanPartialSums {
   C* db;      // (groups of channels, T, N)
