@@ -1,5 +1,5 @@
-// A Mamba layer with experts in its projections against the dense layer with as many active parameters, with everything
-// that a model would pass to it; and what the layer with experts does besides, part by part.
+// A Mamba layer with experts in its projections relative to the dense layer with as many active parameters, called as a
+// model would call it; and the parts of the layer with experts that the dense one does not have.
 //
 //   nvcc -std=c++20 -arch=native -O2 -I include -I tests -I benchmarks mamba_experts.cu -o mamba_experts -lcublas
 #include <cstdio>

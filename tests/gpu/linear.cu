@@ -7,19 +7,19 @@ using namespace moe_mamba;
 
 namespace {
 
-/// Twice the error that a plain loop makes in a sum of `count` products, against the largest of many such sums.
+/// Twice the error of a plain loop in a sum of `count` products, relative to the largest of many such sums.
 template <class C>
 double sum_bound(Index count) {
   return (8 + std::sqrt(double(count))) * test::rounding<C>;
 }
 
-/// Activations that bfloat16 holds where the weights are of it: what is left to tell of is the error of sums.
+/// Activations that are exact in bfloat16 if the weights are bfloat16, so that only the error of sums remains.
 template <class C, class S>
 std::vector<C> draw(Index count, std::uint64_t seed) {
   return test::converted<C>(test::uniform<S>(count, seed));
 }
 
-/// From activations of type X to those of type Y, which a backward pass goes the other way.
+/// From activations of type X to those of type Y; the reverse in a backward pass.
 template <class X, class Y, class S>
 void check_linear(test::Report& report) {
   using C = compute_t<X>;
@@ -231,7 +231,7 @@ float to_tf32(float value) {
   return __builtin_bit_cast(float, (__builtin_bit_cast(std::uint32_t, value) + 0x1000u) & ~0x1fffu);
 }
 
-/// Floats of full precision, and the same as they are rounded for products with weights of S.
+/// Floats of full precision, and the same rounded as for products with weights of S.
 template <class S>
 struct Drawn {
   std::vector<float> exact, rounded;
@@ -243,7 +243,7 @@ struct Drawn {
   }
 };
 
-/// A product of rounded factors: off by no more than twice what rounding them alone does, besides the error of sums.
+/// A product of rounded operands: its error is at most twice that of rounding alone, plus the error of sums.
 template <class... T, class Call>
 void check_rounded(test::Report& report, const std::string& name, Index inner,
                    const std::tuple<std::vector<T>...>& arrays, const std::tuple<std::vector<T>...>& rounded,
@@ -257,7 +257,7 @@ void check_rounded(test::Report& report, const std::string& name, Index inner,
   report.check(name, 2 * test::error(result(rounded), result(arrays)) + sum_bound<float>(inner), arrays, call);
 }
 
-/// Activations of full precision with weights of S, and both factors of full precision for their gradients.
+/// Activations of full precision with weights of S, and both operands of full precision for their gradients.
 template <class S>
 void check_rounding(test::Report& report) {
   struct Size {
@@ -299,7 +299,7 @@ void check_rounding(test::Report& report) {
           linear_backward_weight<S>(device, matrix(from, rows, out), matrix(with, rows, in), matrix(to, out, in));
         });
     if constexpr (std::is_same_v<S, bfloat16>)
-      continue;  // grouped ones take activations that are bfloat16
+      continue;  // grouped products take bfloat16 activations
     else {
       check_rounded(report, "grouped " + name, in, std::make_tuple(offsets, x.exact, weight, y),
                     std::make_tuple(offsets, x.rounded, rounded_weight, y),
@@ -328,7 +328,7 @@ void check_rounding(test::Report& report) {
   }
 }
 
-/// More rows than fit as factors into the scratch memory at a time, the first of which end within a group.
+/// More rows than fit as operands in the scratch memory at a time; the first part ends within a group.
 void check_blocks(test::Report& report) {
   const Index rows = 4500, in = 16388, out = 8;  // rows of `in` are not aligned, so they are copied
   const std::vector<Index> offsets = {0, 1000, 4500};

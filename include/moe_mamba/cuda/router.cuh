@@ -10,8 +10,18 @@
 #include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/ops/router.hpp"
 
-/// Routing of tokens to experts on a CUDA device; the contract is in ops/router.hpp. A warp takes a token, or several
-/// where there are few experts: a token's softmax runs in the compute type, the statistics over tokens in double.
+/// Routing of tokens to experts on a CUDA device; the contract is in ops/router.hpp. For a token with logits x and
+/// probabilities p:
+///
+///   largest = max_e x_e    total = Σ_e exp(x_e - largest)    p_e = exp(x_e - largest) / total
+///   log_sum_exp = largest + log(total)                        entropy = log(total) - Σ_e p_e (x_e - largest)
+///   dx_e = p_e (dp_e - Σ_j dp_j p_j + z log_sum_exp)
+///
+/// where dp is the gradient from the balance loss and, if they are probabilities, from the gates; other gates add their
+/// gradients with respect to the chosen logits. A warp takes a token, or several if there are
+/// few experts: a token's lanes share the experts for the softmax, in the compute type, and then choose the K experts one
+/// after the other by reductions. Each warp sums its tokens' statistics in double; the block adds up its warps', and
+/// router_statistics_kernel the blocks'.
 namespace moe_mamba::inline v0_2::cuda {
 
 namespace detail {
@@ -30,8 +40,8 @@ struct Team {
   __device__ static int lane() { return lane_index() % size; }
 };
 
-/// The first of Experts numbers value(0), … in the order of choice that follows `previous` (the first of all where its
-/// index is -1), known to the whole team. A thread asks for every Team::size-th of them.
+/// Of Experts numbers value(0), …, the one that follows `previous` in the order of choice (the first of all if
+/// previous.index is -1), in all threads of the team. A thread evaluates every Team::size-th of them.
 template <int Experts, class C, class Value>
 __device__ inline Choice<C> next_choice(const Value& value, Choice<C> previous) {
   Choice<C> best{0, Experts};
@@ -42,9 +52,9 @@ __device__ inline Choice<C> next_choice(const Value& value, Choice<C> previous) 
   return warp_first<Team<Experts>::size>(best);
 }
 
-/// Makes the gates of the chosen experts, whose sum is 1: a softmax over the chosen logits, or their sigmoids divided by the
-/// sum of these. They are shifted by the largest, as a bias may choose experts of which all are improbable. `doubt` is 0 or
-/// NaN.
+/// Gates of the chosen experts that add up to one: a softmax over the chosen logits, or their sigmoids divided by the
+/// sum of these. Logits are shifted by the largest chosen one, as a bias may choose only improbable experts. `doubt` is
+/// 0 or NaN.
 template <class C, int TopK>
 __device__ inline void share_gates(const C* logits, const Index* chosen, bool of_sigmoids, C doubt, C* gates) {
   C largest = logits[chosen[0]], sum = 0;
@@ -63,7 +73,8 @@ struct RouterSums {
   double entropy, square_log_sum_exp, counted;
 };
 
-/// Experts whose loads a block counts in shared memory; more of them are rarely met by one address at a time.
+/// The most experts whose loads a block counts in shared memory; with more, atomic additions in device memory rarely
+/// collide.
 inline constexpr int most_shared_loads = 2048;
 
 template <int threads, class C, int Experts, int TopK, class B>
@@ -116,8 +127,8 @@ __global__ void __launch_bounds__(threads) route_kernel(Router<C, Experts, TopK,
     }
     tokens_that_count += __popc(__ballot_sync(full_mask, counted && lane == 0));
 
-    // Without a bias, the larger logit has the larger probability; logits tie exactly where probabilities do, without their
-    // rounding. Of the probabilities, a thread reads those that it has written.
+    // Without a bias, experts are chosen by logit rather than by probability: the order is the same, but rounding
+    // creates no ties. A thread reads only those probabilities that it has written itself.
     const bool is_biased = router.selection_bias != nullptr;
     const bool of_sigmoids = router.order == GateOrder::sigmoid_then_top_k;
     const auto biased_score_of = [&](int e) {
@@ -130,7 +141,7 @@ __global__ void __launch_bounds__(threads) route_kernel(Router<C, Experts, TopK,
         choice = is_biased ? next_choice<Experts>(biased_score_of, choice) : next_choice<Experts>(logit_of, choice);
       }
       const C logit = logits[choice.index];
-      // A NaN among the others shows in a sigmoid as well: total - total is 0 or NaN.
+      // total - total is 0, or NaN if any of the token's logits is, which a sigmoid of one logit would not show.
       const C gate = of_sigmoids ? sigmoid(logit) + (total - total) : exp(logit - largest) / total;
       chosen += gate;
       if (lane != 0 || !present) continue;
@@ -158,13 +169,13 @@ __global__ void __launch_bounds__(threads) route_kernel(Router<C, Experts, TopK,
     for (int k = 0; k < TopK; ++k) gates[k] *= scale;
   }
 
-  // Every thread of a warp has the warp's sums.
+  // All threads of a warp hold the same sums, so only lane 0 contributes.
   entropy = block_sum<threads>(lane_index() == 0 ? entropy : 0.0);
   square = block_sum<threads>(lane_index() == 0 ? square : 0.0);
   tokens_that_count = block_sum<threads>(lane_index() == 0 ? tokens_that_count : 0.0);
   if (threadIdx.x == 0) sums[blockIdx.x] = {entropy, square, tokens_that_count};
   if constexpr (shared_loads) {
-    // block_sum has waited for all. Counts of whole numbers are the same in any order.
+    // block_sum is a barrier. Integer counts do not depend on the order of additions.
     for (int e = int(threadIdx.x); e < Experts; e += threads) {
       if (shared_load[e] > 0) atomicAdd(&loads[e], static_cast<unsigned long long>(shared_load[e]));
     }
@@ -234,7 +245,7 @@ __global__ void __launch_bounds__(threads) router_backward_kernel(RouterBackward
     const bool of_probabilities = router.order == GateOrder::softmax_then_top_k;
     const bool of_sigmoids = router.order == GateOrder::sigmoid_then_top_k;
 
-    // The gradient with respect to each probability: from the balance loss, and from the gates where they are
+    // The gradient with respect to each probability: from the balance loss, and from the gates if they are
     // probabilities.
     const auto dp = [&](int e) {
       C sum = static_cast<C>(balance * router.load[e]);
@@ -267,7 +278,7 @@ __global__ void __launch_bounds__(threads) router_backward_kernel(RouterBackward
   }
 }
 
-/// A block for each router.
+/// One block per router.
 template <int threads, class S>
 __global__ void __launch_bounds__(threads) selection_bias_kernel(SelectionBiasUpdate<S> update) {
   await_stream();
@@ -307,7 +318,7 @@ void route(Device& device, const Router<C, Experts, TopK, B>& router) {
                            router, loads, sums, blocks);
 }
 
-/// The gradient of the logits from that of the gates and from the auxiliary losses.
+/// The gradient with respect to the logits, from that of the gates and from the auxiliary losses.
 template <ComputeScalar C, int Experts, int TopK>
 void router_backward(Device& device, const RouterBackward<C, Experts, TopK>& router) {
   constexpr int threads = 128;
