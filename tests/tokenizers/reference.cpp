@@ -1,4 +1,5 @@
 // Against the tokens that the tokenizers package gives.
+#include <sstream>
 #include <thread>
 
 #include "support/catch.hpp"
