@@ -5,6 +5,8 @@
 #include <limits>
 #include <string>
 
+#include <nlohmann/json.hpp>
+
 #include "families/folders.hpp"
 #include "moe_mamba/core/random.hpp"
 

@@ -3,14 +3,14 @@
 # sh tests/headers/check.sh <folder> <header>... -- <compiler> <flags>...
 # Each header below include/ compiles alone, without a warning.
 #
-# Intrinsics and nlohmann-json, most of what there is to compile, come from precompiled headers in <folder>, for the
-# headers that include them anyway: a header's own code stands after its includes, and each of those is checked as well, so
-# that what comes in sooner hides nothing. Precompiling is the check of the two headers that bring them in.
+# Intrinsics, most of what there is to compile, come from a precompiled header in <folder>, for the headers that include
+# them anyway: a header's own code stands after its includes, and each of those is checked as well, so that what comes in
+# sooner hides nothing. Precompiling is the check of the header that brings them in.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 folder=$1
 shift
-costly="io/json.hpp cpu/packet.hpp"
+costly="cpu/packet.hpp"
 
 precompiled() { # precompiled <names of costly headers>: the file that includes these
   echo "$folder/$(echo "$*" | tr '/ ' '_+').hpp"
@@ -19,7 +19,7 @@ precompiled() { # precompiled <names of costly headers>: the file that includes 
 if [ "$1" = precompile ]; then
   shift
   mkdir -p "$folder" || exit 1
-  for names in $costly "$costly"; do
+  for names in $costly; do
     file=$(precompiled $names)
     for name in $names; do echo "#include \"moe_mamba/$name\""; done >"$file"
     "$@" -x c++-header "$file" -o "$file.gch" || exit 1

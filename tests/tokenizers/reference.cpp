@@ -1,4 +1,5 @@
 // Against the tokens of the tokenizers package.
+#include <sstream>
 #include <thread>
 
 #include "support/catch.hpp"

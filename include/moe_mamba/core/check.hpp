@@ -4,8 +4,6 @@
 #include <charconv>
 #include <cmath>
 #include <concepts>
-#include <locale>
-#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
@@ -39,33 +37,45 @@ bool in_range(Number number, std::type_identity_t<Number> lowest, std::type_iden
   return std::isgreaterequal(number, lowest) && std::islessequal(number, highest);
 }
 
+/// A value in a message.
+template <class Value>
+std::string value_text(const Value& value) {
+  if constexpr (std::is_floating_point_v<Value>) {
+    return exact_text(value);
+  } else if constexpr (std::is_integral_v<Value>) {
+    return std::to_string(value);
+  } else {
+    return std::string(value);
+  }
+}
+
+inline std::string argument_error(const char* argument, const std::string& value, const std::string& allowed) {
+  return std::string(argument) + " is " + value + "; allowed: " + allowed;
+}
+
+/// Throws an Error. A function of its own, and cold, so that checks cost their callers a comparison and a call.
+template <class Error, class Value, class Allowed>
+[[noreturn, gnu::cold, gnu::noinline]] void refuse(const char* argument, const Value& value, const Allowed& allowed) {
+  if constexpr (std::is_invocable_v<const Allowed&>) {
+    raise<Error>(argument_error(argument, value_text(value), allowed()));
+  } else {
+    raise<Error>(argument_error(argument, value_text(value), allowed));
+  }
+}
+
 }  // namespace detail
 
 /// "<argument> is <value>; allowed: <allowed>"
 template <class Value>
 std::string error_text(const char* argument, const Value& value, const std::string& allowed) {
-  std::ostringstream text;
-  text.imbue(std::locale::classic());
-  text << argument << " is ";
-  if constexpr (std::is_same_v<Value, float> || std::is_same_v<Value, double>) {
-    text << detail::exact_text(value);
-  } else {
-    text << value;
-  }
-  text << "; allowed: " << allowed;
-  return text.str();
+  return detail::argument_error(argument, detail::value_text(value), allowed);
 }
 
 /// Throws std::invalid_argument unless `ok`. `allowed` is a string, or a function that returns one, called only
 /// on failure.
 template <class Value, class Allowed>
 void require(bool ok, const char* argument, const Value& value, const Allowed& allowed) {
-  if (ok) return;
-  if constexpr (std::is_invocable_v<const Allowed&>) {
-    detail::raise<std::invalid_argument>(error_text(argument, value, allowed()));
-  } else {
-    detail::raise<std::invalid_argument>(error_text(argument, value, allowed));
-  }
+  if (!ok) detail::refuse<std::invalid_argument>(argument, value, allowed);
 }
 
 /// Throws std::invalid_argument for the first of some numbers that is a NaN or an infinity.
@@ -74,7 +84,7 @@ void require_finite(const char* argument, const Numbers& numbers) {
   const auto found = std::find_if(numbers.begin(), numbers.end(), [](auto number) { return !std::isfinite(number); });
   if (found == numbers.end()) return;
   const std::string element = std::string(argument) + "[" + std::to_string(found - numbers.begin()) + "]";
-  detail::raise<std::invalid_argument>(error_text(element.c_str(), *found, "finite numbers"));
+  detail::refuse<std::invalid_argument>(element.c_str(), *found, "finite numbers");
 }
 
 /// Throws std::out_of_range for the first of some tokens that is not in lowest … vocabulary - 1.
@@ -84,18 +94,13 @@ void require_tokens(const char* argument, const Tokens& tokens, int lowest, int 
       std::find_if(tokens.begin(), tokens.end(), [&](auto token) { return token < lowest || token >= vocabulary; });
   if (found == tokens.end()) return;
   const std::string element = std::string(argument) + "[" + std::to_string(found - tokens.begin()) + "]";
-  detail::raise<std::out_of_range>(error_text(element.c_str(), *found, detail::range_text(lowest, vocabulary - 1)));
+  detail::refuse<std::out_of_range>(element.c_str(), *found, detail::range_text(lowest, vocabulary - 1));
 }
 
 /// Throws std::out_of_range unless `ok`.
 template <class Value, class Allowed>
 void require_range(bool ok, const char* argument, const Value& value, const Allowed& allowed) {
-  if (ok) return;
-  if constexpr (std::is_invocable_v<const Allowed&>) {
-    detail::raise<std::out_of_range>(error_text(argument, value, allowed()));
-  } else {
-    detail::raise<std::out_of_range>(error_text(argument, value, allowed));
-  }
+  if (!ok) detail::refuse<std::out_of_range>(argument, value, allowed);
 }
 
 }  // namespace moe_mamba::inline v0_2

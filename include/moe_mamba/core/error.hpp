@@ -31,7 +31,7 @@ namespace detail {
 /// Throws. Inference also compiles without exceptions (-fno-exceptions): the message is then written to standard error, and the
 /// program aborts.
 template <class Error>
-[[noreturn]] inline void raise(const std::string& text) {
+[[noreturn, gnu::cold, gnu::noinline]] inline void raise(const std::string& text) {
 #if defined(__cpp_exceptions)
   throw Error(text);
 #else

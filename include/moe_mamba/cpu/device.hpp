@@ -106,22 +106,32 @@ class Device {
   /// Does not wait for threads that the system has yet to schedule: the others do their share.
   template <class Task>
   void parallel(Index tasks, const Task& task) {
+    parallel(tasks, std::addressof(task), run_tasks<Task>);
+  }
+
+ private:
+  /// Does the tasks begin … end - 1.
+  using RunTasks = void(const void* task, Index begin, Index end, int thread);
+
+  /// A function of its own, so that a task is compiled once, for one thread and for several.
+  template <class Task>
+  [[gnu::noinline]] static void run_tasks(const void* task, Index begin, Index end, int thread) {
+    for (Index index = begin; index < end; ++index) (*static_cast<const Task*>(task))(index, thread);
+  }
+
+  void parallel(Index tasks, const void* task, RunTasks* do_tasks) {
     if (tasks <= 0) return;
-    if (count_ == 1 || tasks == 1) {
-      for (Index index = 0; index < tasks; ++index) task(index, 0);
-      return;
-    }
+    if (count_ == 1 || tasks == 1) return do_tasks(task, 0, tasks, 0);
     const ExclusiveCall call(in_parallel_, "device");
     for (Index first = 0; first < tasks; first += Turn::most) {
-      task_ = std::addressof(task);
-      call_ = [](const void* object, Index index, int thread) { (*static_cast<const Task*>(object))(index, thread); };
+      task_ = task;
+      run_tasks_ = do_tasks;
       first_ = first;
       run(std::min(Turn::most, tasks - first));
       rethrow();
     }
   }
 
- private:
   /// The call's number and the number of tasks not yet taken, shared by all threads and packed in one word, so that a
   /// late thread cannot take a task of the next call by mistake.
   struct Turn {
@@ -165,7 +175,7 @@ class Device {
 #if defined(__cpp_exceptions)
   void do_task(Index index, int thread) {
     try {
-      call_(task_, index, thread);
+      run_tasks_(task_, index, index + 1, thread);
     } catch (...) {
       if (!failed_.exchange(true, std::memory_order_relaxed)) failure_ = std::current_exception();
     }
@@ -176,7 +186,7 @@ class Device {
     std::rethrow_exception(std::exchange(failure_, nullptr));
   }
 #else
-  void do_task(Index index, int thread) { call_(task_, index, thread); }
+  void do_task(Index index, int thread) { run_tasks_(task_, index, index + 1, thread); }
   void rethrow() {}
 #endif
 
@@ -214,7 +224,7 @@ class Device {
   Memory own_;          // scratch of all threads; empty until first used
   ThreadScratch lent_;  // takes precedence over own_
   const void* task_ = nullptr;
-  void (*call_)(const void*, Index, int) = nullptr;
+  RunTasks* run_tasks_ = nullptr;
   Index first_ = 0;
   std::atomic<std::uint64_t> turn_{0};
   std::atomic<std::uint32_t> unfinished_{0};  // 32 bits, as call_number_, for a futex

@@ -152,7 +152,8 @@ template <ComputeScalar C, Index Lanes>
 }
 
 /// Calls f(0), …, f(count - 1) with constants, one after the other, without a loop or a call: compilers keep arrays of
-/// packets in registers only in such code.
+/// packets in registers only in such code. The constants are types: with g++ 12 a training step takes twice the time if
+/// functions take an int, of which there would be one instance each.
 template <class F, int... I>
 [[gnu::always_inline, gnu::flatten]] inline void unroll(const F& f, std::integer_sequence<int, I...>) {
   (f(std::integral_constant<int, I>()), ...);

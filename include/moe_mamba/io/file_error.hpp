@@ -40,13 +40,6 @@ namespace detail {
   throw std::runtime_error(file + ": duplicate " + what);
 }
 
-/// "not valid at byte 7 (…)": a JSON parser's message without its quotation from the file, which may be long and
-/// contain any bytes.
-inline std::string invalid_json(std::size_t position, std::string_view complaint) {
-  const std::string_view without_text = complaint.substr(0, complaint.find("; last read"));
-  return "not valid at byte " + std::to_string(position) + " (" + std::string(without_text.substr(0, 200)) + ")";
-}
-
 /// The type of the file at a path: not_found if there is none, or if a followed link is dangling. Throws
 /// std::runtime_error if that cannot be determined.
 inline std::filesystem::file_type type_at(const std::filesystem::path& path, Links links) {

@@ -1,23 +1,18 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <limits>
-#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
-#include <nlohmann/json.hpp>
-
 #include "moe_mamba/io/classic_locale.hpp"
 #include "moe_mamba/io/file_error.hpp"
-#include "moe_mamba/io/floating_point_guard.hpp"
-#include "moe_mamba/io/safetensors_header.hpp"
+#include "moe_mamba/io/json_parser.hpp"
+#include "moe_mamba/io/quoted_text.hpp"
 #include "moe_mamba/io/text_order.hpp"
 
 /// Untrusted JSON files: nesting and number of values are bounded, and anything unexpected throws a std::runtime_error
@@ -158,144 +153,34 @@ class JsonTreeReader {
 
   JsonValue finish() { return tree_.finish(); }
 
-  bool null() { return add({}); }
-  bool boolean(bool value) { return add(JsonValue::of(value)); }
-  bool number_integer(std::int64_t value) { return add(JsonValue::of(value)); }
-  bool number_unsigned(std::uint64_t value) { return add(JsonValue::of(value)); }
-  bool number_float(double value, const std::string&) { return add(JsonValue::of(value)); }
-  bool string(std::string& value) { return add(JsonValue::of(std::move(value))); }
-  bool binary(std::vector<std::uint8_t>&) { return false; }
-  bool start_object(std::size_t) { return tree_.open(JsonValue::Kind::object), true; }
-  bool start_array(std::size_t) { return tree_.open(JsonValue::Kind::array), true; }
-  bool end_object() { return tree_.close(), true; }
-  bool end_array() { return tree_.close(), true; }
-  bool key(std::string& name) { return tree_.key(std::move(name)), true; }
+  void null() { tree_.add({}); }
+  void boolean(bool value) { tree_.add(JsonValue::of(value)); }
+  void negative_integer(std::int64_t value) { tree_.add(JsonValue::of(value)); }
+  void unsigned_integer(std::uint64_t value) { tree_.add(JsonValue::of(value)); }
+  void real(double value, std::string_view) { tree_.add(JsonValue::of(value)); }
+  void string(std::string& value) { tree_.add(JsonValue::of(std::move(value))); }
+  void start_object() { tree_.open(JsonValue::Kind::object); }
+  void start_array() { tree_.open(JsonValue::Kind::array); }
+  void end_object() { tree_.close(); }
+  void end_array() { tree_.close(); }
+  void key(std::string& name) { tree_.key(std::move(name)); }
 
  private:
-  bool add(JsonValue value) { return tree_.add(std::move(value)), true; }
-
   JsonBuilder tree_;
-};
-
-/// Finds the non-finite numbers that Python's json module accepts: NaN, Infinity, -Infinity, and numbers too large for
-/// a double, which it reads as infinite. Must be constructed in the locale "C".
-struct NonFiniteNumbers {
-  struct Number {
-    std::size_t ordinal;  // index among all numbers of the text
-    double value;
-  };
-
-  std::vector<Number> numbers;
-  std::string text;  // with each replaced by a zero, padded to the same length; empty if there are none
-
-  explicit NonFiniteNumbers(std::string_view json) {
-    std::size_t ordinal = 0;
-    for (std::size_t i = 0; i < json.size();) {
-      const std::size_t size = token_size(json, i);
-      const std::string_view token = json.substr(i, size);
-      const double value = value_of(token);
-      if (value != 0) {  // true for NaN as well
-        if (text.empty()) text = json;
-        text.replace(i, size, size, ' ').replace(i, 1, 1, '0');
-        numbers.push_back({ordinal, value});
-      }
-      if (value != 0 || is_digit(token.front()) || token.front() == '-') ++ordinal;
-      i += size;
-    }
-  }
-
- private:
-  static bool is_digit(char c) { return c >= '0' && c <= '9'; }
-  static bool is_word(char c) {
-    return is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || c == '.' || c == '+' ||
-           c == '-' || static_cast<unsigned char>(c) >= 0x80;
-  }
-  /// Length of the token at `begin`: a string with its quotes, a number or keyword, or a single character.
-  static std::size_t token_size(std::string_view json, std::size_t begin) {
-    std::size_t end = begin + 1;
-    if (json[begin] == '"') {
-      while (end < json.size() && json[end] != '"') end += json[end] == '\\' ? std::size_t{2} : std::size_t{1};
-      return std::min(end + 1, json.size()) - begin;
-    }
-    if (!is_word(json[begin])) return 1;
-    while (end < json.size() && is_word(json[end])) ++end;
-    return end - begin;
-  }
-  /// 0 for any other token.
-  static double value_of(std::string_view token) {
-    constexpr double infinity = std::numeric_limits<double>::infinity();
-    return token == "NaN"         ? std::numeric_limits<double>::quiet_NaN()
-           : token == "Infinity"  ? infinity
-           : token == "-Infinity" ? -infinity
-                                  : overflow(token);
-  }
-  /// The infinity that a JSON number overflows to, 0 for any other token.
-  static double overflow(std::string_view token) {
-    const std::string_view digits = token.substr(token.front() == '-' ? 1 : 0);
-    if (digits.empty() || !is_digit(digits.front())) return 0;
-    if (digits.size() <= std::numeric_limits<double>::max_exponent10 && digits.find_first_of("eE") == token.npos)
-      return 0;
-    const auto point = digits.find('.');
-    const bool has_fraction = point == digits.npos || (point + 1 < digits.size() && is_digit(digits[point + 1]));
-    const bool leads_with_zero =
-        digits.size() > 1 && digits[0] == '0' && std::string_view(".eE").find(digits[1]) == digits.npos;
-    if (!has_fraction || leads_with_zero) return 0;
-    const std::string text(token);
-    char* end = nullptr;
-    const double value = std::strtod(text.c_str(), &end);
-    return end == text.c_str() + text.size() && std::isinf(value) ? value : 0;
-  }
-};
-
-/// The parser's event handler: forwards to a reader and reports syntax errors.
-template <class Reader>
-struct JsonEvents : Reader {
-  using Reader::Reader;
-  const std::string* file = nullptr;
-  std::span<const NonFiniteNumbers::Number> non_finite;
-
-  bool number_integer(std::int64_t value) {
-    ++ordinal_;
-    return Reader::number_integer(value);
-  }
-  bool number_unsigned(std::uint64_t value) {
-    const std::size_t ordinal = ordinal_++;
-    if (non_finite.empty() || non_finite.front().ordinal != ordinal) return Reader::number_unsigned(value);
-    const double number = non_finite.front().value;
-    non_finite = non_finite.subspan(1);
-    return Reader::number_float(number, number_text(number));
-  }
-  bool number_float(double value, const std::string& text) {
-    ++ordinal_;
-    return Reader::number_float(value, text);
-  }
-  bool parse_error(std::size_t position, const std::string&, const nlohmann::json::exception& error) {
-    throw_content_error(*file, "the text", invalid_json(position, error.what()), "JSON");
-  }
-
- private:
-  std::size_t ordinal_ = 0;
 };
 
 /// Parses a JSON text with a Reader constructed from (file, arguments...) and returns its finish().
 template <class Reader, class... Arguments>
 auto read_json(std::string_view text, const std::string& file, Arguments... arguments) {
-  // The parser would skip a byte order mark and stop at a zero byte.
   if (text.starts_with("\xef\xbb\xbf")) {
     throw_content_error(file, "the beginning", "a byte order mark", "JSON text without one");
   }
   if (const auto zero = text.find('\0'); zero != text.npos) {
     throw_content_error(file, "byte " + std::to_string(zero), "zero", "JSON text");
   }
-  JsonEvents<Reader> events(file, arguments...);
-  events.file = &file;
-  const ClassicLocale locale;
-  const FloatingPointGuard guard;
-  const NonFiniteNumbers python(text);
-  if (!python.text.empty()) text = python.text;
-  events.non_finite = python.numbers;
-  nlohmann::json::sax_parse(text.begin(), text.end(), &events);
-  return events.finish();
+  Reader reader(file, arguments...);
+  parse_json_text({.text = text, .file = file, .name = "the text", .allows_non_finite = true}, reader);
+  return reader.finish();
 }
 
 }  // namespace detail

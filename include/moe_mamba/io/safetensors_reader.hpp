@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <string>
 #include <string_view>
@@ -10,11 +11,8 @@
 #include <utility>
 #include <vector>
 
-#include <nlohmann/json.hpp>
-
-#include "moe_mamba/io/classic_locale.hpp"
 #include "moe_mamba/io/file_error.hpp"
-#include "moe_mamba/io/floating_point_guard.hpp"
+#include "moe_mamba/io/json_parser.hpp"
 #include "moe_mamba/io/safetensors_header.hpp"
 #include "moe_mamba/io/text_order.hpp"
 
@@ -33,21 +31,17 @@ class SafetensorsHeaderReader {
   SafetensorsContents finish();
 
   // The parser's interface. Everything unexpected throws.
-  bool null() { unexpected("null"); }
-  bool boolean(bool value) { unexpected(value ? "true" : "false"); }
-  bool number_integer(std::int64_t value) { unexpected(std::to_string(value)); }
-  bool number_unsigned(std::uint64_t value);
-  bool number_float(double, const std::string& text) { unexpected(text.substr(0, 40)); }
-  bool string(std::string& value);
-  bool binary(std::vector<std::uint8_t>&) { unexpected("binary data"); }
-  bool start_object(std::size_t);
-  bool key(std::string& name);
-  bool end_object();
-  bool start_array(std::size_t);
-  bool end_array();
-  bool parse_error(std::size_t position, const std::string&, const nlohmann::json::exception& error) {
-    throw_content_error(file_, "header", invalid_json(position, error.what()), "JSON");
-  }
+  void null() { unexpected("null"); }
+  void boolean(bool value) { unexpected(value ? "true" : "false"); }
+  void negative_integer(std::int64_t value) { unexpected(std::to_string(value)); }
+  void unsigned_integer(std::uint64_t value);
+  void real(double, std::string_view text) { unexpected(std::string(text.substr(0, 40))); }
+  void string(std::string& value);
+  void start_object();
+  void key(std::string& name);
+  void end_object();
+  void start_array();
+  void end_array();
 
  private:
   enum class State { Outside, Tensors, Metadata, Tensor, Shape, Offsets };
@@ -94,7 +88,7 @@ inline void SafetensorsHeaderReader::unexpected(const std::string& value) {
   }
 }
 
-inline bool SafetensorsHeaderReader::number_unsigned(std::uint64_t value) {
+inline void SafetensorsHeaderReader::unsigned_integer(std::uint64_t value) {
   if (state_ != State::Shape && state_ != State::Offsets) unexpected(std::to_string(value));
   if (value > static_cast<std::uint64_t>(std::numeric_limits<Index>::max())) unexpected(std::to_string(value));
   if (state_ == State::Shape) {
@@ -104,10 +98,9 @@ inline bool SafetensorsHeaderReader::number_unsigned(std::uint64_t value) {
     if (offsets_.size() == 2) fail("data_offsets", "longer than 2", "[begin, end]");
     offsets_.push_back(value);
   }
-  return true;
 }
 
-inline bool SafetensorsHeaderReader::string(std::string& value) {
+inline void SafetensorsHeaderReader::string(std::string& value) {
   if (state_ == State::Metadata) {
     for (const std::string* text : {&key_, &value}) {
       metadata_text_ += *text;
@@ -125,10 +118,9 @@ inline bool SafetensorsHeaderReader::string(std::string& value) {
   } else {
     unexpected("the string " + in_quotes(value));
   }
-  return true;
 }
 
-inline bool SafetensorsHeaderReader::start_object(std::size_t) {
+inline void SafetensorsHeaderReader::start_object() {
   if (state_ == State::Outside) {
     state_ = State::Tensors;
   } else if (state_ == State::Tensors && key_ == metadata_key) {
@@ -142,23 +134,21 @@ inline bool SafetensorsHeaderReader::start_object(std::size_t) {
   } else {
     unexpected("an object");
   }
-  return true;
 }
 
-inline bool SafetensorsHeaderReader::key(std::string& name) {
+inline void SafetensorsHeaderReader::key(std::string& name) {
   if (state_ != State::Tensor) {
     key_ = name;
-    return true;
+    return;
   }
   field_ = name;
   const bool known = name == "dtype" || name == "shape" || name == "data_offsets";
   if (!known) fail("a field", in_quotes(name), "dtype, shape and data_offsets");
   const bool duplicate = name == "dtype" ? has_type_ : name == "shape" ? has_shape_ : has_offsets_;
   if (duplicate) throw_duplicate(file_, "field " + name + " of tensor " + in_quotes(tensor_.name));
-  return true;
 }
 
-inline bool SafetensorsHeaderReader::start_array(std::size_t) {
+inline void SafetensorsHeaderReader::start_array() {
   if (state_ != State::Tensor || field_ == "dtype") unexpected("an array");
   if (field_ == "shape") {
     state_ = State::Shape;
@@ -168,19 +158,14 @@ inline bool SafetensorsHeaderReader::start_array(std::size_t) {
     has_offsets_ = true;
     offsets_.clear();
   }
-  return true;
 }
 
-inline bool SafetensorsHeaderReader::end_array() {
-  state_ = State::Tensor;
-  return true;
-}
+inline void SafetensorsHeaderReader::end_array() { state_ = State::Tensor; }
 
-inline bool SafetensorsHeaderReader::end_object() {
+inline void SafetensorsHeaderReader::end_object() {
   if (state_ == State::Tensor) end_tensor();
   if (state_ == State::Metadata) end_metadata();
   state_ = state_ == State::Tensors ? State::Outside : State::Tensors;
-  return true;
 }
 
 inline void SafetensorsHeaderReader::end_tensor() {
@@ -276,7 +261,6 @@ Contents SafetensorsReader<Contents>::read(std::span<const std::byte> bytes, con
   }
   const auto header = bytes.subspan(8, length);
   const std::string_view text(reinterpret_cast<const char*>(header.data()), header.size());
-  // The parser would skip a byte order mark and stop at a zero byte.
   if (text.front() != '{') {
     detail::throw_content_error(file, other + "header's first byte", detail::in_quotes(text.substr(0, 1)), "{");
   }
@@ -284,9 +268,7 @@ Contents SafetensorsReader<Contents>::read(std::span<const std::byte> bytes, con
     detail::throw_content_error(file, "header byte " + std::to_string(zero), "zero", "JSON text");
   }
   detail::SafetensorsHeaderReader reader(file, bytes.subspan(8 + header.size()));
-  const detail::ClassicLocale locale;
-  const detail::FloatingPointGuard guard;
-  nlohmann::json::sax_parse(text.begin(), text.end(), &reader);
+  detail::parse_json_text({.text = text, .file = file, .name = "header", .allows_non_finite = false}, reader);
   return reader.finish();
 }
 

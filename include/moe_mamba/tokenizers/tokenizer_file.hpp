@@ -40,43 +40,39 @@ class TokenizerFileReader {
 
   TokenizerFile finish();
 
-  bool null() { return add({}); }
-  bool boolean(bool value) { return add(JsonValue::of(value)); }
-  bool number_integer(std::int64_t value) { return add(JsonValue::of(value)); }
-  bool number_unsigned(std::uint64_t value) {
+  void null() { add({}); }
+  void boolean(bool value) { add(JsonValue::of(value)); }
+  void negative_integer(std::int64_t value) { add(JsonValue::of(value)); }
+  void unsigned_integer(std::uint64_t value) {
     if (state_ != State::Vocabulary) return add(JsonValue::of(value));
     add_token(value);
-    return true;
   }
-  bool number_float(double value, const std::string&) { return add(JsonValue::of(value)); }
-  bool string(std::string& value);
-  bool binary(std::vector<std::uint8_t>&) { unexpected("binary data"); }
-  bool start_object(std::size_t);
-  bool key(std::string& name);
-  bool end_object() {
+  void real(double value, std::string_view) { add(JsonValue::of(value)); }
+  void string(std::string& value);
+  void start_object();
+  void key(std::string& name);
+  void end_object() {
     if (state_ == State::Vocabulary) end_vocabulary();
-    return close(State::Vocabulary);
+    close(State::Vocabulary);
   }
-  bool start_array(std::size_t);
-  bool end_array();
+  void start_array();
+  void end_array();
 
  private:
   enum class State { Tree, Vocabulary, Merges, Merge };
 
   [[noreturn]] void unexpected(const std::string& value) const;
-  bool add(JsonValue value) {
+  void add(JsonValue value) {
     if (state_ != State::Tree) unexpected(value.text());
     if (tree_.depth() == 0) throw_content_error(file_, "the text", value.text(), "a JSON object");
     tree_.add(std::move(value));
-    return true;
   }
-  bool close(State inner) {
+  void close(State inner) {
     if (state_ == inner) {
       state_ = State::Tree;
     } else {
       tree_.close();
     }
-    return true;
   }
   /// Whether the next value is model.<name>.
   bool at_model(const char* name) const { return in_model_ && tree_.depth() == 2 && tree_.name() == name; }
@@ -130,7 +126,7 @@ inline void TokenizerFileReader::add_written_merge(const std::string& text) {
   ++merges_;
 }
 
-inline bool TokenizerFileReader::string(std::string& value) {
+inline void TokenizerFileReader::string(std::string& value) {
   if (state_ == State::Merges) {
     add_written_merge(value);
   } else if (state_ == State::Merge) {
@@ -142,39 +138,36 @@ inline bool TokenizerFileReader::string(std::string& value) {
       throw_content_error(file_, "model.type", in_quotes(value), supported_models);
     return add(JsonValue::of(std::move(value)));
   }
-  return true;
 }
 
-inline bool TokenizerFileReader::start_object(std::size_t) {
+inline void TokenizerFileReader::start_object() {
   if (state_ != State::Tree) unexpected("an object");
   if (at_model("vocab")) {
     if (has_vocabulary_) throw_duplicate(file_, "key model.vocab");
     has_vocabulary_ = true;
     tree_.add({});  // null in the tree
     state_ = State::Vocabulary;
-    return true;
+    return;
   }
   if (at_model("merges")) throw_content_error(file_, "model.merges", "an object", "an array");
   if (tree_.depth() == 1) in_model_ = tree_.name() == "model";
   tree_.open(JsonValue::Kind::object);
-  return true;
 }
 
-inline bool TokenizerFileReader::key(std::string& name) {
+inline void TokenizerFileReader::key(std::string& name) {
   if (state_ == State::Vocabulary) {
     token_ = name;
   } else {
     tree_.key(name);
     if (tree_.depth() == 1) in_model_ = false;
   }
-  return true;
 }
 
-inline bool TokenizerFileReader::start_array(std::size_t) {
+inline void TokenizerFileReader::start_array() {
   if (state_ == State::Merges) {
     state_ = State::Merge;
     parts_ = 0;
-    return true;
+    return;
   }
   if (state_ != State::Tree) unexpected("an array");
   if (at_model("merges")) {
@@ -182,7 +175,7 @@ inline bool TokenizerFileReader::start_array(std::size_t) {
     has_merges_ = true;
     tree_.add({});
     state_ = State::Merges;
-    return true;
+    return;
   }
   if (at_model("vocab")) {
     throw_content_error(file_, "model.vocab", "an array",
@@ -190,15 +183,13 @@ inline bool TokenizerFileReader::start_array(std::size_t) {
   }
   if (tree_.depth() == 0) throw_content_error(file_, "the text", "an array", "a JSON object");
   tree_.open(JsonValue::Kind::array);
-  return true;
 }
 
-inline bool TokenizerFileReader::end_array() {
+inline void TokenizerFileReader::end_array() {
   if (state_ != State::Merge) return close(State::Merges);
   if (parts_ != 2) unexpected("an array of " + std::to_string(parts_));
   state_ = State::Merges;
   ++merges_;
-  return true;
 }
 
 inline TokenizerFile TokenizerFileReader::finish() {

@@ -2,8 +2,8 @@
 
 #include <concepts>
 #include <cstddef>
-#include <ranges>
 #include <span>
+#include <type_traits>
 
 #include "moe_mamba/core/view.hpp"
 
@@ -24,7 +24,7 @@ class BorrowedSpan : public std::span<const T> {
   template <class Range>
   requires std::convertible_to<const Range&, std::span<const T>>
   constexpr BorrowedSpan(const Range&& range) : std::span<const T>(range) {
-    static_assert(std::ranges::borrowed_range<Range>,
+    static_assert(std::ranges::enable_borrowed_range<std::remove_cv_t<Range>>,
                   "batches borrow their numbers: give them variables that live as long as they do, not temporaries");
   }
 };

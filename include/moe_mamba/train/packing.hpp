@@ -1,8 +1,8 @@
 #pragma once
 
 #include <algorithm>
+#include <compare>
 #include <cstddef>
-#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -96,7 +96,7 @@ class PackedBatch {
   template <class T>
   bool inside(std::span<const T> values) const {
     const auto within = [&](const auto& own) {
-      const std::less<const void*> before;
+      const auto before = [](const void* a, const void* b) { return std::compare_three_way()(a, b) < 0; };
       return !values.empty() && !before(values.data(), own.data()) &&
              before(values.data(), own.data() + own.capacity());
     };

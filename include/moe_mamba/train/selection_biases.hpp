@@ -1,7 +1,7 @@
 #pragma once
 
+#include <compare>
 #include <cstddef>
-#include <functional>
 #include <stdexcept>
 #include <vector>
 
@@ -30,7 +30,7 @@ std::vector<SelectionBiasPlace> selection_bias_places() {
   Definition::Body::visit_routers(
       [&](const RouterReport& router) {
         if (!router.has_selection_bias) return;
-        const std::less_equal<const double*> before;
+        const auto before = [](const double* a, const double* b) { return std::compare_three_way()(a, b) <= 0; };
         fits = fits && routers < places.size() &&
                router.load.size() == static_cast<std::size_t>(places[routers].experts) &&
                before(report.data(), router.load.data()) &&

@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <iterator>
 #include <limits>
-#include <ranges>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -254,25 +253,31 @@ class SequentialWindows : public detail::WindowsBase<SequentialWindows<Symbol>, 
 
 namespace detail {
 
-template <std::ranges::contiguous_range Text>
+template <class Text>
+concept ContiguousText = requires(Text& text) {
+  std::span(text);
+};
+
+template <ContiguousText Text>
 auto borrowed(Text&& text) {
-  static_assert(std::ranges::borrowed_range<Text>,
+  static_assert(std::is_lvalue_reference_v<Text> || std::ranges::enable_borrowed_range<std::remove_cv_t<Text>>,
                 "windows borrow their text: give them a variable that lives as long as they do, not a temporary");
-  using Symbol = std::remove_cv_t<std::ranges::range_value_t<Text>>;
+  const std::span symbols(text);
+  using Symbol = std::remove_cv_t<typename decltype(symbols)::element_type>;
   static_assert(TextSymbol<Symbol>, "text consists of bytes or of integers of up to 32 bits");
-  return std::span<const Symbol>(std::ranges::data(text), std::ranges::size(text));
+  return std::span<const Symbol>(symbols);
 }
 
 }  // namespace detail
 
 /// Random windows of a vector, array, span or string of bytes or tokens.
-template <std::ranges::contiguous_range Text>
+template <detail::ContiguousText Text>
 auto windows(Text&& text, Length length, Batch batch, Seed seed = {}) {
   return Windows(detail::borrowed(std::forward<Text>(text)), length, batch, seed);
 }
 
 /// Sequential windows of the same.
-template <std::ranges::contiguous_range Text>
+template <detail::ContiguousText Text>
 auto sequential_windows(Text&& text, Length length, Batch batch) {
   return SequentialWindows(detail::borrowed(std::forward<Text>(text)), length, batch);
 }
