@@ -48,6 +48,12 @@ TEST_CASE("A table constructed from all strings finds the same as one filled str
         REQUIRE(table.find(text) == one_by_one.find(text));
         REQUIRE(table.insert(text) == one_by_one.insert(text));
       }
+      detail::ByteStrings texts;
+      for (int i = 0; i < 200; ++i) texts.push_back(random_text(12));
+      std::vector<std::uint32_t> numbers;
+      table.find_all(texts, numbers);
+      REQUIRE(numbers.size() == texts.size());
+      for (std::size_t i = 0; i < texts.size(); ++i) REQUIRE(numbers[i] == one_by_one.find(texts[i]));
       REQUIRE(table.size() == one_by_one.size());
       for (std::uint32_t i = 0; i < table.size(); ++i) {
         REQUIRE(table[i] == one_by_one[i]);
@@ -56,4 +62,29 @@ TEST_CASE("A table constructed from all strings finds the same as one filled str
     }
   }
   REQUIRE(with_repeats > 5);
+}
+
+TEST_CASE("A table of pairs set at once finds what one set pair by pair finds", "[tokenizers]") {
+  std::mt19937 random(2);
+  for (const std::size_t count : {0u, 1u, 8u, 9u, 63u, 64u, 65u, 3000u}) {
+    INFO(count << " pairs, some of them twice");
+    std::vector<detail::PairTable::Entry> entries;
+    detail::PairTable one_by_one, grown, reserved(count);
+    for (std::uint32_t i = 0; i < count; ++i) {
+      const auto left = static_cast<std::uint32_t>(random() % 60), right = static_cast<std::uint32_t>(random() % 60);
+      entries.push_back({left, right, {i, i + 1}});
+      one_by_one.set(left, right, {i, i + 1});
+    }
+    grown.set_all(entries);
+    reserved.set_all(entries);
+    for (std::uint32_t left = 0; left < 60; ++left) {
+      for (std::uint32_t right = 0; right < 60; ++right) {
+        const auto expected = one_by_one.find(left, right);
+        for (const detail::PairTable* table : {&grown, &reserved}) {
+          REQUIRE(table->find(left, right).first == expected.first);
+          REQUIRE(table->find(left, right).second == expected.second);
+        }
+      }
+    }
+  }
 }

@@ -13,6 +13,7 @@
 
 #include "moe_mamba/core/exclusive_call.hpp"
 #include "moe_mamba/tokenizers/byte_alphabet.hpp"
+#include "moe_mamba/tokenizers/merges.hpp"
 #include "moe_mamba/tokenizers/tables.hpp"
 #include "moe_mamba/tokenizers/tokenizer_file.hpp"
 #include "moe_mamba/tokenizers/unknown_character.hpp"
@@ -78,11 +79,7 @@ class BytePairEncoding {
     if (!start(word, symbols, unknown)) {
       throw UnknownCharacter{word.data() + unknown, std::string(unit_around(word, unknown))};
     }
-    if (symbols.size() <= few) {
-      merge_few(symbols, numbers);
-    } else {
-      merge_many(symbols, numbers, queue);
-    }
+    merges_.apply(symbols, numbers, queue);
   }
 
   /// Why there is no unknown token, for messages.
@@ -111,8 +108,6 @@ class BytePairEncoding {
   }
 
  private:
-  static constexpr std::size_t few = 48;
-
   struct Unit {
     std::uint32_t code;
     std::size_t bytes;
@@ -138,13 +133,8 @@ class BytePairEncoding {
   void add_units(std::string_view text, Token id);
   bool add_fallback(std::string_view unit, std::uint32_t position, std::vector<Token>& symbols) const;
   bool start(std::string_view word, std::vector<Token>& symbols, std::size_t& unknown) const;
-  PairTable::Value merge(Token left, Token right) const {
-    return merges_.find(static_cast<std::uint32_t>(left), static_cast<std::uint32_t>(right));
-  }
-  void merge_few(std::vector<Token>& symbols, std::vector<std::uint32_t>& ranks) const;
-  void merge_many(std::vector<Token>& symbols, std::vector<std::uint32_t>& links,
-                  std::vector<std::uint64_t>& queue) const;
   void read_merges(const TokenizerFile& contents, const std::string& file);
+  void add_neighbours(std::string_view token, std::vector<PairTable::Entry>& pairs) const;
   void find_wholes(bool all);
 
   bool byte_level_, byte_fallback_, fuse_unknown_;
@@ -156,8 +146,8 @@ class BytePairEncoding {
   PairTable units_;                               // otherwise: (position, character) to (token, 0)
   std::array<std::vector<Token>, 256> fallback_;  // the tokens that a byte falls back to, empty if some are missing
   std::vector<Token> prefix_fallback_, suffix_fallback_;
-  PairTable neighbours_;               // pairs of characters that are adjacent in merge results
-  PairTable merges_;                   // (left, right) to (rank, token)
+  PairTable neighbours_;  // pairs of characters that are adjacent in merge results
+  Merges merges_;
   StringTable words_;                  // the tokens' texts, as bytes if byte_level_
   std::vector<Token> tokens_, whole_;  // per word: its token; the same if the word encodes to it, else -1
 };
@@ -201,6 +191,8 @@ inline BytePairEncoding::BytePairEncoding(const TokenizerFile& contents, const s
   prefix_fallback_ = fallback_of(prefix_);
   suffix_fallback_ = fallback_of(suffix_);
   ByteStrings words;
+  words.reserve(contents.vocabulary.size(), contents.vocabulary.bytes());
+  tokens_.reserve(contents.vocabulary.size());
   for (std::size_t i = 0; i < contents.ids.size(); ++i) {
     const std::string_view text = contents.vocabulary[i];
     add_units(text, contents.ids[i]);
@@ -236,43 +228,90 @@ inline void BytePairEncoding::add_units(std::string_view text, Token id) {
 }
 
 inline void BytePairEncoding::read_merges(const TokenizerFile& contents, const std::string& file) {
-  const auto id_of = [&](std::size_t merge, std::string_view text) {
-    const std::uint32_t index = contents.vocabulary.find(text);
-    if (index != StringTable::none) return static_cast<std::uint32_t>(contents.ids[index]);
-    throw_content_error(file, "model.merges[" + std::to_string(merge) + "]", "a merge with " + in_quotes(text),
-                        "tokens of model.vocab");
-  };
+  const std::size_t count = contents.part_ends.size() / 2;
+  merges_ = Merges(count);
+  ByteStrings texts;  // of a group of merges: the left token, the right one, and what they merge to
+  std::vector<std::uint32_t> found;
+  std::vector<PairTable::Entry> merges, neighbours;
   std::string whole;
-  for (std::size_t i = 0; i < contents.part_ends.size() / 2; ++i) {
-    const std::string_view left = contents.part(2 * i), right = contents.part(2 * i + 1);
-    whole.assign(left);
-    whole += right.substr(std::min(prefix_.size(), right.size()));
-    const auto bytes = byte_level_ ? bytes_of_token(whole) : std::optional(whole);
-    std::uint32_t before = PairTable::none;
-    for (std::size_t at = 0; bytes && at < bytes->size();) {
-      const Unit unit = unit_at(*bytes, at);
-      if (before != PairTable::none) neighbours_.set(before, unit.code, {0, 0});
-      before = unit.code;
-      at += unit.bytes;
+  for (std::size_t begin = 0; begin < count; begin += table_group) {
+    const std::size_t end = std::min(begin + table_group, count);
+    texts.clear();
+    merges.clear();
+    neighbours.clear();
+    for (std::size_t i = begin; i < end; ++i) {
+      const std::string_view left = contents.part(2 * i), right = contents.part(2 * i + 1);
+      whole.assign(left);
+      whole += right.substr(std::min(prefix_.size(), right.size()));
+      for (const std::string_view text : {left, right, std::string_view(whole)}) texts.push_back(text);
+      add_neighbours(whole, neighbours);
     }
-    merges_.set(id_of(i, left), id_of(i, right), {static_cast<std::uint32_t>(i), id_of(i, whole)});
+    contents.vocabulary.find_all(texts, found);
+    for (std::size_t i = 0; i < found.size(); ++i) {
+      if (found[i] == StringTable::none) {
+        throw_content_error(file, "model.merges[" + std::to_string(begin + i / 3) + "]",
+                            "a merge with " + in_quotes(texts[i]), "tokens of model.vocab");
+      }
+      found[i] = static_cast<std::uint32_t>(contents.ids[found[i]]);
+    }
+    for (std::size_t i = begin; i < end; ++i) {
+      const std::uint32_t* ids = found.data() + 3 * (i - begin);
+      merges.push_back({ids[0], ids[1], {static_cast<std::uint32_t>(i), ids[2]}});
+    }
+    merges_.add(merges);
+    neighbours_.set_all(neighbours);
+  }
+}
+
+/// Appends the pairs of adjacent characters in a token.
+inline void BytePairEncoding::add_neighbours(std::string_view token, std::vector<PairTable::Entry>& pairs) const {
+  const auto bytes = byte_level_ ? bytes_of_token(token) : std::optional(std::string(token));
+  std::uint32_t before = PairTable::none;
+  for (std::size_t at = 0; bytes && at < bytes->size();) {
+    const Unit unit = unit_at(*bytes, at);
+    if (before != PairTable::none) pairs.push_back({before, unit.code, {0, 0}});
+    before = unit.code;
+    at += unit.bytes;
   }
 }
 
 /// Finds the texts that encode to their own token: all of them if the model ignores merges for whole words. Otherwise
 /// all but long ones, which are rarely words, are encoded to find out.
 inline void BytePairEncoding::find_wholes(bool all) {
+  if (all) {
+    whole_ = tokens_;
+    return;
+  }
   whole_.assign(tokens_.size(), -1);
+  struct Trial {
+    ShortWord word;
+    std::size_t index;
+  };
+  // Several words take turns, unless a processor's cache holds all merges.
+  std::vector<Trial> trials(merges_.bytes() <= (1u << 20) ? 1 : 16);
+  std::size_t next = 0;
   std::vector<Token> symbols;
-  std::vector<std::uint32_t> numbers;
-  for (std::size_t i = 0; i < tokens_.size(); ++i) {
-    std::size_t unknown = 0;
-    if (!all) {
-      if (words_[i].size() > few || !start(words_[i], symbols, unknown) || symbols.size() > few) continue;
-      merge_few(symbols, numbers);
-      if (symbols.size() != 1 || symbols[0] != tokens_[i]) continue;
+  const auto start_next = [&](Trial& trial) {
+    for (; next < tokens_.size(); ++next) {
+      std::size_t unknown = 0;
+      if (words_[next].size() > ShortWord::longest || !start(words_[next], symbols, unknown) ||
+          symbols.size() > ShortWord::longest) {
+        continue;
+      }
+      trial.word.start(merges_, symbols);
+      trial.index = next++;
+      return true;
     }
-    whole_[i] = tokens_[i];
+    return false;
+  };
+  std::erase_if(trials, [&](Trial& trial) { return !start_next(trial); });
+  while (!trials.empty()) {
+    std::erase_if(trials, [&](Trial& trial) {
+      if (trial.word.step(merges_)) return false;
+      const auto encoded = trial.word.symbols();
+      if (encoded.size() == 1 && encoded[0] == tokens_[trial.index]) whole_[trial.index] = encoded[0];
+      return !start_next(trial);
+    });
   }
 }
 
@@ -319,77 +358,6 @@ inline bool BytePairEncoding::add_fallback(std::string_view unit, std::uint32_t 
   for (const char c : unit) append(fallback_[static_cast<unsigned char>(c)]);
   if (suffixed) append(suffix_fallback_);
   return true;
-}
-
-/// For short words: a linear search for the lowest rank is faster than a priority queue.
-inline void BytePairEncoding::merge_few(std::vector<Token>& symbols, std::vector<std::uint32_t>& ranks) const {
-  std::size_t count = symbols.size();
-  if (count < 2) return;
-  ranks.resize(2 * few);
-  std::uint32_t* rank = ranks.data();          // of the pair that begins at each symbol
-  std::uint32_t* merged = ranks.data() + few;  // the token that it merges to
-  const auto look_up = [&](std::size_t i) {
-    const PairTable::Value found = merge(symbols[i], symbols[i + 1]);
-    rank[i] = found.first;
-    merged[i] = found.second;
-  };
-  for (std::size_t i = 0; i + 1 < count; ++i) look_up(i);
-  for (;;) {
-    std::size_t best = 0;
-    for (std::size_t i = 1; i + 1 < count; ++i) best = rank[i] < rank[best] ? i : best;
-    if (count < 2 || rank[best] == PairTable::none) break;
-    symbols[best] = static_cast<Token>(merged[best]);
-    for (std::size_t i = best + 1; i + 1 < count; ++i) {
-      symbols[i] = symbols[i + 1];
-      rank[i] = rank[i + 1];
-      merged[i] = merged[i + 1];
-    }
-    --count;
-    if (best > 0) look_up(best - 1);
-    if (best + 1 < count) look_up(best);
-  }
-  symbols.resize(count);
-}
-
-/// For long words: a priority queue of pairs by rank and position, and the symbols as a linked list. Stale queue
-/// entries are skipped.
-inline void BytePairEncoding::merge_many(std::vector<Token>& symbols, std::vector<std::uint32_t>& links,
-                                         std::vector<std::uint64_t>& queue) const {
-  constexpr std::uint32_t none = PairTable::none;
-  const auto count = static_cast<std::uint32_t>(symbols.size());
-  links.resize(std::size_t{2} * count);
-  std::uint32_t *previous = links.data(), *next = links.data() + count;
-  for (std::uint32_t i = 0; i < count; ++i) {
-    previous[i] = i == 0 ? none : i - 1;
-    next[i] = i + 1 == count ? none : i + 1;
-  }
-  queue.clear();
-  const auto offer = [&](std::uint32_t at) {
-    const std::uint32_t rank = merge(symbols[at], symbols[next[at]]).first;
-    if (rank == none) return false;
-    queue.push_back(static_cast<std::uint64_t>(rank) << 32 | at);
-    return true;
-  };
-  const auto later = [](std::uint64_t a, std::uint64_t b) { return a > b; };
-  for (std::uint32_t i = 0; i + 1 < count; ++i) offer(i);
-  std::make_heap(queue.begin(), queue.end(), later);
-  while (!queue.empty()) {
-    std::pop_heap(queue.begin(), queue.end(), later);
-    const std::uint64_t top = queue.back();
-    queue.pop_back();
-    const auto at = static_cast<std::uint32_t>(top);
-    const std::uint32_t right = next[at];
-    if (symbols[at] < 0 || right == none) continue;
-    const PairTable::Value found = merge(symbols[at], symbols[right]);
-    if (found.first != top >> 32) continue;
-    symbols[at] = static_cast<Token>(found.second);
-    symbols[right] = -1;
-    next[at] = next[right];
-    if (next[at] != none) previous[next[at]] = at;
-    if (previous[at] != none && offer(previous[at])) std::push_heap(queue.begin(), queue.end(), later);
-    if (next[at] != none && offer(at)) std::push_heap(queue.begin(), queue.end(), later);
-  }
-  std::erase(symbols, -1);
 }
 
 }  // namespace detail

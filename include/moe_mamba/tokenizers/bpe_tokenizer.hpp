@@ -148,28 +148,28 @@ inline BpeTokenizer::BpeTokenizer(std::span<const std::byte> bytes, const std::s
   // Gaps between ids are allowed, but limited so that a small file cannot take much memory.
   const std::size_t added = root["added_tokens"].is_null() ? 0 : root["added_tokens"].elements().size();
   const std::size_t limit = 2 * (contents.ids.size() + added) + 65535;
-  written_ = contents.vocabulary;
-  ids_ = contents.ids;
+  model_ = std::make_shared<const detail::BytePairEncoding>(contents, file, pre_tokenizer_.byte_level());
+  written_ = std::move(contents.vocabulary);
+  ids_ = std::move(contents.ids);
+  texts_.reserve(written_.bytes());
   const auto index_of = [&](Token id) { return std::min(static_cast<std::size_t>(id), limit); };
   if (const auto last = std::max_element(ids_.begin(), ids_.end()); last != ids_.end())
     entries_.resize(index_of(*last) + 1);
-  for (std::size_t i = 0; i < contents.ids.size(); ++i) {
+  for (std::size_t i = 0; i < ids_.size(); ++i) {
     // Prefetch, as ids may be in any order.
     if (constexpr std::size_t ahead = 8; i + ahead < ids_.size()) {
       __builtin_prefetch(entries_.data() + index_of(ids_[i + ahead]), 1);
     }
     const auto field = [&] {
-      return detail::JsonField(file, "model.vocab " + detail::in_quotes(contents.vocabulary[i]), nullptr);
+      return detail::JsonField(file, "model.vocab " + detail::in_quotes(written_[i]), nullptr);
     };
-    if (static_cast<std::size_t>(contents.ids[i]) > limit) {
-      field().refuse(std::to_string(contents.ids[i]),
-                     "0 to " + std::to_string(limit) + " for a vocabulary of this size");
+    if (static_cast<std::size_t>(ids_[i]) > limit) {
+      field().refuse(std::to_string(ids_[i]), "0 to " + std::to_string(limit) + " for a vocabulary of this size");
     }
-    add_entry(field, contents.vocabulary[i], contents.ids[i]);
+    add_entry(field, written_[i], ids_[i]);
   }
   read_added_tokens(root["added_tokens"], limit);
   post_processor_ = detail::PostProcessor(root["post_processor"], [&](Token id) { return contains(id); });
-  model_ = std::make_shared<const detail::BytePairEncoding>(contents, file, pre_tokenizer_.byte_level());
 }
 
 /// field() gives the field to be named if another token has the id.
