@@ -130,7 +130,7 @@ class History {
     append(text, point.step, point.seconds, point.loss, point.tokens_per_second);
     for (const auto& load : point.load) {
       text += "\nload";
-      for (const double share : load) append(text, share);
+      for (const double part : load) append(text, part);
     }
     return text;
   }
