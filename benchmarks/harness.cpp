@@ -6,10 +6,11 @@
 #include <ctime>
 #include <fstream>
 #include <stdexcept>
-
-#include <nlohmann/json.hpp>
+#include <string_view>
+#include <utility>
 
 #include "ceilings.hpp"
+#include "moe_mamba/io/classic_locale.hpp"
 #include "moe_mamba/version.hpp"
 
 namespace benchmarks {
@@ -58,6 +59,33 @@ std::string readable(const Comparison& comparison) {
     std::snprintf(text + size, sizeof text - static_cast<std::size_t>(size), " (goal: %g)", aim);
   }
   return text;
+}
+
+/// JSON values as text. Names have no control characters.
+std::string json(std::string_view text) {
+  std::string quoted = "\"";
+  for (const char character : text) {
+    if (character == '"' || character == '\\') quoted += '\\';
+    quoted += character;
+  }
+  return quoted + '"';
+}
+std::string json(double number) { return std::isfinite(number) ? moe_mamba::detail::number_text(number) : "null"; }
+std::string json_flag(bool flag) { return flag ? "true" : "false"; }
+
+/// An array with an element per line.
+std::string json_array(const std::vector<std::string>& elements) {
+  std::string text;
+  for (const std::string& element : elements) text += (text.empty() ? "\n" : ",\n") + element;
+  return '[' + text + ']';
+}
+
+using JsonMembers = std::vector<std::pair<std::string_view, std::string>>;
+
+std::string json_object(const JsonMembers& members) {
+  std::string text;
+  for (const auto& [name, value] : members) text += (text.empty() ? "" : ", ") + json(name) + ": " + value;
+  return '{' + text + '}';
 }
 
 }  // namespace
@@ -147,51 +175,57 @@ void Report::add_shares(const std::string& name, int threads, std::vector<Share>
 }
 
 void Report::write_json(const std::string& path) const {
-  using Json = nlohmann::ordered_json;
-  Json groups = Json::array();
+  std::vector<std::string> groups;
   for (const Group& group : groups_) {
-    Json rows = Json::array();
+    std::vector<std::string> rows, profiles;
     for (const Row& row : group.rows) {
-      Json comparisons = Json::array();
+      std::vector<std::string> comparisons;
       for (const Comparison& comparison : row.comparisons) {
-        Json entry{{"with", comparison.with}, {"ratio", comparison.ratio}, {"ceiling", comparison.ceiling}};
-        if (comparison.aim > 0) entry["aim"] = comparison.aim;
-        comparisons.push_back(entry);
+        JsonMembers entry{{"with", json(comparison.with)},
+                          {"ratio", json(comparison.ratio)},
+                          {"ceiling", json_flag(comparison.ceiling)}};
+        if (comparison.aim > 0) entry.emplace_back("aim", json(comparison.aim));
+        comparisons.push_back(json_object(entry));
       }
-      Json entry{{"name", row.name},
-                 {"threads", row.threads},
-                 {"seconds",
-                  {{"median", row.samples.median()},
-                   {"lowest", row.samples.lowest()},
-                   {"highest", row.samples.highest()},
-                   {"repeats", row.samples.seconds.size()}}},
-                 {"rate", row.rate},
-                 {"unit", row.unit},
-                 {"comparisons", comparisons}};
-      if (row.aim > 0) entry["aim"] = row.aim;
-      if (const double times = speed_up(group, row); times > 0) entry["speed_up"] = times;
-      rows.push_back(entry);
+      JsonMembers entry{{"name", json(row.name)},
+                        {"threads", std::to_string(row.threads)},
+                        {"seconds", json_object({{"median", json(row.samples.median())},
+                                                 {"lowest", json(row.samples.lowest())},
+                                                 {"highest", json(row.samples.highest())},
+                                                 {"repeats", std::to_string(row.samples.seconds.size())}})},
+                        {"rate", json(row.rate)},
+                        {"unit", json(row.unit)},
+                        {"comparisons", json_array(comparisons)}};
+      if (row.aim > 0) entry.emplace_back("aim", json(row.aim));
+      if (const double times = speed_up(group, row); times > 0) entry.emplace_back("speed_up", json(times));
+      rows.push_back(json_object(entry));
     }
-    Json profiles = Json::array();
     for (const auto& profile : group.profiles) {
-      Json shares = Json::object();
-      for (const Share& share : profile.shares) shares[share.part] = share.share;
-      profiles.push_back({{"name", profile.name}, {"threads", profile.threads}, {"shares", shares}});
+      JsonMembers shares;
+      for (const Share& share : profile.shares) shares.emplace_back(share.part, json(share.share));
+      profiles.push_back(json_object({{"name", json(profile.name)},
+                                      {"threads", std::to_string(profile.threads)},
+                                      {"shares", json_object(shares)}}));
     }
-    groups.push_back({{"group", group.name}, {"rows", rows}, {"profiles", profiles}});
+    groups.push_back(
+        json_object({{"group", json(group.name)}, {"rows", json_array(rows)}, {"profiles", json_array(profiles)}}));
   }
-  const Json document {
-    {"library", library_version()},
+  std::vector<std::string> threads;
+  for (const int count : settings_.threads) threads.push_back(std::to_string(count));
 #if defined(__clang__)
-        {"compiler", "clang " __clang_version__},
+  const std::string_view compiler = "clang " __clang_version__;
 #else
-        {"compiler", "g++ " __VERSION__},
+  const std::string_view compiler = "g++ " __VERSION__;
 #endif
-        {"vector_bytes", vector_bytes}, {"quick", settings_.quick}, {"processor_time", settings_.processor_time},
-        {"threads", settings_.threads}, {"groups", groups},
-  };
   std::ofstream file(path);
-  file << document.dump(1) << '\n';
+  file << json_object({{"library", json(library_version())},
+                       {"compiler", json(compiler)},
+                       {"vector_bytes", std::to_string(vector_bytes)},
+                       {"quick", json_flag(settings_.quick)},
+                       {"processor_time", json_flag(settings_.processor_time)},
+                       {"threads", json_array(threads)},
+                       {"groups", json_array(groups)}})
+       << '\n';
   if (!file.flush()) throw std::runtime_error("cannot write " + path);
 }
 

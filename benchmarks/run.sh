@@ -17,7 +17,7 @@ esac
 for tool in cmake c++; do
   command -v $tool >/dev/null 2>&1 || {
     echo "$tool is missing. sh tests/run.sh installs what is needed on Debian and Ubuntu; elsewhere please install"
-    echo "a C++20 compiler (g++ 12, clang 14 or newer), CMake 3.22 or newer and nlohmann-json 3.9 or newer."
+    echo "a C++20 compiler (g++ 12, clang 14 or newer) and CMake 3.22 or newer."
     exit 1
   }
 done

@@ -18,7 +18,7 @@ if(MOE_MAMBA_CLANGXX)
 endif()
 
 set(flags -std=c++20 -I${PROJECT_SOURCE_DIR}/include)
-set(dependencies nlohmann_json::nlohmann_json)
+set(dependencies)
 if(TARGET Eigen3::Eigen)
   list(APPEND dependencies Eigen3::Eigen)
 endif()

@@ -57,15 +57,3 @@ if(TARGET moe_mamba::tokenizers)
   packaging_test(tokenizers_add_subdirectory -DCONSUME=add_subdirectory -DTOKENIZERS=ON -DMOE_MAMBA_TOKENIZERS=ON
                  -DMOE_MAMBA_SOURCE=${PROJECT_SOURCE_DIR})
 endif()
-
-# The same where the system has no nlohmann-json; the archive's folder is put in its place.
-set(dependencies ${packaging}/dependencies)
-get_target_property(json_folder nlohmann_json::nlohmann_json INTERFACE_INCLUDE_DIRECTORIES)
-list(GET json_folder 0 json_folder)
-if(EXISTS "${json_folder}/nlohmann/json.hpp")
-  file(MAKE_DIRECTORY ${dependencies}/json/include)
-  file(CREATE_LINK ${json_folder}/nlohmann ${dependencies}/json/include/nlohmann SYMBOLIC)
-  packaging_test(
-    fallback -DCONSUME=add_subdirectory -DWAY_ALONE=ON -DMOE_MAMBA_SOURCE=${PROJECT_SOURCE_DIR}
-    -DCMAKE_DISABLE_FIND_PACKAGE_nlohmann_json=ON -DFETCHCONTENT_SOURCE_DIR_NLOHMANNJSON=${dependencies}/json)
-endif()

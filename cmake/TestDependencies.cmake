@@ -1,3 +1,6 @@
+# nlohmann-json, which io.json compares the library's parser with. Without it, that test is left out.
+find_package(nlohmann_json 3.9 QUIET NO_MODULE)
+
 # moe_mamba_test_main: Catch2 2.13 or 3 (the system's, otherwise 3.5.2 is downloaded) with a main().
 if(NOT TARGET Catch2::Catch2)
   find_package(Catch2 QUIET CONFIG)

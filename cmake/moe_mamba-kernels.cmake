@@ -1,13 +1,12 @@
 # Compiles the kernels of a program's models in files of their own, so that code that trains, generates or reads files can be
 # edited without compiling them again. In this tree and in an installed package:
 #
-#   moe_mamba_kernels(<target> HEADER <file> DEFINITIONS <type>... [SCALARS <type>...] [BACKENDS cpu|cuda...] [FILES])
+#   moe_mamba_kernels(<target> HEADER <file> DEFINITIONS <type>... [SCALARS <type>...] [BACKENDS cpu|cuda...])
 #
 # adds to <target> one file per backend (default: cpu), which includes HEADER, where the definitions are, and holds their
-# kernels for each type of parameters (default: float). With FILES, the first of these files also holds the file reader. The
-# function may be called several times for a target, each time with other definitions, types or backends. HEADER and the other
-# files of the target must include <moe_mamba/inference.hpp>, training.hpp, files.hpp or, for a CUDA device, cuda.hpp, but not
-# moe_mamba.hpp or kernels.hpp.
+# kernels for each type of parameters (default: float). The function may be called several times for a target, each time with
+# other definitions, types or backends. HEADER and the other files of the target must include <moe_mamba/inference.hpp>,
+# training.hpp, files.hpp or, for a CUDA device, cuda.hpp, but not moe_mamba.hpp or kernels.hpp.
 
 # Records that a target has these kernels, and fails if it has them already.
 function(moe_mamba_kernels_once target kernels)
@@ -19,13 +18,13 @@ function(moe_mamba_kernels_once target kernels)
 endfunction()
 
 function(moe_mamba_kernels target)
-  cmake_parse_arguments(PARSE_ARGV 1 kernels "FILES" "HEADER" "DEFINITIONS;SCALARS;BACKENDS")
+  cmake_parse_arguments(PARSE_ARGV 1 kernels "" "HEADER" "DEFINITIONS;SCALARS;BACKENDS")
   if(NOT TARGET ${target})
     message(FATAL_ERROR "moe_mamba_kernels: the target is ${target}; allowed: an existing target")
   endif()
   if(kernels_UNPARSED_ARGUMENTS)
     message(FATAL_ERROR "moe_mamba_kernels: the argument is ${kernels_UNPARSED_ARGUMENTS}; allowed: HEADER, DEFINITIONS, "
-                        "SCALARS, BACKENDS, FILES")
+                        "SCALARS, BACKENDS")
   endif()
   if(NOT kernels_HEADER OR NOT kernels_DEFINITIONS)
     message(FATAL_ERROR "moe_mamba_kernels: HEADER or DEFINITIONS is missing; allowed: both given")
@@ -37,7 +36,6 @@ function(moe_mamba_kernels target)
     set(kernels_BACKENDS cpu)
   endif()
   get_filename_component(header ${kernels_HEADER} ABSOLUTE)
-  set(with_files ${kernels_FILES})
   foreach(backend IN LISTS kernels_BACKENDS)
     if(backend STREQUAL "cpu")
       set(kernels "moe_mamba/kernels.hpp")
@@ -50,21 +48,13 @@ function(moe_mamba_kernels target)
     else()
       message(FATAL_ERROR "moe_mamba_kernels: a backend is ${backend}; allowed: cpu, cuda")
     endif()
-    set(text "#include \"${header}\"\n#include <${kernels}>\n#include <moe_mamba/io/safetensors_reader.hpp>\n\n")
-    if(NOT with_files)
-      set(text "#include \"${header}\"\n#include <${kernels}>\n\n")
-    endif()
-    string(APPEND text "namespace moe_mamba {\n")
+    set(text "#include \"${header}\"\n#include <${kernels}>\n\nnamespace moe_mamba {\n")
     foreach(definition IN LISTS kernels_DEFINITIONS)
       foreach(scalar IN LISTS kernels_SCALARS)
         moe_mamba_kernels_once(${target} "::${definition} with parameters of ${scalar} on the backend ${backend}")
         string(APPEND text "template struct PassesOf<::${definition}, ${scalar}, ${type}>;\n")
       endforeach()
     endforeach()
-    if(with_files)
-      string(APPEND text "template struct SafetensorsReader<SafetensorsContents>;\n")
-    endif()
-    set(with_files OFF)
     string(APPEND text "}  // namespace moe_mamba\n")
     get_filename_component(name ${kernels_HEADER} NAME_WE)
     string(SHA256 hash "${text}")

@@ -16,10 +16,10 @@ missing=""
 have c++ || have g++ || have clang++ || missing="$missing g++"
 have cmake || missing="$missing cmake"
 have ninja || missing="$missing ninja-build"
-have_header nlohmann/json.hpp || missing="$missing nlohmann-json3-dev"
 have_header catch2/catch.hpp || have_header catch2/catch_all.hpp || missing="$missing catch2"
 optional=""
 have_header eigen3/Eigen/Core || optional="$optional libeigen3-dev"
+have_header nlohmann/json.hpp || optional="$optional nlohmann-json3-dev"
 have g++ || optional="$optional g++"
 have clang++ || optional="$optional clang"
 have_header utf8proc.h || optional="$optional libutf8proc-dev"
@@ -44,10 +44,9 @@ if [ -n "$missing$optional" ]; then
     done
   elif [ -n "$missing" ]; then
     echo "These are missing; Debian and Ubuntu call them:$missing"
-    echo "Please install: a C++20 compiler (g++ 12, clang 14 or newer), CMake 3.22 or newer, Ninja,"
-    echo "nlohmann-json 3.9 or newer, Catch2 (2.13 or 3)."
+    echo "Please install: a C++20 compiler (g++ 12, clang 14 or newer), CMake 3.22 or newer, Ninja, Catch2 (2.13 or 3)."
     have cmake && have ninja || exit 1
-    echo "CMake will download the libraries that it does not find."
+    echo "CMake will download Catch2 if it does not find it."
   fi
 fi
 

@@ -1,10 +1,15 @@
 #pragma once
 
+#include <charconv>
+#include <cstddef>
+#include <iterator>
+#include <sstream>
+#include <stdexcept>
 #include <string>
+#include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
-
-#include <nlohmann/json.hpp>
 
 #include "moe_mamba/core/scalar.hpp"
 
@@ -67,32 +72,44 @@ class History {
   /// Adds time spent on something other than steps.
   void add_seconds(double seconds) { seconds_ += seconds; }
 
+  /// Lines of a word and numbers, with as many digits as give each number back exactly. A point's loads follow it, a line per
+  /// layer.
   std::string to_text() const {
-    nlohmann::json points = nlohmann::json::array(), held_out = nlohmann::json::array();
-    for (const Point& point : points_) points.push_back(to_json(point));
-    for (const HeldOutPoint& point : held_out_) held_out.push_back({point.step, point.loss});
-    return nlohmann::json{{"points", points},
-                          {"held_out", held_out},
-                          {"open", to_json(open_)},
-                          {"sums", {steps_, tokens_, loss_sum_, open_seconds_, seconds_}}}
-        .dump();
+    std::string text;
+    for (const Point& point : points_) append_point(text += "point", point) += '\n';
+    for (const HeldOutPoint& point : held_out_) append(text += "held_out", point.step, point.loss) += '\n';
+    append_point(text += "open", open_) += '\n';
+    append(text += "sums", steps_, tokens_, loss_sum_, open_seconds_, seconds_) += '\n';
+    return text;
   }
 
-  /// Throws nlohmann::json::exception, a std::exception, for a text not written by to_text().
+  /// Throws std::runtime_error for a text not written by to_text().
   static History from_text(const std::string& text) {
-    const auto json = nlohmann::json::parse(text);
     History history;
-    for (const auto& point : json.at("points")) history.points_.push_back(from_json(point));
-    for (const auto& point : json.at("held_out")) {
-      history.held_out_.push_back({point.at(0).get<Index>(), point.at(1).get<double>()});
+    Point* point = nullptr;  // the one whose loads come next
+    std::istringstream lines(text);
+    for (std::string line; std::getline(lines, line);) {
+      std::string_view rest = line;
+      const std::string_view word = rest.substr(0, rest.find(' '));
+      rest.remove_prefix(word.size());
+      if (word == "point" || word == "open") {
+        point = word == "open" ? &history.open_ : &history.points_.emplace_back();
+        take(rest, point->step, point->seconds, point->loss, point->tokens_per_second);
+      } else if (word == "load" && point != nullptr) {
+        std::vector<double>& load = point->load.emplace_back();
+        while (!rest.empty()) take(rest, load.emplace_back());
+      } else if (word == "held_out") {
+        HeldOutPoint& held_out = history.held_out_.emplace_back();
+        take(rest, held_out.step, held_out.loss);
+      } else if (word == "sums") {
+        take(rest, history.steps_, history.tokens_, history.loss_sum_, history.open_seconds_, history.seconds_);
+      }
     }
-    history.open_ = from_json(json.at("open"));
-    const auto& sums = json.at("sums");
-    history.steps_ = sums.at(0).get<Index>();
-    history.tokens_ = sums.at(1).get<Index>();
-    history.loss_sum_ = sums.at(2).get<double>();
-    history.open_seconds_ = sums.at(3).get<double>();
-    history.seconds_ = sums.at(4).get<double>();
+    // What could not be read is missing or zero.
+    if (history.to_text() != text) {
+      throw std::runtime_error(
+          "the checkpoint's history is not one written by this program; use --fresh to start over");
+    }
     return history;
   }
 
@@ -103,12 +120,30 @@ class History {
     loss_sum_ = open_seconds_ = 0;
   }
 
-  static nlohmann::json to_json(const Point& point) {
-    return {point.step, point.seconds, point.loss, point.tokens_per_second, point.load};
+  template <class... Numbers>
+  static std::string& append(std::string& text, Numbers... numbers) {
+    char digits[32];
+    (text.append(1, ' ').append(digits, std::to_chars(digits, std::end(digits), numbers).ptr), ...);
+    return text;
   }
-  static Point from_json(const nlohmann::json& json) {
-    return {json.at(0).get<Index>(), json.at(1).get<double>(), json.at(2).get<double>(), json.at(3).get<double>(),
-            json.at(4).get<std::vector<std::vector<double>>>()};
+  static std::string& append_point(std::string& text, const Point& point) {
+    append(text, point.step, point.seconds, point.loss, point.tokens_per_second);
+    for (const auto& load : point.load) {
+      text += "\nload";
+      for (const double part : load) append(text, part);
+    }
+    return text;
+  }
+
+  /// Reads numbers from the beginning of a text and removes them, or all of it at what is not a number.
+  template <class... Numbers>
+  static void take(std::string_view& text, Numbers&... numbers) {
+    const auto take_one = [&](auto& number) {
+      if (text.empty()) return;
+      const auto [end, error] = std::from_chars(text.data() + 1, text.data() + text.size(), number);
+      text.remove_prefix(error == std::errc{} ? static_cast<std::size_t>(end - text.data()) : text.size());
+    };
+    (take_one(numbers), ...);
   }
 
   std::vector<Point> points_;

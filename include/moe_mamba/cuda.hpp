@@ -11,5 +11,4 @@
 #include "moe_mamba/cuda/device.hpp"
 #include "moe_mamba/cuda/recording.hpp"
 #include "moe_mamba/files.hpp"
-#include "moe_mamba/io/safetensors_reader.hpp"
 #include "moe_mamba/training.hpp"

@@ -5,6 +5,5 @@
 
 #include "moe_mamba/files.hpp"
 #include "moe_mamba/inference.hpp"
-#include "moe_mamba/io/safetensors_reader.hpp"
 #include "moe_mamba/kernels.hpp"
 #include "moe_mamba/training.hpp"

@@ -7,7 +7,6 @@
 
 #include "moe_mamba/core/random.hpp"
 #include "moe_mamba/io/safetensors.hpp"
-#include "moe_mamba/io/safetensors_reader.hpp"
 #include "support/catch.hpp"
 #include "support/folder.hpp"
 

@@ -17,7 +17,6 @@
 #include "moe_mamba/io/floating_point_guard.hpp"
 #include "moe_mamba/io/mapped_file.hpp"
 #include "moe_mamba/io/safetensors.hpp"
-#include "moe_mamba/io/safetensors_reader.hpp"
 
 namespace moe_mamba::inline v0_2::families {
 

@@ -14,7 +14,9 @@
 #include "moe_mamba/io/atomic_file.hpp"
 #include "moe_mamba/io/floating_point_guard.hpp"
 #include "moe_mamba/io/mapped_file.hpp"
+#include "moe_mamba/io/quoted_text.hpp"
 #include "moe_mamba/io/safetensors_header.hpp"
+#include "moe_mamba/io/safetensors_reader.hpp"
 #include "moe_mamba/io/text_order.hpp"
 
 namespace moe_mamba::inline v0_2 {

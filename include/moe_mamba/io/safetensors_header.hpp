@@ -11,7 +11,6 @@
 
 #include "moe_mamba/core/scalar.hpp"
 #include "moe_mamba/io/data_type.hpp"
-#include "moe_mamba/io/quoted_text.hpp"
 
 /// The header of the safetensors format (github.com/huggingface/safetensors):
 ///
@@ -69,17 +68,5 @@ inline Index tensor_bytes(DataType type, std::span<const Index> shape) {
 }
 
 }  // namespace detail
-
-/// Reads a file in memory. Its definition, and the JSON parser that it needs, are in io/safetensors_reader.hpp, so a
-/// program can compile them in a single file, as it does kernels (files.hpp).
-template <class Contents>
-struct SafetensorsReader {
-  static Contents read(std::span<const std::byte> bytes, const std::string& file);
-};
-
-/// Parses a file in memory. The tensors' data point into `bytes`; `file` names it in errors.
-inline SafetensorsContents parse_safetensors(std::span<const std::byte> bytes, const std::string& file) {
-  return SafetensorsReader<SafetensorsContents>::read(bytes, file);
-}
 
 }  // namespace moe_mamba::inline v0_2

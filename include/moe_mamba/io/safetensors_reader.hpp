@@ -13,6 +13,7 @@
 
 #include "moe_mamba/io/file_error.hpp"
 #include "moe_mamba/io/json_parser.hpp"
+#include "moe_mamba/io/quoted_text.hpp"
 #include "moe_mamba/io/safetensors_header.hpp"
 #include "moe_mamba/io/text_order.hpp"
 
@@ -244,8 +245,8 @@ inline SafetensorsContents SafetensorsHeaderReader::finish() {
 
 }  // namespace detail
 
-template <class Contents>
-Contents SafetensorsReader<Contents>::read(std::span<const std::byte> bytes, const std::string& file) {
+/// Parses a file in memory. The tensors' data point into `bytes`; `file` names it in errors.
+inline SafetensorsContents parse_safetensors(std::span<const std::byte> bytes, const std::string& file) {
   const std::string size = std::to_string(bytes.size()) + " bytes", other = "not a safetensors file: ";
   if (bytes.size() < 8) detail::throw_content_error(file, other + "file size", size, "at least 8 bytes");
   std::uint64_t length = 0;
