@@ -116,7 +116,8 @@ template <ComputeScalar C>
     for (; count - i >= step; i += step) max0 = max(max0, load<P>(values + i));
     largest = horizontal_max(max(max0, max1));
   }
-  for (; i < count; ++i) largest = std::max(largest, values[i]);
+  const Index rest = count & (step - 1);
+  for (Index k = 0; k < rest; ++k) largest = std::max(largest, values[count - rest + k]);
   return largest;
 }
 
