@@ -7,6 +7,7 @@
 #include <iostream>
 #include <new>
 #include <string>
+#include <type_traits>
 
 #include "moe_mamba/moe_mamba.hpp"
 #include "quickstart/corpus.hpp"
@@ -14,7 +15,7 @@
 #include "quickstart/options.hpp"
 #include "quickstart/plan.hpp"
 #include "quickstart/report.hpp"
-#include "quickstart/terminal.hpp"
+#include "support/terminal.hpp"
 
 #if defined(QUICKSTART_CUDA)
 #include "moe_mamba/cuda.hpp"
@@ -24,8 +25,6 @@ using namespace moe_mamba;
 using namespace quickstart;
 
 namespace {
-
-constexpr Settings settings;
 
 /// Set by Ctrl-C. A second one ends the program at once, which loses only the steps since the last checkpoint.
 std::atomic<bool> interrupted = false;
@@ -46,7 +45,7 @@ constexpr Index held_out_points = 12;       // of the curve
 constexpr double checkpoint_interval = 45;  // seconds
 
 /// Sequential windows in a batch of up to twelve, one per held-out block of a long text.
-auto held_out_windows(const Corpus& corpus) {
+auto held_out_windows(const Corpus& corpus, const Settings& settings) {
   const auto count = (static_cast<Index>(corpus.held_out.size()) - 1) / settings.length;
   return sequential_windows(corpus.held_out, Length{settings.length},
                             Batch{std::clamp<Index>(count, 1, static_cast<Index>(most_blocks))});
@@ -54,8 +53,9 @@ auto held_out_windows(const Corpus& corpus) {
 
 /// The held-out loss in nats per byte. States are carried from window to window.
 template <class Definition, class Backend>
-double held_out_loss(const Model<Definition, float, Backend>& model, Backend& device, const Corpus& corpus) {
-  auto text = held_out_windows(corpus);
+double held_out_loss(const Model<Definition, float, Backend>& model, Backend& device, const Corpus& corpus,
+                     const Settings& settings) {
+  auto text = held_out_windows(corpus, settings);
   Workspace<Definition, float, Backend> workspace(device, text.shape());
   States<Definition, float, typename Backend::Memory> states(text.shape().batch);
   double sum = 0;
@@ -67,7 +67,7 @@ double held_out_loss(const Model<Definition, float, Backend>& model, Backend& de
 }
 
 template <class Definition, class Backend>
-auto make_trainer(Model<Definition, float, Backend>& model, Backend& device, Index steps) {
+auto make_trainer(Model<Definition, float, Backend>& model, Backend& device, const Settings& settings, Index steps) {
   return Trainer(model, device, AdamW{.learning_rate = settings.learning_rate, .weight_decay = settings.weight_decay},
                  Cosine{.warmup = std::min(settings.warmup, steps / 10), .steps = steps, .floor = settings.floor},
                  TrainerOptions{.largest = {settings.batch, settings.length}});
@@ -75,11 +75,11 @@ auto make_trainer(Model<Definition, float, Backend>& model, Backend& device, Ind
 
 /// The number of steps that fit into the requested time, estimated from a few steps of a temporary model.
 template <class Definition, class Backend>
-Index affordable_steps(Backend& device, const Corpus& corpus, const Options& options) {
+Index affordable_steps(Backend& device, const Corpus& corpus, const Settings& settings, const Options& options) {
   const double begin = seconds_now(), budget = 60 * options.minutes.value_or(3);
   std::cout << "measuring the speed of this machine\n" << std::flush;
   Model<Definition, float, Backend> model(Seed{1});
-  auto trainer = make_trainer(model, device, 1000);
+  auto trainer = make_trainer(model, device, settings, 1000);
   auto batches = windows(corpus.training, Length{settings.length}, Batch{settings.batch});
   for (int i = 0; i < 2; ++i) trainer.step(batches.next());
   const double warm = seconds_now();
@@ -89,7 +89,7 @@ Index affordable_steps(Backend& device, const Corpus& corpus, const Options& opt
     ++steps;
   } while (!interrupted && seconds_now() - warm < 0.02 * budget);
   const double step = (seconds_now() - warm) / static_cast<double>(steps), pausing = seconds_now();
-  held_out_loss(model, device, corpus);
+  held_out_loss(model, device, corpus, settings);
   const double pauses = static_cast<double>(held_out_points) * (seconds_now() - pausing);
   return std::max<Index>(10, static_cast<Index>((budget - (seconds_now() - begin) - pauses) / step));
 }
@@ -116,7 +116,8 @@ std::string status(const History& history, Index steps) {
 /// Ctrl-C, after saving a checkpoint. A new run has as many steps as `like`, if given.
 template <class Definition, class Backend>
 std::optional<TrainedModel> train(Backend& device, const std::string& name, const std::string& file,
-                                  const Corpus& corpus, const Options& options, const Plan* like = nullptr) {
+                                  const Corpus& corpus, const Settings& settings, const Options& options,
+                                  const Plan* like = nullptr) {
   const auto checkpoint = options.folder / (file + ".checkpoint.safetensors");
   Plan plan = wanted_plan(spelling<Definition>(), settings, corpus, options);
   const auto stored = stored_plan(checkpoint, plan, options);
@@ -125,7 +126,7 @@ std::optional<TrainedModel> train(Backend& device, const std::string& name, cons
   } else if (like != nullptr) {
     plan.follow(*like);
   } else {
-    plan.steps = options.steps ? *options.steps : affordable_steps<Definition>(device, corpus, options);
+    plan.steps = options.steps ? *options.steps : affordable_steps<Definition>(device, corpus, settings, options);
   }
   if (interrupted) return std::nullopt;
 
@@ -136,7 +137,7 @@ std::optional<TrainedModel> train(Backend& device, const std::string& name, cons
             << std::flush;
 
   Model<Definition, float, Backend> model(Seed{plan.seed});
-  auto trainer = make_trainer(model, device, plan.steps);
+  auto trainer = make_trainer(model, device, settings, plan.steps);
   auto batches = windows(corpus.training, Length{settings.length}, Batch{settings.batch}, Seed{plan.seed});
   History history;
   if (stored) {
@@ -152,7 +153,7 @@ std::optional<TrainedModel> train(Backend& device, const std::string& name, cons
   };
   const auto evaluate = [&] {
     const double begin = seconds_now();
-    history.add_held_out(trainer.steps(), held_out_loss(model, device, corpus));
+    history.add_held_out(trainer.steps(), held_out_loss(model, device, corpus, settings));
     history.add_seconds(seconds_now() - begin);
   };
   if (!stored) {
@@ -195,10 +196,10 @@ std::optional<TrainedModel> train(Backend& device, const std::string& name, cons
 }
 
 /// Loads the saved model and generates text, byte by byte.
-template <class Backend>
+template <class Definition, class Backend>
 std::string write_text(Backend& device, const Options& options, const Corpus& corpus, std::uint64_t seed,
                        std::string& prompt) {
-  const auto model = load<Net, float, Backend>(options.folder / "model.safetensors");
+  const auto model = load<Definition, float, Backend>(options.folder / "model.safetensors");
   Decoder decoder(model, device);
   prompt = options.prompt.value_or(default_prompt(corpus));
   std::string text;
@@ -216,8 +217,9 @@ std::string write_text(Backend& device, const Options& options, const Corpus& co
   return text;
 }
 
-template <class Backend>
-void run(Backend& device, const Options& options) {
+/// Reads the text and trains `Definition`, after `Reference` if that is another one.
+template <class Definition, class Reference, class Backend>
+void run(Backend& device, const Settings& settings, const Options& options) {
   const Corpus corpus = read_corpus(options.texts, options.folder, static_cast<std::size_t>(settings.length));
   std::error_code error;
   std::filesystem::create_directories(options.folder, error);
@@ -232,18 +234,30 @@ void run(Backend& device, const Options& options) {
     if (model) models.push_back(std::move(*model));
     return model.has_value();
   };
-  if (!add(train<Net>(device, "MoE-Mamba", "model", corpus, options))) return;
-  if (options.compare && !add(train<Plain>(device, "plain Mamba", "plain", corpus, options, &models[0].plan))) return;
+  if (!add(train<Definition>(device, "MoE-Mamba", "model", corpus, settings, options))) return;
+  if constexpr (!std::is_same_v<Definition, Reference>) {
+    if (!add(train<Reference>(device, "plain Mamba", "plain", corpus, settings, options, &models[0].plan))) return;
+  }
 
   ReportFacts facts;
   facts.threads = options.threads;
   facts.settings = settings.text();
-  if (options.tokens > 0) facts.generated = write_text(device, options, corpus, models[0].plan.seed, facts.prompt);
+  if (options.tokens > 0)
+    facts.generated = write_text<Definition>(device, options, corpus, models[0].plan.seed, facts.prompt);
   facts.gzip_bits = compressed_bits("gzip", options.folder / "held-out.txt", corpus.held_out.size());
   facts.xz_bits = compressed_bits("xz", options.folder / "held-out.txt", corpus.held_out.size());
   write_file(options.folder / "report.html", report_html(corpus, models, facts));
   write_file(options.folder / "loss.svg", loss_chart(models, facts).svg(true));
   std::cout << "report: " << (options.folder / "report.html").string() << '\n';
+  if (models.size() > 1) {
+    std::cout << "examples/paper.sh compares them with three seeds, tuned learning rates and other systems\n";
+  }
+}
+
+template <class Backend>
+void run(Backend& device, const Options& options) {
+  options.compare ? run<SmallNet, SmallPlain>(device, small_settings, options)
+                  : run<Net, Net>(device, Settings(), options);
 }
 
 }  // namespace

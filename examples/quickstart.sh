@@ -1,15 +1,10 @@
 #!/bin/sh
 # sh examples/quickstart.sh [files or folders…] [options]
 # Installs missing packages (Debian, Ubuntu), builds the quickstart for this machine and runs it with the given arguments;
-# --help lists them. The build folder is build-quickstart/ in this repository.
+# --help lists them. The build folder is build-examples/ in this repository.
 set -u
 here=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd) || exit 1
-build=$here/build-quickstart
-jobs=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
-
-have() { command -v "$1" >/dev/null 2>&1; }
-have_header() { [ -e "/usr/include/$1" ] || [ -e "/usr/local/include/$1" ]; }
-complain() { printf 'quickstart: %s\n' "$*" >&2; }
+program=quickstart
 
 # --help is answered without building; --cuda needs the kernels for a CUDA device.
 cuda=OFF
@@ -24,68 +19,8 @@ for argument in "$@"; do
   esac
 done
 
-missing=""
-have c++ || have g++ || have clang++ || missing="$missing g++"
-have cmake || missing="$missing cmake"
-have ninja || missing="$missing ninja-build"
-have_header eigen3/Eigen/Core || missing="$missing libeigen3-dev"
-have_header nlohmann/json.hpp || missing="$missing nlohmann-json3-dev"
-
-explain_requirements() {
-  complain "please install a C++20 compiler (g++ 12, clang 14 or newer), CMake 3.22 or newer, Ninja, Eigen 3.4 (the text to train on) and"
-  complain "nlohmann-json 3.9 or newer, and run this again; Debian and Ubuntu call what is missing:$missing"
-}
-
-if [ -n "$missing" ]; then
-  if have apt-get && { [ "$(id -u)" -eq 0 ] || have sudo; }; then
-    sudo=""
-    if [ "$(id -u)" -ne 0 ]; then
-      sudo=sudo
-      echo "sudo is needed to install:$missing"
-    else
-      echo "installing:$missing"
-    fi
-    $sudo apt-get -q update >/dev/null || complain "apt-get update failed; trying without"
-    # shellcheck disable=SC2086 # a list of packages
-    $sudo env DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install $missing >/dev/null || {
-      complain "could not install:$missing"
-      explain_requirements
-      exit 1
-    }
-  else
-    explain_requirements
-    # CMake downloads the libraries that it does not find, but the tools are needed.
-    have cmake && have ninja && { have c++ || have g++ || have clang++; } || exit 1
-    complain "continuing: CMake will try to download the libraries"
-  fi
-fi
-
-# A build folder that was copied along with the repository contains the paths of the original.
-if [ -e "$build/CMakeCache.txt" ] && ! grep -qF "CMAKE_HOME_DIRECTORY:INTERNAL=$here" "$build/CMakeCache.txt"; then
-  rm -rf "$build"
-fi
-
-# Some instructions of compute capability 9.0 exist in code for 9.0a only.
-capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d .)
-case $capability in
-'' | 90) gencode=arch=compute_90a,code=sm_90a ;;
-*) gencode=arch=compute_$capability,code=sm_$capability ;;
-esac
-
-log=$build/build.log
-mkdir -p "$build" || {
-  complain "$build: cannot be created"
-  exit 1
-}
-[ -e "$build/examples/quickstart" ] || echo "building, which takes a minute or two"
-{
-  cmake -S "$here" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DMOE_MAMBA_NATIVE=ON -DMOE_MAMBA_BUILD_TESTS=OFF \
-    -DMOE_MAMBA_BUILD_BENCHMARKS=OFF -DMOE_MAMBA_BUILD_EXAMPLES=ON -DMOE_MAMBA_CUDA=$cuda \
-    -DMOE_MAMBA_CUDA_GENCODE=$gencode &&
-    cmake --build "$build" --target example.quickstart -j "$jobs"
-} >"$log" 2>&1 || {
-  tail -n 30 "$log" >&2
-  complain "the build failed; its whole output is in $log"
-  exit 1
-}
+# shellcheck source=support/build.sh
+. "$here/examples/support/build.sh"
+install_requirements
+build_example quickstart
 exec "$build/examples/quickstart" "$@"

@@ -3,4 +3,5 @@
 #include "nets.hpp"
 
 template struct moe_mamba::PassesOf<quickstart::Net, float, moe_mamba::Cuda>;
-template struct moe_mamba::PassesOf<quickstart::Plain, float, moe_mamba::Cuda>;
+template struct moe_mamba::PassesOf<quickstart::SmallNet, float, moe_mamba::Cuda>;
+template struct moe_mamba::PassesOf<quickstart::SmallPlain, float, moe_mamba::Cuda>;

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <algorithm>
-#include <charconv>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
@@ -12,6 +11,7 @@
 
 #include "moe_mamba/core/check.hpp"
 #include "moe_mamba/core/scalar.hpp"
+#include "support/arguments.hpp"
 
 /// The command-line options of the quickstart.
 namespace quickstart {
@@ -31,7 +31,7 @@ text. Without files it trains on the headers of Eigen. Ctrl-C saves a checkpoint
   --seed N         seed of initialisation, batches and generated text (1)
   --prompt TEXT    beginning of the generated text (a line of the held-out text)
   --tokens N       number of bytes to generate (600)
-  --compare        also train plain Mamba with the same active parameters, for as many steps
+  --compare        train a smaller pair instead: MoE-Mamba, then plain Mamba with as many active parameters and steps
   --fresh          start over, ignoring checkpoints in the folder
   --help           this text
 )";
@@ -51,71 +51,38 @@ struct Options {
   bool help = false;
 };
 
-namespace detail {
-
-template <class Number>
-Number number(const std::string& option, const std::string& text, Number lowest, Number highest, const char* allowed) {
-  Number value{};
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  const bool ok = error == std::errc{} && end == text.data() + text.size() && value >= lowest && value <= highest;
-  moe_mamba::require(ok, option.c_str(), text.empty() ? "empty" : text, allowed);
-  return value;
-}
-
-}  // namespace detail
-
 /// Throws std::invalid_argument for an unknown argument or a value out of range.
 inline Options parse(int count, char** arguments) {
   Options options;
-  bool only_texts = false;
-  for (int i = 1; i < count; ++i) {
-    std::string name = arguments[i];
-    if (only_texts || name.size() < 2 || name[0] != '-') {
-      moe_mamba::require(!name.empty(), "a file or folder", "empty", "the path of a file or folder");
+  support::Arguments argument(count, arguments);
+  while (argument.next()) {
+    const std::string& name = argument.name();
+    if (argument.is_path()) {
       options.texts.emplace_back(name);
-      continue;
-    }
-    std::optional<std::string> attached;
-    if (const auto equals = name.find('='); equals != std::string::npos) {
-      attached = name.substr(equals + 1);
-      name.resize(equals);
-    }
-    const auto flag = [&] {
-      moe_mamba::require(!attached, name.c_str(), attached.value_or(""), "no value");
-      return true;
-    };
-    const auto value = [&] {
-      if (attached) return *attached;
-      moe_mamba::require(i + 1 < count, name.c_str(), "without a value", "one value, as shown by --help");
-      return std::string(arguments[++i]);
-    };
-    if (name == "--") {
-      only_texts = flag();
     } else if (name == "--minutes") {
-      options.minutes = detail::number<double>(name, value(), 0.001, 1e5, "a number from 0.001 to 100000");
+      options.minutes = argument.value<double>(0.001, 1e5, "a number from 0.001 to 100000");
     } else if (name == "--steps") {
-      options.steps = detail::number<Index>(name, value(), 1, 1'000'000'000, "an integer from 1 to 1000000000");
+      options.steps = argument.value<Index>(1, 1'000'000'000, "an integer from 1 to 1000000000");
     } else if (name == "--threads") {
-      options.threads = detail::number<int>(name, value(), 1, 1024, "an integer from 1 to 1024");
+      options.threads = argument.value<int>(1, 1024, "an integer from 1 to 1024");
     } else if (name == "--seed") {
-      options.seed =
-          detail::number<std::uint64_t>(name, value(), 0, ~std::uint64_t{0}, "an integer from 0 to 2^64 - 1");
+      options.seed = argument.value<std::uint64_t>(0, ~std::uint64_t{0}, "an integer from 0 to 2^64 - 1");
     } else if (name == "--tokens") {
-      options.tokens = detail::number<Index>(name, value(), 0, 1'000'000'000, "an integer from 0 to 1000000000");
+      options.tokens = argument.value<Index>(0, 1'000'000'000, "an integer from 0 to 1000000000");
     } else if (name == "--prompt") {
-      options.prompt = value();
+      options.prompt = argument.value();
       moe_mamba::require(!options.prompt->empty(), "--prompt", "empty", "a text of one byte or more");
     } else if (name == "--out") {
-      options.folder = value();
+      options.folder = argument.value();
       moe_mamba::require(!options.folder.empty(), "--out", "empty", "the path of a folder");
     } else if (name == "--cuda") {
-      options.cuda = flag();
+      options.cuda = true;
     } else if (name == "--compare") {
-      options.compare = flag();
+      options.compare = true;
     } else if (name == "--fresh") {
-      options.fresh = flag();
+      options.fresh = true;
     } else if (name == "--help" || name == "-h") {
-      options.help = flag();
+      options.help = true;
     } else {
       moe_mamba::require(false, "the option", name, "those shown by --help");
     }

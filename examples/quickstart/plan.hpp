@@ -12,10 +12,12 @@
 #include "history.hpp"
 #include "moe_mamba/io/checkpoint.hpp"
 #include "options.hpp"
-#include "terminal.hpp"
+#include "support/terminal.hpp"
 
 /// The parameters of a training run that must not change when it is resumed.
 namespace quickstart {
+
+using namespace support;
 
 /// Training hyperparameters, tuned on the headers of Eigen.
 struct Settings {
@@ -35,6 +37,9 @@ struct Settings {
         floor, weight_decay);
   }
 };
+
+/// Those of --compare.
+inline constexpr Settings small_settings = {.length = 128, .batch = 16, .learning_rate = 8e-3, .floor = 0.1};
 
 /// Everything that determines a run, and must not change before it ends.
 struct Plan {
@@ -95,7 +100,7 @@ inline std::optional<Plan> stored_plan(const std::filesystem::path& checkpoint, 
                              "; use --fresh to start over");
   };
   const auto number = [&](const char* key) {
-    return detail::number<std::uint64_t>(key, entry(key), 0, ~std::uint64_t{0}, "an integer");
+    return support::number<std::uint64_t>(key, entry(key), 0, ~std::uint64_t{0}, "an integer");
   };
   Plan plan{entry("definition"),
             entry("settings"),

@@ -9,12 +9,14 @@
 #include <string_view>
 #include <vector>
 
-#include "chart.hpp"
 #include "corpus.hpp"
 #include "history.hpp"
 #include "moe_mamba/model/cost.hpp"
 #include "plan.hpp"
-#include "terminal.hpp"
+#include "support/chart.hpp"
+#include "support/heat_map.hpp"
+#include "support/html.hpp"
+#include "support/terminal.hpp"
 
 /// The report of a run: a self-contained HTML file.
 namespace quickstart {
@@ -67,46 +69,57 @@ inline std::string readable(std::string_view text) {
   return result;
 }
 
-inline std::string row(const std::string& name, const std::vector<std::string>& values) {
-  std::string text = "<tr><th>" + name + "</th>";
-  for (const auto& value : values) text += "<td>" + value + "</td>";
-  return text + "</tr>\n";
-}
+/// A table with a column for each model.
+class ModelTable {
+ public:
+  explicit ModelTable(const std::vector<TrainedModel>& models) : models_(models), table_(header(models)) {}
 
-/// f(model) for each model, as a row.
-template <class F>
-std::string row(const std::string& name, const std::vector<TrainedModel>& models, const F& f) {
-  std::vector<std::string> values;
-  for (const auto& model : models) values.push_back(f(model));
-  return row(name, values);
-}
+  /// f(model) for each model, as a row.
+  template <class F>
+  void row(const std::string& name, const F& f) {
+    std::vector<std::string> cells = {name};
+    for (const auto& model : models_) cells.push_back(f(model));
+    table_.row(cells);
+  }
+  std::string html() const { return table_.html(); }
+
+ private:
+  static std::vector<std::string> header(const std::vector<TrainedModel>& models) {
+    std::vector<std::string> cells = {""};
+    for (const auto& model : models) cells.push_back(escaped(model.name));
+    return cells;
+  }
+
+  const std::vector<TrainedModel>& models_;
+  HtmlTable table_;
+};
 
 inline std::string facts_table(const std::vector<TrainedModel>& models) {
   const auto count = [](moe_mamba::Index value) { return grouped(static_cast<long long>(value)); };
-  std::string text =
-      "<table><thead>" + row("", models, [](const auto& model) { return escaped(model.name); }) + "</thead>\n";
-  text += row("held-out loss, nats per byte", models, [](const auto& m) { return format("%.4f", m.held_out_loss()); });
-  text += row("held-out bits per byte", models,
-              [](const auto& m) { return "<b>" + format("%.3f", bits(m.held_out_loss())) + "</b>"; });
-  text += row("parameters", models, [&](const auto& m) { return count(m.cost.parameters); });
-  text += row("of them active per byte", models, [&](const auto& m) { return count(m.cost.active_parameters); });
-  text += row("MFLOP per byte, forward", models,
-              [](const auto& m) { return format("%.2f", m.cost.flops_per_token / 1e6); });
-  text += row("MFLOP per byte, training", models,
-              [](const auto& m) { return format("%.2f", m.cost.training_flops_per_token / 1e6); });
-  text += row("running state, bytes", models, [&](const auto& m) { return count(m.cost.state_bytes); });
-  text += row("kept for the backward pass, bytes per token", models,
-              [&](const auto& m) { return count(m.cost.activation_bytes_per_token); });
-  text += row("training steps", models, [&](const auto& m) { return count(m.plan.steps); });
-  text += row("bytes read in training", models, [&](const auto& m) { return count(m.bytes()); });
-  text += row("time, min:s", models, [](const auto& m) { return clock_time(m.history.seconds()); });
-  text += row("bytes per second, pauses included", models, [](const auto& m) {
+  ModelTable table(models);
+  table.row("held-out loss, nats per byte", [](const auto& m) { return format("%.4f", m.held_out_loss()); });
+  table.row("held-out bits per byte",
+            [](const auto& m) { return "<b>" + format("%.3f", bits(m.held_out_loss())) + "</b>"; });
+  table.row("parameters", [&](const auto& m) { return count(m.cost.parameters); });
+  table.row("of them active per byte", [&](const auto& m) { return count(m.cost.active_parameters); });
+  table.row("MFLOP per byte, forward", [](const auto& m) { return format("%.2f", m.cost.flops_per_token / 1e6); });
+  table.row("MFLOP per byte, training",
+            [](const auto& m) { return format("%.2f", m.cost.training_flops_per_token / 1e6); });
+  table.row("running state, bytes", [&](const auto& m) { return count(m.cost.state_bytes); });
+  table.row("kept for the backward pass, bytes per token",
+            [&](const auto& m) { return count(m.cost.activation_bytes_per_token); });
+  table.row("training steps", [&](const auto& m) { return count(m.plan.steps); });
+  table.row("bytes read in training", [&](const auto& m) { return count(m.bytes()); });
+  table.row("time, min:s", [](const auto& m) { return clock_time(m.history.seconds()); });
+  table.row("bytes per second, pauses included", [](const auto& m) {
     return short_number(static_cast<double>(m.bytes()) / std::max(m.history.seconds(), 1e-9));
   });
-  return text + "</table>\n";
+  return table.html();
 }
 
 }  // namespace detail
+
+inline constexpr ChartSize chart_size{.width = 560, .plot_height = 280};
 
 /// Training and held-out loss over the bytes read, in bits per byte, with compressors for comparison.
 inline LineChart loss_chart(const std::vector<TrainedModel>& models, const ReportFacts& facts) {
@@ -123,8 +136,8 @@ inline LineChart loss_chart(const std::vector<TrainedModel>& models, const Repor
   }
   LineChart chart("Loss", {"bytes read in training, millions", 0, end},
                   {"bits per byte", std::floor(2 * low - 0.3) / 2,
-                   std::max({4.0, std::ceil(low) + 1, 0.3 + std::max(facts.gzip_bits, facts.xz_bits)})});
-  const char* classes[] = {"first", "second"};
+                   std::max({4.0, std::ceil(low) + 1, 0.3 + std::max(facts.gzip_bits, facts.xz_bits)})},
+                  chart_size);
   for (std::size_t i = 0; i < models.size(); ++i) {
     const auto& model = models[i];
     LineChart::Points training, held_out;
@@ -134,8 +147,8 @@ inline LineChart loss_chart(const std::vector<TrainedModel>& models, const Repor
     for (const auto& point : model.history.held_out()) {
       held_out.emplace_back(model.megabytes(point.step), bits(point.loss));
     }
-    chart.line(training, std::string(classes[i % 2]) + " thin", model.name + ", training");
-    chart.line(held_out, classes[i % 2], model.name + ", held out", true);
+    chart.line(training, {.colour = i, .thin = true}, model.name + ", training");
+    chart.line(held_out, {.colour = i, .dots = true}, model.name + ", held out");
   }
   const bool gzip_above = facts.gzip_bits >= facts.xz_bits;
   if (facts.gzip_bits > 0) chart.mark(facts.gzip_bits, format("gzip -9: %.2f", facts.gzip_bits), gzip_above);
@@ -153,14 +166,13 @@ inline LineChart throughput_chart(const std::vector<TrainedModel>& models) {
     }
   }
   LineChart chart("Throughput of training steps", {"minutes", 0, std::max(end, 1e-3)},
-                  {"thousand bytes per second", 0, std::max(1.1 * high, 1e-3)});
-  const char* classes[] = {"first", "second"};
+                  {"thousand bytes per second", 0, std::max(1.1 * high, 1e-3)}, chart_size);
   for (std::size_t i = 0; i < models.size(); ++i) {
     LineChart::Points points;
     for (const auto& point : models[i].history.points()) {
       points.emplace_back(point.seconds / 60, point.tokens_per_second / 1000);
     }
-    chart.line(points, classes[i % 2], models[i].name);
+    chart.line(points, {.colour = i}, models[i].name);
   }
   return chart;
 }
@@ -184,25 +196,7 @@ inline std::string load_charts(const TrainedModel& model) {
 
 inline std::string report_html(const Corpus& corpus, const std::vector<TrainedModel>& models,
                                const ReportFacts& facts) {
-  using detail::row;
-  std::string text = R"(<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>A MoE-Mamba on this machine</title>
-<style>
-  :root { color-scheme: light dark; }
-  body { font: 16px/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; color: #344054; background: #fff;
-         max-width: 60rem; margin: 2.5rem auto; padding: 0 1.25rem; }
-  h1, h2, b { color: #101828; } h1 { font-size: 1.7rem; margin-bottom: .3rem; } h2 { font-size: 1.2rem; margin-top: 2.4rem; }
-  table { border-collapse: collapse; font-variant-numeric: tabular-nums; } td { text-align: right; }
-  th { text-align: left; font-weight: 400; } thead td { font-weight: 600; color: #101828; }
-  th, td { padding: .22rem 1.4rem .22rem 0; border-bottom: 1px solid #e4e7ec; }
-  pre { background: #f5f6f8; padding: 1rem; border-radius: 6px; overflow-x: auto; font-size: .85rem; white-space: pre-wrap; }
-  svg.chart { max-width: 100%; height: auto; display: block; margin: 1rem 0; } .quiet { color: #667085; }
-  @media (prefers-color-scheme: dark) {
-    body { color: #cbd2dc; background: #12161d; } h1, h2, b, thead td { color: #f2f4f7; }
-    th, td { border-color: #2b3340; } pre { background: #1b212b; } .quiet { color: #98a2b3; }
-  })";
-  text += std::string(chart_style) + "</style></head>\n<body>\n<h1>A MoE-Mamba, trained on this machine</h1>\n";
+  std::string text = "<h1>A MoE-Mamba, trained on this machine</h1>\n";
   text += "<p class=\"quiet\">" + grouped(static_cast<long long>(corpus.size())) + " bytes of " +
           grouped(corpus.files.read) + (corpus.files.read == 1 ? " file: " : " files: ") + escaped(corpus.label) +
           ". " + format("%d thread%s. ", facts.threads, facts.threads == 1 ? "" : "s") +
@@ -213,15 +207,16 @@ inline std::string report_html(const Corpus& corpus, const std::vector<TrainedMo
     text += format("; plain Mamba with as many active parameters, %.2f", bits(models[1].held_out_loss()));
   text += ".</p>\n" + loss_chart(models, facts).svg();
 
-  text += "<h2>Compared with compressors</h2>\n<table>\n";
-  for (const auto& model : models)
-    text += row(escaped(model.name), {format("%.3f bits per byte", bits(model.held_out_loss()))});
+  text += "<h2>Compared with compressors</h2>\n";
+  HtmlTable table({"", "bits per byte"});
+  for (const auto& model : models) table.row({escaped(model.name), format("%.3f", bits(model.held_out_loss()))});
   const auto compressor = [](double value) {
-    return value > 0 ? format("%.3f bits per byte", value) : std::string("the program is not installed");
+    return value > 0 ? format("%.3f", value) : std::string("the program is not installed");
   };
-  text += row("gzip -9", {compressor(facts.gzip_bits)}) + row("xz -9", {compressor(facts.xz_bits)});
+  table.row({"gzip -9", compressor(facts.gzip_bits)});
+  table.row({"xz -9", compressor(facts.xz_bits)});
   text +=
-      "</table>\n<p class=\"quiet\">All see the " + grouped(static_cast<long long>(corpus.held_out.size())) +
+      table.html() + "<p class=\"quiet\">All see the " + grouped(static_cast<long long>(corpus.held_out.size())) +
       " held-out bytes (held-out.txt), in blocks spread over the text. The compressors have seen no other text; the "
       "models were trained on the rest of it, and their size is not counted.</p>\n";
 
@@ -241,7 +236,7 @@ inline std::string report_html(const Corpus& corpus, const std::vector<TrainedMo
     text += "<h2>Generated text</h2>\n<pre><b>" + escaped(detail::readable(facts.prompt)) + "</b>" +
             escaped(detail::readable(facts.generated)) + "</pre>\n";
   }
-  return text + "</body></html>\n";
+  return html_page("A MoE-Mamba on this machine", chart_style(), text);
 }
 
 }  // namespace quickstart

@@ -12,15 +12,19 @@ fail() {
   failures=$((failures + 1))
 }
 
-# One run, with everything that it should leave.
-"$program" "$text" --steps 24 --threads 2 --tokens 40 --compare --out "$folder/whole" || fail "a run"
+# The default model for a few steps, and the pair of --compare, with everything that they should leave.
+"$program" "$text" --steps 4 --threads 2 --tokens 10 --out "$folder/default" || fail "a run"
+for file in model.safetensors report.html; do
+  [ -s "$folder/default/$file" ] || fail "no $file"
+done
+"$program" "$text" --steps 24 --threads 2 --tokens 40 --compare --out "$folder/whole" || fail "a comparison"
 for file in model.safetensors plain.safetensors report.html loss.svg held-out.txt; do
   [ -s "$folder/whole/$file" ] || fail "no $file"
 done
 grep -q '<svg' "$folder/whole/report.html" || fail "no drawing in the report"
 
 # Interrupted anywhere and taken up again, with another number of threads, it comes to the same model, bit for bit.
-"$program" "$text" --steps 24 --threads 2 --tokens 40 --out "$folder/parts" >"$folder/output" 2>&1 &
+"$program" "$text" --steps 24 --threads 2 --tokens 40 --compare --out "$folder/parts" >"$folder/output" 2>&1 &
 process=$!
 waited=0
 until [ -e "$folder/parts/model.checkpoint.safetensors" ] || [ $waited -eq 60 ]; do
@@ -30,7 +34,7 @@ done
 kill -INT $process
 wait $process || fail "an interrupted run ends with status $?"
 [ ! -e "$folder/parts/model.safetensors" ] && echo "interrupted in time"
-"$program" "$text" --threads 1 --tokens 40 --out "$folder/parts" || fail "taking up a run"
+"$program" "$text" --threads 1 --tokens 40 --compare --out "$folder/parts" || fail "continuing a run"
 cmp "$folder/whole/model.safetensors" "$folder/parts/model.safetensors" || fail "interrupted and not: different models"
 
 # Bad input: a status other than 0, nothing on the standard output, one line that says what is wrong.
@@ -46,8 +50,8 @@ touch "$folder/file"
 refuses "nowhere" "$folder/nowhere" --out "$folder/other"
 refuses "bytes or more" "$folder/short.txt" --out "$folder/other"
 refuses "$folder/file/below" "$text" --steps 1 --out "$folder/file/below"
-refuses "definition\|text\|budget" "$text" --steps 25 --out "$folder/parts"
-refuses "with the text" "$text/scalar.hpp" "$text" --out "$folder/parts"
+refuses "definition\|text\|budget" "$text" --steps 25 --compare --out "$folder/parts"
+refuses "with the text" "$text/scalar.hpp" "$text" --compare --out "$folder/parts"
 refuses "--steps is 0" --steps 0
 refuses "--minutes is three" --minutes three
 refuses "--threads" --threads

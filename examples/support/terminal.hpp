@@ -11,8 +11,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-/// Terminal output of the quickstart.
-namespace quickstart {
+/// Terminal output of the example programs.
+namespace support {
 
 /// printf into a string.
 template <class... Values>
@@ -116,4 +116,4 @@ inline char printable(int token) {
   return control || token == 127 ? '?' : static_cast<char>(token);
 }
 
-}  // namespace quickstart
+}  // namespace support
