@@ -24,7 +24,7 @@ files() { # files [extended regular expression]: the repository's files whose pa
       if [ -f "$file" ]; then printf '%s\n' "$file"; fi # unless removed since
     done
   else
-    find . \( -path './build*' -o -path ./quickstart-run -o -path ./out -o -path ./.cache -o -path ./.git \
+    find . \( -path './build*' -o -path ./quickstart-run -o -path ./paper-run -o -path ./out -o -path ./.cache -o -path ./.git \
       -o -name __pycache__ \) -prune -o -type f ! -name compile_commands.json -print |
       sed 's|^\./||' | grep -E -e "${1:-.}"
   fi | sort

@@ -1,0 +1,6 @@
+// The kernels of the systems of width 256 on a CUDA device.
+#include "device_systems.hpp"
+#include "moe_mamba/cuda.cuh"
+
+template struct moe_mamba::PassesOf<paper::Plain<paper::Width256>, moe_mamba::bfloat16, moe_mamba::Cuda>;
+template struct moe_mamba::PassesOf<paper::Mixture<paper::Width256>, moe_mamba::bfloat16, moe_mamba::Cuda>;
