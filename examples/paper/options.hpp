@@ -79,6 +79,8 @@ inline Options parse(int count, char** arguments) {
       moe_mamba::require(false, "the option", name, "those shown by --help");
     }
   }
+  moe_mamba::require(!options.full || options.cuda, "--full", "given without --cuda",
+                     "both, as it takes days on a GPU");
   return options;
 }
 

@@ -115,8 +115,8 @@ class Schedule : public Monitor {
               << std::flush;
   }
 
-  /// Runs that can be begun now or are running, the most important first: the choice of learning rates, then results, one seed
-  /// after the other. Groups follow one another.
+  /// Runs that can be begun now or are running, the most important first: the choice of learning rates, then results, first
+  /// of systems with several seeds, one seed after the other. Groups follow one another.
   std::vector<Job> jobs() const {
     std::vector<Job> jobs;
     for (const Group& group : groups_) {
@@ -128,12 +128,14 @@ class Schedule : public Monitor {
           }
         }
       }
-      for (Index seed = 1; seed <= group.recipe.seeds; ++seed) {
-        for (const Entry& entry : group.entries) {
-          const auto rate = results_.rate(group, entry);
-          if (seed > entry.seeds || !rate) continue;
-          const Run run{Purpose::result, group.recipe.steps, *rate, static_cast<std::uint64_t>(seed)};
-          if (results_.find(run.name(entry.system.key)) == nullptr) jobs.push_back({&group, &entry, run});
+      for (const bool has_several_seeds : {true, false}) {
+        for (Index seed = 1; seed <= group.recipe.seeds; ++seed) {
+          for (const Entry& entry : group.entries) {
+            const auto rate = results_.rate(group, entry);
+            if (seed > entry.seeds || (entry.seeds > 1) != has_several_seeds || !rate) continue;
+            const Run run{Purpose::result, group.recipe.steps, *rate, static_cast<std::uint64_t>(seed)};
+            if (results_.find(run.name(entry.system.key)) == nullptr) jobs.push_back({&group, &entry, run});
+          }
         }
       }
       if (!jobs.empty()) break;

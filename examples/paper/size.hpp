@@ -32,7 +32,8 @@ constexpr Index widest(Index budget) {
   constexpr auto parameters = [](const Cost& cost) { return total ? cost.parameters : cost.active_parameters; };
   constexpr Index at_16 = parameters(cost<typename Family::template With<16>>);
   constexpr Index each = (parameters(cost<typename Family::template With<32>>) - at_16) / 16;
-  const Index n = 16 + (budget - at_16) / each - (budget < at_16 ? 1 : 0);
+  const Index lacking = at_16 - budget;
+  const Index n = lacking > 0 ? 16 - (lacking + each - 1) / each : 16 - lacking / each;
   return n / grain * grain;
 }
 

@@ -59,6 +59,7 @@ refuses "20 steps" "$text" --steps 25 --out "$folder/parts"
 refuses "use --fresh" "$text" "$program" "$0" --steps 20 --out "$folder/parts"
 refuses "--steps is 0" --steps 0
 refuses "--cuda" "$text" --cuda --out "$folder/other"
+refuses "--full" "$text" --full --out "$folder/other"
 refuses "--colour" --colour
 
 [ $failures -eq 0 ] && echo "the comparison works"
