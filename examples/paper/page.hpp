@@ -124,11 +124,12 @@ inline std::string group_section(const Comparison& comparison, const Results& re
               "training alone, on this machine, with other runs beside.");
   const std::string claims = claims_table(comparison, first);
   if (!claims.empty()) text += "<h3>What the paper says</h3>\n" + claims;
-  text +=
-      "<h3>Definitions, costs and learning rates</h3>\n" + definitions_table(comparison, systems, results) +
-      quiet(support::format("Learning rates are chosen by runs of %s steps, measured on text that is used for nothing "
-                            "else; a best one at an end of those tried brings another beyond it.",
-                            support::grouped(recipe.tuning_steps).c_str()));
+  text += "<h3>Definitions, costs and learning rates</h3>\n" + definitions_table(comparison, systems, results) +
+          quiet(support::format(
+              "Learning rates are chosen by runs of %s steps, measured on text that is used for nothing "
+              "else; a best one at an end of those tried brings another beyond it. The longer runs have %g times "
+              "the best one, since the best rate falls with the number of tokens.",
+              support::grouped(recipe.tuning_steps).c_str(), recipe.rate_factor));
   if (!systems_of(comparison, Role::expert_count).empty()) {
     text += variants(comparison, by_expert_count(comparison), results, "Number of experts",
                      "One expert is active for each byte, whatever their number.", expert_count_charts(comparison));

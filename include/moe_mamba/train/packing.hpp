@@ -96,7 +96,7 @@ class PackedBatch {
   template <class T>
   bool inside(std::span<const T> values) const {
     const auto within = [&](const auto& own) {
-      const auto before = [](const void* a, const void* b) { return std::compare_three_way()(a, b) < 0; };
+      const auto before = [](const void* a, const void* b) { return std::is_lt(std::compare_three_way()(a, b)); };
       return !values.empty() && !before(values.data(), own.data()) &&
              before(values.data(), own.data() + own.capacity());
     };
