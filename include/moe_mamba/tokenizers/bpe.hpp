@@ -56,7 +56,7 @@ class WordCache {
   // Scratch memory for encoding a word.
   std::vector<Token> symbols_;
   std::vector<std::uint32_t> numbers_;
-  std::vector<std::uint64_t> queue_;
+  detail::PairQueue queue_;
 };
 
 namespace detail {
@@ -74,7 +74,7 @@ class BytePairEncoding {
 
   /// The tokens of a word. Throws UnknownCharacter for a character without a token if the model has no unknown token.
   void encode(std::string_view word, std::vector<Token>& symbols, std::vector<std::uint32_t>& numbers,
-              std::vector<std::uint64_t>& queue) const {
+              PairQueue& queue) const {
     std::size_t unknown = 0;
     if (!start(word, symbols, unknown)) {
       throw UnknownCharacter{word.data() + unknown, std::string(unit_around(word, unknown))};
