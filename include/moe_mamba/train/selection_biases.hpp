@@ -30,7 +30,9 @@ std::vector<SelectionBiasPlace> selection_bias_places() {
   Definition::Body::visit_routers(
       [&](const RouterReport& router) {
         if (!router.has_selection_bias) return;
-        const auto before = [](const double* a, const double* b) { return std::is_lteq(std::compare_three_way()(a, b)); };
+        const auto before = [](const double* a, const double* b) {
+          return std::is_lteq(std::compare_three_way()(a, b));
+        };
         fits = fits && routers < places.size() &&
                router.load.size() == static_cast<std::size_t>(places[routers].experts) &&
                before(report.data(), router.load.data()) &&
