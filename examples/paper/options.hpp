@@ -23,7 +23,7 @@ Trains plain Mamba, MoE-Mamba and other systems on the same bytes and writes one
 Without files it reads the documentation, C, C++ and Python sources of this machine's packages. Ctrl-C saves every run;
 running it again resumes.
 
-  --hours H        after the comparison on two cores (25 minutes), more systems for as long as H hours allow in all
+  --hours H        after the comparison on two cores (half an hour), more systems for as long as H hours allow in all
   --cuda           train the larger systems on a CUDA device instead; several visits of --minutes add up
   --minutes M      with --cuda: stop after M minutes, with everything saved
   --full           with --cuda: the paper's own 25 million active parameters (days)

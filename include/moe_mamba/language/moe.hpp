@@ -48,7 +48,7 @@ template <class T>
 constexpr void set(MoeOptions&, std::type_identity<T>) {}
 template <int N>
 constexpr void set(MoeOptions& options, std::type_identity<Experts<N>>) {
-  options.experts = N;
+  options.experts = N > 0 ? N : 1;  // a wrong number has been reported
 }
 template <int N>
 constexpr void set(MoeOptions& options, std::type_identity<Hidden<N>>) {

@@ -22,7 +22,7 @@ using MambaExpert = std::conditional_t<Experts.hidden == 0, ExpertLinear<In, Out
 template <int In, int Out, int Count, MambaOptions Options, class Activation, class Shared, GateUse Use,
           RoutedProjection Which>
 using MambaProjection = std::conditional_t<
-    Count == 0, DenseProjection<Projection<In, Out, Options.projection_bias>>,
+    Count <= 0, DenseProjection<Projection<In, Out, Options.projection_bias>>,
     std::conditional_t<Options.experts.separate_routers,
                        SelfRoutedExperts<Options.experts.routing_over(Count),
                                          MambaExpert<In, Out, Count, Options.experts, Activation>, Which>,
