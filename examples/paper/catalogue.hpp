@@ -7,7 +7,7 @@
 /// The comparisons that a program was built with.
 namespace paper {
 
-/// On two cores, in at most 25 minutes.
+/// On two cores, in half an hour.
 std::vector<Group> core_groups();
 /// The same and more, for --hours.
 std::vector<Group> more_groups();

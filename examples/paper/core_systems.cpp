@@ -1,4 +1,4 @@
-/// What two cores train in 25 minutes: the paper's comparison, and its control without experts.
+/// What two cores train in half an hour: the paper's comparison, and its control without experts.
 #include "catalogue.hpp"
 #include "cpu_system.hpp"
 
