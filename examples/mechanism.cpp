@@ -1,13 +1,10 @@
 /// Trains Mamba, MoE-Mamba and a Transformer on selective copying and induction heads and tests how they keep what they
 /// have learned on longer sequences. See --help.
 #include <algorithm>
-#include <atomic>
 #include <chrono>
-#include <csignal>
 #include <filesystem>
 #include <iostream>
 #include <iterator>
-#include <new>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -18,25 +15,16 @@
 #include "mechanism/results.hpp"
 #include "mechanism/runs.hpp"
 #include "moe_mamba/moe_mamba.hpp"
+#include "support/program.hpp"
 #include "support/terminal.hpp"
 
 using namespace mechanism;
 using support::clock_time;
 using support::grouped;
+using support::interrupted;
 using support::Progress;
 
 namespace {
-
-/// Set by Ctrl-C. A second one ends the program at once; the file of results is whole in any case.
-std::atomic<bool> interrupted = false;
-static_assert(std::atomic<bool>::is_always_lock_free);
-
-void watch_for_interrupts() {
-  struct sigaction action = {};
-  action.sa_handler = [](int) { interrupted.store(true); };
-  action.sa_flags = SA_RESTART | static_cast<int>(SA_RESETHAND);
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) sigaction(signal, &action, nullptr);
-}
 
 void report(const Run& run) {
   for (const Row& row : run.rows) {
@@ -94,21 +82,6 @@ void run(const Options& options) {
 }  // namespace
 
 int main(int count, char** arguments) {
-  try {
-    const Options options = parse(count, arguments);
-    if (options.help) {
-      std::cout << help_text;
-      return 0;
-    }
-    watch_for_interrupts();
-    run(options);
-    std::cout.flush();
-    if (!std::cout) throw std::runtime_error("the standard output cannot be written");
-    return 0;
-  } catch (const std::bad_alloc&) {
-    std::cerr << "mechanism: out of memory\n";
-  } catch (const std::exception& problem) {
-    std::cerr << "mechanism: " << problem.what() << '\n';
-  }
-  return 1;
+  return support::run_program(
+      "mechanism", help_text, [&] { return parse(count, arguments); }, run);
 }

@@ -1,11 +1,8 @@
 /// Compares MoE-Mamba with plain Mamba and other systems on one page, as the paper does. See --help, or paper.sh, which
 /// builds and runs it.
-#include <atomic>
-#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
-#include <new>
 #include <sstream>
 #include <string>
 
@@ -16,21 +13,12 @@
 #include "paper/page.hpp"
 #include "paper/schedule.hpp"
 #include "paper/study.hpp"
+#include "support/program.hpp"
 
 using namespace paper;
+using support::interrupted;
 
 namespace {
-
-/// Set by Ctrl-C. A second one ends the program at once, which loses only what came after the last checkpoints.
-std::atomic<bool> interrupted = false;
-static_assert(std::atomic<bool>::is_always_lock_free);
-
-void watch_for_interrupts() {
-  struct sigaction action = {};
-  action.sa_handler = [](int) { interrupted.store(true); };
-  action.sa_flags = SA_RESTART | static_cast<int>(SA_RESETHAND);
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) sigaction(signal, &action, nullptr);
-}
 
 /// The lines of plan.txt: what must be the same when a folder's runs are continued.
 std::string plan_of(const Corpus& corpus, const std::vector<Group>& groups) {
@@ -126,21 +114,6 @@ void run(const Options& options) {
 }  // namespace
 
 int main(int count, char** arguments) {
-  try {
-    const Options options = parse(count, arguments);
-    if (options.help) {
-      std::cout << help_text;
-      return 0;
-    }
-    watch_for_interrupts();
-    run(options);
-    std::cout.flush();
-    if (!std::cout) throw std::runtime_error("the standard output cannot be written");
-    return 0;
-  } catch (const std::bad_alloc&) {
-    std::cerr << "paper: out of memory\n";
-  } catch (const std::exception& problem) {
-    std::cerr << "paper: " << problem.what() << '\n';
-  }
-  return 1;
+  return support::run_program(
+      "paper", help_text, [&] { return parse(count, arguments); }, run);
 }

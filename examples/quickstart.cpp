@@ -1,11 +1,8 @@
 /// Trains a MoE-Mamba of a few million parameters on text in a few minutes. See --help, or quickstart.sh, which builds
 /// and runs it.
-#include <atomic>
 #include <chrono>
-#include <csignal>
 #include <filesystem>
 #include <iostream>
-#include <new>
 #include <string>
 #include <type_traits>
 
@@ -15,6 +12,7 @@
 #include "quickstart/options.hpp"
 #include "quickstart/plan.hpp"
 #include "quickstart/report.hpp"
+#include "support/program.hpp"
 #include "support/terminal.hpp"
 
 #if defined(QUICKSTART_CUDA)
@@ -25,17 +23,6 @@ using namespace moe_mamba;
 using namespace quickstart;
 
 namespace {
-
-/// Set by Ctrl-C. A second one ends the program at once, which loses only the steps since the last checkpoint.
-std::atomic<bool> interrupted = false;
-static_assert(std::atomic<bool>::is_always_lock_free);
-
-void watch_for_interrupts() {
-  struct sigaction action = {};
-  action.sa_handler = [](int) { interrupted.store(true); };
-  action.sa_flags = SA_RESTART | static_cast<int>(SA_RESETHAND);
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) sigaction(signal, &action, nullptr);
-}
 
 double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -263,31 +250,19 @@ void run(Backend& device, const Options& options) {
 }  // namespace
 
 int main(int count, char** arguments) {
-  try {
-    const Options options = parse(count, arguments);
-    if (options.help) {
-      std::cout << help_text;
-      return 0;
-    }
-    watch_for_interrupts();
+  const auto run_on_device = [](const Options& options) {
     if (!options.cuda) {
       Cpu cpu(Threads{options.threads});
       run(cpu, options);
-    } else {
-#if defined(QUICKSTART_CUDA)
-      Cuda device;
-      run(device, options);
-#else
-      throw std::invalid_argument("--cuda needs a build with the CUDA Toolkit; this program was built without it");
-#endif
+      return;
     }
-    std::cout.flush();
-    if (!std::cout) throw std::runtime_error("the standard output cannot be written");
-    return 0;
-  } catch (const std::bad_alloc&) {
-    std::cerr << "quickstart: out of memory\n";
-  } catch (const std::exception& problem) {
-    std::cerr << "quickstart: " << problem.what() << '\n';
-  }
-  return 1;
+#if defined(QUICKSTART_CUDA)
+    Cuda device;
+    run(device, options);
+#else
+    throw std::invalid_argument("--cuda needs a build with the CUDA Toolkit; this program was built without it");
+#endif
+  };
+  return run_program(
+      "quickstart", help_text, [&] { return parse(count, arguments); }, run_on_device);
 }
